@@ -1,0 +1,366 @@
+"""One connection to a broker: drives a session, and hands what arrives to whoever waits for it.
+
+Requests are matched by correlation id; confirms and chunks go to the handlers registered under their publisher
+or subscription id. When the connection ends, for whatever reason, every waiter and every handler is told why,
+once: nothing is left hanging.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from rstream_core.errors import (
+    RESPONSE_OK,
+    ConnectionClosed,
+    ConnectionFailed,
+    ProtocolError,
+    RequestTimeout,
+    RstreamError,
+    error_from_code,
+)
+from rstream_core.protocol import commands as c
+from rstream_core.protocol.session import Session, SessionOptions, State
+from rstream_core.transport import connection_error, open_transport
+from rstream_core.types import ConnectionOptions, Endpoint
+from rstream_core.version import __version__
+
+logger = logging.getLogger("rstream_core")
+
+T = TypeVar("T")
+
+WRITE_BUFFER = 1024 * 1024
+"""Bytes that may wait in the transport before writers are held back."""
+
+
+class PublisherHandler(Protocol):
+    """What a connection tells a publisher. Called on the event loop, in the order of arrival; must not wait."""
+
+    def on_confirmed(self, publishing_ids: Sequence[int]) -> None: ...
+    def on_rejected(self, errors: Sequence[c.MessageError]) -> None: ...
+    def on_unavailable(self, error: RstreamError) -> None:
+        """The connection ended, or the broker dropped the publisher because its stream moved."""
+
+
+class SubscriptionHandler(Protocol):
+    """What a connection tells a subscription. Called on the event loop, in the order of arrival; must not wait."""
+
+    stream: str
+
+    def on_chunk(self, chunk: bytes, committed_chunk_id: int | None) -> None: ...
+    def on_unavailable(self, error: RstreamError) -> None:
+        """The connection ended, or the broker dropped the subscription because its stream moved."""
+
+
+MetadataListener = Callable[[str, int], None]
+
+
+class Connection(asyncio.Protocol):
+    """Made by ``Connection.open``. Safe for many tasks of one event loop."""
+
+    def __init__(self, endpoint: Endpoint, options: ConnectionOptions) -> None:
+        self.endpoint = endpoint
+        self.session = Session(
+            SessionOptions(
+                credentials=options.credentials,
+                vhost=options.vhost,
+                mechanism=options.mechanism,
+                frame_max=options.frame_max,
+                heartbeat=options.heartbeat,
+                client_properties=_client_properties(options.connection_name),
+            )
+        )
+        self.publishers: dict[int, PublisherHandler] = {}
+        self.subscriptions: dict[int, SubscriptionHandler] = {}
+        self.streams: dict[PublisherHandler | SubscriptionHandler, str] = {}
+        self.error: RstreamError | None = None
+        self._request_timeout = options.request_timeout
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._ready: asyncio.Future[None] = loop.create_future()
+        self._gone: asyncio.Future[None] = loop.create_future()
+        self._waiters: dict[int, tuple[asyncio.Future[Any], str]] = {}
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._ticker: asyncio.TimerHandle | None = None
+        self._first_bytes = b""
+
+    @classmethod
+    async def open(cls, endpoint: Endpoint, options: ConnectionOptions) -> Connection:
+        """Connects and logs in, within ``options.connect_timeout`` seconds.
+
+        Raises ``ConnectionFailed`` and its kinds, or the ``ServerError`` with which the broker refuses.
+        """
+        deadline = asyncio.get_running_loop().time() + options.connect_timeout
+        transport, connection = await open_transport(
+            endpoint,
+            lambda: cls(endpoint, options),
+            tls=options.tls,
+            server_name=options.server_name,
+            timeout=options.connect_timeout,
+        )
+        try:
+            async with asyncio.timeout_at(deadline):
+                await connection.wait_ready()
+        except TimeoutError:
+            transport.abort()
+            raise ConnectionFailed(
+                f"{endpoint} did not finish the stream handshake within {options.connect_timeout:g} s",
+                hint="is this a RabbitMQ stream port (5552 by default)?",
+            ) from None
+        except BaseException:
+            transport.abort()
+            raise
+        return connection
+
+    async def wait_ready(self) -> None:
+        """Waits for the end of the handshake. Raises what ended it early."""
+        await asyncio.shield(self._ready)
+
+    @property
+    def is_open(self) -> bool:
+        return self.error is None and self.session.state is State.READY
+
+    @property
+    def frame_max(self) -> int:
+        """Bytes of the largest frame that may be sent, without its size field; 0 for no limit."""
+        return self.session.frame_max
+
+    async def request(self, message: Any, expect: type[T], what: str, *, timeout: float | None = None) -> T:
+        """Sends a request and waits for its response, ``timeout`` seconds at most.
+
+        Raises the ``ServerError`` of the response code (``what`` begins its message), ``RequestTimeout``, or the
+        error with which the connection ended. A cancelled request is forgotten; the broker still carries it out.
+        """
+        self._check_open()
+        correlation_id = self.session.request(message)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._waiters[correlation_id] = future, what
+        self._flush()
+        limit = self._request_timeout if timeout is None else timeout
+        try:
+            async with asyncio.timeout(limit):
+                answer = await future
+        except TimeoutError:
+            raise RequestTimeout(f"{what}: no answer from {self.endpoint} within {limit:g} s") from None
+        finally:
+            self._waiters.pop(correlation_id, None)
+        if not isinstance(answer, expect):
+            raise ProtocolError(f"{what}: the broker answered with {type(answer).__name__}")
+        return answer
+
+    def send(self, message: Any, *, correlation_id: int = 0, code: int = RESPONSE_OK) -> None:
+        """Sends a message that has no answer."""
+        self._check_open()
+        self.session.send(message, correlation_id=correlation_id, code=code)
+        self._flush()
+
+    def write(self, frames: Sequence[bytes]) -> None:
+        """Writes frames that are encoded already. Raises the error with which the connection ended."""
+        self._check_open()
+        assert self._transport is not None
+        self._transport.writelines(frames)
+        self.session.written(self._loop.time())
+
+    @property
+    def is_writable(self) -> bool:
+        """False while the broker reads more slowly than we write."""
+        return self._writable.is_set()
+
+    async def drain(self) -> None:
+        """Waits until the broker has read enough. Raises the error with which the connection ended."""
+        await self._writable.wait()
+        self._check_open()
+
+    async def close(self, *, timeout: float = 5.0) -> None:
+        """Says goodbye and waits for the answer, ``timeout`` seconds at most. Never raises; may be repeated."""
+        if self.is_open:
+            try:
+                await self.request(c.Close(RESPONSE_OK, "OK"), c.CloseResponse, "closing", timeout=timeout)
+            except RstreamError as error:
+                logger.debug("closing %s: %s", self.endpoint, error)
+            self._end(ConnectionClosed(f"the connection to {self.endpoint} was closed by this side"))
+        if self._transport is not None:
+            self._transport.close()
+            await asyncio.wait([self._gone], timeout=timeout)
+            if not self._gone.done():
+                self._transport.abort()
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        self.session.start(self._loop.time())
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        if self.error is not None:
+            return
+        if self.session.state is not State.READY and len(self._first_bytes) < 4:
+            self._first_bytes += data[:4]
+        try:
+            frames = self.session.receive(data, self._loop.time())
+        except RstreamError as error:
+            self._flush()
+            self._end(self._explain(error))
+            return
+        self._flush()
+        if not self._ready.done() and self.session.state is State.READY:
+            logger.debug("connected to %s (RabbitMQ %s)", self.endpoint, self.session.server_version)
+            self._ready.set_result(None)
+            self._tick()
+        for frame in frames:
+            try:
+                self._dispatch(frame)
+            except RstreamError as error:
+                self._end(error)
+                return
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if isinstance(exc, OSError) and not self._ready.done():
+            self._end(connection_error(self.endpoint, exc))
+        elif not self._ready.done():
+            self._end(self._explain(ConnectionFailed(f"{self.endpoint} closed the connection during the handshake")))
+        else:
+            why = f": {exc}" if exc else ""
+            self._end(ConnectionClosed(f"the connection to {self.endpoint} was lost{why}"))
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # Inside.
+
+    def _check_open(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def _flush(self) -> None:
+        data = self.session.take_output()
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+            self.session.written(self._loop.time())
+
+    def _tick(self) -> None:
+        try:
+            delay = self.session.tick(self._loop.time())
+        except RstreamError as error:
+            self._end(error)
+            if self._transport is not None:
+                self._transport.abort()
+            return
+        self._flush()
+        if delay is not None:
+            self._ticker = self._loop.call_later(delay, self._tick)
+
+    def _dispatch(self, frame: c.Frame) -> None:
+        message = frame.message
+        kind = type(message)
+        if kind is c.PublishConfirm:
+            publisher = self.publishers.get(message.publisher_id)
+            if publisher is not None:
+                publisher.on_confirmed(message.publishing_ids)
+        elif kind is c.DeliverCommitted:
+            self._deliver(message.subscription_id, message.chunk, message.committed_chunk_id)
+        elif kind is c.Deliver:
+            self._deliver(message.subscription_id, message.chunk, None)
+        elif kind is c.PublishError:
+            publisher = self.publishers.get(message.publisher_id)
+            if publisher is not None:
+                publisher.on_rejected(message.errors)
+        elif kind is c.MetadataUpdate:
+            self._metadata_update(message)
+        elif kind is c.CreditResponse:
+            # An inactive single active consumer or one that was just unsubscribed: neither is an error.
+            logger.debug("credit for subscription %s refused: %s", message.subscription_id, frame.code)
+        elif kind is c.ConsumerUpdate:
+            # Nobody subscribes as a single active consumer yet; the broker waits 60 s for an answer all the same.
+            self.send(c.ConsumerUpdateResponse(c.OffsetSpec(0)), correlation_id=frame.correlation_id or 0)
+        elif frame.correlation_id is not None and frame.key & c.RESPONSE_BIT:
+            self._resolve(frame)
+        else:
+            raise ProtocolError(f"unexpected command 0x{frame.key:04x} from the broker")
+
+    def _deliver(self, subscription_id: int, chunk: bytes, committed: int | None) -> None:
+        subscription = self.subscriptions.get(subscription_id)
+        if subscription is not None:  # else: it was just unsubscribed
+            subscription.on_chunk(chunk, committed)
+
+    def _resolve(self, frame: c.Frame) -> None:
+        assert frame.correlation_id is not None
+        future, what = self._waiters.get(frame.correlation_id, (None, ""))
+        if future is None or future.done():  # cancelled, or too late
+            return
+        if frame.code == RESPONSE_OK:
+            future.set_result(frame.message)
+        else:
+            future.set_exception(error_from_code(frame.code, what))
+
+    def _metadata_update(self, message: c.MetadataUpdate) -> None:
+        logger.debug("stream %r moved or was deleted", message.stream)
+        error = error_from_code(message.code, f"stream {message.stream!r} moved or was deleted")
+        for handler in [h for h, stream in self.streams.items() if stream == message.stream]:
+            handler.on_unavailable(error)
+
+    def _explain(self, error: RstreamError) -> RstreamError:
+        """During the handshake: what the peer most likely is, where it speaks no stream protocol."""
+        if self._ready.done():
+            return error
+        begin = self._first_bytes[:4]
+        if begin[:2] == b"\x15\x03":
+            return ConnectionFailed(
+                f"{self.endpoint} speaks TLS", hint="use rabbitmq-stream+tls:// or --tls for this port"
+            )
+        if begin in (b"AMQP", b"HTTP"):
+            name = "AMQP" if begin == b"AMQP" else "HTTP"
+            return ConnectionFailed(
+                f"{self.endpoint} speaks {name}, not the stream protocol",
+                hint="the stream port is 5552 by default",
+            )
+        if isinstance(error, ProtocolError):
+            return ConnectionFailed(f"{self.endpoint} does not speak the stream protocol: {error}")
+        return error
+
+    def _end(self, error: RstreamError) -> None:
+        """Fails everything that waits on this connection; the first reason counts."""
+        if self.error is not None:
+            return
+        self.error = error
+        if self._ticker is not None:
+            self._ticker.cancel()
+        if not self._ready.done():
+            self._ready.set_exception(error)
+            self._ready.exception()  # retrieved by open(); a caller that gave up must not be told twice
+        for future, _ in self._waiters.values():
+            if not future.done():
+                future.set_exception(error)
+        self._writable.set()
+        handlers: list[PublisherHandler | SubscriptionHandler] = [
+            *self.publishers.values(),
+            *self.subscriptions.values(),
+        ]
+        for handler in handlers:
+            handler.on_unavailable(error)
+        if self._transport is not None:
+            self._transport.close()
+
+
+def _client_properties(connection_name: str) -> dict[str, str]:
+    properties = {
+        "product": "rstream",
+        "version": __version__,
+        "platform": f"Python {sys.version_info.major}.{sys.version_info.minor}",
+    }
+    if connection_name:
+        properties["connection_name"] = connection_name
+    return properties

@@ -1,0 +1,315 @@
+"""Every error that leaves the core, in one hierarchy.
+
+::
+
+    RstreamError
+    ├── ClientError                    found on this side
+    │   ├── ConfigurationError         an option, URI or argument that cannot work
+    │   ├── ConnectionFailed           no connection could be made
+    │   │   ├── HostNotFound           the name does not resolve
+    │   │   ├── TlsError               the handshake or the certificate
+    │   │   └── AdvertisedHostUnreachable   connected, but the broker sends us where we cannot go
+    │   ├── ConnectionClosed           an open connection ended
+    │   │   ├── HeartbeatMissed        the peer fell silent
+    │   │   └── ServerClosed           the broker closed it, with a code and a reason
+    │   ├── ProtocolError              bytes that do not follow the protocol
+    │   │   ├── FrameSizeExceeded      a frame larger than what was negotiated
+    │   │   ├── AmqpError              a message that is not AMQP 1.0; the connection goes on
+    │   │   └── ChunkError             a chunk that is damaged or lies about its size
+    │   ├── RequestTimeout             no answer in time
+    │   ├── NotConfirmed               the broker did not confirm in time, or the connection ended first
+    │   ├── LeaderNotAvailable         the stream has no leader now
+    │   ├── UnsupportedByBroker        the broker is too old; names the version that is needed
+    │   ├── MessageTooLarge            does not fit a frame
+    │   ├── MaxPublishersPerInstance · MaxConsumersPerInstance
+    │   └── AlreadyClosed              used after close()
+    └── ServerError                    the broker answered with a response code (one class a code)
+        ├── StreamDoesNotExist 2 · StreamAlreadyExists 5 · StreamNotAvailable 6
+        ├── AuthenticationFailure 8 · SASLError 9 · …
+        └── AccessRefused 16 · PreconditionFailed 17 · OffsetNotFound 19 · …
+
+An error knows whether trying again can help: ``retriable``. The response codes are those of
+rabbitmq-server, deps/rabbitmq_stream/docs/PROTOCOL.adoc.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+RESPONSE_OK = 1
+
+
+class RstreamError(Exception):
+    """Base of all errors of this library."""
+
+    retriable: ClassVar[bool] = False
+    """Whether the same call may succeed later, with nothing changed on this side."""
+
+    hint: str | None = None
+    """What the reader may do about it, where that is known."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        if hint is not None:
+            self.hint = hint
+
+
+class ClientError(RstreamError):
+    """Found on this side of the connection."""
+
+
+class ConfigurationError(ClientError, ValueError):
+    """An option, a URI or an argument that cannot work."""
+
+
+class ConnectionFailed(ClientError, ConnectionError):
+    """No connection could be made: refused, unreachable, timed out."""
+
+    retriable = True
+
+
+class HostNotFound(ConnectionFailed):
+    """The host name does not resolve."""
+
+
+class TlsError(ConnectionFailed):
+    """The TLS handshake failed, most often because the certificate is not trusted."""
+
+    retriable = False
+
+
+class AdvertisedHostUnreachable(ConnectionFailed):
+    """The broker answers, but names itself in a way that this machine cannot reach."""
+
+
+class ConnectionClosed(ClientError, ConnectionError):
+    """An open connection ended. Whatever was waiting on it did not complete."""
+
+    retriable = True
+
+
+class HeartbeatMissed(ConnectionClosed):
+    """Nothing was read for two heartbeat intervals."""
+
+
+class ServerClosed(ConnectionClosed):
+    """The broker closed the connection.
+
+    ``code`` is its response code, ``reason`` its words.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        self.code = code
+        self.reason = reason
+        super().__init__(f"the broker closed the connection: {reason or response_name(code)} (code {code})")
+
+
+class ProtocolError(ClientError):
+    """Bytes that do not follow the protocol. The connection cannot go on."""
+
+
+class FrameSizeExceeded(ProtocolError):
+    """A frame larger than what was negotiated."""
+
+
+class ChunkError(ProtocolError):
+    """A chunk that is damaged, or that lies about its size."""
+
+
+class AmqpError(ProtocolError):
+    """A message, or a value in one, that is not AMQP 1.0. The connection goes on.
+
+    ``position`` is the byte of the message at which it shows, where that is known.
+    """
+
+    def __init__(self, message: str, position: int | None = None) -> None:
+        self.position = position
+        super().__init__(message if position is None else f"{message} (at byte {position})")
+
+
+class RequestTimeout(ClientError, TimeoutError):
+    """The broker did not answer in time. Whether it acted is unknown."""
+
+    retriable = True
+
+
+class NotConfirmed(ClientError):
+    """A message was not confirmed: in time, or before the connection ended. It may or may not be stored."""
+
+    retriable = True
+
+
+class LeaderNotAvailable(ClientError):
+    """The stream has no leader at the moment."""
+
+    retriable = True
+
+
+class UnsupportedByBroker(ClientError):
+    """The broker does not know this command or option; the message names the version that does."""
+
+
+class MessageTooLarge(ClientError, ValueError):
+    """A message does not fit the frame size that the broker allows.
+
+    ``position`` is its index among the messages of the call.
+    """
+
+    def __init__(self, message: str, *, position: int = 0) -> None:
+        self.position = position
+        super().__init__(message)
+
+
+class MaxPublishersPerInstance(ClientError):
+    """256 publishers are the limit of one connection."""
+
+
+class MaxConsumersPerInstance(ClientError):
+    """256 subscriptions are the limit of one connection."""
+
+
+class AlreadyClosed(ClientError):
+    """Used after ``close()``."""
+
+
+class ServerError(RstreamError):
+    """The broker answered a request with a response code other than OK."""
+
+    code: ClassVar[int] = 0
+    summary: ClassVar[str] = "the broker refused the request"
+
+    response_code: int
+    """The code of the answer: ``code`` of the class, or the unknown one."""
+
+    def __init__(self, message: str | None = None, *, response_code: int = 0, hint: str | None = None) -> None:
+        self.response_code = response_code or self.code
+        super().__init__(message or self.summary, hint=hint)
+
+
+class StreamDoesNotExist(ServerError):
+    code = 2
+    summary = "the stream does not exist"
+
+
+class SubscriptionIDAlreadyExists(ServerError):
+    code = 3
+    summary = "the subscription id exists already"
+
+
+class SubscriptionIDDoesNotExist(ServerError):
+    code = 4
+    summary = "the subscription id is unknown"
+
+
+class StreamAlreadyExists(ServerError):
+    code = 5
+    summary = "the stream exists already"
+
+
+class StreamNotAvailable(ServerError):
+    code = 6
+    summary = "the stream is not available at the moment"
+    retriable = True
+
+
+class SASLMechanismNotSupported(ServerError):
+    code = 7
+    summary = "the broker does not offer this SASL mechanism"
+
+
+class AuthenticationFailure(ServerError):
+    code = 8
+    summary = "authentication failed: wrong user name or password"
+
+
+class SASLError(ServerError):
+    code = 9
+    summary = "SASL error"
+
+
+class SASLChallenge(ServerError):
+    code = 10
+    summary = "the broker asks for another SASL round"
+
+
+class SASLAuthenticationFailureLoopback(ServerError):
+    code = 11
+    summary = "this user may connect from the broker's own host only"
+
+
+class VirtualHostAccessFailure(ServerError):
+    code = 12
+    summary = "the virtual host does not exist, or this user may not use it"
+
+
+class UnknownFrame(ServerError):
+    code = 13
+    summary = "the broker does not know this command"
+
+
+class FrameTooLarge(ServerError):
+    code = 14
+    summary = "the frame is too large for the broker"
+
+
+class InternalError(ServerError):
+    code = 15
+    summary = "the broker reports an internal error"
+    retriable = True
+
+
+class AccessRefused(ServerError):
+    code = 16
+    summary = "access refused"
+
+
+class PreconditionFailed(ServerError):
+    code = 17
+    summary = "precondition failed"
+
+
+class PublisherDoesNotExist(ServerError):
+    code = 18
+    summary = "the publisher does not exist"
+
+
+class OffsetNotFound(ServerError):
+    code = 19
+    summary = "no offset is stored under this name"
+
+
+class CannotChangeMechanism(ServerError):
+    code = 20
+    summary = "the SASL mechanism cannot change on an open connection"
+
+
+class CannotChangeUsername(ServerError):
+    code = 21
+    summary = "the user name cannot change on an open connection"
+
+
+def _by_code() -> dict[int, type[ServerError]]:
+    table: dict[int, type[ServerError]] = {}
+    for cls in ServerError.__subclasses__():
+        if cls.code in table:
+            raise RuntimeError(f"{cls.__name__} and {table[cls.code].__name__} share code {cls.code}")
+        table[cls.code] = cls
+    return table
+
+
+_BY_CODE = _by_code()
+
+
+def response_name(code: int) -> str:
+    """The words for a response code."""
+    if code == RESPONSE_OK:
+        return "ok"
+    cls = _BY_CODE.get(code)
+    return cls.summary if cls else f"unknown response code {code}"
+
+
+def error_from_code(code: int, context: str = "") -> ServerError:
+    """The error for a response code; ``context`` says what was asked for, and of what."""
+    cls = _BY_CODE.get(code, ServerError)
+    words = response_name(code)
+    return cls(f"{context}: {words}" if context else words, response_code=code)

@@ -1,0 +1,78 @@
+"""Shares connections among publishers and subscriptions, and gives out their ids.
+
+The protocol has one byte for each, so a connection carries 256 of a kind at the most. A client has one pool for
+publishers and one for subscriptions: a broker that stops reading from a busy publisher must not hold up the
+credits of a consumer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from rstream_core.connection import Connection
+from rstream_core.locator import Locator
+from rstream_core.types import Endpoint
+
+MAX_IDS = 256
+
+
+@dataclass(slots=True)
+class _Shared:
+    connection: Connection
+    ids: set[int] = field(default_factory=set)
+
+    def next_id(self) -> int:
+        return next(number for number in range(MAX_IDS) if number not in self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An id on a connection, until it is given back."""
+
+    connection: Connection
+    id: int
+
+
+class ConnectionPool:
+    """The connections of one application, for one kind of use, to the nodes of its cluster."""
+
+    def __init__(self, locator: Locator, *, max_per_connection: int = MAX_IDS) -> None:
+        if not 0 < max_per_connection <= MAX_IDS:
+            raise ValueError(f"a connection carries between 1 and {MAX_IDS} ids, not {max_per_connection}")
+        self._locator = locator
+        self._max = max_per_connection
+        self._shared: dict[Endpoint, list[_Shared]] = {}
+        self._lock = asyncio.Lock()
+
+    async def acquire(self, endpoint: Endpoint) -> Lease:
+        """An id on an open connection to ``endpoint``; connects where there is no room."""
+        async with self._lock:
+            members = self._shared.setdefault(endpoint, [])
+            members[:] = [shared for shared in members if shared.connection.is_open]
+            for shared in members:
+                if len(shared.ids) < self._max:
+                    break
+            else:
+                shared = _Shared(await self._locator.connect(endpoint))
+                members.append(shared)
+            lease = Lease(shared.connection, shared.next_id())
+            shared.ids.add(lease.id)
+            return lease
+
+    async def release(self, lease: Lease) -> None:
+        """Gives an id back, and closes the connection that has none left."""
+        for members in self._shared.values():
+            for shared in members:
+                if shared.connection is lease.connection:
+                    shared.ids.discard(lease.id)
+                    if not shared.ids:
+                        members.remove(shared)
+                        await shared.connection.close()
+                    return
+
+    async def close(self) -> None:
+        """Closes every connection. Never raises."""
+        connections = [shared.connection for members in self._shared.values() for shared in members]
+        self._shared.clear()
+        await asyncio.gather(*(connection.close() for connection in connections))

@@ -1,0 +1,58 @@
+"""The codecs of sub-entries: gzip, snappy (framing format), lz4 (frame format) and zstd.
+
+Decompression is bounded by the size that the sub-entry claims, and that claim by ``MAX_UNCOMPRESSED``:
+the output buffer is allocated once, so that no input can make it grow.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rstream_core.errors import ChunkError
+from rstream_core.types import CompressionType
+
+MAX_UNCOMPRESSED = 64 * 1024 * 1024
+"""Bytes of one sub-entry once decompressed: the bound of RabbitMQ 4.3.5 and of the Java client."""
+
+
+def _module(compression: CompressionType) -> Any:
+    import cramjam  # noqa: PLC0415 - a compiled library of megabytes, needed by few
+
+    return {
+        CompressionType.Gzip: cramjam.gzip,
+        CompressionType.Snappy: cramjam.snappy,
+        CompressionType.Lz4: cramjam.lz4,
+        CompressionType.Zstd: cramjam.zstd,
+    }[compression]
+
+
+def compress(compression: CompressionType, data: bytes) -> bytes:
+    """The whole of ``data``, compressed; ``CompressionType.No`` gives it back."""
+    if compression is CompressionType.No:
+        return data
+    return bytes(_module(compression).compress(data))
+
+
+def decompress(compression: int, data: bytes, uncompressed_size: int) -> bytes:
+    """Exactly ``uncompressed_size`` bytes; ``ChunkError`` if it is anything else, or more than the bound."""
+    if uncompressed_size > MAX_UNCOMPRESSED:
+        raise ChunkError(f"a sub-entry claims {uncompressed_size} bytes uncompressed; the limit is {MAX_UNCOMPRESSED}")
+    try:
+        kind = CompressionType(compression)
+    except ValueError:
+        raise ChunkError(f"unknown compression {compression} of a sub-entry") from None
+    plain = data if kind is CompressionType.No else _decompress(kind, data, uncompressed_size)
+    if len(plain) != uncompressed_size:
+        raise ChunkError(f"a sub-entry claims {uncompressed_size} bytes and holds {len(plain)}")
+    return plain
+
+
+def _decompress(kind: CompressionType, data: bytes, size: int) -> bytes:
+    from cramjam import DecompressionError  # noqa: PLC0415
+
+    output = bytearray(size)
+    try:
+        written = _module(kind).decompress_into(data, output)
+    except DecompressionError as error:  # damaged, cut off, or more than the claim
+        raise ChunkError(f"a {kind.name.lower()} sub-entry cannot be unpacked: {error}") from None
+    return bytes(memoryview(output)[:written])

@@ -1,0 +1,269 @@
+"""The client's side of one connection, without any I/O.
+
+``receive`` takes bytes and returns the frames that are the application's; what the protocol itself asks for
+(the handshake, heartbeats, the answer to a Close) is done here, and ``take_output`` gives the bytes to write.
+The time is always an argument. Errors are raised once; after that the session is closed.
+
+The handshake is a walk through ``_HANDSHAKE``: each state names the one message that may come next.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rstream_core.errors import (
+    RESPONSE_OK,
+    AuthenticationFailure,
+    ConfigurationError,
+    HeartbeatMissed,
+    ProtocolError,
+    SASLMechanismNotSupported,
+    ServerClosed,
+    UnsupportedByBroker,
+    error_from_code,
+)
+from rstream_core.protocol import commands as c
+from rstream_core.protocol.framing import FrameBuffer
+from rstream_core.types import Credentials, Endpoint
+
+MAX_HANDSHAKE_FRAME = 1024 * 1024
+"""Bytes that a broker's frame may take before the two sides have agreed on a size."""
+MAX_SERVER_FRAME = 16 * 1024 * 1024
+"""Bytes that any frame but a Deliver may take where no limit was agreed on: a confirm can be long."""
+
+SASL_CHALLENGE = 10
+
+
+class State(enum.Enum):
+    """Which message the client waits for."""
+
+    NEW = enum.auto()
+    PEER_PROPERTIES = enum.auto()
+    SASL_HANDSHAKE = enum.auto()
+    SASL_AUTHENTICATE = enum.auto()
+    TUNE = enum.auto()
+    OPEN = enum.auto()
+    COMMAND_VERSIONS = enum.auto()
+    READY = enum.auto()
+    CLOSED = enum.auto()
+
+
+_HANDSHAKE: dict[State, tuple[int, str]] = {
+    State.PEER_PROPERTIES: (c.Key.PEER_PROPERTIES | c.RESPONSE_BIT, "exchanging properties"),
+    State.SASL_HANDSHAKE: (c.Key.SASL_HANDSHAKE | c.RESPONSE_BIT, "asking for SASL mechanisms"),
+    State.SASL_AUTHENTICATE: (c.Key.SASL_AUTHENTICATE | c.RESPONSE_BIT, "logging in"),
+    State.TUNE: (c.Key.TUNE, "tuning"),
+    State.OPEN: (c.Key.OPEN | c.RESPONSE_BIT, "opening the virtual host"),
+    State.COMMAND_VERSIONS: (c.Key.EXCHANGE_COMMAND_VERSIONS | c.RESPONSE_BIT, "exchanging command versions"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """What a session needs to know before it starts."""
+
+    credentials: Credentials = field(default_factory=Credentials)
+    vhost: str = "/"
+    mechanism: str = "PLAIN"
+    frame_max: int = 1024 * 1024
+    """Bytes; 0 for no limit on this side."""
+    heartbeat: int = 60
+    """Seconds; 0 for none on this side."""
+    client_properties: Mapping[str, str] = field(default_factory=dict)
+
+
+def negotiate(ours: int, theirs: int) -> int:
+    """The smaller of two limits, where 0 stands for none."""
+    return min(ours, theirs) if ours and theirs else max(ours, theirs)
+
+
+class Session:
+    """One connection's protocol state."""
+
+    def __init__(self, options: SessionOptions) -> None:
+        self.options = options
+        self.state = State.NEW
+        self.server_properties: Mapping[str, str] = {}
+        self.connection_properties: Mapping[str, str] = {}
+        self.frame_max = 0
+        self.heartbeat = 0
+        self._versions: dict[int, c.CommandVersions] = {}
+        self._incoming = FrameBuffer(MAX_HANDSHAKE_FRAME)
+        self._output: list[bytes] = []
+        self._next_correlation_id = 0
+        self._last_read = 0.0
+        self._last_write = 0.0
+        self._expected_correlation_id = 0
+
+    def start(self, now: float) -> None:
+        """Begins the handshake."""
+        self._last_read = self._last_write = now
+        self._ask(State.PEER_PROPERTIES, c.PeerProperties(self.options.client_properties))
+
+    def take_output(self) -> bytes:
+        """The bytes to write, once."""
+        data = b"".join(self._output)
+        self._output.clear()
+        return data
+
+    def send(self, message: Any, *, correlation_id: int = 0, code: int = RESPONSE_OK) -> None:
+        """Queues a message. ``FrameSizeExceeded`` is for the caller to avoid: see ``frame_max``."""
+        self._output.append(c.encode(message, correlation_id=correlation_id, code=code))
+
+    def request(self, message: Any) -> int:
+        """Queues a request and returns its correlation id."""
+        correlation_id = self._next_correlation_id
+        self._next_correlation_id = (correlation_id + 1) & 0xFFFFFFFF
+        self.send(message, correlation_id=correlation_id)
+        return correlation_id
+
+    def receive(self, data: bytes, now: float) -> list[c.Frame]:
+        """Takes bytes; returns what the application must see.
+
+        Raises ``ProtocolError`` for bytes that do not follow the protocol, ``ServerError`` where the broker
+        refuses a step of the handshake, ``ServerClosed`` where it closes (the answer is then in the output).
+        """
+        self._last_read = now
+        self._incoming.feed(data)
+        frames: list[c.Frame] = []
+        try:
+            for raw in self._incoming.frames():
+                frame = c.decode(raw)
+                message = frame.message
+                if type(message) is c.Heartbeat:
+                    continue
+                if type(message) is c.Close:
+                    self.send(c.CloseResponse(), correlation_id=frame.correlation_id or 0)
+                    raise ServerClosed(message.code, message.reason)
+                if self.state is State.READY:
+                    frames.append(frame)
+                else:
+                    self._advance(frame)
+        except Exception:
+            self.state = State.CLOSED
+            raise
+        return frames
+
+    def written(self, now: float) -> None:
+        """Tells that bytes were written, by whichever way: no heartbeat is due for one interval."""
+        self._last_write = now
+
+    def tick(self, now: float) -> float | None:
+        """Queues a heartbeat if one is due, and returns the seconds until the next look; None for never.
+
+        Raises ``HeartbeatMissed`` when nothing was read for two intervals.
+        """
+        if not self.heartbeat or self.state is not State.READY:
+            return None
+        silence = now - self._last_read
+        if silence >= 2 * self.heartbeat:
+            self.state = State.CLOSED
+            raise HeartbeatMissed(f"the broker sent nothing for {silence:.0f} s")
+        if now - self._last_write >= self.heartbeat:
+            self.send(c.Heartbeat())
+            self._last_write = now
+        due = min(self._last_write + self.heartbeat, self._last_read + 2 * self.heartbeat)
+        return max(due - now, 0.001)
+
+    @property
+    def advertised(self) -> Endpoint | None:
+        """How the broker names itself in Open's answer."""
+        host = self.connection_properties.get("advertised_host")
+        port = self.connection_properties.get("advertised_port", "")
+        return Endpoint(host, int(port)) if host and port.isdigit() else None
+
+    @property
+    def server_version(self) -> str:
+        return self.server_properties.get("version", "unknown")
+
+    def supports(self, key: int, version: int = 1) -> bool:
+        """Whether the broker understands this version of a command."""
+        known = self._versions.get(key)
+        return known is not None and known.minimum <= version <= known.maximum
+
+    def require(self, key: int, since: str, what: str, version: int = 1) -> None:
+        """Raises ``UnsupportedByBroker``, naming the version that has it."""
+        if not self.supports(key, version):
+            raise UnsupportedByBroker(f"{what} needs RabbitMQ {since}; this broker is {self.server_version}")
+
+    def _ask(self, state: State, message: Any) -> None:
+        self.state = state
+        self._expected_correlation_id = self.request(message)
+
+    def _advance(self, frame: c.Frame) -> None:
+        expected, doing = _HANDSHAKE[self.state]
+        key = frame.key
+        if key != expected:
+            raise ProtocolError(f"while {doing}, the broker sent command 0x{key:04x}")
+        if frame.correlation_id is not None and frame.correlation_id != self._expected_correlation_id:
+            raise ProtocolError(f"while {doing}, the broker answered another request")
+        if frame.code != RESPONSE_OK and not (frame.code == SASL_CHALLENGE and self.state is State.SASL_AUTHENTICATE):
+            raise self._refusal(frame.code)
+        message = frame.message
+        match self.state:
+            case State.PEER_PROPERTIES:
+                self.server_properties = message.properties
+                self._ask(State.SASL_HANDSHAKE, c.SaslHandshake())
+            case State.SASL_HANDSHAKE:
+                self._authenticate(message.mechanisms)
+            case State.SASL_AUTHENTICATE:
+                if frame.code == SASL_CHALLENGE:
+                    raise error_from_code(frame.code, f"logging in with {self.options.mechanism}")
+                self.state = State.TUNE
+            case State.TUNE:
+                self._tune(message)
+            case State.OPEN:
+                self.connection_properties = message.properties
+                self._after_open()
+            case _:
+                self._versions = {entry.key: entry for entry in message.versions}
+                self.state = State.READY
+
+    def _refusal(self, code: int) -> Exception:
+        if self.state is State.OPEN:
+            return error_from_code(code, f"virtual host {self.options.vhost!r}")
+        if self.state is State.SASL_AUTHENTICATE:
+            return error_from_code(code, f"user {self.options.credentials.username!r}")
+        return error_from_code(code, _HANDSHAKE[self.state][1])
+
+    def _authenticate(self, offered: tuple[str, ...]) -> None:
+        mechanism = self.options.mechanism
+        if mechanism not in offered:
+            raise SASLMechanismNotSupported(
+                f"the broker offers {', '.join(offered) or 'no SASL mechanism'}, not {mechanism}"
+            )
+        self._ask(State.SASL_AUTHENTICATE, c.SaslAuthenticate(mechanism, self._sasl_data()))
+
+    def _sasl_data(self) -> bytes | None:
+        credentials = self.options.credentials
+        if self.options.mechanism == "EXTERNAL":
+            return None
+        if self.options.mechanism != "PLAIN":
+            raise ConfigurationError(f"SASL mechanism {self.options.mechanism} is not PLAIN or EXTERNAL")
+        if "\0" in credentials.username or "\0" in credentials.password:
+            raise AuthenticationFailure("a user name or password with a NUL byte cannot be sent")
+        return f"\0{credentials.username}\0{credentials.password}".encode()
+
+    def _tune(self, theirs: c.Tune) -> None:
+        self.frame_max = negotiate(self.options.frame_max, theirs.frame_max)
+        self.heartbeat = negotiate(self.options.heartbeat, theirs.heartbeat)
+        # What was agreed on bounds what this side sends. A broker's own frames may be longer, a confirm of
+        # many messages for one, so its limit is only ever raised.
+        self._incoming.max_frame_size = max(self.frame_max, MAX_SERVER_FRAME)
+        self.send(c.Tune(self.frame_max, self.heartbeat))
+        self._ask(State.OPEN, c.Open(self.options.vhost))
+
+    def _after_open(self) -> None:
+        if _release(self.server_version) < (3, 11):  # older brokers close on this command
+            self.state = State.READY
+            return
+        self._ask(State.COMMAND_VERSIONS, c.ExchangeCommandVersions(c.supported_versions()))
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """``4.0.5`` as (4, 0); a version that cannot be read counts as new."""
+    parts = version.split(".")[:2]
+    return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else (99,)

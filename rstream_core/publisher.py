@@ -1,0 +1,461 @@
+"""One publisher of one stream: publishing ids, messages in flight, confirms.
+
+The unit is the batch that goes out: one Publish frame. Its ids and its messages are kept together until each is
+confirmed or rejected, and a confirm resolves ranges of them. Nothing here is done once per message, but for
+the encoding of the entry itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import operator
+import struct
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from rstream_core.connection import Connection
+from rstream_core.errors import (
+    AlreadyClosed,
+    ConfigurationError,
+    MessageTooLarge,
+    NotConfirmed,
+    RequestTimeout,
+    RstreamError,
+    response_name,
+)
+from rstream_core.pool import ConnectionPool, Lease
+from rstream_core.protocol import commands as c
+from rstream_core.protocol.chunk import join_sub_batch
+from rstream_core.protocol.compression import compress
+from rstream_core.types import CompressionType
+
+logger = logging.getLogger("rstream_core")
+
+MAX_REFERENCE = 255
+MAX_SUB_ENTRY_RECORDS = 0xFFFF
+FRAME_TARGET = 128 * 1024
+"""Bytes after which a batch is cut into another frame, so that confirms come back while the rest is written."""
+
+_FRAME_HEAD = struct.Struct(">IHHBi")  # size, key, version, publisher id, count
+_ENTRY_HEAD = 12  # publishing id and size
+
+
+class FailedMessage(NamedTuple):
+    """A message that the broker rejected, or never confirmed."""
+
+    publishing_id: int
+    data: bytes
+    code: int
+    """The broker's response code; 0 where it never answered, and the message may or may not be stored."""
+    reason: str
+
+
+class Outcome(NamedTuple):
+    """What became of messages: told to a publisher's listener for every confirm frame, batch by batch."""
+
+    confirmed: int
+    """Messages confirmed just now."""
+    latency: float
+    """Seconds since they were written."""
+    failed: Sequence[FailedMessage] = ()
+    publishing_ids: Sequence[int] = ()
+    """The ids behind ``confirmed``: one for each message, or one for a whole sub-entry."""
+
+
+class _Batch:
+    """The messages of one frame that are not all resolved."""
+
+    __slots__ = ("first", "ids", "last", "messages", "open", "resolved", "size", "sub_entry", "written_at")
+
+    def __init__(self, ids: Sequence[int], messages: Sequence[bytes], size: int, now: float, sub_entry: bool) -> None:
+        self.ids = ids
+        self.first = ids[0]
+        self.last = ids[-1]
+        self.messages = messages
+        self.size = size
+        self.written_at = now
+        self.sub_entry = sub_entry
+        self.open = len(ids)
+        self.resolved = bytearray(len(ids))
+
+    @property
+    def weight(self) -> int:
+        """Messages behind one id."""
+        return len(self.messages) if self.sub_entry else 1
+
+    def resolve(self, low: int, high: int) -> int:
+        """Marks the ids at positions ``low`` to ``high`` and returns how many of them were open."""
+        fresh = high - low - self.resolved.count(1, low, high)
+        self.resolved[low:high] = b"\x01" * (high - low)
+        self.open -= fresh
+        return fresh
+
+    def failures(self, position: int, code: int, reason: str) -> list[FailedMessage]:
+        messages = self.messages if self.sub_entry else self.messages[position : position + 1]
+        return [FailedMessage(self.ids[position], data, code, reason) for data in messages]
+
+
+class Publisher:
+    """Made by ``Client.publisher``. For the tasks of one event loop.
+
+    Messages are stored in the order of the calls. ``published == confirmed + failed + in_flight`` holds always.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        reference: str | None,
+        pool: ConnectionPool,
+        lease: Lease,
+        *,
+        next_publishing_id: int,
+        listener: Callable[[Outcome], None] | None,
+        max_in_flight: int,
+        max_in_flight_bytes: int,
+        confirm_timeout: float | None,
+    ) -> None:
+        self.stream = stream
+        self.reference = reference
+        self.next_publishing_id = next_publishing_id
+        self.published = self.confirmed = self.failed = 0
+        self.in_flight = self.in_flight_bytes = 0
+        self.error: RstreamError | None = None
+        self._listener = listener
+        self._max_in_flight = max_in_flight
+        self._max_in_flight_bytes = max_in_flight_bytes
+        self._confirm_timeout = confirm_timeout
+        self._pool = pool
+        self._lease = lease
+        self._connection: Connection = lease.connection
+        self._loop = asyncio.get_running_loop()
+        self._batches: deque[_Batch] = deque()
+        self._progress = asyncio.Event()
+        self._order = asyncio.Lock()
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._closed = False
+        limit = self._connection.frame_max or FRAME_TARGET
+        self.max_message_size = limit - (_FRAME_HEAD.size - 4) - _ENTRY_HEAD
+        """Bytes of the largest message that fits a frame."""
+        self._target = min(limit, FRAME_TARGET)
+
+    # Publishing.
+
+    async def publish(self, messages: Sequence[bytes], *, publishing_ids: Sequence[int] | None = None) -> Sequence[int]:
+        """Publishes encoded messages and returns their publishing ids.
+
+        Returns once they are written; they are confirmed later (``listener``, ``flush``). Waits while too much is
+        in flight, or while the broker does not read. A cancelled call has published a part: ``published`` says
+        how much, and that part is confirmed or failed like any other. Ids must grow; ids at or below one that is in
+        flight wait for it. Raises ``MessageTooLarge`` before anything of this call is written, or the error with
+        which this publisher ended.
+        """
+        if publishing_ids is not None and len(publishing_ids) != len(messages):
+            raise ValueError(f"{len(publishing_ids)} publishing ids for {len(messages)} messages")
+        if not messages:
+            return ()
+        sizes = list(map(len, messages))
+        if max(sizes) > self.max_message_size:
+            self._too_large(sizes)
+        async with self._order:  # what one call publishes stays together, and ids stay in order
+            self._check_open()
+            ids = publishing_ids
+            if ids is None:
+                ids = range(self.next_publishing_id, self.next_publishing_id + len(messages))
+            elif not _grows(ids):
+                raise ValueError("publishing ids must grow")
+            elif self._batches and ids[0] <= self._batches[-1].last:
+                await self._wait(lambda: not self._batches)
+            low = 0
+            for high in self._cuts(sizes):
+                await self._room()
+                self._write(ids[low:high], messages[low:high], sum(sizes[low:high]))
+                low = high
+        return ids
+
+    async def publish_sub_entry(
+        self,
+        messages: Sequence[bytes],
+        compression: CompressionType = CompressionType.No,
+        *,
+        publishing_id: int | None = None,
+    ) -> int:
+        """Publishes up to 65,535 encoded messages as one entry under one publishing id, which is returned.
+
+        Raises as ``publish`` does; ``MessageTooLarge`` where the compressed entry does not fit a frame.
+        """
+        if not 0 < len(messages) <= MAX_SUB_ENTRY_RECORDS:
+            raise ValueError(f"a sub-entry holds 1 to {MAX_SUB_ENTRY_RECORDS} messages, not {len(messages)}")
+        plain = join_sub_batch(messages)
+        data = compress(compression, plain)
+        async with self._order:
+            self._check_open()
+            if publishing_id is None:
+                publishing_id = self.next_publishing_id
+            elif self._batches and publishing_id <= self._batches[-1].last:
+                raise ValueError("publishing ids must grow")
+            entry = c.PublishedSubBatch(publishing_id, compression, len(messages), len(plain), data)
+            frame = c.encode(c.Publish(self._lease.id, (entry,)))
+            if self._connection.frame_max and len(frame) - 4 > self._connection.frame_max:
+                raise MessageTooLarge(
+                    f"a sub-entry of {len(data)} bytes does not fit a frame of {self._connection.frame_max}"
+                )
+            await self._room()
+            batch = _Batch((publishing_id,), tuple(messages), len(data), self._loop.time(), sub_entry=True)
+            self._connection.write([frame])
+            self._register(batch, len(messages))
+        return publishing_id
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Waits until nothing is in flight, ``timeout`` seconds at most (None: as long as it takes).
+
+        Raises ``RequestTimeout``; messages that fail end the wait like confirmed ones.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while self._batches:
+                    await self._next_progress()
+        except TimeoutError:
+            raise RequestTimeout(f"{self.in_flight} messages are not confirmed within {timeout:g} s") from None
+
+    async def close(self, timeout: float = 10.0) -> None:
+        """Waits for outstanding confirms, ``timeout`` seconds at most, and ends the publisher.
+
+        What is not confirmed by then counts as failed, and the listener is told. May be repeated.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            await self.flush(timeout)
+        except RequestTimeout as error:
+            self._fail_all(NotConfirmed(str(error)))
+        finally:
+            self._fail_all(NotConfirmed("the publisher was closed before the broker confirmed"))
+            if self._watchdog is not None:
+                self._watchdog.cancel()
+            await self._leave()
+
+    # What the connection calls.
+
+    def on_confirmed(self, publishing_ids: Sequence[int]) -> None:
+        ids = publishing_ids
+        if not _grows(ids):
+            ids = sorted(ids)
+        now = self._loop.time()
+        position, count = 0, len(ids)
+        for batch in tuple(self._batches):
+            if position == count:
+                break
+            position = bisect_left(ids, batch.first, position)
+            stop = bisect_left(ids, batch.last + 1, position)
+            if stop > position:
+                self._confirm(batch, ids[position:stop], now)
+                position = stop
+        self._settle()
+
+    def on_rejected(self, errors: Sequence[c.MessageError]) -> None:
+        for publishing_id, code in errors:
+            for batch in tuple(self._batches):
+                if batch.first <= publishing_id <= batch.last:
+                    where = bisect_left(batch.ids, publishing_id)
+                    if batch.ids[where] == publishing_id and batch.resolve(where, where + 1):
+                        self._fail(batch, batch.failures(where, code, response_name(code)))
+                    break
+        self._settle()
+
+    def on_unavailable(self, error: RstreamError) -> None:
+        if self.error is None:
+            self.error = error
+        self._fail_all(error)
+
+    # Inside.
+
+    def _confirm(self, batch: _Batch, ids: Sequence[int], now: float) -> None:
+        """Resolves ids of one batch, which are in order; unknown ones are passed over."""
+        if len(ids) == ids[-1] - ids[0] + 1 and type(batch.ids) is range:
+            low = ids[0] - batch.first
+            fresh = batch.resolve(low, low + len(ids))
+        else:
+            fresh = 0
+            for publishing_id in ids:
+                where = bisect_left(batch.ids, publishing_id)
+                if batch.ids[where] == publishing_id:
+                    fresh += batch.resolve(where, where + 1)
+        if not fresh:
+            return
+        messages = fresh * batch.weight
+        self.confirmed += messages
+        self.in_flight -= messages
+        if self._listener is not None:
+            self._tell(Outcome(messages, now - batch.written_at, (), ids))
+
+    def _fail(self, batch: _Batch, failures: list[FailedMessage]) -> None:
+        self.failed += len(failures)
+        self.in_flight -= len(failures)
+        if self._listener is not None:
+            self._tell(Outcome(0, self._loop.time() - batch.written_at, failures))
+
+    def _fail_all(self, error: RstreamError) -> None:
+        for batch in tuple(self._batches):
+            failures: list[FailedMessage] = []
+            for position, resolved in enumerate(batch.resolved):
+                if not resolved:
+                    failures += batch.failures(position, 0, str(error))
+            batch.open = 0
+            self._fail(batch, failures)
+        self._settle()
+
+    def _tell(self, outcome: Outcome) -> None:
+        assert self._listener is not None
+        try:
+            self._listener(outcome)
+        except Exception:
+            logger.exception("a listener of publisher %r of stream %r failed", self.reference, self.stream)
+
+    def _settle(self) -> None:
+        """Forgets resolved batches and wakes whoever waits."""
+        batches = self._batches
+        if any(not batch.open for batch in batches):
+            self.in_flight_bytes -= sum(batch.size for batch in batches if not batch.open)
+            self._batches = deque(batch for batch in batches if batch.open)
+        self._progress.set()
+
+    def _cuts(self, sizes: Sequence[int]) -> Sequence[int]:
+        """Where to cut messages of these sizes, so that each part fits a frame."""
+        budget = self._target - (_FRAME_HEAD.size - 4)
+        if sum(sizes) + _ENTRY_HEAD * len(sizes) <= budget:
+            return (len(sizes),)
+        cuts: list[int] = []
+        used = 0
+        for position, size in enumerate(sizes):
+            entry = size + _ENTRY_HEAD
+            if used and used + entry > budget:
+                cuts.append(position)
+                used = 0
+            used += entry
+        cuts.append(len(sizes))
+        return cuts
+
+    def _write(self, ids: Sequence[int], messages: Sequence[bytes], size: int) -> None:
+        """Writes a batch as one frame, and keeps it until it is resolved."""
+        count = len(ids)
+        parts: list[bytes] = [b""] * (3 * count + 1)
+        parts[0] = _FRAME_HEAD.pack(
+            _FRAME_HEAD.size - 4 + _ENTRY_HEAD * count + size, c.Key.PUBLISH, 1, self._lease.id, count
+        )
+        packed = struct.pack(f">{count}Q", *ids)
+        parts[1::3] = [packed[at : at + 8] for at in range(0, 8 * count, 8)]
+        parts[2::3] = map(_pack_size, map(len, messages))
+        parts[3::3] = messages
+        frame = b"".join(parts)
+        self._connection.write([frame])
+        self._register(_Batch(ids, messages, size, self._loop.time(), sub_entry=False), count)
+
+    def _register(self, batch: _Batch, messages: int) -> None:
+        self._batches.append(batch)
+        self.next_publishing_id = max(self.next_publishing_id, batch.last + 1)
+        self.published += messages
+        self.in_flight += messages
+        self.in_flight_bytes += batch.size
+        if self._watchdog is None and self._confirm_timeout:
+            self._watchdog = self._loop.call_later(self._confirm_timeout, self._watch)
+
+    def _watch(self) -> None:
+        """Fails the publisher when its oldest batch waits for too long: an id that may come late is not reused."""
+        assert self._confirm_timeout is not None
+        self._watchdog = None
+        if not self._batches:
+            return
+        due = self._batches[0].written_at + self._confirm_timeout - self._loop.time()
+        if due > 0:
+            self._watchdog = self._loop.call_later(due, self._watch)
+            return
+        self.on_unavailable(NotConfirmed(f"the broker did not confirm within {self._confirm_timeout:g} s"))
+
+    def _has_room(self) -> bool:
+        return self.in_flight < self._max_in_flight and self.in_flight_bytes < self._max_in_flight_bytes
+
+    async def _room(self) -> None:
+        if not self._has_room():
+            await self._wait(self._has_room)
+        if not self._connection.is_writable:
+            await self._connection.drain()
+        self._check_open()
+
+    async def _wait(self, ready: Callable[[], bool]) -> None:
+        while not ready():
+            self._check_open()
+            await self._next_progress()
+
+    async def _next_progress(self) -> None:
+        self._progress.clear()
+        await self._progress.wait()
+
+    def _check_open(self) -> None:
+        if self.error is not None:
+            raise self.error
+        if self._closed:
+            raise AlreadyClosed(f"this publisher of stream {self.stream!r} is closed")
+
+    def _too_large(self, sizes: Sequence[int]) -> None:
+        position = next(at for at, size in enumerate(sizes) if size > self.max_message_size)
+        raise MessageTooLarge(
+            f"message {position + 1} of {len(sizes)} takes {sizes[position]} bytes; "
+            f"the broker's frame size allows {self.max_message_size}",
+            position=position,
+        )
+
+    async def _leave(self) -> None:
+        """Takes leave of the connection; an orderly DeletePublisher, where there is somebody to hear it."""
+        connection, publisher_id = self._connection, self._lease.id
+        try:
+            if self.error is None and connection.is_open:
+                await connection.request(
+                    c.DeletePublisher(publisher_id),
+                    c.DeletePublisherResponse,
+                    "closing a publisher",
+                    timeout=5.0,
+                )
+        except RstreamError as error:
+            logger.debug("closing a publisher of %r: %s", self.stream, error)
+        finally:
+            connection.publishers.pop(publisher_id, None)
+            connection.streams.pop(self, None)
+            await self._pool.release(self._lease)
+
+
+_pack_size = struct.Struct(">I").pack
+
+
+def _grows(ids: Sequence[int]) -> bool:
+    """Whether each id is larger than the one before it."""
+    if type(ids) is range:
+        return ids.step > 0
+    return all(map(operator.lt, ids, ids[1:]))
+
+
+def check_reference(reference: str) -> None:
+    """Raises ``ConfigurationError`` for a name that the broker would refuse: empty, or over 255 bytes."""
+    size = len(reference.encode())
+    if not 0 < size <= MAX_REFERENCE:
+        raise ConfigurationError(f"a reference takes 1 to {MAX_REFERENCE} bytes, not {size}")
+
+
+async def declare_publisher(lease: Lease, stream: str, reference: str | None) -> int:
+    """Declares a publisher on its connection; returns the first free publishing id."""
+    await lease.connection.request(
+        c.DeclarePublisher(lease.id, reference or "", stream),
+        c.DeclarePublisherResponse,
+        f"publishing to stream {stream!r}",
+    )
+    if not reference:
+        return 1
+    answer = await lease.connection.request(
+        c.QueryPublisherSequence(reference, stream),
+        c.QueryPublisherSequenceResponse,
+        f"the last publishing id of {reference!r} in stream {stream!r}",
+    )
+    return answer.sequence + 1  # 0 means none, too: the first id is 1

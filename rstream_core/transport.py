@@ -1,0 +1,74 @@
+"""Opens sockets and TLS, and turns what the operating system says into our errors."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Callable
+from typing import TypeVar
+
+from rstream_core.errors import ConnectionFailed, HostNotFound, TlsError
+from rstream_core.types import Endpoint
+
+P = TypeVar("P", bound=asyncio.Protocol)
+
+
+async def open_transport(
+    endpoint: Endpoint,
+    factory: Callable[[], P],
+    *,
+    tls: ssl.SSLContext | None,
+    server_name: str | None,
+    timeout: float,
+) -> tuple[asyncio.Transport, P]:
+    """Connects, within ``timeout`` seconds.
+
+    Raises ``HostNotFound``, ``TlsError``, or ``ConnectionFailed`` for everything else.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(timeout):
+            transport, protocol = await loop.create_connection(
+                factory,
+                endpoint.host,
+                endpoint.port,
+                ssl=tls,
+                server_hostname=(server_name or endpoint.host) if tls else None,
+                happy_eyeballs_delay=0.25,
+            )
+    except TimeoutError:
+        raise ConnectionFailed(f"no answer from {endpoint} within {timeout:g} s") from None
+    except OSError as error:
+        raise connection_error(endpoint, error) from error
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return transport, protocol
+
+
+def connection_error(endpoint: Endpoint, error: OSError) -> ConnectionFailed:
+    """Our error for one of the operating system's."""
+    if isinstance(error, socket.gaierror):
+        return HostNotFound(f"the host name {endpoint.host!r} does not resolve ({error.strerror})")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return TlsError(
+            f"the certificate of {endpoint} is not accepted: {error.verify_message}",
+            hint="pass --ca-file with the authority that signed it, or --server-name if it names another host",
+        )
+    if isinstance(error, ssl.SSLError):
+        return TlsError(
+            f"no TLS connection to {endpoint}: {error.reason or error}",
+            hint="is this the broker's TLS port (5551 by default)?",
+        )
+    if isinstance(error, ConnectionRefusedError) or _all_refused(error):
+        return ConnectionFailed(f"{endpoint} refuses the connection", hint="is the broker running there?")
+    if isinstance(error, ConnectionError):
+        return ConnectionFailed(f"{endpoint} ended the connection: {error.strerror or error}")
+    return ConnectionFailed(f"cannot connect to {endpoint}: {error.strerror or error}")
+
+
+def _all_refused(error: OSError) -> bool:
+    """asyncio joins the errors of several addresses into one without an errno."""
+    return error.errno == errno.ECONNREFUSED or (error.errno is None and "Connect call failed" in str(error))

@@ -1,0 +1,136 @@
+"""Frozen values that the layers hand to each other."""
+
+from __future__ import annotations
+
+import enum
+import ssl
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from rstream_core.errors import ConfigurationError
+
+
+class OffsetType(enum.IntEnum):
+    """Where a subscription starts. The numbers are those of the wire."""
+
+    FIRST = 1
+    """The oldest message that is still there."""
+    LAST = 2
+    """The first message of the last chunk."""
+    NEXT = 3
+    """Messages published from now on."""
+    OFFSET = 4
+    """An absolute offset; messages before it in its chunk are dropped on this side."""
+    TIMESTAMP = 5
+    """Milliseconds since 1970 (UTC); the resolution is the chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerOffsetSpecification:
+    """An offset type, with its offset or its timestamp where it takes one."""
+
+    offset_type: OffsetType = OffsetType.FIRST
+    offset: int | None = None
+
+    def __post_init__(self) -> None:
+        takes_value = self.offset_type in (OffsetType.OFFSET, OffsetType.TIMESTAMP)
+        if takes_value and self.offset is None:
+            raise ValueError(f"offset type {self.offset_type.name} needs an offset")
+        if self.offset is not None and self.offset < 0 and self.offset_type is OffsetType.OFFSET:
+            raise ValueError("an offset is at least 0")
+
+
+class CompressionType(enum.IntEnum):
+    """The codec of a sub-entry. The numbers are those of the wire."""
+
+    No = 0
+    Gzip = 1
+    Snappy = 2
+    Lz4 = 3
+    Zstd = 4
+
+
+class ConfirmationStatus(NamedTuple):
+    """What became of one message: given to ``on_publish_confirm``."""
+
+    message_id: int
+    """The publishing id."""
+    is_confirmed: bool = False
+    response_code: int = 0
+    """1 where it is confirmed; else the broker's code, or 0 where it never answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a broker listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMetadata:
+    """Where a stream lives. ``leader`` is None while there is none."""
+
+    stream: str
+    leader: Endpoint | None
+    replicas: tuple[Endpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStats:
+    """First and committed positions of a stream, as its leader reports them. None: the stream is empty."""
+
+    first_offset: int | None
+    committed_chunk_id: int | None
+    last_chunk_id: int | None = None
+    committed_offset: int | None = None
+    """Reported since RabbitMQ 4.3; None before that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A user name and its password. The password shows in no repr."""
+
+    username: str = "guest"
+    password: str = field(default="guest", repr=False)  # the broker's own documented default
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """How to reach a broker or a cluster, and as whom."""
+
+    endpoints: tuple[Endpoint, ...] = (Endpoint("localhost", 5552),)
+    """Seed nodes, tried in this order."""
+    credentials: Credentials = field(default_factory=Credentials)
+    vhost: str = "/"
+    tls: ssl.SSLContext | None = None
+    server_name: str | None = None
+    """The name that the certificate must hold, where it is not the host's."""
+    load_balancer_mode: bool = False
+    """Reach every node through the seed endpoints, reconnecting until the right one answers."""
+    mechanism: str = "PLAIN"
+    connect_timeout: float = 10.0
+    """Seconds for a connection with its handshake."""
+    request_timeout: float = 10.0
+    """Seconds for the answer to one request."""
+    heartbeat: int = 60
+    """Seconds; 0 switches heartbeats off on this side."""
+    frame_max: int = 1024 * 1024
+    """Bytes of the largest frame that this side sends; the broker may ask for less."""
+    connection_name: str = ""
+    """Shown in the broker's management pages."""
+
+    def __post_init__(self) -> None:
+        if not self.endpoints:
+            raise ConfigurationError("at least one endpoint is needed")
+        for endpoint in self.endpoints:
+            if not 0 < endpoint.port < 65536:
+                raise ConfigurationError(f"port {endpoint.port} is not between 1 and 65535")
+        if self.heartbeat < 0 or self.frame_max < 0:
+            raise ConfigurationError("heartbeat and frame_max are at least 0")
+        if self.connect_timeout <= 0 or self.request_timeout <= 0:
+            raise ConfigurationError("connect_timeout and request_timeout are more than 0")
