@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
@@ -157,7 +158,7 @@ class Client:
 
     async def _count_back(self, stream: str, start: int, end: int, count: int) -> tuple[int, int]:
         """Messages from ``start`` to ``end``, and the offset of the ``count``-th from the end."""
-        runs: list[tuple[int, int]] = []
+        runs: deque[tuple[int, int]] = deque()
         total = 0
         spec = ConsumerOffsetSpecification(OffsetType.OFFSET, start)
         async with await self._subscribe_at_leader(stream, spec) as subscription:
@@ -166,7 +167,7 @@ class Client:
                 runs.append((chunk.offset, last))
                 total += last - chunk.offset + 1
                 while total - (runs[0][1] - runs[0][0] + 1) >= count:
-                    gone = runs.pop(0)
+                    gone = runs.popleft()
                     total -= gone[1] - gone[0] + 1
                 if chunk.last_offset >= end:
                     break
@@ -224,6 +225,7 @@ class Client:
             stream,
             reference,
             self._publisher_pool,
+            self._locator,
             lease,
             next_publishing_id=next_id,
             listener=listener,

@@ -41,6 +41,9 @@ class PublisherHandler(Protocol):
 
     def on_confirmed(self, publishing_ids: Sequence[int]) -> None: ...
     def on_rejected(self, errors: Sequence[c.MessageError]) -> None: ...
+    def on_writable(self) -> None:
+        """The broker reads again: ``is_writable`` has turned true."""
+
     def on_unavailable(self, error: RstreamError) -> None:
         """The connection ended, or the broker dropped the publisher because its stream moved."""
 
@@ -84,8 +87,8 @@ class Connection(asyncio.Protocol):
         self._ready: asyncio.Future[None] = loop.create_future()
         self._gone: asyncio.Future[None] = loop.create_future()
         self._waiters: dict[int, tuple[asyncio.Future[Any], str]] = {}
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self.is_writable = True
+        """False while the broker reads more slowly than we write."""
         self._ticker: asyncio.TimerHandle | None = None
         self._first_bytes = b""
 
@@ -166,16 +169,6 @@ class Connection(asyncio.Protocol):
         self._transport.writelines(frames)
         self.session.written(self._loop.time())
 
-    @property
-    def is_writable(self) -> bool:
-        """False while the broker reads more slowly than we write."""
-        return self._writable.is_set()
-
-    async def drain(self) -> None:
-        """Waits until the broker has read enough. Raises the error with which the connection ended."""
-        await self._writable.wait()
-        self._check_open()
-
     async def close(self, *, timeout: float = 5.0) -> None:
         """Says goodbye and waits for the answer, ``timeout`` seconds at most. Never raises; may be repeated."""
         if self.is_open:
@@ -234,10 +227,12 @@ class Connection(asyncio.Protocol):
             self._gone.set_result(None)
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        self.is_writable = False
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        self.is_writable = True
+        for publisher in list(self.publishers.values()):
+            publisher.on_writable()
 
     # Inside.
 
@@ -344,7 +339,6 @@ class Connection(asyncio.Protocol):
         for future, _ in self._waiters.values():
             if not future.done():
                 future.set_exception(error)
-        self._writable.set()
         handlers: list[PublisherHandler | SubscriptionHandler] = [
             *self.publishers.values(),
             *self.subscriptions.values(),

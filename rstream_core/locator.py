@@ -17,6 +17,8 @@ from rstream_core.errors import (
     ConnectionFailed,
     HostNotFound,
     LeaderNotAvailable,
+    RstreamError,
+    ServerError,
     StreamDoesNotExist,
     StreamNotAvailable,
     error_from_code,
@@ -81,20 +83,23 @@ class Locator:
 
     async def leader(self, stream: str) -> Endpoint:
         """The leader, waiting a moment for one to be elected."""
-
-        async def look() -> Endpoint:
-            metadata = await self.metadata(stream)
-            if metadata.leader is None:
-                raise LeaderNotAvailable(f"stream {stream!r} has no leader at the moment")
-            return metadata.leader
-
-        return await retry(look, LEADER_WAIT)
+        return (await self._located(stream))[0]
 
     async def replica(self, stream: str) -> Endpoint:
         """A replica by chance, to spread readers and to spare the leader; the leader where it is alone."""
-        leader = await self.leader(stream)
-        replicas = (await self.metadata(stream)).replicas
+        leader, replicas = await self._located(stream)
         return random.choice(replicas) if replicas else leader  # noqa: S311 - spreads load, keeps no secret
+
+    async def explain(self, stream: str, error: RstreamError) -> RstreamError:
+        """Tells a deleted stream from one that moved: the broker's notice does not."""
+        if isinstance(error, StreamNotAvailable):
+            try:
+                await self.metadata(stream)
+            except ServerError as found:
+                return found
+            except RstreamError as problem:
+                logger.debug("looking for stream %r: %s", stream, problem)
+        return error
 
     async def connect(self, endpoint: Endpoint) -> Connection:
         """A connection to the node that calls itself ``endpoint``."""
@@ -116,6 +121,15 @@ class Locator:
         """Closes the connection for questions. Never raises."""
         if self._connection is not None:
             await self._connection.close()
+
+    async def _located(self, stream: str) -> tuple[Endpoint, tuple[Endpoint, ...]]:
+        async def look() -> tuple[Endpoint, tuple[Endpoint, ...]]:
+            metadata = await self.metadata(stream)
+            if metadata.leader is None:
+                raise LeaderNotAvailable(f"stream {stream!r} has no leader at the moment")
+            return metadata.leader, metadata.replicas
+
+        return await retry(look, LEADER_WAIT)
 
     async def _connect_to_a_seed(self) -> Connection:
         errors: list[ConnectionFailed] = []

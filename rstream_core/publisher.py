@@ -26,6 +26,7 @@ from rstream_core.errors import (
     RstreamError,
     response_name,
 )
+from rstream_core.locator import Locator
 from rstream_core.pool import ConnectionPool, Lease
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import join_sub_batch
@@ -109,6 +110,7 @@ class Publisher:
         stream: str,
         reference: str | None,
         pool: ConnectionPool,
+        locator: Locator,
         lease: Lease,
         *,
         next_publishing_id: int,
@@ -128,6 +130,7 @@ class Publisher:
         self._max_in_flight_bytes = max_in_flight_bytes
         self._confirm_timeout = confirm_timeout
         self._pool = pool
+        self._locator = locator
         self._lease = lease
         self._connection: Connection = lease.connection
         self._loop = asyncio.get_running_loop()
@@ -160,7 +163,7 @@ class Publisher:
         if max(sizes) > self.max_message_size:
             self._too_large(sizes)
         async with self._order:  # what one call publishes stays together, and ids stay in order
-            self._check_open()
+            await self._check_open()
             ids = publishing_ids
             if ids is None:
                 ids = range(self.next_publishing_id, self.next_publishing_id + len(messages))
@@ -191,7 +194,7 @@ class Publisher:
         plain = join_sub_batch(messages)
         data = compress(compression, plain)
         async with self._order:
-            self._check_open()
+            await self._check_open()
             if publishing_id is None:
                 publishing_id = self.next_publishing_id
             elif self._batches and publishing_id <= self._batches[-1].last:
@@ -265,6 +268,9 @@ class Publisher:
                         self._fail(batch, batch.failures(where, code, response_name(code)))
                     break
         self._settle()
+
+    def on_writable(self) -> None:
+        self._progress.set()
 
     def on_unavailable(self, error: RstreamError) -> None:
         if self.error is None:
@@ -379,23 +385,22 @@ class Publisher:
         return self.in_flight < self._max_in_flight and self.in_flight_bytes < self._max_in_flight_bytes
 
     async def _room(self) -> None:
-        if not self._has_room():
-            await self._wait(self._has_room)
-        if not self._connection.is_writable:
-            await self._connection.drain()
-        self._check_open()
+        """Waits for room in flight, and for the broker to read."""
+        await self._wait(lambda: self._has_room() and self._connection.is_writable)
+        await self._check_open()
 
     async def _wait(self, ready: Callable[[], bool]) -> None:
         while not ready():
-            self._check_open()
+            await self._check_open()
             await self._next_progress()
 
     async def _next_progress(self) -> None:
         self._progress.clear()
         await self._progress.wait()
 
-    def _check_open(self) -> None:
+    async def _check_open(self) -> None:
         if self.error is not None:
+            self.error = await self._locator.explain(self.stream, self.error)
             raise self.error
         if self._closed:
             raise AlreadyClosed(f"this publisher of stream {self.stream!r} is closed")

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from rstream_core.errors import ChunkError, RstreamError, ServerError, StreamNotAvailable
+from rstream_core.errors import ChunkError, RstreamError
 from rstream_core.locator import Locator
 from rstream_core.pool import ConnectionPool, Lease
 from rstream_core.protocol import commands as c
@@ -91,7 +91,8 @@ class Subscription(AsyncIterator[Chunk]):
                 if self._closed:
                     raise StopAsyncIteration
                 if self.error is not None:
-                    raise await self._final_error(self.error)
+                    self.error = await self._locator.explain(self.stream, self.error)
+                    raise self.error
                 self._arrived.clear()
                 await self._arrived.wait()
             data, committed = self._waiting.popleft()
@@ -176,18 +177,6 @@ class Subscription(AsyncIterator[Chunk]):
             if messages:
                 self._first_wanted = None
         return Chunk(self.stream, offset, header.timestamp, messages, committed) if messages else None
-
-    async def _final_error(self, error: RstreamError) -> RstreamError:
-        """Tells a deleted stream from one that moved: the broker's notice does not."""
-        if isinstance(error, StreamNotAvailable):
-            try:
-                await self._locator.metadata(self.stream)
-            except ServerError as found:
-                self.error = found
-                return found
-            except RstreamError as problem:
-                logger.debug("looking for stream %r: %s", self.stream, problem)
-        return error
 
 
 async def send_subscribe(
