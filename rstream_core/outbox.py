@@ -1,0 +1,333 @@
+"""What is about to go to one publisher, gathered from single messages, and who wants to know what became of it.
+
+The outbox gives out publishing ids and queues jobs without waiting: so the order of the calls is the order of the
+messages, however many tasks call. One worker carries the jobs out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from rstream_core.errors import RESPONSE_OK, MessageTooLarge, NotConfirmed, RstreamError
+from rstream_core.protocol.amqp import AMQPMessage, encode_message
+from rstream_core.publisher import Outcome, Publisher
+from rstream_core.types import CompressionType, ConfirmationStatus
+
+logger = logging.getLogger("rstream_core")
+
+Message = AMQPMessage | bytes | Any
+"""An ``AMQPMessage``, a ``uamqp.Message``, or bytes that are sent as they are."""
+ConfirmCallback = Callable[[ConfirmationStatus], Awaitable[None] | None]
+
+
+class Callbacks:
+    """Calls users' functions: their errors are logged, and those that must be awaited get a task with an owner."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Future[None]] = set()
+
+    def call(self, callback: ConfirmCallback, status: ConfirmationStatus) -> None:
+        try:
+            result = callback(status)
+        except Exception:
+            logger.exception("on_publish_confirm failed for message %s", status.message_id)
+            return
+        if result is not None and inspect.isawaitable(result):
+            task = asyncio.ensure_future(self._run(result, status.message_id))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, waiting: Awaitable[None], message_id: int) -> None:
+        try:
+            await waiting
+        except Exception:
+            logger.exception("on_publish_confirm failed for message %s", message_id)
+
+    async def finish(self, timeout: float) -> None:
+        """Waits for those that run, and cancels the rest."""
+        current = asyncio.current_task()
+        tasks = [task for task in self._tasks if task is not current]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout)
+            for task in late:
+                task.cancel()
+
+
+JobCallbacks = ConfirmCallback | Sequence[ConfirmCallback | None] | None
+"""One for all messages of a job, one for each, or none."""
+
+
+class _Job:
+    """Messages on their way to the publisher, with their ids, in the order of the calls."""
+
+    __slots__ = ("callbacks", "compression", "done", "ids", "messages", "somebody_waits")
+
+    def __init__(
+        self,
+        messages: Sequence[bytes],
+        ids: Sequence[int],
+        callbacks: JobCallbacks,
+        *,
+        somebody_waits: bool,
+        compression: CompressionType | None = None,
+    ) -> None:
+        self.messages = messages
+        self.ids = ids
+        self.callbacks = callbacks
+        self.compression = compression
+        self.somebody_waits = somebody_waits
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done.add_done_callback(lambda done: done.cancelled() or done.exception())  # a timer's has no reader
+
+
+class Outbox:
+    """The messages of one publisher on their way to it. A caller that is cancelled leaves its messages behind."""
+
+    publisher: Publisher
+
+    def __init__(self, linger: float, callbacks: Callbacks) -> None:
+        self._linger = linger
+        self._callbacks = callbacks
+        self._loop = asyncio.get_running_loop()
+        self._next_id = 0
+        self._held: list[bytes] = []
+        self._held_ids: list[int] | None = None
+        self._held_callbacks: list[ConfirmCallback | None] | None = None
+        self._confirms: dict[int, ConfirmCallback] = {}
+        self._jobs: deque[_Job] = deque()
+        self._worker: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._lost = 0
+        self._lost_reason = ""
+
+    def attach(self, publisher: Publisher) -> None:
+        self.publisher = publisher
+        self._next_id = publisher.next_publishing_id
+
+    @property
+    def error(self) -> RstreamError | None:
+        return self.publisher.error
+
+    @property
+    def is_dead(self) -> bool:
+        return self.publisher.error is not None
+
+    def add(self, message: Message, callback: ConfirmCallback | None) -> int:
+        """Holds one message back, and returns how many are held."""
+        data = encode_message(message)
+        if len(data) > self.publisher.max_message_size:
+            self._too_large(data, 0, 1)
+        if self._lost:
+            self._tell_lost()
+        held = self._held
+        explicit = getattr(message, "publishing_id", None)
+        if explicit is not None or self._held_ids is not None:
+            if self._held_ids is None:
+                self._held_ids = list(range(self._next_id - len(held), self._next_id))
+            if explicit is not None:
+                self._next_id = explicit
+            self._held_ids.append(self._next_id)
+        self._next_id += 1
+        if callback is not None or self._held_callbacks is not None:
+            if self._held_callbacks is None:
+                self._held_callbacks = [None] * len(held)
+            self._held_callbacks.append(callback)
+        held.append(data)
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._linger, self._on_linger)
+        return len(held)
+
+    async def flush(self) -> None:
+        """Publishes what is held back; returns once it, and all before it, is written."""
+        job = self._queue_held()
+        if job is None and self._jobs:
+            job = self._jobs[-1]
+        if job is not None:
+            await asyncio.shield(job.done)
+        elif self._worker is not None and not self._worker.done():
+            await asyncio.shield(self._worker)
+
+    async def publish(self, batch: Sequence[Message], callback: ConfirmCallback | None) -> list[int]:
+        """Publishes a batch after what is held back."""
+        encoded = list(map(encode_message, batch))
+        limit = self.publisher.max_message_size
+        if encoded and max(map(len, encoded)) > limit:
+            position = next(at for at, data in enumerate(encoded) if len(data) > limit)
+            self._too_large(encoded[position], position, len(encoded))
+        if self._lost:
+            self._tell_lost()
+        if not encoded:
+            return []
+        self._queue_held()
+        explicit = [getattr(message, "publishing_id", None) for message in batch]
+        ids: Sequence[int] = range(self._next_id, self._next_id + len(encoded))
+        if any(publishing_id is not None for publishing_id in explicit):
+            ids = _number(explicit, self._next_id)
+        self._next_id = ids[-1] + 1
+        await asyncio.shield(self._queue(_Job(encoded, ids, callback, somebody_waits=True)).done)
+        return list(ids)
+
+    async def publish_sub_entry(
+        self, messages: Sequence[Message], compression: CompressionType, callback: ConfirmCallback | None
+    ) -> int:
+        """Publishes one sub-entry after what is held back."""
+        encoded = list(map(encode_message, messages))
+        if self._lost:
+            self._tell_lost()
+        self._queue_held()
+        publishing_id = self._next_id
+        self._next_id += 1
+        job = _Job(encoded, (publishing_id,), callback, somebody_waits=True, compression=compression)
+        await asyncio.shield(self._queue(job).done)
+        return publishing_id
+
+    async def settle(self, timeout: float | None) -> None:
+        """Waits for what is in flight."""
+        await self.publisher.flush(timeout)
+        if self._lost:
+            self._tell_lost()
+
+    async def close(self, timeout: float) -> None:
+        """Publishes what is held, waits for confirms, and ends the publisher; what is left then has failed."""
+        self._queue_held()
+        if self._worker is not None and not self._worker.done():
+            await asyncio.wait([self._worker], timeout=timeout)
+            self._worker.cancel()
+            await asyncio.wait([self._worker])
+        await self.publisher.close(timeout)
+        if self._lost:
+            self._tell_lost()
+
+    def on_outcome(self, outcome: Outcome) -> None:
+        """The publisher's listener."""
+        confirms = self._confirms
+        if confirms:
+            for publishing_id in outcome.publishing_ids:
+                callback = confirms.pop(publishing_id, None)
+                if callback is not None:
+                    self._callbacks.call(callback, ConfirmationStatus(publishing_id, True, RESPONSE_OK))
+        for failure in outcome.failed:
+            self._fail(failure.publishing_id, failure.code, failure.reason)
+
+    # Inside.
+
+    def _queue_held(self) -> _Job | None:
+        """Makes a job of what is held back; None where nothing is."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        held = self._held
+        if not held:
+            return None
+        ids: Sequence[int] = self._held_ids or range(self._next_id - len(held), self._next_id)
+        job = _Job(held, ids, self._held_callbacks, somebody_waits=False)
+        self._held, self._held_ids, self._held_callbacks = [], None, None
+        return self._queue(job)
+
+    def _queue(self, job: _Job) -> _Job:
+        self._jobs.append(job)
+        if self._worker is None or self._worker.done():
+            self._worker = self._loop.create_task(self._work())
+        return job
+
+    async def _work(self) -> None:
+        """Carries jobs out, in order. Their errors go to whoever waits for them."""
+        while self._jobs:
+            job = self._jobs[0]
+            try:
+                await self._carry_out(job)
+            except (RstreamError, ValueError) as error:
+                job.done.set_exception(error)
+            except BaseException:
+                job.done.cancel()
+                self._abandon()
+                raise
+            else:
+                job.done.set_result(None)
+            self._jobs.popleft()
+
+    async def _carry_out(self, job: _Job) -> None:
+        start = 0
+        for stop in _runs(job.ids):
+            ids = job.ids[start:stop]
+            if (
+                ids[0] < self.publisher.next_publishing_id
+            ):  # a repetition: the first one's confirm must not be taken for its
+                await self.publisher.flush()
+            self._register(ids, job.callbacks, start)
+            before = self.publisher.published
+            try:
+                if job.compression is None:
+                    await self.publisher.publish(job.messages[start:stop], publishing_ids=ids)
+                else:
+                    await self.publisher.publish_sub_entry(job.messages, job.compression, publishing_id=ids[0])
+            except BaseException as error:
+                reason = str(error) or "cancelled"
+                self._register(job.ids[stop:], job.callbacks, stop)
+                for publishing_id in job.ids[start + self.publisher.published - before :]:
+                    self._fail(publishing_id, 0, reason, count=not job.somebody_waits)
+                raise
+            start = stop
+
+    def _register(self, ids: Sequence[int], callbacks: JobCallbacks, start: int) -> None:
+        if callbacks is None:
+            return
+        if callable(callbacks):
+            self._confirms.update(dict.fromkeys(ids, callbacks))
+            return
+        for publishing_id, callback in zip(ids, callbacks[start:], strict=False):
+            if callback is not None:
+                self._confirms[publishing_id] = callback
+
+    def _abandon(self) -> None:
+        """Fails all jobs but the first, which has been told."""
+        for job in list(self._jobs)[1:]:
+            self._register(job.ids, job.callbacks, 0)
+            for publishing_id in job.ids:
+                self._fail(publishing_id, 0, "the producer was closed before it was sent")
+            job.done.cancel()
+        self._jobs.clear()
+
+    def _fail(self, publishing_id: int, code: int, reason: str, *, count: bool = True) -> None:
+        callback = self._confirms.pop(publishing_id, None)
+        if callback is not None:
+            self._callbacks.call(callback, ConfirmationStatus(publishing_id, False, code))
+        elif count:
+            self._lost += 1
+            self._lost_reason = reason
+
+    def _tell_lost(self) -> None:
+        lost, self._lost = self._lost, 0
+        raise NotConfirmed(f"{lost} earlier messages were not confirmed: {self._lost_reason}")
+
+    def _too_large(self, data: bytes, position: int, count: int) -> None:
+        raise MessageTooLarge(
+            f"message {position + 1} of {count} takes {len(data)} bytes; "
+            f"the broker's frame size allows {self.publisher.max_message_size}",
+            position=position,
+        )
+
+    def _on_linger(self) -> None:
+        self._timer = None
+        self._queue_held()
+
+
+def _number(explicit: Sequence[int | None], first: int) -> list[int]:
+    """Gives an id to those that have none: one more than the id before."""
+    ids: list[int] = []
+    for publishing_id in explicit:
+        ids.append(publishing_id if publishing_id is not None else (ids[-1] + 1 if ids else first))
+    return ids
+
+
+def _runs(ids: Sequence[int]) -> list[int]:
+    """Where each run of growing ids ends."""
+    if type(ids) is range:
+        return [len(ids)]
+    ends = [at for at in range(1, len(ids)) if ids[at] <= ids[at - 1]]
+    return [*ends, len(ids)]
