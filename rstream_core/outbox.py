@@ -314,7 +314,10 @@ class Outbox:
 
     def _on_linger(self) -> None:
         self._timer = None
-        self._queue_held()
+        if self._jobs:  # the broker is slow: hold on, so that a full outbox makes its senders wait
+            self._timer = self._loop.call_later(self._linger, self._on_linger)
+        else:
+            self._queue_held()
 
 
 def _number(explicit: Sequence[int | None], first: int) -> list[int]:
