@@ -104,6 +104,7 @@ class Client:
                 raise
 
     async def stream_exists(self, stream: str) -> bool:
+        """Whether the stream exists, with or without a leader at the moment."""
         self._check_open()
         return await self._locator.exists(stream)
 

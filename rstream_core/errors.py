@@ -181,6 +181,9 @@ class ServerError(RstreamError):
     response_code: int
     """The code of the answer: ``code`` of the class, or the unknown one."""
 
+    def __init_subclass__(cls) -> None:
+        cls.__doc__ = cls.__doc__ or f"Response code {cls.code}: {cls.summary}."
+
     def __init__(self, message: str | None = None, *, response_code: int = 0, hint: str | None = None) -> None:
         self.response_code = response_code or self.code
         super().__init__(message or self.summary, hint=hint)

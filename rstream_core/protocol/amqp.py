@@ -736,7 +736,7 @@ class AMQPMessage:
         """As uamqp decodes it: a received ``uamqp.Message``, with bytes for strings and symbols.
 
         Raises :class:`~rstream_core.errors.ConfigurationError` where uamqp is not installed, and
-        ``ValueError`` where uamqp cannot decode the message (it knows no decimals and no chars, for instance).
+        ``ValueError`` where uamqp cannot decode the message: it reads no sequences, decimals or chars.
         """
         try:
             import uamqp  # noqa: PLC0415 - 150 ms, and optional
@@ -744,6 +744,8 @@ class AMQPMessage:
             raise ConfigurationError(
                 "uamqp is not installed", hint="pip install uamqp (Python 3.13 and older)"
             ) from None
+        if self.body_type == "sequence":  # it would come out with no body, and no error
+            raise ValueError("uamqp cannot decode this message: its body is a sequence")
         try:
             return uamqp.Message.decode_from_bytes(self.encode())
         except (TypeError, ValueError) as error:
@@ -841,11 +843,9 @@ class AMQPMessage:
     def _compared(self) -> tuple[Any, ...]:
         """What equality looks at."""
         kind = self.body_type or "data"
-        content: Any
-        if kind == "data":
-            content = self.body or b""
-        else:
-            content = self.value if kind == "value" else list(self.sequence or ())
+        content: Any = self.value
+        if kind != "value":
+            content = self.body or b"" if kind == "data" else list(self.sequence or ())
         return kind, content, [getattr(self, name) or None for name in _ATTRIBUTES if name != "sequence"]
 
 

@@ -104,11 +104,10 @@ def skip_value(data: bytes, offset: int) -> int:
         if code not in _CODE_NAMES:
             raise AmqpError(f"no AMQP type has the constructor 0x{code:02x}", offset)
         width = _WIDTHS[code >> 4]
-        start = offset + 1
+        offset += 1
         if width < 0:
-            offset = start - width + int.from_bytes(data[start : start - width], "big")
-        else:
-            offset = start + width
+            width = int.from_bytes(data[offset : offset - width], "big") - width
+        offset += width
         missing -= 1
         if offset > size:
             raise AmqpError("the value is cut short", size)

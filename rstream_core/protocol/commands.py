@@ -506,11 +506,11 @@ def _response(key: Key, message: type[Any], *fields: Codec, shape: Shape = Shape
 
 
 _active = Codec("active", 1, lambda out, value: u8.write(out, int(value)), lambda reader: bool(u8.read(reader)))
-_challenge = Codec(
+_challenge = Codec(  # PROTOCOL.adoc says bytes, with a length of 32 bits; brokers send one of 16 (captured)
     "challenge",
     0,
-    lambda out, value: None if value is None else nullable_bytes.write(out, value),
-    lambda reader: nullable_bytes.read(reader) if reader.remaining else None,
+    lambda out, value: None if value is None else out.extend(len(value).to_bytes(2) + value),
+    lambda reader: reader.take(u16.read(reader)) if reader.remaining else None,
 )
 _map = mapping(string)
 _error = record(MessageError, u64, u16)

@@ -96,7 +96,10 @@ def _write_string(out: bytearray, value: str | None) -> None:
     if value is None:
         out += b"\xff\xff"
         return
-    data = value.encode()
+    try:
+        data = value.encode()
+    except UnicodeEncodeError:  # bytes of a command line that were no UTF-8 become lone surrogates
+        raise ProtocolError(f"{value!r} cannot be written as UTF-8") from None
     if len(data) > MAX_STRING:
         raise ProtocolError(f"a string of {len(data)} bytes is longer than {MAX_STRING}")
     out += _I16.pack(len(data))
@@ -151,7 +154,10 @@ def array(element: Codec) -> Codec:
 
 def _write_ids(out: bytearray, values: Sequence[int]) -> None:
     out += _I32.pack(len(values))
-    out += struct.pack(f">{len(values)}Q", *values)
+    try:
+        out += struct.pack(f">{len(values)}Q", *values)
+    except struct.error:
+        raise ProtocolError("an id is not a u64") from None
 
 
 def _read_ids(reader: Reader) -> tuple[int, ...]:

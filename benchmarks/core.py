@@ -1,0 +1,138 @@
+"""This project's core, used as a program would use it: one task per way of publishing and consuming."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from benchmarks.worker import CREDIT, DEADLINE, Stopwatch, Work, parse_work, report
+from rstream_core import (
+    AMQPMessage,
+    Client,
+    ConnectionOptions,
+    Consumer,
+    ConsumerOffsetSpecification,
+    Credentials,
+    Endpoint,
+    MessageContext,
+    OffsetType,
+    Producer,
+    amqp_decoder,
+)
+from rstream_core.protocol.amqp import bodies_of, encode_bodies
+
+FIRST = ConsumerOffsetSpecification(OffsetType.FIRST)
+
+
+async def publish(work: Work) -> tuple[int, Stopwatch]:
+    """``Publisher.publish``: bodies are encoded and handed over in batches."""
+    async with Client(options(work)) as client:
+        publisher = await client.publisher(work.stream)
+        stopwatch = Stopwatch()
+        for bodies in work.batches():
+            await publisher.publish(encode_bodies(bodies))
+        await publisher.flush(DEADLINE)
+        stopwatch.stop()
+        await publisher.close()
+        return publisher.confirmed, stopwatch
+
+
+async def send_batch(work: Work) -> tuple[int, Stopwatch]:
+    """``Producer.send_batch``: a message object for each body."""
+    sent = 0
+    async with Producer(**server(work)) as producer:
+        stopwatch = Stopwatch()
+        for bodies in work.batches():
+            sent += len(await producer.send_batch(work.stream, [AMQPMessage(body=body) for body in bodies]))
+        await producer.flush(DEADLINE)
+        stopwatch.stop()
+        return sent, stopwatch
+
+
+async def send(work: Work) -> tuple[int, Stopwatch]:
+    """``Producer.send``: one message at a time."""
+    sent = 0
+    async with Producer(**server(work)) as producer:
+        stopwatch = Stopwatch()
+        for bodies in work.batches():
+            for body in bodies:
+                await producer.send(work.stream, AMQPMessage(body=body))
+                sent += 1
+        await producer.flush(DEADLINE)
+        stopwatch.stop()
+        return sent, stopwatch
+
+
+async def consume(work: Work) -> tuple[int, Stopwatch]:
+    """``Client.subscribe``: chunk after chunk, and the bodies of its messages."""
+    consumed = 0
+    async with Client(options(work)) as client:
+        await client.start()
+        stopwatch = Stopwatch()
+        async with await client.subscribe(work.stream, FIRST, credit=CREDIT) as subscription:
+            async for chunk in subscription:
+                consumed += len(bodies_of(chunk.messages))
+                if consumed >= work.messages:
+                    break
+            stopwatch.stop()
+    return consumed, stopwatch
+
+
+async def callback(work: Work) -> tuple[int, Stopwatch]:
+    """``Consumer.subscribe`` with ``amqp_decoder``: a callback for each message, which looks at its body."""
+    consumed = size = 0
+    async with Consumer(**server(work)) as consumer:
+        stopwatch = Stopwatch()
+
+        def on_message(message: AMQPMessage, _: MessageContext) -> None:
+            nonlocal consumed, size
+            consumed += 1
+            size += len(message.body)
+            if consumed == work.messages:
+                stopwatch.stop()
+                consumer.stop()
+
+        await consumer.subscribe(
+            work.stream, on_message, decoder=amqp_decoder, offset_specification=FIRST, initial_credit=CREDIT
+        )
+        await asyncio.wait_for(consumer.run(), DEADLINE)
+    if size != consumed * work.size:
+        raise RuntimeError(f"{consumed} bodies of {work.size} bytes came as {size} bytes")
+    return consumed, stopwatch
+
+
+def options(work: Work) -> ConnectionOptions:
+    return ConnectionOptions(
+        endpoints=(Endpoint(work.host, work.port),),
+        credentials=Credentials(work.username, work.password),
+        vhost=work.vhost,
+    )
+
+
+def server(work: Work) -> dict[str, Any]:
+    return {
+        "host": work.host,
+        "port": work.port,
+        "vhost": work.vhost,
+        "username": work.username,
+        "password": work.password,
+    }
+
+
+TASKS: dict[str, Callable[[Work], Awaitable[tuple[int, Stopwatch]]]] = {
+    "publish": publish,
+    "send_batch": send_batch,
+    "send": send,
+    "consume": consume,
+    "callback": callback,
+}
+
+
+async def main() -> None:
+    work = parse_work(tuple(TASKS))
+    report(*await TASKS[work.task](work))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,70 @@
+"""The console script. ``rstream --version`` is answered here, before Typer and the core are imported.
+
+Ends the process: flushes stdout first, where the last chance to see a closed pipe or a full disk is.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import NoReturn
+
+from rstream_cli.environment import Environment, silence
+
+
+def main() -> NoReturn:
+    """Runs the command line of this process."""
+    env = Environment.of_process()
+    arguments = sys.argv[1:]
+    status = 0
+    try:
+        if arguments in (["--version"], ["-V"]):
+            print_version()
+        else:
+            from rstream_cli.app import run
+
+            status = int(run(arguments, env))
+        sys.stdout.flush()
+    except KeyboardInterrupt:  # while modules are imported
+        status = 130
+    except OSError as error:
+        status = _unwritable(error, status)
+    try:
+        sys.stderr.flush()
+    except OSError:
+        silence(2)
+    sys.exit(status)
+
+
+def print_version() -> None:
+    """Prints the program's name and version."""
+    sys.stdout.write(f"rstream {_version()}\n")
+
+
+def _version() -> str:
+    """Reads rstream_core/version.py alone: importing the package would load asyncio and ssl for one line."""
+    package = find_spec("rstream_core")
+    for folder in package.submodule_search_locations or () if package else ():
+        spec = spec_from_file_location("rstream_core.version", Path(folder) / "version.py")
+        if spec is not None and spec.loader is not None:
+            module = module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return str(module.__version__)
+    raise ImportError("rstream_core is not installed")
+
+
+def _unwritable(error: OSError, status: int) -> int:
+    """The exit code where stdout cannot be written: the run's own, if that was an error already."""
+    silence(1)
+    if isinstance(error, BrokenPipeError):
+        return status or 141
+    try:
+        sys.stderr.write(f"error: cannot write to stdout: {error.strerror}\n")
+    except OSError:
+        pass
+    return status or 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The table of commands, and the frame in which one runs: from arguments to an exit code.
+
+A command is one module under commands/, named here with its summary; it is imported when it is run, so that
+``rstream offset query`` loads nothing of ``publish``. ``run`` parses, invokes, and turns every way to end into a
+number; it never raises and never prints a traceback unless ``-vv`` asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
+
+import typer
+
+from rstream_cli.environment import Environment
+from rstream_cli.exit_status import ExitStatus
+from rstream_cli.typer_support import Lazy, LazyGroup, usage_error
+
+PROGRAM = "rstream"
+COMPLETE_VARIABLE = "_RSTREAM_COMPLETE"
+"""Set by the shells' completion scripts."""
+
+COMMANDS: Mapping[str, Lazy] = {
+    "stream": Lazy("rstream_cli.commands.stream", "Create, delete and look at streams."),
+    "publish": Lazy("rstream_cli.commands.publish", "Publish lines, files or JSON to a stream."),
+    "consume": Lazy("rstream_cli.commands.consume", "Read a stream."),
+    "offset": Lazy("rstream_cli.commands.offset", "Store and query offsets by name."),
+    "completion": Lazy("rstream_cli.commands.completion", "Print the completion script for a shell."),
+}
+
+EXAMPLES = """
+rstream stream create events --max-age 7d
+seq 1000 | rstream publish events
+rstream consume events --offset first --until end
+"""
+
+
+class _Root(LazyGroup):
+    lazy: ClassVar[Mapping[str, Lazy]] = COMMANDS
+
+
+app = typer.Typer(
+    cls=_Root,
+    name=PROGRAM,
+    epilog=EXAMPLES,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        from rstream_cli.__main__ import print_version
+
+        print_version()
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """RabbitMQ streams from the command line.
+
+    Every command takes the address of the broker from --uri or --host, else from RSTREAM_URI and its kin, else
+    it is localhost:5552. Data goes to stdout, everything else to stderr.
+    """
+
+
+def run(arguments: Sequence[str], env: Environment) -> int:
+    """Runs one command line to its end; the exit code."""
+    context: Any = None
+    try:
+        command: Any = typer.main.get_command(app)
+        if env.variable(COMPLETE_VARIABLE):
+            _complete(command)
+        with command.make_context(PROGRAM, list(arguments), obj=env, color=env.use_color(stdout=True)) as context:
+            command.invoke(context)
+    except typer.Exit as done:
+        return done.exit_code
+    except typer.Abort:
+        return ExitStatus.INTERRUPTED
+    except typer.TyperException as error:
+        from rstream_cli.runner import write_error
+
+        write_error(env, *usage_error(error, arguments))
+        return ExitStatus.USAGE
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            return error.code if isinstance(error.code, int) else ExitStatus.INTERNAL
+        if isinstance(error, GeneratorExit):
+            raise
+        from rstream_cli.options import verbosity_of
+        from rstream_cli.runner import report
+
+        return report(error, env=env, verbosity=0 if context is None else verbosity_of(context))
+    return ExitStatus.OK
+
+
+def _complete(command: Any) -> None:
+    """Answers a shell's completion script. Ends in SystemExit."""
+    from typer.completion import get_completion_inspect_parameters
+
+    get_completion_inspect_parameters()  # registers Typer's shells
+    command.main(args=[], prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE)

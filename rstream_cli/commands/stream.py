@@ -1,0 +1,316 @@
+"""``rstream stream``: create, delete and look at streams.
+
+What a stream is created with is checked before anything connects. The broker drops arguments it does not know
+without a word, so an argument that is none of the known ones is warned of.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rstream_cli.exit_status import CommandError, ExitStatus, status_of
+from rstream_cli.options import ConnectionSettings, check_stream_name, connection_options
+from rstream_cli.parsing import parse_max_age, parse_pair, parse_size
+from rstream_cli.runner import CommandContext, describe, run_command, write_error
+from rstream_cli.typer_support import Command, new_app
+
+if TYPE_CHECKING:
+    from rstream_core.types import StreamMetadata, StreamStats
+
+app = new_app(
+    "Create, delete and look at streams.",
+    examples="""
+rstream stream create events --max-age 7d --max-length-bytes 20GB
+rstream stream info events --json
+rstream stream delete events --yes
+""",
+)
+
+_KEPT = "What is kept"
+_PLACE = "Where it lives"
+
+
+class LeaderLocator(enum.StrEnum):
+    """The values of ``--leader-locator``."""
+
+    CLIENT_LOCAL = "client-local"
+    BALANCED = "balanced"
+
+
+# The argument's name on the wire, and the option that sets it.
+_OPTION_OF = {
+    "max-age": "--max-age",
+    "max-length-bytes": "--max-length-bytes",
+    "stream-max-segment-size-bytes": "--max-segment-size",
+    "initial-cluster-size": "--initial-cluster-size",
+    "queue-leader-locator": "--leader-locator",
+    "stream-filter-size-bytes": "--filter-size",
+}
+
+_NAME = typer.Argument(metavar="NAME", help="The stream.")
+
+
+@app.command(
+    cls=Command,
+    epilog="""
+rstream stream create events
+rstream stream create events --max-age 7d --max-length-bytes 20GB --exists-ok
+rstream stream create orders --initial-cluster-size 3 --leader-locator balanced
+""",
+)
+@connection_options
+def create(
+    name: Annotated[str, _NAME],
+    max_age: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AGE",
+            parser=parse_max_age,
+            help="Drop what is older: 7D, 12h; units Y, M (months), D, h, m, s.",
+            rich_help_panel=_KEPT,
+        ),
+    ] = None,
+    max_length_bytes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SIZE",
+            parser=parse_size,
+            help="Drop the oldest beyond this size: 20GB, 512MiB.",
+            rich_help_panel=_KEPT,
+        ),
+    ] = None,
+    max_segment_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SIZE",
+            parser=parse_size,
+            help="Size of a segment file, the unit in which data is dropped; 500MB by default.",
+            rich_help_panel=_KEPT,
+        ),
+    ] = None,
+    filter_size: Annotated[
+        int | None,
+        typer.Option(
+            min=16,
+            max=255,
+            help="Bytes of the filter in a chunk's header: 16 to 255; 16 by default.",
+            rich_help_panel=_KEPT,
+        ),
+    ] = None,
+    initial_cluster_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="On how many nodes it is kept; all by default.", rich_help_panel=_PLACE),
+    ] = None,
+    leader_locator: Annotated[
+        LeaderLocator | None,
+        typer.Option(help="Where its leader goes.", rich_help_panel=_PLACE),
+    ] = None,
+    argument: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Any other argument, as the broker names it; repeatable."),
+    ] = None,
+    exists_ok: Annotated[
+        bool, typer.Option("--exists-ok", help="Succeed where it exists already with the same arguments.")
+    ] = False,
+    *,
+    connection: ConnectionSettings,
+) -> None:
+    """Create a stream.
+
+    Ends in 9 where the stream exists already; with --exists-ok only where it exists with other arguments.
+    """
+    check_stream_name(name)
+    given: dict[str, str | int | None] = {
+        "max-age": max_age,
+        "max-length-bytes": max_length_bytes,
+        "stream-max-segment-size-bytes": max_segment_size,
+        "initial-cluster-size": initial_cluster_size,
+        "queue-leader-locator": leader_locator,
+        "stream-filter-size-bytes": filter_size,
+    }
+    arguments = stream_arguments({key: value for key, value in given.items() if value is not None}, argument)
+    unknown = [key for key in arguments if key not in _OPTION_OF]
+    if unknown:
+        connection.warn(f"warning: brokers drop arguments that they do not know: {', '.join(unknown)}")
+
+    async def main(context: CommandContext) -> ExitStatus:
+        from rstream_core import Client, PreconditionFailed, StreamAlreadyExists
+
+        async with Client(context.connection_options) as client:
+            try:
+                await client.create_stream(name, arguments, exists_ok=exists_ok)
+            except StreamAlreadyExists as error:
+                error.hint = "pass --exists-ok where that is right"
+                raise
+            except PreconditionFailed as error:
+                error.hint = "it exists with other arguments, or the broker does not take one of these"
+                raise
+        connection.tell(f"created stream {name!r}" if not exists_ok else f"stream {name!r} is there")
+        return ExitStatus.OK
+
+    run_command(main, connection=connection)
+
+
+def stream_arguments(given: Mapping[str, str | int], extra: list[str] | None) -> dict[str, str]:
+    """The arguments of a stream: those of the options, checked, and those of ``--argument``.
+
+    A leading ``x-``, as queues have it, is dropped. Raises CommandError for what is given twice or malformed.
+    """
+    for key in ("max-length-bytes", "stream-max-segment-size-bytes"):
+        if given.get(key) == 0:
+            raise CommandError(f"{_OPTION_OF[key]}: must be more than 0")
+    arguments = {key: str(value) for key, value in given.items()}
+    for text in extra or ():
+        try:
+            key, value = parse_pair(text)
+        except ValueError as error:
+            raise CommandError(f"--argument: {error}") from None
+        key = key.removeprefix("x-")
+        if key in given:
+            raise CommandError(f"--argument {key} and {_OPTION_OF[key]} contradict each other")
+        if key in arguments:
+            raise CommandError(f"--argument {key} is given twice")
+        arguments[key] = value
+    return arguments
+
+
+@app.command(
+    cls=Command,
+    epilog="""
+rstream stream delete events
+rstream stream delete old-1 old-2 --missing-ok --yes
+""",
+)
+@connection_options
+def delete(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="The streams.")],
+    missing_ok: Annotated[bool, typer.Option("--missing-ok", help="Succeed where a stream does not exist.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where there is no terminal.")] = False,
+    *,
+    connection: ConnectionSettings,
+) -> None:
+    """Delete streams with all their messages.
+
+    Asks on a terminal; elsewhere it needs --yes. Deletes what it can: each failure is told, and the exit code is
+    that of the first.
+    """
+    streams = [check_stream_name(name) for name in dict.fromkeys(names)]
+    if not yes:
+        _confirm(streams, connection)
+
+    async def main(context: CommandContext) -> ExitStatus:
+        from rstream_core import Client, RstreamError, ServerError
+
+        status = ExitStatus.OK
+        async with Client(context.connection_options) as client:
+            await client.start()
+            for stream in streams:
+                try:
+                    await client.delete_stream(stream, missing_ok=missing_ok)
+                except ServerError as error:
+                    hint = "pass --missing-ok" if status_of(error) is ExitStatus.NOT_FOUND else error.hint
+                    write_error(context.env, describe(error), hint, connection.color)
+                    status = status or status_of(error)
+                except RstreamError as error:
+                    if not status:
+                        raise
+                    write_error(context.env, describe(error), error.hint, connection.color)
+                    return status
+                else:
+                    connection.tell(f"deleted stream {stream!r}")
+        return status
+
+    run_command(main, connection=connection)
+
+
+def _confirm(streams: list[str], connection: ConnectionSettings) -> None:
+    env = connection.env
+    if not (env.stdin_is_tty and env.stderr_is_tty):
+        raise CommandError("deleting needs a yes", hint="pass --yes; there is no terminal to ask on")
+    named = ", ".join(map(repr, streams))
+    env.stderr.write(f"Delete {named} with all messages? [y/N] ")
+    env.stderr.flush()
+    try:
+        answer = env.stdin.readline()
+    except KeyboardInterrupt:
+        env.stderr.write("\n")
+        raise
+    if answer.strip().lower() not in ("y", "yes"):
+        if not answer.endswith("\n"):
+            env.stderr.write("\n")
+        raise CommandError("nothing was deleted: the answer was not yes")
+
+
+@app.command(
+    cls=Command,
+    epilog="""
+rstream stream info events
+rstream stream info events --json | jq .last_offset
+""",
+)
+@connection_options
+def info(
+    name: Annotated[str | None, _NAME] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    *,
+    connection: ConnectionSettings,
+) -> None:
+    """Show where a stream lives and how far it reaches.
+
+    The last offset is read from the leader's last chunk; what the broker does not know is null in JSON and a dash
+    elsewhere.
+    """
+    stream = connection.stream(name)
+
+    async def main(context: CommandContext) -> ExitStatus:
+        from rstream_core import Client
+
+        async with Client(context.connection_options) as client:
+            metadata = await client.metadata(stream)
+            if metadata.leader is None:
+                raise CommandError(
+                    f"stream {stream!r} has no leader now",
+                    hint="a majority of its nodes must be up",
+                    status=ExitStatus.CONNECTION,
+                )
+            stats = await client.stats(stream)
+            last_offset = await client.last_offset(stream)
+        facts = _facts(metadata, stats, last_offset)
+        context.env.stdout.write(_as_json(facts) if json else _as_text(facts))
+        return ExitStatus.OK
+
+    run_command(main, connection=connection)
+
+
+def _facts(metadata: StreamMetadata, stats: StreamStats, last_offset: int | None) -> dict[str, Any]:
+    return {
+        "stream": metadata.stream,
+        "leader": str(metadata.leader),
+        "replicas": [str(replica) for replica in metadata.replicas],
+        "first_offset": stats.first_offset,
+        "committed_chunk_id": stats.committed_chunk_id,
+        "committed_offset": stats.committed_offset,
+        "last_offset": last_offset,
+    }
+
+
+def _as_json(facts: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(facts, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _as_text(facts: dict[str, Any]) -> str:
+    rows = {key.removesuffix("_id").replace("_", " "): value for key, value in facts.items()}
+    width = max(map(len, rows)) + 2
+    return "".join(f"{key:<{width}}{_shown(value)}\n" for key, value in rows.items())
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == []:
+        return "-"
+    return ", ".join(value) if isinstance(value, list) else str(value)

@@ -1,0 +1,365 @@
+"""From what the user said, in several places, to one ``ConnectionOptions``.
+
+What was said comes in layers, the strongest first: the command line, then the environment. A layer maps a
+setting's name to a text; the rules are the same for every layer, so a configuration file is one more layer.
+
+- Each setting comes from the strongest layer that has it, with two exceptions, both for safety: a host hides a
+  weaker layer's whole URI, and a URI's password goes only with that URI's user name.
+- Within one layer nothing may be said twice: a URI and a host contradict each other even where they agree.
+- Nothing here connects, and no message holds a password.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from rstream_cli.parsing import parse_duration
+from rstream_core.errors import ConfigurationError
+from rstream_core.types import ConnectionOptions, Credentials, Endpoint
+from rstream_core.uri import PLAIN_PORT, TLS_PORT, StreamUri, parse_uri
+
+T = TypeVar("T")
+
+SETTINGS = (
+    "uri",
+    "host",
+    "port",
+    "vhost",
+    "username",
+    "password",
+    "password_file",
+    "tls",
+    "ca_file",
+    "cert",
+    "key",
+    "server_name",
+    "insecure",
+    "load_balancer",
+    "connect_timeout",
+    "heartbeat",
+)
+"""The names of all settings; ``RSTREAM_`` and the name in capitals is its environment variable."""
+
+DEFAULT_USER = "guest"
+INSECURE_WARNING = (
+    "warning: --insecure: the broker's certificate is NOT verified; whoever sits between reads the password"
+)
+
+_TLS_ONLY = ("ca_file", "cert", "key", "server_name", "insecure")
+_WORDS = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What was said in one place: setting -> text. ``label`` names a setting the way it is written there."""
+
+    values: Mapping[str, str]
+    label: Callable[[str], str]
+    explicit: bool = False
+    """Said for this one run: what cannot take effect is then an error, not ignored."""
+    uris: tuple[StreamUri, ...] = field(default=())
+    ports_given: tuple[bool, ...] = field(default=())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.values
+
+
+def command_line_layer(values: Mapping[str, str]) -> Layer:
+    """The layer of the options. Several URIs are one text, separated by newlines."""
+    layer = Layer(values, lambda name: "--" + name.replace("_", "-"), explicit=True)
+    for name, text in values.items():
+        if not text.strip():  # most often an unset variable of a script: a default would hide it
+            raise ConfigurationError(f"{layer.label(name)} is empty")
+    return _read_uris(layer)
+
+
+def environment_layer(variables: Mapping[str, str]) -> Layer:
+    """The layer of RSTREAM_HOST and so on; an empty variable counts as not set."""
+    values = {name: text for name in SETTINGS if (text := variables.get(f"RSTREAM_{name.upper()}"))}
+    return _read_uris(Layer(values, lambda name: f"RSTREAM_{name.upper()}"))
+
+
+def gives_address(layers: Sequence[Layer]) -> bool:
+    """Whether the user said where the broker is."""
+    return any(name in layer for layer in layers for name in ("uri", "host", "port"))
+
+
+def build_options(
+    layers: Sequence[Layer], *, connection_name: str = "", warn: Callable[[str], None] | None = None
+) -> ConnectionOptions:
+    """The options that the layers, strongest first, add up to.
+
+    ``warn`` is told, once, where the certificate is not verified. Reads the password file and the certificates.
+    Raises ``ConfigurationError``.
+    """
+    for layer in layers:
+        _check_contradictions(layer)
+    uri_depth = _visible_uri(layers)
+    above_uri = layers[:uri_depth] if uri_depth is not None else layers
+    uris = layers[uri_depth] if uri_depth is not None else None
+
+    tls = _first(above_uri, "tls", _boolean)
+    if tls is None:
+        tls = uris.uris[0].tls if uris is not None else _first(layers, "tls", _boolean) or False
+    endpoints = _endpoints(layers, above_uri, uris, tls)
+    username, from_uri = _from_uri_or_setting(layers, uri_depth, "username")
+    vhost, _ = _from_uri_or_setting(layers, uri_depth, "vhost")
+    context = _tls_context(layers, warn) if tls else None
+    if not tls:
+        _check_tls_only(layers)
+    defaults = ConnectionOptions()
+    timeout = _first(layers, "connect_timeout", _positive_duration)
+    heartbeat = _first(layers, "heartbeat", _heartbeat)
+    return ConnectionOptions(
+        endpoints=endpoints,
+        credentials=_credentials(layers, uri_depth, username, from_uri),
+        vhost=vhost or defaults.vhost,
+        tls=context,
+        server_name=_first(layers, "server_name", str) if tls else None,
+        load_balancer_mode=_first(layers, "load_balancer", _boolean) or False,
+        connect_timeout=defaults.connect_timeout if timeout is None else timeout,
+        heartbeat=defaults.heartbeat if heartbeat is None else heartbeat,
+        connection_name=connection_name,
+    )
+
+
+# --- URIs and contradictions ------------------------------------------------------------------------------
+
+
+def _read_uris(layer: Layer) -> Layer:
+    """Several URIs stand side by side, separated by white space or commas."""
+    if "uri" not in layer:
+        return layer
+    texts = [text for text in re.split(r"[\s,]+(?=rabbitmq-stream)", layer.values["uri"].strip()) if text]
+    uris = tuple(_parsed(parse_uri, text, layer.label("uri")) for text in texts)
+    for what, name in (("tls", "scheme"), ("username", "user name"), ("password", "password")):
+        if len({getattr(uri, what) for uri in uris if getattr(uri, what) is not None}) > 1:
+            raise ConfigurationError(f"the URIs of {layer.label('uri')} differ in their {name}")
+    if len({uri.vhost for uri in uris if uri.vhost is not None}) > 1:
+        raise ConfigurationError(f"the URIs of {layer.label('uri')} differ in their virtual host")
+    return Layer(
+        layer.values,
+        layer.label,
+        layer.explicit,
+        uris,
+        tuple(urlsplit(text).port is not None for text in texts),
+    )
+
+
+def _check_contradictions(layer: Layer) -> None:
+    label = layer.label
+    if layer.uris:
+        for name in ("host", "port"):
+            if name in layer:
+                raise ConfigurationError(
+                    f"{label('uri')} and {label(name)} contradict each other",
+                    hint="write the host and the port into the URI",
+                )
+        for name, said in (
+            ("username", _in_uris(layer, "username")),
+            ("password_file", _in_uris(layer, "password")),
+            ("password", _in_uris(layer, "password")),
+            ("vhost", _in_uris(layer, "vhost")),
+        ):
+            if name in layer and said is not None:
+                raise ConfigurationError(f"{label(name)} contradicts {label('uri')}, which names one too")
+        if "tls" in layer and _parsed(_boolean, layer.values["tls"], label("tls")) != layer.uris[0].tls:
+            flag = label("tls") if not layer.uris[0].tls else f"no TLS by {label('tls')}"
+            scheme = "rabbitmq-stream+tls" if layer.uris[0].tls else "rabbitmq-stream"
+            raise ConfigurationError(
+                f"{flag} contradicts {scheme}://",
+                hint="the scheme of the URI decides: rabbitmq-stream:// or rabbitmq-stream+tls://",
+            )
+    for one, other in (("password", "password_file"), ("insecure", "ca_file")):
+        if one in layer and other in layer and _is_on(layer, one):
+            raise ConfigurationError(f"{label(one)} and {label(other)} contradict each other")
+
+
+def _is_on(layer: Layer, name: str) -> bool:
+    return name != "insecure" or _parsed(_boolean, layer.values[name], layer.label(name))
+
+
+def _visible_uri(layers: Sequence[Layer]) -> int | None:
+    """The layer whose URI counts: the strongest that has one, unless a stronger layer names a host."""
+    for depth, layer in enumerate(layers):
+        if layer.uris:
+            return depth
+        if "host" in layer:
+            return None
+    return None
+
+
+def _in_uris(layer: Layer, what: str) -> str | None:
+    return next((getattr(uri, what) for uri in layer.uris if getattr(uri, what)), None)
+
+
+def _endpoints(
+    layers: Sequence[Layer], above_uri: Sequence[Layer], uris: Layer | None, tls: bool
+) -> tuple[Endpoint, ...]:
+    port = _first(above_uri, "port", _port)
+    default_port = TLS_PORT if tls else PLAIN_PORT
+    if uris is None:
+        host = _first(layers, "host", str) or "localhost"
+        return (Endpoint(host.removeprefix("[").removesuffix("]"), port or default_port),)
+    return tuple(
+        Endpoint(uri.endpoint.host, port or (uri.endpoint.port if given else default_port))
+        for uri, given in zip(uris.uris, uris.ports_given, strict=True)
+    )
+
+
+# --- who ---------------------------------------------------------------------------------------------------
+
+
+def _from_uri_or_setting(layers: Sequence[Layer], uri_depth: int | None, name: str) -> tuple[str | None, bool]:
+    for depth, layer in enumerate(layers):
+        if name in layer:
+            return layer.values[name], False
+        said = _in_uris(layer, name) if depth == uri_depth else None
+        if said is not None:
+            return said, True
+    return None, False
+
+
+def _credentials(layers: Sequence[Layer], uri_depth: int | None, username: str | None, from_uri: bool) -> Credentials:
+    user = username or DEFAULT_USER
+    for depth, layer in enumerate(layers):
+        if "password_file" in layer:
+            return Credentials(user, _read_password(layer.values["password_file"], layer.label("password_file")))
+        if "password" in layer:
+            return Credentials(user, layer.values["password"])
+        password = _in_uris(layer, "password") if depth == uri_depth else None
+        if password is not None and (from_uri or user == (_in_uris(layer, "username") or DEFAULT_USER)):
+            return Credentials(user, password)
+    if user == DEFAULT_USER:
+        return Credentials()
+    raise ConfigurationError(
+        f"no password is given for the user {user!r}",
+        hint="pass --password-file FILE, or set RSTREAM_PASSWORD or RSTREAM_PASSWORD_FILE",
+    )
+
+
+def _read_password(path: str, label: str) -> str:
+    """The first line of a file; a process substitution or a mounted secret will do."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            password = file.readline().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigurationError(f"{label}: cannot read {path!r}: {reason}") from None
+    if not password:
+        raise ConfigurationError(f"{label}: the first line of {path!r} is empty")
+    return password
+
+
+# --- TLS ---------------------------------------------------------------------------------------------------
+
+
+def _tls_context(layers: Sequence[Layer], warn: Callable[[str], None] | None) -> ssl.SSLContext:
+    ca_file, ca_label = _first_with_label(layers, "ca_file")
+    cert, cert_label = _first_with_label(layers, "cert")
+    key, key_label = _first_with_label(layers, "key")
+    if key is not None and cert is None:
+        raise ConfigurationError(f"{key_label} needs a certificate", hint="pass --cert FILE")
+    if ca_file is not None:
+        _check_file(ca_file, ca_label)
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except (ssl.SSLError, OSError):
+        raise ConfigurationError(f"{ca_label}: {ca_file!r} holds no certificate in PEM form") from None
+    if cert is not None:
+        _check_file(cert, cert_label)
+        if key is not None:
+            _check_file(key, key_label)
+        try:
+            # Without a password callback OpenSSL would ask on the terminal.
+            context.load_cert_chain(cert, key, password=lambda: "")
+        except (ssl.SSLError, OSError) as error:
+            where = f"{cert_label} {cert!r}" + (f" with {key_label} {key!r}" if key is not None else "")
+            reason = getattr(error, "reason", None) or "not in PEM form, or the key is encrypted"
+            raise ConfigurationError(f"{where}: not a certificate with its key ({reason})") from None
+    if _first(layers, "insecure", _boolean):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        if warn is not None:
+            warn(INSECURE_WARNING)
+    return context
+
+
+def _check_tls_only(layers: Sequence[Layer]) -> None:
+    """An option that protects must not be ignored in silence."""
+    for layer in layers:
+        for name in _TLS_ONLY if layer.explicit else ():
+            if name in layer:
+                raise ConfigurationError(
+                    f"{layer.label(name)} has no effect without TLS",
+                    hint="pass --tls, or a URI that begins with rabbitmq-stream+tls://",
+                )
+
+
+def _check_file(path: str, label: str) -> None:
+    try:
+        with Path(path).open("rb"):
+            pass
+    except OSError as error:
+        raise ConfigurationError(f"{label}: cannot read {path!r}: {error.strerror}") from None
+
+
+# --- single values -----------------------------------------------------------------------------------------
+
+
+def _first(layers: Sequence[Layer], name: str, parse: Callable[[str], T]) -> T | None:
+    for layer in layers:
+        if name in layer:
+            return _parsed(parse, layer.values[name], layer.label(name))
+    return None
+
+
+def _first_with_label(layers: Sequence[Layer], name: str) -> tuple[str | None, str]:
+    for layer in layers:
+        if name in layer:
+            return layer.values[name], layer.label(name)
+    return None, ""
+
+
+def _parsed(parse: Callable[[str], T], text: str, label: str) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        hint = error.hint if isinstance(error, ConfigurationError) else None
+        raise ConfigurationError(f"{label}: {error}", hint=hint) from None
+
+
+def _boolean(text: str) -> bool:
+    value = _WORDS.get(text.strip().lower())
+    if value is None:
+        raise ValueError(f"not yes or no: {text!r}")
+    return value
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        raise ValueError(f"not a port: {text!r}; a number between 1 and 65535")
+    return int(text)
+
+
+def _positive_duration(text: str) -> float:
+    seconds = parse_duration(text)
+    if seconds <= 0:
+        raise ValueError(f"must be more than 0: {text!r}")
+    return seconds
+
+
+def _heartbeat(text: str) -> int:
+    seconds = parse_duration(text)
+    if seconds != int(seconds) or seconds >= 2**31:
+        raise ValueError(f"not a whole number of seconds: {text!r}")
+    return int(seconds)

@@ -1,0 +1,76 @@
+"""How a run with a display ends: one reason, one exit code, and the order of the last lines on stderr.
+
+``publish`` and ``consume`` work inside ``run_displayed``. Whatever ends them - the input, a limit, a signal, an error -
+becomes an ``Ended``; then the live display goes, the summary is shown and the error is reported, which in JSON comes
+before the summary, because there the summary is the last line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from rstream_cli.exit_status import ExitStatus, first_error, status_of
+from rstream_cli.render.display import Display, StatsMode
+from rstream_cli.runner import CommandContext, describe, report
+
+_NOT_HIDDEN_BY_SIGNALS = (ExitStatus.NOT_CONFIRMED, ExitStatus.STDOUT_CLOSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Why a run ended."""
+
+    reason: str
+    """A few words, for the summary."""
+    status: ExitStatus = ExitStatus.OK
+    error: BaseException | None = None
+    """Reported on stderr, where it is not one that ends without a word."""
+
+
+Work = Callable[[], Awaitable[Ended]]
+
+
+def signal_name(context: CommandContext) -> str:
+    """``SIGINT``, ``SIGTERM``."""
+    number = context.interrupt.signal
+    return "interrupted" if number is None else number.name
+
+
+async def run_displayed(context: CommandContext, display: Display, work: Work) -> ExitStatus:
+    """Do the work, show its end, and give the exit code; raises the error where the runner is to report it."""
+    try:
+        ended = await work()
+    except asyncio.CancelledError:
+        if context.interrupt.status is None:
+            display.stop()
+            raise
+        ended = Ended(f"{signal_name(context)} twice, stopped at once", context.interrupt.status)
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - it is reported, here or by the runner
+        ended = Ended(describe(first_error(error)), status_of(error), error)
+    return _finish(context, display, ended)
+
+
+def _finish(context: CommandContext, display: Display, ended: Ended) -> ExitStatus:
+    status, error = ended.status, ended.error
+    signal_status = context.interrupt.status
+    if signal_status is not None and error is None and status not in _NOT_HIDDEN_BY_SIGNALS:
+        status = signal_status
+    display.stop()
+    connection = context.connection
+    quiet = connection.quiet or status is ExitStatus.STDOUT_CLOSED
+    words = None if error is None else describe(first_error(error))
+    if display.mode is StatsMode.JSON:
+        if error is not None:
+            report(error, env=context.env, verbosity=connection.verbosity, color=connection.color)
+        display.finish(ended.reason, status, words)
+        return status
+    interrupted = signal_status is not None or status is ExitStatus.TIMED_OUT
+    if not quiet or display.mode is StatsMode.LINE:
+        display.finish(ended.reason, status, words, forced=interrupted and not quiet)
+    if error is not None:
+        if status is status_of(error):
+            raise error
+        report(error, env=context.env, verbosity=connection.verbosity, color=connection.color)
+    return status

@@ -1,0 +1,109 @@
+"""What the process finds around it, as one value that is handed in: streams, variables, terminals, the clock.
+
+Nothing else of the command line reads ``os.environ``, ``sys.stdin`` or the time, so that a test replaces all of
+it with one object, and so that the colour decision is made in one place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import BinaryIO, TextIO, cast
+
+
+class ColorChoice(enum.StrEnum):
+    """The values of ``--color``."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Streams, variables and the clock of one run of the command line."""
+
+    stdin: TextIO
+    stdout: TextIO
+    stderr: TextIO
+    variables: Mapping[str, str]
+    stdin_is_tty: bool = False
+    stdout_is_tty: bool = False
+    stderr_is_tty: bool = False
+    now: Callable[[], float] = time.time
+    """Seconds since 1970."""
+
+    @classmethod
+    def of_process(cls) -> Environment:
+        """That of this process. A standard stream that is closed is opened on /dev/null first.
+
+        Otherwise the next socket would get its number, and what is written to stdout would go there.
+        """
+        for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+            if getattr(sys, name) is None:
+                setattr(sys, name, _open_null(number, mode))
+        return cls(
+            stdin=sys.stdin,
+            stdout=sys.stdout,
+            stderr=sys.stderr,
+            variables=os.environ,
+            stdin_is_tty=sys.stdin.isatty(),
+            stdout_is_tty=sys.stdout.isatty(),
+            stderr_is_tty=sys.stderr.isatty(),
+        )
+
+    @property
+    def stdin_binary(self) -> BinaryIO:
+        """The bytes under ``stdin``."""
+        return self.stdin.buffer
+
+    @property
+    def stdout_binary(self) -> BinaryIO:
+        """The bytes under ``stdout``."""
+        return self.stdout.buffer
+
+    @property
+    def stderr_binary(self) -> BinaryIO:
+        """The bytes under ``stderr``."""
+        return self.stderr.buffer
+
+    def variable(self, name: str) -> str | None:
+        """An environment variable; an empty one counts as not set."""
+        return self.variables.get(name) or None
+
+    def use_color(self, choice: ColorChoice = ColorChoice.AUTO, *, stdout: bool = False) -> bool:
+        """Whether stderr (or stdout) takes colours.
+
+        ``--color always|never`` decides; else NO_COLOR, FORCE_COLOR (``0`` is no), TERM=dumb, the terminal.
+        """
+        if choice is not ColorChoice.AUTO:
+            return choice is ColorChoice.ALWAYS
+        if self.variable("NO_COLOR"):
+            return False
+        forced = self.variable("FORCE_COLOR")
+        if forced is not None:
+            return forced != "0"
+        if self.variable("TERM") == "dumb":
+            return False
+        return self.stdout_is_tty if stdout else self.stderr_is_tty
+
+
+def silence(descriptor: int) -> None:
+    """Points a file descriptor that nobody reads at /dev/null, so that the last flush at exit finds no fault."""
+    with contextlib.suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, descriptor)
+        os.close(null)
+
+
+def _open_null(number: int, mode: str) -> TextIO:
+    descriptor = os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY)
+    if descriptor != number:
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    return cast("TextIO", os.fdopen(number, mode, encoding="utf-8", closefd=False))

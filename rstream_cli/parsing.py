@@ -1,0 +1,447 @@
+"""What people type, turned into values: durations, sizes, rates, offsets, delimiters, pairs and paths.
+
+The grammar of every small language on the command line is here and nowhere else, so that ``--linger``,
+``--offset`` and the configuration file agree on what ``10s`` means. Nothing here reads a clock (``now`` is an
+argument), opens a file or knows an option's name: a function takes a text and gives a value, or raises a
+ValueError of one line that quotes the text and says what is allowed. The module is imported at start-up and
+imports next to nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_FLOOR, Decimal
+
+MAX_OFFSET = 2**64 - 1
+"""Offsets are unsigned 64-bit numbers on the wire."""
+MAX_TIMESTAMP_MS = 2**63 - 1
+"""Timestamps are signed 64-bit milliseconds on the wire."""
+
+# --- durations, sizes and rates ---------------------------------------------------------------------------
+
+_NUMBER = r"(?:[0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})"
+_PLAIN_NUMBER = re.compile(_NUMBER)
+_DURATION_PART = re.compile(rf"({_NUMBER})(us|µs|ms|s|m|h|d|w)")
+_DURATION = re.compile(rf"(?:{_NUMBER}(?:us|µs|ms|s|m|h|d|w))+")
+_SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_MAX_SECONDS = 1e11  # three thousand years: a typing error, and past what timedelta and the clock can hold
+
+_MAX_AGE = re.compile(r"([0-9]{1,18})([A-Za-z]?)")
+_MAX_AGE_UNITS = {
+    "Y": "Y",
+    "y": "Y",
+    "M": "M",
+    "D": "D",
+    "d": "D",
+    "h": "h",
+    "H": "h",
+    "m": "m",
+    "s": "s",
+    "S": "s",
+}
+
+_SIZE = re.compile(rf"({_NUMBER})\s*([A-Za-z]*)")
+_SIZE_UNITS: dict[str, int] = {
+    "": 1,
+    "b": 1,
+    **{p + suffix: 1000**n for n, p in enumerate("kmgt", 1) for suffix in ("", "b")},
+    **{p + suffix: 1024**n for n, p in enumerate("kmgt", 1) for suffix in ("i", "ib")},
+}
+_RATE_PERIODS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds, at least 0, from ``20ms``, ``10s``, ``1.5h``, ``7d``, ``1h30m``, or a plain number of seconds.
+
+    Units: us, ms, s, m (minutes), h, d (24 hours), w. Raises ValueError, also for more than 3000 years.
+    """
+    stripped = text.strip()
+    if _PLAIN_NUMBER.fullmatch(stripped):
+        seconds = float(stripped)
+    elif _DURATION.fullmatch(stripped):
+        seconds = math.fsum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(stripped))
+    else:
+        raise ValueError(
+            f"not a duration: {text!r}; a number of seconds, or with a unit: us, ms, s, m, h, d, w"
+            " (20ms, 10s, 1.5h, 7d)"
+        )
+    if seconds > _MAX_SECONDS:
+        raise ValueError(f"too long a duration: {text!r}")
+    return seconds
+
+
+def parse_max_age(text: str) -> str:
+    """The server's form of a retention age, such as ``7D`` or ``12h``, from ``7d``, ``12h``, ``6M``, ``1Y``.
+
+    Units are the server's, whole numbers only: Y (365 days), M (30 days), D, h, m, s; case matters for M
+    (months) and m (minutes) alone. A plain number is seconds, ``2w`` becomes ``14D``. At least 1. Raises
+    ValueError.
+    """
+    match = _MAX_AGE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(
+            f"not an age: {text!r}; a whole number and one unit, such as 7D or 12h: Y, M (months), D, h, m (minutes), s"
+        )
+    number, letter = int(match[1]), match[2]
+    if letter in ("w", "W"):
+        number, unit = number * 7, "D"
+    elif letter == "":
+        unit = "s"
+    elif letter in _MAX_AGE_UNITS:
+        unit = _MAX_AGE_UNITS[letter]
+    else:
+        raise ValueError(f"unknown unit {letter!r} in the age {text!r}; allowed: Y, M (months), D, h, m (minutes), s")
+    if number == 0:
+        raise ValueError(f"an age is at least 1: {text!r}")
+    return f"{number}{unit}"
+
+
+def parse_size(text: str) -> int:
+    """Bytes, at least 0, from ``500MB``, ``2GB``, ``1.5 GiB``, ``1KiB``, or a plain number of bytes.
+
+    As with the server, kB, MB, GB and TB are powers of 1000, and KiB, MiB, GiB and TiB of 1024; the B may be
+    left out, and case does not matter. Raises ValueError, also where a part of a byte would remain or where
+    the size passes 2^63 - 1.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"not a size: {text!r}; a number of bytes, or with a unit: kB, MB, GB, TB, KiB, MiB, GiB, TiB")
+    size = _scaled(match[1], match[2], text, "size")
+    if size != int(size):
+        raise ValueError(f"not a whole number of bytes: {text!r}")
+    if size >= 2**63:
+        raise ValueError(f"too large a size: {text!r}; the limit is 2^63 - 1 bytes")
+    return int(size)
+
+
+def _scaled(number: str, unit: str, text: str, what: str) -> Decimal:
+    factor = _SIZE_UNITS.get(unit.lower())
+    if factor is None:
+        raise ValueError(
+            f"unknown unit {unit!r} in the {what} {text!r}; allowed: B, kB, MB, GB, TB, KiB, MiB, GiB, TiB"
+        )
+    return Decimal(number) * Decimal(factor)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A limit on publishing: one of the two is set, and above 0."""
+
+    messages_per_second: float | None = None
+    bytes_per_second: float | None = None
+
+
+def parse_rate(text: str) -> Rate:
+    """A rate above 0: messages (``500/s``, ``500``, ``30/m``, ``10k/s``) or bytes (``2MB/s``, ``512KiB/s``).
+
+    A unit that ends in B counts bytes of message bodies; without one, messages (k and M are 10^3 and 10^6).
+    Periods: s (where none is given), m or min, h. Raises ValueError.
+    """
+    amount, _, period = text.strip().partition("/")
+    match = _SIZE.fullmatch(amount.strip())
+    seconds = _RATE_PERIODS.get(period.strip()) if "/" not in text or period.strip() else None
+    if match is None or seconds is None:
+        raise ValueError(f"not a rate: {text!r}; messages (500/s, 30/m) or bytes (2MB/s, 512KiB/s) per s, m or h")
+    per_second = float(_scaled(match[1], match[2], text, "rate")) / seconds
+    if per_second <= 0:
+        raise ValueError(f"a rate is above 0: {text!r}")
+    if match[2].lower().endswith("b"):
+        return Rate(bytes_per_second=per_second)
+    return Rate(messages_per_second=per_second)
+
+
+# --- bytes and pairs --------------------------------------------------------------------------------------
+
+_ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|.|$)", re.DOTALL)
+_ESCAPES = {"n": b"\n", "r": b"\r", "t": b"\t", "0": b"\0", "\\": b"\\"}
+
+
+def unescape(text: str) -> bytes:
+    r"""The bytes of a text with the escapes ``\n \r \t \0 \\ \xNN``; other characters become UTF-8.
+
+    Bytes of the command line that are not UTF-8 (Python holds them as lone surrogates) come out as they were.
+    Raises ValueError for any other escape.
+    """
+    pieces = _ESCAPE.split(text)  # literal, escape, literal, …, literal
+    out = bytearray()
+    for index, piece in enumerate(pieces):
+        if index % 2 == 0:
+            out += piece.encode("utf-8", "surrogateescape")
+        elif len(piece) == 3:
+            out.append(int(piece[1:], 16))
+        elif piece in _ESCAPES:
+            out += _ESCAPES[piece]
+        else:
+            escape = "\\" + (piece if piece.isprintable() else ascii(piece)[1:-1])
+            raise ValueError(f"unknown escape '{escape}' in {text!r}; allowed: \\n \\r \\t \\0 \\\\ \\xNN")
+    return bytes(out)
+
+
+def parse_delimiter(text: str) -> bytes:
+    r"""One or more bytes: the text as UTF-8, with the escapes ``\n \r \t \0 \\ \xNN``. Raises ValueError."""
+    if not text:
+        raise ValueError("the delimiter is empty; give at least one byte, such as '\\n', '\\0' or '\\r\\n'")
+    return unescape(text)
+
+
+def parse_pair(text: str) -> tuple[str, str]:
+    """``key=value``, split at the first ``=``; the value may be empty, the key may not. Raises ValueError."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"not a pair: {text!r}; give key=value")
+    if not key:
+        raise ValueError(f"the key is empty in {text!r}; give key=value")
+    return key, value
+
+
+def parse_header(text: str) -> tuple[str, object]:
+    """A header, property or annotation: ``key=text`` is a string, ``key:=JSON`` a typed value, as in httpie.
+
+    ``n:=5`` is a long, ``ok:=true`` a boolean, ``id:={"$uuid":"…"}`` a tagged value, all as in the JSON
+    envelope; ``n=5`` is the string "5". The value of ``:=`` is in the types of
+    rstream_core.protocol.amqp_types. Raises ValueError.
+    """
+    key, value = parse_pair(text)
+    if not key.endswith(":"):
+        return key, value
+    key = key[:-1]
+    if not key:
+        raise ValueError(f"the key is empty in {text!r}; give key:=JSON")
+    from rstream_cli.records.envelope import parse_value
+
+    try:
+        return key, parse_value(value)
+    except ValueError as error:
+        raise ValueError(f"the value of {key}:= is not right: {error}; for a string give {key}=TEXT") from None
+
+
+# --- positions --------------------------------------------------------------------------------------------
+
+
+class OffsetKind(enum.StrEnum):
+    """Where to start reading."""
+
+    FIRST = "first"
+    """The oldest message that is still there."""
+    LAST = "last"
+    """The first message of the last chunk."""
+    NEXT = "next"
+    """Messages published from now on."""
+    STORED = "stored"
+    """After the offset stored under ``--name``."""
+    ABSOLUTE = "absolute"
+    """``value`` is an offset, 0 to 2^64 - 1."""
+    LAST_N = "last_n"
+    """``value`` is a number of messages before the end, at least 1."""
+    TIMESTAMP = "timestamp"
+    """``value`` is milliseconds since 1970 (UTC), at least 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetSpec:
+    """A place to start; ``value`` belongs to the kinds ABSOLUTE, LAST_N and TIMESTAMP and is 0 elsewhere."""
+
+    kind: OffsetKind
+    value: int = 0
+
+
+class UntilKind(enum.StrEnum):
+    """Where to stop reading."""
+
+    END = "end"
+    """The stream's end when the command started."""
+    ABSOLUTE = "absolute"
+    """``value`` is an offset, 0 to 2^64 - 1."""
+    TIMESTAMP = "timestamp"
+    """``value`` is milliseconds since 1970 (UTC), at least 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class UntilSpec:
+    """A place to stop; ``value`` is 0 for END."""
+
+    kind: UntilKind
+    value: int = 0
+
+
+_WORDS = {kind.value: kind for kind in (OffsetKind.FIRST, OffsetKind.LAST, OffsetKind.NEXT, OffsetKind.STORED)}
+_DIGITS = re.compile(r"[0-9]{1,30}")
+_TIMES = "-1h (ago), a date or time (2026-11-23T10:00Z), @UNIX seconds"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def parse_offset(text: str, now: float) -> OffsetSpec:
+    """Where to start: a word, an offset, a number of messages back, or a time.
+
+    ``first`` ``last`` ``next`` ``stored``; ``N``, an offset; ``-N``, the last N messages; ``-30m``, a duration
+    ago (so ``-5`` is five messages and ``-5s`` five seconds); ``2026-11-23`` or ``2026-11-23T10:00``, with
+    ``Z`` or ``+02:00``, else local time; ``@1795428000.5``, seconds since 1970. Parts of a millisecond are
+    dropped, and a time before 1970 counts as 1970. ``now``: seconds since 1970. Raises ValueError.
+    """
+    stripped = text.strip()
+    word = _WORDS.get(stripped.lower())
+    if word is not None:
+        return OffsetSpec(word)
+    if _DIGITS.fullmatch(stripped):
+        return OffsetSpec(OffsetKind.ABSOLUTE, _offset(stripped))
+    if stripped[:1] == "-" and _DIGITS.fullmatch(stripped, 1):
+        count = _offset(stripped[1:])
+        if count == 0:
+            raise ValueError("-0 is no message at all; give next, or -N with N at least 1")
+        return OffsetSpec(OffsetKind.LAST_N, count)
+    timestamp = _timestamp_ms(stripped, now)
+    if timestamp is None:
+        raise ValueError(
+            f"not an offset: {text!r}; allowed: first, last, next, stored, N, -N (the last N messages), {_TIMES}"
+        )
+    return OffsetSpec(OffsetKind.TIMESTAMP, timestamp)
+
+
+def parse_until(text: str, now: float) -> UntilSpec:
+    """Where to stop: ``end``, an offset ``N``, or a time as in :func:`parse_offset`. Raises ValueError."""
+    stripped = text.strip()
+    if stripped.lower() == "end":
+        return UntilSpec(UntilKind.END)
+    if _DIGITS.fullmatch(stripped):
+        return UntilSpec(UntilKind.ABSOLUTE, _offset(stripped))
+    if stripped[:1] == "-" and _DIGITS.fullmatch(stripped, 1):
+        raise ValueError(f"{text!r} has no unit; for a time give {stripped}s, {stripped}m, {stripped}h or {stripped}d")
+    timestamp = _timestamp_ms(stripped, now)
+    if timestamp is None:
+        raise ValueError(f"not a place to stop: {text!r}; allowed: end, N (an offset), {_TIMES}")
+    return UntilSpec(UntilKind.TIMESTAMP, timestamp)
+
+
+def _offset(digits: str) -> int:
+    number = int(digits)
+    if number > MAX_OFFSET:
+        raise ValueError(f"too large an offset: {digits}; the limit is 2^64 - 1")
+    return number
+
+
+def _timestamp_ms(text: str, now: float) -> int | None:
+    """Milliseconds since 1970, at least 0; None where the text is not a time."""
+    if text[:1] == "-" and _DURATION.fullmatch(text, 1):
+        milliseconds = math.floor(now * 1000) - round(parse_duration(text[1:]) * 1000)
+    elif text[:1] == "@" and _PLAIN_NUMBER.fullmatch(text, 1):
+        milliseconds = int((Decimal(text[1:]) * 1000).to_integral_value(ROUND_FLOOR))
+    else:
+        try:
+            # A naive time is local time: that is what astimezone() takes it for.
+            milliseconds = (datetime.fromisoformat(text).astimezone(UTC) - _EPOCH) // _MILLISECOND
+        except (ValueError, OverflowError, OSError):
+            return None
+    if milliseconds > MAX_TIMESTAMP_MS:
+        raise ValueError(f"too late a time: {text!r}")
+    return max(milliseconds, 0)
+
+
+# --- dotted paths -----------------------------------------------------------------------------------------
+
+Path = tuple[str | int, ...]
+"""The steps into a JSON value: a string is a key, a number an index (negative: from the end)."""
+
+_PATH_STEP = re.compile(
+    r"""
+      \.? \[ (?P<index> -?[0-9]{1,9} ) \]
+    | \.? \[ (?P<bracketed> "(?:[^"\\]|\\.)*" ) \]
+    | \.     (?P<quoted> "(?:[^"\\]|\\.)*" )
+    | \.     (?P<name> [^.\[\]"\s]+ )
+    """,
+    re.VERBOSE,
+)
+
+
+class PathError(ValueError):
+    """A value has nothing at the path."""
+
+
+def parse_path(text: str) -> Path:
+    """The steps of ``.a.b[0].c``. Raises ValueError.
+
+    It starts with a dot; ``.`` alone is the value itself and gives (). A key with dots, brackets, quotes or
+    spaces is quoted, as in jq: ``."a.b"`` or ``["a.b"]`` with JSON's escapes. An index may be negative.
+    """
+    if text == ".":
+        return ()
+    steps: list[str | int] = []
+    position = 0
+    while text.startswith(".") and position < len(text):
+        match = _PATH_STEP.match(text, position)
+        if match is None:
+            break
+        quoted = match["bracketed"] or match["quoted"]
+        if match["index"] is not None:
+            steps.append(int(match["index"]))
+        elif quoted is not None:
+            steps.append(_quoted_key(quoted, text))
+        else:
+            steps.append(match["name"])
+        position = match.end()
+    if not steps or position < len(text):
+        where = f" (stuck at {text[position:]!r})" if position else ""
+        raise ValueError(f'not a path: {text!r}{where}; give .key, .a.b, .list[0] or ."a key"')
+    return tuple(steps)
+
+
+def _quoted_key(quoted: str, text: str) -> str:
+    import orjson
+
+    try:
+        return str(orjson.loads(quoted))
+    except ValueError:
+        raise ValueError(f"not a path: {text!r}; {quoted} is not a JSON string") from None
+
+
+def format_path(path: Iterable[str | int]) -> str:
+    """The text of a path, as :func:`parse_path` takes it."""
+    import orjson
+
+    out = ""
+    for step in path:
+        if isinstance(step, int):
+            out += f"[{step}]" if out else f".[{step}]"
+        elif _PATH_STEP.fullmatch(f".{step}") and not step.startswith("["):
+            out += f".{step}"
+        else:
+            out += "." + orjson.dumps(step).decode()
+    return out or "."
+
+
+def extract(obj: object, path: Path) -> object:
+    """What is at the path in a JSON value. Raises PathError that names the step where nothing is."""
+    value = obj
+    for depth, step in enumerate(path):
+        if isinstance(step, int):
+            if not isinstance(value, list):
+                raise PathError(f"{format_path(path[:depth])} is {_kind(value)}, not a list")
+            if not -len(value) <= step < len(value):
+                raise PathError(f"no {format_path(path[: depth + 1])}: the list has {len(value)} items")
+            value = value[step]
+        else:
+            if not isinstance(value, dict):
+                raise PathError(f"{format_path(path[:depth])} is {_kind(value)}, not an object")
+            if step not in value:
+                raise PathError(f"no {format_path(path[: depth + 1])}")
+            value = value[step]
+    return value
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    names = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "a list",
+        dict: "an object",
+    }
+    return names.get(type(value), f"a {type(value).__name__}")

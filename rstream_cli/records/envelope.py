@@ -1,0 +1,784 @@
+"""The JSON envelope: one message as one line of JSON, the same on both ways.
+
+``consume --json`` writes it, ``publish --json`` takes it back, and ``--failed-to`` writes it for a second try;
+what came out goes back in with the same bytes in its body and the same AMQP types everywhere. ``_TYPES`` is the
+whole mapping of values, one row a type.
+
+=====================  ======================================================================================
+``stream`` ``offset``  where the message was; ignored on the way in
+``timestamp``          when its chunk was written, ``2026-08-21T10:00:00.123Z``; ignored on the way in
+``properties``         an object; it and the next two are always there on the way out
+``headers``            the application properties: keys are strings
+``annotations``        the message annotations: keys are symbols
+``header``             durable, priority, ttl, first_acquirer, delivery_count; where present
+``delivery_annotations``  where present
+``body``               the body where it is UTF-8; null: there is none at all; absent on the way in: empty
+``body_base64``        the body where it is not UTF-8
+``value``              the body where it is one AMQP value (null is one)
+``sequence``           the body where it is an AMQP sequence: a list
+``footer``             where present
+``filter``             the filter value, a string; from ``--failed-to`` only: a broker does not give it back
+``failed``             why it failed, from ``--failed-to``; ignored on the way in
+=====================  ======================================================================================
+
+**Values.** JSON's null, true, strings, lists and objects are AMQP's null, boolean, string, list and map; a
+whole number is a long, and one with a fraction or an exponent a double. All else is tagged: an object with one
+key, a ``$`` and the type's name in AMQP's specification, as ``{"$ulong":5}``. ``$binary`` holds base64, the
+decimals hex digits, ``$timestamp`` milliseconds; ``$float`` and ``$double`` hold a number or "nan", "inf",
+"-inf" (or "0x" and the bits, for other NaNs). ``{"$map":[[key,value],…]}`` is a map with keys other than
+strings, or whose only key begins with ``$``; ``{"$array":{"type":"uint","items":[…]}}`` has "descriptors" where
+they are described; ``{"$described":[descriptor,value]}``. The types that need no tag may have one. A whole
+number from 2^63 to 2^64-1 is taken for a ulong, as no other type holds it.
+
+**Fields of** ``properties`` **and** ``header`` have types of their own and need no tag: ``user_id`` is binary
+(a string stands for its UTF-8 bytes, others are ``{"$binary":…}``), ``content_type`` and ``content_encoding``
+are symbols, times are milliseconds, ``group_sequence`` is a uint. In ``message_id`` and ``correlation_id`` a
+string is a string and a whole number a ulong; the others are tagged. A null is an absent field, and an empty
+section an absent one.
+"""
+
+from __future__ import annotations
+
+import binascii
+import datetime as dt
+import functools
+import math
+import struct
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, bodies_of, encode_bodies
+from rstream_core.protocol.amqp_types import (
+    AmqpValue,
+    Array,
+    Byte,
+    Char,
+    Decimal32,
+    Decimal64,
+    Decimal128,
+    Described,
+    Float32,
+    Int,
+    Short,
+    Symbol,
+    Timestamp,
+    UByte,
+    UInt,
+    ULong,
+    UShort,
+)
+
+Json = Any
+"""What orjson takes and gives."""
+
+
+class EnvelopeError(ValueError):
+    """A line that is no envelope, or a message that JSON cannot hold; the words say what is wrong, in one line."""
+
+
+class Envelope(NamedTuple):
+    """What a line says."""
+
+    message: AMQPMessage
+    filter_value: str | None
+    document: dict[str, Json]
+    """The line's JSON object, for options that look into it (``--id-from .headers.n``)."""
+
+
+# --- values out ----------------------------------------------------------------------------------------------
+
+
+def value_to_json(value: AmqpValue) -> Json:
+    """An AMQP value as what orjson writes, tagged where JSON has no such type.
+
+    Raises EnvelopeError for a Python type that stands for no AMQP type, or a number beyond 64 bits.
+    """
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return value
+    dump = _DUMPERS.get(kind)
+    if dump is None:
+        for base in kind.__mro__:
+            if dump := _DUMPERS.get(base):
+                break
+        else:
+            raise EnvelopeError(f"no AMQP type for {kind.__name__}")
+    return dump(value)
+
+
+def _dump_int(value: int) -> Json:
+    if -(2**63) <= value < 2**63:
+        return int(value)
+    if 0 < value < 2**64:
+        return {"$ulong": int(value)}
+    raise EnvelopeError(f"{int(value)} does not fit 64 bits")
+
+
+def _dump_float(value: float) -> Json:
+    return float(value) if math.isfinite(value) else {"$double": _number(value, ">d")}
+
+
+def _dump_dict(value: dict[Any, Any]) -> Json:
+    # Symbols are strings to isinstance, but not the same key on the wire.
+    if all(type(key) is str for key in value) and not _looks_tagged(value):
+        return {key: value_to_json(item) for key, item in value.items()}
+    return {"$map": _pairs(value)}
+
+
+def _dump_list(value: list[Any] | tuple[Any, ...]) -> Json:
+    return [value_to_json(item) for item in value]
+
+
+def _looks_tagged(value: dict[Any, Any]) -> bool:
+    return len(value) == 1 and next(iter(value)).startswith("$")
+
+
+def _pairs(value: dict[Any, Any]) -> Json:
+    return [[value_to_json(key), value_to_json(item)] for key, item in value.items()]
+
+
+def _number(value: float, layout: str) -> Json:
+    """A finite number as itself; else "nan", "inf", "-inf", or the bits of another NaN."""
+    if math.isfinite(value):
+        return float(value)
+    if not math.isnan(value):
+        return "inf" if value > 0 else "-inf"
+    bits = struct.pack(layout, value)
+    return "nan" if bits == struct.pack(layout, math.nan) else f"0x{bits.hex()}"
+
+
+def _array(value: Array) -> Json:
+    dump = _TYPES[value.type_name].dump
+    shown: dict[str, Json] = {"type": value.type_name, "items": [dump(item) for item in value]}
+    if value.descriptors:
+        shown["descriptors"] = [value_to_json(descriptor) for descriptor in value.descriptors]
+    return shown
+
+
+def _milliseconds(value: int | dt.datetime) -> int:
+    return int(Timestamp.from_datetime(value) if isinstance(value, dt.datetime) else value)
+
+
+def _base64(value: bytes) -> str:
+    return binascii.b2a_base64(value, newline=False).decode()
+
+
+# --- values in -----------------------------------------------------------------------------------------------
+
+
+class _Written(float):
+    """A number that has a fraction or an exponent in the text."""
+
+
+class _Ambiguous(Exception):
+    """A large float, which orjson makes of a whole number beyond 64 bits too."""
+
+
+def parse_value(text: str | bytes) -> AmqpValue:
+    """The AMQP value of a JSON text. Raises EnvelopeError."""
+    return _with_document(text, value_from_json)[0]
+
+
+def value_from_json(value: Json) -> AmqpValue:
+    """The AMQP value of what orjson read. Raises EnvelopeError."""
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return value
+    if kind is int:
+        return _load_int(value)
+    if kind is dict:
+        if len(value) == 1:
+            (key,) = value
+            if key[:1] == "$":
+                return _load_tagged(key, value[key])
+        return {key: value_from_json(item) for key, item in value.items()}
+    if kind is list:
+        return [value_from_json(item) for item in value]
+    if kind is float and not -(2.0**63) < value < 2.0**63:
+        raise _Ambiguous
+    return float(value)
+
+
+def _load_int(value: int) -> int:
+    if -(2**63) <= value < 2**63:
+        return value
+    if 0 < value < 2**64:
+        return ULong(value)
+    raise EnvelopeError(f"{value} does not fit 64 bits")
+
+
+def _load_tagged(tag: str, content: Json) -> AmqpValue:
+    row = _TYPES.get(tag[1:])
+    if row is None:
+        raise EnvelopeError(
+            f'unknown type {_quote(tag)}; a map with such a key is {{"$map":[[{_quote(tag)},…]]}}, and the types are'
+            f" {' '.join('$' + name for name in _TYPES)}"
+        )
+    try:
+        return row.load(content)
+    except EnvelopeError as error:
+        raise EnvelopeError(f"{tag}: {error}") from None
+
+
+def _expect(value: Json, kind: type | tuple[type, ...], what: str) -> Any:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise EnvelopeError(f"must be {what}, not {_kind(value)}")
+    return value
+
+
+def _ranged(cls: type[int], low: int = 0, high: int = 0) -> Callable[[Json], Any]:
+    def load(value: Json) -> Any:
+        if isinstance(value, float):
+            raise EnvelopeError(f"must be a whole number of 64 bits, not {value!r}")
+        number = _expect(value, int, "a whole number")
+        if cls is int and not low <= number <= high:
+            raise EnvelopeError(f"{number} does not fit a long ({low} to {high})")
+        try:
+            return cls(number)
+        except ValueError as error:
+            raise EnvelopeError(str(error)) from None
+
+    return load
+
+
+def _text(cls: Callable[[str], Any]) -> Callable[[Json], Any]:
+    def load(value: Json) -> Any:
+        text = _expect(value, str, "a string")
+        try:
+            return cls(text)
+        except ValueError as error:
+            raise EnvelopeError(str(error)) from None
+
+    return load
+
+
+def _uuid(text: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        raise EnvelopeError(f"not a uuid: {_quote(text)}") from None
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as error:  # binascii.Error, or characters that are not ASCII
+        raise EnvelopeError(f"not base64: {str(error).lower()}") from None
+
+
+def _decimal(cls: type[Decimal32 | Decimal64 | Decimal128]) -> Callable[[Json], Any]:
+    def parse(text: str) -> Any:
+        try:
+            return cls(binascii.unhexlify(text))
+        except ValueError:
+            raise EnvelopeError(f"needs {2 * cls.width} hex digits, not {_quote(text)}") from None
+
+    return _text(parse)
+
+
+_NOT_FINITE: Final = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def _floating(cls: type[float], layout: str) -> Callable[[Json], Any]:
+    size = struct.calcsize(layout)
+
+    def load(value: Json) -> Any:
+        if isinstance(value, str):
+            return cls(_floating_text(value, layout, size))
+        try:
+            return cls(_expect(value, (int, float), 'a number, or "nan", "inf", "-inf"'))
+        except (ValueError, OverflowError) as error:
+            raise EnvelopeError(str(error)) from None
+
+    return load
+
+
+def _floating_text(text: str, layout: str, size: int) -> float:
+    if text in _NOT_FINITE:
+        return _NOT_FINITE[text]
+    try:
+        bits = binascii.unhexlify(text.removeprefix("0x"))
+    except ValueError:
+        bits = b""
+    if not text.startswith("0x") or len(bits) != size:
+        raise EnvelopeError(f'a number, "nan", "inf", "-inf" or 0x and {2 * size} hex digits, not {_quote(text)}')
+    return float(struct.unpack(layout, bits)[0])
+
+
+def _load_list(value: Json) -> list[Any]:
+    return [value_from_json(item) for item in _expect(value, list, "a list")]
+
+
+def _load_map(value: Json) -> dict[Any, Any]:
+    pairs = []
+    for pair in _expect(value, list, "a list of pairs"):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise EnvelopeError("must be a list of pairs: [[key,value],…]")
+        pairs.append((value_from_json(pair[0]), value_from_json(pair[1])))
+    try:
+        entries = dict(pairs)
+    except TypeError:
+        raise EnvelopeError("a list or a map cannot be a key") from None
+    if len(entries) != len(pairs):
+        raise EnvelopeError("two keys are equal")
+    return entries
+
+
+def _load_array(value: Json) -> Array:
+    shown = _expect(value, dict, 'an object: {"type":…,"items":[…]}')
+    unknown = shown.keys() - {"type", "items", "descriptors"}
+    if unknown or "type" not in shown or "items" not in shown:
+        raise EnvelopeError('needs "type" and "items", and takes "descriptors"')
+    name = shown["type"]
+    row = _TYPES.get(name) if isinstance(name, str) and name != "described" else None
+    if row is None:
+        raise EnvelopeError(f'"type" must be the name of a type, not {_quote(name)}')
+    items = [row.load(item) for item in _expect(shown["items"], list, 'a list of "items"')]
+    descriptors = _load_list(shown.get("descriptors", []))
+    return Array(items, name, descriptors=descriptors)
+
+
+def _load_described(value: Json) -> Described:
+    if not isinstance(value, list) or len(value) != 2:
+        raise EnvelopeError("must be a pair: [descriptor,value]")
+    return Described(value_from_json(value[0]), value_from_json(value[1]))
+
+
+class _Type(NamedTuple):
+    dump: Callable[[Any], Json]
+    """A value of the type as what stands behind its tag, or among an array's items."""
+    load: Callable[[Json], Any]
+    """The way back. Raises EnvelopeError."""
+    classes: tuple[type, ...]
+    """The Python types that stand for it."""
+
+
+_TYPES: Final[dict[str, _Type]] = {
+    "null": _Type(lambda _: None, lambda value: _expect(value, type(None), "null"), ()),
+    "boolean": _Type(bool, lambda value: _expect(value, bool, "true or false"), ()),
+    "ubyte": _Type(int, _ranged(UByte), (UByte,)),
+    "ushort": _Type(int, _ranged(UShort), (UShort,)),
+    "uint": _Type(int, _ranged(UInt), (UInt,)),
+    "ulong": _Type(int, _ranged(ULong), (ULong,)),
+    "byte": _Type(int, _ranged(Byte), (Byte,)),
+    "short": _Type(int, _ranged(Short), (Short,)),
+    "int": _Type(int, _ranged(Int), (Int,)),
+    "long": _Type(int, _ranged(int, -(2**63), 2**63 - 1), ()),
+    "float": _Type(lambda value: _number(value, ">f"), _floating(Float32, ">f"), (Float32,)),
+    "double": _Type(lambda value: _number(value, ">d"), _floating(float, ">d"), ()),
+    "decimal32": _Type(bytes.hex, _decimal(Decimal32), (Decimal32,)),
+    "decimal64": _Type(bytes.hex, _decimal(Decimal64), (Decimal64,)),
+    "decimal128": _Type(bytes.hex, _decimal(Decimal128), (Decimal128,)),
+    "char": _Type(str, _text(Char), (Char,)),
+    "timestamp": _Type(_milliseconds, _ranged(Timestamp), (Timestamp, dt.datetime)),
+    "uuid": _Type(str, _text(_uuid), (uuid.UUID,)),
+    "binary": _Type(_base64, _text(_from_base64), (bytes, bytearray, memoryview)),
+    "string": _Type(str, _text(str), ()),
+    "symbol": _Type(str, _text(Symbol), (Symbol,)),
+    "list": _Type(_dump_list, _load_list, ()),
+    "map": _Type(_pairs, _load_map, ()),
+    "array": _Type(_array, _load_array, (Array,)),
+    "described": _Type(
+        lambda value: [value_to_json(value.descriptor), value_to_json(value.value)],
+        _load_described,
+        (Described,),
+    ),
+}
+"""The AMQP types by the names of the specification: how each is written and read where its type is known."""
+
+
+def _tagging(tag: str, dump: Callable[[Any], Json]) -> Callable[[Any], Json]:
+    return lambda value: {tag: dump(value)}
+
+
+_DUMPERS: Final[dict[type, Callable[[Any], Json]]] = {
+    bool: bool,
+    int: _dump_int,
+    float: _dump_float,
+    str: str,
+    list: _dump_list,
+    tuple: _dump_list,
+    dict: _dump_dict,
+    **{cls: _tagging(f"${name}", row.dump) for name, row in _TYPES.items() for cls in row.classes},
+}
+"""Each Python type: what it becomes where its type is not known from its place."""
+
+
+# --- sections --------------------------------------------------------------------------------------------------
+
+
+def _dump_id(value: Any) -> Json:
+    return int(value) if isinstance(value, ULong) or type(value) is int else value_to_json(value)
+
+
+def _load_id(value: Json) -> Any:
+    if isinstance(value, dict):
+        return value_from_json(value)
+    if isinstance(value, str):
+        return value
+    return _ranged(ULong)(_expect(value, (int, float), "a string, a whole number or a tagged value"))
+
+
+def _dump_binary(value: Any) -> Json:
+    if isinstance(value, str):
+        return str(value)
+    try:
+        return bytes(value).decode()
+    except UnicodeDecodeError:
+        return {"$binary": _base64(value)}
+
+
+def _load_binary(value: Json) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, dict):
+        value = value_from_json(value)
+    if not isinstance(value, bytes):
+        raise EnvelopeError('must be a string or {"$binary":"base64"}')
+    return value
+
+
+def _field(name: str) -> _Type:
+    """A field of a known type: without a tag on the way out, with or without on the way in."""
+    row = _TYPES[name]
+    tag = f"${name}"
+
+    def load(value: Json) -> Any:
+        if isinstance(value, dict) and value.keys() == {tag}:
+            value = value[tag]
+        return row.load(value)
+
+    return row._replace(load=load)
+
+
+_ID = _Type(_dump_id, _load_id, ())
+_HEADER_FIELDS: Final = {
+    "durable": _field("boolean"),
+    "priority": _field("ubyte"),
+    "ttl": _field("uint"),
+    "first_acquirer": _field("boolean"),
+    "delivery_count": _field("uint"),
+}
+_PROPERTY_FIELDS: Final = {
+    "message_id": _ID,
+    "user_id": _Type(_dump_binary, _load_binary, ()),
+    "to": _field("string"),
+    "subject": _field("string"),
+    "reply_to": _field("string"),
+    "correlation_id": _ID,
+    "content_type": _field("symbol"),
+    "content_encoding": _field("symbol"),
+    "absolute_expiry_time": _field("timestamp"),
+    "creation_time": _field("timestamp"),
+    "group_id": _field("string"),
+    "group_sequence": _field("uint"),
+    "reply_to_group_id": _field("string"),
+}
+
+
+def _dump_fields(section: object, fields: dict[str, _Type]) -> dict[str, Json]:
+    return {name: row.dump(value) for name, row in fields.items() if (value := getattr(section, name)) is not None}
+
+
+def _load_fields(value: Json, fields: dict[str, _Type]) -> dict[str, Any]:
+    loaded = {}
+    for name, item in _expect(value, dict, "an object").items():
+        row = fields.get(name)
+        if row is None:
+            raise EnvelopeError(f"unknown field {_quote(name)}; allowed: {', '.join(fields)}")
+        if item is not None:
+            try:
+                loaded[name] = row.load(item)
+            except EnvelopeError as error:
+                raise EnvelopeError(f"{name}: {error}") from None
+    return loaded
+
+
+def _dump_section(entries: dict[Any, Any] | None) -> Json:
+    """A map whose keys are text of one type on the wire, string or symbol. Annotations may have ulongs too."""
+    if not entries:
+        return {}
+    if all(isinstance(key, str) for key in entries) and not _looks_tagged(entries):
+        return {str(key): value_to_json(item) for key, item in entries.items()}
+    return {
+        "$map": [
+            [str(key) if isinstance(key, str) else {"$ulong": int(key)}, value_to_json(item)]
+            for key, item in entries.items()
+        ]
+    }
+
+
+def _load_section(value: Json) -> dict[Any, Any]:
+    entries = value_from_json(_expect(value, dict, "an object"))
+    if not isinstance(entries, dict):
+        raise EnvelopeError("must be an object, and this is a tagged value")
+    return entries
+
+
+def _load_headers(value: Json) -> dict[Any, Any]:
+    entries = _load_section(value)
+    for key in entries:
+        if not isinstance(key, str):
+            raise EnvelopeError("keys are strings")
+    return entries
+
+
+def _load_annotations(value: Json) -> dict[Any, Any]:
+    entries: dict[Any, Any] = {}
+    for key, item in _load_section(value).items():
+        if isinstance(key, str):
+            if not key.isascii():
+                raise EnvelopeError(f"keys are ASCII, and {_quote(key)} is not")
+            entries[Symbol(key)] = item
+        elif isinstance(key, int) and not isinstance(key, bool) and key >= 0:
+            entries[ULong(key)] = item
+        else:
+            raise EnvelopeError("keys are strings or ulongs")
+    return entries
+
+
+# --- messages out ----------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=64)
+def iso_time(timestamp_ms: int) -> str:
+    """``2026-08-21T10:00:00.123Z``, from milliseconds since 1970; the number itself outside the years 1 to 9999."""
+    try:
+        when = Timestamp(timestamp_ms).to_datetime()
+    except ValueError:
+        return str(timestamp_ms)
+    return f"{when:%Y-%m-%dT%H:%M:%S}.{when.microsecond // 1000:03}Z".rjust(24, "0")
+
+
+def to_json(
+    message: AMQPMessage,
+    *,
+    stream: str | None = None,
+    offset: int | None = None,
+    timestamp_ms: int | None = None,
+    filter_value: str | None = None,
+    failed: str | None = None,
+) -> bytes:
+    """One line of JSON, without its newline. What is None is left out.
+
+    ``timestamp_ms``: milliseconds since 1970. Raises EnvelopeError for what JSON cannot hold, which a message that
+    was decoded never has, and rstream_core.errors.AmqpError for a message that is malformed.
+    """
+    document: dict[str, Json] = {}
+    if stream is not None:
+        document["stream"] = stream
+    if offset is not None:
+        document["offset"] = offset
+    if timestamp_ms is not None:
+        document["timestamp"] = iso_time(timestamp_ms)
+    document["properties"] = properties_to_json(message)
+    document["headers"] = headers_to_json(message)
+    document["annotations"] = _dump_section(message.message_annotations)
+    if header := message.header:
+        document["header"] = _dump_fields(header, _HEADER_FIELDS)
+    if annotations := message.delivery_annotations:
+        document["delivery_annotations"] = _dump_section(annotations)
+    _dump_body(message, document)
+    if footer := message.footer:
+        document["footer"] = _dump_section(footer)
+    if filter_value is not None:
+        document["filter"] = filter_value
+    if failed is not None:
+        document["failed"] = failed
+    return dumps(document)
+
+
+def batch_to_json(
+    records: Sequence[bytes], *, stream: str, offsets: Iterable[int], timestamp_ms: int, raw: bool = False
+) -> list[bytes]:
+    """:func:`to_json` of each record of a chunk, in order; several times as fast where they are just bodies.
+
+    ``raw``: the records are no AMQP messages, but their bytes are the bodies (``--codec raw``). ``timestamp_ms``:
+    milliseconds since 1970. Raises as :func:`to_json`, for the first record that it cannot write.
+    """
+    bodies: Sequence[bytes | None] = records if raw else bodies_of(records)
+    plain = records if raw else encode_bodies([body or b"" for body in bodies])
+    start = b'{"stream":%b,"offset":' % dumps(stream)
+    middle = b',"timestamp":%b,"properties":{},"headers":{},"annotations":{},"body":' % dumps(iso_time(timestamp_ms))
+    lines = []
+    for record, body, alone, offset in zip(records, bodies, plain, offsets, strict=True):
+        if body is not None and alone == record:
+            try:
+                lines.append(b"%b%d%b%b}" % (start, offset, middle, dumps(body.decode())))
+                continue
+            except UnicodeDecodeError:
+                pass
+        message = AMQPMessage(record) if raw else AMQPMessage.from_bytes(record)
+        lines.append(to_json(message, stream=stream, offset=offset, timestamp_ms=timestamp_ms))
+    return lines
+
+
+def properties_to_json(message: AMQPMessage) -> dict[str, Json]:
+    """The ``properties`` of the envelope, for orjson. Raises as :func:`to_json`."""
+    properties = message.properties
+    return {} if properties is None else _dump_fields(properties, _PROPERTY_FIELDS)
+
+
+def headers_to_json(message: AMQPMessage) -> dict[str, Json]:
+    """The ``headers`` of the envelope, for orjson. Raises as :func:`to_json`."""
+    section: dict[str, Json] = _dump_section(message.application_properties)
+    return section
+
+
+def body_bytes(message: AMQPMessage) -> bytes:
+    """The body for outputs that are bytes: of data its bytes; of a string or binary value, those.
+
+    Any other value, and a sequence, as JSON; b"" where there is no body. Raises as :func:`to_json`.
+    """
+    body = message.body
+    if body is not None:
+        return body
+    kind = message.body_type
+    if kind == "value":
+        value = message.value
+        if isinstance(value, str):
+            return value.encode()
+        if isinstance(value, bytes):
+            return bytes(value)
+        return dumps(value_to_json(value))
+    return dumps(_dump_list(message.sequence or [])) if kind == "sequence" else b""
+
+
+def _dump_body(message: AMQPMessage, document: dict[str, Json]) -> None:
+    body = message.body
+    if body is not None:
+        try:
+            document["body"] = body.decode()
+        except UnicodeDecodeError:
+            document["body_base64"] = _base64(body)
+        return
+    kind = message.body_type
+    if kind == "value":
+        document["value"] = value_to_json(message.value)
+    elif kind == "sequence":
+        document["sequence"] = _dump_list(message.sequence or [])
+    else:
+        document["body"] = "" if kind == "data" else None
+
+
+def dumps(value: Json) -> bytes:
+    """JSON text, compact. Raises EnvelopeError for what JSON cannot hold."""
+    try:
+        return orjson.dumps(value)
+    except TypeError as error:  # lone surrogates, integers beyond 64 bits, too deep
+        raise EnvelopeError(f"JSON cannot hold this message: {error}") from None
+
+
+# --- messages in -----------------------------------------------------------------------------------------------
+
+_BODIES: Final = ("body", "body_base64", "value", "sequence")
+_IGNORED: Final = ("stream", "offset", "timestamp", "failed")
+_SECTIONS: Final[dict[str, tuple[str, Callable[[Json], Any]]]] = {
+    "properties": ("properties", lambda value: Properties(**_load_fields(value, _PROPERTY_FIELDS))),
+    "headers": ("application_properties", _load_headers),
+    "annotations": ("message_annotations", _load_annotations),
+    "header": ("header", lambda value: Header(**_load_fields(value, _HEADER_FIELDS))),
+    "delivery_annotations": ("delivery_annotations", _load_annotations),
+    "footer": ("footer", _load_annotations),
+}
+"""Each section's key: the attribute of the message, and how it is read."""
+_ALLOWED: Final = frozenset((*_SECTIONS, *_BODIES, *_IGNORED, "filter"))
+
+
+def from_json(line: bytes | str) -> Envelope:
+    """The message that a line of JSON holds. Of a key that stands twice in an object, the last one counts.
+
+    Raises EnvelopeError. What it gives has AMQP's types throughout; ``encode()`` may still refuse values nested
+    too deeply (ValueError).
+    """
+    (message, filter_value), document = _with_document(line, _load_message)
+    return Envelope(message, filter_value, document)
+
+
+def _with_document(text: bytes | str, load: Callable[[Json], Any]) -> tuple[Any, Json]:
+    """What ``load`` makes of the JSON in the text, and that JSON."""
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise EnvelopeError(f"not JSON: {error.msg} at column {error.colno}") from None
+    try:
+        try:
+            return load(document), document
+        except _Ambiguous:
+            # orjson makes floats of whole numbers beyond 64 bits; the slower reader tells the two apart.
+            import json
+
+            document = json.loads(text, parse_float=_Written)
+            return load(document), document
+    except RecursionError:
+        raise EnvelopeError("nested too deeply") from None
+
+
+def _load_message(document: Json) -> tuple[AMQPMessage, str | None]:
+    if type(document) is not dict:
+        raise EnvelopeError(f'an envelope is an object, such as {{"body":"…"}}, not {_kind(document)}')
+    if not document.keys() <= _ALLOWED:
+        unknown = next(key for key in document if key not in _ALLOWED)
+        raise EnvelopeError(f"unknown key {_quote(unknown)}; allowed: {', '.join((*_BODIES, *_SECTIONS, 'filter'))}")
+    bodies = [key for key in _BODIES if key in document]
+    if len(bodies) > 1:
+        raise EnvelopeError(f"a message has one body, and here are both {_quote(bodies[0])} and {_quote(bodies[1])}")
+    message = _load_body(bodies[0], document[bodies[0]]) if bodies else AMQPMessage(b"")
+    for key, (attribute, load) in _SECTIONS.items():
+        section = document.get(key)
+        if section:  # an empty one is an absent one
+            setattr(message, attribute, _of_key(key, load, section))
+        elif section not in (None, {}):
+            raise EnvelopeError(f"{_quote(key)} must be an object, not {_kind(section)}")
+    filter_value = document.get("filter")
+    if filter_value is not None and type(filter_value) is not str:
+        raise EnvelopeError(f'"filter" must be a string, not {_kind(filter_value)}')
+    return message, filter_value
+
+
+def _load_body(key: str, content: Json) -> AMQPMessage:
+    if key == "body":
+        if type(content) is str:
+            return AMQPMessage(content.encode())
+        if content is None:
+            return AMQPMessage.from_bytes(b"")  # no sections at all: the only way to have no body
+        raise EnvelopeError(
+            f'"body" must be a string, not {_kind(content)}; an AMQP value goes into "value", bytes into "body_base64"'
+        )
+    if key == "body_base64":
+        return AMQPMessage(_of_key(key, _text(_from_base64), content))
+    if key == "value":
+        return AMQPMessage(value=_of_key(key, value_from_json, content))
+    return AMQPMessage(sequence=_of_key(key, _load_list, content))
+
+
+def _of_key(key: str, load: Callable[[Json], Any], content: Json) -> Any:
+    try:
+        return load(content)
+    except EnvelopeError as error:
+        raise EnvelopeError(f"{_quote(key)}: {error}") from None
+
+
+def _quote(text: object) -> str:
+    """As JSON would show it, at most 60 characters."""
+    shown = orjson.dumps(text).decode()
+    return shown if len(shown) <= 60 else f'{shown[:59]}…"'
+
+
+_KINDS: Final = {
+    type(None): "null",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    _Written: "a number",
+    str: "a string",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def _kind(value: object) -> str:
+    return _KINDS.get(type(value), type(value).__name__)

@@ -1,0 +1,266 @@
+"""Input framings: blocks of bytes in, whole records out.
+
+A reader is fed whatever a read returned, a quarter of a megabyte or one byte, and gives the records that are
+complete by then. It works on blocks, never on bytes: the delimiter's reader costs little more than the one
+``bytes.split`` of each block, and each byte is copied a fixed number of times even where a single record of
+hundreds of megabytes arrives in small blocks. What is kept between calls is one unfinished record, bounded by
+``max_record``. Bytes go through untouched, and an empty record is a record.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import NoReturn, Protocol
+
+DEFAULT_MAX_RECORD = 128 * 1024 * 1024
+"""Bytes of the largest record that a reader takes unless it is told otherwise."""
+
+_U32 = struct.Struct(">I")
+
+
+class RecordError(ValueError):
+    """A record of the input is bad.
+
+    ``number`` is its place in the input, from 1, counted over all files. ``before`` holds the good records
+    that the same call found ahead of it, so that none is lost. The reader has stepped over the bad record:
+    ``feed(b"")`` goes on after it, with what the failed call was given.
+    """
+
+    def __init__(self, number: int, message: str, before: Sequence[bytes] = ()) -> None:
+        self.number = number
+        self.message = message
+        self.before = list(before)
+        super().__init__(f"record {number}: {message}")
+
+
+class RecordReader(Protocol):
+    """A framing of the input. Not safe for several threads at once."""
+
+    @property
+    def count(self) -> int:
+        """The records so far, over all files, with empty and bad ones: the number of the last one."""
+
+    def feed(self, block: bytes) -> list[bytes]:
+        """Take a block of any size and give the records that are complete by now, in order.
+
+        Raises RecordError for a record larger than ``max_record``, as soon as that is certain.
+        """
+
+    def finish(self) -> list[bytes]:
+        """The end of a file: give the last record if it stands without a delimiter, and start afresh.
+
+        The reader can be fed the next file then; numbers go on. Raises RecordError for a record that is cut
+        off, or too large; call it again after that.
+        """
+
+
+def _checked_limit(max_record: int) -> int:
+    if max_record < 0:
+        raise ValueError(f"max_record is at least 0, not {max_record}")
+    return max_record
+
+
+class DelimiterReader:
+    """Records that end in ``delimiter``, one byte or several; after the last one it may be missing.
+
+    ``crlf`` strips one carriage return from the end of each record. ``skip_empty`` drops records that are
+    empty after that; they keep their numbers. ``max_record``: bytes without the delimiter. Raises ValueError
+    for an empty delimiter or a negative ``max_record``.
+    """
+
+    def __init__(
+        self,
+        delimiter: bytes = b"\n",
+        *,
+        skip_empty: bool = False,
+        crlf: bool = False,
+        max_record: int = DEFAULT_MAX_RECORD,
+    ) -> None:
+        if not delimiter:
+            raise ValueError("the delimiter is empty")
+        self.count = 0
+        self._delimiter = delimiter
+        # What a block may end in: the proper prefixes of the delimiter, the longest first.
+        self._prefixes = tuple(delimiter[:size] for size in range(len(delimiter) - 1, 0, -1))
+        self._skip_empty = skip_empty
+        self._crlf = crlf
+        self._max_record = _checked_limit(max_record)
+        self._unfinished = bytearray()  # the start of a record, no part of a delimiter in it
+        self._carry = b""  # the end of the last block, where a delimiter may have begun
+        self._dropping = False  # inside a record that has been reported as too large
+        self._unchecked: list[bytes] = []  # records that stood behind a bad one
+
+    def feed(self, block: bytes) -> list[bytes]:
+        """Take a block and give the records it completes; RecordError as :class:`RecordReader` says."""
+        if self._carry:
+            block = self._carry + block
+            self._carry = b""
+        records = block.split(self._delimiter)
+        rest = records.pop()
+        if records:
+            self._complete_first(records)
+        if rest:
+            if self._prefixes:
+                rest = self._hold_back(rest)
+            if not self._dropping:
+                self._unfinished += rest
+        # Only the first record can be longer than its block, so most blocks need no look at each record.
+        suspect = len(block) > self._max_record or (bool(records) and len(records[0]) > self._max_record)
+        records = self._deliver(records, suspect=suspect)
+        # A carriage return at its end may yet go away.
+        if len(self._unfinished) > self._max_record + self._crlf:
+            self._unfinished = bytearray()
+            self._dropping = True
+            self.count += 1
+            raise self._too_large(records)
+        return records
+
+    def finish(self) -> list[bytes]:
+        """Give the last record where no delimiter ends it, and start afresh for the next file."""
+        last = [] if self._dropping else [bytes(self._unfinished + self._carry)]
+        self._unfinished = bytearray()
+        self._carry = b""
+        self._dropping = False
+        return self._deliver([record for record in last if record], suspect=True)
+
+    def _complete_first(self, records: list[bytes]) -> None:
+        """The first of these records may have begun in earlier blocks."""
+        if self._dropping:
+            self._dropping = False
+            del records[0]
+        elif self._unfinished:
+            self._unfinished += records[0]
+            records[0] = bytes(self._unfinished)
+            self._unfinished = bytearray()
+
+    def _hold_back(self, rest: bytes) -> bytes:
+        """``rest`` without what may be the start of a delimiter; that waits for the next block."""
+        for prefix in self._prefixes:
+            if rest.endswith(prefix):
+                self._carry = prefix
+                return rest[: -len(prefix)]
+        return rest
+
+    def _deliver(self, records: list[bytes], *, suspect: bool) -> list[bytes]:
+        """Finish whole records: carriage returns, the limit (where ``suspect``), numbers, empty ones."""
+        if self._crlf:
+            records = [record.removesuffix(b"\r") for record in records]
+        if self._unchecked:
+            records = self._unchecked + records
+            self._unchecked = []
+            suspect = True
+        if suspect:
+            limit = self._max_record
+            for index, record in enumerate(records):
+                if len(record) > limit:
+                    self._unchecked = records[index + 1 :]
+                    self.count += index + 1
+                    raise self._too_large(self._without_empty(records[:index]))
+        self.count += len(records)
+        return self._without_empty(records)
+
+    def _without_empty(self, records: list[bytes]) -> list[bytes]:
+        return list(filter(None, records)) if self._skip_empty else records
+
+    def _too_large(self, before: list[bytes]) -> RecordError:
+        return RecordError(self.count, f"larger than the limit of {self._max_record} bytes", before)
+
+
+class Len32Reader:
+    """Records behind their length: four bytes, unsigned, big endian.
+
+    ``max_record``: bytes without the length; a length above it is refused before any of the record is kept.
+    Raises ValueError for a negative ``max_record``.
+    """
+
+    def __init__(self, *, max_record: int = DEFAULT_MAX_RECORD) -> None:
+        self.count = 0
+        self._max_record = _checked_limit(max_record)
+        self._buffer = bytearray()  # an unfinished record with its length, or what stood behind a bad one
+        self._wanted = 0  # no record is complete before the buffer holds as many bytes
+        self._to_drop = 0  # bytes still to come of a record that was refused; the buffer is empty then
+
+    def feed(self, block: bytes) -> list[bytes]:
+        """Take a block and give the records it completes; RecordError as :class:`RecordReader` says."""
+        if self._to_drop:
+            dropped = min(self._to_drop, len(block))
+            self._to_drop -= dropped
+            block = block[dropped:]
+        if self._buffer:
+            self._buffer += block
+            if len(self._buffer) < self._wanted:
+                return []
+            block = bytes(self._buffer)
+            self._buffer = bytearray()
+        records: list[bytes] = []
+        append, unpack, limit = records.append, _U32.unpack_from, self._max_record
+        position, end, self._wanted = 0, len(block), 4
+        while (start := position + 4) <= end:
+            (size,) = unpack(block, position)
+            if size > limit:
+                self._refuse(block, start, size, records)
+            stop = start + size
+            if stop > end:
+                self._wanted = 4 + size
+                break
+            append(block[start:stop])
+            position = stop
+        self._buffer += block[position:]
+        self.count += len(records)
+        return records
+
+    def finish(self) -> list[bytes]:
+        """The end of a file, which must be the end of a record. Raises RecordError where it is not."""
+        records = self.feed(b"")  # what stood behind a bad record, if anything
+        left, wanted = len(self._buffer), self._wanted
+        self._buffer = bytearray()
+        self._to_drop = 0
+        if left:
+            self.count += 1
+            if left < 4:
+                message = f"cut off: the input ends after {left} of the 4 bytes of its length"
+            else:
+                message = f"cut off: the input ends after {left - 4} of its {wanted - 4} bytes"
+            raise RecordError(self.count, message, records)
+        return records
+
+    def _refuse(self, block: bytes, start: int, size: int, before: list[bytes]) -> NoReturn:
+        rest = block[start:]
+        self._to_drop = max(size - len(rest), 0)
+        self._buffer += rest[size:]
+        self._wanted = 0
+        self.count += len(before) + 1
+        message = f"its length, {size} bytes, is above the limit of {self._max_record} bytes"
+        raise RecordError(self.count, message, before)
+
+
+class WholeReader:
+    """Each file is one record, an empty file too. ``max_record``: its bytes; ValueError if negative."""
+
+    def __init__(self, *, max_record: int = DEFAULT_MAX_RECORD) -> None:
+        self.count = 0
+        self._max_record = _checked_limit(max_record)
+        self._content = bytearray()
+        self._dropping = False
+
+    def feed(self, block: bytes) -> list[bytes]:
+        """Take a block; nothing is complete before the end. RecordError as :class:`RecordReader` says."""
+        if not self._dropping:
+            self._content += block
+            if len(self._content) > self._max_record:
+                self._content = bytearray()
+                self._dropping = True
+                self.count += 1
+                raise RecordError(self.count, f"larger than the limit of {self._max_record} bytes")
+        return []
+
+    def finish(self) -> list[bytes]:
+        """Give the file, unless it was too large, and start afresh for the next one."""
+        if self._dropping:
+            self._dropping = False
+            return []
+        content = bytes(self._content)
+        self._content = bytearray()
+        self.count += 1
+        return [content]

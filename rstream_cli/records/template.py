@@ -1,0 +1,70 @@
+r"""``consume --format``: each message as a text with places in it, as kcat's ``-f``.
+
+=====  =====================================================================================================
+%s     the body's bytes            %S  how many they are             %R  the same, in four bytes, big endian
+%o     the offset                  %t  the stream
+%T     the timestamp of its chunk, milliseconds since 1970          %I  the same, 2026-08-21T10:00:00.123Z
+%h     the headers (application properties), JSON                   %p  the properties, JSON
+%%     a percent sign
+=====  =====================================================================================================
+
+Escapes: ``\n \r \t \0 \\ \xNN``. Nothing is added between messages.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import orjson
+
+from rstream_cli.parsing import unescape
+from rstream_cli.records.envelope import headers_to_json, iso_time, properties_to_json
+from rstream_core.protocol.amqp import AMQPMessage
+
+
+class Place(NamedTuple):
+    """One message, and where it was."""
+
+    stream: str
+    offset: int
+    timestamp_ms: int
+    body: bytes
+    message: AMQPMessage
+
+
+_PIECES: dict[str, Callable[[Place], bytes]] = {
+    "s": lambda place: place.body,
+    "S": lambda place: str(len(place.body)).encode(),
+    "R": lambda place: len(place.body).to_bytes(4),
+    "o": lambda place: str(place.offset).encode(),
+    "t": lambda place: place.stream.encode(),
+    "T": lambda place: str(place.timestamp_ms).encode(),
+    "I": lambda place: iso_time(place.timestamp_ms).encode(),
+    "h": lambda place: orjson.dumps(headers_to_json(place.message)),
+    "p": lambda place: orjson.dumps(properties_to_json(place.message)),
+}
+_PLACE = re.compile(r"%(.|$)", re.DOTALL)
+
+
+class Template:
+    """A parsed format. Raises ValueError for an unknown place or escape."""
+
+    def __init__(self, text: str) -> None:
+        self._parts: list[bytes | Callable[[Place], bytes]] = []
+        for index, piece in enumerate(_PLACE.split(text)):
+            if index % 2 == 0:
+                if piece:
+                    self._parts.append(unescape(piece))
+            elif piece == "%":
+                self._parts.append(b"%")
+            elif piece in _PIECES:
+                self._parts.append(_PIECES[piece])
+            else:
+                allowed = " ".join(f"%{letter}" for letter in _PIECES)
+                raise ValueError(f"unknown place {'%' + piece!r} in {text!r}; allowed: {allowed} %%")
+
+    def render(self, place: Place) -> bytes:
+        """The text for one message."""
+        return b"".join([part if isinstance(part, bytes) else part(place) for part in self._parts])

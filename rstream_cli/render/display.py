@@ -1,0 +1,175 @@
+"""Which display a run has, and the thread that keeps it up to date.
+
+A display never holds up the event loop: a terminal that was stopped with Ctrl-S, or a log reader that sleeps, blocks
+the display's own thread and nothing else. ``Display`` lives as long as a run: started when the work starts, and
+finished with the reason and the exit code.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from typing import Protocol
+
+from rstream_cli.environment import ColorChoice, Environment
+from rstream_cli.render.stats import Snapshot, Stats
+
+LIVE_INTERVAL = 0.25
+LINE_INTERVAL = 1.0
+_MAX_NOTES = 20
+_PATIENCE = 2.0
+"""Seconds to wait for the thread at the end: its last write may be stuck."""
+
+
+class StatsMode(enum.StrEnum):
+    """The values of ``--stats``."""
+
+    AUTO = "auto"
+    LIVE = "live"
+    LINE = "line"
+    JSON = "json"
+    NONE = "none"
+
+
+class View(Protocol):
+    """How snapshots are shown."""
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Show this moment."""
+
+    def note(self, line: str) -> None:
+        """A line beside the display, from any thread."""
+
+    def close(self) -> None:
+        """Clean up what is on the screen."""
+
+    def finish(self, snapshot: Snapshot, reason: str, status: int, error: str | None) -> None:
+        """Show the end, after ``close``."""
+
+
+def choose_mode(
+    mode: StatsMode,
+    env: Environment,
+    *,
+    terminal_is_used: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+) -> StatsMode:
+    """What ``auto`` stands for here, and what takes the place of a live display that would do harm.
+
+    A display that redraws cannot share its terminal with data or with what somebody types (``terminal_is_used``), nor
+    with log lines, and cannot run where the terminal cannot move its cursor.
+    """
+    chosen = mode
+    if mode is StatsMode.AUTO:
+        chosen = StatsMode.LIVE if env.stderr_is_tty and not quiet else StatsMode.NONE
+    if chosen is not StatsMode.LIVE:
+        return chosen
+    if terminal_is_used:
+        return StatsMode.NONE
+    if verbose or not env.stderr_is_tty or env.variable("TERM") == "dumb":
+        return StatsMode.NONE if mode is StatsMode.AUTO else StatsMode.LINE
+    return StatsMode.LIVE
+
+
+class Display:
+    """Shows ``stats`` every ``interval`` seconds (None: as the mode does)."""
+
+    def __init__(
+        self,
+        mode: StatsMode,
+        stats: Stats,
+        env: Environment,
+        *,
+        color: ColorChoice = ColorChoice.AUTO,
+        interval: float | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self.mode = mode
+        self._stats = stats
+        self._env = env
+        self._color = color
+        self._interval = interval or (LIVE_INTERVAL if mode is StatsMode.LIVE else LINE_INTERVAL)
+        self._noted = 0
+        self._quiet = quiet
+        self._view: View | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begins to show."""
+        self._view = self._make_view()
+        if self._view is not None:
+            self._thread = threading.Thread(target=self._run, name="rstream-display", daemon=True)
+            self._thread.start()
+
+    def note(self, line: str) -> None:
+        """A line for people, beside the display; not with ``--stats json``."""
+        if self.mode is not StatsMode.JSON and not self._quiet:
+            self._noted += 1
+            if self._noted > _MAX_NOTES:
+                return
+            if self._noted == _MAX_NOTES:
+                line = "warning: there are more; the summary counts them"
+            try:
+                if self._view is not None and self.mode is StatsMode.LIVE:
+                    self._view.note(line)
+                else:
+                    self._env.stderr.write(line + "\n")
+                    self._env.stderr.flush()
+            except (OSError, ValueError):
+                pass  # nobody is there to read it
+
+    def stop(self) -> None:
+        """Takes a live display away, so that other lines can be written. May be repeated."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(_PATIENCE)
+            self._thread = None
+
+    def finish(self, reason: str, status: int, error: str | None = None, *, forced: bool = False) -> None:
+        """The last word: a summary where this mode has one, or where it is ``forced`` (an interrupted run)."""
+        self.stop()
+        view = self._view
+        if view is None and self.mode is StatsMode.JSON:  # it ended before it started
+            view = self._make_view()
+        if view is None and forced:
+            from rstream_cli.render.line import LineView
+
+            view = LineView(self._env.stderr)
+        if view is None:
+            return
+        try:
+            view.finish(self._stats.snapshot(final=True), reason, status, error)
+        except (OSError, ValueError):
+            pass  # nobody is there to read it
+
+    def _make_view(self) -> View | None:
+        if self.mode is StatsMode.LIVE:
+            from rstream_cli.render.live import LiveView
+
+            return LiveView(self._env.stderr, color=self._env.use_color(self._color))
+        if self.mode is StatsMode.LINE:
+            from rstream_cli.render.line import LineView
+
+            return LineView(self._env.stderr)
+        if self.mode is StatsMode.JSON:
+            from rstream_cli.render.json_lines import JsonView
+
+            return JsonView(self._env.stderr)
+        return None
+
+    def _run(self) -> None:
+        assert self._view is not None
+        try:
+            if self.mode is StatsMode.LIVE:
+                self._view.update(self._stats.snapshot())
+            while not self._stop.wait(self._interval):
+                self._view.update(self._stats.snapshot())
+        except (OSError, ValueError):
+            pass  # stderr is gone; the work goes on
+        finally:
+            try:
+                self._view.close()
+            except (OSError, ValueError):
+                pass

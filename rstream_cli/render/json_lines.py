@@ -1,0 +1,64 @@
+"""``--stats json``: one JSON object a line; the last one is the summary.
+
+``event`` is "progress" or "summary". Durations are in seconds, latencies in milliseconds; what is not known is null.
+A summary has ``reason`` (why the run stopped), ``exit_code`` and ``error`` as well, and its rates are those of the
+whole run.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TextIO
+
+import orjson
+
+from rstream_cli.render.stats import Snapshot
+
+
+def document(snapshot: Snapshot, event: str) -> dict[str, Any]:
+    """What a line says."""
+    shown: dict[str, Any] = {
+        "event": event,
+        "command": snapshot.verb,
+        "stream": snapshot.stream,
+        "elapsed": round(snapshot.elapsed, 3),
+        **snapshot.counts,
+        "bytes": snapshot.bytes,
+        "rate": round(snapshot.rate, 1),
+        "byte_rate": round(snapshot.byte_rate, 1),
+    }
+    if snapshot.verb == "publish":
+        shown["latency_p50_ms"] = _milliseconds(snapshot.p50)
+        shown["latency_p99_ms"] = _milliseconds(snapshot.p99)
+    if snapshot.progress is not None:
+        shown["progress"] = round(snapshot.progress.share, 4)
+        shown["eta"] = None if snapshot.eta is None else round(snapshot.eta, 1)
+    return shown
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
+
+
+class JsonView:
+    """Writes the objects."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def update(self, snapshot: Snapshot) -> None:
+        """An object for this moment."""
+        self._write(document(snapshot, "progress"))
+
+    def note(self, line: str) -> None:
+        """Lines pass beside this view."""
+
+    def close(self) -> None:
+        """Nothing to clean up."""
+
+    def finish(self, snapshot: Snapshot, reason: str, status: int, error: str | None) -> None:
+        """The summary."""
+        self._write(document(snapshot, "summary") | {"reason": reason, "exit_code": status, "error": error})
+
+    def _write(self, shown: dict[str, Any]) -> None:
+        self._stream.write(orjson.dumps(shown).decode() + "\n")
+        self._stream.flush()

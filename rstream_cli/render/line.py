@@ -1,0 +1,52 @@
+"""``--stats line``: one line of plain text a second, for logs and for terminals that cannot redraw."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from rstream_cli.render import words
+from rstream_cli.render.stats import Snapshot
+
+
+def progress_line(snapshot: Snapshot) -> str:
+    """One moment in one line."""
+    counts = snapshot.counts
+    parts = [words.clock(snapshot.elapsed)]
+    if snapshot.verb == "publish":
+        parts += [
+            f"{name.replace('_', ' ')} {words.count(counts[name] or 0)}"
+            for name in ("published", "confirmed", "failed", "in_flight")
+        ]
+    else:
+        parts.append(f"consumed {words.count(snapshot.messages)}")
+        if counts["last_offset"] is not None:
+            parts.append(f"offset {counts['last_offset']}")
+    parts += [words.size(snapshot.bytes), f"{words.count(snapshot.rate)}/s", f"{words.size(snapshot.byte_rate)}/s"]
+    if snapshot.p50 is not None:
+        parts.append(f"p50 {words.latency(snapshot.p50)} p99 {words.latency(snapshot.p99)}")
+    if snapshot.progress is not None:
+        parts.append(f"{snapshot.progress.share:.0%} ETA {words.clock(snapshot.eta)}")
+    return "  ".join(parts)
+
+
+class LineView:
+    """Writes the lines."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def update(self, snapshot: Snapshot) -> None:
+        """A line for this moment."""
+        self._stream.write(progress_line(snapshot) + "\n")
+        self._stream.flush()
+
+    def note(self, line: str) -> None:
+        """Lines pass beside this view."""
+
+    def close(self) -> None:
+        """Nothing to clean up."""
+
+    def finish(self, snapshot: Snapshot, reason: str, status: int, error: str | None) -> None:
+        """The summary."""
+        self._stream.write(words.summary(snapshot, reason) + "\n")
+        self._stream.flush()

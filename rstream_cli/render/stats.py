@@ -1,0 +1,212 @@
+"""What a run has done so far: plain numbers that the engines add to and the displays read.
+
+The engines add once per batch, confirm frame or chunk, never per message. A display runs in a thread of its own
+and only reads: each number is one attribute, written by the event loop alone, so a snapshot may be a batch old but
+never torn. Rates come from samples that the display takes (``Meter``), latencies from a histogram with logarithmic
+buckets, whose quantiles are right to about 5 %.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+Verb = Literal["publish", "consume"]
+
+_BUCKETS_PER_OCTAVE = 8
+_SMALLEST = 1e-6
+_BUCKETS = 40 * _BUCKETS_PER_OCTAVE  # from a microsecond to twelve days
+
+
+class LatencyHistogram:
+    """Counts of durations in buckets, each 9 % wider than the one before it."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * _BUCKETS
+        self.total = 0
+        self._longest = 0.0
+
+    def add(self, seconds: float, count: int = 1) -> None:
+        """``count`` messages took ``seconds`` each."""
+        bucket = int(math.log2(seconds / _SMALLEST) * _BUCKETS_PER_OCTAVE) if seconds > _SMALLEST else 0
+        self._counts[min(bucket, _BUCKETS - 1)] += count
+        self.total += count
+        self._longest = max(self._longest, seconds)
+
+    def quantile(self, share: float) -> float | None:
+        """The duration that ``share`` (0 to 1) of the messages did not pass; None where there are none."""
+        if not self.total:
+            return None
+        wanted = share * self.total
+        seen = 0
+        for bucket, count in enumerate(self._counts):
+            seen += count
+            if count and seen >= wanted:
+                return min(_SMALLEST * 2 ** ((bucket + 0.5) / _BUCKETS_PER_OCTAVE), self._longest)
+        return self._longest
+
+
+class Meter:
+    """The rate of a growing number over the last seconds, and its history for a sparkline."""
+
+    def __init__(self, window: float = 3.0, history: int = 120) -> None:
+        self._window = window
+        self._samples: deque[tuple[float, float]] = deque()
+        self.history: deque[float] = deque(maxlen=history)
+        """The rate between each two samples, the newest last."""
+
+    def sample(self, now: float, total: float) -> float:
+        """Take a sample and give the rate per second over the window; 0 for the first one."""
+        samples = self._samples
+        if samples:
+            before, last = samples[-1]
+            if now <= before:
+                return self.rate
+            self.history.append((total - last) / (now - before))
+        samples.append((now, total))
+        while len(samples) > 2 and samples[1][0] <= now - self._window:
+            samples.popleft()
+        return self.rate
+
+    @property
+    def rate(self) -> float:
+        """Per second, between the oldest and the newest sample of the window."""
+        if len(self._samples) < 2:
+            return 0.0
+        (start, first), (end, last) = self._samples[0], self._samples[-1]
+        return (last - first) / (end - start)
+
+
+class Progress(NamedTuple):
+    """How far, where the end is known: bytes of the input, or messages of the stream."""
+
+    done: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """0 to 1."""
+        return min(max(self.done / self.total, 0.0), 1.0) if self.total > 0 else 1.0
+
+
+@dataclass(slots=True)
+class PublishCounts:
+    """``read == published + not_published`` and ``published == confirmed + failed + in_flight``, at the end exactly."""
+
+    read: int = 0
+    """Records of the input."""
+    published: int = 0
+    """Handed to the broker."""
+    not_published: int = 0
+    """Read and not handed over: bad records, and those that an early end left behind."""
+    bad: int = 0
+    """Of ``not_published``: records that are no messages, or too large."""
+    confirmed: int = 0
+    failed: int = 0
+    """Rejected, or not confirmed by the end."""
+    in_flight: int = 0
+
+    @property
+    def messages(self) -> int:
+        """What the rate is measured by."""
+        return self.confirmed
+
+
+@dataclass(slots=True)
+class ConsumeCounts:
+    """What was written out."""
+
+    consumed: int = 0
+    """Messages that stdout has taken."""
+    chunks: int = 0
+    last_offset: int | None = None
+    """Of the last message that stdout has taken."""
+    stored_offset: int | None = None
+
+    @property
+    def messages(self) -> int:
+        """What the rate is measured by."""
+        return self.consumed
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One moment of a run, ready to be shown."""
+
+    verb: Verb
+    stream: str
+    elapsed: float
+    counts: dict[str, int | None]
+    messages: int
+    bytes: int
+    rate: float
+    """Messages a second, of late; over the whole run in a summary."""
+    byte_rate: float
+    history: tuple[float, ...]
+    p50: float | None
+    p99: float | None
+    progress: Progress | None
+    eta: float | None
+    """Seconds that are left, at the present pace."""
+
+
+@dataclass(slots=True)
+class Stats:
+    """The numbers of one run. The event loop writes them, one display reads them."""
+
+    verb: Verb
+    stream: str
+    counts: PublishCounts | ConsumeCounts
+    bytes: int = 0
+    """Of message bodies, published or written out."""
+    latency: LatencyHistogram = field(default_factory=LatencyHistogram)
+    total: int | None = None
+    """Where the end is known: bytes of the input, or messages to consume."""
+    done: int = 0
+    clock: Callable[[], float] = time.monotonic
+    started: float = 0.0
+    _messages_meter: Meter = field(default_factory=Meter)
+    _bytes_meter: Meter = field(default_factory=Meter)
+    _done_meter: Meter = field(default_factory=lambda: Meter(window=10.0))
+
+    def __post_init__(self) -> None:
+        self.started = self.clock()
+        self._sample(self.started)
+
+    def snapshot(self, *, final: bool = False) -> Snapshot:
+        """The present moment; for a display's own thread. ``final``: rates are those of the whole run."""
+        now = self.clock()
+        elapsed = now - self.started
+        if final:
+            rate, byte_rate = (n / elapsed if elapsed > 0 else 0.0 for n in (self.counts.messages, self.bytes))
+        else:
+            rate, byte_rate = self._sample(now)
+        progress = Progress(self.done, self.total) if self.total is not None else None
+        pace = self._done_meter.rate
+        left = None
+        if progress is not None and pace > 0:
+            left = max(progress.total - progress.done, 0) / pace
+        counts = self.counts
+        return Snapshot(
+            verb=self.verb,
+            stream=self.stream,
+            elapsed=elapsed,
+            counts={name: getattr(counts, name) for name in counts.__slots__},
+            messages=counts.messages,
+            bytes=self.bytes,
+            rate=rate,
+            byte_rate=byte_rate,
+            history=tuple(self._messages_meter.history),
+            p50=self.latency.quantile(0.5),
+            p99=self.latency.quantile(0.99),
+            progress=progress,
+            eta=left,
+        )
+
+    def _sample(self, now: float) -> tuple[float, float]:
+        self._done_meter.sample(now, self.done)
+        return self._messages_meter.sample(now, self.counts.messages), self._bytes_meter.sample(now, self.bytes)

@@ -1,0 +1,92 @@
+"""How numbers read to people: the same words in the live display, in lines and in summaries."""
+
+from __future__ import annotations
+
+import math
+
+from rstream_cli.render.stats import Snapshot
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def count(number: float) -> str:
+    """``1,234,567``."""
+    return f"{number:,.0f}"
+
+
+def size(number: float) -> str:
+    """``999 B``, ``12.3 MB``: powers of 1000, as in ``--rate``."""
+    value = float(number)
+    for unit in _UNITS:
+        shown = f"{value:.0f}" if unit == "B" or value >= 99.95 else f"{value:.1f}"
+        if float(shown) < 1000 or unit == _UNITS[-1]:
+            return f"{shown} {unit}"
+        value /= 1000
+    raise AssertionError
+
+
+def latency(seconds: float | None) -> str:
+    """``850 µs``, ``1.2 ms``, ``3.4 s``; a dash where there is none."""
+    if seconds is None:
+        return "-"
+    for factor, unit in ((1e6, "µs"), (1e3, "ms")):
+        value = seconds * factor
+        if value < 999.5:
+            return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def clock(seconds: float | None) -> str:
+    """``0:07``, ``1:02:03``, ``2d 03:04:05``; a dash where it is not known."""
+    if seconds is None or not math.isfinite(seconds) or seconds >= 1e9:
+        return "-:--"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours:02}:{minutes:02}:{rest:02}"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def duration(seconds: float) -> str:
+    """``0.42 s``, ``12.3 s``, ``1:02:03``."""
+    if seconds >= 120:
+        return clock(seconds)
+    return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+
+
+def sparkline(values: tuple[float, ...], width: int) -> str:
+    """The last ``width`` values as bars, the highest one full."""
+    shown = values[-width:] if width > 0 else ()
+    top = max(shown, default=0.0)
+    if top <= 0:
+        return BARS[0] * len(shown)
+    return "".join(BARS[min(int(max(value, 0.0) / top * len(BARS)), len(BARS) - 1)] for value in shown)
+
+
+def messages(number: int) -> str:
+    """``1 message``, ``2 messages``."""
+    return f"{count(number)} message{'' if number == 1 else 's'}"
+
+
+def summary(snapshot: Snapshot, reason: str) -> str:
+    """A whole run in one line; the numbers in it add up."""
+    counts = snapshot.counts
+    took = f"in {duration(snapshot.elapsed)} ({count(snapshot.rate)}/s, {size(snapshot.byte_rate)}/s)"
+    if snapshot.verb == "consume":
+        parts = [f"consumed {messages(snapshot.messages)} ({size(snapshot.bytes)}) from {snapshot.stream} {took}"]
+        if counts["last_offset"] is not None:
+            parts.append(f"last offset {counts['last_offset']}")
+        if counts["stored_offset"] is not None:
+            parts.append(f"stored offset {counts['stored_offset']}")
+        return f"{'; '.join(parts)}; {reason}"
+    published = counts["published"] or 0
+    parts = [f"published {messages(published)} ({size(snapshot.bytes)}) to {snapshot.stream} {took}"]
+    parts.append(f"confirmed {count(counts['confirmed'] or 0)}, failed {count(counts['failed'] or 0)}")
+    if counts["not_published"]:
+        bad = f", of them bad {count(counts['bad'])}" if counts["bad"] else ""
+        parts.append(f"read {count(counts['read'] or 0)}, not published {count(counts['not_published'])}{bad}")
+    if snapshot.p50 is not None:
+        parts.append(f"confirm latency p50 {latency(snapshot.p50)}, p99 {latency(snapshot.p99)}")
+    return f"{'; '.join(parts)}; {reason}"

@@ -1,0 +1,225 @@
+"""Runs a command's coroutine, and ends the process the way the contract says.
+
+Everything that ends a command passes through here: a status, an error, a signal, a reader that closed stdout.
+Commands raise, and never print an error or call ``sys.exit``. The rules:
+
+- The first SIGINT or SIGTERM sets ``Interrupt.requested`` for commands that drain (``graceful=True``) and cancels
+  the others; the second cancels; the third ends the process at once, should even cancelling hang.
+- An interrupted command ends in 130 or 143, unless it returns NOT_CONFIRMED (7) or STDOUT_CLOSED (141), or raises.
+- An error is one line on stderr, and a hint where there is one. ``-vv`` adds the traceback.
+- Commands must not leave a thread of asyncio's default executor blocked (in a read of stdin, say): the loop
+  waits for it while it closes. Use a daemon thread and ``os.read``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from rstream_cli.environment import ColorChoice, Environment, silence
+from rstream_cli.exit_status import CommandError, ExitStatus, first_error, status_of
+from rstream_cli.options import ConnectionSettings
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from rstream_core.types import ConnectionOptions
+
+_SIGNALS = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TERMINATED}
+_STRONGER_THAN_SIGNALS = (ExitStatus.NOT_CONFIRMED, ExitStatus.STDOUT_CLOSED)
+
+START_HINT = (
+    "to start one: docker run --rm -p 5552:5552"
+    " -e RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-rabbitmq_stream advertised_host localhost' rabbitmq:4"
+    " sh -c 'rabbitmq-plugins enable --offline rabbitmq_stream && exec docker-entrypoint.sh rabbitmq-server'"
+)
+
+
+class Interrupt:
+    """What SIGINT and SIGTERM ask of a running command."""
+
+    def __init__(self) -> None:
+        import asyncio
+
+        self.requested: asyncio.Event = asyncio.Event()
+        """Set by the first signal: stop reading, drain, end."""
+        self.signal: signal.Signals | None = None
+        """The first signal."""
+        self.forced = False
+        """Whether a second signal came: the main task is being cancelled, stop now."""
+
+    @property
+    def status(self) -> ExitStatus | None:
+        """The exit code that the first signal stands for."""
+        return None if self.signal is None else _SIGNALS[self.signal]
+
+
+@dataclass(frozen=True)
+class CommandContext:
+    """What a command's coroutine works with."""
+
+    env: Environment
+    connection: ConnectionSettings
+    connection_options: ConnectionOptions
+    interrupt: Interrupt
+
+
+Main = Callable[[CommandContext], Awaitable[ExitStatus]]
+
+
+def run_command(main: Main, *, connection: ConnectionSettings, graceful: bool = False) -> NoReturn:
+    """Runs ``main`` on an event loop to its end and raises ``typer.Exit`` with the exit code.
+
+    ``graceful``: the command watches ``interrupt.requested`` and has something to drain; otherwise the first
+    signal cancels it. Errors are reported here.
+    """
+    import asyncio
+
+    configure_logging(connection)
+    try:
+        status = asyncio.run(_supervise(main, connection, graceful))
+    except (Exception, BaseExceptionGroup, KeyboardInterrupt, asyncio.CancelledError) as error:  # noqa: BLE001
+        # Nothing passes: whatever it is, it is reported and becomes an exit code.
+        status = report(
+            error,
+            env=connection.env,
+            verbosity=connection.verbosity,
+            color=connection.color,
+            hint=start_hint(error, connection),
+        )
+    raise typer.Exit(status)
+
+
+def report(
+    error: BaseException,
+    *,
+    env: Environment,
+    verbosity: int = 0,
+    color: ColorChoice = ColorChoice.AUTO,
+    hint: str | None = None,
+) -> ExitStatus:
+    """Says on stderr what went wrong, and returns the exit code. ``hint`` replaces the error's own.
+
+    A closed stdout, and an interrupt, end without a word.
+    """
+    error = first_error(error)
+    status = status_of(error)
+    if isinstance(error, BrokenPipeError):
+        silence(1)
+        return status
+    if isinstance(error, KeyboardInterrupt):
+        return status
+    if verbosity > 1:
+        import traceback
+
+        write_stderr(env, "".join(traceback.format_exception(error)))
+    message = describe(error)
+    hint = hint or getattr(error, "hint", None)
+    write_error(env, message, hint, color)
+    return status
+
+
+def write_error(env: Environment, message: str, hint: str | None = None, color: ColorChoice = ColorChoice.AUTO) -> None:
+    """``error: …`` and ``hint: …``, a line each, on stderr."""
+    red, cyan, plain = ("\x1b[1;31m", "\x1b[36m", "\x1b[0m") if env.use_color(color) else ("", "", "")
+    lines = f"{red}error:{plain} {one_line(message)}\n"
+    if hint:
+        lines += f"{cyan}hint:{plain} {one_line(hint)}\n"
+    write_stderr(env, lines)
+
+
+def write_stderr(env: Environment, text: str) -> None:
+    """Writes to stderr; if nobody is there to read it, the exit code has to tell."""
+    try:
+        env.stderr.write(text)
+        env.stderr.flush()
+    except (OSError, ValueError):
+        silence(2)
+
+
+def describe(error: BaseException) -> str:
+    """What and why, in words."""
+    from rstream_core.errors import RstreamError
+
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, RstreamError):
+        named = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return named + error.strerror
+    if isinstance(error, RstreamError | CommandError | ValueError | OSError):
+        return str(error) or type(error).__name__
+    return f"internal error: {type(error).__name__}: {error}"
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks and other characters that steer a terminal: a broker chose some of it."""
+    joined = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in joined)
+
+
+def configure_logging(connection: ConnectionSettings) -> None:
+    """``-v`` shows what the core and the command line log, ``-vv`` their debugging too."""
+    if connection.verbosity == 0:
+        return
+    import logging
+
+    handler = logging.StreamHandler(connection.env.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(message)s", "%H:%M:%S"))
+    for name in ("rstream_core", "rstream_cli"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO if connection.verbosity == 1 else logging.DEBUG)
+        logger.handlers[:] = [handler]
+        logger.propagate = False
+    logging.raiseExceptions = False  # a closed stderr is no reason to fail
+
+
+async def _supervise(main: Main, connection: ConnectionSettings, graceful: bool) -> ExitStatus:
+    import asyncio
+
+    interrupt = Interrupt()
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        if interrupt.signal is None:
+            interrupt.signal = number
+            interrupt.requested.set()
+            if graceful:
+                return
+        elif interrupt.forced or not graceful:
+            os._exit(_SIGNALS[interrupt.signal])
+        interrupt.forced = graceful
+        task.cancel()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        context = CommandContext(connection.env, connection, connection.options, interrupt)
+        status = await main(context)
+    except asyncio.CancelledError:
+        if interrupt.status is None:
+            raise
+        status = interrupt.status
+    except Exception:
+        if interrupt.status is None or graceful:
+            raise
+        status = interrupt.status  # cancelled, and something fell over on the way out
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+    if interrupt.status is not None and status not in _STRONGER_THAN_SIGNALS:
+        return interrupt.status
+    return status
+
+
+def start_hint(error: BaseException, connection: ConnectionSettings) -> str | None:
+    """How to start a broker, for whoever tries the program for the first time."""
+    from rstream_core.errors import ConnectionFailed
+
+    if type(first_error(error)) is not ConnectionFailed or connection.gives_address:
+        return None
+    return START_HINT if "refuses" in str(error) else None

@@ -1,0 +1,359 @@
+"""Typer, bent to the contract: lazy commands, plain help, errors of one line.
+
+Typer gives the parsing; three of its habits do not fit here, and each has its answer in one class or function:
+
+- Its help is drawn by Rich, which takes 100 ms to import, wraps by the terminal and forces colours where
+  GITHUB_ACTIONS is set. ``render_help`` writes plain text; it is also what docs/cli.md holds.
+- It imports pydantic (another 100 ms) to read a string. ``_Coercion`` reads the few types that we use.
+- It prints usage errors in boxes. ``usage_error`` turns them into a message and a hint; ``LazyGroup`` imports a
+  command's module when the command is run.
+
+Typer's own copy of click is never imported by name; what is needed of it comes through Typer's public names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import importlib
+import inspect
+import re
+import shutil
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, get_args, get_origin
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from rstream_cli.environment import Environment
+from rstream_cli.exit_status import CommandError, ExitStatus
+
+MAX_WIDTH = 100
+_OPTIONS = "Options"
+
+
+class Lazy(NamedTuple):
+    """A command that is not imported yet."""
+
+    module: str
+    """Has a ``typer.Typer`` named ``app``."""
+    summary: str
+    """The first line of its help."""
+
+
+def new_app(help: str, *, examples: str = "") -> typer.Typer:  # noqa: A002 - Typer's own word
+    """A Typer app for a module of commands. Its commands are declared with ``@app.command(cls=Command, …)``."""
+    return typer.Typer(
+        cls=LazyGroup,
+        help=help,
+        epilog=examples,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+
+class Command(TyperCommand):
+    """A command with plain help. Its ``epilog`` is the Example section: lines that are shown as they are."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters, with ``--help``."""
+        return _quickly_read(super().get_params(ctx))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Writes the help into click's formatter."""
+        formatter.write(render_help(self, ctx))
+
+
+class LazyGroup(TyperGroup):
+    """A group of commands, which are imported when they are run."""
+
+    lazy: ClassVar[Mapping[str, Lazy]] = {}
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters, with ``--help``."""
+        return _quickly_read(super().get_params(ctx))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, in the order of the help."""
+        return [*self.lazy, *self.commands]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name; imports its module."""
+        if cmd_name in self.lazy and cmd_name not in self.commands:
+            app: typer.Typer = importlib.import_module(self.lazy[cmd_name].module).app
+            command = typer.main.get_command(app)
+            command.name = cmd_name
+            return command
+        return super().get_command(ctx, cmd_name)
+
+    def summaries(self, ctx: Any) -> list[tuple[str, str]]:
+        """Name and summary of every command, without importing the lazy ones."""
+        rows = []
+        for name in self.list_commands(ctx):
+            if name in self.lazy:
+                rows.append((name, self.lazy[name].summary))
+            else:
+                command = self.get_command(ctx, name)
+                if not command.hidden:
+                    rows.append((name, _first_paragraph(command.help or "")))
+        return rows
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """No arguments at all: the help on stderr, and a usage error's exit code."""
+        if not args and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help(), err=True, color=ctx.color)
+            raise typer.Exit(ExitStatus.USAGE)
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Finds the command; an unknown one is an error that suggests the nearest."""
+        name = args[0]
+        command = self.get_command(ctx, name)
+        if command is None and not ctx.resilient_parsing:
+            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1, cutoff=0.5)
+            raise CommandError(
+                f"no such command: {name!r}",
+                hint=f"did you mean `{ctx.command_path} {near[0]}`?"
+                if near
+                else f"`{ctx.command_path} --help` lists them",
+            )
+        return (None if command is None else name), command, args[1:]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Writes the help into click's formatter."""
+        formatter.write(render_help(self, ctx))
+
+
+# --- values ------------------------------------------------------------------------------------------------
+
+
+class _Coercion:
+    """Reads the values of one parameter: stands where Typer would build a pydantic adapter.
+
+    Typer makes its adapter when a value first needs one and keeps it in ``_runtime_param``; where it is set
+    already, it is used. A Typer that knows no such thing ignores ours, and reads the values its own way.
+    """
+
+    def __init__(self, kind: Any, info: Any) -> None:
+        self._kind = kind
+        self._info = info
+
+    @classmethod
+    def install(cls, parameter: Any) -> None:
+        """Sets itself into a parameter, where it knows the parameter's type."""
+        info = getattr(getattr(parameter, "type_descriptor", None), "parameter_info", None)
+        kind = _kind(parameter)
+        if info is not None and _is_known(kind, info) and vars(parameter).get("_runtime_param", cls) is None:
+            vars(parameter)["_runtime_param"] = cls(kind, info)
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The value for the command's function. Typer calls this, with these names."""
+        is_several = param.multiple or param.nargs == -1
+        try:
+            if value is None:
+                return () if is_several else None
+            return [self._one(item) for item in value] if is_several else self._one(value)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), ctx=ctx, param=param) from None
+
+    def _one(self, value: Any) -> Any:
+        if self._info.parser is not None:
+            return self._info.parser(value) if isinstance(value, str) else value
+        if isinstance(value, self._kind):
+            return value
+        if issubclass(self._kind, enum.Enum):
+            return _choice(self._kind, value)
+        if self._kind is int:
+            return _whole_number(value, self._info.min, self._info.max)
+        if self._kind is float:
+            try:
+                return float(value)
+            except ValueError:
+                raise ValueError(f"not a number: {value!r}") from None
+        return self._kind(value)
+
+
+def _quickly_read(parameters: list[Any]) -> list[Any]:
+    for parameter in parameters:
+        _Coercion.install(parameter)
+    return parameters
+
+
+def _kind(parameter: Any) -> Any:
+    """The type of one value of a parameter."""
+    annotation = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
+    if get_origin(annotation) is list:
+        return get_args(annotation)[0]
+    return annotation
+
+
+def _is_known(kind: Any, info: Any) -> bool:
+    if info.parser is not None or kind in (str, int, float, bool, Path):
+        return True
+    return isinstance(kind, type) and issubclass(kind, enum.Enum)
+
+
+def _choice(kind: type[enum.Enum], text: str) -> enum.Enum:
+    for member in kind:
+        if member.value == text:
+            return member
+    raise ValueError(f"not one of {', '.join(str(member.value) for member in kind)}: {text!r}")
+
+
+def _whole_number(text: str, low: float | None, high: float | None) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]{1,30}", text):
+        raise ValueError(f"not a whole number: {text!r}")
+    number = int(text)
+    if (low is not None and number < low) or (high is not None and number > high):
+        limits = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
+        raise ValueError(f"out of range: {text}; {' and '.join(limits)}")
+    return number
+
+
+# --- errors ------------------------------------------------------------------------------------------------
+
+
+def usage_error(error: typer.TyperException, arguments: Sequence[str]) -> tuple[str, str | None]:
+    """A message and a hint for what Typer found wrong with ``arguments``."""
+    context = getattr(error, "ctx", None)
+    parameter = getattr(error, "param", None)
+    path = context.command_path if context is not None else "rstream"
+    if isinstance(error, typer.BadParameter) and type(error) is typer.BadParameter and parameter is not None:
+        return f"{_label(parameter)}: {error.message}", None
+    name = getattr(error, "option_name", None)
+    if name is not None and hasattr(error, "possibilities"):
+        return f"no such option: {name}", _option_hint(name, context, path, arguments)
+    message = error.format_message().strip().removesuffix(".")
+    return message[:1].lower() + message[1:], f"see `{path} --help`"
+
+
+def _option_hint(name: str, context: Any, path: str, arguments: Sequence[str]) -> str:
+    options = [option for parameter in getattr(context.command, "params", ()) for option in parameter.opts]
+    if re.match(r"-[0-9.]", name):
+        value = next((argument for argument in arguments if argument.startswith(name)), name)
+        if "--offset" in options:
+            return f"to begin there, write `--offset {value}`"
+        return f"to pass {value} as a value, write `--` before it: `{path} -- {value}`"
+    near = difflib.get_close_matches(name, options, n=1)
+    return f"did you mean {near[0]}?" if near else f"`{path} --help` lists them"
+
+
+def _label(parameter: Any) -> str:
+    if parameter.param_type_name == "option":
+        return str(max(parameter.opts, key=len))
+    return str(parameter.metavar or parameter.name.upper())
+
+
+# --- help --------------------------------------------------------------------------------------------------
+
+
+def render_help(command: Any, ctx: Any) -> str:
+    """The help page of a command or a group: plain text, with colours only where the context has them."""
+    width = min(max(shutil.get_terminal_size().columns, 40), MAX_WIDTH)
+    bold, cyan, plain = ("\x1b[1m", "\x1b[36m", "\x1b[0m") if ctx.color else ("", "", "")
+    parameters = [p for p in command.get_params(ctx) if not p.hidden]
+    arguments = [p for p in parameters if p.param_type_name == "argument"]
+    is_group = isinstance(command, LazyGroup)
+
+    lines = textwrap.wrap(
+        " ".join([ctx.command_path, "[OPTIONS]", *(["COMMAND"] if is_group else map(_usage, arguments))]),
+        width,
+        initial_indent="Usage: ",
+        subsequent_indent="       ",
+        break_on_hyphens=False,
+    )
+    lines[0] = lines[0].replace("Usage:", f"{bold}Usage:{plain}", 1)
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+        lines += ["", *_wrap(" ".join(paragraph.split()), width)]
+
+    sections: list[tuple[str, list[tuple[str, str]]]] = []
+    if is_group:
+        sections.append(("Commands", command.summaries(ctx)))
+    if arguments:
+        sections.append(("Arguments", [(_label(p), p.help or "") for p in arguments]))
+    for panel, options in _panels(p for p in parameters if p.param_type_name == "option"):
+        sections.append((panel, [(_option_names(p), _option_help(p)) for p in options]))
+    for heading, rows in sections:
+        lines += ["", f"{bold}{heading}:{plain}"]
+        lines += _table(rows, width, lambda name: f"{cyan}{name}{plain}")
+    if command.epilog:
+        lines += ["", f"{bold}Examples:{plain}"]
+        lines += ["  " + line for line in inspect.cleandoc(command.epilog).splitlines()]
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _usage(parameter: Any) -> str:
+    name = _label(parameter)
+    name = name if parameter.required or name.startswith("[") else f"[{name}]"
+    return f"{name}..." if parameter.nargs == -1 else name
+
+
+def _panels(options: Iterable[Any]) -> list[tuple[str, list[Any]]]:
+    """The options by panel; the command's own first, the others in the order in which they appear."""
+    panels: dict[str, list[Any]] = {_OPTIONS: []}
+    for option in options:
+        panels.setdefault(option.rich_help_panel or _OPTIONS, []).append(option)
+    return [(panel, members) for panel, members in panels.items() if members]
+
+
+def _option_names(option: Any) -> str:
+    short = sorted((name for name in option.opts if not name.startswith("--")), key=len)
+    names = ", ".join([*short, *(name for name in option.opts if name.startswith("--"))])
+    if not short:
+        names = "    " + names
+    if option.secondary_opts:
+        names += " / " + ", ".join(option.secondary_opts)
+    return names if option.is_flag or option.count else f"{names} {_metavar(option)}"
+
+
+def _metavar(option: Any) -> str:
+    kind = _kind(option)
+    if option.metavar:
+        return str(option.metavar)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return "|".join(str(member.value) for member in kind)
+    return {int: "N", float: "N", Path: "FILE"}.get(kind, "TEXT")
+
+
+def _option_help(option: Any) -> str:
+    text = " ".join((option.help or "").split())
+    extra = ""
+    if option.required:
+        extra = "(required)"
+    elif isinstance(option.show_default, str):
+        extra = f"(default: {option.show_default})"
+    elif option.show_default and option.default not in (None, False, (), []):
+        default = option.default
+        extra = f"(default: {default.value if isinstance(default, enum.Enum) else default})"
+    return f"{text} {extra}".strip()
+
+
+def _table(rows: Sequence[tuple[str, str]], width: int, style: Callable[[str], str]) -> list[str]:
+    """Names on the left, wrapped texts on the right; a long name gets a line of its own."""
+    column = min(max((len(name) for name, _ in rows), default=0), 30) + 4
+    lines = []
+    for name, text in rows:
+        wrapped = _wrap(text, max(width - column, 20))
+        shown = f"  {style(name)}"
+        if len(name) + 4 > column or not wrapped:
+            lines.append(shown)
+        else:
+            lines.append(shown + " " * (column - len(name) - 2) + wrapped.pop(0))
+        lines += [" " * column + line for line in wrapped]
+    return lines
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)
+
+
+def _first_paragraph(text: str) -> str:
+    return " ".join(inspect.cleandoc(text).split("\n\n")[0].split())
+
+
+def environment_of(ctx: typer.Context) -> Environment:
+    """The environment that the run was started with."""
+    return ctx.obj if isinstance(ctx.obj, Environment) else Environment.of_process()

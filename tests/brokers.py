@@ -1,0 +1,119 @@
+"""Real RabbitMQ brokers for tests: a thin, typed wrapper around `scripts/rabbitmq`.
+
+The script decides how a broker is run; this module only calls it, and turns "there is no way to run one here"
+into an exception of its own, which the fixtures turn into a skip or a failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "rabbitmq"
+
+# Long enough for the first use on a machine, which builds a Debian tree or pulls an image.
+UP_TIMEOUT = 600.0
+_NO_WAY = 6
+
+
+class NoRabbitMQError(Exception):
+    """This machine has no way to run a RabbitMQ, or not the one that a test needs."""
+
+
+class ScriptFailedError(Exception):
+    """`scripts/rabbitmq` ended with an error; the message holds what it wrote."""
+
+
+def run_script(
+    *arguments: str, environ: dict[str, str] | None = None, timeout: float = UP_TIMEOUT
+) -> subprocess.CompletedProcess[str]:
+    """Run `scripts/rabbitmq` and return how it ended."""
+    return subprocess.run(
+        [str(SCRIPT), *arguments], env=environ, text=True, capture_output=True, timeout=timeout, check=False
+    )
+
+
+def _answer(*arguments: str, environ: dict[str, str] | None = None) -> str:
+    done = run_script(*arguments, environ=environ)
+    if done.returncode == _NO_WAY:
+        raise NoRabbitMQError(done.stderr.strip())
+    if done.returncode != 0:
+        raise ScriptFailedError(f"rabbitmq {' '.join(arguments)}: {done.stderr.strip()}{done.stdout.strip()}")
+    return done.stdout
+
+
+@dataclasses.dataclass(frozen=True)
+class Broker:
+    """A running broker and how to reach it."""
+
+    name: str
+    uri: str
+    host: str
+    port: int
+    username: str
+    password: str
+    vhost: str
+    management_port: int | None = None
+    _environ: dict[str, str] | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    def ctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl against the broker and return what it printed."""
+        return self._run("ctl", "--", *arguments)
+
+    def kill(self) -> None:
+        """End the server as a power cut would; only for a broker of the test's own."""
+        self._run("kill")
+
+    def start(self) -> None:
+        """Start it again on the same ports and data; returns when clients can log in."""
+        self._run("start")
+
+    def _run(self, command: str, *arguments: str) -> str:
+        if not self.name:
+            raise NoRabbitMQError(f"{command}: RSTREAM_TEST_URI names a broker that the tests do not run")
+        return _answer(command, "--name", self.name, *arguments, environ=self._environ)
+
+
+def _from_uri(name: str, uri: str, management_port: int | None, environ: dict[str, str] | None) -> Broker:
+    parts = urlsplit(uri)
+    return Broker(
+        name=name,
+        uri=uri,
+        host=parts.hostname or "localhost",
+        port=parts.port or 5552,
+        username=unquote(parts.username or "guest"),
+        password=unquote(parts.password or "guest"),
+        vhost=unquote(parts.path.removeprefix("/")) or "/",
+        management_port=management_port,
+        _environ=environ,
+    )
+
+
+@contextlib.contextmanager
+def shared_broker(name: str) -> Iterator[Broker]:
+    """The broker of RSTREAM_TEST_URI, else one that is started now and taken down afterwards."""
+    given = os.environ.get("RSTREAM_TEST_URI")
+    if given:
+        yield _from_uri("", given, None, None)
+        return
+    with own_broker(name) as broker:
+        yield broker
+
+
+@contextlib.contextmanager
+def own_broker(name: str, *options: str) -> Iterator[Broker]:
+    """A broker that nobody else uses, whatever RSTREAM_TEST_URI says; `options` are those of `up`."""
+    environ = {key: value for key, value in os.environ.items() if key != "RSTREAM_TEST_URI"}
+    try:
+        uri = _answer("up", "--name", name, *options, environ=environ).strip()
+        status: dict[str, Any] = json.loads(_answer("status", "--name", name, "--json", environ=environ))
+        yield _from_uri(name, uri, status["nodes"][0]["ports"]["management"], environ)
+    finally:
+        _answer("down", "--name", name, environ=environ)

@@ -1,0 +1,62 @@
+"""Runs the installed ``rstream`` as a user's shell would: a process, its streams, its exit code.
+
+``run_rstream`` is a function to import; nothing of the tester's own environment (RSTREAM_*, colours, CI) reaches
+the process.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.brokers import Broker
+
+RSTREAM = Path(sys.executable).with_name("rstream")
+
+_LEFT_OUT = ("RSTREAM_", "_RSTREAM_", "TYPER_", "_TYPER_", "COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR")
+
+
+def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment that ``rstream`` is run in; ``env`` is added to it."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(_LEFT_OUT)}
+    kept.pop("GITHUB_ACTIONS", None)
+    return {**kept, **(env or {})}
+
+
+def run_rstream(
+    *arguments: str,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    timeout: float = 30.0,
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs ``rstream`` to its end. Fails the test where it prints a traceback or takes too long."""
+    done = subprocess.run(
+        [str(RSTREAM), *arguments],
+        input=stdin,
+        env=environment(env),
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
+    return done
+
+
+@pytest.fixture
+def broker_env(rabbitmq: Broker) -> dict[str, str]:
+    """The environment variables that name the real broker."""
+    return {"RSTREAM_URI": rabbitmq.uri}
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port of this machine that refuses connections."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])

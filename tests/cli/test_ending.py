@@ -1,0 +1,294 @@
+"""How the process ends: closed pipes, full disks, signals, usage errors; and what it imports to get there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import RSTREAM, environment, run_rstream
+
+
+def _with_closed_stdout(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        return subprocess.run(
+            [str(RSTREAM), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            timeout=30,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--version",), ("--help",), ("stream", "create", "--help"), ("completion", "zsh"), ("-V", "x")],
+    ids=" ".join,
+)
+def test_a_closed_stdout_ends_quietly_in_141(arguments: tuple[str, ...]) -> None:
+    done = _with_closed_stdout(*arguments)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [("--version",), ("--help",)], ids=" ".join)
+def test_a_full_disk_is_told(arguments: tuple[str, ...]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [str(RSTREAM), *arguments], stdout=full, stderr=subprocess.PIPE, env=environment(), check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: ")
+    assert b"No space left" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_closed_standard_streams_are_no_place_for_a_socket() -> None:
+    command = f"exec {RSTREAM} --version <&- >&- 2>&-"
+    done = subprocess.run(["sh", "-c", command], env=environment(), check=False)
+    assert done.returncode == 0
+
+
+# --- usage errors ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("strem",), "error: no such command: 'strem'\nhint: did you mean `rstream stream`?\n"),
+        (("stream", "crate"), "error: no such command: 'crate'\nhint: did you mean `rstream stream create`?\n"),
+        (("zzzzz",), "error: no such command: 'zzzzz'\nhint: `rstream --help` lists them\n"),
+        (("--verson",), "error: no such option: --verson\nhint: did you mean --version?\n"),
+        (
+            ("stream", "create", "s", "--max-agee", "7d"),
+            "error: no such option: --max-agee\nhint: did you mean --max-age?\n",
+        ),
+        (
+            ("stream", "create", "-512"),
+            "error: no such option: -5\nhint: to pass -512 as a value, write `--` before it:"
+            " `rstream stream create -- -512`\n",
+        ),
+        (("stream", "create"), "error: missing argument 'NAME'\nhint: see `rstream stream create --help`\n"),
+        (
+            ("stream", "create", "a", "b"),
+            "error: got unexpected extra argument(s) (b)\nhint: see `rstream stream create --help`\n",
+        ),
+        (
+            ("offset", "query", "s"),
+            "error: missing option '--name'\nhint: see `rstream offset query --help`\n",
+        ),
+        (("offset", "query", "--name"), "error: option '--name' requires an argument\n"),
+        (("stream", "create", "s", "--filter-size", "15"), "error: --filter-size: out of range: 15;"),
+        (("stream", "create", "s", "--filter-size", "256"), "error: --filter-size: out of range: 256;"),
+        (("stream", "create", "s", "--filter-size", "x"), "error: --filter-size: not a whole number: 'x'\n"),
+        (("stream", "create", "s", "--initial-cluster-size", "0"), "error: --initial-cluster-size: out of range"),
+        (("stream", "create", "s", "--max-age", "7x"), "error: --max-age: unknown unit 'x'"),
+        (("stream", "create", "s", "--max-length-bytes", "lots"), "error: --max-length-bytes: not a size"),
+        (("stream", "create", "s", "--max-length-bytes", "0"), "error: --max-length-bytes: must be more than 0\n"),
+        (("stream", "create", "s", "--leader-locator", "x"), "error: --leader-locator: not one of client-local,"),
+        (("stream", "create", "s", "--argument", "x"), "error: --argument: not a pair: 'x'; give key=value\n"),
+        (
+            ("stream", "create", "s", "--argument", "a=1", "--argument", "x-a=2"),
+            "error: --argument a is given twice\n",
+        ),
+        (
+            ("stream", "create", "s", "--max-age", "1D", "--argument", "x-max-age=1D"),
+            "error: --argument max-age and --max-age contradict each other\n",
+        ),
+        (("stream", "create", ""), "error: the stream name is empty\n"),
+        (("stream", "create", "é" * 128), "error: the stream name has 256 bytes; 255 is the limit\n"),
+        (("stream", "info"), "error: no stream is named\nhint: give STREAM, or set RSTREAM_STREAM\n"),
+        (("offset", "query", "s", "--name", "r" * 256), "error: the reference (--name) has 256 bytes;"),
+        (("offset", "store", "s", "1.5", "--name", "r"), "error: not an offset: '1.5'\n"),
+        (("offset", "store", "s", str(2**64), "--name", "r"), "error: not an offset: '18446744073709551616'\n"),
+        (("offset", "store", "5", "--name", "r"), "error: no stream is named\n"),
+        (("stream", "delete", "s"), "error: deleting needs a yes\nhint: pass --yes;"),
+        (("stream", "info", "s", "--color", "blue"), "error: --color: not one of auto, always, never: 'blue'\n"),
+        (("completion", "tcsh"), "error: SHELL: not one of bash, zsh, fish: 'tcsh'\n"),
+    ],
+)
+def test_usage_errors_are_one_line_and_end_in_2(arguments: tuple[str, ...], expected: str) -> None:
+    done = run_rstream(*arguments, env={"GITHUB_ACTIONS": "true"})
+    assert done.returncode == 2
+    assert done.stdout == b""
+    assert done.stderr.decode().startswith(expected)
+    lines = done.stderr.decode().splitlines()
+    assert [line.split(":")[0] for line in lines] in (["error"], ["error", "hint"])
+
+
+def test_no_arguments_show_the_help_on_stderr_and_end_in_2() -> None:
+    for words in ((), ("stream",), ("offset",)):
+        done = run_rstream(*words)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert done.stderr.startswith(b"Usage: rstream")
+
+
+# --- colours -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("env", "colored"),
+    [
+        ({}, False),
+        ({"GITHUB_ACTIONS": "true"}, False),
+        ({"FORCE_COLOR": "1"}, True),
+        ({"FORCE_COLOR": "0"}, False),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+        ({"PY_COLORS": "1"}, False),
+    ],
+)
+def test_the_colours_of_help_and_errors_follow_the_environment(env: dict[str, str], colored: bool) -> None:
+    assert (b"\x1b[" in run_rstream("--help", env=env).stdout) is colored
+    assert (b"\x1b[" in run_rstream("strem", env=env).stderr) is colored
+
+
+# --- signals -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def _start(*arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        arguments, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_ends_a_command_that_has_nothing_to_drain(number: int, status: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        process = _start(str(RSTREAM), "stream", "info", "s", "--port", str(server.getsockname()[1]))
+        server.settimeout(20)
+        connection, _ = server.accept()
+        with connection:
+            connection.settimeout(20)
+            assert connection.recv(1)  # it has begun to log in: the handlers are installed
+            process.send_signal(number)
+            out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (status, b"", b"")
+
+
+# A graceful command: says `ready`, then does what its argument tells when it is interrupted.
+_GRACEFUL = """
+import asyncio, sys
+from rstream_cli.environment import Environment
+from rstream_cli.exit_status import ExitStatus
+from rstream_cli.options import ConnectionSettings
+from rstream_cli.runner import run_command
+
+async def main(context):
+    print("ready", flush=True)
+    await context.interrupt.requested.wait()
+    print("draining", flush=True)
+    how = sys.argv[1]
+    if how == "drains":
+        return ExitStatus.OK
+    if how == "partly":
+        return ExitStatus.NOT_CONFIRMED
+    if how == "fails":
+        raise ValueError("the drain failed")
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        print("forced", context.interrupt.forced, flush=True)
+        if how == "deaf":
+            await asyncio.sleep(60)
+        if how == "unconfirmed":
+            return ExitStatus.NOT_CONFIRMED
+        raise
+
+import typer
+try:
+    run_command(main, connection=ConnectionSettings(Environment.of_process()), graceful=True)
+except typer.Exit as done:
+    sys.exit(done.exit_code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "signals", "status", "output"),
+    [
+        ("drains", [signal.SIGINT], 130, ["draining"]),
+        ("drains", [signal.SIGTERM], 143, ["draining"]),
+        ("partly", [signal.SIGINT], 7, ["draining"]),
+        ("fails", [signal.SIGINT], 1, ["draining"]),
+        ("stuck", [signal.SIGINT, signal.SIGINT], 130, ["draining", "forced True"]),
+        ("stuck", [signal.SIGTERM, signal.SIGINT], 143, ["draining", "forced True"]),
+        ("unconfirmed", [signal.SIGINT, signal.SIGINT], 7, ["draining", "forced True"]),
+        ("deaf", [signal.SIGINT] * 3, 130, ["draining", "forced True"]),
+    ],
+)
+def test_a_graceful_command_drains_first(how: str, signals: list[int], status: int, output: list[str]) -> None:
+    process = _start(sys.executable, "-c", _GRACEFUL, how)
+    assert process.stdout is not None
+    guard = threading.Timer(30, process.kill)
+    guard.start()
+    try:
+        for number, line in zip(signals, ["ready", *output], strict=False):
+            assert process.stdout.readline().decode().strip() == line
+            process.send_signal(number)
+        out, err = process.communicate()
+    finally:
+        guard.cancel()
+    assert process.returncode == status
+    assert out.decode().splitlines() == output[len(signals) - 1 :]
+    assert b"Traceback" not in err
+
+
+# --- imports -----------------------------------------------------------------------------------------------
+
+
+def _modules(*arguments: str) -> set[str]:
+    """What ``rstream`` with these arguments has imported when it ends."""
+    code = (
+        "import sys\n"
+        "from rstream_cli.__main__ import main\n"
+        f"sys.argv = ['rstream', *{list(arguments)!r}]\n"
+        "try:\n    main()\n"
+        "finally:\n    sys.stderr.write('\\n' + '\\n'.join(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, check=False)
+    return set(done.stderr.decode().split())
+
+
+def test_the_version_needs_neither_typer_nor_rich() -> None:
+    modules = _modules("--version")
+    assert "rstream_cli.environment" in modules
+    assert not modules & {"typer", "rich", "pydantic", "uamqp", "rstream_cli.app"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("offset", "query", "s", "--name", "r", "--port", "1", "--host", "127.0.0.1"),
+        ("stream", "create", "s", "--max-age", "1d", "--filter-size", "20", "--host", "127.0.0.1", "--port", "1"),
+    ],
+    ids=["query", "create"],
+)
+def test_a_command_imports_no_other_command_and_nothing_to_draw_with(arguments: tuple[str, ...]) -> None:
+    modules = _modules(*arguments)
+    assert "rstream_core.client" in modules
+    assert not modules & {"rich", "pydantic", "uamqp", "rstream_cli.commands.publish", "rstream_cli.commands.consume"}
+
+
+def test_help_imports_nothing_of_the_core() -> None:
+    modules = _modules("stream", "create", "--help")
+    assert "rstream_cli.commands.stream" in modules
+    assert not modules & {"rich", "pydantic", "rstream_core.client", "rstream_core.connection", "ssl"}

@@ -1,0 +1,263 @@
+"""``rstream stream`` and ``rstream offset`` against a real broker: what they print, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.brokers import Broker
+from tests.cli.conftest import RSTREAM, environment, run_rstream
+
+Run = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+@pytest.fixture
+def run(rabbitmq: Broker) -> Run:
+    """``run_rstream`` with the real broker's address in the environment."""
+    return lambda *arguments, **settings: run_rstream(
+        *arguments, env={"RSTREAM_URI": rabbitmq.uri, **settings.pop("env", {})}, **settings
+    )
+
+
+@pytest.fixture
+def stream(run: Run, stream_name: str) -> Iterator[str]:
+    """A stream that exists."""
+    assert run("stream", "create", stream_name).returncode == 0
+    yield stream_name
+    run("stream", "delete", stream_name, "--missing-ok", "--yes")
+
+
+def _ended(done: subprocess.CompletedProcess[bytes]) -> tuple[int, str, str]:
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+# --- streams -----------------------------------------------------------------------------------------------
+
+
+def test_create_says_nothing_and_the_broker_has_every_argument(run: Run, rabbitmq: Broker, stream_name: str) -> None:
+    done = run(
+        *("stream", "create", stream_name, "--max-age", "7d", "--max-length-bytes", "20GB"),
+        *("--max-segment-size", "500kB", "--initial-cluster-size", "1", "--leader-locator", "balanced"),
+        *("--filter-size", "32"),
+    )
+    try:
+        assert _ended(done) == (0, "", "")
+        listed = rabbitmq.ctl("--quiet", "list_queues", "name", "arguments")
+        arguments = next(line for line in listed.splitlines() if stream_name in line)
+        for part in (
+            '"x-max-age","7D"',
+            '"x-max-length-bytes",20000000000',
+            '"x-stream-max-segment-size-bytes",500000',
+            '"x-initial-cluster-size",1',
+            '"x-queue-leader-locator","balanced"',
+            '"x-stream-filter-size-bytes",32',
+        ):
+            assert part in arguments.replace(" ", ""), arguments
+    finally:
+        run("stream", "delete", stream_name, "--yes", "--missing-ok")
+
+
+def test_creating_twice(run: Run, stream: str) -> None:
+    done = run("stream", "create", stream)
+    assert done.returncode == 9
+    assert done.stderr.decode() == (
+        f"error: stream '{stream}': the stream exists already\nhint: pass --exists-ok where that is right\n"
+    )
+    assert _ended(run("stream", "create", stream, "--exists-ok")) == (0, "", "")
+    done = run("stream", "create", stream, "--exists-ok", "--max-age", "1h")
+    assert done.returncode == 9
+    assert b"hint: it exists with other arguments" in done.stderr
+
+
+def test_an_argument_that_no_broker_knows_is_warned_of(run: Run, stream_name: str) -> None:
+    done = run("stream", "create", stream_name, "--argument", "no-such=1", "--argument", "x-max-age=1h")
+    assert _ended(done) == (0, "", "warning: brokers drop arguments that they do not know: no-such\n")
+    assert run("stream", "create", stream_name, "--max-age", "1h", "--exists-ok").returncode == 0
+    run("stream", "delete", stream_name, "--yes")
+
+
+def test_info_of_an_empty_stream(run: Run, rabbitmq: Broker, stream: str) -> None:
+    done = run("stream", "info", env={"RSTREAM_STREAM": stream})
+    assert done.returncode == 0
+    rows = dict(line.split(maxsplit=1) for line in done.stdout.decode().splitlines() if "  " in line)
+    assert rows["stream"] == stream
+    assert {line.index(line.split("  ")[-1].strip()) for line in done.stdout.decode().splitlines()} == {18}
+
+    facts = json.loads(run("stream", "info", stream, "--json").stdout)
+    assert facts["stream"] == stream
+    assert facts["leader"].endswith(f":{rabbitmq.port}")
+    assert facts["last_offset"] is None
+
+
+def test_info_counts_what_is_there(run: Run, stream: str) -> None:
+    assert run("publish", stream, stdin=b"a\nb\nc\n").returncode == 0
+    facts = json.loads(run("stream", "info", stream, "--json").stdout)
+    assert (facts["first_offset"], facts["last_offset"]) == (0, 2)
+
+
+def test_what_does_not_exist_is_4(run: Run, stream_name: str) -> None:
+    for arguments in (
+        ("stream", "info", stream_name),
+        ("stream", "delete", stream_name, "--yes"),
+        ("offset", "query", stream_name, "--name", "r"),
+        ("offset", "store", stream_name, "1", "--name", "r"),
+    ):
+        done = run(*arguments)
+        assert (done.returncode, done.stdout) == (4, b""), arguments
+        assert done.stderr.decode().startswith(f"error: stream '{stream_name}': the stream does not exist\n")
+
+
+def test_delete_does_what_it_can(run: Run, stream: str) -> None:
+    other, missing = stream + "-b", stream + "-missing"
+    run("stream", "create", other)
+    done = run("stream", "delete", missing, stream, other, other, "--yes")
+    assert done.returncode == 4
+    assert done.stderr.decode() == (f"error: stream '{missing}': the stream does not exist\nhint: pass --missing-ok\n")
+    assert run("stream", "info", stream).returncode == 4
+    assert run("stream", "info", other).returncode == 4
+    assert _ended(run("stream", "delete", missing, stream, "--yes", "--missing-ok")) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "is_there"),
+    [
+        (b"y\n", 0, False),
+        (b"YES\n", 0, False),
+        (b"n\n", 2, True),
+        (b"\n", 2, True),
+        (b"\x04", 2, True),
+        (b"\x03", 130, True),
+    ],
+    ids=["y", "yes", "n", "enter", "ctrl-d", "ctrl-c"],
+)
+def test_delete_asks_on_a_terminal(
+    run: Run, rabbitmq: Broker, stream: str, answer: bytes, status: int, is_there: bool
+) -> None:
+    env = environment({"RSTREAM_URI": rabbitmq.uri, "TERM": "dumb"})
+    got, shown = _on_a_terminal(["stream", "delete", stream], b"[y/N] ", answer, env)
+    assert f"Delete '{stream}' with all messages? [y/N]" in shown
+    assert got == status, shown
+    assert (run("stream", "info", stream).returncode == 0) is is_there
+    assert "Traceback" not in shown
+
+
+def _on_a_terminal(arguments: list[str], prompt: bytes, answer: bytes, env: dict[str, str]) -> tuple[int, str]:
+    """Runs ``rstream`` on a terminal of its own and answers its question."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(RSTREAM, [str(RSTREAM), *arguments], env)
+    shown, answered, deadline = b"", False, time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if select.select([terminal], [], [], 0.1)[0]:
+            try:
+                data = os.read(terminal, 4096)
+            except OSError:  # Linux: the other side is gone
+                break
+            if not data:
+                break
+            shown += data
+        if prompt in shown and not answered:
+            os.write(terminal, answer)
+            answered = True
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()
+
+
+# --- offsets -----------------------------------------------------------------------------------------------
+
+
+def test_an_offset_is_stored_and_found(run: Run, stream: str) -> None:
+    assert _ended(run("offset", "store", stream, "41", "--name", "é" * 127)) == (0, "", "")
+    assert _ended(run("offset", "query", stream, "--name", "é" * 127)) == (0, "41\n", "")
+    assert _ended(run("offset", "store", "0", "--name", "r", env={"RSTREAM_STREAM": stream})) == (0, "", "")
+    done = run("offset", "query", "--name", "r", "--json", env={"RSTREAM_STREAM": stream})
+    assert json.loads(done.stdout) == {"stream": stream, "name": "r", "offset": 0}
+
+
+def test_no_offset_is_4(run: Run, stream: str) -> None:
+    done = run("offset", "query", stream, "--name", "nobody")
+    assert (done.returncode, done.stdout) == (4, b"")
+    assert b"no offset is stored under this name" in done.stderr
+
+
+# --- who and where -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verbosity", [(), ("-v",), ("-vv",)], ids=["plain", "v", "vv"])
+def test_a_wrong_password_is_5_and_is_never_shown(rabbitmq: Broker, verbosity: tuple[str, ...]) -> None:
+    secret = "s3cret-Pa55"
+    done = subprocess.run(
+        [str(RSTREAM), "stream", "info", "s", "-u", rabbitmq.uri.replace(":guest@", f":{secret}@"), *verbosity],
+        env=environment(),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 5
+    assert b"error: " in done.stderr
+    assert secret.encode() not in done.stderr + done.stdout
+    assert (b"Traceback" in done.stderr) is (verbosity == ("-vv",))
+
+
+def test_an_unknown_vhost_is_5(rabbitmq: Broker) -> None:
+    done = run_rstream(
+        *("stream", "info", "s", "--host", rabbitmq.host, "--port", str(rabbitmq.port), "--vhost", "no-such")
+    )
+    assert done.returncode == 5
+    assert b"virtual host" in done.stderr
+
+
+def test_every_way_to_give_the_password(rabbitmq: Broker, stream: str, tmp_path: Path) -> None:
+    address = {"RSTREAM_HOST": rabbitmq.host, "RSTREAM_PORT": str(rabbitmq.port)}
+    file = tmp_path / "password"
+    file.write_text(rabbitmq.password + "\r\nanother line\n")
+    wrong = tmp_path / "wrong"
+    wrong.write_text("wrong\n")
+    for arguments, env, status in (
+        (("--password-file", str(file)), {}, 0),
+        ((), {"RSTREAM_PASSWORD": rabbitmq.password}, 0),
+        ((), {"RSTREAM_PASSWORD_FILE": str(file)}, 0),
+        ((), {"RSTREAM_PASSWORD_FILE": str(wrong)}, 5),
+        (("--password-file", str(file)), {"RSTREAM_PASSWORD": "wrong"}, 0),
+    ):
+        who = {**address, "RSTREAM_USERNAME": rabbitmq.username, **env}
+        done = run_rstream("stream", "info", stream, *arguments, env=who)
+        assert done.returncode == status, (arguments, env)
+
+
+# --- no broker at all --------------------------------------------------------------------------------------
+
+
+def test_a_refused_connection_is_6(closed_port: int) -> None:
+    done = run_rstream("stream", "info", "s", "--host", "127.0.0.1", "--port", str(closed_port))
+    assert _ended(done)[:2] == (6, "")
+    assert done.stderr.decode().startswith(f"error: 127.0.0.1:{closed_port} refuses the connection\n")
+    assert b"docker" not in done.stderr
+
+
+def test_a_name_that_does_not_resolve_is_6() -> None:
+    done = run_rstream("stream", "info", "s", "--host", "no-such-host.invalid")
+    assert done.returncode == 6
+    assert b"'no-such-host.invalid' does not resolve" in done.stderr
+
+
+def test_nobody_at_the_default_address_names_a_way_to_start_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rstream_cli.environment import Environment
+    from rstream_cli.options import ConnectionSettings
+    from rstream_cli.runner import start_hint
+    from rstream_core import ConnectionFailed
+
+    env = Environment.of_process()
+    refused = ConnectionFailed("localhost:5552 refuses the connection")
+    for name in [name for name in os.environ if name.startswith("RSTREAM_")]:
+        monkeypatch.delenv(name)
+    assert "docker run" in (start_hint(refused, ConnectionSettings(env)) or "")
+    assert start_hint(refused, ConnectionSettings(env, {"port": "5552"})) is None
+    assert start_hint(ConnectionFailed("no answer"), ConnectionSettings(env)) is None

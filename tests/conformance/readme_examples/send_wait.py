@@ -1,0 +1,15 @@
+# "Similarly with the send_wait". Changed: the import line.
+import asyncio
+from rstream_core import Producer, AMQPMessage
+
+async def publish():
+    async with Producer('localhost', username='guest', password='guest') as producer:
+        await producer.create_stream('mystream')
+
+        for i in range(100):
+            amqp_message = AMQPMessage(
+                body='hello: {}'.format(i),
+            )
+            await producer.send_wait('mystream', amqp_message)
+
+asyncio.run(publish())

@@ -1,0 +1,135 @@
+"""scripts/rabbitmq against the real thing: what it starts can be used, and what it ends is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.brokers import SCRIPT, Broker, run_script
+from tests.conftest import OwnRabbitMQ
+
+
+@pytest.fixture
+def environ(tmp_path: Path, rabbitmq: Broker) -> Iterator[dict[str, str]]:
+    """A runtime directory of the test's own. `rabbitmq` is asked for as it knows whether there is a way."""
+    kept = {key: value for key, value in os.environ.items() if key != "RSTREAM_TEST_URI"}
+    environ = {**kept, "RSTREAM_RUN": str(tmp_path)}
+    yield environ
+    run_script("down", environ=environ)
+    run_script("cluster", "down", environ=environ)
+
+
+def answer(*arguments: str, environ: dict[str, str]) -> str:
+    done = run_script(*arguments, environ=environ)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def status(*command: str, environ: dict[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run_script(*command, "status", "--json", environ=environ).stdout)
+    return found
+
+
+def processes_of(directory: Path) -> list[str]:
+    """The living processes that name the directory in their environment."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"={directory}".encode() in entry.read_bytes():
+                found.append((entry.parent / "comm").read_text().strip())
+        except OSError:
+            continue
+    return [name for name in found if name in {"beam.smp", "epmd", "erl_child_setup", "rabbitmq-server"}]
+
+
+def assert_nothing_left(run: Path) -> None:
+    assert list(run.iterdir()) == []
+    assert processes_of(run / f"rstream-rabbitmq-{os.getuid()}") == []
+    assert "rstream" not in Path("/proc/mounts").read_text()
+
+
+def test_up_again_is_the_same_broker(environ: dict[str, str], tmp_path: Path) -> None:
+    first = answer("up", environ=environ)
+    assert answer("up", environ=environ) == first
+    found = status(environ=environ)
+    assert found["up"]
+    assert found["uris"] == [first.strip()]
+    assert found["nodes"][0]["pids"]
+    assert found["version"]
+    answer("down", environ=environ)
+    assert run_script("status", environ=environ).returncode == 3
+    assert_nothing_left(tmp_path)
+
+
+def test_other_options_are_refused(own_rabbitmq: OwnRabbitMQ) -> None:
+    broker = own_rabbitmq("--config", "stream.heartbeat=7", "--advertised-host", "localhost")
+    done = run_script("up", "--name", broker.name, "--config", "stream.heartbeat=8", environ=broker._environ)
+    assert done.returncode == 1
+    assert "config" in done.stderr
+    settings = broker.ctl("eval", "application:get_env(rabbitmq_stream, heartbeat).")
+    assert "7" in settings
+
+
+def test_kill_and_start_keep_ports_and_data(own_rabbitmq: OwnRabbitMQ) -> None:
+    broker = own_rabbitmq()
+    broker.ctl("add_vhost", "kept")
+    broker.kill()
+    assert run_script("status", "--name", broker.name, environ=broker._environ).returncode == 3
+    broker.start()
+    again = json.loads(run_script("status", "--name", broker.name, "--json", environ=broker._environ).stdout)
+    assert again["uris"] == [broker.uri]
+    assert "kept" in broker.ctl("list_vhosts")
+
+
+def test_up_holds_no_pipe_open_and_down_follows_a_kill(environ: dict[str, str], tmp_path: Path) -> None:
+    answer("up", environ=environ)  # reads its pipes to their ends
+    answer("kill", environ=environ)
+    answer("down", environ=environ)
+    assert_nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_interrupted_up(how: signal.Signals, environ: dict[str, str], tmp_path: Path) -> None:
+    state = tmp_path / f"rstream-rabbitmq-{os.getuid()}" / "default" / "state.json"
+    with subprocess.Popen([SCRIPT, "up"], env=environ, stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 30
+        while not (state.exists() and status(environ=environ)["nodes"][0]["pids"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(how)
+        output, _ = process.communicate(timeout=60)
+    assert output == ""
+    if how is signal.SIGKILL:
+        answer("down", environ=environ)
+    else:
+        assert process.returncode == 130
+    assert_nothing_left(tmp_path)
+
+
+def test_a_server_that_cannot_start_says_why(environ: dict[str, str], tmp_path: Path) -> None:
+    done = run_script("up", "--config", "stream.nonsense=1", environ=environ)
+    assert done.returncode == 1
+    assert "stream.nonsense" in done.stderr
+    assert_nothing_left(tmp_path)
+
+
+@pytest.mark.slow
+def test_cluster_survives_one_node(environ: dict[str, str], tmp_path: Path) -> None:
+    uris = answer("cluster", "up", environ=environ).split()
+    assert len(set(uris)) == 3
+    running = "length(rabbit_nodes:list_running())."
+    assert answer("cluster", "ctl", "0", "--", "eval", running, environ=environ).strip() == "3"
+    answer("cluster", "kill", "1", environ=environ)
+    assert [node["up"] for node in status("cluster", environ=environ)["nodes"]] == [True, False, True]
+    assert answer("cluster", "start", "1", environ=environ).split() == [uris[1]]
+    assert answer("cluster", "ctl", "2", "--", "eval", running, environ=environ).strip() == "3"
+    answer("cluster", "down", environ=environ)
+    assert_nothing_left(tmp_path)

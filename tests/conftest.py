@@ -1,0 +1,77 @@
+"""Fixtures shared by all tests: real brokers, and names that do not collide.
+
+A test that uses a real broker carries the marker `rabbitmq`, whichever fixture it got it from, so that
+`-m "not rabbitmq"` is what a machine without one runs. Where no broker can be had such a test is skipped,
+unless RSTREAM_REQUIRE_RABBITMQ=1 says that this would hide something.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+import pytest
+
+from tests.brokers import Broker, NoRabbitMQError, own_broker, shared_broker
+
+OwnRabbitMQ = Callable[..., Broker]
+
+_REAL_BROKER_FIXTURES = {"rabbitmq", "own_rabbitmq"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest itself selects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what uses a real broker."""
+    for item in items:
+        if _REAL_BROKER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.rabbitmq)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[Broker]:
+    """One real RabbitMQ for the whole session; leave it as it was found."""
+    with contextlib.ExitStack() as stack:
+        try:
+            broker = stack.enter_context(shared_broker(f"test-{os.getpid()}"))
+        except NoRabbitMQError as reason:
+            _give_up(reason)
+        yield broker
+
+
+@pytest.fixture
+def own_rabbitmq() -> Iterator[OwnRabbitMQ]:
+    """Starts a RabbitMQ for this test alone, which may kill it: `own_rabbitmq(*options_of_up)`."""
+    numbers = itertools.count()
+    with contextlib.ExitStack() as stack:
+
+        def start(*options: str) -> Broker:
+            name = f"own-{os.getpid()}-{uuid.uuid4().hex[:8]}-{next(numbers)}"
+            try:
+                return stack.enter_context(own_broker(name, *options))
+            except NoRabbitMQError as reason:
+                _give_up(reason)
+
+        yield start
+
+
+@pytest.fixture(params=[pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """Every kind of broker that a conformance test is to hold for, one after the other."""
+    found: Broker = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def stream_name() -> str:
+    """The name of a stream that no other test uses."""
+    return f"test-{uuid.uuid4().hex}"
+
+
+def _give_up(reason: NoRabbitMQError) -> NoReturn:
+    if os.environ.get("RSTREAM_REQUIRE_RABBITMQ") == "1":
+        pytest.fail(f"RSTREAM_REQUIRE_RABBITMQ=1, but {reason}", pytrace=False)
+    pytest.skip(str(reason))

@@ -1,0 +1,46 @@
+"""Bodies in, one block out."""
+
+from __future__ import annotations
+
+import pytest
+
+from rstream_cli.records.framing_out import DelimiterWriter, Len32Writer, RawWriter, RecordWriter
+
+BODIES = [b"a", b"", b"b\nc", b"\xff" * 300]
+
+
+@pytest.mark.parametrize(
+    ("writer", "block"),
+    [
+        (DelimiterWriter(), b"a\n\nb\nc\n" + b"\xff" * 300 + b"\n"),
+        (DelimiterWriter(b"\0"), b"a\0\0b\nc\0" + b"\xff" * 300 + b"\0"),
+        (DelimiterWriter(b"--"), b"a----b\nc--" + b"\xff" * 300 + b"--"),
+        (Len32Writer(), b"\0\0\0\1a\0\0\0\0\0\0\0\3b\nc\0\0\1\x2c" + b"\xff" * 300),
+        (RawWriter(), b"ab\nc" + b"\xff" * 300),
+    ],
+    ids=["lines", "NUL", "two bytes", "len32", "raw"],
+)
+def test_join(writer: RecordWriter, block: bytes) -> None:
+    assert writer.join(BODIES) == block
+    assert writer.join(tuple(BODIES)) == block
+    assert b"".join(writer.join([body]) for body in BODIES) == block
+    assert writer.join([]) == b""
+
+
+def test_an_empty_body_is_an_empty_line() -> None:
+    assert DelimiterWriter().join([b""]) == b"\n"
+    assert Len32Writer().join([b""]) == b"\0\0\0\0"
+
+
+def test_empty_delimiter() -> None:
+    with pytest.raises(ValueError, match="delimiter is empty"):
+        DelimiterWriter(b"")
+
+
+def test_len32_names_the_limit() -> None:
+    class Huge(bytes):
+        def __len__(self) -> int:
+            return 2**32
+
+    with pytest.raises(ValueError, match="4 GiB"):
+        Len32Writer().join([Huge()])

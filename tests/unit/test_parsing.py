@@ -1,0 +1,394 @@
+"""The small languages of the command line: what they accept, what they give, and what they say when they refuse."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from rstream_cli.parsing import (
+    OffsetKind,
+    OffsetSpec,
+    PathError,
+    Rate,
+    UntilKind,
+    UntilSpec,
+    extract,
+    format_path,
+    parse_delimiter,
+    parse_duration,
+    parse_header,
+    parse_max_age,
+    parse_offset,
+    parse_pair,
+    parse_path,
+    parse_rate,
+    parse_size,
+    parse_until,
+    unescape,
+)
+
+NOW = 1_795_428_000.0  # 2026-11-23T10:00:00Z
+
+
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("20ms", 0.02),
+        ("10s", 10),
+        ("1.5h", 5400),
+        ("7d", 604800),
+        ("2w", 1209600),
+        ("30", 30),
+        ("0.25", 0.25),
+        (".5s", 0.5),
+        ("0", 0),
+        ("1h30m", 5400),
+        ("500us", 0.0005),
+        (" 5m ", 300),
+    ],
+)
+def test_duration(text: str, seconds: float) -> None:
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "s", "-5s", "5 s", "5x", "1h30", "ten", "1e3", "inf", "nan", "٣s", "9" * 20])
+def test_bad_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="duration"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "age"),
+    [
+        ("7d", "7D"),
+        ("7D", "7D"),
+        ("12h", "12h"),
+        ("30m", "30m"),
+        ("6M", "6M"),
+        ("1y", "1Y"),
+        ("2w", "14D"),
+        ("90s", "90s"),
+        ("3600", "3600s"),
+        ("007d", "7D"),
+    ],
+)
+def test_max_age(text: str, age: str) -> None:
+    assert parse_max_age(text) == age
+
+
+@pytest.mark.parametrize("text", ["", "d", "1.5h", "-1d", "0d", "7x", "1h30m", "20ms"])
+def test_bad_max_age(text: str) -> None:
+    with pytest.raises(ValueError, match="age"):
+        parse_max_age(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("100", 100),
+        ("100B", 100),
+        ("500MB", 500_000_000),
+        ("2GB", 2_000_000_000),
+        ("1kB", 1000),
+        ("1K", 1000),
+        ("1KiB", 1024),
+        ("1Ki", 1024),
+        ("3MiB", 3 * 2**20),
+        ("1.5 GiB", 3 * 2**29),
+        ("1.1GB", 1_100_000_000),
+        ("1tb", 10**12),
+        ("0", 0),
+    ],
+)
+def test_size(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-1", "1.5", "1XB", "5 apples", "1e3", "9" * 20, "9999999999TB"])
+def test_bad_size(text: str) -> None:
+    with pytest.raises(ValueError, match=r"size|bytes"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("500/s", Rate(messages_per_second=500)),
+        ("500", Rate(messages_per_second=500)),
+        ("30/m", Rate(messages_per_second=0.5)),
+        ("0.5", Rate(messages_per_second=0.5)),
+        ("10k/s", Rate(messages_per_second=10_000)),
+        ("3600/h", Rate(messages_per_second=1)),
+        ("2MB/s", Rate(bytes_per_second=2_000_000)),
+        ("512KiB/s", Rate(bytes_per_second=524_288)),
+        ("100B", Rate(bytes_per_second=100)),
+        ("60 MB / min", Rate(bytes_per_second=1_000_000)),
+    ],
+)
+def test_rate(text: str, rate: Rate) -> None:
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "/s", "0", "0/s", "-5/s", "5/x", "5/", "5/s/s", "5XB/s", "fast"])
+def test_bad_rate(text: str) -> None:
+    with pytest.raises(ValueError, match="rate"):
+        parse_rate(text)
+
+
+def test_rate_cannot_change() -> None:
+    with pytest.raises(AttributeError):
+        Rate(1.0).messages_per_second = 2.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "delimiter"),
+    [
+        (r"\n", b"\n"),
+        (r"\t", b"\t"),
+        (r"\0", b"\0"),
+        (r"\r\n", b"\r\n"),
+        (r"\x1e", b"\x1e"),
+        (r"\xFF\xfe", b"\xff\xfe"),
+        (r"\\n", b"\\n"),
+        (";", b";"),
+        ("--END--", b"--END--"),
+        ("→", b"\xe2\x86\x92"),
+        ("\n", b"\n"),
+        ("\udcff", b"\xff"),  # a byte of the command line that is not UTF-8
+    ],
+)
+def test_delimiter(text: str, delimiter: bytes) -> None:
+    assert parse_delimiter(text) == delimiter
+
+
+@pytest.mark.parametrize("text", ["", "\\", r"\x1", r"\xzz", r"\q", r"ok\\\ "])
+def test_bad_delimiter(text: str) -> None:
+    with pytest.raises(ValueError, match=r"empty|escape"):
+        parse_delimiter(text)
+
+
+def test_unescape_takes_an_empty_text() -> None:
+    assert unescape("") == b""
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"), [("k=v", ("k", "v")), ("k=", ("k", "")), ("k=a=b", ("k", "a=b")), ("k k=é", ("k k", "é"))]
+)
+def test_pair(text: str, pair: tuple[str, str]) -> None:
+    assert parse_pair(text) == pair
+
+
+@pytest.mark.parametrize("text", ["", "k", "=v"])
+def test_bad_pair(text: str) -> None:
+    with pytest.raises(ValueError, match="key=value"):
+        parse_pair(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("first", OffsetKind.FIRST, 0),
+        ("last", OffsetKind.LAST, 0),
+        ("next", OffsetKind.NEXT, 0),
+        ("stored", OffsetKind.STORED, 0),
+        ("First", OffsetKind.FIRST, 0),
+        ("0", OffsetKind.ABSOLUTE, 0),
+        ("18446744073709551615", OffsetKind.ABSOLUTE, 2**64 - 1),
+        ("20261123", OffsetKind.ABSOLUTE, 20261123),  # digits are an offset, though ISO 8601 has such dates
+        ("-5", OffsetKind.LAST_N, 5),
+        ("-5s", OffsetKind.TIMESTAMP, 1_795_427_995_000),
+        ("-1h", OffsetKind.TIMESTAMP, 1_795_424_400_000),
+        ("-1h30m", OffsetKind.TIMESTAMP, 1_795_422_600_000),
+        ("-1.5h", OffsetKind.TIMESTAMP, 1_795_422_600_000),
+        ("-2d", OffsetKind.TIMESTAMP, 1_795_255_200_000),
+        ("-30000d", OffsetKind.TIMESTAMP, 0),
+        ("@1795428000", OffsetKind.TIMESTAMP, 1_795_428_000_000),
+        ("@1795428000.1239", OffsetKind.TIMESTAMP, 1_795_428_000_123),
+        ("@0", OffsetKind.TIMESTAMP, 0),
+        ("2026-11-23T10:00Z", OffsetKind.TIMESTAMP, 1_795_428_000_000),
+        ("2026-11-23T10:00:00.123Z", OffsetKind.TIMESTAMP, 1_795_428_000_123),
+        ("2026-11-23T12:00+02:00", OffsetKind.TIMESTAMP, 1_795_428_000_000),
+        ("1969-01-01T00:00Z", OffsetKind.TIMESTAMP, 0),
+    ],
+)
+def test_offset(text: str, kind: OffsetKind, value: int) -> None:
+    assert parse_offset(text, NOW) == OffsetSpec(kind, value)
+
+
+@pytest.mark.usefixtures("berlin")
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [
+        ("2026-11-23", 1_795_388_400_000),  # midnight there: 23:00 UTC the day before
+        ("2026-11-23T11:00", 1_795_428_000_000),
+        ("2026-11-23 11:00:00", 1_795_428_000_000),
+        ("2026-07-01T12:00", 1_782_900_000_000),  # summer time
+    ],
+)
+def test_naive_times_are_local(text: str, ms: int) -> None:
+    assert parse_offset(text, NOW) == OffsetSpec(OffsetKind.TIMESTAMP, ms)
+    assert parse_until(text, NOW) == UntilSpec(UntilKind.TIMESTAMP, ms)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "-",
+        "-0",
+        "5s",
+        "+5",
+        "-1.5",
+        "-1x",
+        "1.5",
+        "@",
+        "@x",
+        "@-5",
+        "newest",
+        "2026-13-01",
+        "2026-11-23T25:00Z",
+        "18446744073709551616",
+        "9" * 31,
+        "@" + "9" * 20,
+        "--5",
+        "-h",
+    ],
+)
+def test_bad_offset(text: str) -> None:
+    with pytest.raises(ValueError, match=r"offset|time|message") as caught:
+        parse_offset(text, NOW)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_edges_of_the_calendar_are_no_crash() -> None:
+    assert parse_offset("0001-01-01T00:00Z", NOW) == OffsetSpec(OffsetKind.TIMESTAMP, 0)
+    assert parse_offset("9999-12-31T23:59:59Z", NOW).value == 253_402_300_799_000
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("end", UntilKind.END, 0),
+        ("41", UntilKind.ABSOLUTE, 41),
+        ("-1h", UntilKind.TIMESTAMP, 1_795_424_400_000),
+        ("2026-11-23T10:00Z", UntilKind.TIMESTAMP, 1_795_428_000_000),
+        ("@1795428000", UntilKind.TIMESTAMP, 1_795_428_000_000),
+    ],
+)
+def test_until(text: str, kind: UntilKind, value: int) -> None:
+    assert parse_until(text, NOW) == UntilSpec(kind, value)
+
+
+def test_until_asks_for_a_unit() -> None:
+    with pytest.raises(ValueError, match="-5s, -5m, -5h"):
+        parse_until("-5", NOW)
+
+
+@pytest.mark.parametrize("text", ["", "first", "next", "last", "stored", "18446744073709551616", "tomorrow"])
+def test_bad_until(text: str) -> None:
+    with pytest.raises(ValueError, match=r"stop|offset"):
+        parse_until(text, NOW)
+
+
+PATHS: list[tuple[str, tuple[str | int, ...]]] = [
+    (".", ()),
+    (".a", ("a",)),
+    (".a.b[0].c", ("a", "b", 0, "c")),
+    (".[3]", (3,)),
+    (".a[-1][2]", ("a", -1, 2)),
+    ('."a.b"', ("a.b",)),
+    ('."say \\"hi\\""', ('say "hi"',)),
+    (".schlüssel", ("schlüssel",)),
+    (".$id", ("$id",)),
+    ('.""', ("",)),
+    ('."0 a"', ("0 a",)),
+]
+
+
+@pytest.mark.parametrize(("text", "path"), PATHS)
+def test_path_and_back(text: str, path: tuple[str | int, ...]) -> None:
+    assert parse_path(text) == path
+    assert format_path(path) == text
+
+
+def test_path_takes_brackets_as_jq_does() -> None:
+    assert parse_path('.a["b.c"].[1]') == ("a", "b.c", 1)
+
+
+@pytest.mark.parametrize("text", ["", "a", "a.b", ".a.", "..a", ".a[", ".a[x]", ".a]b", '."a', '."\\x"', "[0]", ". a"])
+def test_bad_path(text: str) -> None:
+    with pytest.raises(ValueError, match="not a path"):
+        parse_path(text)
+
+
+DOCUMENT = {"a": {"b": [{"c": 5}, None]}, "x.y": True, "s": "text"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [(".a.b[0].c", 5), (".a.b[-1]", None), ('."x.y"', True), (".", DOCUMENT), (".a.b[0]", {"c": 5})],
+)
+def test_extract(path: str, value: object) -> None:
+    assert extract(DOCUMENT, parse_path(path)) == value
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (".z", "no .z"),
+        (".a.z", "no .a.z"),
+        (".a.b[2]", r"no .a.b\[2\]: the list has 2 items"),
+        (".a.b[-3]", "no"),
+        (".a.b.c", ".a.b is a list, not an object"),
+        (".a[0]", ".a is an object, not a list"),
+        (".s.t", ".s is a string, not an object"),
+        (".a.b[1].c", "is null, not an object"),
+    ],
+)
+def test_extract_names_the_step(path: str, message: str) -> None:
+    with pytest.raises(PathError, match=message):
+        extract(DOCUMENT, parse_path(path))
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (parse_duration, "x\ny"),
+        (parse_size, "x\ny"),
+        (parse_max_age, "x\ny"),
+        (parse_rate, "x\ny"),
+        (parse_pair, "x\ny"),
+        (parse_path, "x\ny"),
+        (parse_delimiter, "\\q\n"),
+        (parse_delimiter, "\\\n"),
+    ],
+)
+def test_messages_are_one_line(parse: Callable[[str], object], text: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_header_without_a_type_is_a_string() -> None:
+    assert parse_header("n=5") == ("n", "5")
+    assert parse_header("url=http://x:=") == ("url", "http://x:=")
+
+
+def test_importing_is_cheap() -> None:
+    heavy = ("typer", "rich", "asyncio", "orjson", "json", "rstream_core")
+    code = f"import sys, rstream_cli.parsing; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
