@@ -415,8 +415,8 @@ class ConsumeRun:
             async with asyncio.timeout(_STORE_TIMEOUT):
                 if self._unstored:
                     await self._store(client)
-                while await self._query(client, name) != last:
-                    await asyncio.sleep(0.05)  # noqa: ASYNC110
+                while await self._query(client, name) != last:  # noqa: ASYNC110 - the broker does not announce it
+                    await asyncio.sleep(0.05)
         except TimeoutError:
             if not quietly:
                 raise RequestTimeout(
