@@ -191,8 +191,8 @@ def measure(given: argparse.Namespace) -> None:
     load = os.getloadavg()[0]
     with running_broker() as broker, tempfile.TemporaryDirectory(prefix="rstream-bench-") as directory:
         setting = (
-            f"{broker.description}, Python {platform.python_version()}, {os.cpu_count()} CPUs shared with the broker,"
-            f" load {load:.1f} before the start\n{SIZE}-byte bodies; medians of {given.turns} turns, ratios within a turn;"
+            f"{broker.description}, Python {platform.python_version()}, {os.cpu_count()} CPUs shared with it,"
+            f" load {load:.1f} before the start\n{SIZE}-byte bodies; medians of {given.turns} turns;"
             f" published client: {REQUIREMENT if published else 'not installed'}"
         )
         benchmarks = Benchmarks(Target(broker.uri, SIZE), Path(directory), given.messages, given.turns, published)

@@ -1,4 +1,4 @@
-"""What was measured, as a table: rates, their spread, ratios taken turn by turn, and whether they are what we aim at."""
+"""What was measured, as a table: rates, spread, ratios turn by turn, and whether we aim at them."""
 
 from __future__ import annotations
 
