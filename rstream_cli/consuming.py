@@ -78,6 +78,8 @@ class ConsumeRun:
     """The last offset that is wanted, where it is known."""
     _until_time: int | None = None
     """Messages of later chunks are not wanted: milliseconds since 1970."""
+    _before_start: int = -1
+    """An offset that is known to lie before the first message to come."""
     _ended: Ended | None = None
     """Why to stop, set by whoever notices first."""
     _scope: asyncio.Timeout | None = None
@@ -193,9 +195,22 @@ class ConsumeRun:
         if end is not None and spec.offset_type is OffsetType.TIMESTAMP and not await subscription.barrier():
             await subscription.close()
             raise _Nothing
+        if self._until_time is not None and end is None:
+            self._before_start = await self._find_before_start(client, subscription, spec)
         loop = asyncio.get_running_loop()
         self._last_arrival = self._stored_at = loop.time()
         return subscription
+
+    async def _find_before_start(
+        self, client: Client, subscription: Subscription, spec: ConsumerOffsetSpecification
+    ) -> int:
+        """For the moment when the time of ``--until`` comes and no message has come: was there one to wait for?"""
+        if spec.offset_type is OffsetType.OFFSET:
+            return (spec.offset or 0) - 1
+        if spec.offset_type not in (OffsetType.NEXT, OffsetType.TIMESTAMP) or await subscription.barrier():
+            return -1
+        last = await client.last_offset(self.plan.stream)
+        return -1 if last is None else last
 
     async def _resolve_until(self, client: Client) -> None:
         until = self.plan.until
@@ -274,7 +289,8 @@ class ConsumeRun:
         if self._until_time is not None and self._end is None and self._now_ms() > self._until_time:
             # That time has come. Whatever the stream holds by now is all that can be wanted.
             self._end = await client.last_offset(self.plan.stream)
-            if self._end is None or (self._counts.last_offset or -1) >= self._end:
+            consumed = self._counts.last_offset
+            if self._end is None or max(self._before_start, -1 if consumed is None else consumed) >= self._end:
                 self._stop(Ended("--until is reached"))
         idle = self.plan.idle_timeout
         if idle is not None and now >= self._last_arrival + idle:

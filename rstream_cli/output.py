@@ -38,7 +38,7 @@ class Output:
 
     def write(self, data: bytes) -> asyncio.Future[None] | None:
         """Begins to write; None where it is done already, else done with None or with an OSError."""
-        if self._thread is None and self._is_pipe and len(data) <= select.PIPE_BUF and self._has_room():
+        if self._is_pipe and len(data) <= select.PIPE_BUF and self._has_room():
             if os.write(_STDOUT, data) != len(data):
                 raise RuntimeError("a pipe took a part of a small write")
             return None

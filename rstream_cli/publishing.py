@@ -35,7 +35,7 @@ from rstream_core import (
     RstreamError,
 )
 from rstream_core.protocol.amqp import AMQPMessage, bodies_of
-from rstream_core.protocol.compression import compress
+from rstream_core.protocol.compression import MAX_UNCOMPRESSED, compress
 
 _DEATH_CHECK = 0.5
 """Seconds between looks at the publisher while the input is silent: it may have died meanwhile."""
@@ -44,13 +44,9 @@ _PACED_SLICES = 50
 _CATCH_UP = 0.1
 """Seconds that pacing may make up for after a late timer."""
 _FORCED_CLOSE = 0.5
-_SUB_ENTRY_LIMIT = 65_535
-
-
-class Method(Protocol):
-    """How a list of encoded messages is handed over."""
-
-    async def __call__(self, messages: Sequence[bytes]) -> object: ...
+_SUB_ENTRY_TARGET = 1024 * 1024
+"""Bytes of a sub-entry before it is compressed, where it holds more than one message."""
+_SUB_ENTRY_OVERHEAD = 64
 
 
 class Encoder(Protocol):
@@ -153,8 +149,7 @@ class PublishRun:
     display: Display
     _pending: list[bytes] = field(default_factory=list)
     """Encoded, read, and not handed to the publisher yet."""
-    _paced_out: int = 0
-    """Of ``not_published``: those that a signal kept ``--rate`` from sending."""
+    _pending_bytes: int = 0
     _reason: str = ""
     """Why messages failed: the first reason."""
     _publisher: Publisher | None = None
@@ -402,6 +397,7 @@ class PublishRun:
         if self._since is None and messages:
             self._since = asyncio.get_running_loop().time()
         self._pending += messages
+        self._pending_bytes += sum(map(len, messages))
         counts.read += len(messages)
         whole = numbers is None and len(messages) == len(records)
         self.stats.bytes += sum(map(len, records)) if whole else self._size(messages)
@@ -415,12 +411,15 @@ class PublishRun:
         publisher = self._publisher
         assert publisher is not None
         limit = publisher.max_message_size
-        if not messages or max(map(len, messages)) <= limit:
+        sub_entries = self.plan.method == "sub-entry"
+        # Compression can make a message larger, by a bit.
+        certain = limit - limit // 50 if sub_entries else limit
+        if not messages or max(map(len, messages)) <= certain:
             return messages, []
         fit: list[bytes] = []
         too_large: list[tuple[int, str]] = []
         for index, message in enumerate(messages):
-            if len(message) <= limit or self._fits_compressed(message, limit):
+            if len(message) <= certain or (sub_entries and self._fits_compressed(message, limit)):
                 fit.append(message)
                 continue
             number = first + index if numbers is None else numbers[index]
@@ -430,9 +429,9 @@ class PublishRun:
         return fit, too_large
 
     def _fits_compressed(self, message: bytes, limit: int) -> bool:
-        if self.plan.method != "sub-entry" or self.plan.compression is CompressionType.No:
+        if len(message) + _SUB_ENTRY_OVERHEAD > MAX_UNCOMPRESSED:
             return False
-        return len(compress(self.plan.compression, message)) + 64 <= limit
+        return len(compress(self.plan.compression, message)) + _SUB_ENTRY_OVERHEAD <= limit
 
     def _bad(self, number: int, message: str) -> None:
         self._counts.read += 1
@@ -453,7 +452,8 @@ class PublishRun:
         plan = self.plan
         if not self._pending or self._since is None:
             return False
-        if plan.method in ("send", "wait") or len(self._pending) >= plan.batch_size:
+        full = len(self._pending) >= plan.batch_size or self._pending_bytes >= BLOCK_SIZE
+        if full or plan.method in ("send", "wait"):
             return True
         return asyncio.get_running_loop().time() >= self._since + plan.linger
 
@@ -475,18 +475,22 @@ class PublishRun:
                     self._counts.in_flight = publisher.in_flight
         finally:
             self._pending = messages[start:]
+            self._pending_bytes = sum(map(len, self._pending))
             self._since = None if not self._pending else self._since
 
     def _batch_ends(self, messages: list[bytes]) -> Iterator[int]:
-        plan = self.plan
+        """Where each batch ends: by ``--batch-size``, the pace of ``--rate`` and what a sub-entry should hold."""
+        plan, rate = self.plan, self.plan.rate
         size = 1 if plan.method in ("send", "wait") else plan.batch_size
-        rate = plan.rate
+        most = float(_SUB_ENTRY_TARGET) if plan.method == "sub-entry" else None
         if rate is not None and rate.messages_per_second is not None:
             size = min(size, max(int(rate.messages_per_second / _PACED_SLICES), 1))
-        if rate is None or rate.bytes_per_second is None:
+        if rate is not None and rate.bytes_per_second is not None:
+            paced = rate.bytes_per_second / _PACED_SLICES
+            most = paced if most is None else min(most, paced)
+        if most is None:
             yield from range(size, len(messages), size)
         else:
-            most = rate.bytes_per_second / _PACED_SLICES
             first, total = 0, 0
             for index, message in enumerate(messages):
                 if index > first and (total + len(message) > most or index - first == size):

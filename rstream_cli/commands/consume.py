@@ -233,7 +233,15 @@ def consume(
             unbuffered=unbuffered,
         )
         numbers = Stats("consume", target, ConsumeCounts())
-        display = Display(mode, numbers, env, color=connection.color, interval=stats_interval, quiet=connection.quiet)
+        display = Display(
+            mode,
+            numbers,
+            env,
+            color=connection.color,
+            interval=stats_interval,
+            quiet=connection.quiet,
+            summarise=stats is not StatsMode.NONE,
+        )
         return await run_displayed(context, display, ConsumeRun(plan, context, numbers, display).work)
 
     run_command(main, connection=connection, graceful=True)

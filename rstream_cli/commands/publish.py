@@ -353,6 +353,7 @@ def publish(
             color=connection.color,
             interval=stats_interval,
             quiet=connection.quiet,
+            summarise=stats is not StatsMode.NONE,
         )
         return await run_displayed(context, display, PublishRun(plan, context, numbers, display).work)
 

@@ -84,7 +84,9 @@ class Display:
         color: ColorChoice = ColorChoice.AUTO,
         interval: float | None = None,
         quiet: bool = False,
+        summarise: bool = True,
     ) -> None:
+        """``summarise``: an interrupted run says what it did, also where nothing else is shown."""
         self.mode = mode
         self._stats = stats
         self._env = env
@@ -92,6 +94,7 @@ class Display:
         self._interval = interval or (LIVE_INTERVAL if mode is StatsMode.LIVE else LINE_INTERVAL)
         self._noted = 0
         self._quiet = quiet
+        self._summarise = summarise
         self._view: View | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -133,7 +136,7 @@ class Display:
         view = self._view
         if view is None and self.mode is StatsMode.JSON:  # it ended before it started
             view = self._make_view()
-        if view is None and forced:
+        if view is None and forced and self._summarise:
             from rstream_cli.render.line import LineView
 
             view = LineView(self._env.stderr)
