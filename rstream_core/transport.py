@@ -41,15 +41,15 @@ async def open_transport(
     except TimeoutError:
         raise ConnectionFailed(f"no answer from {endpoint} within {timeout:g} s") from None
     except OSError as error:
-        raise connection_error(endpoint, error) from error
+        raise connection_error(endpoint, error, tls=tls is not None) from error
     sock = transport.get_extra_info("socket")
     if sock is not None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return transport, protocol
 
 
-def connection_error(endpoint: Endpoint, error: OSError) -> ConnectionFailed:
-    """Our error for one of the operating system's."""
+def connection_error(endpoint: Endpoint, error: OSError, *, tls: bool = False) -> ConnectionFailed:
+    """Our error for one of the operating system's; ``tls`` where a TLS connection was being made."""
     if isinstance(error, socket.gaierror):
         return HostNotFound(f"the host name {endpoint.host!r} does not resolve ({error.strerror})")
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -65,7 +65,9 @@ def connection_error(endpoint: Endpoint, error: OSError) -> ConnectionFailed:
     if isinstance(error, ConnectionRefusedError) or _all_refused(error):
         return ConnectionFailed(f"{endpoint} refuses the connection", hint="is the broker running there?")
     if isinstance(error, ConnectionError):
-        return ConnectionFailed(f"{endpoint} ended the connection: {error.strerror or error}")
+        why = error.strerror or str(error) or "without a reason"
+        hint = "is this the broker's TLS port (5551 by default)?" if tls else None
+        return ConnectionFailed(f"{endpoint} ended the connection: {why}", hint=hint)
     return ConnectionFailed(f"cannot connect to {endpoint}: {error.strerror or error}")
 
 

@@ -17,7 +17,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 class Shell(enum.StrEnum):
-    """The shells that Typer writes scripts for, and that were tried."""
+    """The shells that Typer writes scripts for. Of these scripts, bash's has been run in its shell."""
 
     BASH = "bash"
     ZSH = "zsh"
