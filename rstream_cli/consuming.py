@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rstream_cli.ending import Ended, signal_name
+from rstream_cli.ending import Ended, signal_name, within
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.output import Output
 from rstream_cli.parsing import OffsetKind, OffsetSpec, UntilKind, UntilSpec
@@ -34,7 +34,8 @@ from rstream_core import (
 _GRACE = 2.0
 """Seconds that a reader of stdout has, once the run is to end, to take what is being written."""
 _STORE_TIMEOUT = 5.0
-_FORCED_CLOSE = 0.5
+_BRIEFLY = 0.5
+"""Seconds for saying goodbye to a broker, where the run is to end now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class ConsumeRun:
             if timer is not None:
                 timer.cancel()
             output.close()
-            await self._close(client)
+            await within(_BRIEFLY if self.context.interrupt.forced else None, client.close())
 
     async def _run(self, client: Client, output: Output) -> Ended:
         try:
@@ -146,14 +147,6 @@ class ConsumeRun:
             raise problem
         assert ended is not None
         return ended
-
-    async def _close(self, client: Client) -> None:
-        if not self.context.interrupt.forced:
-            await client.close()
-            return
-        with contextlib.suppress(TimeoutError, RstreamError):
-            async with asyncio.timeout(_FORCED_CLOSE):
-                await client.close()
 
     # What ends the run from outside.
 

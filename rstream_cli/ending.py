@@ -8,7 +8,7 @@ before the summary, because there the summary is the last line.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 
 from rstream_cli.exit_status import ExitStatus, first_error, status_of
@@ -36,6 +36,16 @@ def signal_name(context: CommandContext) -> str:
     """``SIGINT``, ``SIGTERM``."""
     number = context.interrupt.signal
     return "interrupted" if number is None else number.name
+
+
+async def within(seconds: float | None, closing: Coroutine[object, object, None]) -> None:
+    """Waits for something to close, ``seconds`` at most; after that it is left to the end of the event loop."""
+    task = asyncio.ensure_future(closing)
+    done, _ = await asyncio.wait((task,), timeout=seconds)
+    if done:
+        task.result()
+    else:
+        task.cancel()
 
 
 async def run_displayed(context: CommandContext, display: Display, work: Work) -> ExitStatus:

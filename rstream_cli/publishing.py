@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
-from rstream_cli.ending import Ended, signal_name
+from rstream_cli.ending import Ended, signal_name, within
 from rstream_cli.exit_status import CommandError, ExitStatus, status_of
 from rstream_cli.input import BLOCK_SIZE, Block, Input
 from rstream_cli.parsing import Rate
@@ -43,7 +43,8 @@ _PACED_SLICES = 50
 """Batches a second, where ``--rate`` paces them."""
 _CATCH_UP = 0.1
 """Seconds that pacing may make up for after a late timer."""
-_FORCED_CLOSE = 0.5
+_BRIEFLY = 0.5
+"""Seconds for saying goodbye to a broker, where the run is to end now."""
 _SUB_ENTRY_TARGET = 1024 * 1024
 """Bytes of a sub-entry before it is compressed, where it holds more than one message."""
 _SUB_ENTRY_OVERHEAD = 64
@@ -157,6 +158,7 @@ class PublishRun:
     _failed_file: FailedFile | None = None
     _file_error: OSError | None = None
     _pacer: Pacer | None = None
+    _unresponsive: bool = False
     _since: float | None = None
     """When the oldest pending message was read."""
 
@@ -193,7 +195,8 @@ class PublishRun:
             stopper.cancel()
             if self._input is not None:
                 self._input.close()
-            await self._close(client)
+            hurry = self._unresponsive or context.interrupt.forced
+            await within(_BRIEFLY if hurry else None, client.close())
 
     async def _open(self, client: Client) -> Publisher:
         plan = self.plan
@@ -208,14 +211,6 @@ class PublishRun:
             confirm_timeout=plan.confirm_timeout,
         )
         return self._publisher
-
-    async def _close(self, client: Client) -> None:
-        if not self.context.interrupt.forced:
-            await client.close()
-            return
-        with contextlib.suppress(TimeoutError, RstreamError):
-            async with asyncio.timeout(_FORCED_CLOSE):
-                await client.close()
 
     async def _stop_on_signal(self, scope: asyncio.Timeout, drain: float = 0.0) -> None:
         """The first signal ends the reading, and gives what was read ``drain`` seconds."""
@@ -249,17 +244,13 @@ class PublishRun:
                 raise
             problem = RequestTimeout("stopped at once")
         problem = problem or publisher.error
-        await self._close_publisher(publisher)
+        # Whoever does not confirm will not say goodbye either.
+        await within(_BRIEFLY if problem is not None else None, publisher.close(timeout=0))
+        self._unresponsive = problem is not None
         if problem is not None:
             self._take_the_rest()
         self._settle(publisher)
         return self._judge(ended, problem)
-
-    async def _close_publisher(self, publisher: Publisher) -> None:
-        """Fails what is still in flight, which the listener hears."""
-        with contextlib.suppress(TimeoutError, RstreamError):
-            async with asyncio.timeout(_FORCED_CLOSE if self.context.interrupt.forced else None):
-                await publisher.close(timeout=0)
 
     def _take_the_rest(self) -> None:
         """Counts what the thread has read already: it is gone from the input, so the account must hold it."""

@@ -1,0 +1,83 @@
+"""``rstream`` as a process that a test talks to while it runs: for signals, pipes that stall, and input that grows."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from tests.cli.conftest import RSTREAM, environment
+
+
+@contextmanager
+def running(
+    *arguments: str,
+    env: Mapping[str, str],
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.PIPE,
+    stderr: int | IO[bytes] = subprocess.PIPE,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A running ``rstream``; it is killed at the end, if it still runs."""
+    process = subprocess.Popen(
+        [str(RSTREAM), *arguments], stdin=stdin, stdout=stdout, stderr=stderr, env=environment(env)
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    pass
+        process.wait()
+
+
+def ended(process: subprocess.Popen[bytes], *, timeout: float = 30.0) -> tuple[int, str]:
+    """The exit code, and what was written to stderr, once it has ended by itself."""
+    assert process.stderr is not None
+    threading.Thread(target=process.wait, daemon=True).start()
+    errors = process.stderr.read().decode()
+    code = process.wait(timeout)
+    assert "Traceback" not in errors, errors
+    return code, errors
+
+
+def interrupt(process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGINT) -> None:
+    """One signal."""
+    process.send_signal(number)
+
+
+def summary_of(errors: str | bytes) -> dict[str, Any]:
+    """The last line of ``--stats json``; its numbers add up."""
+    text = errors if isinstance(errors, str) else errors.decode()
+    found: dict[str, Any] = json.loads(text.splitlines()[-1])
+    assert found["event"] == "summary"
+    if found["command"] == "publish":
+        assert found["read"] == found["published"] + found["not_published"]
+        assert found["published"] == found["confirmed"] + found["failed"]
+        assert found["in_flight"] == 0
+    return found
+
+
+def eventually(question: Callable[[], object], *, within: float = 15.0) -> Any:
+    """The first true answer; the test fails where there is none in time."""
+    until = time.monotonic() + within
+    while not (answer := question()):
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.02)
+    return answer
+
+
+def resident_bytes(process: subprocess.Popen[bytes]) -> int:
+    """The memory that a process holds now."""
+    fields = Path(f"/proc/{process.pid}/statm").read_text().split()
+    return int(fields[1]) * 4096

@@ -1,0 +1,495 @@
+"""``rstream consume`` against a real broker: where it starts and stops, what it writes, stores and says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.brokers import Broker
+from tests.cli.conftest import RSTREAM, environment, run_rstream
+from tests.cli.process import ended, eventually, interrupt, resident_bytes, running, summary_of
+from tests.conftest import OwnRabbitMQ
+
+Run = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+@pytest.fixture
+def env(rabbitmq: Broker) -> dict[str, str]:
+    return {"RSTREAM_URI": rabbitmq.uri}
+
+
+@pytest.fixture
+def run(env: dict[str, str]) -> Run:
+    return lambda *arguments, **settings: run_rstream(*arguments, env={**env, **settings.pop("env", {})}, **settings)
+
+
+@pytest.fixture
+def stream(run: Run, stream_name: str) -> Iterator[str]:
+    """A stream that holds nothing."""
+    assert run("stream", "create", stream_name).returncode == 0
+    yield stream_name
+    run("stream", "delete", stream_name, "--missing-ok", "--yes")
+
+
+def fill(run: Run, stream: str, *numbers: int) -> None:
+    lines = b"".join(b"%d\n" % number for number in numbers)
+    assert run("publish", stream, stdin=lines).returncode == 0
+
+
+@pytest.fixture
+def ten(run: Run, stream: str) -> str:
+    """A stream that holds 0 to 9, in chunks of 0-3, 4-7 and 8-9."""
+    for numbers in ((0, 1, 2, 3), (4, 5, 6, 7), (8, 9)):
+        fill(run, stream, *numbers)
+        time.sleep(0.02)
+    return stream
+
+
+def lines(*numbers: int) -> bytes:
+    return b"".join(b"%d\n" % number for number in numbers)
+
+
+def consume(run: Run, *arguments: str, code: int = 0) -> bytes:
+    done = run("consume", *arguments)
+    assert (done.returncode, done.stderr) == (code, b"")
+    return done.stdout
+
+
+def stored(run: Run, stream: str, name: str) -> int | None:
+    done = run("offset", "query", stream, "--name", name, "--json")
+    return None if done.returncode == 4 else int(json.loads(done.stdout)["offset"])
+
+
+# --- where it starts and stops -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers"),
+    [
+        (("-o", "first", "--until", "end"), range(10)),
+        (("-o", "first", "-n", "6"), range(6)),
+        (("-o", "first", "-n", "0"), ()),
+        (("-o", "5", "--until", "end"), range(5, 10)),
+        (("-o", "5", "--until", "8"), range(5, 9)),
+        (("-o", "5", "--until", "5"), (5,)),
+        (("-o", "5", "--until", "4"), ()),
+        (("-o", "5", "-n", "2", "--until", "end"), (5, 6)),
+        (("-o", "10", "--until", "end"), ()),
+        (("-o", "99", "--until", "end"), ()),
+        (("-o", "last", "--until", "end"), (8, 9)),
+        (("-o", "next", "--until", "end"), ()),
+        (("--until", "end"), ()),
+        (("-o", "-3", "--until", "end"), (7, 8, 9)),
+        (("-o", "-9", "--until", "end"), range(1, 10)),
+        (("-o", "-10", "--until", "end"), range(10)),
+        (("-o", "-99", "--until", "end"), range(10)),
+        (("-o", "-1h", "--until", "end"), range(10)),
+        (("-o", "@1", "--until", "end"), range(10)),
+        (("-o", "-1h", "--until", "-1s"), None),
+        (("-o", "2100-01-01", "--until", "end"), ()),
+        (("-o", "first", "--until", "2000-01-01"), ()),
+        (("-o", "first", "--idle-timeout", "500ms"), range(10)),
+        (("-o", "next", "--idle-timeout", "200ms"), ()),
+        (("-o", "first", "-n", "10", "--credit", "1"), range(10)),
+        (("-o", "first", "-n", "7", "--unbuffered"), range(7)),
+    ],
+    ids=str,
+)
+def test_where_it_starts_and_stops(run: Run, ten: str, options: tuple[str, ...], numbers: range | None) -> None:
+    if numbers is None:
+        time.sleep(1.1)
+        numbers = range(10)
+    assert consume(run, ten, *options) == lines(*numbers)
+
+
+@pytest.mark.parametrize("start", ["first", "last", "next", "0", "7", "-5", "-1h", "stored"])
+def test_until_the_end_of_an_empty_stream(run: Run, stream: str, start: str) -> None:
+    begin = time.monotonic()
+    name = ("--name", "me") if start == "stored" else ()
+    assert consume(run, stream, "-o", start, "--until", "end", *name) == b""
+    assert time.monotonic() - begin < 5
+
+
+def test_until_the_end_where_the_broker_wrote_behind_the_last_message(run: Run, ten: str) -> None:
+    """A stored offset is a chunk of its own, which is never delivered."""
+    for offset in range(3):
+        assert run("offset", "store", ten, str(offset), "--name", f"n{offset}").returncode == 0
+    eventually(lambda: stored(run, ten, "n2") == 2)
+    assert consume(run, ten, "-o", "first", "--until", "end") == lines(*range(10))
+    assert consume(run, ten, "-o", "-3", "--until", "end") == lines(7, 8, 9)
+    fill(run, ten, 10)
+    assert consume(run, ten, "-o", "-3", "--until", "end") == lines(8, 9, 10)
+    assert consume(run, ten, "-o", "first", "--until", "end") == lines(*range(11))
+
+
+def test_times_are_exact(run: Run, stream: str) -> None:
+    times = []
+    for number in range(4):
+        fill(run, stream, number)
+        time.sleep(0.03)
+        times.append(datetime.now(UTC).isoformat())
+        time.sleep(0.03)
+    for number, moment in enumerate(times):
+        before, after = range(number + 1), range(number + 1, 4)
+        assert consume(run, stream, "-o", moment, "--until", "end") == lines(*after)
+        assert consume(run, stream, "-o", "first", "--until", moment) == lines(*before)
+
+
+@pytest.mark.parametrize("start", ["first", "next", "3"])
+def test_until_a_time_that_comes(env: dict[str, str], run: Run, stream: str, start: str) -> None:
+    fill(run, stream, 0)
+    until = datetime.fromtimestamp(time.time() + 3, UTC).isoformat()
+    with running("consume", stream, "-o", start, "--until", until, env=env) as consumer:
+        time.sleep(1.5)
+        fill(run, stream, 1)
+        assert consumer.stdout is not None
+        written = consumer.stdout.read()
+        assert ended(consumer) == (0, "")
+    assert written == {"first": lines(0, 1), "next": lines(1), "3": b""}[start]
+
+
+def test_until_an_offset_that_comes(env: dict[str, str], run: Run, ten: str) -> None:
+    with running("consume", ten, "-o", "9", "--until", "11", env=env) as consumer:
+        assert consumer.stdout is not None
+        assert consumer.stdout.read(2) == b"9\n"
+        fill(run, ten, 10, 11, 12)
+        assert consumer.stdout.read() == lines(10, 11)
+        assert ended(consumer) == (0, "")
+
+
+def test_next_is_what_comes(env: dict[str, str], run: Run, ten: str) -> None:
+    with running("consume", ten, "-n", "1", env=env) as consumer:
+        time.sleep(1.0)
+        fill(run, ten, 10)
+        assert consumer.stdout is not None
+        assert consumer.stdout.read() == b"10\n"
+        assert ended(consumer) == (0, "")
+
+
+def test_the_stream_may_come_from_the_environment(run: Run, ten: str) -> None:
+    done = run("consume", "-o", "first", "-n", "1", env={"RSTREAM_STREAM": ten})
+    assert (done.returncode, done.stdout) == (0, b"0\n")
+
+
+# --- what it writes ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "written"),
+    [
+        (("--output", "lines"), b"a\n\n\xff\0\n"),
+        (("-0",), b"a\0\0\xff\0\0"),
+        (("--output", "nul"), b"a\0\0\xff\0\0"),
+        (("--output", "len32"), b"\0\0\0\1a\0\0\0\0\0\0\0\2\xff\0"),
+        (("--output", "raw"), b"a\xff\0"),
+        (("-d", "::"), b"a::::\xff\0::"),
+        (("-d", "\\r\\n"), b"a\r\n\r\n\xff\0\r\n"),
+        (("-f", "%o:%s:%S%%\\n"), b"0:a:1%\n1::0%\n2:\xff\0:2%\n"),
+        (("-f", "%R%s"), b"\0\0\0\1a\0\0\0\0\0\0\0\2\xff\0"),
+        (("-f", "%h%p\\0"), b"{}{}\0{}{}\0{}{}\0"),
+    ],
+)
+@pytest.mark.parametrize("unbuffered", [(), ("--unbuffered",)])
+def test_output(run: Run, stream: str, options: tuple[str, ...], written: bytes, unbuffered: tuple[str, ...]) -> None:
+    assert run("publish", stream, "-0", stdin=b"a\0\0").returncode == 0
+    assert run("publish", stream, "--whole", stdin=b"\xff\0").returncode == 0
+    assert consume(run, stream, "-o", "first", "--until", "end", *options, *unbuffered) == written
+
+
+def test_json(run: Run, stream: str) -> None:
+    before = time.time()
+    fill(run, stream, 5)
+    assert run("publish", stream, "--whole", "-H", "k=v", stdin=b"\xff").returncode == 0
+    first, second = map(json.loads, consume(run, stream, "-o", "first", "--until", "end", "--json").splitlines())
+    when = datetime.fromisoformat(first.pop("timestamp")).timestamp()
+    assert before - 1 < when < time.time() + 1
+    assert first == {"stream": stream, "offset": 0, "properties": {}, "headers": {}, "annotations": {}, "body": "5"}
+    assert (second["offset"], second["body_base64"], second["headers"]) == (1, "/w==", {"k": "v"})
+
+
+def test_bodies_that_are_no_data(run: Run, stream: str) -> None:
+    given = b"""
+        {"value":"text"}
+        {"value":{"$binary":"/w=="}}
+        {"value":5}
+        {"value":null}
+        {"sequence":[1,"two"]}
+        {"body":null}
+        {"body":"data"}
+    """
+    assert run("publish", stream, "--json", stdin=given).returncode == 0
+    written = consume(run, stream, "-o", "first", "--until", "end")
+    assert written == b'text\n\xff\n5\nnull\n[1,"two"]\n\ndata\n'
+
+
+def test_raw_records(run: Run, stream: str) -> None:
+    fill(run, stream, 0, 1)
+    assert run("publish", stream, "--codec", "raw", stdin=b"\x01not AMQP\n").returncode == 0
+    for options, good in (((), lines(0, 1)), (("--json",), None), (("-f", "%s\\n"), lines(0, 1))):
+        done = run("consume", stream, "-o", "first", "--until", "end", *options)
+        assert done.returncode == 8
+        assert done.stderr.decode().startswith("error: the message at offset 2 is not AMQP 1.0: ")
+        assert b"\nhint: --codec raw " in done.stderr
+        assert done.stdout.count(b"\n") == 2
+        assert good is None or done.stdout == good
+    assert consume(run, stream, "-o", "2", "--until", "end", "--codec", "raw") == b"\x01not AMQP\n"
+    shown = json.loads(consume(run, stream, "-o", "2", "--until", "end", "--codec", "raw", "--json"))
+    assert shown["body"] == "\x01not AMQP"
+
+
+@pytest.mark.parametrize("compression", ["gzip", "snappy", "lz4", "zstd"])
+def test_count_ends_inside_a_sub_entry(run: Run, stream: str, compression: str) -> None:
+    assert run("publish", stream, "--compression", compression, stdin=lines(*range(1000))).returncode == 0
+    assert consume(run, stream, "-o", "17", "-n", "5") == lines(*range(17, 22))
+
+
+# --- offsets -----------------------------------------------------------------------------------------------
+
+
+def test_stored_offsets(run: Run, ten: str) -> None:
+    me = ("--name", "me", "-o", "stored")
+    assert consume(run, ten, *me, "-n", "3") == lines(0, 1, 2)  # none stored: from the first
+    assert stored(run, ten, "me") == 2
+    assert consume(run, ten, *me, "-n", "3", "--store-every", "1") == lines(3, 4, 5)
+    assert stored(run, ten, "me") == 5
+    assert consume(run, ten, *me, "--until", "end") == lines(6, 7, 8, 9)
+    assert stored(run, ten, "me") == 9
+    assert consume(run, ten, *me, "--until", "end") == b""
+    assert stored(run, ten, "me") == 9
+    assert consume(run, ten, "--name", "me", "-o", "first", "-n", "1") == lines(0)
+    assert stored(run, ten, "me") == 0
+
+
+@pytest.mark.parametrize("every", ["2", "100ms"])
+def test_offsets_are_stored_meanwhile(env: dict[str, str], run: Run, ten: str, every: str) -> None:
+    with running("consume", ten, "-o", "first", "--name", "me", "--store-every", every, env=env) as consumer:
+        eventually(lambda: stored(run, ten, "me") == 9)
+        fill(run, ten, 10, 11)
+        # Offset 10 may be the broker's own: a stored offset takes one.
+        eventually(lambda: (stored(run, ten, "me") or 0) >= 11)
+        interrupt(consumer, signal.SIGTERM)
+        assert ended(consumer)[0] == 143
+
+
+def test_what_was_not_written_out_is_not_stored(env: dict[str, str], run: Run, stream: str) -> None:
+    """Each message fills the pipe; nobody reads it."""
+    for _ in range(5):
+        assert run("publish", stream, "--whole", stdin=b"x" * 200_000).returncode == 0
+    reader, writer = os.pipe()
+    options = ("-o", "first", "--name", "me", "--store-every", "1")
+    with running("consume", stream, *options, stdout=writer, env=env) as consumer:
+        os.close(writer)
+        time.sleep(2.0)
+        assert stored(run, stream, "me") is None
+        got = 0
+        while got < 300_000:
+            got += len(os.read(reader, 65536))
+        eventually(lambda: stored(run, stream, "me") == 0)
+        interrupt(consumer)
+        code, errors = ended(consumer)
+        os.close(reader)
+    assert code == 130
+    assert errors.startswith("consumed 1 message (200 kB)")
+    assert stored(run, stream, "me") == 0
+
+
+# --- how it ends -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-o", "soon"),
+        ("-o", "-0"),
+        ("-o", "99999999999999999999"),
+        ("-o", "stored"),
+        ("--until", "never"),
+        ("--until", "-5"),
+        ("--store-every", "5s"),
+        ("--store-every", "0", "--name", "me"),
+        ("--store-every", "often", "--name", "me"),
+        ("--name", ""),
+        ("--credit", "0"),
+        ("-n", "-1"),
+        ("-f", "%y"),
+        ("-f", "%s", "--json"),
+        ("-0", "--json"),
+        ("-d", ""),
+        ("-d", "x", "--output", "len32"),
+        ("--timeout", "soon"),
+        ("--idle-timeout", "0"),
+        ("--codec", "utf-8"),
+    ],
+    ids=str,
+)
+def test_what_cannot_work_is_told_before_connecting(options: tuple[str, ...], closed_port: int) -> None:
+    done = run_rstream("consume", "s", *options, "-u", f"rabbitmq-stream://127.0.0.1:{closed_port}")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(b"error: ")
+    assert done.stdout == b""
+
+
+@pytest.mark.parametrize("options", [(), ("--until", "end"), ("-n", "0"), ("-o", "-5"), ("-o", "first")])
+def test_a_stream_that_does_not_exist(run: Run, stream_name: str, options: tuple[str, ...]) -> None:
+    done = run("consume", stream_name, *options)
+    assert done.returncode == 4
+    assert done.stderr.decode() == f"error: stream '{stream_name}': the stream does not exist\n"
+
+
+def test_access_and_connection(run: Run, rabbitmq: Broker, closed_port: int) -> None:
+    wrong = f"rabbitmq-stream://guest:wrong@{rabbitmq.host}:{rabbitmq.port}"
+    assert run("consume", "s", "-u", wrong).returncode == 5
+    assert run("consume", "s", "-u", f"rabbitmq-stream://127.0.0.1:{closed_port}").returncode == 6
+
+
+def test_timeout(run: Run, ten: str) -> None:
+    begin = time.monotonic()
+    done = run("consume", ten, "-o", "first", "--timeout", "1s", "--name", "me")
+    assert 1 <= time.monotonic() - begin < 5
+    assert (done.returncode, done.stdout) == (124, lines(*range(10)))
+    assert stored(run, ten, "me") == 9
+    assert done.stderr.decode().startswith("consumed 10 messages")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_in_good_order(
+    env: dict[str, str], run: Run, ten: str, number: signal.Signals, code: int
+) -> None:
+    with running("consume", ten, "-o", "first", "--name", "me", "--stats", "json", env=env) as consumer:
+        assert consumer.stdout is not None
+        assert consumer.stdout.read(20) == lines(*range(10))
+        interrupt(consumer, number)
+        status, errors = ended(consumer)
+    assert status == code
+    found = summary_of(errors)
+    assert (found["exit_code"], found["reason"]) == (code, number.name)
+    assert (found["consumed"], found["last_offset"], found["stored_offset"]) == (10, 9, 9)
+    assert stored(run, ten, "me") == 9
+
+
+@pytest.mark.parametrize("options", [(), ("--json",), ("--unbuffered",), ("--name", "me")])
+def test_a_reader_that_closes_stdout(
+    env: dict[str, str], run: Run, stream: str, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    fill(run, stream, *range(100_000))
+    code = tmp_path / "code"
+    command = '{ "$0" consume "$@"; echo $? >"$CODE"; } | head -1'
+    done = subprocess.run(
+        ["sh", "-c", command, str(RSTREAM), stream, "-o", "first", *options],
+        capture_output=True,
+        env=environment({**env, "CODE": str(code)}),
+        timeout=30,
+        check=False,
+    )
+    assert (code.read_text(), done.stderr) == ("141\n", b"")
+    assert done.stdout.count(b"\n") == 1
+
+
+def test_a_reader_that_leaves_while_nothing_comes(env: dict[str, str], run: Run, ten: str) -> None:
+    with running("consume", ten, "-o", "first", env=env) as consumer:
+        assert consumer.stdout is not None
+        assert consumer.stdout.read(20) == lines(*range(10))
+        consumer.stdout.close()
+        assert ended(consumer, timeout=5) == (141, "")
+
+
+def test_a_full_disk(env: dict[str, str], ten: str) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    with open("/dev/full", "wb") as full, running("consume", ten, "-o", "first", stdout=full, env=env) as consumer:
+        code, errors = ended(consumer)
+    assert (code, errors) == (1, "error: standard output: No space left on device\n")
+
+
+def test_a_connection_that_ends(own_rabbitmq: OwnRabbitMQ) -> None:
+    broker = own_rabbitmq()
+    env = {"RSTREAM_URI": broker.uri}
+    assert run_rstream("publish", "s", "--create", stdin=lines(0, 1), env=env).returncode == 0
+    with running("consume", "s", "-o", "first", "--name", "me", env=env) as consumer:
+        assert consumer.stdout is not None
+        assert consumer.stdout.read(4) == lines(0, 1)
+        broker.kill()
+        code, errors = ended(consumer)
+    assert code == 6
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+
+
+def test_a_stream_that_is_deleted_meanwhile(env: dict[str, str], run: Run, ten: str) -> None:
+    with running("consume", ten, "-o", "first", env=env) as consumer:
+        assert consumer.stdout is not None
+        assert consumer.stdout.read(20) == lines(*range(10))
+        assert run("stream", "delete", ten, "--yes").returncode == 0
+        code, errors = ended(consumer)
+    assert code == 4, errors
+    assert errors.startswith("error: ")
+
+
+# --- a reader that stalls ------------------------------------------------------------------------------------
+
+
+def _stalled(env: dict[str, str], run: Run, stream: str, seconds: float, heartbeat: str) -> None:
+    """Memory stays flat and the connection alive while nobody reads stdout; then all of it comes."""
+    line = b"y" * 199 + b"\n"
+    count = 200_000
+    assert run("publish", stream, stdin=line * count, timeout=60).returncode == 0
+    options = ("-o", "first", "--until", "end", "--heartbeat", heartbeat)
+    with running("consume", stream, *options, env=env) as consumer:
+        assert consumer.stdout is not None
+        assert consumer.stdout.read(len(line)) == line
+        time.sleep(1.0)
+        begin = resident_bytes(consumer)
+        time.sleep(seconds)
+        assert resident_bytes(consumer) - begin < 5_000_000
+        assert begin < 120_000_000
+        left = (count - 1) * len(line)
+        while block := consumer.stdout.read(1 << 20):
+            left -= len(block)
+        assert ended(consumer) == (0, "")
+    assert left == 0
+
+
+def test_a_reader_that_stalls(env: dict[str, str], run: Run, stream: str) -> None:
+    _stalled(env, run, stream, 4.0, "1")
+
+
+@pytest.mark.slow
+def test_a_reader_that_stalls_for_a_minute(env: dict[str, str], run: Run, stream: str) -> None:
+    _stalled(env, run, stream, 60.0, "5")
+
+
+@pytest.mark.parametrize(("options", "code"), [(("--timeout", "1s"), 124), ((), 130)])
+def test_a_reader_that_stalls_does_not_hold_up_the_end(
+    env: dict[str, str], run: Run, stream: str, options: tuple[str, ...], code: int
+) -> None:
+    assert run("publish", stream, stdin=b"y" * 100_000 + b"\n" * 10).returncode == 0
+    with running("consume", stream, "-o", "first", *options, env=env) as consumer:
+        assert consumer.stdout is not None
+        consumer.stdout.read(1)
+        time.sleep(1.0)
+        begin = time.monotonic()
+        if code == 130:
+            interrupt(consumer)
+        assert consumer.wait(10) == code
+        assert time.monotonic() - begin < 5
+
+
+# --- statistics --------------------------------------------------------------------------------------------
+
+
+def test_statistics(run: Run, ten: str) -> None:
+    done = run("consume", ten, "-o", "2", "--until", "end", "--stats", "line")
+    assert done.stdout == lines(*range(2, 10))
+    assert done.stderr.decode().startswith(f"consumed 8 messages (16 B) from {ten} in ")
+    done = run("consume", ten, "-o", "2", "--until", "end", "--stats", "json")
+    found = summary_of(done.stderr)
+    assert (found["consumed"], found["bytes"], found["last_offset"], found["progress"]) == (8, 16, 9, 1.0)
+    assert (found["exit_code"], found["reason"]) == (0, "--until is reached")

@@ -1,0 +1,273 @@
+"""What the displays show, and when there is one."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+import rstream_cli
+from rstream_cli.environment import Environment
+from rstream_cli.render import words
+from rstream_cli.render.display import Display, StatsMode, choose_mode
+from rstream_cli.render.json_lines import JsonView
+from rstream_cli.render.line import progress_line
+from rstream_cli.render.live import LiveView, layout
+from rstream_cli.render.stats import ConsumeCounts, PublishCounts, Snapshot, Stats
+
+
+def snapshot(*, verb: str = "publish", progress: bool = True, name: str = "orders") -> Snapshot:
+    now = 0.0
+    counts: PublishCounts | ConsumeCounts = PublishCounts(
+        read=1_234_600, published=1_234_567, not_published=33, bad=3, confirmed=1_234_000, failed=7, in_flight=560
+    )
+    if verb == "consume":
+        counts = ConsumeCounts(consumed=1_234_567, chunks=100, last_offset=1_234_566, stored_offset=1_000_000)
+    total = 250_000_000 if progress else None
+    stats = Stats("publish" if verb == "publish" else "consume", name, counts, total=total, clock=lambda: now)
+    stats.latency.add(0.0012, 990)
+    stats.latency.add(0.3, 10)
+    for _ in range(100):
+        now += 1
+        stats.bytes += 1_234_567
+        stats.done = stats.bytes
+        stats.snapshot()
+    return stats.snapshot()
+
+
+def environment(stderr: io.StringIO, *, tty: bool, variables: Mapping[str, str] | None = None) -> Environment:
+    return Environment(
+        stdin=io.StringIO(),
+        stdout=io.StringIO(),
+        stderr=stderr,
+        variables=variables or {},
+        stderr_is_tty=tty,
+    )
+
+
+# --- words -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (99_940, "99.9 kB"),
+        (99_960, "100 kB"),
+        (999_499, "999 kB"),
+        (999_501, "1.0 MB"),
+        (1e18, "1000 PB"),
+    ],
+)
+def test_sizes(number: float, text: str) -> None:
+    assert words.size(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.0, "0.0 µs"), (0.000123, "123 µs"), (0.00123, "1.2 ms"), (0.99999, "1.0 s"), (75.0, "75.0 s")],
+)
+def test_latencies(seconds: float | None, text: str) -> None:
+    assert words.latency(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-:--"), (0, "0:00"), (59.9, "0:59"), (3600, "1:00:00"), (200_000, "2d 07:33:20"), (float("inf"), "-:--")],
+)
+def test_clocks(seconds: float | None, text: str) -> None:
+    assert words.clock(seconds) == text
+
+
+def test_sparkline() -> None:
+    assert words.sparkline((0.0, 5.0, 10.0), 10) == "▁▅█"
+    assert words.sparkline((0.0, 0.0), 10) == "▁▁"
+    assert words.sparkline((1.0, 2.0, 3.0), 2) == "▆█"
+    assert words.sparkline((), 10) == ""
+    assert words.sparkline((1.0,), 0) == ""
+
+
+def test_summaries_say_what_adds_up() -> None:
+    published = words.summary(snapshot(), "end of input")
+    assert "confirmed 1,234,000, failed 7; read 1,234,600, not published 33, of them bad 3" in published
+    assert published.endswith("; end of input")
+    consumed = words.summary(snapshot(verb="consume"), "SIGINT")
+    assert "consumed 1,234,567 messages (123 MB) from orders" in consumed
+    assert "last offset 1234566; stored offset 1000000; SIGINT" in consumed
+
+
+# --- the live display --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [10, 20, 40, 60, 80, 120, 300])
+@pytest.mark.parametrize("verb", ["publish", "consume"])
+@pytest.mark.parametrize("name", ["orders", "s" * 255, "注文" * 50])
+def test_no_line_is_wider_than_the_terminal(width: int, verb: str, name: str) -> None:
+    for line in layout(snapshot(verb=verb, name=name), width):
+        assert line.cell_len <= width
+
+
+@pytest.mark.parametrize("width", [39, 79, 119])
+def test_every_number_has_its_place_in_narrow_and_wide_terminals(width: int) -> None:
+    lines = [line.plain for line in layout(snapshot(), width)]
+    text = "\n".join(lines)
+    for part in ("orders", "1:40", "msg/s", "MB/s", "published 1,234,567", "confirmed 1,234,000", "failed 7"):
+        assert part in text
+    for part in ("in flight 560", "total 123 MB", "p50 1.2 ms", "p99 ", " 49% ETA 1:", "━", "─", "not published 33"):
+        assert part in text
+    assert any(bar in text for bar in words.BARS)
+    assert len(lines) <= (9 if width < 40 else 5)
+
+
+def test_without_a_known_size_there_is_no_bar() -> None:
+    assert "ETA" not in "\n".join(line.plain for line in layout(snapshot(progress=False), 80))
+
+
+@pytest.mark.parametrize("color", [True, False])
+def test_the_live_display_leaves_nothing_but_the_summary(color: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    screen = io.StringIO()
+    view = LiveView(screen, color=color)
+    view.update(snapshot())
+    view.update(snapshot())
+    view.close()
+    drawn = screen.getvalue()
+    assert ("\x1b[1;32m" in drawn) is color
+    assert drawn.count("\x1b[?25l") == drawn.count("\x1b[?25h") == 1
+    assert drawn.endswith("\x1b[2K")  # the last line of the display is erased
+    view.finish(snapshot(), "end of input", 0, None)
+    assert screen.getvalue().removeprefix(drawn).count("\n") == 1
+
+
+def test_rich_is_imported_by_one_module_alone() -> None:
+    folder = Path(rstream_cli.__file__).parent
+    importers = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if any(name.split(".")[0] == "rich" for name in names):
+                importers.add(path.relative_to(folder).as_posix())
+    assert importers == {"render/live.py"}
+
+
+def test_rich_is_imported_late() -> None:
+    program = "import sys, rstream_cli.commands.publish, rstream_cli.publishing; sys.exit('rich' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+# --- which display -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "tty", "term", "used", "quiet", "verbose", "chosen"),
+    [
+        ("auto", True, "xterm", False, False, False, "live"),
+        ("auto", False, "xterm", False, False, False, "none"),
+        ("auto", True, "xterm", True, False, False, "none"),
+        ("auto", True, "xterm", False, True, False, "none"),
+        ("auto", True, "xterm", False, False, True, "none"),
+        ("auto", True, "dumb", False, False, False, "none"),
+        ("live", True, "xterm", False, False, False, "live"),
+        ("live", True, "xterm", True, False, False, "none"),
+        ("live", False, "xterm", False, False, False, "line"),
+        ("live", True, "dumb", False, False, False, "line"),
+        ("live", True, "xterm", False, False, True, "line"),
+        ("json", False, "dumb", True, True, True, "json"),
+        ("line", True, "xterm", True, False, False, "line"),
+        ("none", True, "xterm", False, False, False, "none"),
+    ],
+)
+def test_choose_mode(mode: str, tty: bool, term: str, used: bool, quiet: bool, verbose: bool, chosen: str) -> None:
+    env = environment(io.StringIO(), tty=tty, variables={"TERM": term})
+    assert choose_mode(StatsMode(mode), env, terminal_is_used=used, quiet=quiet, verbose=verbose) == chosen
+
+
+@pytest.mark.parametrize(("mode", "forced", "said"), [("none", False, 0), ("none", True, 1), ("line", False, 1)])
+def test_who_gets_a_summary(mode: str, forced: bool, said: int) -> None:
+    stderr = io.StringIO()
+    display = Display(StatsMode(mode), Stats("publish", "s", PublishCounts()), environment(stderr, tty=False))
+    display.start()
+    display.finish("end of input", 0, forced=forced)
+    assert stderr.getvalue().count("\n") == said
+
+
+def test_an_explicit_none_says_nothing() -> None:
+    stderr = io.StringIO()
+    stats = Stats("publish", "s", PublishCounts())
+    display = Display(StatsMode.NONE, stats, environment(stderr, tty=False), summarise=False)
+    display.start()
+    display.finish("SIGINT", 130, forced=True)
+    assert stderr.getvalue() == ""
+
+
+def test_a_display_shows_the_run_while_it_goes() -> None:
+    stderr = io.StringIO()
+    stats = Stats("publish", "s", PublishCounts())
+    display = Display(StatsMode.JSON, stats, environment(stderr, tty=False), interval=0.01)
+    display.start()
+    display.note("warning: not JSON")
+    until = time.monotonic() + 5
+    while stderr.getvalue().count("\n") < 3 and time.monotonic() < until:
+        time.sleep(0.01)
+    display.finish("end of input", 0)
+    events = [json.loads(line)["event"] for line in stderr.getvalue().splitlines()]
+    assert events[-1] == "summary"
+    assert set(events[:-1]) == {"progress"}
+    assert len(events) >= 4
+
+
+def test_notes_are_bounded() -> None:
+    stderr = io.StringIO()
+    display = Display(StatsMode.NONE, Stats("publish", "s", PublishCounts()), environment(stderr, tty=False))
+    for number in range(1000):
+        display.note(f"warning: record {number} is skipped")
+    assert stderr.getvalue().count("\n") == 20
+    assert stderr.getvalue().endswith("there are more; the summary counts them\n")
+
+
+def test_a_stderr_that_is_gone_does_not_matter() -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    display = Display(
+        StatsMode.LINE, Stats("publish", "s", PublishCounts()), environment(Gone(), tty=False), interval=0.01
+    )
+    display.start()
+    time.sleep(0.05)
+    display.note("a note")
+    display.finish("end of input", 0)
+
+
+# --- lines and JSON ----------------------------------------------------------------------------------------
+
+
+def test_a_line() -> None:
+    line = progress_line(snapshot())
+    for part in ("1:40", "published 1,234,567", "confirmed 1,234,000", "failed 7", "in flight 560", "49% ETA"):
+        assert part in line
+    assert "consumed 1,234,567  offset 1234566" in progress_line(snapshot(verb="consume"))
+
+
+def test_json() -> None:
+    stderr = io.StringIO()
+    view = JsonView(stderr)
+    view.update(snapshot())
+    view.finish(snapshot(), "SIGINT", 130, None)
+    progress, summary = map(json.loads, stderr.getvalue().splitlines())
+    assert progress["event"] == "progress"
+    assert (summary["event"], summary["reason"], summary["exit_code"]) == ("summary", "SIGINT", 130)
+    assert summary["read"] == summary["published"] + summary["not_published"]
+    assert summary["published"] == summary["confirmed"] + summary["failed"] + summary["in_flight"]
+    assert summary["latency_p50_ms"] == pytest.approx(1.2, rel=0.1)

@@ -1,0 +1,97 @@
+"""The numbers behind the displays."""
+
+from __future__ import annotations
+
+import pytest
+
+from rstream_cli.render.stats import ConsumeCounts, LatencyHistogram, Meter, Progress, PublishCounts, Stats
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_quantiles_of_nothing() -> None:
+    assert LatencyHistogram().quantile(0.5) is None
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-9, 1e-6, 0.00123, 0.5, 7.0, 3600.0, 1e9])
+def test_a_quantile_is_close(seconds: float) -> None:
+    histogram = LatencyHistogram()
+    histogram.add(seconds, 10)
+    for share in (0.0, 0.5, 0.99, 1.0):
+        found = histogram.quantile(share)
+        assert found is not None
+        assert found <= seconds
+        if 1e-6 <= seconds <= 1e6:
+            assert found == pytest.approx(seconds, rel=0.1)
+
+
+def test_quantiles_tell_the_slow_from_the_quick() -> None:
+    histogram = LatencyHistogram()
+    histogram.add(0.001, 980)
+    histogram.add(0.1, 19)
+    histogram.add(5.0, 1)
+    assert histogram.total == 1000
+    assert histogram.quantile(0.5) == pytest.approx(0.001, rel=0.1)
+    assert histogram.quantile(0.99) == pytest.approx(0.1, rel=0.1)
+    assert histogram.quantile(1.0) == pytest.approx(5.0, rel=0.1)
+
+
+def test_a_rate_is_that_of_the_window() -> None:
+    meter = Meter(window=3.0)
+    assert meter.sample(0.0, 0) == 0.0
+    for second in range(1, 11):
+        meter.sample(float(second), 100 * second)
+    assert meter.rate == 100.0
+    for second in range(11, 15):
+        meter.sample(float(second), 1000)
+    assert meter.rate == 0.0
+    assert list(meter.history) == [100.0] * 10 + [0.0] * 4
+
+
+def test_two_samples_of_one_moment() -> None:
+    meter = Meter()
+    meter.sample(1.0, 0)
+    meter.sample(2.0, 10)
+    assert meter.sample(2.0, 20) == 10.0
+    assert meter.sample(1.5, 20) == 10.0
+
+
+def test_the_history_is_bounded() -> None:
+    meter = Meter(history=5)
+    for second in range(100):
+        meter.sample(float(second), second)
+    assert len(meter.history) == 5
+
+
+@pytest.mark.parametrize(("done", "total", "share"), [(0, 10, 0.0), (5, 10, 0.5), (11, 10, 1.0), (0, 0, 1.0)])
+def test_progress(done: int, total: int, share: float) -> None:
+    assert Progress(done, total).share == share
+
+
+def test_a_snapshot() -> None:
+    clock = Clock()
+    stats = Stats("publish", "s", PublishCounts(), total=1000, clock=clock)
+    clock.now += 2
+    stats.counts = PublishCounts(read=200, published=200, confirmed=150, in_flight=50)
+    stats.bytes = stats.done = 500
+    stats.latency.add(0.01, 150)
+    shown = stats.snapshot()
+    assert (shown.elapsed, shown.rate, shown.byte_rate, shown.eta) == (2.0, 75.0, 250.0, 2.0)
+    assert shown.progress is not None
+    assert shown.progress.share == 0.5
+    assert shown.counts["in_flight"] == 50
+    clock.now += 6
+    final = stats.snapshot(final=True)
+    assert (final.elapsed, final.rate, final.byte_rate) == (8.0, 150 / 8, 500 / 8)
+
+
+def test_a_snapshot_of_a_run_that_took_no_time() -> None:
+    stats = Stats("consume", "s", ConsumeCounts(), clock=Clock())
+    shown = stats.snapshot(final=True)
+    assert (shown.rate, shown.elapsed, shown.progress, shown.eta) == (0.0, 0.0, None, None)
