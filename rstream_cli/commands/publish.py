@@ -202,7 +202,7 @@ def publish(
         typer.Option(
             "--name",
             metavar="REF",
-            help="The publisher's name: the broker remembers its last publishing id, and drops duplicates.",
+            help="The publisher's name. Its publishing ids go on after the last one that the broker remembers.",
             rich_help_panel=_SENDING,
         ),
     ] = None,
