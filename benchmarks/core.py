@@ -85,10 +85,11 @@ async def callback(work: Work) -> tuple[int, Stopwatch]:
     async with Consumer(**server(work)) as consumer:
         stopwatch = Stopwatch()
 
-        def on_message(message: AMQPMessage, _: MessageContext) -> None:
+        def on_message(message: Any, _: MessageContext) -> None:
             nonlocal consumed, size
             consumed += 1
-            size += len(message.body)
+            if consumed <= work.messages:  # the rest of the last chunk comes too
+                size += len(message.body)
             if consumed == work.messages:
                 stopwatch.stop()
                 consumer.stop()
@@ -97,9 +98,9 @@ async def callback(work: Work) -> tuple[int, Stopwatch]:
             work.stream, on_message, decoder=amqp_decoder, offset_specification=FIRST, initial_credit=CREDIT
         )
         await asyncio.wait_for(consumer.run(), DEADLINE)
-    if size != consumed * work.size:
-        raise RuntimeError(f"{consumed} bodies of {work.size} bytes came as {size} bytes")
-    return consumed, stopwatch
+    if size != work.messages * work.size:
+        raise RuntimeError(f"{work.messages} bodies of {work.size} bytes came as {size} bytes")
+    return work.messages, stopwatch
 
 
 def options(work: Work) -> ConnectionOptions:

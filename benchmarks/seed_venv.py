@@ -35,9 +35,10 @@ def _has_client(python: Path) -> bool:
 
 
 def _install(place: Path, python: Path) -> bool:
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", REQUIREMENT]
+    make = [sys.executable, "-m", "venv", "--clear", str(place)]
+    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", REQUIREMENT]
     try:
-        subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True, stdout=sys.stderr, timeout=120)
+        subprocess.run(make, check=True, stdout=sys.stderr, timeout=120)
         subprocess.run(install, check=True, stdout=sys.stderr, timeout=600)
     except (OSError, subprocess.SubprocessError) as error:
         print(f"{REQUIREMENT}: {error}", file=sys.stderr)
