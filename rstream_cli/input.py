@@ -82,7 +82,8 @@ class Input:
         self._arrived = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._ended = False
-        self._error: InputError | None = None
+        self._failed = False
+        self._error: Exception | None = None
         self._stopping = False
         self._wake_reader, self._wake_writer = os.pipe()
         self._thread = threading.Thread(target=self._run, name="rstream-input", daemon=True)
@@ -98,6 +99,12 @@ class Input:
         self._stopping = True
         os.write(self._wake_writer, b"x")
         self._room.release()
+
+    def fail(self, error: Exception) -> None:
+        """Reads no more, and lets ``next`` raise this; blocks that were read are kept for ``take_rest``."""
+        self.stop()
+        self._failed = True
+        self._end(error)
 
     def take_rest(self) -> list[Block]:
         """After ``stop``: the blocks that were read and not given yet, without waiting."""
@@ -118,14 +125,15 @@ class Input:
     async def next(self, timeout: float | None = None) -> Block | None:
         """The next block; None at the end of the last source, and after ``stop`` once all was given.
 
-        Raises TimeoutError where nothing came in ``timeout`` seconds, and InputError after the good blocks.
+        Raises TimeoutError where nothing came in ``timeout`` seconds, InputError after the good blocks, and at once
+        what ``fail`` was given.
         """
         if not self._blocks and not self._ended:
             async with asyncio.timeout(timeout):
                 while not self._blocks and not self._ended:
                     self._arrived.clear()
                     await self._arrived.wait()
-        if self._blocks:
+        if self._blocks and not self._failed:
             self._room.release()
             return self._blocks.popleft()
         if self._error is not None:
@@ -143,8 +151,9 @@ class Input:
         self._blocks.append(block)
         self._arrived.set()
 
-    def _end(self, error: InputError | None) -> None:
-        self._error = error
+    def _end(self, error: Exception | None) -> None:
+        if not self._failed or self._error is None:
+            self._error = error
         self._ended = True
         self._arrived.set()
 

@@ -37,8 +37,6 @@ from rstream_core import (
 from rstream_core.protocol.amqp import AMQPMessage, bodies_of
 from rstream_core.protocol.compression import MAX_UNCOMPRESSED, compress
 
-_DEATH_CHECK = 0.5
-"""Seconds between looks at the publisher while the input is silent: it may have died meanwhile."""
 _PACED_SLICES = 50
 """Batches a second, where ``--rate`` paces them."""
 _CATCH_UP = 0.1
@@ -207,10 +205,15 @@ class PublishRun:
             plan.stream,
             plan.name,
             listener=self._told,
+            on_end=self._publisher_ended,
             max_in_flight=plan.max_in_flight,
             confirm_timeout=plan.confirm_timeout,
         )
         return self._publisher
+
+    def _publisher_ended(self, error: RstreamError) -> None:
+        if self._input is not None:
+            self._input.fail(error)
 
     async def _stop_on_signal(self, scope: asyncio.Timeout, drain: float = 0.0) -> None:
         """The first signal ends the reading, and gives what was read ``drain`` seconds."""
@@ -316,6 +319,7 @@ class PublishRun:
             return Ended(self._stopped() or "all messages are published")
         source = self._input = Input(plan.sources, **self._input_settings())
         source.start()
+        await publisher.check()  # it could not tell the input before there was one
         if self.context.interrupt.requested.is_set():
             source.stop()
         while not self._full():
@@ -356,14 +360,15 @@ class PublishRun:
         """The next block; what is pending is sent when its time has come, whatever the input does."""
         loop = asyncio.get_running_loop()
         while True:
-            wait = _DEATH_CHECK
+            wait = None
             if self._pending and self._since is not None:
-                wait = min(wait, max(self._since + self.plan.linger - loop.time(), 0.0))
+                wait = max(self._since + self.plan.linger - loop.time(), 0.0)
             try:
                 return await source.next(wait)
+            except RstreamError:  # the publisher has ended (RequestTimeout is a TimeoutError too)
+                await publisher.check()
+                raise
             except TimeoutError:
-                if publisher.error is not None:
-                    raise publisher.error from None
                 if self._due():
                     await self._send_pending(publisher)
 

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from rstream_core.errors import (
     AlreadyClosed,
+    ConfigurationError,
+    PreconditionFailed,
+    RstreamError,
     StreamAlreadyExists,
     StreamDoesNotExist,
 )
 from rstream_core.locator import Locator
 from rstream_core.pool import MAX_IDS, ConnectionPool, Lease
 from rstream_core.protocol import commands as c
+from rstream_core.protocol.routing import partitions_by_keys, partitions_by_number
 from rstream_core.publisher import Outcome, Publisher, check_reference, declare_publisher
 from rstream_core.subscription import DEFAULT_CREDIT, Subscription, send_subscribe
 from rstream_core.types import (
@@ -87,9 +91,8 @@ class Client:
         ``StreamAlreadyExists`` unless ``exists_ok``; ``PreconditionFailed`` where it exists with other arguments.
         """
         self._check_open()
-        text = {key: _argument(value) for key, value in (arguments or {}).items()}
         try:
-            await self._locator.ask(c.Create(stream, text), c.CreateResponse, f"stream {stream!r}")
+            await self._locator.ask(c.Create(stream, _arguments(arguments)), c.CreateResponse, f"stream {stream!r}")
         except StreamAlreadyExists:
             if not exists_ok:
                 raise
@@ -116,9 +119,8 @@ class Client:
     async def stats(self, stream: str) -> StreamStats:
         """First and committed positions. ``UnsupportedByBroker`` before RabbitMQ 3.11."""
         self._check_open()
-        connection = await self._locator.connection()
-        connection.session.require(c.Key.STREAM_STATS, "3.11", "reading a stream's statistics")
-        answer = await connection.request(c.StreamStats(stream), c.StreamStatsResponse, f"stream {stream!r}")
+        await self._require(c.Key.STREAM_STATS, "3.11", "reading a stream's statistics")
+        answer = await self._locator.ask(c.StreamStats(stream), c.StreamStatsResponse, f"stream {stream!r}")
         known = {key: value for key, value in answer.stats.items() if value >= 0}
         return StreamStats(
             known.get("first_chunk_id"),
@@ -174,14 +176,83 @@ class Client:
                     break
         return total, runs[0][0] + max(total - count, 0)
 
+    # Super streams.
+
+    async def create_super_stream(
+        self,
+        super_stream: str,
+        *,
+        partitions: int | None = None,
+        routing_keys: Sequence[str] | None = None,
+        arguments: Mapping[str, object] | None = None,
+        exists_ok: bool = False,
+    ) -> list[str]:
+        """Creates a super stream of so many ``partitions``, or of one for each of the ``routing_keys``.
+
+        Returns the names of its partitions, which are those that the server's own tool gives: ``orders-0``, … or
+        ``orders-eu``, …. ``arguments`` are those of each partition, see ``create_stream``. Raises
+        ``StreamAlreadyExists`` unless ``exists_ok``, ``PreconditionFailed`` where it exists with other partitions
+        (the broker tells nothing of its arguments), ``UnsupportedByBroker`` before RabbitMQ 3.13.
+        """
+        self._check_open()
+        if (partitions is None) == (routing_keys is None):
+            raise ConfigurationError("pass partitions or routing_keys")
+        if routing_keys is None:
+            assert partitions is not None
+            names, keys = partitions_by_number(super_stream, partitions)
+        else:
+            names, keys = partitions_by_keys(super_stream, routing_keys)
+        what = f"super stream {super_stream!r}"
+        await self._require(c.Key.CREATE_SUPER_STREAM, "3.13", "creating a super stream")
+        message = c.CreateSuperStream(super_stream, names, keys, _arguments(arguments))
+        try:
+            await self._locator.ask(message, c.CreateSuperStreamResponse, what)
+        except StreamAlreadyExists:
+            if not exists_ok:
+                raise
+            if sorted(await self.partitions(super_stream)) != sorted(names):
+                raise PreconditionFailed(f"{what} exists with other partitions") from None
+        return names
+
+    async def delete_super_stream(self, super_stream: str, *, missing_ok: bool = False) -> None:
+        """Deletes a super stream and all its partitions. ``StreamDoesNotExist`` unless ``missing_ok``."""
+        self._check_open()
+        await self._require(c.Key.DELETE_SUPER_STREAM, "3.13", "deleting a super stream")
+        try:
+            await self._locator.ask(
+                c.DeleteSuperStream(super_stream), c.DeleteSuperStreamResponse, f"super stream {super_stream!r}"
+            )
+        except StreamDoesNotExist:
+            if not missing_ok:
+                raise
+
+    async def partitions(self, super_stream: str) -> list[str]:
+        """The partitions of a super stream, in the broker's order. ``StreamDoesNotExist`` where there is none."""
+        self._check_open()
+        await self._require(c.Key.PARTITIONS, "3.11", "super streams")
+        what = f"super stream {super_stream!r}"
+        answer = await self._locator.ask(c.Partitions(super_stream), c.PartitionsResponse, what)
+        if not answer.streams:
+            raise StreamDoesNotExist(f"{what} has no partitions")
+        return list(answer.streams)
+
+    async def route(self, super_stream: str, routing_key: str) -> list[str]:
+        """The partitions that are bound to a routing key; none where no binding has it."""
+        self._check_open()
+        await self._require(c.Key.ROUTE, "3.11", "super streams")
+        answer = await self._locator.ask(
+            c.Route(routing_key, super_stream), c.RouteResponse, f"super stream {super_stream!r}"
+        )
+        return list(answer.streams)
+
     # Offsets.
 
     async def store_offset(self, stream: str, reference: str, offset: int) -> None:
         """Stores an offset under a name. The broker does not answer: ``query_offset`` tells whether it has it."""
         self._check_open()
         check_reference(reference)
-        if offset < 0:
-            raise ValueError(f"an offset is at least 0, not {offset}")
+        if not 0 <= offset < 2**64:
+            raise ValueError(f"an offset is between 0 and 2**64-1, not {offset}")
         (await self._locator.connection()).send(c.StoreOffset(reference, stream, offset))
 
     async def query_offset(self, stream: str, reference: str) -> int:
@@ -203,6 +274,7 @@ class Client:
         reference: str | None = None,
         *,
         listener: Callable[[Outcome], None] | None = None,
+        on_end: Callable[[RstreamError], None] | None = None,
         max_in_flight: int = MAX_IN_FLIGHT,
         max_in_flight_bytes: int = MAX_IN_FLIGHT_BYTES,
         confirm_timeout: float | None = 30.0,
@@ -212,6 +284,7 @@ class Client:
         With a ``reference`` (at most 255 bytes) the broker drops messages whose publishing id it has seen under
         that name, and confirms them. ``max_in_flight`` and ``max_in_flight_bytes`` bound what is written and not
         confirmed; a publisher that waits for a confirm for more than ``confirm_timeout`` seconds ends.
+        ``on_end`` is called once, with the error, where the publisher ends by itself.
         """
         self._check_open()
         if reference is not None:
@@ -230,6 +303,7 @@ class Client:
             lease,
             next_publishing_id=next_id,
             listener=listener,
+            on_end=on_end,
             max_in_flight=max_in_flight,
             max_in_flight_bytes=max_in_flight_bytes,
             confirm_timeout=confirm_timeout,
@@ -276,11 +350,16 @@ class Client:
             raise
         return subscription
 
+    async def _require(self, key: c.Key, version: str, feature: str) -> None:
+        (await self._locator.connection()).session.require(key, version, feature)
+
     def _check_open(self) -> None:
         if self._closed:
             raise AlreadyClosed("this client is closed")
 
 
-def _argument(value: object) -> str:
+def _arguments(arguments: Mapping[str, object] | None) -> dict[str, str]:
     """Stream arguments are strings on the wire."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return {
+        key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in (arguments or {}).items()
+    }

@@ -166,6 +166,8 @@ class Connection(asyncio.Protocol):
         """Writes frames that are encoded already. Raises the error with which the connection ended."""
         self._check_open()
         assert self._transport is not None
+        if self._transport.is_closing():  # a write has failed; connection_lost is about to tell
+            raise ConnectionClosed(f"the connection to {self.endpoint} was lost")
         self._transport.writelines(frames)
         self.session.written(self._loop.time())
 
@@ -214,6 +216,8 @@ class Connection(asyncio.Protocol):
             except RstreamError as error:
                 self._end(error)
                 return
+        if frames and self.session.state is State.CLOSED:
+            self.data_received(b"")  # raises there what came after these frames
 
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, OSError) and not self._ready.done():

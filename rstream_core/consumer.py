@@ -11,8 +11,10 @@ import inspect
 import itertools
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from types import TracebackType
 from typing import Any, NamedTuple, Self, Unpack
 
@@ -20,6 +22,7 @@ from rstream_core.arguments import ConnectionArguments, connection_options
 from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, RstreamError
 from rstream_core.pool import MAX_IDS
+from rstream_core.protocol.amqp import AMQPMessage, amqp_decoder
 from rstream_core.subscription import DEFAULT_CREDIT, Chunk, Subscription
 from rstream_core.types import ConsumerOffsetSpecification, OffsetType
 
@@ -42,6 +45,9 @@ class MessageContext(NamedTuple):
 
 Callback = Callable[[Any, MessageContext], Awaitable[None] | None]
 
+_new_context: Callable[[tuple[Any, ...]], MessageContext] = partial(tuple.__new__, MessageContext)
+"""As ``MessageContext(*fields)``, which runs Python code: too much for each message."""
+
 
 @dataclass(slots=True)
 class _Subscriber:
@@ -50,6 +56,8 @@ class _Subscriber:
     subscription: Subscription
     decoder: Decoder | None
     task: asyncio.Task[None] | None = None
+    gone: bool = False
+    """Its callback is not to be called any more."""
 
 
 class Consumer:
@@ -219,11 +227,11 @@ class Consumer:
         """
         spec = _specification(offset_type, offset, offset_specification)
         subscriber = await self._subscribe(stream, decoder, spec, initial_credit, properties, subscriber_name)
+        decode = _one_by_one(decoder)
         try:
             async for chunk in subscriber.subscription:
-                for at, data in enumerate(chunk.messages, chunk.offset):
-                    context = MessageContext(self, stream, subscriber.id, subscriber.name, at, chunk.timestamp)
-                    yield (decoder(data) if decoder else data), context
+                for message, context in self._with_contexts(subscriber, chunk):
+                    yield (decode(message) if decode else message), context
         finally:
             await self._leave(subscriber)
 
@@ -253,31 +261,55 @@ class Consumer:
 
     async def _deliver(self, subscriber: _Subscriber, callback: Callback) -> None:
         """The task of one subscriber."""
-        subscription, decoder, stream = subscriber.subscription, subscriber.decoder, subscriber.subscription.stream
+        decode = _one_by_one(subscriber.decoder)
         try:
-            async for chunk in subscription:
-                for at, data in enumerate(chunk.messages, chunk.offset):
-                    context = MessageContext(self, stream, subscriber.id, subscriber.name, at, chunk.timestamp)
+            async for chunk in subscriber.subscription:
+                for message, context in self._with_contexts(subscriber, chunk):
                     try:
-                        result = callback(decoder(data) if decoder else data, context)
+                        result = callback(decode(message) if decode else message, context)
                         if result is not None and inspect.isawaitable(result):
                             await result
                     except Exception:
-                        logger.exception("the callback failed for message %d of stream %r", at, stream)
-                    if subscriber.id not in self._subscribers:
+                        logger.exception(
+                            "the callback failed for message %d of stream %r", context.offset, chunk.stream
+                        )
+                    if subscriber.gone:
                         return
                 await asyncio.sleep(0)  # a callback that never waits must not keep the loop from others
         except RstreamError as error:
             self._failure = error
             self._ended.set()
 
+    def _with_contexts(self, subscriber: _Subscriber, chunk: Chunk) -> Iterator[tuple[Any, MessageContext]]:
+        """A chunk's messages, decoded unless that is done ``_one_by_one``, each with its context.
+
+        The contexts are made by iterators of C alone: this is done for every message.
+        """
+        offsets = itertools.count(chunk.offset)
+        fields = zip(
+            repeat(self),
+            repeat(chunk.stream),
+            repeat(subscriber.id),
+            repeat(subscriber.name),
+            offsets,
+            repeat(chunk.timestamp),
+        )
+        messages = AMQPMessage.all_from_bytes(chunk.messages) if subscriber.decoder is amqp_decoder else chunk.messages
+        return zip(messages, map(_new_context, fields), strict=False)
+
     async def _leave(self, subscriber: _Subscriber) -> None:
         self._subscribers.pop(subscriber.id, None)
+        subscriber.gone = True
         task = subscriber.task
         if task is not None and task is not asyncio.current_task():
             task.cancel()
             await asyncio.wait([task])
         await subscriber.subscription.close()
+
+
+def _one_by_one(decoder: Decoder | None) -> Decoder | None:
+    """The decoder that is called for each message; None where there is none, or ``all_from_bytes`` does its work."""
+    return None if decoder is amqp_decoder else decoder
 
 
 def _specification(

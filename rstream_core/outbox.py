@@ -186,9 +186,9 @@ class Outbox:
         await asyncio.shield(self._queue(job).done)
         return publishing_id
 
-    async def settle(self, timeout: float | None) -> None:
+    async def settle(self) -> None:
         """Waits for what is in flight."""
-        await self.publisher.flush(timeout)
+        await self.publisher.flush()
         if self._lost:
             self._tell_lost()
 
@@ -211,8 +211,10 @@ class Outbox:
                 callback = confirms.pop(publishing_id, None)
                 if callback is not None:
                     self._callbacks.call(callback, ConfirmationStatus(publishing_id, True, RESPONSE_OK))
+        told = None
         for failure in outcome.failed:
-            self._fail(failure.publishing_id, failure.code, failure.reason)
+            if failure.publishing_id != told and self._fail(failure.publishing_id, failure.code, failure.reason):
+                told = failure.publishing_id  # the messages of a sub-entry share one id, and one callback
 
     # Inside.
 
@@ -293,13 +295,15 @@ class Outbox:
             job.done.cancel()
         self._jobs.clear()
 
-    def _fail(self, publishing_id: int, code: int, reason: str, *, count: bool = True) -> None:
+    def _fail(self, publishing_id: int, code: int, reason: str, *, count: bool = True) -> bool:
+        """Tells of a message that failed, or counts it; whether there was a callback to tell."""
         callback = self._confirms.pop(publishing_id, None)
         if callback is not None:
             self._callbacks.call(callback, ConfirmationStatus(publishing_id, False, code))
         elif count:
             self._lost += 1
             self._lost_reason = reason
+        return callback is not None
 
     def _tell_lost(self) -> None:
         lost, self._lost = self._lost, 0

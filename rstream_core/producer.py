@@ -104,8 +104,10 @@ class Producer:
             return
         self._closed = True
         problems: list[RstreamError] = []
+        outboxes = list(self._outboxes.values())
+        self._outboxes.clear()  # nothing can be added from here on
         try:
-            for outbox in self._outboxes.values():
+            for outbox in outboxes:
                 try:
                     await outbox.close(self._close_timeout)
                 except RstreamError as error:
@@ -217,13 +219,16 @@ class Producer:
 
         Raises ``RequestTimeout`` after ``timeout`` seconds, ``NotConfirmed`` for failures that have no callback.
         """
-        for outbox in list(self._outboxes.values()):
-            await outbox.flush()
-            await outbox.settle(timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                for outbox in list(self._outboxes.values()):
+                    await outbox.flush()
+                    await outbox.settle()
+        except TimeoutError:
+            raise RequestTimeout(f"not everything is confirmed within {timeout:g} s") from None
 
     async def _outbox(self, stream: str, publisher_name: str | None) -> Outbox:
-        if self._closed:
-            raise AlreadyClosed("this producer is closed")
+        self._check_open()
         key = (stream, publisher_name)
         outbox = self._outboxes.get(key)
         if outbox is not None and not outbox.is_dead:
@@ -246,5 +251,14 @@ class Producer:
                         confirm_timeout=self._confirm_timeout,
                     )
                 )
+                try:
+                    self._check_open()  # it may have been closed in the meantime
+                except AlreadyClosed:
+                    await outbox.close(0)
+                    raise
                 self._outboxes[key] = outbox
             return outbox
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise AlreadyClosed("this producer is closed")

@@ -115,6 +115,7 @@ class Publisher:
         *,
         next_publishing_id: int,
         listener: Callable[[Outcome], None] | None,
+        on_end: Callable[[RstreamError], None] | None,
         max_in_flight: int,
         max_in_flight_bytes: int,
         confirm_timeout: float | None,
@@ -126,6 +127,7 @@ class Publisher:
         self.in_flight = self.in_flight_bytes = 0
         self.error: RstreamError | None = None
         self._listener = listener
+        self._on_end = on_end
         self._max_in_flight = max_in_flight
         self._max_in_flight_bytes = max_in_flight_bytes
         self._confirm_timeout = confirm_timeout
@@ -142,7 +144,9 @@ class Publisher:
         limit = self._connection.frame_max or FRAME_TARGET
         self.max_message_size = limit - (_FRAME_HEAD.size - 4) - _ENTRY_HEAD
         """Bytes of the largest message that fits a frame."""
-        self._target = min(limit, FRAME_TARGET)
+        # Halves of the bounds, so that one batch is on its way while another is confirmed.
+        self._target = min(limit, FRAME_TARGET, max_in_flight_bytes // 2)
+        self._most = max(1, max_in_flight // 2)
 
     # Publishing.
 
@@ -163,7 +167,7 @@ class Publisher:
         if max(sizes) > self.max_message_size:
             self._too_large(sizes)
         async with self._order:  # what one call publishes stays together, and ids stay in order
-            await self._check_open()
+            await self.check()
             ids = publishing_ids
             if ids is None:
                 ids = range(self.next_publishing_id, self.next_publishing_id + len(messages))
@@ -171,10 +175,13 @@ class Publisher:
                 raise ValueError("publishing ids must grow")
             elif self._batches and ids[0] <= self._batches[-1].last:
                 await self._wait(lambda: not self._batches)
+            if not 0 <= ids[0] <= ids[-1] < 2**64:
+                raise ValueError(f"a publishing id is between 0 and 2**64-1; these are {ids[0]} to {ids[-1]}")
             low = 0
             for high in self._cuts(sizes):
-                await self._room()
-                self._write(ids[low:high], messages[low:high], sum(sizes[low:high]))
+                size = sum(sizes[low:high])
+                await self._room(high - low, size)
+                self._write(ids[low:high], messages[low:high], size)
                 low = high
         return ids
 
@@ -194,7 +201,7 @@ class Publisher:
         plain = join_sub_batch(messages)
         data = compress(compression, plain)
         async with self._order:
-            await self._check_open()
+            await self.check()
             if publishing_id is None:
                 publishing_id = self.next_publishing_id
             elif self._batches and publishing_id <= self._batches[-1].last:
@@ -205,7 +212,7 @@ class Publisher:
                 raise MessageTooLarge(
                     f"a sub-entry of {len(data)} bytes does not fit a frame of {self._connection.frame_max}"
                 )
-            await self._room()
+            await self._room(len(messages), len(data))
             batch = _Batch((publishing_id,), tuple(messages), len(data), self._loop.time(), sub_entry=True)
             self._connection.write([frame])
             self._register(batch, len(messages))
@@ -222,6 +229,14 @@ class Publisher:
                     await self._next_progress()
         except TimeoutError:
             raise RequestTimeout(f"{self.in_flight} messages are not confirmed within {timeout:g} s") from None
+
+    async def check(self) -> None:
+        """Raises the error with which this publisher ended, having asked what became of its stream."""
+        if self.error is not None:
+            self.error = await self._locator.explain(self.stream, self.error)
+            raise self.error
+        if self._closed:
+            raise AlreadyClosed(f"this publisher of stream {self.stream!r} is closed")
 
     async def close(self, timeout: float = 10.0) -> None:
         """Waits for outstanding confirms, ``timeout`` seconds at most, and ends the publisher.
@@ -273,15 +288,18 @@ class Publisher:
         self._progress.set()
 
     def on_unavailable(self, error: RstreamError) -> None:
-        if self.error is None:
-            self.error = error
+        if self.error is not None:
+            return
+        self.error = error
         self._fail_all(error)
+        if self._on_end is not None:
+            self._on_end(error)
 
     # Inside.
 
     def _confirm(self, batch: _Batch, ids: Sequence[int], now: float) -> None:
         """Resolves ids of one batch, which are in order; unknown ones are passed over."""
-        if len(ids) == ids[-1] - ids[0] + 1 and type(batch.ids) is range:
+        if len(ids) == ids[-1] - ids[0] + 1 and type(batch.ids) is range and batch.ids.step == 1:
             low = ids[0] - batch.first
             fresh = batch.resolve(low, low + len(ids))
         else:
@@ -330,17 +348,17 @@ class Publisher:
         self._progress.set()
 
     def _cuts(self, sizes: Sequence[int]) -> Sequence[int]:
-        """Where to cut messages of these sizes, so that each part fits a frame."""
-        budget = self._target - (_FRAME_HEAD.size - 4)
-        if sum(sizes) + _ENTRY_HEAD * len(sizes) <= budget:
+        """Where to cut messages of these sizes, so that each part fits a frame, and the bounds of what is in flight."""
+        budget, most = self._target - (_FRAME_HEAD.size - 4), self._most
+        if len(sizes) <= most and sum(sizes) + _ENTRY_HEAD * len(sizes) <= budget:
             return (len(sizes),)
         cuts: list[int] = []
-        used = 0
+        used = start = 0
         for position, size in enumerate(sizes):
             entry = size + _ENTRY_HEAD
-            if used and used + entry > budget:
+            if used and (used + entry > budget or position - start == most):
                 cuts.append(position)
-                used = 0
+                used, start = 0, position
             used += entry
         cuts.append(len(sizes))
         return cuts
@@ -381,29 +399,24 @@ class Publisher:
             return
         self.on_unavailable(NotConfirmed(f"the broker did not confirm within {self._confirm_timeout:g} s"))
 
-    def _has_room(self) -> bool:
-        return self.in_flight < self._max_in_flight and self.in_flight_bytes < self._max_in_flight_bytes
+    def _has_room(self, messages: int, size: int) -> bool:
+        """Whether so much may be written now; anything may where nothing is in flight."""
+        within = self.in_flight + messages <= self._max_in_flight
+        return not self.in_flight or (within and self.in_flight_bytes + size <= self._max_in_flight_bytes)
 
-    async def _room(self) -> None:
+    async def _room(self, messages: int, size: int) -> None:
         """Waits for room in flight, and for the broker to read."""
-        await self._wait(lambda: self._has_room() and self._connection.is_writable)
-        await self._check_open()
+        await self._wait(lambda: self._has_room(messages, size) and self._connection.is_writable)
+        await self.check()
 
     async def _wait(self, ready: Callable[[], bool]) -> None:
         while not ready():
-            await self._check_open()
+            await self.check()
             await self._next_progress()
 
     async def _next_progress(self) -> None:
         self._progress.clear()
         await self._progress.wait()
-
-    async def _check_open(self) -> None:
-        if self.error is not None:
-            self.error = await self._locator.explain(self.stream, self.error)
-            raise self.error
-        if self._closed:
-            raise AlreadyClosed(f"this publisher of stream {self.stream!r} is closed")
 
     def _too_large(self, sizes: Sequence[int]) -> None:
         position = next(at for at, size in enumerate(sizes) if size > self.max_message_size)
@@ -417,7 +430,7 @@ class Publisher:
         """Takes leave of the connection; an orderly DeletePublisher, where there is somebody to hear it."""
         connection, publisher_id = self._connection, self._lease.id
         try:
-            if self.error is None and connection.is_open:
+            if connection.is_open:  # also after an error: the id is for others now
                 await connection.request(
                     c.DeletePublisher(publisher_id),
                     c.DeletePublisherResponse,
@@ -444,7 +457,7 @@ def _grows(ids: Sequence[int]) -> bool:
 
 def check_reference(reference: str) -> None:
     """Raises ``ConfigurationError`` for a name that the broker would refuse: empty, or over 255 bytes."""
-    size = len(reference.encode())
+    size = len(reference.encode(errors="surrogatepass"))
     if not 0 < size <= MAX_REFERENCE:
         raise ConfigurationError(f"a reference takes 1 to {MAX_REFERENCE} bytes, not {size}")
 

@@ -125,7 +125,7 @@ class Subscription(AsyncIterator[Chunk]):
         self._arrived.set()
         connection = self._lease.connection
         try:
-            if self.error is None and connection.is_open:
+            if connection.is_open:  # also after an error: the id is for others now
                 await connection.request(
                     c.Unsubscribe(self.id),
                     c.UnsubscribeResponse,

@@ -40,6 +40,8 @@ async def open_transport(
             )
     except TimeoutError:
         raise ConnectionFailed(f"no answer from {endpoint} within {timeout:g} s") from None
+    except UnicodeError:  # a label of a name may have 63 bytes, and not be empty
+        raise HostNotFound(f"{endpoint.host!r} is not a host name") from None
     except OSError as error:
         raise connection_error(endpoint, error, tls=tls is not None) from error
     sock = transport.get_extra_info("socket")

@@ -13,8 +13,8 @@ import struct
 from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
-DEFAULT_MAX_RECORD = 128 * 1024 * 1024
-"""Bytes of the largest record that a reader takes unless it is told otherwise."""
+DEFAULT_MAX_RECORD = 16 * 1024 * 1024
+"""Bytes of the largest record that a reader takes unless it is told otherwise: far above what a frame can hold."""
 
 _U32 = struct.Struct(">I")
 

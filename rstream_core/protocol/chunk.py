@@ -4,8 +4,8 @@ Layout (osiris, ``src/osiris_log.erl``): a header of 48 bytes, then ``entries`` 
 ``size:u32`` and a message; a sub-batch has the top bit set and holds several messages, perhaps compressed.
 A Deliver leaves out the bloom filter and the trailer, although the header names their sizes.
 
-This is the hot path of consumers: a chunk is parsed in one loop that slices its data, and a message stays
-bytes until somebody looks into it.
+This is the hot path of consumers: a chunk is split where it lies, in one loop that copies nothing but the
+messages, and a message stays bytes until somebody looks into it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 from rstream_core.errors import ChunkError
@@ -26,6 +27,8 @@ CHUNK_USER = 0
 
 _SUB_BATCH = struct.Struct(">BHII")
 _SIZE = struct.Struct(">I")
+_SUB_BATCH_SIZE = 0x80000000
+"""What an entry's first four bytes are at least where it is a sub-batch."""
 
 
 class ChunkHeader(NamedTuple):
@@ -66,48 +69,52 @@ def parse_chunk(data: bytes, *, verify_crc: bool = True) -> tuple[ChunkHeader, l
     available = len(data) - HEADER.size
     if header.data_length > MAX_DATA or header.data_length > available:
         raise ChunkError(f"chunk {header.first_offset} claims {header.data_length} bytes and has {available}")
-    body = data[HEADER.size : HEADER.size + header.data_length]
-    if verify_crc and zlib.crc32(body) != header.crc:
+    end = HEADER.size + header.data_length
+    if verify_crc and zlib.crc32(memoryview(data)[HEADER.size : end]) != header.crc:
         raise ChunkError(f"the checksum of chunk {header.first_offset} does not match its data")
-    messages = split_entries(body, header.entries)
+    messages = split_entries(data, header.entries, HEADER.size, end)
     if len(messages) != header.records:
         raise ChunkError(f"chunk {header.first_offset} claims {header.records} messages and holds {len(messages)}")
     return header, messages
 
 
-def split_entries(body: bytes, entries: int) -> list[bytes]:
-    """All messages of ``entries`` entries, those inside sub-batches too."""
+def split_entries(data: bytes, entries: int, start: int = 0, end: int | None = None) -> list[bytes]:
+    """All messages of ``entries`` entries, those inside sub-batches too.
+
+    They take ``data`` from ``start`` to ``end``, all of it if nothing else is said. Raises ``ChunkError``.
+    """
+    if end is None:
+        end = len(data)
     messages: list[bytes] = []
     append = messages.append
     unpack_size = _SIZE.unpack_from
-    pos = 0
+    pos = start
     try:
-        for _ in range(entries):
-            (size,) = unpack_size(body, pos)
-            if size & 0x80000000:
-                pos = _split_sub_batch(body, pos, messages)
+        for _ in repeat(None, entries):
+            (size,) = unpack_size(data, pos)
+            if size >= _SUB_BATCH_SIZE:
+                pos = _split_sub_batch(data, pos, end, messages)
                 continue
-            start = pos + 4
-            pos = start + size
-            append(body[start:pos])
+            begin = pos + 4
+            pos = begin + size
+            append(data[begin:pos])
     except struct.error:
         raise ChunkError("an entry of a chunk is cut off") from None
-    if pos != len(body):
-        # Slicing past the end gives fewer bytes and no error; only the last entry can have done so.
-        raise ChunkError(f"the entries of a chunk take {pos} bytes of {len(body)}")
+    if pos != end:
+        # Sizes are not held against the end one by one: slicing past it raises nothing, but always shows here.
+        raise ChunkError(f"the entries of a chunk take {pos - start} bytes of {end - start}")
     return messages
 
 
-def _split_sub_batch(body: bytes, pos: int, messages: list[bytes]) -> int:
+def _split_sub_batch(data: bytes, pos: int, end: int, messages: list[bytes]) -> int:
     size: int
-    kind, records, uncompressed_size, size = _SUB_BATCH.unpack_from(body, pos)
+    kind, records, uncompressed_size, size = _SUB_BATCH.unpack_from(data, pos)
     start = pos + _SUB_BATCH.size
-    end = start + size
-    if end > len(body):
-        raise ChunkError(f"a sub-entry claims {size} bytes and has {len(body) - start}")
+    if start + size > end:
+        raise ChunkError(f"a sub-entry claims {size} bytes and has {max(end - start, 0)}")
     if records * 4 > uncompressed_size:
         raise ChunkError(f"a sub-entry claims {records} messages in {uncompressed_size} bytes")
-    plain = decompress(kind >> 4 & 7, body[start:end], uncompressed_size)
+    plain = decompress(kind >> 4 & 7, data[start : start + size], uncompressed_size)
     inner = 0
     unpack_size = _SIZE.unpack_from
     for _ in range(records):
@@ -117,7 +124,7 @@ def _split_sub_batch(body: bytes, pos: int, messages: list[bytes]) -> int:
         messages.append(plain[begin:inner])
     if inner != len(plain):
         raise ChunkError(f"the messages of a sub-entry take {inner} bytes of {len(plain)}")
-    return end
+    return start + size
 
 
 def join_sub_batch(messages: Sequence[bytes]) -> bytes:

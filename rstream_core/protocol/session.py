@@ -97,6 +97,7 @@ class Session:
         self._last_read = 0.0
         self._last_write = 0.0
         self._expected_correlation_id = 0
+        self._failure: Exception | None = None
 
     def start(self, now: float) -> None:
         """Begins the handshake."""
@@ -125,7 +126,10 @@ class Session:
 
         Raises ``ProtocolError`` for bytes that do not follow the protocol, ``ServerError`` where the broker
         refuses a step of the handshake, ``ServerClosed`` where it closes (the answer is then in the output).
+        What came before the error is returned, and the session is closed; the next call raises.
         """
+        if self._failure is not None:
+            raise self._failure
         self._last_read = now
         self._incoming.feed(data)
         frames: list[c.Frame] = []
@@ -142,9 +146,11 @@ class Session:
                     frames.append(frame)
                 else:
                     self._advance(frame)
-        except Exception:
+        except Exception as error:
             self.state = State.CLOSED
-            raise
+            self._failure = error
+            if not frames:
+                raise
         return frames
 
     def written(self, now: float) -> None:
@@ -161,7 +167,8 @@ class Session:
         silence = now - self._last_read
         if silence >= 2 * self.heartbeat:
             self.state = State.CLOSED
-            raise HeartbeatMissed(f"the broker sent nothing for {silence:.0f} s")
+            self._failure = HeartbeatMissed(f"the broker sent nothing for {silence:.0f} s")
+            raise self._failure
         if now - self._last_write >= self.heartbeat:
             self.send(c.Heartbeat())
             self._last_write = now

@@ -1,0 +1,57 @@
+"""Which partition of a super stream a routing key belongs to, and what partitions are called.
+
+The hash is that of the Java, Go and Rust clients, so that all of them agree: murmur3 x86 32-bit of the key's UTF-8
+bytes with their seed, taken as unsigned, modulo the number of partitions in the broker's order. (The published Python
+client hashes in another way.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mmh3
+
+from rstream_core.errors import ConfigurationError
+
+HASH_SEED = 104729
+MAX_PARTITIONS = 1000
+"""RabbitMQ refuses more."""
+
+
+def hash_key(key: str | bytes) -> int:
+    """The hash of a routing key, 0 to 2**32-1. Text counts as its UTF-8 bytes."""
+    return mmh3.hash(key, HASH_SEED, signed=False)
+
+
+def partition_index(key: str | bytes, partitions: int) -> int:
+    """The position of a key's partition among ``partitions`` of them (at least 1), in the broker's order."""
+    return hash_key(key) % partitions
+
+
+def partitions_by_number(super_stream: str, count: int) -> tuple[list[str], list[str]]:
+    """Names and binding keys of ``count`` partitions, as ``rabbitmq-streams add_super_stream --partitions`` has them.
+
+    Raises ``ConfigurationError`` for a count that no broker takes.
+    """
+    _check_count(count)
+    keys = [str(number) for number in range(count)]
+    return [f"{super_stream}-{key}" for key in keys], keys
+
+
+def partitions_by_keys(super_stream: str, routing_keys: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names and binding keys of one partition for each routing key, as ``add_super_stream --routing-keys`` has them.
+
+    Raises ``ConfigurationError`` for no keys, too many, an empty one, or one that is there twice.
+    """
+    _check_count(len(routing_keys))
+    if not all(routing_keys):
+        raise ConfigurationError("a routing key is empty")
+    if len(set(routing_keys)) < len(routing_keys):
+        twice = next(key for key in routing_keys if routing_keys.count(key) > 1)
+        raise ConfigurationError(f"the routing key {twice!r} is there twice")
+    return [f"{super_stream}-{key}" for key in routing_keys], list(routing_keys)
+
+
+def _check_count(count: int) -> None:
+    if not 0 < count <= MAX_PARTITIONS:
+        raise ConfigurationError(f"a super stream has 1 to {MAX_PARTITIONS} partitions, not {count}")
