@@ -648,7 +648,7 @@ from rstream._pyamqp.message import Properties
 
 def rich(at):
     return AMQPMessage(
-        body=f"body {at}",
+        body=f"body {at}".encode(),
         properties=Properties(
             message_id=f"id-{at}", user_id=b"guest", to="to", subject="s\u00fcbject", reply_to="reply",
             correlation_id=at, content_type="text/plain", content_encoding="utf-8",
@@ -673,10 +673,11 @@ async def main(port):
     told = {"client": "rstream " + importlib.metadata.version("rstream")}
     async with Producer("127.0.0.1", port, username="guest", password="guest") as producer:
         for stream, messages, method in (
-            ("seed-plain", [AMQPMessage(body=f"hello: {at}") for at in range(5)], "batch"),
-            ("seed-long", [AMQPMessage(body="\u00fc" * 200)], "batch"),
+            ("seed-plain", [AMQPMessage(body=f"hello: {at}".encode()) for at in range(5)], "batch"),
+            ("seed-long", [AMQPMessage(body=("\u00fc" * 200).encode())], "batch"),
+            ("seed-garbled", [AMQPMessage(body="text garbles its message")], "batch"),
             ("seed-properties", [rich(at) for at in range(3)], "batch"),
-            ("seed-plain-entry", [AMQPMessage(body=f"a:{at}") for at in range(10)], CompressionType.No),
+            ("seed-plain-entry", [AMQPMessage(body=f"a:{at}".encode()) for at in range(10)], CompressionType.No),
             ("seed-gzip-entry", [rich(at) for at in range(10)], CompressionType.Gzip),
         ):
             await producer.create_stream(stream)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rstream_core.errors import ProtocolError
+from rstream_core.errors import AmqpError, ProtocolError
 from rstream_core.protocol import commands as c
+from rstream_core.protocol.amqp import AMQPMessage
 from rstream_core.protocol.chunk import parse_chunk, parse_header
 from rstream_core.protocol.framing import FrameBuffer
 from tests.vectors import Vector, plain, vectors
@@ -89,6 +90,41 @@ def test_chunks_hold_what_was_published(vector: Vector) -> None:
     assert (header.kind, header.records, header.first_offset) == (0, len(messages), 0)
     assert header.timestamp > 1_700_000_000_000
     assert (header.bloom_size > 0) == ("filter" in vector.name)
+
+
+PUBLISHED_CLIENT = [vector for vector in VECTORS if vector.amqp and "garbled" not in vector.name]
+
+
+@pytest.mark.parametrize("vector", PUBLISHED_CLIENT, ids=lambda vector: vector.name)
+def test_messages_of_the_published_client_are_read(vector: Vector) -> None:
+    assert vector.client == "rstream 1.1.1"
+    _, messages = parse_chunk(c.decode(vector.frame[4:]).message.chunk)
+    assert len(messages) == len(vector.amqp)
+    for data, told in zip(messages, vector.amqp, strict=True):
+        message = AMQPMessage.from_bytes(data)
+        assert message.body == told["body"].encode()
+        assert message.application_properties == told["application_properties"]
+        if told["properties"] is None:
+            assert message.properties is None
+            continue
+        assert message.properties is not None
+        assert message.message_annotations == {"x-note": "annotated"}
+        for name, value in told["properties"].items():
+            found = getattr(message.properties, name)
+            if name == "user_id":
+                assert found == value.encode()
+            elif name.endswith("_time"):
+                assert int(found) == value  # milliseconds
+            else:
+                assert found == value, name
+
+
+def test_text_as_the_published_client_writes_it_is_an_error() -> None:
+    """A str body becomes its internal map in a data section of a wrong length; it cannot read it itself."""
+    garbled = next(v for v in VECTORS if "seed-garbled: DeliverCommitted" in v.name)
+    (data,) = parse_chunk(c.decode(garbled.frame[4:]).message.chunk)[1]
+    with pytest.raises(AmqpError):
+        _ = AMQPMessage.from_bytes(data).body
 
 
 def test_every_command_and_version_was_captured() -> None:
