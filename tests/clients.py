@@ -1,0 +1,134 @@
+"""Clients of the core for tests that need a broker, and what they have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import Any
+
+import pytest
+
+from rstream_core import Client, ConnectionOptions, ConsumerOffsetSpecification, Credentials, Endpoint, OffsetType
+from rstream_core.subscription import Subscription
+from tests.brokers import Broker
+
+PATIENCE = 15.0
+"""Seconds after which a test that waits has failed: far more than any of them needs."""
+
+FIRST = ConsumerOffsetSpecification(OffsetType.FIRST)
+
+
+def at(offset: int) -> ConsumerOffsetSpecification:
+    return ConsumerOffsetSpecification(OffsetType.OFFSET, offset)
+
+
+def options_for(broker: Broker, **changes: Any) -> ConnectionOptions:
+    values: dict[str, Any] = {
+        "endpoints": (Endpoint(broker.host, broker.port),),
+        "credentials": Credentials(broker.username, broker.password),
+        "vhost": broker.vhost,
+    }
+    return ConnectionOptions(**{**values, **changes})
+
+
+def arguments_for(broker: Broker) -> dict[str, Any]:
+    """For ``Producer`` and ``Consumer``."""
+    return {
+        "host": broker.host,
+        "port": broker.port,
+        "username": broker.username,
+        "password": broker.password,
+        "vhost": broker.vhost,
+    }
+
+
+@pytest.fixture
+def options(broker: Broker) -> ConnectionOptions:
+    return options_for(broker)
+
+
+@pytest.fixture
+def arguments(broker: Broker) -> dict[str, Any]:
+    return arguments_for(broker)
+
+
+@pytest.fixture
+async def client(options: ConnectionOptions) -> AsyncIterator[Client]:
+    async with Client(options) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def stream(client: Client, stream_name: str) -> AsyncIterator[str]:
+    """An empty stream that is gone after the test."""
+    await client.create_stream(stream_name)
+    yield stream_name
+    await client.delete_stream(stream_name, missing_ok=True)
+
+
+def bodies(count: int, prefix: str = "") -> list[bytes]:
+    return [f"{prefix}{number}".encode() for number in range(count)]
+
+
+async def publish(client: Client, stream: str, *batches: Iterable[bytes]) -> None:
+    """Stores each batch, one after the other is confirmed."""
+    publisher = await client.publisher(stream)
+    for batch in batches:
+        await publisher.publish(list(batch))
+        await publisher.flush(PATIENCE)
+    assert publisher.failed == 0
+    await publisher.close()
+
+
+async def read(
+    client: Client,
+    stream: str,
+    count: int,
+    spec: ConsumerOffsetSpecification = FIRST,
+    *,
+    properties: Mapping[str, str] | None = None,
+) -> dict[int, bytes]:
+    """The next ``count`` messages by their offsets; fails where there are more in the same chunk."""
+    async with await client.subscribe(stream, spec, properties=properties) as subscription:
+        found = await take(subscription, count)
+    assert len(found) == count
+    return found
+
+
+async def take(subscription: Subscription, count: int) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    async with asyncio.timeout(PATIENCE):
+        while len(found) < count:
+            chunk = await anext(subscription)
+            found.update(enumerate(chunk.messages, chunk.offset))
+    return found
+
+
+async def eventually(condition: Callable[[], bool], patience: float = PATIENCE) -> None:
+    """For what nobody tells: looks again every few milliseconds."""
+    async with asyncio.timeout(patience):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any], **how: Any
+) -> AsyncIterator[Endpoint]:
+    """A server on loopback that does whatever the test wants of it."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        with contextlib.suppress(ConnectionError):
+            await serve(reader, writer)
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, **how)
+    try:
+        yield Endpoint("127.0.0.1", server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0)

@@ -1,0 +1,372 @@
+"""Connecting, logging in, and every way in which that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rstream_core import (
+    AdvertisedHostUnreachable,
+    AlreadyClosed,
+    AuthenticationFailure,
+    Client,
+    ConnectionFailed,
+    ConnectionOptions,
+    Consumer,
+    Credentials,
+    Endpoint,
+    HostNotFound,
+    OffsetType,
+    Producer,
+    RequestTimeout,
+    SASLMechanismNotSupported,
+    TlsError,
+    UnsupportedByBroker,
+    VirtualHostAccessFailure,
+)
+from rstream_core.connection import Connection
+from rstream_core.protocol import commands as c
+from tests.brokers import Broker, NoRabbitMQError, ScriptFailedError, own_broker, run_script
+from tests.clients import FIRST, listening, options_for, publish, read, take
+from tests.conftest import OwnRabbitMQ
+
+
+def changed(options: ConnectionOptions, **changes: Any) -> ConnectionOptions:
+    return dataclasses.replace(options, **changes)
+
+
+async def fails(options: ConnectionOptions) -> Exception:
+    client = Client(options)
+    with pytest.raises(Exception) as caught:
+        await client.start()
+    await client.close()
+    return caught.value
+
+
+async def test_handshake(options: ConnectionOptions, broker: Broker) -> None:
+    connection = await Connection.open(options.endpoints[0], options)
+    session = connection.session
+    assert connection.is_open
+    assert session.server_version.split(".")[0].isdigit()
+    assert session.advertised == options.endpoints[0]
+    assert connection.frame_max == 1024 * 1024
+    assert session.heartbeat == 60
+    assert session.supports(c.Key.PUBLISH)
+    await connection.close()
+    await connection.close()
+    assert not connection.is_open
+
+
+async def test_the_smaller_frame_and_heartbeat_count(options: ConnectionOptions) -> None:
+    connection = await Connection.open(options.endpoints[0], changed(options, frame_max=10_000, heartbeat=7))
+    assert (connection.frame_max, connection.session.heartbeat) == (10_000, 7)
+    await connection.close()
+
+
+async def test_the_brokers_limits_hold_where_this_side_has_none(options: ConnectionOptions) -> None:
+    connection = await Connection.open(options.endpoints[0], changed(options, frame_max=0, heartbeat=0))
+    assert (connection.frame_max, connection.session.heartbeat) == (1024 * 1024, 60)
+    await connection.close()
+
+
+async def test_wrong_password(options: ConnectionOptions) -> None:
+    wrong = changed(options, credentials=Credentials(options.credentials.username, "no-such-password"))
+    error = await fails(wrong)
+    assert isinstance(error, AuthenticationFailure)
+    assert options.credentials.username in str(error)
+    assert "no-such-password" not in str(error)
+
+
+async def test_unknown_vhost(options: ConnectionOptions) -> None:
+    error = await fails(changed(options, vhost="no-such-vhost"))
+    assert isinstance(error, VirtualHostAccessFailure)
+    assert "no-such-vhost" in str(error)
+
+
+async def test_a_mechanism_that_is_not_offered(options: ConnectionOptions) -> None:
+    error = await fails(changed(options, mechanism="GSSAPI"))
+    assert isinstance(error, SASLMechanismNotSupported)
+    assert "PLAIN" in str(error)
+
+
+async def test_several_waiters_get_the_same_error_and_the_next_call_tries_again(options: ConnectionOptions) -> None:
+    client = Client(changed(options, mechanism="GSSAPI"))
+    errors = await asyncio.gather(*(client.start() for _ in range(3)), return_exceptions=True)
+    assert [type(error) for error in errors] == [SASLMechanismNotSupported] * 3
+    await client.close()
+
+
+async def test_use_after_close(client: Client) -> None:
+    await client.start()
+    await client.close()
+    await client.close()
+    for call in (
+        client.start(),
+        client.create_stream("s"),
+        client.metadata("s"),
+        client.publisher("s"),
+        client.subscribe("s", FIRST),
+        client.store_offset("s", "r", 1),
+        client.query_offset("s", "r"),
+        client.last_offset("s"),
+    ):
+        with pytest.raises(AlreadyClosed):
+            await call
+
+
+async def test_producer_and_consumer_connect_by_start_and_by_with(arguments: dict[str, Any]) -> None:
+    producer = Producer(**arguments)
+    await producer.start()
+    await producer.close()
+    await producer.close()
+    async with Producer(**arguments), Consumer(**arguments):
+        pass
+    with pytest.raises(AlreadyClosed):
+        await producer.send("s", b"")
+
+
+async def test_the_seed_nodes_are_tried_in_order(options: ConnectionOptions) -> None:
+    dead = Endpoint("127.0.0.1", unused_port())
+    async with Client(changed(options, endpoints=(dead, *options.endpoints))) as client:
+        await client.start()
+
+
+# No broker at all.
+
+
+def unused_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+async def test_refused() -> None:
+    endpoint = Endpoint("127.0.0.1", unused_port())
+    error = await fails(ConnectionOptions(endpoints=(endpoint,)))
+    assert type(error) is ConnectionFailed
+    assert str(error) == f"{endpoint} refuses the connection"
+    assert error.hint is not None
+
+
+async def test_refused_on_every_address_of_a_name() -> None:
+    error = await fails(ConnectionOptions(endpoints=(Endpoint("localhost", unused_port()),)))
+    assert type(error) is ConnectionFailed
+    assert "refuses" in str(error)
+
+
+async def test_a_name_that_does_not_resolve() -> None:
+    error = await fails(ConnectionOptions(endpoints=(Endpoint("no-such-host.invalid", 5552),)))
+    assert isinstance(error, HostNotFound)
+    assert "no-such-host.invalid" in str(error)
+
+
+@pytest.mark.parametrize("host", ["x" * 64 + ".invalid", "a..b", "\udcff"])
+async def test_a_name_that_cannot_be_one(host: str) -> None:
+    error = await fails(ConnectionOptions(endpoints=(Endpoint(host, 5552),)))
+    assert isinstance(error, ConnectionFailed)
+
+
+async def test_a_port_that_never_answers() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with listening(silent) as endpoint:
+        error = await fails(ConnectionOptions(endpoints=(endpoint,), connect_timeout=0.2))
+    assert type(error) is ConnectionFailed
+    assert "handshake within 0.2 s" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "closed the connection during the handshake"),
+        (b"AMQP\0\0\x09\x01", "speaks AMQP"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "speaks HTTP"),
+        (bytes.fromhex("15030300020228"), "speaks TLS"),
+        (b"220 mail.example ESMTP\r\n", "does not speak the stream protocol"),
+        (b"\0\0\0\x02ab", "does not speak the stream protocol"),
+    ],
+)
+async def test_a_port_that_is_something_else(data: bytes, words: str) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(data)
+        writer.close()
+
+    async with listening(serve) as endpoint:
+        error = await fails(ConnectionOptions(endpoints=(endpoint,), connect_timeout=2))
+    assert type(error) is ConnectionFailed
+    assert words in str(error)
+
+
+async def test_a_request_that_is_never_answered() -> None:
+    def answer(message: Any, correlation_id: int | None) -> bytes:
+        return c.encode(message, correlation_id=correlation_id or 0)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers: dict[type[Any], Any] = {
+            c.PeerProperties: c.PeerPropertiesResponse({"version": "3.10.0"}),
+            c.SaslHandshake: c.SaslHandshakeResponse(("PLAIN",)),
+            c.SaslAuthenticate: c.SaslAuthenticateResponse(None),
+            c.Open: c.OpenResponse({}),
+        }
+        while True:
+            frame = c.decode(await reader.readexactly(int.from_bytes(await reader.readexactly(4))))
+            if type(frame.message) in answers:
+                writer.write(answer(answers[type(frame.message)], frame.correlation_id))
+            if type(frame.message) is c.SaslAuthenticate:
+                writer.write(c.encode(c.Tune(0, 0)))
+            if type(frame.message) is c.Close:
+                return
+
+    async with listening(serve) as endpoint:
+        client = Client(ConnectionOptions(endpoints=(endpoint,), request_timeout=0.2))
+        with pytest.raises(RequestTimeout, match=r"stream 's': no answer from 127\.0\.0\.1"):
+            await client.metadata("s")
+        connection = await client._locator.connection()
+        assert connection.is_open
+        assert connection._waiters == {}
+        await connection.close(timeout=0.2)
+        await client.close()
+
+
+# TLS.
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, and a certificate by it for localhost and no other name."""
+    directory = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
+
+    new = ("req", "-newkey", "rsa:2048", "-nodes")
+    openssl(*new, "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=rstream test", "-days", "2")
+    openssl(*new, "-keyout", "key.pem", "-out", "cert.csr", "-subj", "/CN=localhost")
+    (directory / "extensions").write_text("subjectAltName=DNS:localhost\n")
+    openssl(
+        *("x509", "-req", "-in", "cert.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
+        *("-days", "2", "-extfile", "extensions", "-out", "cert.pem"),
+    )
+    (directory / "key.pem").chmod(0o644)
+    directory.chmod(0o755)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def tls_broker(rabbitmq: Broker, certificates: Path) -> Iterator[tuple[Broker, int]]:
+    """A broker that listens over TLS too, on that port."""
+    name = f"tls-{unused_port()}"
+    with own_broker(name, "--tls", str(certificates), "--advertised-host", "localhost") as broker:
+        done = run_script("status", "--name", name, "--json", environ=broker._environ)
+        uri: str = json.loads(done.stdout)["nodes"][0]["tls_uri"]
+        yield broker, int(uri.rsplit(":", 1)[1].split("/", maxsplit=1)[0])
+
+
+def trusting(certificates: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(certificates / "ca.pem"))
+
+
+async def test_tls(tls_broker: tuple[Broker, int], certificates: Path, stream_name: str) -> None:
+    broker, port = tls_broker
+    options = options_for(
+        broker,
+        endpoints=(Endpoint("127.0.0.1", port),),
+        tls=trusting(certificates),
+        server_name="localhost",
+    )
+    async with Client(options) as client:
+        await client.create_stream(stream_name)
+        assert (await client.metadata(stream_name)).leader == Endpoint("localhost", port)
+        await publish(client, stream_name, [b"over", b"TLS"])
+        assert await read(client, stream_name, 2) == {0: b"over", 1: b"TLS"}
+        await client.delete_stream(stream_name)
+
+
+async def test_an_untrusted_certificate(tls_broker: tuple[Broker, int]) -> None:
+    broker, port = tls_broker
+    error = await fails(options_for(broker, endpoints=(Endpoint("localhost", port),), tls=ssl.create_default_context()))
+    assert isinstance(error, TlsError)
+    assert "not accepted" in str(error)
+    assert not error.retriable
+
+
+async def test_a_certificate_for_another_name(tls_broker: tuple[Broker, int], certificates: Path) -> None:
+    broker, port = tls_broker
+    error = await fails(
+        options_for(
+            broker,
+            endpoints=(Endpoint("127.0.0.1", port),),
+            tls=trusting(certificates),
+            server_name="elsewhere.example",
+        )
+    )
+    assert isinstance(error, TlsError)
+    assert "elsewhere.example" in str(error)
+
+
+async def test_the_tls_port_spoken_to_in_plain(tls_broker: tuple[Broker, int]) -> None:
+    broker, port = tls_broker
+    error = await fails(options_for(broker, endpoints=(Endpoint("127.0.0.1", port),)))
+    assert isinstance(error, ConnectionFailed)
+    assert "TLS" in str(error)
+
+
+async def test_the_plain_port_spoken_to_over_tls(options: ConnectionOptions, certificates: Path) -> None:
+    error = await fails(changed(options, tls=trusting(certificates), connect_timeout=3, server_name="localhost"))
+    assert isinstance(error, ConnectionFailed)
+    assert str(options.endpoints[0]) in str(error)
+
+
+# Other brokers than the shared one.
+
+
+async def test_an_advertised_host_that_does_not_resolve(own_rabbitmq: OwnRabbitMQ, stream_name: str) -> None:
+    broker = own_rabbitmq("--advertised-host", "no-such-host.invalid")
+    async with Client(options_for(broker)) as client:
+        await client.create_stream(stream_name)
+        with pytest.raises(AdvertisedHostUnreachable, match=r"no-such-host\.invalid.*does not resolve") as caught:
+            await client.publisher(stream_name)
+        assert "load-balancer" in (caught.value.hint or "")
+        with pytest.raises(AdvertisedHostUnreachable):
+            await client.subscribe(stream_name, FIRST)
+    async with Client(options_for(broker, load_balancer_mode=True)) as client:
+        await publish(client, stream_name, [b"through"])
+        assert await read(client, stream_name, 1) == {0: b"through"}
+
+
+@pytest.mark.slow
+async def test_a_broker_of_before_3_11(rabbitmq: Broker, stream_name: str) -> None:
+    """No command versions, Deliver v1, no statistics: RabbitMQ 3.10, where a tree of Debian's can be had."""
+    try:
+        with own_broker(f"old-{unused_port()}", "--release", "bookworm") as broker:
+            async with Client(options_for(broker)) as client:
+                assert (await client.server_version()).startswith("3.10")
+                await client.create_stream(stream_name)
+                with pytest.raises(UnsupportedByBroker, match=r"needs RabbitMQ 3\.11; this broker is 3\.10"):
+                    await client.stats(stream_name)
+                assert await client.last_offset(stream_name) is None
+                await publish(client, stream_name, [b"a", b"b"], [b"c"])
+                assert await read(client, stream_name, 3) == {0: b"a", 1: b"b", 2: b"c"}
+                assert await client.last_offset(stream_name) == 2
+                assert await client.tail_offset(stream_name, 2) == 1
+                async with await client.subscribe(stream_name, FIRST) as subscription:
+                    assert (await anext(subscription)).committed_chunk_id is None
+                    assert await take(subscription, 1) == {2: b"c"}
+                consumer = Consumer(client=client)
+                async for message, context in consumer.messages(stream_name, offset_type=OffsetType.LAST):
+                    assert (message, context.offset) == (b"c", 2)
+                    break
+                await consumer.close()
+    except (NoRabbitMQError, ScriptFailedError) as reason:
+        pytest.skip(f"no RabbitMQ 3.10: {reason}")

@@ -1,0 +1,123 @@
+"""A TCP proxy on loopback that a test can cut, stall, and put words into the mouth of.
+
+A client reaches its broker through it in load balancer mode: the broker advertises itself, and not the proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from types import TracebackType
+from typing import Any, Self
+
+from rstream_core import ConnectionOptions, Endpoint
+from tests.brokers import Broker
+from tests.clients import options_for
+
+
+class Proxy:
+    """Forwards to ``target``. One event for each direction says whether bytes may pass."""
+
+    def __init__(self, target: Endpoint) -> None:
+        self._target = target
+        self._writers: list[asyncio.StreamWriter] = []
+        self._to_clients: list[asyncio.StreamWriter] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self.client_may_speak = asyncio.Event()
+        self.broker_may_speak = asyncio.Event()
+        self.from_client = 0
+        """Bytes that the clients sent and that were passed on."""
+        self.cut_at: int | None = None
+        """Cut everything once so many bytes came from the clients."""
+        self.endpoint = target
+
+    async def __aenter__(self) -> Self:
+        self.resume()
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.endpoint = Endpoint("127.0.0.1", self._server.sockets[0].getsockname()[1])
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.refuse()
+        self.cut()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def resume(self) -> None:
+        self.client_may_speak.set()
+        self.broker_may_speak.set()
+
+    def stall(self) -> None:
+        """Nothing passes any more, and nobody is told."""
+        self.client_may_speak.clear()
+        self.broker_may_speak.clear()
+
+    def cut(self) -> None:
+        """Resets every connection, in both directions."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+        self._to_clients.clear()
+
+    def refuse(self) -> None:
+        """Takes no new connections."""
+        if self._server is not None:
+            self._server.close()
+
+    def say(self, data: bytes) -> None:
+        """Sends this to every client, as if the broker did."""
+        for writer in self._to_clients:
+            writer.write(data)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._writers.append(writer)
+        try:
+            broker_reader, broker_writer = await asyncio.open_connection(self._target.host, self._target.port)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._writers.append(broker_writer)
+        self._to_clients.append(writer)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(
+                self._carry(reader, broker_writer, self.client_may_speak, client=True),
+                self._carry(broker_reader, writer, self.broker_may_speak, client=False),
+            )
+
+    async def _carry(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event, *, client: bool
+    ) -> None:
+        try:
+            while True:
+                await gate.wait()
+                data = await reader.read(65536)
+                await gate.wait()
+                if not data:
+                    break
+                if client:
+                    if self.cut_at is not None and self.from_client + len(data) > self.cut_at:
+                        writer.write(data[: self.cut_at - self.from_client])
+                        await writer.drain()
+                        self.cut_at = None
+                        self.cut()
+                        break
+                    self.from_client += len(data)
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+
+def options_through(proxy: Proxy, broker: Broker, **changes: Any) -> ConnectionOptions:
+    return options_for(broker, endpoints=(proxy.endpoint,), load_balancer_mode=True, **changes)

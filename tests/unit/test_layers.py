@@ -1,0 +1,181 @@
+"""The architecture as a check: who may import whom (design rule 1), and what the core exports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import rstream_core
+
+ROOT = Path(rstream_core.__file__).resolve().parent.parent
+
+LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"rstream_core.errors", "rstream_core.version"}),
+    frozenset({"rstream_core.types"}),
+    frozenset({"rstream_core.uri", "rstream_core.arguments"}),
+    frozenset({"rstream_core.protocol"}),
+    frozenset({"rstream_core.transport", "rstream_core.recovery"}),
+    frozenset({"rstream_core.connection"}),
+    frozenset({"rstream_core.locator"}),
+    frozenset({"rstream_core.pool"}),
+    frozenset({"rstream_core.publisher", "rstream_core.subscription"}),
+    frozenset({"rstream_core.client"}),
+    frozenset({"rstream_core.outbox"}),
+    frozenset({"rstream_core.producer", "rstream_core.consumer"}),
+    frozenset({"rstream_core"}),
+    frozenset({"rstream_cli"}),
+)
+"""From the bottom: a module imports from its own layer and from those before it."""
+
+NOT_IN_PROTOCOL = frozenset({"asyncio", "socket", "ssl", "threading", "time", "select", "selectors", "logging"})
+NOT_IN_CORE = frozenset({"typer", "rich", "rstream_cli"})
+NOWHERE = frozenset({"click"})
+ONLY_PLACE_OF_RICH = "rstream_cli.render.live"
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for package in ("rstream_core", "rstream_cli"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+def layer_of(module: str) -> int:
+    """The layer of the longest name that a module is, or is inside of."""
+    for name in _ancestors(module):
+        for number, layer in enumerate(LAYERS):
+            if name in layer:
+                if name == "rstream_core" and module != name:
+                    break  # a module of the core that is in no layer, not its facade
+                return number
+    raise LookupError(f"{module} has no layer: give it one in tests/unit/test_layers.py")
+
+
+def _ancestors(module: str) -> Iterator[str]:
+    while module:
+        yield module
+        module = module.rpartition(".")[0]
+
+
+def imports(source: str) -> Iterator[str]:
+    """The modules that a source imports, wherever it does. ``from package import module`` is the module's import."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports are banned"
+            assert node.module is not None
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from names & MODULES.keys()
+            if not names <= MODULES.keys():
+                yield node.module
+
+
+def breaches(module: str, source: str) -> list[str]:
+    """What a module imports and may not, in words."""
+    found = []
+    for imported in imports(source):
+        top = imported.partition(".")[0]
+        if top in NOWHERE:
+            found.append(f"{module} imports {imported}")
+        if module.startswith("rstream_core.protocol") and top in NOT_IN_PROTOCOL:
+            found.append(f"{module} imports {imported}: the protocol never waits")
+        if module.startswith("rstream_core") and top in NOT_IN_CORE:
+            found.append(f"{module} imports {imported}: the core knows nothing of the command line")
+        if top == "rich" and module != ONLY_PLACE_OF_RICH:
+            found.append(f"{module} imports {imported}: only {ONLY_PLACE_OF_RICH} does")
+        if top in ("rstream_core", "rstream_cli") and layer_of(imported) > layer_of(module):
+            found.append(f"{module} imports {imported}, which is above it")
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_downward(module: str) -> None:
+    assert breaches(module, MODULES[module].read_text()) == []
+
+
+def test_every_layer_names_modules_that_exist() -> None:
+    assert set().union(*LAYERS) <= MODULES.keys()
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("rstream_core.protocol.session", "import asyncio"),
+        ("rstream_core.protocol.chunk", "from time import monotonic"),
+        ("rstream_core.protocol.framing", "def f():\n    import socket"),
+        ("rstream_core.protocol.commands", "from rstream_core.connection import Connection"),
+        ("rstream_core.types", "from rstream_core.protocol import commands"),
+        ("rstream_core.locator", "from rstream_core.pool import ConnectionPool"),
+        ("rstream_core.pool", "from rstream_core import client"),
+        ("rstream_core.publisher", "if True:\n    from rstream_core.producer import Producer"),
+        ("rstream_core.connection", "import rstream_core.client"),
+        ("rstream_core.client", "from rstream_core import Producer"),
+        ("rstream_core.client", "from rstream_core import errors, Producer"),
+        ("rstream_core.client", "import rstream_core"),
+        ("rstream_core.consumer", "import rich.progress"),
+        ("rstream_core.consumer", "from typer import echo"),
+        ("rstream_core", "import rstream_cli.app"),
+        ("rstream_cli.render.line", "from rich.text import Text"),
+        ("rstream_cli.app", "import click"),
+        ("rstream_cli.app", "from click.testing import CliRunner"),
+    ],
+)
+def test_a_breach_is_found(module: str, source: str) -> None:
+    assert breaches(module, source) != []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("rstream_core.protocol.session", "from rstream_core.errors import ProtocolError"),
+        ("rstream_core.protocol.session", "from rstream_core.protocol import commands as c"),
+        ("rstream_core.pool", "from rstream_core.locator import Locator"),
+        ("rstream_cli.render.live", "import rich"),
+        ("rstream_cli.app", "import typer\nfrom rstream_core import Client"),
+    ],
+)
+def test_what_is_allowed_is_not_a_breach(module: str, source: str) -> None:
+    assert breaches(module, source) == []
+
+
+def test_a_module_without_a_layer_is_noticed() -> None:
+    with pytest.raises(LookupError, match="newcomer"):
+        layer_of("rstream_core.newcomer")
+
+
+def test_all_is_sorted_and_complete() -> None:
+    exported = rstream_core.__all__
+    assert exported == sorted(set(exported))
+    imported = set()
+    for node in ast.parse((ROOT / "rstream_core" / "__init__.py").read_text()).body:
+        if isinstance(node, ast.ImportFrom):
+            imported |= {alias.asname or alias.name for alias in node.names}
+    assert set(exported) == imported
+    for name in exported:
+        assert getattr(rstream_core, name).__doc__ is not None, f"{name} has no docstring"
+
+
+def test_every_error_is_exported() -> None:
+    errors = vars(sys.modules["rstream_core.errors"])
+    public = {name for name, value in errors.items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert public <= set(rstream_core.__all__)
+
+
+def test_the_heavy_libraries_wait_until_they_are_needed() -> None:
+    script = (
+        "import sys, rstream_core; "
+        "print(*sorted({'cramjam', 'uamqp', 'rich', 'typer', 'orjson', 'click'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, check=True)
+    assert done.stdout.strip() == ""
