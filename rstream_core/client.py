@@ -15,6 +15,7 @@ from rstream_core.errors import (
     AlreadyClosed,
     ConfigurationError,
     PreconditionFailed,
+    RequestTimeout,
     RstreamError,
     StreamAlreadyExists,
     StreamDoesNotExist,
@@ -137,9 +138,19 @@ class Client:
         """
         last = ConsumerOffsetSpecification(OffsetType.LAST)
         async with await self._subscribe_at_leader(stream, last) as subscription:
-            if not await subscription.barrier():
+            # While somebody publishes, the last chunk may be written and not committed yet: it comes in a moment.
+            if not await subscription.barrier() and not await self._has_messages(stream):
                 return None
-            return (await anext(subscription)).last_offset
+            try:
+                async with asyncio.timeout(self.options.request_timeout):
+                    return (await anext(subscription)).last_offset
+            except TimeoutError:
+                raise RequestTimeout(f"stream {stream!r}: its last chunk did not come") from None
+
+    async def _has_messages(self, stream: str) -> bool:
+        first = ConsumerOffsetSpecification(OffsetType.FIRST)
+        async with await self._subscribe_at_leader(stream, first) as subscription:
+            return await subscription.barrier()
 
     async def tail_offset(self, stream: str, count: int) -> int | None:
         """The offset at which the last ``count`` messages begin (all, if there are fewer); None for an empty stream.
