@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rstream_core.errors import AmqpError
-from rstream_core.protocol import amqp as module
+from rstream_core.protocol import amqp_sections
 from rstream_core.protocol.amqp import (
     AMQPMessage,
     Header,
@@ -259,7 +259,7 @@ def test_the_fast_paths_equal_the_general_one(messages: list[AMQPMessage], bodie
 
 
 def general_body_of(data: bytes) -> bytes | None:
-    return module._data_of(data, module._locate(data))
+    return amqp_sections.data_of(data, amqp_sections.locate(data))
 
 
 def check_hostile_message(data: bytes) -> None:

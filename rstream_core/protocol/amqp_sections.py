@@ -1,0 +1,194 @@
+"""Where the sections of an AMQP 1.0 message lie in its bytes, and the short way for messages that are one body.
+
+A message is a row of sections, each behind its descriptor. ``locate`` finds them without reading what they hold.
+Most messages are one data section and nothing else: such a one is known by its first bytes, which follow from its
+length, so that bodies go in and out without any parsing. Property tests hold that way equal to the general one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, TypeAlias
+
+from rstream_core.errors import AmqpError
+from rstream_core.protocol.amqp_codec import decode_value, skip_value
+from rstream_core.protocol.amqp_types import Symbol, ULong
+
+BodyType: TypeAlias = Literal["data", "sequence", "value"]
+Spans: TypeAlias = dict[int, list[tuple[int, int, int]]]
+"""Where each section lies: code -> (its start, its value's start, its end), in the order of the message."""
+
+HEADER, DELIVERY, MESSAGE, PROPERTIES, APPLICATION = 0x70, 0x71, 0x72, 0x73, 0x74
+DATA, SEQUENCE, VALUE, FOOTER = 0x75, 0x76, 0x77, 0x78
+NAMES: Final = {
+    HEADER: "header",
+    DELIVERY: "delivery-annotations",
+    MESSAGE: "message-annotations",
+    PROPERTIES: "properties",
+    APPLICATION: "application-properties",
+    DATA: "data",
+    SEQUENCE: "amqp-sequence",
+    VALUE: "amqp-value",
+    FOOTER: "footer",
+}
+BODY_TYPES: Final[dict[int, BodyType]] = {DATA: "data", SEQUENCE: "sequence", VALUE: "value"}
+_SYMBOLIC: Final = {
+    "amqp:header:list": HEADER,
+    "amqp:delivery-annotations:map": DELIVERY,
+    "amqp:message-annotations:map": MESSAGE,
+    "amqp:properties:list": PROPERTIES,
+    "amqp:application-properties:map": APPLICATION,
+    "amqp:data:binary": DATA,
+    "amqp:amqp-sequence:list": SEQUENCE,
+    "amqp:amqp-value:*": VALUE,
+    "amqp:footer:map": FOOTER,
+}
+"""Sections may be named by symbol instead of by code."""
+_DATA8: Final = b"\x00\x53\x75\xa0"
+_DATA32: Final = b"\x00\x53\x75\xb0"
+
+
+# --- the fast path: messages that are one data section ------------------------------------------------
+
+
+class _Prefixes(dict[int, bytes]):
+    """What stands before a body of so many bytes. Remembers a bounded number of lengths."""
+
+    def __missing__(self, length: int) -> bytes:
+        if length < 256:
+            prefix = _DATA8 + bytes((length,))
+        elif length < 2**32:
+            prefix = _DATA32 + length.to_bytes(4, "big")
+        else:
+            raise ValueError(f"a body of {length} bytes is more than AMQP can count")
+        if len(self) < 4096:
+            self[length] = prefix
+        return prefix
+
+
+PREFIXES: Final = _Prefixes()
+
+
+class _Heads(dict[int, bytes | None]):
+    """How a message of so many bytes begins where it is one data section. Remembers a bounded number of sizes."""
+
+    def __init__(self, constructor: bytes, width: int) -> None:
+        """``width``: in how many bytes the length of the body is written."""
+        self._constructor = constructor
+        self._width = width
+
+    def __missing__(self, size: int) -> bytes | None:
+        constructor, width = self._constructor, self._width
+        length = size - len(constructor) - width
+        head = constructor + length.to_bytes(width, "big") if 0 <= length < 256**width else None
+        if len(self) < 4096:
+            self[size] = head
+        return head
+
+
+SHORT_HEADS: Final = _Heads(_DATA8, 1)
+LONG_HEADS: Final = _Heads(_DATA32, 4)
+
+
+def encode_bodies(bodies: Sequence[bytes]) -> list[bytes]:
+    """Each body as a whole message, in order: what ``AMQPMessage(body).encode()`` gives.
+
+    ``TypeError`` where one is not bytes; ``ValueError`` beyond 2**32-1 bytes.
+    """
+    prefixes = PREFIXES
+    return [prefixes[len(body)] + body for body in bodies]
+
+
+def encode_body(body: bytes | bytearray | memoryview | str | None) -> bytes:
+    if isinstance(body, str):
+        body = body.encode()
+    elif body is None:
+        body = b""
+    elif not isinstance(body, bytes):
+        if not isinstance(body, bytearray | memoryview):
+            raise TypeError(f"a body is bytes or str, not {type(body).__name__}")
+        body = bytes(body)
+    return PREFIXES[len(body)] + body
+
+
+def body_of(data: bytes | memoryview) -> bytes | None:
+    """The body of an encoded message; None where it has none, or has one that is not data.
+
+    Several data sections are one body. Raises :class:`~rstream_core.errors.AmqpError` for bytes that are no
+    message; other sections are not looked into.
+    """
+    if not isinstance(data, bytes):
+        data = bytes(data)
+    size = len(data)
+    if data[:5] == SHORT_HEADS[size]:
+        return data[5:]
+    if data[:8] == LONG_HEADS[size]:
+        return data[8:]
+    return data_of(data, locate(data))
+
+
+def bodies_of(messages: Sequence[bytes]) -> list[bytes | None]:
+    """:func:`body_of` of each message, in order."""
+    short, long = SHORT_HEADS, LONG_HEADS
+    return [
+        data[5:] if data[:5] == short[len(data)] else data[8:] if data[:8] == long[len(data)] else body_of(data)
+        for data in messages
+    ]
+
+
+# --- sections: finding them ----------------------------------------------------------------------------
+
+
+def locate(data: bytes) -> Spans:
+    """Where the sections of a message lie. Checks that they are known, whole, and fit together."""
+    spans: Spans = {}
+    pos, size = 0, len(data)
+    while pos < size:
+        code, start = _descriptor(data, pos)
+        end = skip_value(data, start)
+        if data[start] not in _CONTENT[code]:
+            raise AmqpError(f"the {NAMES[code]} section is of a type it cannot be", start)
+        if code in spans and code not in (DATA, SEQUENCE):
+            raise AmqpError(f"a second {NAMES[code]} section", pos)
+        spans.setdefault(code, []).append((pos, start, end))
+        pos = end
+    if sum(code in spans for code in BODY_TYPES) > 1:
+        raise AmqpError("a message with two kinds of body")
+    return spans
+
+
+_LISTS, _MAPS = frozenset({0x45, 0xC0, 0xD0}), frozenset({0xC1, 0xD1})
+_CONTENT: Final[dict[int, frozenset[int]]] = dict.fromkeys(NAMES, _MAPS) | {
+    HEADER: _LISTS,
+    PROPERTIES: _LISTS,
+    SEQUENCE: _LISTS,
+    DATA: frozenset({0xA0, 0xB0}),
+    VALUE: frozenset(range(256)),
+}
+"""The constructors that each section may have."""
+
+
+def _descriptor(data: bytes, pos: int) -> tuple[int, int]:
+    """The code of the section at ``pos``, and where its value starts."""
+    if data[pos : pos + 2] == b"\x00\x53" and pos + 2 < len(data):
+        code: int | None = data[pos + 2]
+        start = pos + 3
+        if code in NAMES:
+            return code, start
+    if data[pos]:
+        raise AmqpError(f"a section starts with 0x00, not 0x{data[pos]:02x}", pos)
+    descriptor, start = decode_value(data, pos + 1)
+    if isinstance(descriptor, Symbol):
+        code = _SYMBOLIC.get(descriptor)
+    else:
+        code = descriptor if isinstance(descriptor, ULong) and descriptor in NAMES else None
+    if code is None:
+        raise AmqpError(f"an unknown section: {descriptor!r:.80}", pos)
+    return int(code), start
+
+
+def data_of(data: bytes, spans: Spans) -> bytes | None:
+    found = spans.get(DATA)
+    if found is None:
+        return None
+    return b"".join([data[start + (2 if data[start] == 0xA0 else 5) : end] for _, start, end in found])
