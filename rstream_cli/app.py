@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, Lazy] = {
     "publish": Lazy("rstream_cli.commands.publish", "Publish lines, files or JSON to a stream."),
     "consume": Lazy("rstream_cli.commands.consume", "Read a stream."),
     "offset": Lazy("rstream_cli.commands.offset", "Store and query offsets by name."),
+    "doctor": Lazy("rstream_cli.commands.doctor", "Check what stands between here and a broker."),
     "completion": Lazy("rstream_cli.commands.completion", "Print the completion script for a shell."),
 }
 

@@ -40,6 +40,7 @@ SETTINGS = (
     "key",
     "server_name",
     "insecure",
+    "sasl",
     "load_balancer",
     "connect_timeout",
     "heartbeat",
@@ -47,6 +48,7 @@ SETTINGS = (
 """The names of all settings; ``RSTREAM_`` and the name in capitals is its environment variable."""
 
 DEFAULT_USER = "guest"
+PLAIN, EXTERNAL = "PLAIN", "EXTERNAL"
 INSECURE_WARNING = (
     "warning: --insecure: the broker's certificate is NOT verified; whoever sits between reads the password"
 )
@@ -112,16 +114,23 @@ def build_options(
         tls = uris.uris[0].tls if uris is not None else _first(layers, "tls", _boolean) or False
     endpoints = _endpoints(layers, above_uri, uris, tls)
     username, from_uri = _from_uri_or_setting(layers, uri_depth, "username")
+    mechanism = _first(layers, "sasl", _mechanism) or PLAIN
     vhost, _ = _from_uri_or_setting(layers, uri_depth, "vhost")
     context = _tls_context(layers, warn) if tls else None
     if not tls:
         _check_tls_only(layers)
+    if mechanism == EXTERNAL and (not tls or not any("cert" in layer for layer in layers)):
+        raise ConfigurationError(
+            "SASL EXTERNAL logs in with a client certificate",
+            hint="pass --tls and --cert, or leave out --sasl external",
+        )
     defaults = ConnectionOptions()
     timeout = _first(layers, "connect_timeout", _positive_duration)
     heartbeat = _first(layers, "heartbeat", _heartbeat)
     return ConnectionOptions(
         endpoints=endpoints,
-        credentials=_credentials(layers, uri_depth, username, from_uri),
+        credentials=Credentials() if mechanism == EXTERNAL else _credentials(layers, uri_depth, username, from_uri),
+        mechanism=mechanism,
         vhost=vhost or defaults.vhost,
         tls=context,
         server_name=_first(layers, "server_name", str) if tls else None,
@@ -343,6 +352,12 @@ def _boolean(text: str) -> bool:
     if value is None:
         raise ValueError(f"not yes or no: {text!r}")
     return value
+
+
+def _mechanism(text: str) -> str:
+    if text.upper() not in (PLAIN, EXTERNAL):
+        raise ValueError(f"not a way to log in: {text!r}; plain or external")
+    return text.upper()
 
 
 def _port(text: str) -> int:

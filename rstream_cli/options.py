@@ -91,6 +91,11 @@ _CONNECTION: tuple[tuple[str, Any, Any], ...] = (
         _connecting("--insecure", help="Accept any certificate. Anyone between can then read the password."),
     ),
     (
+        "sasl",
+        str | None,
+        _connecting("--sasl", metavar="HOW", help="plain (the default), or external: --cert says who you are."),
+    ),
+    (
         "load_balancer",
         bool | None,
         _connecting(

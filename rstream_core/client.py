@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -29,6 +30,7 @@ from rstream_core.subscription import DEFAULT_CREDIT, Subscription, send_subscri
 from rstream_core.types import (
     ConnectionOptions,
     ConsumerOffsetSpecification,
+    Credentials,
     Endpoint,
     OffsetType,
     StreamMetadata,
@@ -81,6 +83,24 @@ class Client:
     async def server_version(self) -> str:
         """The version that the broker tells, such as ``4.3.1``."""
         return (await self._locator.connection()).session.server_version
+
+    async def update_password(self, password: str) -> None:
+        """Logs in again on every connection, and on those to come, with another password of the same user.
+
+        For a password that is a token and ends: replace it before it does, and nothing is interrupted. Raises the
+        ``ServerError`` with which a broker refuses it; the connection ends then, as the broker closes it.
+        """
+        self._check_open()
+        credentials = Credentials(self.options.credentials.username, password)
+        self.options = self._locator.options = replace(self.options, credentials=credentials)
+        sources = (self._locator, self._publisher_pool, self._subscriber_pool)
+        live = [connection for source in sources for connection in source.connections if connection.is_open]
+        answers = await asyncio.gather(
+            *(connection.authenticate(credentials) for connection in live), return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
 
     # Streams.
 

@@ -23,9 +23,9 @@ from rstream_core.errors import (
     error_from_code,
 )
 from rstream_core.protocol import commands as c
-from rstream_core.protocol.session import Session, SessionOptions, State
+from rstream_core.protocol.session import Session, SessionOptions, State, sasl_authenticate
 from rstream_core.transport import connection_error, open_transport
-from rstream_core.types import ConnectionOptions, Endpoint
+from rstream_core.types import ConnectionOptions, Credentials, Endpoint
 from rstream_core.version import __version__
 
 logger = logging.getLogger("rstream_core")
@@ -155,6 +155,14 @@ class Connection(asyncio.Protocol):
         if not isinstance(answer, expect):
             raise ProtocolError(f"{what}: the broker answered with {type(answer).__name__}")
         return answer
+
+    async def authenticate(self, credentials: Credentials) -> None:
+        """Logs in again, with the same user and mechanism: a token that ends is replaced by a new one.
+
+        Raises the ``ServerError`` with which the broker refuses; it then closes the connection.
+        """
+        login = sasl_authenticate(self.session.options.mechanism, credentials)
+        await self.request(login, c.SaslAuthenticateResponse, f"user {credentials.username!r}")
 
     def send(self, message: Any, *, correlation_id: int = 0, code: int = RESPONSE_OK) -> None:
         """Sends a message that has no answer."""

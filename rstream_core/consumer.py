@@ -119,6 +119,10 @@ class Consumer:
             await self._client.close()
         self._ended.set()
 
+    async def update_password(self, password: str) -> None:
+        """See ``Client.update_password``."""
+        await self._client.update_password(password)
+
     # Streams and offsets.
 
     async def create_stream(

@@ -51,6 +51,11 @@ class Locator:
                 self._connection = await self._connect_to_a_seed()
             return self._connection
 
+    @property
+    def connections(self) -> list[Connection]:
+        """The one for questions, where there is one."""
+        return [] if self._connection is None else [self._connection]
+
     async def ask(self, message: object, expect: type[T], what: str) -> T:
         """One request on that connection."""
         return await (await self.connection()).request(message, expect, what)

@@ -71,8 +71,13 @@ class ConnectionPool:
                         await shared.connection.close()
                     return
 
+    @property
+    def connections(self) -> list[Connection]:
+        """All of them."""
+        return [shared.connection for members in self._shared.values() for shared in members]
+
     async def close(self) -> None:
         """Closes every connection. Never raises."""
-        connections = [shared.connection for members in self._shared.values() for shared in members]
+        connections = self.connections
         self._shared.clear()
         await asyncio.gather(*(connection.close() for connection in connections))

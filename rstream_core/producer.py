@@ -119,6 +119,10 @@ class Producer:
         if problems:
             raise problems[0]
 
+    async def update_password(self, password: str) -> None:
+        """See ``Client.update_password``."""
+        await self._client.update_password(password)
+
     # Streams.
 
     async def create_stream(

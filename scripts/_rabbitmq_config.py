@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from _rabbitmq_state import LOOPBACK, MARKER, NODE_MARKER, Broker, Exit, Node, Ports, Trouble
 
-PLUGINS = ("rabbitmq_management", "rabbitmq_stream")
+PLUGINS = ("rabbitmq_auth_mechanism_ssl", "rabbitmq_management", "rabbitmq_stream")
+"""The first one does nothing until `--config auth_mechanisms.1=EXTERNAL` asks for it."""
 
 # Enough for a test suite, small enough for three nodes on a laptop.
 _SMALL = {

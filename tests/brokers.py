@@ -61,6 +61,8 @@ class Broker:
     password: str
     vhost: str
     management_port: int | None = None
+    tls_port: int | None = None
+    """Where it listens over TLS, if it does."""
     _environ: dict[str, str] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def ctl(self, *arguments: str) -> str:
@@ -81,7 +83,7 @@ class Broker:
         return _answer(command, "--name", self.name, *arguments, environ=self._environ)
 
 
-def _from_uri(name: str, uri: str, management_port: int | None, environ: dict[str, str] | None) -> Broker:
+def _from_uri(name: str, uri: str, ports: dict[str, int], environ: dict[str, str] | None) -> Broker:
     parts = urlsplit(uri)
     return Broker(
         name=name,
@@ -91,7 +93,8 @@ def _from_uri(name: str, uri: str, management_port: int | None, environ: dict[st
         username=unquote(parts.username or "guest"),
         password=unquote(parts.password or "guest"),
         vhost=unquote(parts.path.removeprefix("/")) or "/",
-        management_port=management_port,
+        management_port=ports.get("management"),
+        tls_port=ports.get("stream_tls"),
         _environ=environ,
     )
 
@@ -101,7 +104,7 @@ def shared_broker(name: str) -> Iterator[Broker]:
     """The broker of RSTREAM_TEST_URI, else one that is started now and taken down afterwards."""
     given = os.environ.get("RSTREAM_TEST_URI")
     if given:
-        yield _from_uri("", given, None, None)
+        yield _from_uri("", given, {}, None)
         return
     with own_broker(name) as broker:
         yield broker
@@ -114,6 +117,6 @@ def own_broker(name: str, *options: str) -> Iterator[Broker]:
     try:
         uri = _answer("up", "--name", name, *options, environ=environ).strip()
         status: dict[str, Any] = json.loads(_answer("status", "--name", name, "--json", environ=environ))
-        yield _from_uri(name, uri, status["nodes"][0]["ports"]["management"], environ)
+        yield _from_uri(name, uri, status["nodes"][0]["ports"], environ)
     finally:
         _answer("down", "--name", name, environ=environ)

@@ -35,6 +35,8 @@ MAX_SERVER_FRAME = 16 * 1024 * 1024
 """Bytes that any frame but a Deliver may take where no limit was agreed on: a confirm can be long."""
 
 SASL_CHALLENGE = 10
+EXTERNAL = "EXTERNAL"
+"""The SASL mechanism by which a client certificate says who comes."""
 
 
 class State(enum.Enum):
@@ -233,6 +235,8 @@ class Session:
         if self.state is State.OPEN:
             return error_from_code(code, f"virtual host {self.options.vhost!r}")
         if self.state is State.SASL_AUTHENTICATE:
+            if code == AuthenticationFailure.code and self.options.mechanism == EXTERNAL:
+                return AuthenticationFailure("the broker takes the client certificate for no user of its own")
             return error_from_code(code, f"user {self.options.credentials.username!r}")
         return error_from_code(code, _HANDSHAKE[self.state][1])
 
@@ -242,17 +246,7 @@ class Session:
             raise SASLMechanismNotSupported(
                 f"the broker offers {', '.join(offered) or 'no SASL mechanism'}, not {mechanism}"
             )
-        self._ask(State.SASL_AUTHENTICATE, c.SaslAuthenticate(mechanism, self._sasl_data()))
-
-    def _sasl_data(self) -> bytes | None:
-        credentials = self.options.credentials
-        if self.options.mechanism == "EXTERNAL":
-            return None
-        if self.options.mechanism != "PLAIN":
-            raise ConfigurationError(f"SASL mechanism {self.options.mechanism} is not PLAIN or EXTERNAL")
-        if "\0" in credentials.username or "\0" in credentials.password:
-            raise AuthenticationFailure("a user name or password with a NUL byte cannot be sent")
-        return f"\0{credentials.username}\0{credentials.password}".encode()
+        self._ask(State.SASL_AUTHENTICATE, sasl_authenticate(mechanism, self.options.credentials))
 
     def _tune(self, theirs: c.Tune) -> None:
         self.frame_max = negotiate(self.options.frame_max, theirs.frame_max)
@@ -268,6 +262,17 @@ class Session:
             self.state = State.READY
             return
         self._ask(State.COMMAND_VERSIONS, c.ExchangeCommandVersions(c.supported_versions()))
+
+
+def sasl_authenticate(mechanism: str, credentials: Credentials) -> c.SaslAuthenticate:
+    """The login. Raises ``ConfigurationError``, and ``AuthenticationFailure`` for what PLAIN cannot hold."""
+    if mechanism == EXTERNAL:
+        return c.SaslAuthenticate(mechanism, None)
+    if mechanism != "PLAIN":
+        raise ConfigurationError(f"SASL mechanism {mechanism} is not PLAIN or EXTERNAL")
+    if "\0" in credentials.username or "\0" in credentials.password:
+        raise AuthenticationFailure("a user name or password with a NUL byte cannot be sent")
+    return c.SaslAuthenticate(mechanism, f"\0{credentials.username}\0{credentials.password}".encode())
 
 
 def _release(version: str) -> tuple[int, ...]:

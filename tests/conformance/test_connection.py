@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import socket
 import ssl
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,7 +32,8 @@ from rstream_core import (
 )
 from rstream_core.connection import Connection
 from rstream_core.protocol import commands as c
-from tests.brokers import Broker, NoRabbitMQError, ScriptFailedError, own_broker, run_script
+from tests.brokers import Broker, NoRabbitMQError, ScriptFailedError, own_broker
+from tests.certificates import Authority
 from tests.clients import FIRST, listening, options_for, publish, read, take
 from tests.conftest import OwnRabbitMQ
 
@@ -243,46 +241,27 @@ async def test_a_request_that_is_never_answered() -> None:
 
 
 @pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority, and a certificate by it for localhost and no other name."""
-    directory = tmp_path_factory.mktemp("certificates")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
-
-    new = ("req", "-newkey", "rsa:2048", "-nodes")
-    openssl(*new, "-x509", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=rstream test", "-days", "2")
-    openssl(*new, "-keyout", "key.pem", "-out", "cert.csr", "-subj", "/CN=localhost")
-    (directory / "extensions").write_text("subjectAltName=DNS:localhost\n")
-    openssl(
-        *("x509", "-req", "-in", "cert.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
-        *("-days", "2", "-extfile", "extensions", "-out", "cert.pem"),
-    )
-    (directory / "key.pem").chmod(0o644)
-    directory.chmod(0o755)
-    return directory
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority.make(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="module")
-def tls_broker(rabbitmq: Broker, certificates: Path) -> Iterator[tuple[Broker, int]]:
-    """A broker that listens over TLS too, on that port."""
-    name = f"tls-{unused_port()}"
-    with own_broker(name, "--tls", str(certificates), "--advertised-host", "localhost") as broker:
-        done = run_script("status", "--name", name, "--json", environ=broker._environ)
-        uri: str = json.loads(done.stdout)["nodes"][0]["tls_uri"]
-        yield broker, int(uri.rsplit(":", 1)[1].split("/", maxsplit=1)[0])
+def tls_broker(rabbitmq: Broker, authority: Authority) -> Iterator[tuple[Broker, int]]:
+    """A broker that listens over TLS too, on that port, with a certificate for localhost and no other name."""
+    options = ["--tls", str(authority.for_broker(alternatives=("DNS:localhost",))), "--advertised-host", "localhost"]
+    for setting in ("auth_mechanisms.1=PLAIN", "auth_mechanisms.2=EXTERNAL", "ssl_cert_login_from=common_name"):
+        options += ["--config", setting]
+    with own_broker(f"tls-{unused_port()}", *options) as broker:
+        assert broker.tls_port is not None
+        yield broker, broker.tls_port
 
 
-def trusting(certificates: Path) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(certificates / "ca.pem"))
-
-
-async def test_tls(tls_broker: tuple[Broker, int], certificates: Path, stream_name: str) -> None:
+async def test_tls(tls_broker: tuple[Broker, int], authority: Authority, stream_name: str) -> None:
     broker, port = tls_broker
     options = options_for(
         broker,
         endpoints=(Endpoint("127.0.0.1", port),),
-        tls=trusting(certificates),
+        tls=authority.context(),
         server_name="localhost",
     )
     async with Client(options) as client:
@@ -293,6 +272,25 @@ async def test_tls(tls_broker: tuple[Broker, int], certificates: Path, stream_na
         await client.delete_stream(stream_name)
 
 
+async def test_a_client_certificate_logs_in(tls_broker: tuple[Broker, int], authority: Authority) -> None:
+    broker, port = tls_broker
+    broker.ctl("add_user", "alice", "not needed")
+    broker.ctl("set_permissions", "alice", ".*", ".*", ".*")
+
+    async def log_in(name: str) -> Client:
+        context = authority.context()
+        context.load_cert_chain(*authority.issue(name, name, alternatives=()))
+        options = options_for(broker, endpoints=(Endpoint("localhost", port),), tls=context, mechanism="EXTERNAL")
+        return Client(options)
+
+    async with await log_in("alice") as client:
+        await client.start()
+        assert await client.stream_exists("none") is False
+    async with await log_in("stranger") as client:
+        with pytest.raises(AuthenticationFailure, match="client certificate"):
+            await client.start()
+
+
 async def test_an_untrusted_certificate(tls_broker: tuple[Broker, int]) -> None:
     broker, port = tls_broker
     error = await fails(options_for(broker, endpoints=(Endpoint("localhost", port),), tls=ssl.create_default_context()))
@@ -301,13 +299,13 @@ async def test_an_untrusted_certificate(tls_broker: tuple[Broker, int]) -> None:
     assert not error.retriable
 
 
-async def test_a_certificate_for_another_name(tls_broker: tuple[Broker, int], certificates: Path) -> None:
+async def test_a_certificate_for_another_name(tls_broker: tuple[Broker, int], authority: Authority) -> None:
     broker, port = tls_broker
     error = await fails(
         options_for(
             broker,
             endpoints=(Endpoint("127.0.0.1", port),),
-            tls=trusting(certificates),
+            tls=authority.context(),
             server_name="elsewhere.example",
         )
     )
@@ -322,10 +320,49 @@ async def test_the_tls_port_spoken_to_in_plain(tls_broker: tuple[Broker, int]) -
     assert "TLS" in str(error)
 
 
-async def test_the_plain_port_spoken_to_over_tls(options: ConnectionOptions, certificates: Path) -> None:
-    error = await fails(changed(options, tls=trusting(certificates), connect_timeout=3, server_name="localhost"))
+async def test_the_plain_port_spoken_to_over_tls(options: ConnectionOptions, authority: Authority) -> None:
+    error = await fails(changed(options, tls=authority.context(), connect_timeout=3, server_name="localhost"))
     assert isinstance(error, ConnectionFailed)
     assert str(options.endpoints[0]) in str(error)
+
+
+# A password that changes.
+
+
+@pytest.fixture
+def user(rabbitmq: Broker) -> Iterator[str]:
+    """A user of the broker whose password is "old"."""
+    if not rabbitmq.name:
+        pytest.skip("changes users, and RSTREAM_TEST_URI names a broker that the tests do not run")
+    name = f"user-{unused_port()}"
+    rabbitmq.ctl("add_user", name, "old")
+    rabbitmq.ctl("set_permissions", name, ".*", ".*", ".*")
+    yield name
+    rabbitmq.ctl("delete_user", name)
+
+
+async def test_a_new_password_on_live_connections(rabbitmq: Broker, user: str, stream: str) -> None:
+    async with Client(options_for(rabbitmq, credentials=Credentials(user, "old"))) as client:
+        publisher = await client.publisher(stream)
+        await publisher.publish([b"before"])
+        rabbitmq.ctl("change_password", user, "new")
+        await client.update_password("new")
+        await publisher.publish([b"after"])
+        await publisher.flush(10)
+        await publisher.close()  # and its connection: the next one logs in anew
+        assert await read(client, stream, 2) == {0: b"before", 1: b"after"}
+
+
+async def test_a_new_password_that_is_wrong(rabbitmq: Broker, user: str, stream: str) -> None:
+    async with Client(options_for(rabbitmq, credentials=Credentials(user, "old"))) as client:
+        publisher = await client.publisher(stream)
+        with pytest.raises(AuthenticationFailure) as caught:
+            await client.update_password("guess")
+        assert "guess" not in str(caught.value)
+        async with asyncio.timeout(10):
+            while publisher.error is None:  # noqa: ASYNC110 - the broker closes when it likes
+                await asyncio.sleep(0.01)
+        await publisher.close()
 
 
 # Other brokers than the shared one.

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
-import os
 import re
 import signal
 import ssl
@@ -38,7 +36,8 @@ from rstream_core import (
     StreamDoesNotExist,
     amqp_decoder,
 )
-from tests.brokers import Broker, run_script
+from tests.brokers import Broker
+from tests.certificates import Authority
 from tests.conftest import OwnRabbitMQ
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -298,45 +297,31 @@ async def test_next_is_what_comes_from_now_on(broker: Broker, stream_name: str) 
 # --- TLS and load balancers ----------------------------------------------------------------------------------
 
 
-def make_certificates(folder: Path) -> None:
-    """An authority, and a certificate for the broker that the client shows as well."""
-
-    def openssl(*options: str) -> None:
-        subprocess.run(["openssl", *options], cwd=folder, check=True, capture_output=True, timeout=PATIENCE)
-
-    try:
-        new = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
-        openssl(*new, "-subj", "/CN=rstream tests", "-keyout", "ca-key.pem", "-out", "ca.pem")
-    except FileNotFoundError:
-        pytest.skip("makes certificates with the openssl command, which is not here")
-    signed = ("-CA", "ca.pem", "-CAkey", "ca-key.pem", "-addext", "basicConstraints=critical,CA:FALSE")
-    names = ("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-    openssl(*new, *signed, *names, "-subj", "/CN=localhost", "-keyout", "key.pem", "-out", "cert.pem")
-    for file in folder.glob("*.pem"):
-        file.chmod(0o644)  # the broker runs as another user
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """A certificate for the broker, which the client shows as well, and who signed it."""
+    return Authority.make(tmp_path).for_broker()
 
 
 @pytest.fixture
-def tls_broker(own_rabbitmq: OwnRabbitMQ, tmp_path: Path) -> Broker:
-    """A broker by its TLS port, with the certificates in tmp_path."""
-    make_certificates(tmp_path)
-    plain = own_rabbitmq("--tls", str(tmp_path))
-    environ = {key: value for key, value in os.environ.items() if key != "RSTREAM_TEST_URI"}  # not that broker
-    status = json.loads(run_script("status", "--name", plain.name, "--json", environ=environ).stdout)
-    return dataclasses.replace(plain, port=status["nodes"][0]["ports"]["stream_tls"])
+def tls_broker(own_rabbitmq: OwnRabbitMQ, certificates: Path) -> Broker:
+    """A broker by its TLS port."""
+    plain = own_rabbitmq("--tls", str(certificates))
+    assert plain.tls_port is not None
+    return dataclasses.replace(plain, port=plain.tls_port)
 
 
 @pytest.mark.slow
-async def test_connecting_with_ssl(tls_broker: Broker, tmp_path: Path, stream_name: str) -> None:
+async def test_connecting_with_ssl(tls_broker: Broker, certificates: Path, stream_name: str) -> None:
     text = example("ssl_connection", tls_broker, mystream=stream_name)
-    text = text.replace("/path/to/certificate.pem", str(tmp_path / "cert.pem"))
-    text = text.replace("/path/to/key.pem", str(tmp_path / "key.pem"))
+    text = text.replace("/path/to/certificate.pem", str(certificates / "cert.pem"))
+    text = text.replace("/path/to/key.pem", str(certificates / "key.pem"))
     # The example's SSLContext() verifies nothing, and Python says that it is deprecated. It works all the same.
     ignored = [f"ignore:ssl.{name}:DeprecationWarning" for name in ("SSLContext", "PROTOCOL_TLS")]
     printed = await asyncio.to_thread(run, text, *(part for each in ignored for part in ("-W", each)))
     assert printed == ""
 
-    verifying = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    verifying = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
     async with Consumer(**arguments(tls_broker), ssl_context=verifying) as consumer, asyncio.timeout(PATIENCE):
         async for message, context in consumer.messages(stream_name):
             assert (message, context.offset) == (b"over TLS", 0)

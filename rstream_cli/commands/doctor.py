@@ -1,0 +1,82 @@
+"""``rstream doctor``: the steps of connecting, one after the other, and what is wrong with the first that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rstream_cli.exit_status import ExitStatus, status_of
+from rstream_cli.options import ConnectionSettings, check_stream_name, connection_options
+from rstream_cli.runner import CommandContext, one_line, run_command
+from rstream_cli.typer_support import Command
+
+if TYPE_CHECKING:
+    from rstream_cli.diagnosis import Finding
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(
+    cls=Command,
+    epilog="""
+rstream doctor
+rstream doctor --stream events --uri rabbitmq-stream+tls://app@rabbit-1 --ca-file ca.pem
+rstream doctor --json | jq -r 'select(.status == "FAIL").hint'
+""",
+)
+@connection_options
+def doctor(
+    stream: Annotated[
+        str | None, typer.Option("--stream", metavar="STREAM", help="Look at this stream's leader and replicas too.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    *,
+    connection: ConnectionSettings,
+) -> None:
+    """Check what stands between here and a broker.
+
+    Name, connection, TLS, login, virtual host, version, round trip, the advertised address, and a stream's leader and
+    replicas. A line each: ok, FAIL with what to do about it, or skipped. Nothing is published.
+
+    Ends in 0, or with the code of the first FAIL: 5 login, virtual host or permission, 4 no such stream, else 6.
+    """
+    target = None if stream is None else check_stream_name(stream)
+
+    async def main(context: CommandContext) -> ExitStatus:
+        from rstream_cli.diagnosis import Diagnosis
+
+        env = context.env
+        show = _json_line if json else _text_lines(colored=env.use_color(connection.color, stdout=True))
+        status = ExitStatus.OK
+        async for finding in Diagnosis(context.connection_options, target, env.now()).findings():
+            env.stdout.write(show(finding))
+            env.stdout.flush()
+            if finding.error is not None:
+                status = status or status_of(finding.error)
+        return status
+
+    run_command(main, connection=connection)
+
+
+def _json_line(finding: Finding) -> str:
+    import json
+
+    record = {"check": finding.check, "status": finding.status, "detail": finding.detail, "hint": finding.hint}
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _text_lines(*, colored: bool) -> Callable[[Finding], str]:
+    from rstream_cli.diagnosis import FAIL, OK, SKIPPED
+
+    colors = {OK: "\x1b[32m", FAIL: "\x1b[1;31m", SKIPPED: "\x1b[2m"} if colored else {}
+
+    def lines(finding: Finding) -> str:
+        word = f"{finding.status:<8}"
+        if finding.status in colors:
+            word = f"{colors[finding.status]}{word}\x1b[0m"
+        text = f"{word} {finding.check:<12}  {one_line(finding.detail)}\n"
+        return text if finding.hint is None else f"{text}{'':<8} {'':<12}  hint: {one_line(finding.hint)}\n"
+
+    return lines

@@ -1,0 +1,282 @@
+"""The checks of ``doctor``: one step of connecting after the other, each with what it found.
+
+A step that another one needs and that failed leaves the rest ``skipped``, so the first FAIL is the place to look.
+Nothing is written to a broker: the round trip is that of a question, not of a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import statistics
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from rstream_core import (
+    AccessRefused,
+    AuthenticationFailure,
+    ConnectionFailed,
+    ConnectionOptions,
+    Endpoint,
+    HostNotFound,
+    LeaderNotAvailable,
+    RstreamError,
+    StreamDoesNotExist,
+    VirtualHostAccessFailure,
+)
+from rstream_core.connection import Connection
+from rstream_core.locator import Locator
+from rstream_core.protocol import commands as c
+from rstream_core.transport import connection_error, open_transport
+
+OK, FAIL, SKIPPED = "ok", "FAIL", "skipped"
+
+_STEPS = (
+    "name",
+    "connection",
+    "TLS",
+    "login",
+    "virtual host",
+    "broker",
+    "features",
+    "round trip",
+    "advertised",
+)
+"""What is examined of a seed node."""
+_ROUND_TRIPS = 5
+_GOODBYE = 2.0
+"""Seconds for a broker to answer a Close."""
+_EXPIRES_SOON = 14 * 86400
+"""Seconds before a certificate's end at which it is worth a word."""
+
+_HINTS: tuple[tuple[type[RstreamError], str], ...] = (
+    (AuthenticationFailure, "check the user name and the password"),
+    (VirtualHostAccessFailure, "does the virtual host exist, and may the user enter it?"),
+    (AccessRefused, "the user lacks a permission there: rabbitmqctl set_permissions"),
+    (StreamDoesNotExist, "rstream stream create makes it; names are per virtual host"),
+    (HostNotFound, "check the name, or add it to the name server or /etc/hosts"),
+    (ConnectionFailed, "does a firewall stand between?"),
+)
+"""What to do, where the error does not say it; the first line that fits counts."""
+
+FEATURES: tuple[tuple[str, c.Key, int, str], ...] = (
+    ("super streams and single active consumers", c.Key.PARTITIONS, 1, "3.11"),
+    ("stream statistics", c.Key.STREAM_STATS, 1, "3.11"),
+    ("filters", c.Key.PUBLISH, 2, "3.13"),
+    ("creating super streams", c.Key.CREATE_SUPER_STREAM, 1, "3.13"),
+    ("resolving offsets", c.Key.RESOLVE_OFFSET_SPEC, 1, "4.3"),
+)
+"""What a broker may lack: its name, the command and version that tell, and since when RabbitMQ has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    check: str
+    status: str
+    detail: str
+    hint: str | None = None
+    error: BaseException | None = None
+    """Decides the exit code."""
+
+
+class Diagnosis:
+    """One examination; ``findings`` is gone through once."""
+
+    def __init__(self, options: ConnectionOptions, stream: str | None, now: float) -> None:
+        """``now``: seconds since 1970, for the end of certificates."""
+        self._options = options
+        self._stream = stream
+        self._now = now
+        self._works = False
+        """Whether any seed node let us in."""
+
+    async def findings(self) -> AsyncIterator[Finding]:
+        """All lines, in the order of the steps; never raises for what it examines."""
+        for endpoint in self._options.endpoints:
+            async for finding in self._seed(endpoint):
+                yield finding
+        if self._stream is not None:
+            async for finding in self._stream_findings(self._stream):
+                yield finding
+
+    # One seed node.
+
+    async def _seed(self, endpoint: Endpoint) -> AsyncIterator[Finding]:
+        made: set[str] = set()
+        async for finding in self._steps(endpoint):
+            made.add(finding.check)
+            yield finding
+        for step in _STEPS:
+            if step not in made:
+                yield Finding(step, SKIPPED, "it did not get so far")
+
+    async def _steps(self, endpoint: Endpoint) -> AsyncIterator[Finding]:
+        """The steps that can be made: the last one is a failure, or the last of all."""
+        for step in (self._resolve, self._reach, self._tls):
+            finding = await step(endpoint)
+            yield finding
+            if finding.status == FAIL:
+                return
+        user = f"user {self._options.credentials.username!r}, {self._options.mechanism}"
+        try:
+            connection = await Connection.open(endpoint, self._options)
+        except RstreamError as error:
+            if isinstance(error, VirtualHostAccessFailure):
+                yield Finding("login", OK, user)
+                yield _failure("virtual host", error)
+            else:
+                yield _failure("login", error)
+            return
+        self._works = True
+        try:
+            yield Finding("login", OK, user)
+            yield Finding("virtual host", OK, self._options.vhost)
+            yield _broker(connection)
+            yield _features(connection)
+            yield await _round_trip(connection)
+            yield await self._advertised(endpoint, connection.session.advertised)
+        finally:
+            await connection.close(timeout=_GOODBYE)
+
+    async def _resolve(self, endpoint: Endpoint) -> Finding:
+        loop = asyncio.get_running_loop()
+        limit = self._options.connect_timeout
+        try:
+            async with asyncio.timeout(limit):
+                found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+        except TimeoutError:
+            late = HostNotFound(f"{endpoint.host!r} did not resolve within {limit:g} s", hint="is there a name server?")
+            return _failure("name", late)
+        except OSError as error:
+            return _failure("name", connection_error(endpoint, error))
+        except UnicodeError:
+            return _failure("name", HostNotFound(f"{endpoint.host!r} is not a host name"))
+        addresses = dict.fromkeys(str(entry[4][0]) for entry in found)
+        return Finding("name", OK, f"{endpoint.host} is {', '.join(addresses)}")
+
+    async def _reach(self, endpoint: Endpoint) -> Finding:
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        try:
+            transport = await self._open(endpoint, None)
+        except ConnectionFailed as error:
+            return _failure("connection", error)
+        took = loop.time() - begin
+        peer = transport.get_extra_info("peername")
+        transport.abort()
+        return Finding("connection", OK, f"{endpoint} answers at {peer[0]} in {took * 1000:.1f} ms")
+
+    async def _tls(self, endpoint: Endpoint) -> Finding:
+        context = self._options.tls
+        if context is None:
+            return Finding("TLS", SKIPPED, "not asked for: what is sent can be read on the way")
+        try:
+            transport = await self._open(endpoint, context)
+        except ConnectionFailed as error:
+            return _failure("TLS", error)
+        certificate: dict[str, Any] = transport.get_extra_info("peercert") or {}
+        version = transport.get_extra_info("ssl_object").version()
+        transport.abort()
+        if not certificate:
+            return Finding("TLS", OK, f"{version}; the certificate is NOT verified", "leave out --insecure")
+        until: str = certificate["notAfter"]
+        left = ssl.cert_time_to_seconds(until) - self._now
+        hint = f"it ends in {left / 86400:.0f} days: renew it" if left < _EXPIRES_SOON else None
+        return Finding("TLS", OK, f"{version}, issued by {_issuer(certificate)}, valid until {until}", hint)
+
+    async def _open(self, endpoint: Endpoint, tls: ssl.SSLContext | None) -> asyncio.Transport:
+        options = self._options
+        transport, _ = await open_transport(
+            endpoint, asyncio.Protocol, tls=tls, server_name=options.server_name, timeout=options.connect_timeout
+        )
+        return transport
+
+    async def _advertised(self, seed: Endpoint, advertised: Endpoint | None) -> Finding:
+        if advertised is None:
+            return Finding("advertised", SKIPPED, "the broker does not say how it is called")
+        if self._options.load_balancer_mode:
+            return Finding("advertised", SKIPPED, f"{advertised}, which --load-balancer does not connect to")
+        if advertised == seed:
+            return Finding("advertised", OK, f"{advertised}, as it was reached")
+        locator = Locator(self._options)
+        return await self._node("advertised", advertised, locator)
+
+    # A stream.
+
+    async def _stream_findings(self, stream: str) -> AsyncIterator[Finding]:
+        if not self._works:
+            yield Finding("stream", SKIPPED, f"{stream}: no seed node let us in")
+            return
+        locator = Locator(self._options)
+        try:
+            found = await locator.metadata(stream)
+            yield Finding("stream", OK, stream)
+            if found.leader is None:
+                leaderless = LeaderNotAvailable(
+                    f"stream {stream!r} has no leader now", hint="a majority of its nodes must be up"
+                )
+                yield _failure("leader", leaderless)
+            else:
+                yield await self._node("leader", found.leader, locator)
+            for replica in found.replicas:
+                yield await self._node("replica", replica, locator)
+        except RstreamError as error:
+            yield _failure("stream", error)
+        finally:
+            await locator.close()
+
+    async def _node(self, check: str, endpoint: Endpoint, locator: Locator) -> Finding:
+        """Whether we get into the node that the broker names: as an application would, load balancer and all."""
+        try:
+            connection = await locator.connect(endpoint)
+        except RstreamError as error:
+            return _failure(check, error)
+        await connection.close(timeout=_GOODBYE)
+        through = " through the load balancer" if self._options.load_balancer_mode else ""
+        return Finding(check, OK, f"{endpoint}{through}")
+
+
+async def _round_trip(connection: Connection) -> Finding:
+    loop = asyncio.get_running_loop()
+    times: list[float] = []
+    try:
+        for _ in range(_ROUND_TRIPS):
+            begin = loop.time()
+            await connection.request(c.Metadata(()), c.MetadataResponse, "a round trip")
+            times.append(loop.time() - begin)
+    except RstreamError as error:
+        return _failure("round trip", error)
+    return Finding("round trip", OK, f"{statistics.median(times) * 1000:.1f} ms, the median of {_ROUND_TRIPS}")
+
+
+def _broker(connection: Connection) -> Finding:
+    session = connection.session
+    product = session.server_properties.get("product", "a broker")
+    frame = f"{session.frame_max} bytes" if session.frame_max else "any size"
+    beat = f"every {session.heartbeat} s" if session.heartbeat else "off"
+    return Finding("broker", OK, f"{product} {session.server_version}; frames of {frame}, heartbeats {beat}")
+
+
+def _features(connection: Connection) -> Finding:
+    supports = connection.session.supports
+    lacking = [f"{name} ({since})" for name, key, version, since in FEATURES if not supports(key, version)]
+    if not lacking:
+        return Finding("features", OK, "all")
+    return Finding("features", OK, f"without {', '.join(lacking)}", "in brackets: the RabbitMQ that has it")
+
+
+def _failure(check: str, error: RstreamError) -> Finding:
+    hint = error.hint
+    if hint is None:
+        hint = next((text for kinds, text in _HINTS if isinstance(error, kinds)), None)
+    return Finding(check, FAIL, str(error), hint, error)
+
+
+def _issuer(certificate: dict[str, Any]) -> str:
+    """The issuer's common name, or what else it is called."""
+    found = {key: value for part in certificate.get("issuer", ()) for key, value in part}
+    return next((found[key] for key in ("commonName", "organizationName") if key in found), "nobody by name")

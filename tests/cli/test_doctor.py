@@ -1,0 +1,110 @@
+"""``rstream doctor``: each step ok, FAIL with what to do, or skipped; and the exit code of the first FAIL."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from rstream_cli.diagnosis import FAIL, OK, SKIPPED
+from tests.brokers import Broker
+from tests.cli.conftest import run_rstream
+from tests.conftest import OwnRabbitMQ
+
+_STEPS = ["name", "connection", "TLS", "login", "virtual host", "broker", "features", "round trip", "advertised"]
+
+
+def doctor(uri: str, *words: str, code: int) -> list[dict[str, Any]]:
+    done = run_rstream("doctor", "--uri", uri, "--json", *words)
+    assert done.returncode == code, done.stdout + done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def statuses(found: list[dict[str, Any]]) -> dict[str, str]:
+    return {finding["check"]: finding["status"] for finding in found}
+
+
+def the_failure(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The one FAIL; what comes after it is skipped."""
+    at = [finding["status"] for finding in found].index(FAIL)
+    assert all(finding["status"] == SKIPPED for finding in found[at + 1 :])
+    assert found[at]["hint"]
+    failure: dict[str, Any] = found[at]
+    return failure
+
+
+def test_all_is_well(rabbitmq: Broker, stream_name: str, broker_env: dict[str, str]) -> None:
+    run_rstream("stream", "create", stream_name, env=broker_env)
+    found = doctor(rabbitmq.uri, "--stream", stream_name, code=0)
+    assert list(statuses(found)) == [*_STEPS, "stream", "leader"]
+    assert {check for check, status in statuses(found).items() if status != OK} == {"TLS"}
+    run_rstream("stream", "delete", stream_name, "--yes", env=broker_env)
+
+
+def test_the_text_for_a_person(broker_env: dict[str, str]) -> None:
+    done = run_rstream("doctor", env=broker_env)
+    assert done.returncode == 0
+    lines = done.stdout.decode().splitlines()
+    assert lines[0].startswith("ok       name ")
+    assert [line for line in lines if line.startswith("skipped  TLS ")]
+    assert b"\x1b" not in done.stdout
+    assert b"\x1b[32mok" in run_rstream("doctor", "--color", "always", env=broker_env).stdout
+
+
+def test_a_missing_stream(rabbitmq: Broker, stream_name: str) -> None:
+    found = doctor(rabbitmq.uri, "--stream", stream_name, code=4)
+    assert the_failure(found)["check"] == "stream"
+
+
+def test_a_name_that_does_not_resolve() -> None:
+    found = doctor("rabbitmq-stream://no-such-host.invalid", "--stream", "any", code=6)
+    assert the_failure(found)["check"] == "name"
+    assert list(statuses(found)) == [*_STEPS, "stream"]
+
+
+def test_nobody_listens(closed_port: int) -> None:
+    assert the_failure(doctor(f"rabbitmq-stream://127.0.0.1:{closed_port}", code=6))["check"] == "connection"
+
+
+def test_somebody_who_never_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        found = doctor(f"rabbitmq-stream://127.0.0.1:{port}", "--connect-timeout", "1s", code=6)
+    failure = the_failure(found)
+    assert failure["check"] == "login"
+    assert "handshake" in failure["detail"]
+
+
+def test_a_wrong_password(rabbitmq: Broker) -> None:
+    found = doctor(f"rabbitmq-stream://{rabbitmq.username}:no@{rabbitmq.host}:{rabbitmq.port}", code=5)
+    assert the_failure(found)["check"] == "login"
+
+
+def test_an_unknown_virtual_host(rabbitmq: Broker) -> None:
+    address = f"{rabbitmq.host}:{rabbitmq.port}"
+    found = doctor(f"rabbitmq-stream://{rabbitmq.username}:{rabbitmq.password}@{address}/none", code=5)
+    assert the_failure(found)["check"] == "virtual host"
+    assert statuses(found)["login"] == OK
+
+
+def test_one_seed_of_two_is_down(rabbitmq: Broker, closed_port: int) -> None:
+    done = run_rstream("doctor", "-u", rabbitmq.uri, "-u", f"rabbitmq-stream://127.0.0.1:{closed_port}")
+    assert done.returncode == 6
+    assert done.stdout.count(b"\nFAIL") == 1
+    assert done.stdout.startswith(b"ok ")
+
+
+@pytest.mark.slow
+def test_an_advertised_name_that_does_not_resolve(own_rabbitmq: OwnRabbitMQ, stream_name: str) -> None:
+    broker = own_rabbitmq("--advertised-host", "no-such-host.invalid")
+    created = run_rstream("stream", "create", stream_name, "--uri", broker.uri)
+    assert created.returncode == 0, created.stderr
+    found = doctor(broker.uri, "--stream", stream_name, code=6)
+    failures = {finding["check"]: finding for finding in found if finding["status"] == FAIL}
+    assert list(failures) == ["advertised", "leader"]
+    assert "does not resolve" in failures["advertised"]["detail"]
+    assert "--load-balancer" in failures["leader"]["hint"]
+    through = statuses(doctor(broker.uri, "--stream", stream_name, "--load-balancer", code=0))
+    assert through["leader"] == OK
