@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -102,6 +103,8 @@ class Producer:
         self._close_timeout = close_timeout
         self._outboxes: dict[tuple[str, str | None], Outbox] = {}
         self._opening = asyncio.Lock()
+        self._entering: Counter[tuple[str, str | None]] = Counter()
+        """Callers that wait for an outbox to be opened, or for others to get into it first."""
         self._filter_of = filter_value_extractor
         self._extracting = asyncio.Lock()
         self._callbacks = Callbacks()
@@ -208,7 +211,7 @@ class Producer:
         if self._filter_of is not None:
             (value,) = await self._filter_values(self._filter_of, (message,))
         outbox = self._outboxes.get((stream, publisher_name))
-        if outbox is None or outbox.is_dead:
+        if outbox is None or outbox.is_dead or self._entering:
             outbox = await self._outbox(stream, publisher_name)
         if outbox.add(message, on_publish_confirm, value) >= self._batch_size:
             await outbox.flush()
@@ -300,8 +303,18 @@ class Producer:
         self._check_open()
         key = (stream, publisher_name)
         outbox = self._outboxes.get(key)
-        if outbox is not None and not outbox.is_dead:
+        if outbox is not None and not outbox.is_dead and not self._entering[key]:
             return outbox
+        self._entering[key] += 1
+        try:
+            return await self._enter(key)
+        finally:  # whoever leaves awaits nothing before the outbox has its messages
+            self._entering[key] -= 1
+            if not self._entering[key]:
+                del self._entering[key]
+
+    async def _enter(self, key: tuple[str, str | None]) -> Outbox:
+        """The outbox, opened where need be; callers leave in the order in which they came."""
         async with self._opening:
             outbox = self._outboxes.get(key)
             if outbox is not None and outbox.is_dead:
@@ -312,8 +325,7 @@ class Producer:
                 outbox = Outbox(self._linger, self._callbacks)
                 outbox.attach(
                     await self._client.publisher(
-                        stream,
-                        publisher_name,
+                        *key,
                         listener=outbox.on_outcome,
                         max_in_flight=self._max_in_flight,
                         max_in_flight_bytes=self._max_in_flight_bytes,
