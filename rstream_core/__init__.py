@@ -34,6 +34,7 @@ from rstream_core.errors import (
     ProtocolError,
     PublisherDoesNotExist,
     RequestTimeout,
+    RouteNotFound,
     RstreamError,
     SASLAuthenticationFailureLoopback,
     SASLChallenge,
@@ -55,6 +56,7 @@ from rstream_core.producer import Producer
 from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, amqp_decoder
 from rstream_core.publisher import FailedMessage, Outcome, Publisher
 from rstream_core.subscription import Chunk, Subscription
+from rstream_core.superstream import Router, RouteType, SuperStreamProducer
 from rstream_core.types import (
     CompressionType,
     ConfirmationStatus,
@@ -115,6 +117,9 @@ __all__ = [
     "Publisher",
     "PublisherDoesNotExist",
     "RequestTimeout",
+    "RouteNotFound",
+    "RouteType",
+    "Router",
     "RstreamError",
     "SASLAuthenticationFailureLoopback",
     "SASLChallenge",
@@ -131,6 +136,7 @@ __all__ = [
     "Subscription",
     "SubscriptionIDAlreadyExists",
     "SubscriptionIDDoesNotExist",
+    "SuperStreamProducer",
     "TlsError",
     "UnknownFrame",
     "UnsupportedByBroker",

@@ -19,6 +19,7 @@
     │   ├── RequestTimeout             no answer in time
     │   ├── NotConfirmed               the broker did not confirm in time, or the connection ended first
     │   ├── LeaderNotAvailable         the stream has no leader now
+    │   ├── RouteNotFound              a super stream has no partition for a routing key
     │   ├── UnsupportedByBroker        the broker is too old; names the version that is needed
     │   ├── MessageTooLarge            does not fit a frame
     │   ├── MaxPublishersPerInstance · MaxConsumersPerInstance
@@ -143,6 +144,10 @@ class LeaderNotAvailable(ClientError):
     """The stream has no leader at the moment."""
 
     retriable = True
+
+
+class RouteNotFound(ClientError, LookupError):
+    """A super stream has no partition for a routing key, or for what a routing function chose."""
 
 
 class UnsupportedByBroker(ClientError):

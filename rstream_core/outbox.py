@@ -15,7 +15,7 @@ from typing import Any
 
 from rstream_core.errors import RESPONSE_OK, MessageTooLarge, NotConfirmed, RstreamError
 from rstream_core.protocol.amqp import AMQPMessage, encode_message
-from rstream_core.publisher import Outcome, Publisher
+from rstream_core.publisher import FilterValues, Outcome, Publisher
 from rstream_core.types import CompressionType, ConfirmationStatus
 
 logger = logging.getLogger("rstream_core")
@@ -65,7 +65,7 @@ JobCallbacks = ConfirmCallback | Sequence[ConfirmCallback | None] | None
 class _Job:
     """Messages on their way to the publisher, with their ids, in the order of the calls."""
 
-    __slots__ = ("callbacks", "compression", "done", "ids", "messages", "somebody_waits")
+    __slots__ = ("callbacks", "compression", "done", "filter_values", "ids", "messages", "somebody_waits")
 
     def __init__(
         self,
@@ -75,8 +75,10 @@ class _Job:
         *,
         somebody_waits: bool,
         compression: CompressionType | None = None,
+        filter_values: FilterValues | None = None,
     ) -> None:
         self.messages = messages
+        self.filter_values = filter_values
         self.ids = ids
         self.callbacks = callbacks
         self.compression = compression
@@ -98,6 +100,7 @@ class Outbox:
         self._held: list[bytes] = []
         self._held_ids: list[int] | None = None
         self._held_callbacks: list[ConfirmCallback | None] | None = None
+        self._held_filters: list[str | None] | None = None
         self._confirms: dict[int, ConfirmCallback] = {}
         self._jobs: deque[_Job] = deque()
         self._worker: asyncio.Task[None] | None = None
@@ -117,9 +120,11 @@ class Outbox:
     def is_dead(self) -> bool:
         return self.publisher.error is not None
 
-    def add(self, message: Message, callback: ConfirmCallback | None) -> int:
+    def add(self, message: Message, callback: ConfirmCallback | None, filter_value: str | None = None) -> int:
         """Holds one message back, and returns how many are held."""
         data = encode_message(message)
+        if filter_value is not None:
+            self.publisher.require_filters()
         if len(data) > self.publisher.max_message_size:
             self._too_large(data, 0, 1)
         if self._lost:
@@ -137,6 +142,10 @@ class Outbox:
             if self._held_callbacks is None:
                 self._held_callbacks = [None] * len(held)
             self._held_callbacks.append(callback)
+        if filter_value is not None or self._held_filters is not None:
+            if self._held_filters is None:
+                self._held_filters = [None] * len(held)
+            self._held_filters.append(filter_value)
         held.append(data)
         if self._timer is None:
             self._timer = self._loop.call_later(self._linger, self._on_linger)
@@ -152,7 +161,9 @@ class Outbox:
         elif self._worker is not None and not self._worker.done():
             await asyncio.shield(self._worker)
 
-    async def publish(self, batch: Sequence[Message], callback: ConfirmCallback | None) -> list[int]:
+    async def publish(
+        self, batch: Sequence[Message], callback: ConfirmCallback | None, filter_values: FilterValues | None = None
+    ) -> list[int]:
         """Publishes a batch after what is held back."""
         encoded = list(map(encode_message, batch))
         limit = self.publisher.max_message_size
@@ -169,7 +180,8 @@ class Outbox:
         if any(publishing_id is not None for publishing_id in explicit):
             ids = _number(explicit, self._next_id)
         self._next_id = ids[-1] + 1
-        await asyncio.shield(self._queue(_Job(encoded, ids, callback, somebody_waits=True)).done)
+        job = _Job(encoded, ids, callback, somebody_waits=True, filter_values=filter_values)
+        await asyncio.shield(self._queue(job).done)
         return list(ids)
 
     async def publish_sub_entry(
@@ -227,8 +239,8 @@ class Outbox:
         if not held:
             return None
         ids: Sequence[int] = self._held_ids or range(self._next_id - len(held), self._next_id)
-        job = _Job(held, ids, self._held_callbacks, somebody_waits=False)
-        self._held, self._held_ids, self._held_callbacks = [], None, None
+        job = _Job(held, ids, self._held_callbacks, somebody_waits=False, filter_values=self._held_filters)
+        self._held, self._held_ids, self._held_callbacks, self._held_filters = [], None, None, None
         return self._queue(job)
 
     def _queue(self, job: _Job) -> _Job:
@@ -265,7 +277,8 @@ class Outbox:
             before = self.publisher.published
             try:
                 if job.compression is None:
-                    await self.publisher.publish(job.messages[start:stop], publishing_ids=ids)
+                    filters = job.filter_values and job.filter_values[start:stop]
+                    await self.publisher.publish(job.messages[start:stop], publishing_ids=ids, filter_values=filters)
                 else:
                     await self.publisher.publish_sub_entry(job.messages, job.compression, publishing_id=ids[0])
             except BaseException as error:

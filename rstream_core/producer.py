@@ -5,20 +5,27 @@ are enough of them or the linger time is over. Everything below that line works 
 
 Nothing is lost in silence: a message that is not confirmed is told to its ``on_publish_confirm``, and where it has
 none, the next call on the producer raises ``NotConfirmed``.
+
+A ``filter_value_extractor`` may be a coroutine function. So that a message that is waited for is not overtaken,
+values are extracted under a lock, which wakes callers in their order, and nothing is awaited between the lock
+and the outbox.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 from rstream_core.arguments import ConnectionArguments, connection_options
 from rstream_core.client import MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, Client
 from rstream_core.errors import (
     AlreadyClosed,
+    ConfigurationError,
     NotConfirmed,
     RequestTimeout,
     RstreamError,
@@ -30,8 +37,27 @@ from rstream_core.types import CompressionType, ConfirmationStatus
 
 logger = logging.getLogger("rstream_core")
 
+T = TypeVar("T")
+
 LINGER = 0.005
 BATCH_SIZE = 1000
+
+FilterValueExtractor = Callable[[Any], str | Awaitable[str | None] | None]
+"""The filter value of a message, or None for a message that has none."""
+
+
+class ProducerArguments(ConnectionArguments, total=False):
+    """The keyword arguments of ``Producer``, for those who make one."""
+
+    client: Client | None
+    max_publishers_by_connection: int
+    linger: float
+    batch_size: int
+    max_in_flight: int
+    max_in_flight_bytes: int
+    confirm_timeout: float | None
+    close_timeout: float
+    filter_value_extractor: FilterValueExtractor | None
 
 
 class Producer:
@@ -40,6 +66,9 @@ class Producer:
     ``linger`` is how long, in seconds, ``send`` may hold a message back to gather others, and ``batch_size`` how
     many messages end the wait. At most ``max_in_flight`` messages and ``max_in_flight_bytes`` of each stream wait
     for their confirms: beyond that, ``send`` and its kin wait.
+
+    ``filter_value_extractor``, a function or a coroutine function, gives the filter value of a message, by which
+    consumers can skip it. It is not to publish anything itself. ``UnsupportedByBroker`` before RabbitMQ 3.13.
 
     Messages of one stream and publisher name are stored in the order of the calls, whichever methods were used.
     """
@@ -57,6 +86,7 @@ class Producer:
         max_in_flight_bytes: int = MAX_IN_FLIGHT_BYTES,
         confirm_timeout: float | None = 30.0,
         close_timeout: float = 10.0,
+        filter_value_extractor: FilterValueExtractor | None = None,
         **connection: Unpack[ConnectionArguments],
     ) -> None:
         if batch_size < 1 or linger < 0:
@@ -73,6 +103,10 @@ class Producer:
         self._close_timeout = close_timeout
         self._outboxes: dict[tuple[str, str | None], Outbox] = {}
         self._opening = asyncio.Lock()
+        self._entering: Counter[tuple[str, str | None]] = Counter()
+        """Callers that wait for an outbox to be opened, or for others to get into it first."""
+        self._filter_of = filter_value_extractor
+        self._extracting = asyncio.Lock()
         self._callbacks = Callbacks()
         self._closed = False
 
@@ -89,6 +123,11 @@ class Producer:
             if error is None:
                 raise
             logger.exception("closing after another error")
+
+    @property
+    def client(self) -> Client:
+        """The client underneath: for its administration, or to be shared."""
+        return self._client
 
     async def start(self) -> None:
         """Connects and logs in. Optional: the first call does it too."""
@@ -139,6 +178,24 @@ class Producer:
         """Whether the stream exists, with or without a leader at the moment."""
         return await self._client.stream_exists(stream)
 
+    async def create_super_stream(
+        self,
+        super_stream: str,
+        *,
+        partitions: int | None = None,
+        routing_keys: Sequence[str] | None = None,
+        arguments: Mapping[str, object] | None = None,
+        exists_ok: bool = False,
+    ) -> list[str]:
+        """See ``Client.create_super_stream``."""
+        return await self._client.create_super_stream(
+            super_stream, partitions=partitions, routing_keys=routing_keys, arguments=arguments, exists_ok=exists_ok
+        )
+
+    async def delete_super_stream(self, super_stream: str, missing_ok: bool = False) -> None:
+        """See ``Client.delete_super_stream``."""
+        await self._client.delete_super_stream(super_stream, missing_ok=missing_ok)
+
     # Publishing.
 
     async def send(
@@ -154,10 +211,13 @@ class Producer:
         ``publisher_name``, messages are deduplicated by ``message.publishing_id``, or by a number counted on from
         the last one that the broker knows. Raises ``MessageTooLarge``, or what keeps the stream from being reached.
         """
+        value = None
+        if self._filter_of is not None:
+            (value,) = await self._filter_values(self._filter_of, (message,))
         outbox = self._outboxes.get((stream, publisher_name))
-        if outbox is None or outbox.is_dead:
+        if outbox is None or outbox.is_dead or self._entering:
             outbox = await self._outbox(stream, publisher_name)
-        if outbox.add(message, on_publish_confirm) >= self._batch_size:
+        if outbox.add(message, on_publish_confirm, value) >= self._batch_size:
             await outbox.flush()
 
     async def send_batch(
@@ -172,8 +232,9 @@ class Producer:
         Returns once they are written; ``on_publish_confirm`` is called for each. Raises as ``send`` does, and for a
         message that is too large before any of the batch is sent.
         """
+        values = None if self._filter_of is None else await self._filter_values(self._filter_of, batch)
         outbox = await self._outbox(stream, publisher_name)
-        return await outbox.publish(batch, on_publish_confirm)
+        return await outbox.publish(batch, on_publish_confirm, values)
 
     async def send_wait(
         self, stream: str, message: Message, publisher_name: str | None = None, timeout: float | None = 5
@@ -184,6 +245,7 @@ class Producer:
         message, ``NotConfirmed`` where it never answers. After a timeout or a cancellation the message may be
         stored all the same.
         """
+        values = None if self._filter_of is None else await self._filter_values(self._filter_of, (message,))
         outbox = await self._outbox(stream, publisher_name)
         done: asyncio.Future[ConfirmationStatus] = asyncio.get_running_loop().create_future()
 
@@ -193,7 +255,7 @@ class Producer:
 
         try:
             async with asyncio.timeout(timeout):
-                await outbox.publish((message,), resolve)
+                await outbox.publish((message,), resolve, values)
                 status = await done
         except TimeoutError:
             raise RequestTimeout(f"stream {stream!r}: not confirmed within {timeout:g} s") from None
@@ -213,8 +275,13 @@ class Producer:
     ) -> int:
         """Publishes up to 65,535 messages as one entry, perhaps compressed; returns their one publishing id.
 
-        The broker confirms them together and does not deduplicate them one by one. Raises as ``send`` does.
+        The broker confirms them together and does not deduplicate them one by one. Raises as ``send`` does, and
+        ``ConfigurationError`` where there is a ``filter_value_extractor``: a sub-entry has no filter values.
         """
+        if self._filter_of is not None:
+            raise ConfigurationError(
+                "a sub-entry cannot carry filter values", hint="use send_batch, or a producer without an extractor"
+            )
         outbox = await self._outbox(stream, publisher_name)
         return await outbox.publish_sub_entry(sub_entry_messages, compression_type, on_publish_confirm)
 
@@ -231,12 +298,27 @@ class Producer:
         except TimeoutError:
             raise RequestTimeout(f"not everything is confirmed within {timeout:g} s") from None
 
+    async def _filter_values(self, extract: FilterValueExtractor, batch: Sequence[Message]) -> list[str | None]:
+        """The filter values, in the order of the calls. The caller awaits nothing before it has an outbox."""
+        async with self._extracting:
+            return [await resolved(extract(message)) for message in batch]
+
     async def _outbox(self, stream: str, publisher_name: str | None) -> Outbox:
         self._check_open()
         key = (stream, publisher_name)
         outbox = self._outboxes.get(key)
-        if outbox is not None and not outbox.is_dead:
+        if outbox is not None and not outbox.is_dead and not self._entering[key]:
             return outbox
+        self._entering[key] += 1
+        try:
+            return await self._enter(key)
+        finally:  # whoever leaves awaits nothing before the outbox has its messages
+            self._entering[key] -= 1
+            if not self._entering[key]:
+                del self._entering[key]
+
+    async def _enter(self, key: tuple[str, str | None]) -> Outbox:
+        """The outbox, opened where need be; callers leave in the order in which they came."""
         async with self._opening:
             outbox = self._outboxes.get(key)
             if outbox is not None and outbox.is_dead:
@@ -247,8 +329,7 @@ class Producer:
                 outbox = Outbox(self._linger, self._callbacks)
                 outbox.attach(
                     await self._client.publisher(
-                        stream,
-                        publisher_name,
+                        *key,
                         listener=outbox.on_outcome,
                         max_in_flight=self._max_in_flight,
                         max_in_flight_bytes=self._max_in_flight_bytes,
@@ -266,3 +347,10 @@ class Producer:
     def _check_open(self) -> None:
         if self._closed:
             raise AlreadyClosed("this producer is closed")
+
+
+async def resolved(result: T | Awaitable[T]) -> T:
+    """What a user's function gave, whether or not it has to be awaited."""
+    if inspect.isawaitable(result):
+        return await result
+    return result

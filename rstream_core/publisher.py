@@ -13,7 +13,7 @@ import operator
 import struct
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from rstream_core.connection import Connection
@@ -31,6 +31,7 @@ from rstream_core.pool import ConnectionPool, Lease
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import join_sub_batch
 from rstream_core.protocol.compression import compress
+from rstream_core.protocol.primitives import MAX_STRING
 from rstream_core.types import CompressionType
 
 logger = logging.getLogger("rstream_core")
@@ -52,6 +53,7 @@ class FailedMessage(NamedTuple):
     code: int
     """The broker's response code; 0 where it never answered, and the message may or may not be stored."""
     reason: str
+    filter_value: str | None = None
 
 
 class Outcome(NamedTuple):
@@ -66,12 +68,36 @@ class Outcome(NamedTuple):
     """The ids behind ``confirmed``: one for each message, or one for a whole sub-entry."""
 
 
+FilterValues = Sequence[str | None]
+"""One for each message; None for a message that has none."""
+
+
 class _Batch:
     """The messages of one frame that are not all resolved."""
 
-    __slots__ = ("first", "ids", "last", "messages", "open", "resolved", "size", "sub_entry", "written_at")
+    __slots__ = (
+        "filter_values",
+        "first",
+        "ids",
+        "last",
+        "messages",
+        "open",
+        "resolved",
+        "size",
+        "sub_entry",
+        "written_at",
+    )
 
-    def __init__(self, ids: Sequence[int], messages: Sequence[bytes], size: int, now: float, sub_entry: bool) -> None:
+    def __init__(
+        self,
+        ids: Sequence[int],
+        messages: Sequence[bytes],
+        size: int,
+        now: float,
+        *,
+        sub_entry: bool = False,
+        filter_values: FilterValues | None = None,
+    ) -> None:
         self.ids = ids
         self.first = ids[0]
         self.last = ids[-1]
@@ -79,6 +105,7 @@ class _Batch:
         self.size = size
         self.written_at = now
         self.sub_entry = sub_entry
+        self.filter_values = filter_values
         self.open = len(ids)
         self.resolved = bytearray(len(ids))
 
@@ -96,7 +123,8 @@ class _Batch:
 
     def failures(self, position: int, code: int, reason: str) -> list[FailedMessage]:
         messages = self.messages if self.sub_entry else self.messages[position : position + 1]
-        return [FailedMessage(self.ids[position], data, code, reason) for data in messages]
+        filter_value = None if self.filter_values is None else self.filter_values[position]
+        return [FailedMessage(self.ids[position], data, code, reason, filter_value) for data in messages]
 
 
 class Publisher:
@@ -150,20 +178,35 @@ class Publisher:
 
     # Publishing.
 
-    async def publish(self, messages: Sequence[bytes], *, publishing_ids: Sequence[int] | None = None) -> Sequence[int]:
+    async def publish(
+        self,
+        messages: Sequence[bytes],
+        *,
+        publishing_ids: Sequence[int] | None = None,
+        filter_values: FilterValues | None = None,
+    ) -> Sequence[int]:
         """Publishes encoded messages and returns their publishing ids.
 
         Returns once they are written; they are confirmed later (``listener``, ``flush``). Waits while too much is
         in flight, or while the broker does not read. A cancelled call has published a part: ``published`` says
         how much, and that part is confirmed or failed like any other. Ids must grow; ids at or below one that is in
-        flight wait for it. Raises ``MessageTooLarge`` before anything of this call is written, or the error with
-        which this publisher ended.
+        flight wait for it. With a filter value, a message can be skipped by consumers that filter, chunk by chunk.
+        Raises ``MessageTooLarge`` or ``UnsupportedByBroker`` (filter values need RabbitMQ 3.13) before anything of
+        this call is written, or the error with which this publisher ended.
         """
         if publishing_ids is not None and len(publishing_ids) != len(messages):
             raise ValueError(f"{len(publishing_ids)} publishing ids for {len(messages)} messages")
         if not messages:
             return ()
         sizes = list(map(len, messages))
+        filters = None
+        if filter_values is not None:
+            if len(filter_values) != len(messages):
+                raise ValueError(f"{len(filter_values)} filter values for {len(messages)} messages")
+            if any(value is not None for value in filter_values):
+                self.require_filters()
+                filters = list(map(_encode_filter, filter_values))
+                sizes = list(map(operator.add, sizes, map(len, filters)))
         if max(sizes) > self.max_message_size:
             self._too_large(sizes)
         async with self._order:  # what one call publishes stays together, and ids stay in order
@@ -181,9 +224,20 @@ class Publisher:
             for high in self._cuts(sizes):
                 size = sum(sizes[low:high])
                 await self._room(high - low, size)
-                self._write(ids[low:high], messages[low:high], size)
+                part = slice(low, high)
+                columns = None if filters is None else filters[part]
+                frame = publish_frame(self._lease.id, ids[part], messages[part], size, columns)
+                self._connection.write([frame])
+                kept = None if filters is None or filter_values is None else filter_values[part]
+                self._register(
+                    _Batch(ids[part], messages[part], size, self._loop.time(), filter_values=kept), high - low
+                )
                 low = high
         return ids
+
+    def require_filters(self) -> None:
+        """Raises ``UnsupportedByBroker`` where the broker takes no filter values."""
+        self._connection.session.require(c.Key.PUBLISH, "3.13", "publishing with filter values", version=2)
 
     async def publish_sub_entry(
         self,
@@ -194,7 +248,8 @@ class Publisher:
     ) -> int:
         """Publishes up to 65,535 encoded messages as one entry under one publishing id, which is returned.
 
-        Raises as ``publish`` does; ``MessageTooLarge`` where the compressed entry does not fit a frame.
+        There is no room for filter values in a sub-entry. Raises as ``publish`` does; ``MessageTooLarge`` where the
+        compressed entry does not fit a frame.
         """
         if not 0 < len(messages) <= MAX_SUB_ENTRY_RECORDS:
             raise ValueError(f"a sub-entry holds 1 to {MAX_SUB_ENTRY_RECORDS} messages, not {len(messages)}")
@@ -363,21 +418,6 @@ class Publisher:
         cuts.append(len(sizes))
         return cuts
 
-    def _write(self, ids: Sequence[int], messages: Sequence[bytes], size: int) -> None:
-        """Writes a batch as one frame, and keeps it until it is resolved."""
-        count = len(ids)
-        parts: list[bytes] = [b""] * (3 * count + 1)
-        parts[0] = _FRAME_HEAD.pack(
-            _FRAME_HEAD.size - 4 + _ENTRY_HEAD * count + size, c.Key.PUBLISH, 1, self._lease.id, count
-        )
-        packed = struct.pack(f">{count}Q", *ids)
-        parts[1::3] = [packed[at : at + 8] for at in range(0, 8 * count, 8)]
-        parts[2::3] = map(_pack_size, map(len, messages))
-        parts[3::3] = messages
-        frame = b"".join(parts)
-        self._connection.write([frame])
-        self._register(_Batch(ids, messages, size, self._loop.time(), sub_entry=False), count)
-
     def _register(self, batch: _Batch, messages: int) -> None:
         self._batches.append(batch)
         self.next_publishing_id = max(self.next_publishing_id, batch.last + 1)
@@ -446,6 +486,45 @@ class Publisher:
 
 
 _pack_size = struct.Struct(">I").pack
+_NO_FILTER = b"\xff\xff"
+"""The length of a string that is not there."""
+
+
+def publish_frame(
+    publisher_id: int, ids: Sequence[int], messages: Sequence[bytes], size: int, filters: Sequence[bytes] | None = None
+) -> bytes:
+    """A Publish frame, as ``commands.encode`` makes it of one entry after the other; ``filters`` make it version 2.
+
+    ``size`` is that of the messages, with their ``filters``, which are encoded already.
+    """
+    count = len(ids)
+    packed = struct.pack(f">{count}Q", *ids)
+    columns: list[Iterable[bytes]] = [
+        [packed[at : at + 8] for at in range(0, 8 * count, 8)],
+        map(_pack_size, map(len, messages)),
+        messages,
+    ]
+    version = 1
+    if filters is not None:
+        columns.insert(1, filters)
+        version = 2
+    width = len(columns)
+    parts: list[bytes] = [b""] * (width * count + 1)
+    parts[0] = _FRAME_HEAD.pack(
+        _FRAME_HEAD.size - 4 + _ENTRY_HEAD * count + size, c.Key.PUBLISH, version, publisher_id, count
+    )
+    for place, column in enumerate(columns, 1):
+        parts[place::width] = column
+    return b"".join(parts)
+
+
+def _encode_filter(value: str | None) -> bytes:
+    if value is None:
+        return _NO_FILTER
+    data = value.encode()
+    if len(data) > MAX_STRING:
+        raise ValueError(f"a filter value takes at most {MAX_STRING} bytes, not {len(data)}")
+    return len(data).to_bytes(2) + data
 
 
 def _grows(ids: Sequence[int]) -> bool:

@@ -23,6 +23,7 @@ from rstream_core.protocol.compression import decompress
 MAGIC_AND_VERSION = 0x50
 HEADER = struct.Struct(">BBHIqQQIIIB3x")
 MAX_DATA = 1024 * 1024 * 1024
+"""Bytes of one chunk, as it comes and once its sub-entries are unpacked."""
 CHUNK_USER = 0
 
 _SUB_BATCH = struct.Struct(">BHII")
@@ -89,11 +90,13 @@ def split_entries(data: bytes, entries: int, start: int = 0, end: int | None = N
     append = messages.append
     unpack_size = _SIZE.unpack_from
     pos = start
+    room = MAX_DATA
     try:
         for _ in repeat(None, entries):
             (size,) = unpack_size(data, pos)
             if size >= _SUB_BATCH_SIZE:
-                pos = _split_sub_batch(data, pos, end, messages)
+                pos, unpacked = _split_sub_batch(data, pos, end, messages, room)
+                room -= unpacked
                 continue
             begin = pos + 4
             pos = begin + size
@@ -106,7 +109,8 @@ def split_entries(data: bytes, entries: int, start: int = 0, end: int | None = N
     return messages
 
 
-def _split_sub_batch(data: bytes, pos: int, end: int, messages: list[bytes]) -> int:
+def _split_sub_batch(data: bytes, pos: int, end: int, messages: list[bytes], room: int) -> tuple[int, int]:
+    """Where the sub-batch ends, and how many bytes its messages took; ``room`` at most."""
     size: int
     kind, records, uncompressed_size, size = _SUB_BATCH.unpack_from(data, pos)
     start = pos + _SUB_BATCH.size
@@ -114,6 +118,8 @@ def _split_sub_batch(data: bytes, pos: int, end: int, messages: list[bytes]) -> 
         raise ChunkError(f"a sub-entry claims {size} bytes and has {max(end - start, 0)}")
     if records * 4 > uncompressed_size:
         raise ChunkError(f"a sub-entry claims {records} messages in {uncompressed_size} bytes")
+    if uncompressed_size > room:
+        raise ChunkError(f"the sub-entries of a chunk claim more than {MAX_DATA} bytes uncompressed")
     plain = decompress(kind >> 4 & 7, data[start : start + size], uncompressed_size)
     inner = 0
     unpack_size = _SIZE.unpack_from
@@ -124,7 +130,7 @@ def _split_sub_batch(data: bytes, pos: int, end: int, messages: list[bytes]) -> 
         messages.append(plain[begin:inner])
     if inner != len(plain):
         raise ChunkError(f"the messages of a sub-entry take {inner} bytes of {len(plain)}")
-    return start + size
+    return start + size, uncompressed_size
 
 
 def join_sub_batch(messages: Sequence[bytes]) -> bytes:

@@ -1,11 +1,12 @@
 """The codecs of sub-entries: gzip, snappy (framing format), lz4 (frame format) and zstd.
 
-Decompression is bounded by the size that the sub-entry claims, and that claim by ``MAX_UNCOMPRESSED``:
-the output buffer is allocated once, so that no input can make it grow.
+Decompression is bounded by the size that the sub-entry claims, and that claim by ``MAX_UNCOMPRESSED`` and by what
+its codec can make of so few bytes: the output buffer is allocated once, so that no input can make it grow.
 """
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 from rstream_core.errors import ChunkError
@@ -13,6 +14,16 @@ from rstream_core.types import CompressionType
 
 MAX_UNCOMPRESSED = 64 * 1024 * 1024
 """Bytes of one sub-entry once decompressed: the bound of RabbitMQ 4.3.5 and of the Java client."""
+
+_MOST = {
+    CompressionType.Gzip: 1032,
+    CompressionType.Snappy: 32,
+    CompressionType.Lz4: 255,
+    CompressionType.Zstd: 1 << 16,
+}
+"""Bytes that the formats can make of one, rounded up: a claim beyond that is a lie, and nothing is allocated for it."""
+_MOST_OF_NOTHING = 64 * 1024
+_GZIP_SIZE = struct.Struct("<I")
 
 
 def _module(compression: CompressionType) -> Any:
@@ -50,6 +61,13 @@ def decompress(compression: int, data: bytes, uncompressed_size: int) -> bytes:
 def _decompress(kind: CompressionType, data: bytes, size: int) -> bytes:
     from cramjam import DecompressionError  # noqa: PLC0415
 
+    if size > _MOST_OF_NOTHING + _MOST[kind] * len(data):
+        raise ChunkError(f"a {kind.name.lower()} sub-entry claims that its {len(data)} bytes unpack to {size}")
+    if kind is CompressionType.Gzip and len(data) >= _GZIP_SIZE.size:
+        # gzip ends in the size of its last member: where that is too much, nothing need be unpacked to see it.
+        (told,) = _GZIP_SIZE.unpack_from(data, len(data) - _GZIP_SIZE.size)
+        if told > size:
+            raise ChunkError(f"a gzip sub-entry claims {size} bytes and holds {told}")
     output = bytearray(size)
     try:
         written = _module(kind).decompress_into(data, output)

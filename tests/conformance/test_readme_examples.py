@@ -1,4 +1,4 @@
-"""The examples of the client readme that need no super stream run, unchanged but for their import line.
+"""The examples of the client readme run, unchanged but for their import line.
 
 They lie in readme_examples/, each with a note of the slips that had to be mended. Each runs as a program of its
 own, every warning an error: with the broker's address in place of localhost:5552, and with this test's stream names
@@ -36,6 +36,7 @@ from rstream_core import (
     StreamDoesNotExist,
     amqp_decoder,
 )
+from rstream_core.protocol.routing import partition_index
 from tests.brokers import Broker
 from tests.certificates import Authority
 from tests.conftest import OwnRabbitMQ
@@ -187,6 +188,22 @@ async def test_create_stream_again(broker: Broker, stream_name: str) -> None:
         with pytest.raises(StreamDoesNotExist):
             await made.delete_stream(stream_name)
         await made.create_stream(stream_name, arguments={"max-length-bytes": 10_000_000})
+
+
+async def test_publishing_to_a_super_stream(broker: Broker, stream_name: str) -> None:
+    pytest.importorskip("uamqp")
+    async with Producer(**arguments(broker)) as made:
+        partitions = await made.create_super_stream(stream_name, partitions=3)
+        try:
+            printed = await asyncio.to_thread(run, example("super_stream", broker, mixing=stream_name))
+            assert len(re.findall(r"^message id: \d+ is confirmed$", printed, re.MULTILINE)) == 1000
+            wanted: dict[str, list[bytes | None]] = {partition: [] for partition in partitions}
+            for i in range(1000):
+                wanted[partitions[partition_index(str(i), 3)]].append(f"a:{i}".encode())
+            for partition in partitions:
+                assert await bodies(broker, partition, len(wanted[partition])) == wanted[partition]
+        finally:
+            await made.delete_super_stream(stream_name)
 
 
 # --- Consuming -----------------------------------------------------------------------------------------------
@@ -400,20 +417,24 @@ async def test_our_own_programs(broker: Broker, stream_name: str, file: str) -> 
     credentials = f"credentials=Credentials({broker.username!r}, {broker.password!r}), vhost={broker.vhost!r}"
     found = programs(file)
     assert found
+    orders = f"{stream_name}-orders"
     try:
         for text in found:
-            program = re.sub(r'(Producer|Consumer)\("localhost"', rf"\1({broker.host!r}, {broker.port}, {login}", text)
+            program = re.sub(
+                r'(Producer|Consumer)\((\s*)"localhost"', rf"\1(\2{broker.host!r}, {broker.port}, {login}", text
+            )
             program = re.sub(
                 r'endpoints=\(Endpoint\("localhost", 5552\),\)',
                 f"endpoints=(Endpoint({broker.host!r}, {broker.port}),), {credentials}",
                 program,
             )
             assert program != text
-            program = program.replace('"events"', repr(stream_name))
+            program = program.replace('"events"', repr(stream_name)).replace('"orders"', repr(orders))
             await asyncio.to_thread(run, f"from rstream_core import Credentials\n{program}")
     finally:
         async with Producer(**arguments(broker)) as made:
             await made.delete_stream(stream_name, missing_ok=True)
+            await made.delete_super_stream(orders, missing_ok=True)
 
 
 # --- Imports -------------------------------------------------------------------------------------------------

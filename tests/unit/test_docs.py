@@ -45,6 +45,9 @@ CENTRAL = (
     "Properties",
     "Publisher",
     "RequestTimeout",
+    "RouteNotFound",
+    "RouteType",
+    "Router",
     "RstreamError",
     "ServerError",
     "StreamDoesNotExist",
@@ -52,6 +55,8 @@ CENTRAL = (
     "StreamStats",
     "StreamUri",
     "Subscription",
+    "SuperStreamProducer",
+    "UnsupportedByBroker",
     "amqp_decoder",
     "parse_uri",
 )
@@ -163,7 +168,16 @@ def test_central_name_is_in_the_guide(name: str) -> None:
     assert re.search(rf"\b{name}\b", guide), f"docs/python.md does not mention {name}"
 
 
-@pytest.mark.parametrize("cls", [rstream_core.Client, rstream_core.Producer, rstream_core.Consumer])
+@pytest.mark.parametrize(
+    "cls",
+    [
+        rstream_core.Client,
+        rstream_core.Producer,
+        rstream_core.SuperStreamProducer,
+        rstream_core.Router,
+        rstream_core.Consumer,
+    ],
+)
 def test_methods_are_in_the_guide(cls: type) -> None:
     guide = (ROOT / "docs" / "python.md").read_text()
     methods = [name for name, value in vars(cls).items() if inspect.isfunction(value) and not name.startswith("_")]

@@ -1,0 +1,266 @@
+"""Super streams: one logical stream, divided into partitions that are plain streams.
+
+``Router`` decides where a message goes, also for programs that publish by the batch. ``SuperStreamProducer`` is a
+``Producer`` with a router before it.
+
+The order of the calls is the order of the messages of each partition, whatever the extractor awaits: keys are
+extracted under a lock, which wakes callers in their order, and a message is in its partition's outbox before the
+next caller gets on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from rstream_core.client import Client
+from rstream_core.errors import AlreadyClosed, ConfigurationError, MessageTooLarge, RouteNotFound
+from rstream_core.outbox import ConfirmCallback, Message
+from rstream_core.producer import Producer, ProducerArguments, resolved
+from rstream_core.protocol.routing import partition_index
+from rstream_core.types import CompressionType
+
+MAX_CACHED_ROUTES = 10_000
+"""Routing keys whose routes are remembered, so that an endless supply of keys fills no memory."""
+
+
+class RouteType(enum.Enum):
+    """How a routing key becomes a partition."""
+
+    Hash = "hash"
+    """By its hash: any key will do, and equal keys share a partition."""
+    Key = "key"
+    """By the bindings of the super stream: a key that is bound to no partition is an error."""
+
+
+RoutingExtractor = Callable[[Any], str | Awaitable[str]]
+"""The routing key of a message."""
+RoutingFunction = Callable[[Any, Sequence[str]], str | Sequence[str] | Awaitable[str | Sequence[str]]]
+"""The partition of a message, or several, chosen among all of them: a strategy of the user's own."""
+
+
+class Router:
+    """The routes of one super stream. Made by ``Router.open``; for the tasks of one event loop."""
+
+    def __init__(self, client: Client, super_stream: str, partitions: Sequence[str]) -> None:
+        self.super_stream = super_stream
+        self.partitions = tuple(partitions)
+        """In the broker's order, which the hash counts on."""
+        self._client = client
+        self._bound: dict[str, tuple[str, ...]] = {}
+
+    @classmethod
+    async def open(cls, client: Client, super_stream: str) -> Router:
+        """Asks for the partitions. Raises ``StreamDoesNotExist``; ``UnsupportedByBroker`` before RabbitMQ 3.11."""
+        return cls(client, super_stream, await client.partitions(super_stream))
+
+    def by_hash(self, key: str | bytes) -> str:
+        """The partition of a routing key, by its hash."""
+        return self.partitions[partition_index(key, len(self.partitions))]
+
+    async def by_binding(self, key: str) -> tuple[str, ...]:
+        """The partitions that a routing key is bound to: the broker is asked once, and its answer remembered.
+
+        Raises ``RouteNotFound`` where there is none.
+        """
+        routes = self._bound.get(key)
+        if routes is None:
+            routes = tuple(await self._client.route(self.super_stream, key))
+            if not routes:
+                raise RouteNotFound(f"super stream {self.super_stream!r} has no partition for routing key {key!r}")
+            if len(self._bound) >= MAX_CACHED_ROUTES:
+                self._bound.clear()
+            self._bound[key] = routes
+        return routes
+
+    async def by_function(self, function: RoutingFunction, message: Any) -> tuple[str, ...]:
+        """The partitions that a function of the user's chooses. ``RouteNotFound`` for what is no partition."""
+        chosen = await resolved(function(message, self.partitions))
+        routes = (chosen,) if isinstance(chosen, str) else tuple(chosen)
+        strange = [route for route in routes if route not in self.partitions]
+        if strange or not routes:
+            named = ", ".join(map(repr, strange)) or "nothing"
+            raise RouteNotFound(f"super stream {self.super_stream!r}: the routing function chose {named}")
+        return routes
+
+
+class SuperStreamProducer:
+    """Publishes to a super stream: each message goes to the partition of its routing key.
+
+    ``routing`` is ``RouteType.Hash`` or ``RouteType.Key``, and ``routing_extractor`` gives a message's key; or
+    ``routing`` is a function of the message and the partitions that chooses among them. Both may be coroutine
+    functions, and are not to publish anything themselves. A key that is bound to several partitions, or a function
+    that chooses several, sends the message to each of them, and ``on_publish_confirm`` is called for each.
+
+    All else is as for ``Producer``, of which there is one underneath, and whose arguments this takes too. Its
+    bounds, order and deduplication hold for each partition.
+    """
+
+    def __init__(
+        self,
+        host: str = "localhost",
+        port: int = 5552,
+        *,
+        super_stream: str,
+        routing: RouteType | RoutingFunction = RouteType.Hash,
+        routing_extractor: RoutingExtractor | None = None,
+        **arguments: Unpack[ProducerArguments],
+    ) -> None:
+        if isinstance(routing, RouteType) and routing_extractor is None:
+            raise ConfigurationError("a routing_extractor is needed: it gives the routing key of a message")
+        if not isinstance(routing, RouteType) and routing_extractor is not None:
+            raise ConfigurationError("a routing function takes the message itself: pass no routing_extractor")
+        self.super_stream = super_stream
+        self._routing = routing
+        self._extract = routing_extractor
+        self._producer = Producer(host, port, **arguments)
+        self._router: Router | None = None
+        self._order = asyncio.Lock()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closed = True
+        await self._producer.__aexit__(kind, error, trace)
+
+    async def start(self) -> None:
+        """Connects, logs in, and asks for the partitions. Optional: the first call does it too.
+
+        Raises ``StreamDoesNotExist``; ``UnsupportedByBroker`` before RabbitMQ 3.11.
+        """
+        async with self._order:
+            await self._open()
+
+    async def close(self) -> None:
+        """See ``Producer.close``."""
+        self._closed = True
+        await self._producer.close()
+
+    async def partitions(self) -> list[str]:
+        """The partitions, in the broker's order."""
+        async with self._order:
+            return list((await self._open()).partitions)
+
+    async def send(
+        self,
+        message: Message,
+        publisher_name: str | None = None,
+        on_publish_confirm: ConfirmCallback | None = None,
+    ) -> None:
+        """See ``Producer.send``. Raises ``RouteNotFound`` too, and what the extractor raises."""
+        async with self._order:
+            routes = await self._routes(message)
+            for partition in routes[:-1]:
+                await self._producer.send(partition, message, publisher_name, on_publish_confirm)
+        # Nothing is awaited between the lock and the outbox, so that nobody overtakes.
+        await self._producer.send(routes[-1], message, publisher_name, on_publish_confirm)
+
+    async def send_batch(
+        self,
+        batch: Sequence[Message],
+        publisher_name: str | None = None,
+        on_publish_confirm: ConfirmCallback | None = None,
+    ) -> None:
+        """See ``Producer.send_batch``: every partition gets its part of the batch, all at the same time.
+
+        Raises as ``send`` does, before anything of the batch is sent where there is no route. Where a part of it is
+        refused, the other parts are sent.
+        """
+        async with self._order:
+            parts = await self._parts(batch)
+            await self._each(
+                (
+                    self._producer.send_batch(
+                        partition, [batch[at] for at in places], publisher_name, on_publish_confirm
+                    )
+                    for partition, places in parts.items()
+                ),
+                list(parts.values()),
+            )
+
+    async def send_wait(self, message: Message, publisher_name: str | None = None, timeout: float | None = 5) -> None:
+        """See ``Producer.send_wait``. Raises as ``send`` does."""
+        async with self._order:
+            routes = await self._routes(message)
+            for partition in routes[:-1]:
+                await self._producer.send_wait(partition, message, publisher_name, timeout)
+        await self._producer.send_wait(routes[-1], message, publisher_name, timeout)
+
+    async def send_sub_entry(
+        self,
+        sub_entry_messages: Sequence[Message],
+        compression_type: CompressionType = CompressionType.No,
+        publisher_name: str | None = None,
+        on_publish_confirm: ConfirmCallback | None = None,
+    ) -> None:
+        """See ``Producer.send_sub_entry``: every partition gets one sub-entry with its part of the messages."""
+        messages = sub_entry_messages
+        async with self._order:
+            parts = await self._parts(messages)
+            await self._each(
+                (
+                    self._producer.send_sub_entry(
+                        partition,
+                        [messages[at] for at in places],
+                        compression_type,
+                        publisher_name,
+                        on_publish_confirm,
+                    )
+                    for partition, places in parts.items()
+                ),
+                list(parts.values()),
+            )
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """See ``Producer.flush``."""
+        await self._producer.flush(timeout)
+
+    # Inside, under the lock.
+
+    async def _open(self) -> Router:
+        if self._closed:
+            raise AlreadyClosed(f"this producer of super stream {self.super_stream!r} is closed")
+        if self._router is None:
+            await self._producer.start()
+            self._router = await Router.open(self._producer.client, self.super_stream)
+        return self._router
+
+    async def _routes(self, message: Message) -> tuple[str, ...]:
+        router = self._router
+        if router is None or self._closed:
+            router = await self._open()
+        if not isinstance(self._routing, RouteType):
+            return await router.by_function(self._routing, message)
+        assert self._extract is not None
+        key = await resolved(self._extract(message))
+        if self._routing is RouteType.Hash:
+            return (router.by_hash(key),)
+        return await router.by_binding(key)
+
+    async def _parts(self, batch: Sequence[Message]) -> dict[str, list[int]]:
+        """The places in the batch of each partition's messages."""
+        parts: dict[str, list[int]] = {}
+        for place, message in enumerate(batch):
+            for partition in await self._routes(message):
+                parts.setdefault(partition, []).append(place)
+        return parts
+
+    async def _each(self, calls: Iterable[Awaitable[Any]], places: Sequence[Sequence[int]]) -> None:
+        """All of them at once; raises the first error when all have ended."""
+        for part, result in zip(places, await asyncio.gather(*calls, return_exceptions=True), strict=True):
+            if isinstance(result, MessageTooLarge):
+                result.position = part[result.position]
+            if isinstance(result, BaseException):
+                raise result

@@ -1,0 +1,89 @@
+"""Which partition a routing key belongs to: agreed with the Java, Go and Rust clients to the bit."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from rstream_core import ConfigurationError
+from rstream_core.protocol.routing import (
+    HASH_SEED,
+    hash_key,
+    partition_index,
+    partitions_by_keys,
+    partitions_by_number,
+)
+
+
+def murmur3(data: bytes, seed: int) -> int:
+    """MurmurHash3_x86_32 as Austin Appleby describes it, unsigned; written for this test."""
+    mask = 0xFFFFFFFF
+
+    def turned(value: int, by: int) -> int:
+        return (value << by | value >> (32 - by)) & mask
+
+    def mixed(block: int) -> int:
+        return turned(block * 0xCC9E2D51 & mask, 15) * 0x1B873593 & mask
+
+    state = seed
+    whole = len(data) // 4 * 4
+    for at in range(0, whole, 4):
+        state = (turned(state ^ mixed(int.from_bytes(data[at : at + 4], "little")), 13) * 5 + 0xE6546B64) & mask
+    state ^= mixed(int.from_bytes(data[whole:], "little"))
+    state ^= len(data)
+    state = (state ^ state >> 16) * 0x85EBCA6B & mask
+    state = (state ^ state >> 13) * 0xC2B2AE35 & mask
+    return state ^ state >> 16
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [("hello", 1321743225), ("brave", 3825276426), ("new", 2970740106), ("world", 2453398188)],
+)
+def test_hashes_of_the_other_clients(key: str, expected: int) -> None:
+    assert hash_key(key) == hash_key(key.encode()) == murmur3(key.encode(), HASH_SEED) == expected
+
+
+@pytest.mark.parametrize(("key", "index"), [("hello1", 1), ("hello2", 0), ("hello4", 2)])
+def test_partitions_of_the_other_clients(key: str, index: int) -> None:
+    assert partition_index(key, 3) == index
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 3, 7, 100])
+def test_10_000_random_keys(partitions: int) -> None:
+    chance = random.Random(partitions)
+    alphabet = "abcdefghijklmnopqrstuvwxyz0123456789-_. äßéλж日本🐇\0"
+    high = 0
+    for _ in range(10_000):
+        key = "".join(chance.choices(alphabet, k=chance.randrange(24)))
+        expected = murmur3(key.encode(), HASH_SEED)
+        high += expected >= 2**31
+        assert partition_index(key, partitions) == expected % partitions, key
+    assert high > 4000  # where a signed remainder would differ
+
+
+def test_random_bytes() -> None:
+    chance = random.Random(1)
+    for _ in range(2000):
+        key = chance.randbytes(chance.randrange(40))
+        assert hash_key(key) == murmur3(key, HASH_SEED)
+
+
+def test_names_of_partitions() -> None:
+    assert partitions_by_number("orders", 3) == (["orders-0", "orders-1", "orders-2"], ["0", "1", "2"])
+    assert partitions_by_keys("größe", ["eu", "日本"]) == (["größe-eu", "größe-日本"], ["eu", "日本"])
+
+
+@pytest.mark.parametrize("count", [0, -1, 1001])
+def test_counts_that_no_broker_takes(count: int) -> None:
+    with pytest.raises(ConfigurationError, match="1 to 1000"):
+        partitions_by_number("orders", count)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"), [([], "1 to 1000"), (["a", ""], "empty"), (["a", "b", "a"], "'a' is there")]
+)
+def test_keys_that_cannot_be(keys: list[str], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        partitions_by_keys("orders", keys)
