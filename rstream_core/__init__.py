@@ -5,7 +5,7 @@ administration one level below, by the batch and the chunk. docs/python.md shows
 """
 
 from rstream_core.client import Client
-from rstream_core.consumer import Consumer, MessageContext
+from rstream_core.consumer import Consumer, EventContext, MessageContext
 from rstream_core.errors import (
     AccessRefused,
     AdvertisedHostUnreachable,
@@ -55,8 +55,9 @@ from rstream_core.errors import (
 from rstream_core.producer import Producer
 from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, amqp_decoder
 from rstream_core.publisher import FailedMessage, Outcome, Publisher
-from rstream_core.subscription import Chunk, Subscription
+from rstream_core.subscription import Chunk, SingleActiveConsumer, Subscription, Subscriptions
 from rstream_core.superstream import Router, RouteType, SuperStreamProducer
+from rstream_core.superstream_consumer import SuperStreamConsumer
 from rstream_core.types import (
     CompressionType,
     ConfirmationStatus,
@@ -64,6 +65,8 @@ from rstream_core.types import (
     ConsumerOffsetSpecification,
     Credentials,
     Endpoint,
+    FilterConfiguration,
+    OffsetSpecification,
     OffsetType,
     StreamMetadata,
     StreamStats,
@@ -94,7 +97,9 @@ __all__ = [
     "ConsumerOffsetSpecification",
     "Credentials",
     "Endpoint",
+    "EventContext",
     "FailedMessage",
+    "FilterConfiguration",
     "FrameSizeExceeded",
     "FrameTooLarge",
     "Header",
@@ -108,6 +113,7 @@ __all__ = [
     "MessageTooLarge",
     "NotConfirmed",
     "OffsetNotFound",
+    "OffsetSpecification",
     "OffsetType",
     "Outcome",
     "PreconditionFailed",
@@ -127,6 +133,7 @@ __all__ = [
     "SASLMechanismNotSupported",
     "ServerClosed",
     "ServerError",
+    "SingleActiveConsumer",
     "StreamAlreadyExists",
     "StreamDoesNotExist",
     "StreamMetadata",
@@ -136,6 +143,8 @@ __all__ = [
     "Subscription",
     "SubscriptionIDAlreadyExists",
     "SubscriptionIDDoesNotExist",
+    "Subscriptions",
+    "SuperStreamConsumer",
     "SuperStreamProducer",
     "TlsError",
     "UnknownFrame",

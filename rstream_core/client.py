@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import Self
 from rstream_core.errors import (
     AlreadyClosed,
     ConfigurationError,
+    OffsetNotFound,
     PreconditionFailed,
     RequestTimeout,
     RstreamError,
@@ -26,7 +28,14 @@ from rstream_core.pool import MAX_IDS, ConnectionPool, Lease
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.routing import partitions_by_keys, partitions_by_number
 from rstream_core.publisher import Outcome, Publisher, check_reference, declare_publisher
-from rstream_core.subscription import DEFAULT_CREDIT, Subscription, send_subscribe
+from rstream_core.recovery import Backoff
+from rstream_core.subscription import (
+    DEFAULT_CREDIT,
+    SingleActiveConsumer,
+    Subscription,
+    query_offset,
+    send_subscribe,
+)
 from rstream_core.types import (
     ConnectionOptions,
     ConsumerOffsetSpecification,
@@ -278,24 +287,73 @@ class Client:
 
     # Offsets.
 
-    async def store_offset(self, stream: str, reference: str, offset: int) -> None:
-        """Stores an offset under a name. The broker does not answer: ``query_offset`` tells whether it has it."""
+    async def store_offset(
+        self, stream: str, reference: str, offset: int, *, verify_timeout: float | None = None
+    ) -> None:
+        """Stores an offset under a name. The broker does not answer: ``query_offset`` tells whether it has it.
+
+        With a ``verify_timeout`` that is asked here, until the broker tells this offset; ``RequestTimeout`` where it
+        does not within so many seconds.
+        """
         self._check_open()
         check_reference(reference)
         if not 0 <= offset < 2**64:
             raise ValueError(f"an offset is between 0 and 2**64-1, not {offset}")
         (await self._locator.connection()).send(c.StoreOffset(reference, stream, offset))
+        if verify_timeout is not None:
+            await self._see_stored(stream, reference, offset, verify_timeout)
+
+    async def _see_stored(self, stream: str, reference: str, offset: int, limit: float) -> None:
+        delays = itertools.chain(Backoff(initial=0.005, maximum=0.25).delays(), itertools.repeat(0.25))
+        stored: int | None = None
+        try:
+            async with asyncio.timeout(limit):
+                for delay in delays:  # the broker does not announce it
+                    try:
+                        stored = await query_offset(self._locator, stream, reference)
+                    except OffsetNotFound:
+                        stored = None
+                    if stored == offset:
+                        return
+                    await asyncio.sleep(delay)
+        except TimeoutError:
+            found = "no offset" if stored is None else f"offset {stored}"
+            raise RequestTimeout(
+                f"offset {offset} does not show in stream {stream!r} within {limit:g} s: the broker has {found} under "
+                f"{reference!r}",
+                hint=None if stored is None else "does another program store under this name?",
+            ) from None
 
     async def query_offset(self, stream: str, reference: str) -> int:
         """The offset that is stored under a name. ``OffsetNotFound`` where there is none."""
         self._check_open()
         check_reference(reference)
-        answer = await self._locator.ask(
-            c.QueryOffset(reference, stream),
-            c.QueryOffsetResponse,
-            f"the offset of {reference!r} in stream {stream!r}",
-        )
-        return answer.offset
+        return await query_offset(self._locator, stream, reference)
+
+    async def resolve_offset(self, stream: str, spec: ConsumerOffsetSpecification) -> int:
+        """The offset of the first message that a subscription with this specification would get now.
+
+        That of the next message to be published, where there is none yet. Since RabbitMQ 4.3 the broker tells it; an
+        older one is subscribed to, and the next message is then taken to follow the last one.
+        """
+        self._check_open()
+        lease = await self._subscriber_pool.acquire(await self._locator.leader(stream))
+        try:
+            if lease.connection.session.supports(c.Key.RESOLVE_OFFSET_SPEC):
+                wire = c.OffsetSpec(spec.offset_type, spec.offset or 0)
+                answer = await lease.connection.request(
+                    c.ResolveOffsetSpec(stream, wire, {}), c.ResolveOffsetSpecResponse, f"stream {stream!r}"
+                )
+                return answer.offset_spec.offset
+        finally:
+            await self._subscriber_pool.release(lease)
+        if spec.offset_type is not OffsetType.NEXT:
+            async with await self._subscribe_at_leader(stream, spec) as subscription:
+                chunk = await subscription.next_there_is()
+            if chunk is not None:
+                return chunk.offset
+        last = await self.last_offset(stream)
+        return 0 if last is None else last + 1
 
     # Publishing and consuming.
 
@@ -350,13 +408,41 @@ class Client:
         *,
         credit: int = DEFAULT_CREDIT,
         properties: Mapping[str, str] | None = None,
+        filter_values: Sequence[str] = (),
+        match_unfiltered: bool = False,
+        single_active: SingleActiveConsumer | None = None,
     ) -> Subscription:
         """A subscription on a replica of the stream, or on its leader where there is none.
 
         ``credit`` is how many chunks the broker may send ahead.
+
+        With ``filter_values`` the broker leaves out chunks that hold no message with one of them (and, with
+        ``match_unfiltered``, none without a value). What it sends holds other messages too: they are for the
+        caller to drop. ``UnsupportedByBroker`` before RabbitMQ 3.13.
+
+        With ``single_active`` only one subscription of that name gets messages at a time;
+        ``UnsupportedByBroker`` before RabbitMQ 3.11.
+
+        ``properties`` are more of what the broker takes. Those of the two above may be given there as well.
         """
         self._check_open()
-        return await self._subscribe(await self._locator.replica(stream), stream, spec, credit, properties or {})
+        told = dict(properties or {})
+        if single_active is None and told.get("single-active-consumer", "").lower() == "true":
+            if not told.get("name"):
+                raise ConfigurationError("a single active consumer needs a name")
+            single_active = SingleActiveConsumer(told["name"], told.get("super-stream"))
+        if single_active is not None:
+            check_reference(single_active.name)
+            await self._require(c.Key.PARTITIONS, "3.11", "a single active consumer")  # of the same version
+            told |= single_active.properties()
+        told |= {f"filter.{number}": value for number, value in enumerate(filter_values)}
+        if any(key.startswith("filter.") for key in told):
+            # A broker that takes no filter values ignores them here, and would send everything.
+            await self._require(c.Key.PUBLISH, "3.13", "filtering", version=2)
+        if match_unfiltered:
+            told["match-unfiltered"] = "true"
+        endpoint = await self._locator.replica(stream)
+        return await self._subscribe(endpoint, stream, spec, credit, told, single_active)
 
     async def _subscribe_at_leader(self, stream: str, spec: ConsumerOffsetSpecification) -> Subscription:
         self._check_open()
@@ -369,11 +455,12 @@ class Client:
         spec: ConsumerOffsetSpecification,
         credit: int,
         properties: Mapping[str, str],
+        single_active: SingleActiveConsumer | None = None,
     ) -> Subscription:
         if not 0 < credit <= 0xFFFF:
             raise ValueError(f"credit is between 1 and 65535, not {credit}")
         lease: Lease = await self._subscriber_pool.acquire(endpoint)
-        subscription = Subscription(stream, spec, self._subscriber_pool, self._locator, lease)
+        subscription = Subscription(stream, spec, self._subscriber_pool, self._locator, lease, single_active)
         try:
             await send_subscribe(subscription, lease, spec, credit, properties)
         except BaseException:
@@ -381,8 +468,8 @@ class Client:
             raise
         return subscription
 
-    async def _require(self, key: c.Key, version: str, feature: str) -> None:
-        (await self._locator.connection()).session.require(key, version, feature)
+    async def _require(self, key: c.Key, since: str, feature: str, *, version: int = 1) -> None:
+        (await self._locator.connection()).session.require(key, since, feature, version)
 
     def _check_open(self) -> None:
         if self._closed:

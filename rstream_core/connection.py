@@ -54,6 +54,9 @@ class SubscriptionHandler(Protocol):
     stream: str
 
     def on_chunk(self, chunk: bytes, committed_chunk_id: int | None) -> None: ...
+    def on_consumer_update(self, active: bool, correlation_id: int) -> None:
+        """A single active consumer's turn begins or ends; to be answered within 60 s, under that id."""
+
     def on_unavailable(self, error: RstreamError) -> None:
         """The connection ended, or the broker dropped the subscription because its stream moved."""
 
@@ -291,8 +294,7 @@ class Connection(asyncio.Protocol):
             # An inactive single active consumer or one that was just unsubscribed: neither is an error.
             logger.debug("credit for subscription %s refused: %s", message.subscription_id, frame.code)
         elif kind is c.ConsumerUpdate:
-            # Nobody subscribes as a single active consumer yet; the broker waits 60 s for an answer all the same.
-            self.send(c.ConsumerUpdateResponse(c.OffsetSpec(0)), correlation_id=frame.correlation_id or 0)
+            self._consumer_update(message, frame.correlation_id or 0)
         elif frame.correlation_id is not None and frame.key & c.RESPONSE_BIT:
             self._resolve(frame)
         else:
@@ -302,6 +304,13 @@ class Connection(asyncio.Protocol):
         subscription = self.subscriptions.get(subscription_id)
         if subscription is not None:  # else: it was just unsubscribed
             subscription.on_chunk(chunk, committed)
+
+    def _consumer_update(self, message: c.ConsumerUpdate, correlation_id: int) -> None:
+        subscription = self.subscriptions.get(message.subscription_id)
+        if subscription is not None:
+            subscription.on_consumer_update(message.active, correlation_id)
+        else:  # it was just unsubscribed; the broker waits for an answer all the same
+            self.send(c.ConsumerUpdateResponse(c.OffsetSpec(0)), correlation_id=correlation_id)
 
     def _resolve(self, frame: c.Frame) -> None:
         assert frame.correlation_id is not None

@@ -11,20 +11,21 @@ import inspect
 import itertools
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import repeat
 from types import TracebackType
-from typing import Any, NamedTuple, Self, Unpack
+from typing import Any, NamedTuple, Self, TypedDict, Unpack
 
 from rstream_core.arguments import ConnectionArguments, connection_options
 from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, RstreamError
 from rstream_core.pool import MAX_IDS
 from rstream_core.protocol.amqp import AMQPMessage, amqp_decoder
-from rstream_core.subscription import DEFAULT_CREDIT, Chunk, Subscription
-from rstream_core.types import ConsumerOffsetSpecification, OffsetType
+from rstream_core.subscription import DEFAULT_CREDIT, Chunk, SingleActiveConsumer, Subscription, Subscriptions
+from rstream_core.types import ConsumerOffsetSpecification, FilterConfiguration, OffsetType
 
 logger = logging.getLogger("rstream_core")
 
@@ -43,19 +44,104 @@ class MessageContext(NamedTuple):
     """Milliseconds since 1970 (UTC) when the broker stored the message's chunk."""
 
 
+class EventContext(NamedTuple):
+    """Whose turn as single active consumer begins or ends."""
+
+    consumer: Consumer
+    stream: str
+    subscriber_name: str | None
+    """As it was given to ``subscribe``."""
+    reference: str
+    """The name that the consumers share."""
+    offset: int | None
+    """The last one processed in the turn that ends; None where there was none."""
+
+
 Callback = Callable[[Any, MessageContext], Awaitable[None] | None]
+ConsumerUpdateListener = Callable[
+    [bool, EventContext], Awaitable[ConsumerOffsetSpecification | None] | ConsumerOffsetSpecification | None
+]
+Streams = str | Mapping[str, ConsumerOffsetSpecification]
+"""One stream, or several, each with where it starts."""
+
+STORE_TIMEOUT = 5.0
+"""Seconds in which an offset that is stored at the end of a turn must show."""
 
 _new_context: Callable[[tuple[Any, ...]], MessageContext] = partial(tuple.__new__, MessageContext)
 """As ``MessageContext(*fields)``, which runs Python code: too much for each message."""
+
+
+class SubscribeOptions(TypedDict, total=False):
+    """Keyword arguments of everything that subscribes."""
+
+    offset_type: OffsetType | None
+    """Where to start; the first message, unless told otherwise."""
+    offset: int | None
+    offset_specification: ConsumerOffsetSpecification | None
+    """In place of the two."""
+    initial_credit: int
+    """How many chunks the broker sends ahead; 10."""
+    properties: Mapping[str, str] | None
+    """More of what the broker takes."""
+    subscriber_name: str | None
+    store_offset_every: float | None
+    """Seconds: how often to store, under the name, the offset of the last message processed; and at the end."""
+    single_active_consumer: bool
+    """Whether one consumer of the name gets messages at a time, of any number that subscribe."""
+    super_stream: str | None
+    """That of the partition, with ``single_active_consumer``."""
+    consumer_update_listener: ConsumerUpdateListener | None
+    """Called with (is_active, EventContext) when a turn begins or ends; returns where to start, or None."""
+    filter_input: FilterConfiguration | None
+    """Which messages are wanted."""
+    filter_values: Sequence[str]
+    """In place of it, with the next two."""
+    match_unfiltered: bool
+    post_filter: Callable[[Any], bool] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    """``SubscribeOptions``, checked."""
+
+    start: ConsumerOffsetSpecification
+    credit: int
+    properties: Mapping[str, str]
+    name: str | None
+    group: str | None
+    """The name that single active consumers share."""
+    super_stream: str | None
+    listener: ConsumerUpdateListener | None
+    filter: FilterConfiguration
+    store_every: float | None
+
+    @property
+    def store_name(self) -> str:
+        """What offsets are stored under; only asked for where they are stored."""
+        name = self.group or self.name
+        assert name is not None
+        return name
+
+
+@dataclass(slots=True)
+class _Stored:
+    """What one subscriber has stored."""
+
+    offset: int | None = None
 
 
 @dataclass(slots=True)
 class _Subscriber:
     id: int
     name: str
+    wishes: _Wishes
+    stored: _Stored
     subscription: Subscription
     decoder: Decoder | None
     task: asyncio.Task[None] | None = None
+    storing: asyncio.Task[None] | None = None
+    error: RstreamError | None = None
+    """With which it ended, until ``run`` raises it."""
     gone: bool = False
     """Its callback is not to be called any more."""
 
@@ -78,8 +164,9 @@ class Consumer:
         )
         self._subscribers: dict[int, _Subscriber] = {}
         self._ids = itertools.count()
+        self._stopped = False
         self._ended = asyncio.Event()
-        self._failure: RstreamError | None = None
+        """There is something for ``run`` to look at."""
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -96,13 +183,24 @@ class Consumer:
         await self._client.start()
 
     async def run(self) -> None:
-        """Waits until ``close()`` or ``stop()``. Raises the error with which a subscription ended by itself."""
-        await self._ended.wait()
-        if self._failure is not None:
-            raise self._failure
+        """Waits until ``close()`` or ``stop()``. Raises the error with which a subscription ended by itself.
+
+        Each error is raised once, and that of a stream that was subscribed to again is forgotten: called again, it
+        waits for what is there then.
+        """
+        while True:
+            for subscriber in self._subscribers.values():
+                if subscriber.error is not None:
+                    del self._subscribers[subscriber.id]
+                    raise subscriber.error
+            if self._stopped:
+                return
+            self._ended.clear()
+            await self._ended.wait()
 
     def stop(self) -> None:
         """Lets ``run()`` return; messages still come until ``close()``."""
+        self._stopped = True
         self._ended.set()
 
     async def close(self) -> None:
@@ -117,7 +215,7 @@ class Consumer:
             await self._leave(subscriber)
         if self._owns_client:
             await self._client.close()
-        self._ended.set()
+        self.stop()
 
     async def update_password(self, password: str) -> None:
         """See ``Client.update_password``."""
@@ -159,28 +257,15 @@ class Consumer:
         callback: Callback,
         *,
         decoder: Decoder | None = None,
-        offset_type: OffsetType | None = None,
-        offset: int | None = None,
-        offset_specification: ConsumerOffsetSpecification | None = None,
-        initial_credit: int = DEFAULT_CREDIT,
-        properties: Mapping[str, str] | None = None,
-        subscriber_name: str | None = None,
+        **options: Unpack[SubscribeOptions],
     ) -> int:
         """Calls ``callback(message, context)`` for each message, in order, and returns the subscriber's id.
 
         The callback may be a coroutine function; the next message waits for it. What it raises is logged, and the
         next message follows. ``decoder`` makes the message of its bytes (``amqp_decoder``; None: the bytes as they
-        were stored). It starts where ``offset_type`` and ``offset`` say, or ``offset_specification``: at the first
-        message unless told otherwise. ``initial_credit`` is how many chunks the broker sends ahead.
+        were stored). ``SubscribeOptions`` names the options.
         """
-        subscriber = await self._subscribe(
-            stream,
-            decoder,
-            _specification(offset_type, offset, offset_specification),
-            initial_credit,
-            properties,
-            subscriber_name,
-        )
+        subscriber = await self._subscribe(stream, decoder, _wishes(options))
         subscriber.task = asyncio.create_task(self._deliver(subscriber, callback))
         return subscriber.id
 
@@ -191,71 +276,126 @@ class Consumer:
             raise ConfigurationError(f"there is no subscriber {subscriber}")
         await self._leave(found)
 
-    async def chunks(
-        self,
-        stream: str,
-        *,
-        offset_type: OffsetType | None = None,
-        offset: int | None = None,
-        offset_specification: ConsumerOffsetSpecification | None = None,
-        initial_credit: int = DEFAULT_CREDIT,
-        properties: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[Chunk]:
+    async def chunks(self, streams: Streams, **options: Unpack[SubscribeOptions]) -> AsyncGenerator[Chunk, None]:
         """An async generator of chunks: the fastest way. Wrap it in ``contextlib.aclosing`` to leave early.
 
-        Raises what ends the subscription, such as ``ConnectionClosed`` or ``StreamDoesNotExist``.
+        Of several streams, given as a mapping of each to where it starts, the chunks come as they arrive. With filter
+        values a chunk holds other messages too. Raises what ends a subscription, such as ``ConnectionClosed`` or
+        ``StreamDoesNotExist``.
         """
-        spec = _specification(offset_type, offset, offset_specification)
-        subscriber = await self._subscribe(stream, None, spec, initial_credit, properties, None)
-        try:
-            async for chunk in subscriber.subscription:
+        wishes = _wishes(options)
+        if wishes.filter.predicate is not None:
+            raise ConfigurationError("chunks are not decoded: a post filter is for messages")
+        async with self._subscribed(streams, None, wishes) as (_, chunks):
+            async for chunk in chunks:
                 yield chunk
-        finally:
-            await self._leave(subscriber)
 
     async def messages(
-        self,
-        stream: str,
-        *,
-        decoder: Decoder | None = None,
-        offset_type: OffsetType | None = None,
-        offset: int | None = None,
-        offset_specification: ConsumerOffsetSpecification | None = None,
-        initial_credit: int = DEFAULT_CREDIT,
-        properties: Mapping[str, str] | None = None,
-        subscriber_name: str | None = None,
-    ) -> AsyncIterator[tuple[Any, MessageContext]]:
+        self, streams: Streams, *, decoder: Decoder | None = None, **options: Unpack[SubscribeOptions]
+    ) -> AsyncGenerator[tuple[Any, MessageContext], None]:
         """An async generator of ``(message, context)``. Wrap it in ``contextlib.aclosing`` to leave early.
 
-        Raises what ends the subscription, and what the decoder raises.
+        Of several streams, given as a mapping of each to where it starts, the messages come chunk by chunk as they
+        arrive. Raises what ends a subscription, and what the decoder or the post filter raises.
         """
-        spec = _specification(offset_type, offset, offset_specification)
-        subscriber = await self._subscribe(stream, decoder, spec, initial_credit, properties, subscriber_name)
+        wishes = _wishes(options)
+        wanted = wishes.filter.predicate
         decode = _one_by_one(decoder)
-        try:
-            async for chunk in subscriber.subscription:
-                for message, context in self._with_contexts(subscriber, chunk):
-                    yield (decode(message) if decode else message), context
-        finally:
-            await self._leave(subscriber)
+        async with self._subscribed(streams, decoder, wishes) as (subscribers, chunks):
+            async for chunk in chunks:
+                subscriber = subscribers[chunk.stream]
+                subscription = subscriber.subscription
+                done = chunk.offset - 1
+                try:
+                    for stored, context in self._with_contexts(subscriber, chunk):
+                        message = decode(stored) if decode else stored
+                        if wanted is None or wanted(message):
+                            yield message, context
+                        done = context.offset
+                        if not subscription.active:
+                            break
+                finally:
+                    chunks.finish(done)
 
     # Inside.
 
-    async def _subscribe(
-        self,
-        stream: str,
-        decoder: Decoder | None,
-        spec: ConsumerOffsetSpecification,
-        credit: int,
-        properties: Mapping[str, str] | None,
-        name: str | None,
-    ) -> _Subscriber:
+    @asynccontextmanager
+    async def _subscribed(
+        self, streams: Streams, decoder: Decoder | None, wishes: _Wishes
+    ) -> AsyncIterator[tuple[dict[str, _Subscriber], Subscriptions]]:
+        starts = {streams: wishes.start} if isinstance(streams, str) else streams
+        subscribers: dict[str, _Subscriber] = {}
+        try:
+            for stream, start in starts.items():
+                subscribers[stream] = await self._subscribe(stream, decoder, replace(wishes, start=start))
+            yield subscribers, Subscriptions(subscriber.subscription for subscriber in subscribers.values())
+        finally:
+            for subscriber in subscribers.values():
+                await self._leave(subscriber)
+
+    async def _subscribe(self, stream: str, decoder: Decoder | None, wishes: _Wishes) -> _Subscriber:
         if self._closed:
             raise AlreadyClosed("this consumer is closed")
-        subscription = await self._client.subscribe(stream, spec, credit=credit, properties=properties)
-        subscriber = _Subscriber(next(self._ids), name or f"{stream}-{uuid.uuid4().hex}", subscription, decoder)
+        stored = _Stored()
+        single_active = None
+        if wishes.group is not None:
+            listener = partial(self._turn, wishes, stored)
+            single_active = SingleActiveConsumer(wishes.group, wishes.super_stream, listener)
+        subscription = await self._client.subscribe(
+            stream,
+            wishes.start,
+            credit=wishes.credit,
+            properties=wishes.properties,
+            filter_values=wishes.filter.values_to_filter,
+            match_unfiltered=wishes.filter.match_unfiltered,
+            single_active=single_active,
+        )
+        for old in list(self._subscribers.values()):
+            if old.error is not None and old.subscription.stream == stream:
+                del self._subscribers[old.id]
+        name = wishes.name or f"{stream}-{uuid.uuid4().hex}"
+        subscriber = _Subscriber(next(self._ids), name, wishes, stored, subscription, decoder)
         self._subscribers[subscriber.id] = subscriber
+        if wishes.store_every is not None:
+            subscriber.storing = asyncio.create_task(self._store_now_and_then(subscriber, wishes.store_every))
         return subscriber
+
+    # Stored offsets, and turns of a single active consumer.
+
+    async def _store_now_and_then(self, subscriber: _Subscriber, every: float) -> None:
+        while True:
+            await asyncio.sleep(every)
+            await self._store(subscriber.wishes, subscriber.stored, subscriber.subscription)
+
+    async def _store(
+        self, wishes: _Wishes, stored: _Stored, subscription: Subscription, *, verify_timeout: float | None = None
+    ) -> None:
+        """Stores what was processed, if that is news. A failure is logged: what was not stored comes again."""
+        offset = subscription.processed
+        if offset is None or (offset == stored.offset and verify_timeout is None):
+            return
+        try:
+            await self._client.store_offset(
+                subscription.stream, wishes.store_name, offset, verify_timeout=verify_timeout
+            )
+            stored.offset = offset
+        except RstreamError as error:
+            logger.warning("offset %d of stream %r was not stored: %s", offset, subscription.stream, error)
+
+    async def _turn(
+        self, wishes: _Wishes, stored: _Stored, subscription: Subscription, active: bool
+    ) -> ConsumerOffsetSpecification | None:
+        """The subscription's listener."""
+        assert wishes.group is not None
+        if not active and wishes.store_every is not None:
+            await self._store(wishes, stored, subscription, verify_timeout=STORE_TIMEOUT)
+        if wishes.listener is None:
+            return None
+        context = EventContext(self, subscription.stream, wishes.name, wishes.group, subscription.processed)
+        answer = wishes.listener(active, context)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    # Callbacks.
 
     def _named(self, name: str) -> _Subscriber:
         for subscriber in self._subscribers.values():
@@ -266,22 +406,35 @@ class Consumer:
     async def _deliver(self, subscriber: _Subscriber, callback: Callback) -> None:
         """The task of one subscriber."""
         decode = _one_by_one(subscriber.decoder)
+        wanted = subscriber.wishes.filter.predicate
+        subscription = subscriber.subscription
         try:
-            async for chunk in subscriber.subscription:
-                for message, context in self._with_contexts(subscriber, chunk):
-                    try:
-                        result = callback(decode(message) if decode else message, context)
-                        if result is not None and inspect.isawaitable(result):
-                            await result
-                    except Exception:
-                        logger.exception(
-                            "the callback failed for message %d of stream %r", context.offset, chunk.stream
-                        )
-                    if subscriber.gone:
-                        return
+            async for chunk in subscription:
+                done = chunk.offset - 1
+                try:
+                    for stored, context in self._with_contexts(subscriber, chunk):
+                        try:
+                            message = decode(stored) if decode else stored
+                            if wanted is None or wanted(message):
+                                result = callback(message, context)
+                                if result is not None and inspect.isawaitable(result):
+                                    await result
+                        except Exception:
+                            logger.exception(
+                                "the callback failed for message %d of stream %r", context.offset, chunk.stream
+                            )
+                        done = context.offset
+                        if subscriber.gone:
+                            return
+                        if not subscription.active:
+                            break
+                finally:
+                    subscription.finish(done)
                 await asyncio.sleep(0)  # a callback that never waits must not keep the loop from others
         except RstreamError as error:
-            self._failure = error
+            await self._leave(subscriber)
+            subscriber.error = error
+            self._subscribers[subscriber.id] = subscriber  # until run() has raised it
             self._ended.set()
 
     def _with_contexts(self, subscriber: _Subscriber, chunk: Chunk) -> Iterator[tuple[Any, MessageContext]]:
@@ -304,11 +457,16 @@ class Consumer:
     async def _leave(self, subscriber: _Subscriber) -> None:
         self._subscribers.pop(subscriber.id, None)
         subscriber.gone = True
-        task = subscriber.task
-        if task is not None and task is not asyncio.current_task():
+        tasks = [task for task in (subscriber.task, subscriber.storing) if task not in (None, asyncio.current_task())]
+        for task in tasks:
             task.cancel()
-            await asyncio.wait([task])
-        await subscriber.subscription.close()
+        if tasks:
+            await asyncio.wait(tasks)
+        subscription = subscriber.subscription
+        if subscriber.wishes.store_every is not None and subscription.active and not subscription.is_closed:
+            # Before leaving: then another may begin, where this one is told to have ended.
+            await self._store(subscriber.wishes, subscriber.stored, subscription, verify_timeout=STORE_TIMEOUT)
+        await subscription.close()
 
 
 def _one_by_one(decoder: Decoder | None) -> Decoder | None:
@@ -316,7 +474,56 @@ def _one_by_one(decoder: Decoder | None) -> Decoder | None:
     return None if decoder is amqp_decoder else decoder
 
 
-def _specification(
+def _wishes(options: SubscribeOptions) -> _Wishes:
+    """Raises ``TypeError`` for an unknown option, ``ConfigurationError`` where they do not go together."""
+    unknown = options.keys() - SubscribeOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"unexpected argument: {', '.join(sorted(unknown))}")
+    properties = dict(options.get("properties") or {})
+    name = options.get("subscriber_name")
+    group, super_stream = _group(options, properties, name)
+    listener = options.get("consumer_update_listener")
+    if listener is not None and group is None:
+        raise ConfigurationError("a consumer_update_listener is for a single active consumer")
+    every = options.get("store_offset_every")
+    if every is not None and (every <= 0 or (group or name) is None):
+        raise ConfigurationError("store_offset_every is more than 0 seconds, and needs a subscriber_name")
+    return _Wishes(
+        specification(options.get("offset_type"), options.get("offset"), options.get("offset_specification")),
+        options.get("initial_credit", DEFAULT_CREDIT),
+        properties,
+        name,
+        group,
+        super_stream,
+        listener,
+        _filter(options),
+        every,
+    )
+
+
+def _group(options: SubscribeOptions, properties: Mapping[str, str], name: str | None) -> tuple[str | None, str | None]:
+    """The name that single active consumers share, and the super stream; from the options, or from the properties."""
+    if properties.get("single-active-consumer", "").lower() == "true":
+        name = properties.get("name") or name
+    elif not options.get("single_active_consumer"):
+        return None, None
+    if not name:
+        raise ConfigurationError("a single active consumer needs a subscriber_name, which it shares with others")
+    return name, options.get("super_stream") or properties.get("super-stream")
+
+
+def _filter(options: SubscribeOptions) -> FilterConfiguration:
+    given = options.get("filter_input")
+    values, unfiltered = options.get("filter_values", ()), options.get("match_unfiltered", False)
+    predicate = options.get("post_filter")
+    if given is None:
+        return FilterConfiguration(values, predicate, unfiltered)
+    if values or unfiltered or predicate is not None:
+        raise ConfigurationError("pass filter_input, or filter_values, match_unfiltered and post_filter, not both")
+    return given
+
+
+def specification(
     offset_type: OffsetType | None, offset: int | None, specification: ConsumerOffsetSpecification | None
 ) -> ConsumerOffsetSpecification:
     if specification is None:

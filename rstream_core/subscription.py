@@ -1,7 +1,13 @@
-"""One subscription to one stream: chunks come in, credits go out.
+"""One subscription to one stream: chunks come in, credits go out; and several subscriptions as one iterator.
 
 The unit is the chunk. A chunk's credit goes back when the next chunk is asked for: the application has taken it
 by then, and a slow one holds back the broker instead of filling the memory.
+
+A single active consumer is told by the broker when its turn begins and ends, and answers each time. It answers
+in a task of its own, never in the read loop, so what is asked on the way may use the same connection. In order:
+no chunk is handed out any more; the one that the application holds is finished; the application's listener is
+called, and may store offsets; the answer goes out. Each step has a limit, and all of them together stay well under
+the minute that the broker waits.
 """
 
 from __future__ import annotations
@@ -9,11 +15,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from rstream_core.errors import ChunkError, RstreamError
+from rstream_core.errors import ChunkError, OffsetNotFound, RequestTimeout, RstreamError
 from rstream_core.locator import Locator
 from rstream_core.pool import ConnectionPool, Lease
 from rstream_core.protocol import commands as c
@@ -23,6 +30,13 @@ from rstream_core.types import ConsumerOffsetSpecification, OffsetType
 logger = logging.getLogger("rstream_core")
 
 DEFAULT_CREDIT = 10
+
+FINISH_TIMEOUT = 15.0
+"""Seconds that the application has for the chunk it holds, when its turn as single active consumer ends."""
+LISTENER_TIMEOUT = 20.0
+"""Seconds that a listener has for its answer."""
+QUERY_TIMEOUT = 10.0
+"""Seconds for reading the stored offset. With the two above: less than the broker's 60."""
 
 
 class Chunk(NamedTuple):
@@ -43,6 +57,34 @@ class Chunk(NamedTuple):
         return self.offset + len(self.messages) - 1
 
 
+UpdateListener = Callable[["Subscription", bool], Awaitable[ConsumerOffsetSpecification | None]]
+"""Called when a subscription becomes active (True) and when it stops being so. See ``SingleActiveConsumer``."""
+
+
+@dataclass(frozen=True, slots=True)
+class SingleActiveConsumer:
+    """Subscriptions to a stream that share a ``name``: the broker sends to one of them at a time.
+
+    ``super_stream`` is that of the partition, if it is one: the broker then spreads the partitions over the
+    subscriptions of the name.
+
+    ``listener(subscription, active)`` is called when the subscription's turn begins, and returns where to start; None
+    is for: after the offset that is stored under the name, else after what this subscription had in an earlier turn,
+    else where the subscription says. It is called again when the turn ends, before the broker is told so and
+    anybody else's turn begins: the time to store ``subscription.processed``. One that raises, or takes longer
+    than ``LISTENER_TIMEOUT``, is logged and counts as None.
+    """
+
+    name: str
+    super_stream: str | None = None
+    listener: UpdateListener | None = None
+
+    def properties(self) -> dict[str, str]:
+        """As the broker wants to be told."""
+        told = {"single-active-consumer": "true", "name": self.name}
+        return told if self.super_stream is None else {**told, "super-stream": self.super_stream}
+
+
 class Subscription(AsyncIterator[Chunk]):
     """Made by ``Client.subscribe``: an async iterator over chunks, for one task.
 
@@ -58,20 +100,38 @@ class Subscription(AsyncIterator[Chunk]):
         pool: ConnectionPool,
         locator: Locator,
         lease: Lease,
+        single_active: SingleActiveConsumer | None = None,
     ) -> None:
         self.stream = stream
         self.id = lease.id
         self.error: RstreamError | None = None
+        self.active = single_active is None
+        """Whether the broker sends it messages: False for a single active consumer while it is another's turn.
+
+        It turns False as soon as the broker says so; who is in the middle of a chunk then should stop there,
+        ``finish`` it, and ask for the next.
+        """
+        self.processed: int | None = None
+        """The last offset that the application is done with, since the subscription became active."""
+        self.arrived = asyncio.Event()
+        """Set when there is something to look at."""
+        self._spec = spec
+        self._single_active = single_active
         self._pool = pool
         self._locator = locator
         self._lease = lease
-        self._first_wanted = spec.offset if spec.offset_type is OffsetType.OFFSET else None
-        self._earliest = spec.offset if spec.offset_type is OffsetType.TIMESTAMP else None
         self._waiting: deque[tuple[bytes, int | None]] = deque()
+        self._handed_out: Chunk | None = None
+        self._finished = asyncio.Event()
+        self._finished.set()
         self._owed = 0
-        self._delivered = False
-        self._arrived = asyncio.Event()
+        self._deliveries = 0
         self._closed = False
+        self._earlier: int | None = None
+        self._updates: deque[tuple[bool, int]] = deque()
+        self._updating: asyncio.Task[None] | None = None
+        self._listening: asyncio.Task[ConsumerOffsetSpecification | None] | None = None
+        self._start_at(spec)
 
     async def __aenter__(self) -> Self:
         return self
@@ -86,35 +146,82 @@ class Subscription(AsyncIterator[Chunk]):
 
     async def __anext__(self) -> Chunk:
         while True:
-            self._return_credit()
-            while not self._waiting:
-                if self._closed:
-                    raise StopAsyncIteration
-                if self.error is not None:
-                    self.error = await self._locator.explain(self.stream, self.error)
-                    raise self.error
-                self._arrived.clear()
-                await self._arrived.wait()
+            chunk = self.poll()
+            if chunk is not None:
+                return chunk
+            if self._closed:
+                raise StopAsyncIteration
+            await self.raise_error()
+            self.arrived.clear()
+            await self.arrived.wait()
+
+    def poll(self) -> Chunk | None:
+        """The next chunk, if one is there. Finishes the one before it. Raises ``ChunkError``."""
+        self.finish()
+        while self._waiting:
             data, committed = self._waiting.popleft()
-            self._owed += 1
             try:
                 chunk = self._open_chunk(data, committed)
             except ChunkError as error:
                 self.error = error
                 raise
             if chunk is not None:
+                self._handed_out = chunk
+                self._finished.clear()
                 return chunk
+            self._owed += 1  # also a chunk of which nothing is wanted
+            self._return_credit()
+        return None
+
+    def finish(self, offset: int | None = None) -> None:
+        """The application is done with the chunk it holds, if any: with all of it, or up to ``offset``.
+
+        Asking for the next chunk does the same; this is for whoever stops in the middle.
+        """
+        chunk = self._handed_out
+        if chunk is not None:
+            last = chunk.last_offset if offset is None else offset
+            if last >= chunk.offset:
+                self.processed = last
+            self._handed_out = None
+            self._owed += 1
+            self._finished.set()
+        self._return_credit()
+
+    async def raise_error(self) -> None:
+        """Raises the error that ended the subscription, if one did."""
+        if self.error is not None:
+            self.error = await self._locator.explain(self.stream, self.error)
+            raise self.error
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether this side has closed it."""
+        return self._closed
 
     async def barrier(self) -> bool:
         """Whether a chunk has been delivered, or is there to be: right after subscribing, an exact answer.
 
         A broker sends what it has before it answers the next request on the same connection.
         """
-        if not self._delivered:
-            await self._lease.connection.request(
-                c.Metadata((self.stream,)), c.MetadataResponse, f"stream {self.stream!r}"
-            )
-        return self._delivered
+        if not self._deliveries:
+            await self._round_trip()
+        return self._deliveries > 0
+
+    async def next_there_is(self) -> Chunk | None:
+        """The next chunk; None where the broker has none to send at the moment."""
+        while True:
+            chunk = self.poll()
+            if chunk is not None:
+                return chunk
+            await self.raise_error()
+            seen = self._deliveries
+            await self._round_trip()
+            if self._deliveries == seen:
+                return None
+
+    async def _round_trip(self) -> None:
+        await self._lease.connection.request(c.Metadata((self.stream,)), c.MetadataResponse, f"stream {self.stream!r}")
 
     async def close(self) -> None:
         """Ends the subscription; an iteration that waits ends too. Never raises, and may be repeated."""
@@ -122,7 +229,12 @@ class Subscription(AsyncIterator[Chunk]):
             return
         self._closed = True
         self._waiting.clear()
-        self._arrived.set()
+        self.arrived.set()
+        self._finished.set()
+        updating = self._updating
+        if updating is not None and asyncio.current_task() is not self._listening:  # a listener may close
+            updating.cancel()
+            await asyncio.wait((updating,))
         connection = self._lease.connection
         try:
             if connection.is_open:  # also after an error: the id is for others now
@@ -142,23 +254,40 @@ class Subscription(AsyncIterator[Chunk]):
     # What the connection calls.
 
     def on_chunk(self, chunk: bytes, committed_chunk_id: int | None) -> None:
-        self._delivered = True
-        if not self._closed:
+        self._deliveries += 1
+        if not self.active:
+            self._owed += 1
+        elif not self._closed:
             self._waiting.append((chunk, committed_chunk_id))
-            self._arrived.set()
+            self.arrived.set()
+
+    def on_consumer_update(self, active: bool, correlation_id: int) -> None:
+        self.active = False
+        self._owed += len(self._waiting)
+        self._waiting.clear()  # what belongs to a turn that is over
+        self._updates.append((active, correlation_id))
+        if self._updating is None or self._updating.done():
+            self._updating = asyncio.create_task(self._answer_updates())
 
     def on_unavailable(self, error: RstreamError) -> None:
         if self.error is None:
             self.error = error
-        self._arrived.set()
+        self.arrived.set()
 
     # Inside.
 
     def _return_credit(self) -> None:
-        connection = self._lease.connection
-        if self._owed and self.error is None and not self._closed and connection.is_open:
-            connection.send(c.Credit(self.id, self._owed))
-        self._owed = 0
+        # While another has its turn, credits are held back. RabbitMQ 4.3 and 4.0 complain of them (code 17) and add
+        # them all the same, and what was left at the end of a turn counts in the next: seen with both. So held
+        # back, and given at the start of the next turn, they are right whether a broker adds them or not.
+        if self._owed and self.active and self.error is None and not self._closed and self._lease.connection.is_open:
+            self._lease.connection.send(c.Credit(self.id, self._owed))
+            self._owed = 0
+
+    def _start_at(self, spec: ConsumerOffsetSpecification) -> None:
+        """What is dropped from the first chunks to come."""
+        self._first_wanted = spec.offset if spec.offset_type is OffsetType.OFFSET else None
+        self._earliest = spec.offset if spec.offset_type is OffsetType.TIMESTAMP else None
 
     def _open_chunk(self, data: bytes, committed: int | None) -> Chunk | None:
         """The messages that are wanted; None where there are none."""
@@ -177,6 +306,156 @@ class Subscription(AsyncIterator[Chunk]):
             if messages:
                 self._first_wanted = None
         return Chunk(self.stream, offset, header.timestamp, messages, committed) if messages else None
+
+    # Turns of a single active consumer.
+
+    async def _answer_updates(self) -> None:
+        """The task that answers, one after the other."""
+        while self._updates:
+            active, correlation_id = self._updates.popleft()
+            try:
+                spec = await self._turn(active)
+            except RstreamError as error:
+                # Where to go on is not known: better not at all than with a gap. The broker gets its answer anyway.
+                self.on_unavailable(error)
+                spec = None
+            if self._closed:
+                return
+            wire = c.OffsetSpec(0) if spec is None else c.OffsetSpec(spec.offset_type, spec.offset or 0)
+            try:
+                self._lease.connection.send(c.ConsumerUpdateResponse(wire), correlation_id=correlation_id)
+            except RstreamError as error:  # the connection has ended, and told so
+                logger.debug("answering for stream %r: %s", self.stream, error)
+                return
+            if spec is not None and not self._updates:
+                self._start_at(spec)
+                self.active = True
+                self._return_credit()
+
+    async def _turn(self, active: bool) -> ConsumerOffsetSpecification | None:
+        """What is to be done when a turn begins or ends; where to begin, or None at the end."""
+        await self._end_chunk()
+        if not active:
+            await self._ask_listener(False)
+            return None
+        if self.processed is not None:
+            self._earlier, self.processed = self.processed, None
+        return await self._ask_listener(True) or await self._default_start()
+
+    async def _end_chunk(self) -> None:
+        try:
+            async with asyncio.timeout(FINISH_TIMEOUT):
+                await self._finished.wait()
+        except TimeoutError:
+            logger.warning(
+                "the application still works on a message of stream %r %g s after its turn ended; "
+                "the next consumer may get it too",
+                self.stream,
+                FINISH_TIMEOUT,
+            )
+
+    async def _ask_listener(self, active: bool) -> ConsumerOffsetSpecification | None:
+        """What the listener says; None where it says nothing, or fails."""
+        assert self._single_active is not None
+        listener = self._single_active.listener
+        if listener is None:
+            return None
+        task = self._listening = asyncio.ensure_future(_call(listener, self, active))
+        try:
+            done, _ = await asyncio.wait((task,), timeout=LISTENER_TIMEOUT)
+        finally:
+            task.cancel()
+        if not done:
+            logger.error(
+                "the consumer update listener of stream %r gave no answer in %g s", self.stream, LISTENER_TIMEOUT
+            )
+        elif task.cancelled():
+            logger.error("the consumer update listener of stream %r was cancelled", self.stream)
+        elif (error := task.exception()) is not None:
+            logger.error("the consumer update listener of stream %r failed", self.stream, exc_info=error)
+        else:
+            return task.result()
+        return None
+
+    async def _default_start(self) -> ConsumerOffsetSpecification:
+        assert self._single_active is not None
+        name = self._single_active.name
+        try:
+            async with asyncio.timeout(QUERY_TIMEOUT):
+                stored = await query_offset(self._locator, self.stream, name)
+        except OffsetNotFound:
+            if self._earlier is None:
+                return self._spec
+            stored = self._earlier
+        except TimeoutError:
+            raise RequestTimeout(
+                f"the offset of {name!r} in stream {self.stream!r}: no answer within {QUERY_TIMEOUT:g} s"
+            ) from None
+        return ConsumerOffsetSpecification(OffsetType.OFFSET, stored + 1)
+
+
+async def _call(
+    listener: UpdateListener, subscription: Subscription, active: bool
+) -> ConsumerOffsetSpecification | None:
+    answer = await listener(subscription, active)
+    if answer is not None and not isinstance(answer, ConsumerOffsetSpecification):
+        raise TypeError(f"a consumer update listener returns a ConsumerOffsetSpecification or None, not {answer!r}")
+    return answer
+
+
+class Subscriptions(AsyncIterator[Chunk]):
+    """Several subscriptions as one iterator over chunks, for one task. They take turns where several have one.
+
+    What it hands out is buffered where it came from, within that subscription's credits. It ends with the first
+    error of any of them, and without one when all are closed.
+    """
+
+    def __init__(self, members: Iterable[Subscription]) -> None:
+        self._members = deque(members)
+        self._last: Subscription | None = None
+        self._arrived = asyncio.Event()
+        self._arrived.set()
+        for member in self._members:
+            member.arrived = self._arrived
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        self.finish()
+        while True:
+            for _ in range(len(self._members)):
+                member = self._members.popleft()
+                self._members.append(member)
+                chunk = member.poll()
+                if chunk is not None:
+                    self._last = member
+                    return chunk
+            for member in self._members:
+                await member.raise_error()
+            if all(member.is_closed for member in self._members):
+                raise StopAsyncIteration
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def finish(self, offset: int | None = None) -> None:
+        """See ``Subscription.finish``."""
+        if self._last is not None:
+            self._last.finish(offset)
+
+    async def close(self) -> None:
+        """Closes all. Never raises, and may be repeated."""
+        await asyncio.gather(*(member.close() for member in self._members))
+
+
+async def query_offset(locator: Locator, stream: str, reference: str) -> int:
+    """The offset that is stored under a name. ``OffsetNotFound`` where there is none."""
+    answer = await locator.ask(
+        c.QueryOffset(reference, stream),
+        c.QueryOffsetResponse,
+        f"the offset of {reference!r} in stream {stream!r}",
+    )
+    return answer.offset
 
 
 async def send_subscribe(

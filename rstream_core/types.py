@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 import ssl
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rstream_core.errors import ConfigurationError
 
@@ -38,6 +39,30 @@ class ConsumerOffsetSpecification:
             raise ValueError(f"offset type {self.offset_type.name} needs an offset")
         if self.offset is not None and self.offset < 0 and self.offset_type is OffsetType.OFFSET:
             raise ValueError("an offset is at least 0")
+
+
+OffsetSpecification = ConsumerOffsetSpecification
+"""As what a consumer update listener returns is called elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilterConfiguration:
+    """Which messages a consumer wants, by the filter values that they were published with (RabbitMQ 3.13).
+
+    The broker leaves out whole chunks that hold none of ``values_to_filter``, and is sometimes wrong in the safe
+    direction; what it sends may hold other messages, so ``predicate(message)`` says of each, decoded, whether it is
+    wanted. ``match_unfiltered`` asks for messages that have no filter value, too.
+    """
+
+    values_to_filter: Sequence[str] = ()
+    predicate: Callable[[Any], bool] | None = None
+    match_unfiltered: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.values_to_filter, str):
+            raise ConfigurationError("values_to_filter is a list of values, not one value")
+        if self.match_unfiltered and not self.values_to_filter:
+            raise ConfigurationError("match_unfiltered is for a consumer with filter values")
 
 
 class CompressionType(enum.IntEnum):

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from rstream_core import Client, ConnectionOptions, ConsumerOffsetSpecification, Credentials, Endpoint, OffsetType
+from rstream_core import (
+    Client,
+    ConnectionOptions,
+    ConsumerOffsetSpecification,
+    Credentials,
+    Endpoint,
+    OffsetType,
+    RstreamError,
+)
+from rstream_core.connection import Connection
+from rstream_core.protocol import commands as c
 from rstream_core.subscription import Subscription
 from tests.brokers import Broker
 
@@ -65,6 +76,14 @@ async def stream(client: Client, stream_name: str) -> AsyncIterator[str]:
     await client.create_stream(stream_name)
     yield stream_name
     await client.delete_stream(stream_name, missing_ok=True)
+
+
+@pytest.fixture
+async def super_stream(client: Client, stream_name: str) -> AsyncIterator[str]:
+    """A super stream of three empty partitions, NAME-0 to NAME-2, that is gone after the test."""
+    await client.create_super_stream(stream_name, partitions=3)
+    yield stream_name
+    await client.delete_super_stream(stream_name, missing_ok=True)
 
 
 def bodies(count: int, prefix: str = "") -> list[bytes]:
@@ -132,3 +151,48 @@ async def listening(
         for writer in writers:
             writer.transport.abort()
         await asyncio.sleep(0)
+
+
+async def publish_filtered(
+    options: ConnectionOptions, stream: str, *batches: Iterable[tuple[str | None, bytes]]
+) -> None:
+    """Stores (filter value, message) pairs as Publish v2 has them; each batch is a chunk, or several."""
+    connection = await Connection.open((await _leader(options, stream)), options)
+    try:
+        handler = _Confirms()
+        connection.publishers[0] = handler
+        await connection.request(c.DeclarePublisher(0, "", stream), c.DeclarePublisherResponse, "declaring")
+        ids = itertools.count()
+        for batch in batches:
+            entries = [c.FilteredMessage(next(ids), value, message) for value, message in batch]
+            handler.missing.update(entry.publishing_id for entry in entries)
+            connection.send(c.PublishFiltered(0, entries))
+            await eventually(lambda: not handler.missing)
+    finally:
+        await connection.close()
+
+
+async def _leader(options: ConnectionOptions, stream: str) -> Endpoint:
+    async with Client(options) as client:
+        leader = (await client.metadata(stream)).leader
+    assert leader is not None
+    return leader
+
+
+class _Confirms:
+    """A publisher's handler: what is not confirmed yet."""
+
+    def __init__(self) -> None:
+        self.missing: set[int] = set()
+
+    def on_confirmed(self, publishing_ids: Sequence[int]) -> None:
+        self.missing.difference_update(publishing_ids)
+
+    def on_rejected(self, errors: Sequence[c.MessageError]) -> None:
+        raise AssertionError(errors)
+
+    def on_writable(self) -> None:
+        pass
+
+    def on_unavailable(self, error: RstreamError) -> None:
+        pass

@@ -653,9 +653,18 @@ _READ_WITH_ERRORS = frozenset({CreditResponse, SaslAuthenticateResponse})
 """Responses whose fields are there, or may be, although the code is not OK."""
 
 
-def supported_versions() -> tuple[CommandVersions, ...]:
-    """What this side understands: what ExchangeCommandVersions says."""
+_SINCE = {Key.CREATE_SUPER_STREAM: (3, 13), Key.DELETE_SUPER_STREAM: (3, 13), Key.RESOLVE_OFFSET_SPEC: (4, 3)}
+"""The releases of RabbitMQ that brought commands after 3.11, which has the exchange of versions itself."""
+
+
+def supported_versions(release: tuple[int, ...] = (99,)) -> tuple[CommandVersions, ...]:
+    """What this side understands: what ExchangeCommandVersions says to a broker of that release.
+
+    Only what the broker knows: RabbitMQ 4.0.5 crashes over the number of a command that came later, and closes.
+    """
     versions: dict[int, list[int]] = {}
     for row in _TABLE:
-        versions.setdefault(row.key & ~RESPONSE_BIT, []).append(row.version)
+        key = row.key & ~RESPONSE_BIT
+        if release >= _SINCE.get(Key(key), ()):
+            versions.setdefault(key, []).append(row.version)
     return tuple(CommandVersions(key, min(seen), max(seen)) for key, seen in sorted(versions.items()))

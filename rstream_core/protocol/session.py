@@ -258,10 +258,11 @@ class Session:
         self._ask(State.OPEN, c.Open(self.options.vhost))
 
     def _after_open(self) -> None:
-        if _release(self.server_version) < (3, 11):  # older brokers close on this command
+        release = _release(self.server_version)
+        if release < (3, 11):  # older brokers close on this command
             self.state = State.READY
             return
-        self._ask(State.COMMAND_VERSIONS, c.ExchangeCommandVersions(c.supported_versions()))
+        self._ask(State.COMMAND_VERSIONS, c.ExchangeCommandVersions(c.supported_versions(release)))
 
 
 def sasl_authenticate(mechanism: str, credentials: Credentials) -> c.SaslAuthenticate:

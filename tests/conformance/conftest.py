@@ -1,5 +1,5 @@
 """Fixtures of the conformance tests."""
 
-from tests.clients import arguments, client, options, stream
+from tests.clients import arguments, client, options, stream, super_stream
 
-__all__ = ["arguments", "client", "options", "stream"]
+__all__ = ["arguments", "client", "options", "stream", "super_stream"]

@@ -157,6 +157,13 @@ def test_what_this_side_understands_is_what_the_broker_does() -> None:
     assert theirs.items() <= ours.items()
 
 
+def test_an_older_broker_is_told_only_what_it_knows() -> None:
+    """4.0.5 closes the connection over a command number of 4.3."""
+    told = {release: {entry.key for entry in c.supported_versions(release)} for release in ((3, 11), (4, 0), (4, 3))}
+    assert told[4, 3] - told[4, 0] == {c.Key.RESOLVE_OFFSET_SPEC}
+    assert told[4, 0] - told[3, 11] == {c.Key.CREATE_SUPER_STREAM, c.Key.DELETE_SUPER_STREAM}
+
+
 @pytest.mark.parametrize(
     "message",
     [

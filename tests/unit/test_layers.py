@@ -27,7 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"rstream_core.client"}),
     frozenset({"rstream_core.outbox"}),
     frozenset({"rstream_core.producer", "rstream_core.consumer"}),
-    frozenset({"rstream_core.superstream"}),
+    frozenset({"rstream_core.superstream", "rstream_core.superstream_consumer"}),
     frozenset({"rstream_core"}),
     frozenset({"rstream_cli"}),
 )

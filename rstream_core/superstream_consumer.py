@@ -1,0 +1,165 @@
+"""``SuperStreamConsumer``: the messages of all partitions of a super stream. ``Consumer`` does the work.
+
+The order of messages is that of their partition; between partitions there is none.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
+from types import TracebackType
+from typing import Any, Self, Unpack, cast
+
+from rstream_core.arguments import ConnectionArguments, connection_options
+from rstream_core.client import Client
+from rstream_core.consumer import Callback, Consumer, Decoder, MessageContext, SubscribeOptions, specification
+from rstream_core.errors import ConfigurationError
+from rstream_core.pool import MAX_IDS
+from rstream_core.subscription import Chunk
+from rstream_core.types import ConsumerOffsetSpecification
+
+Offsets = Mapping[str, ConsumerOffsetSpecification]
+
+
+class SuperStreamConsumer:
+    """Consumes a super stream; connects when it is first needed, or by ``start()``. For the tasks of one event loop.
+
+    Partitions are asked for at each subscription; those that are added later are not seen.
+    """
+
+    def __init__(
+        self,
+        host: str = "localhost",
+        port: int = 5552,
+        *,
+        super_stream: str,
+        client: Client | None = None,
+        max_subscribers_by_connection: int = MAX_IDS,
+        **connection: Unpack[ConnectionArguments],
+    ) -> None:
+        self.super_stream = super_stream
+        self._owns_client = client is None
+        self._client = client or Client(
+            connection_options(host, port, **connection), max_subscribers_by_connection=max_subscribers_by_connection
+        )
+        self._consumer = Consumer(client=self._client)
+        self._groups: dict[int, list[int]] = {}
+        self._numbers = itertools.count()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Connects and logs in."""
+        await self._client.start()
+
+    async def run(self) -> None:
+        """See ``Consumer.run``: the error is that of any partition."""
+        await self._consumer.run()
+
+    def stop(self) -> None:
+        """Lets ``run()`` return; messages still come until ``close()``."""
+        self._consumer.stop()
+
+    async def close(self) -> None:
+        """See ``Consumer.close``."""
+        await self._consumer.close()
+        if self._owns_client:
+            await self._client.close()
+
+    async def partitions(self) -> list[str]:
+        """The names of the partitions, in the broker's order. ``StreamDoesNotExist`` where there is no super stream."""
+        return await self._client.partitions(self.super_stream)
+
+    async def store_offset(self, stream: str, subscriber_name: str, offset: int) -> None:
+        """See ``Consumer.store_offset``; ``stream`` is a partition."""
+        await self._consumer.store_offset(stream, subscriber_name, offset)
+
+    async def query_offset(self, stream: str, subscriber_name: str) -> int:
+        """See ``Consumer.query_offset``; ``stream`` is a partition."""
+        return await self._consumer.query_offset(stream, subscriber_name)
+
+    async def subscribe(
+        self,
+        callback: Callback,
+        *,
+        decoder: Decoder | None = None,
+        offsets: Offsets | None = None,
+        **options: Unpack[SubscribeOptions],
+    ) -> int:
+        """As ``Consumer.subscribe``, to every partition; ``context.stream`` is the partition. Returns a number.
+
+        The messages of one partition come one at a time, in order; those of different partitions side by side. Each
+        partition starts where ``offsets`` says, else as the options do. Raises, and leaves the partitions that it has,
+        where one cannot be subscribed to.
+        """
+        starts = await self._starts(offsets, options)
+        members: list[int] = []
+        try:
+            for stream, start in starts.items():
+                with_start: SubscribeOptions = {**self._options(options), "offset_specification": start}
+                members.append(await self._consumer.subscribe(stream, callback, decoder=decoder, **with_start))
+        except BaseException:
+            for member in members:
+                await self._consumer.unsubscribe(member)
+            raise
+        number = next(self._numbers)
+        self._groups[number] = members
+        return number
+
+    async def unsubscribe(self, subscriber: int | None = None) -> None:
+        """Ends what ``subscribe`` returned the number of, in all partitions; everything, without a number."""
+        if subscriber is not None and subscriber not in self._groups:
+            raise ConfigurationError(f"there is no subscriber {subscriber}")
+        for number in list(self._groups) if subscriber is None else [subscriber]:
+            for member in self._groups.pop(number):
+                with suppress(ConfigurationError):  # one that failed is gone by itself
+                    await self._consumer.unsubscribe(member)
+
+    async def chunks(
+        self, *, offsets: Offsets | None = None, **options: Unpack[SubscribeOptions]
+    ) -> AsyncGenerator[Chunk, None]:
+        """As ``Consumer.chunks``, over all partitions as they come; ``chunk.stream`` is the partition."""
+        starts = await self._starts(offsets, options)
+        async with aclosing(self._consumer.chunks(starts, **self._options(options))) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def messages(
+        self, *, decoder: Decoder | None = None, offsets: Offsets | None = None, **options: Unpack[SubscribeOptions]
+    ) -> AsyncGenerator[tuple[Any, MessageContext], None]:
+        """As ``Consumer.messages``, over all partitions as they come; ``context.stream`` is the partition."""
+        starts = await self._starts(offsets, options)
+        messages = self._consumer.messages(starts, decoder=decoder, **self._options(options))
+        async with aclosing(messages):
+            async for message, context in messages:
+                yield message, context
+
+    async def _starts(
+        self, offsets: Offsets | None, options: SubscribeOptions
+    ) -> dict[str, ConsumerOffsetSpecification]:
+        """Every partition, and where it starts."""
+        otherwise = specification(
+            options.get("offset_type"), options.get("offset"), options.get("offset_specification")
+        )
+        partitions = await self.partitions()
+        given = offsets or {}
+        unknown = given.keys() - set(partitions)
+        if unknown:
+            raise ConfigurationError(f"not a partition of {self.super_stream!r}: {', '.join(sorted(unknown))}")
+        return {stream: given.get(stream, otherwise) for stream in partitions}
+
+    def _options(self, options: SubscribeOptions) -> SubscribeOptions:
+        """Without where to start, which is said for each partition; with the super stream."""
+        kept = {key: value for key, value in options.items() if key not in _STARTS}
+        return cast("SubscribeOptions", {**kept, "super_stream": self.super_stream})
+
+
+_STARTS = ("offset_type", "offset", "offset_specification")

@@ -1,0 +1,224 @@
+"""``SuperStreamConsumer``: all partitions, each in its order, from where it is to start."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+
+import pytest
+
+from rstream_core import (
+    Client,
+    ConfigurationError,
+    ConnectionOptions,
+    Consumer,
+    ConsumerOffsetSpecification,
+    MessageContext,
+    OffsetType,
+    StreamDoesNotExist,
+    SuperStreamConsumer,
+    UnsupportedByBroker,
+)
+from rstream_core.protocol import commands as c
+from tests.brokers import Broker
+from tests.clients import PATIENCE, arguments_for, at, bodies, eventually, publish, publish_filtered
+
+
+@pytest.fixture
+async def filled(client: Client, super_stream: str) -> str:
+    """Partition 0 holds 100 messages, partition 1 holds 200, partition 2 holds none."""
+    await publish(client, f"{super_stream}-0", bodies(60), bodies(40))
+    await publish(client, f"{super_stream}-1", bodies(150), bodies(50))
+    return super_stream
+
+
+@pytest.fixture
+async def consumer(client: Client, super_stream: str) -> AsyncIterator[SuperStreamConsumer]:
+    async with SuperStreamConsumer(client=client, super_stream=super_stream) as opened:
+        yield opened
+
+
+class Seen:
+    def __init__(self) -> None:
+        self.offsets: defaultdict[str, list[int]] = defaultdict(list)
+
+    async def __call__(self, message: bytes, context: MessageContext) -> None:
+        await asyncio.sleep(0)
+        self.offsets[context.stream].append(context.offset)
+
+    @property
+    def total(self) -> int:
+        return sum(map(len, self.offsets.values()))
+
+
+async def test_every_partition_in_its_order(client: Client, filled: str, consumer: SuperStreamConsumer) -> None:
+    seen = Seen()
+    await consumer.subscribe(seen)
+    await eventually(lambda: seen.total == 300)
+    assert seen.offsets == {f"{filled}-0": list(range(100)), f"{filled}-1": list(range(200))}
+    await publish(client, f"{filled}-2", bodies(3))
+    await eventually(lambda: seen.total == 303)
+    assert seen.offsets[f"{filled}-2"] == [0, 1, 2]
+    assert await consumer.partitions() == [f"{filled}-{number}" for number in range(3)]
+
+
+async def test_where_each_partition_starts(client: Client, filled: str, consumer: SuperStreamConsumer) -> None:
+    seen = Seen()
+    await consumer.subscribe(seen, offset_type=OffsetType.NEXT, offsets={f"{filled}-0": at(90), f"{filled}-1": at(199)})
+    await publish(client, f"{filled}-2", bodies(2))
+    await eventually(lambda: seen.total == 13)
+    assert seen.offsets == {
+        f"{filled}-0": list(range(90, 100)),
+        f"{filled}-1": [199],
+        f"{filled}-2": [0, 1],
+    }
+    with pytest.raises(ConfigurationError, match="not a partition of"):
+        await consumer.subscribe(seen, offsets={"elsewhere": at(1)})
+
+
+async def test_leaving(client: Client, filled: str, consumer: SuperStreamConsumer) -> None:
+    seen, other = Seen(), Seen()
+    number = await consumer.subscribe(seen)
+    await consumer.subscribe(other)
+    await eventually(lambda: seen.total == other.total == 300)
+    await consumer.unsubscribe(number)
+    await publish(client, f"{filled}-2", bodies(1))
+    await eventually(lambda: other.total == 301)
+    assert seen.total == 300
+    with pytest.raises(ConfigurationError, match="there is no subscriber"):
+        await consumer.unsubscribe(number)
+    await consumer.unsubscribe()
+    await publish(client, f"{filled}-2", bodies(1))
+    assert other.total == 301
+
+
+async def test_messages_of_all_partitions(filled: str, consumer: SuperStreamConsumer) -> None:
+    seen: defaultdict[str, list[int]] = defaultdict(list)
+    messages = consumer.messages(offset_type=OffsetType.FIRST, initial_credit=1)
+    async with asyncio.timeout(PATIENCE):
+        async for _, context in messages:
+            seen[context.stream].append(context.offset)
+            if sum(map(len, seen.values())) == 300:
+                break
+    await messages.aclose()
+    assert seen == {f"{filled}-0": list(range(100)), f"{filled}-1": list(range(200))}
+
+
+async def test_chunks_of_all_partitions_wait_for_the_application(
+    client: Client, filled: str, consumer: SuperStreamConsumer
+) -> None:
+    """What is not asked for stays with the broker, but for the credits."""
+    stream = f"{filled}-2"
+    await publish(client, stream, *([[b"x"]] * 10))
+    chunks = consumer.chunks(initial_credit=2, offsets={f"{filled}-{n}": at(1000) for n in (0, 1)})
+    async with asyncio.timeout(PATIENCE):
+        first = await anext(chunks)
+        assert (first.stream, first.offset) == (stream, 0)
+        [subscription] = [
+            s.subscription for s in consumer._consumer._subscribers.values() if s.subscription.stream == stream
+        ]
+        await eventually(lambda: len(subscription._waiting) == 1)
+        await subscription._round_trip()
+        assert subscription._deliveries == 2
+        assert [(await anext(chunks)).offset for _ in range(9)] == list(range(1, 10))
+    await chunks.aclose()
+
+
+async def test_a_partition_that_ends(client: Client, filled: str, consumer: SuperStreamConsumer) -> None:
+    seen = Seen()
+    await consumer.subscribe(seen)
+    await eventually(lambda: seen.total == 300)
+    running = asyncio.create_task(consumer.run())
+    await client.delete_super_stream(filled)
+    with pytest.raises(StreamDoesNotExist):
+        async with asyncio.timeout(PATIENCE):
+            await running
+
+
+async def test_the_end_of_run(filled: str, broker: Broker) -> None:
+    async with SuperStreamConsumer(**arguments_for(broker), super_stream=filled) as consumer:
+
+        async def callback(message: bytes, context: MessageContext) -> None:
+            if context.offset == 199:
+                await context.consumer.close()
+
+        await consumer.subscribe(callback)
+        async with asyncio.timeout(PATIENCE):
+            await consumer.run()
+
+
+async def test_offsets(filled: str, consumer: SuperStreamConsumer) -> None:
+    await consumer.store_offset(f"{filled}-1", "reader", 41)
+    assert await consumer.query_offset(f"{filled}-1", subscriber_name="reader") == 41
+
+
+async def test_partitions_are_shared(client: Client, options: ConnectionOptions, super_stream: str) -> None:
+    """Three single active consumers of three partitions have one each; when one leaves, another has two."""
+    seen = [Seen(), Seen(), Seen()]
+    clients = [Client(options) for _ in seen]
+    members = [SuperStreamConsumer(client=own, super_stream=super_stream) for own in clients]
+    for member, callback in zip(members, seen, strict=True):
+        await member.subscribe(callback, single_active_consumer=True, subscriber_name="group", store_offset_every=600.0)
+    partitions = await members[0].partitions()
+    for partition in partitions:
+        await publish(client, partition, bodies(10))
+    await eventually(lambda: [s.total for s in seen] == [10, 10, 10])
+    assert sorted(partition for s in seen for partition in s.offsets) == partitions
+    await members[0].close()
+    for partition in partitions:
+        await publish(client, partition, bodies(10))
+    await eventually(lambda: sum(s.total for s in seen) == 60)
+    for partition in partitions:
+        offsets = [offset for s in seen for offset in s.offsets[partition]]
+        assert len(set(offsets)) == 20  # each once
+    for member, own in zip(members, clients, strict=True):
+        await member.close()
+        await own.close()
+
+
+async def test_filters(options: ConnectionOptions, super_stream: str, consumer: SuperStreamConsumer) -> None:
+    for partition in await consumer.partitions():
+        await publish_filtered(options, partition, [("a", b"a")] * 3, [("b", b"b")] * 3, [("a", b"a"), ("b", b"b")])
+    seen = Seen()
+    await consumer.subscribe(seen, filter_values=["b"], post_filter=lambda message: message == b"b")
+    await eventually(lambda: seen.total == 12)
+    assert set(map(tuple, seen.offsets.values())) == {(3, 4, 5, 7)}
+
+
+async def test_what_is_not_there(
+    client: Client, consumer: SuperStreamConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = SuperStreamConsumer(client=client, super_stream="missing")
+    with pytest.raises(StreamDoesNotExist):
+        await missing.subscribe(Seen())
+    await missing.close()
+    session = (await client._locator.connection()).session
+    monkeypatch.delitem(session._versions, c.Key.PARTITIONS)
+    with pytest.raises(UnsupportedByBroker, match=r"super streams needs? RabbitMQ 3\.11"):
+        await consumer.subscribe(Seen())
+
+
+async def test_run_waits_again_after_a_failure(client: Client, stream: str) -> None:
+    """A failure is raised once; and one of a stream that was subscribed to again is over."""
+    consumer = Consumer(client=client)
+    seen = Seen()
+    spec = ConsumerOffsetSpecification(OffsetType.FIRST)
+    for told in (True, False):
+        await consumer.subscribe(stream, seen, offset_specification=spec)
+        await client.delete_stream(stream)
+        if told:
+            with pytest.raises(StreamDoesNotExist):
+                async with asyncio.timeout(PATIENCE):
+                    await consumer.run()
+        else:
+            await eventually(lambda: any(s.error for s in consumer._subscribers.values()))
+        await client.create_stream(stream)
+    await consumer.subscribe(stream, seen)
+    running = asyncio.create_task(consumer.run())
+    await publish(client, stream, bodies(3))
+    await eventually(lambda: seen.total == 3)
+    assert not running.done()
+    consumer.stop()
+    await running
+    await consumer.close()
