@@ -27,7 +27,7 @@ from rstream_core.locator import Locator
 from rstream_core.pool import MAX_IDS, ConnectionPool, Lease
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.routing import partitions_by_keys, partitions_by_number
-from rstream_core.publisher import Outcome, Publisher, check_reference, declare_publisher
+from rstream_core.publisher import Outcome, Publisher, check_reference
 from rstream_core.recovery import Backoff
 from rstream_core.subscription import (
     DEFAULT_CREDIT,
@@ -86,11 +86,13 @@ class Client:
     async def close(self) -> None:
         """Closes every connection. Publishers and subscriptions are to be closed before. May be repeated."""
         self._closed = True
+        self._locator.retire()
         await asyncio.gather(self._publisher_pool.close(), self._subscriber_pool.close())
         await self._locator.close()
 
     async def server_version(self) -> str:
         """The version that the broker tells, such as ``4.3.1``."""
+        self._check_open()
         return (await self._locator.connection()).session.server_version
 
     async def update_password(self, password: str) -> None:
@@ -299,7 +301,9 @@ class Client:
         check_reference(reference)
         if not 0 <= offset < 2**64:
             raise ValueError(f"an offset is between 0 and 2**64-1, not {offset}")
-        (await self._locator.connection()).send(c.StoreOffset(reference, stream, offset))
+        connection = await self._locator.connection()
+        await connection.drain()  # nobody answers, so nothing else holds a busy caller back
+        connection.send(c.StoreOffset(reference, stream, offset))
         if verify_timeout is not None:
             await self._see_stored(stream, reference, offset, verify_timeout)
 
@@ -379,26 +383,23 @@ class Client:
         if reference is not None:
             check_reference(reference)
         lease = await self._publisher_pool.acquire(await self._locator.leader(stream))
-        try:
-            next_id = await declare_publisher(lease, stream, reference)
-        except BaseException:
-            await self._publisher_pool.release(lease)
-            raise
         publisher = Publisher(
             stream,
             reference,
             self._publisher_pool,
             self._locator,
             lease,
-            next_publishing_id=next_id,
             listener=listener,
             on_end=on_end,
             max_in_flight=max_in_flight,
             max_in_flight_bytes=max_in_flight_bytes,
             confirm_timeout=confirm_timeout,
         )
-        lease.connection.publishers[lease.id] = publisher
-        lease.connection.streams[publisher] = stream
+        try:
+            await publisher.declare()
+        except BaseException:
+            await publisher.close(timeout=0)  # the broker may have carried it out
+            raise
         return publisher
 
     async def subscribe(

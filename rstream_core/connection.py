@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
 from rstream_core.errors import (
@@ -61,9 +61,6 @@ class SubscriptionHandler(Protocol):
         """The connection ended, or the broker dropped the subscription because its stream moved."""
 
 
-MetadataListener = Callable[[str, int], None]
-
-
 class Connection(asyncio.Protocol):
     """Made by ``Connection.open``. Safe for many tasks of one event loop."""
 
@@ -90,8 +87,8 @@ class Connection(asyncio.Protocol):
         self._ready: asyncio.Future[None] = loop.create_future()
         self._gone: asyncio.Future[None] = loop.create_future()
         self._waiters: dict[int, tuple[asyncio.Future[Any], str]] = {}
-        self.is_writable = True
-        """False while the broker reads more slowly than we write."""
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._ticker: asyncio.TimerHandle | None = None
         self._first_bytes = b""
 
@@ -130,6 +127,19 @@ class Connection(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         return self.error is None and self.session.state is State.READY
+
+    @property
+    def is_writable(self) -> bool:
+        """False while the broker reads more slowly than we write."""
+        return self._writable.is_set()
+
+    async def drain(self) -> None:
+        """Waits until the broker reads, or the connection ends. ``RequestTimeout`` where neither happens."""
+        try:
+            async with asyncio.timeout(self._request_timeout):
+                await self._writable.wait()
+        except TimeoutError:
+            raise RequestTimeout(f"{self.endpoint} has read nothing for {self._request_timeout:g} s") from None
 
     @property
     def frame_max(self) -> int:
@@ -189,6 +199,8 @@ class Connection(asyncio.Protocol):
                 await self.request(c.Close(RESPONSE_OK, "OK"), c.CloseResponse, "closing", timeout=timeout)
             except RstreamError as error:
                 logger.debug("closing %s: %s", self.endpoint, error)
+                if self._transport is not None:
+                    self._transport.abort()
             self._end(ConnectionClosed(f"the connection to {self.endpoint} was closed by this side"))
         if self._transport is not None:
             self._transport.close()
@@ -242,10 +254,10 @@ class Connection(asyncio.Protocol):
             self._gone.set_result(None)
 
     def pause_writing(self) -> None:
-        self.is_writable = False
+        self._writable.clear()
 
     def resume_writing(self) -> None:
-        self.is_writable = True
+        self._writable.set()
         for publisher in list(self.publishers.values()):
             publisher.on_writable()
 
@@ -352,6 +364,7 @@ class Connection(asyncio.Protocol):
         if self.error is not None:
             return
         self.error = error
+        self._writable.set()
         if self._ticker is not None:
             self._ticker.cancel()
         if not self._ready.done():

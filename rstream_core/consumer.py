@@ -64,6 +64,8 @@ ConsumerUpdateListener = Callable[
 Streams = str | Mapping[str, ConsumerOffsetSpecification]
 """One stream, or several, each with where it starts."""
 
+CANCEL_TIMEOUT = 5.0
+"""Seconds that a callback has to end, once it is cancelled."""
 STORE_TIMEOUT = 5.0
 """Seconds in which an offset that is stored at the end of a turn must show."""
 
@@ -168,6 +170,7 @@ class Consumer:
         self._ended = asyncio.Event()
         """There is something for ``run`` to look at."""
         self._closed = False
+        self._closing: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -193,6 +196,8 @@ class Consumer:
                 if subscriber.error is not None:
                     del self._subscribers[subscriber.id]
                     raise subscriber.error
+                if subscriber.task is not None and subscriber.task.done():
+                    subscriber.task.result()  # a fault of this program: nothing else ends it with its subscriber here
             if self._stopped:
                 return
             self._ended.clear()
@@ -208,14 +213,24 @@ class Consumer:
 
         Never raises; may be repeated.
         """
-        if self._closed:
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
             return
         self._closed = True
-        for subscriber in list(self._subscribers.values()):
-            await self._leave(subscriber)
-        if self._owns_client:
-            await self._client.close()
-        self.stop()
+        self._closing = asyncio.ensure_future(self._close(asyncio.current_task()))
+        await asyncio.shield(self._closing)
+
+    async def _close(self, caller: asyncio.Task[Any] | None) -> None:
+        """In a task of its own: whoever waits for it may be cancelled, by it even."""
+        try:
+            leaving = (self._leave(subscriber, caller) for subscriber in list(self._subscribers.values()))
+            await asyncio.gather(*leaving)
+        finally:
+            try:
+                if self._owns_client:
+                    await self._client.close()
+            finally:
+                self.stop()
 
     async def update_password(self, password: str) -> None:
         """See ``Client.update_password``."""
@@ -267,6 +282,7 @@ class Consumer:
         """
         subscriber = await self._subscribe(stream, decoder, _wishes(options))
         subscriber.task = asyncio.create_task(self._deliver(subscriber, callback))
+        subscriber.task.add_done_callback(lambda _: self._ended.set())
         return subscriber.id
 
     async def unsubscribe(self, subscriber: int | str) -> None:
@@ -334,8 +350,7 @@ class Consumer:
                 await self._leave(subscriber)
 
     async def _subscribe(self, stream: str, decoder: Decoder | None, wishes: _Wishes) -> _Subscriber:
-        if self._closed:
-            raise AlreadyClosed("this consumer is closed")
+        self._check_open()
         stored = _Stored()
         single_active = None
         if wishes.group is not None:
@@ -350,6 +365,11 @@ class Consumer:
             match_unfiltered=wishes.filter.match_unfiltered,
             single_active=single_active,
         )
+        try:
+            self._check_open()  # it may have been closed in the meantime
+        except AlreadyClosed:
+            await subscription.close()
+            raise
         for old in list(self._subscribers.values()):
             if old.error is not None and old.subscription.stream == stream:
                 del self._subscribers[old.id]
@@ -359,6 +379,10 @@ class Consumer:
         if wishes.store_every is not None:
             subscriber.storing = asyncio.create_task(self._store_now_and_then(subscriber, wishes.store_every))
         return subscriber
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise AlreadyClosed("this consumer is closed")
 
     # Stored offsets, and turns of a single active consumer.
 
@@ -419,7 +443,9 @@ class Consumer:
                                 result = callback(message, context)
                                 if result is not None and inspect.isawaitable(result):
                                     await result
-                        except Exception:
+                        except (Exception, asyncio.CancelledError) as error:
+                            if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                                raise
                             logger.exception(
                                 "the callback failed for message %d of stream %r", context.offset, chunk.stream
                             )
@@ -454,19 +480,29 @@ class Consumer:
         messages = AMQPMessage.all_from_bytes(chunk.messages) if subscriber.decoder is amqp_decoder else chunk.messages
         return zip(messages, map(_new_context, fields), strict=False)
 
-    async def _leave(self, subscriber: _Subscriber) -> None:
+    async def _leave(self, subscriber: _Subscriber, caller: asyncio.Task[Any] | None = None) -> None:
+        """Ends it, and its tasks but for that of the ``caller``, who may be its callback."""
         self._subscribers.pop(subscriber.id, None)
         subscriber.gone = True
-        tasks = [task for task in (subscriber.task, subscriber.storing) if task not in (None, asyncio.current_task())]
+        spared = (None, asyncio.current_task(), caller)
+        tasks = [task for task in (subscriber.task, subscriber.storing) if task not in spared]
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
+            _, late = await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)
+            if late:
+                logger.error("the callback of stream %r does not end", subscriber.subscription.stream)
         subscription = subscriber.subscription
         if subscriber.wishes.store_every is not None and subscription.active and not subscription.is_closed:
             # Before leaving: then another may begin, where this one is told to have ended.
             await self._store(subscriber.wishes, subscriber.stored, subscription, verify_timeout=STORE_TIMEOUT)
         await subscription.close()
+
+
+def _is_being_cancelled() -> bool:
+    """Whether this task is meant: what it awaits may have been cancelled by itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _one_by_one(decoder: Decoder | None) -> Decoder | None:

@@ -14,6 +14,7 @@ from rstream_core.connection import Connection
 from rstream_core.errors import (
     RESPONSE_OK,
     AdvertisedHostUnreachable,
+    AlreadyClosed,
     ConnectionFailed,
     HostNotFound,
     LeaderNotAvailable,
@@ -43,12 +44,13 @@ class Locator:
         self.options = options
         self._connection: Connection | None = None
         self._opening = asyncio.Lock()
+        self._retired = False
 
     async def connection(self) -> Connection:
         """The connection for questions. Raises the last seed node's error where none can be reached."""
         async with self._opening:
             if self._connection is None or not self._connection.is_open:
-                self._connection = await self._connect_to_a_seed()
+                self._connection = await self._kept(await self._connect_to_a_seed())
             return self._connection
 
     @property
@@ -109,9 +111,9 @@ class Locator:
     async def connect(self, endpoint: Endpoint) -> Connection:
         """A connection to the node that calls itself ``endpoint``."""
         if self.options.load_balancer_mode:
-            return await self._connect_through_load_balancer(endpoint)
+            return await self._kept(await self._connect_through_load_balancer(endpoint))
         try:
-            return await Connection.open(endpoint, self.options)
+            return await self._kept(await Connection.open(endpoint, self.options))
         except ConnectionFailed as error:
             seed = self.options.endpoints[0] if self._connection is None else self._connection.endpoint
             if endpoint in self.options.endpoints:
@@ -122,8 +124,19 @@ class Locator:
                 hint="pass --load-balancer, or set stream.advertised_host on the broker",
             ) from error
 
+    def retire(self) -> None:
+        """From here on no connection is made, and one that is being made is closed: ``AlreadyClosed``."""
+        self._retired = True
+
+    async def _kept(self, connection: Connection) -> Connection:
+        if self._retired:
+            await connection.close()
+            raise AlreadyClosed("this client is closed")
+        return connection
+
     async def close(self) -> None:
         """Closes the connection for questions. Never raises."""
+        self.retire()
         if self._connection is not None:
             await self._connection.close()
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from rstream_core.errors import RESPONSE_OK, MessageTooLarge, NotConfirmed, RstreamError
 from rstream_core.protocol.amqp import AMQPMessage, encode_message
-from rstream_core.publisher import FilterValues, Outcome, Publisher
+from rstream_core.publisher import FRAME_TARGET, FilterValues, Outcome, Publisher
 from rstream_core.types import CompressionType, ConfirmationStatus
 
 logger = logging.getLogger("rstream_core")
@@ -58,6 +58,8 @@ class Callbacks:
                 task.cancel()
 
 
+_CLOSED_FIRST = "the producer was closed before it was sent"
+
 JobCallbacks = ConfirmCallback | Sequence[ConfirmCallback | None] | None
 """One for all messages of a job, one for each, or none."""
 
@@ -65,7 +67,7 @@ JobCallbacks = ConfirmCallback | Sequence[ConfirmCallback | None] | None
 class _Job:
     """Messages on their way to the publisher, with their ids, in the order of the calls."""
 
-    __slots__ = ("callbacks", "compression", "done", "filter_values", "ids", "messages", "somebody_waits")
+    __slots__ = ("callbacks", "compression", "done", "filter_values", "ids", "messages", "waiters")
 
     def __init__(
         self,
@@ -73,7 +75,6 @@ class _Job:
         ids: Sequence[int],
         callbacks: JobCallbacks,
         *,
-        somebody_waits: bool,
         compression: CompressionType | None = None,
         filter_values: FilterValues | None = None,
     ) -> None:
@@ -82,7 +83,8 @@ class _Job:
         self.ids = ids
         self.callbacks = callbacks
         self.compression = compression
-        self.somebody_waits = somebody_waits
+        self.waiters = 0
+        """Those who will hear of an error: then it is not told a second time."""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.done.add_done_callback(lambda done: done.cancelled() or done.exception())  # a timer's has no reader
 
@@ -92,8 +94,9 @@ class Outbox:
 
     publisher: Publisher
 
-    def __init__(self, linger: float, callbacks: Callbacks) -> None:
+    def __init__(self, linger: float, batch_size: int, callbacks: Callbacks) -> None:
         self._linger = linger
+        self._batch_size = batch_size
         self._callbacks = callbacks
         self._loop = asyncio.get_running_loop()
         self._next_id = 0
@@ -101,6 +104,7 @@ class Outbox:
         self._held_ids: list[int] | None = None
         self._held_callbacks: list[ConfirmCallback | None] | None = None
         self._held_filters: list[str | None] | None = None
+        self._held_bytes = 0
         self._confirms: dict[int, ConfirmCallback] = {}
         self._jobs: deque[_Job] = deque()
         self._worker: asyncio.Task[None] | None = None
@@ -120,8 +124,8 @@ class Outbox:
     def is_dead(self) -> bool:
         return self.publisher.error is not None
 
-    def add(self, message: Message, callback: ConfirmCallback | None, filter_value: str | None = None) -> int:
-        """Holds one message back, and returns how many are held."""
+    def add(self, message: Message, callback: ConfirmCallback | None, filter_value: str | None = None) -> bool:
+        """Holds one message back, and returns whether it is time for ``flush``."""
         data = encode_message(message)
         if filter_value is not None:
             self.publisher.require_filters()
@@ -130,7 +134,7 @@ class Outbox:
         if self._lost:
             self._tell_lost()
         held = self._held
-        explicit = getattr(message, "publishing_id", None)
+        explicit = _explicit_id(message)
         if explicit is not None or self._held_ids is not None:
             if self._held_ids is None:
                 self._held_ids = list(range(self._next_id - len(held), self._next_id))
@@ -147,9 +151,10 @@ class Outbox:
                 self._held_filters = [None] * len(held)
             self._held_filters.append(filter_value)
         held.append(data)
+        self._held_bytes += len(data)
         if self._timer is None:
             self._timer = self._loop.call_later(self._linger, self._on_linger)
-        return len(held)
+        return len(held) >= self._batch_size or self._held_bytes >= FRAME_TARGET
 
     async def flush(self) -> None:
         """Publishes what is held back; returns once it, and all before it, is written."""
@@ -157,7 +162,7 @@ class Outbox:
         if job is None and self._jobs:
             job = self._jobs[-1]
         if job is not None:
-            await asyncio.shield(job.done)
+            await self._carried_out(job)
         elif self._worker is not None and not self._worker.done():
             await asyncio.shield(self._worker)
 
@@ -175,13 +180,12 @@ class Outbox:
         if not encoded:
             return []
         self._queue_held()
-        explicit = [getattr(message, "publishing_id", None) for message in batch]
+        explicit = list(map(_explicit_id, batch))
         ids: Sequence[int] = range(self._next_id, self._next_id + len(encoded))
         if any(publishing_id is not None for publishing_id in explicit):
             ids = _number(explicit, self._next_id)
         self._next_id = ids[-1] + 1
-        job = _Job(encoded, ids, callback, somebody_waits=True, filter_values=filter_values)
-        await asyncio.shield(self._queue(job).done)
+        await self._carried_out(self._queue(_Job(encoded, ids, callback, filter_values=filter_values)))
         return list(ids)
 
     async def publish_sub_entry(
@@ -194,8 +198,7 @@ class Outbox:
         self._queue_held()
         publishing_id = self._next_id
         self._next_id += 1
-        job = _Job(encoded, (publishing_id,), callback, somebody_waits=True, compression=compression)
-        await asyncio.shield(self._queue(job).done)
+        await self._carried_out(self._queue(_Job(encoded, (publishing_id,), callback, compression=compression)))
         return publishing_id
 
     async def settle(self) -> None:
@@ -239,9 +242,19 @@ class Outbox:
         if not held:
             return None
         ids: Sequence[int] = self._held_ids or range(self._next_id - len(held), self._next_id)
-        job = _Job(held, ids, self._held_callbacks, somebody_waits=False, filter_values=self._held_filters)
+        job = _Job(held, ids, self._held_callbacks, filter_values=self._held_filters)
         self._held, self._held_ids, self._held_callbacks, self._held_filters = [], None, None, None
+        self._held_bytes = 0
         return self._queue(job)
+
+    async def _carried_out(self, job: _Job) -> None:
+        """Waits for a job. A caller that is cancelled leaves it behind, and its failure is told by the next call."""
+        job.waiters += 1
+        try:
+            await asyncio.shield(job.done)
+        except asyncio.CancelledError:
+            job.waiters -= 1
+            raise
 
     def _queue(self, job: _Job) -> _Job:
         self._jobs.append(job)
@@ -255,10 +268,10 @@ class Outbox:
             job = self._jobs[0]
             try:
                 await self._carry_out(job)
-            except (RstreamError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001 - it is told to whoever waits for the job
                 job.done.set_exception(error)
             except BaseException:
-                job.done.cancel()
+                job.done.set_exception(NotConfirmed(_CLOSED_FIRST))
                 self._abandon()
                 raise
             else:
@@ -282,10 +295,10 @@ class Outbox:
                 else:
                     await self.publisher.publish_sub_entry(job.messages, job.compression, publishing_id=ids[0])
             except BaseException as error:
-                reason = str(error) or "cancelled"
+                reason = str(error) or _CLOSED_FIRST
                 self._register(job.ids[stop:], job.callbacks, stop)
                 for publishing_id in job.ids[start + self.publisher.published - before :]:
-                    self._fail(publishing_id, 0, reason, count=not job.somebody_waits)
+                    self._fail(publishing_id, 0, reason, count=not job.waiters)
                 raise
             start = stop
 
@@ -304,8 +317,8 @@ class Outbox:
         for job in list(self._jobs)[1:]:
             self._register(job.ids, job.callbacks, 0)
             for publishing_id in job.ids:
-                self._fail(publishing_id, 0, "the producer was closed before it was sent")
-            job.done.cancel()
+                self._fail(publishing_id, 0, _CLOSED_FIRST, count=not job.waiters)
+            job.done.set_exception(NotConfirmed(_CLOSED_FIRST))
         self._jobs.clear()
 
     def _fail(self, publishing_id: int, code: int, reason: str, *, count: bool = True) -> bool:
@@ -335,6 +348,14 @@ class Outbox:
             self._timer = self._loop.call_later(self._linger, self._on_linger)
         else:
             self._queue_held()
+
+
+def _explicit_id(message: Message) -> int | None:
+    """The publishing id that a message brings, checked: a wrong one must not get into the counting."""
+    given = getattr(message, "publishing_id", None)
+    if given is not None and (isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < 2**64):
+        raise ValueError(f"a publishing id is an int, 0 to 2**64-1, not {given!r}")
+    return given
 
 
 def _number(explicit: Sequence[int | None], first: int) -> list[int]:

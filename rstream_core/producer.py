@@ -28,7 +28,6 @@ from rstream_core.errors import (
     ConfigurationError,
     NotConfirmed,
     RequestTimeout,
-    RstreamError,
     error_from_code,
 )
 from rstream_core.outbox import Callbacks, ConfirmCallback, Message, Outbox
@@ -136,27 +135,24 @@ class Producer:
     async def close(self) -> None:
         """Publishes what is held back, waits for confirms (``close_timeout`` seconds at most), and disconnects.
 
-        Raises ``NotConfirmed`` where messages without a callback were not confirmed; everything is closed then too.
-        May be repeated.
+        Where the broker does not answer, taking leave may last some seconds more. Raises ``NotConfirmed`` where
+        messages without a callback were not confirmed; everything is closed then too. May be repeated.
         """
         if self._closed:
             return
         self._closed = True
-        problems: list[RstreamError] = []
         outboxes = list(self._outboxes.values())
         self._outboxes.clear()  # nothing can be added from here on
         try:
-            for outbox in outboxes:
-                try:
-                    await outbox.close(self._close_timeout)
-                except RstreamError as error:
-                    problems.append(error)
+            closing = (outbox.close(self._close_timeout) for outbox in outboxes)
+            answers = await asyncio.gather(*closing, return_exceptions=True)
             await self._callbacks.finish(self._close_timeout)
         finally:
             if self._owns_client:
                 await self._client.close()
-        if problems:
-            raise problems[0]
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
 
     async def update_password(self, password: str) -> None:
         """See ``Client.update_password``."""
@@ -209,7 +205,9 @@ class Producer:
 
         ``on_publish_confirm`` is called once, on the event loop, and may be a coroutine function. With a
         ``publisher_name``, messages are deduplicated by ``message.publishing_id``, or by a number counted on from
-        the last one that the broker knows. Raises ``MessageTooLarge``, or what keeps the stream from being reached.
+        the last one that the broker knows. Raises ``MessageTooLarge``, or what keeps the stream from being reached;
+        and ``NotConfirmed`` where earlier messages without a callback were lost. The message of a call that raises
+        is not published, unless it says that a batch failed.
         """
         value = None
         if self._filter_of is not None:
@@ -217,7 +215,7 @@ class Producer:
         outbox = self._outboxes.get((stream, publisher_name))
         if outbox is None or outbox.is_dead or self._entering:
             outbox = await self._outbox(stream, publisher_name)
-        if outbox.add(message, on_publish_confirm, value) >= self._batch_size:
+        if outbox.add(message, on_publish_confirm, value):
             await outbox.flush()
 
     async def send_batch(
@@ -326,7 +324,7 @@ class Producer:
                 await outbox.close(0)  # tells of what it lost
                 outbox = None
             if outbox is None:
-                outbox = Outbox(self._linger, self._callbacks)
+                outbox = Outbox(self._linger, self._batch_size, self._callbacks)
                 outbox.attach(
                     await self._client.publisher(
                         *key,

@@ -11,8 +11,7 @@ import asyncio
 import logging
 import operator
 import struct
-from bisect import bisect_left
-from collections import deque
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ from rstream_core.errors import (
     ConfigurationError,
     MessageTooLarge,
     NotConfirmed,
+    PublisherDoesNotExist,
     RequestTimeout,
     RstreamError,
     response_name,
@@ -30,7 +30,7 @@ from rstream_core.locator import Locator
 from rstream_core.pool import ConnectionPool, Lease
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import join_sub_batch
-from rstream_core.protocol.compression import compress
+from rstream_core.protocol.compression import MAX_UNCOMPRESSED, compress
 from rstream_core.protocol.primitives import MAX_STRING
 from rstream_core.types import CompressionType
 
@@ -38,6 +38,9 @@ logger = logging.getLogger("rstream_core")
 
 MAX_REFERENCE = 255
 MAX_SUB_ENTRY_RECORDS = 0xFFFF
+MAX_FRAME = 2**31 - 1
+"""Bytes of a frame where the broker sets no limit."""
+GOODBYE_TIMEOUT = 5.0
 FRAME_TARGET = 128 * 1024
 """Bytes after which a batch is cut into another frame, so that confirms come back while the rest is written."""
 
@@ -85,6 +88,7 @@ class _Batch:
         "resolved",
         "size",
         "sub_entry",
+        "weight",
         "written_at",
     )
 
@@ -105,14 +109,11 @@ class _Batch:
         self.size = size
         self.written_at = now
         self.sub_entry = sub_entry
+        self.weight = len(messages) if sub_entry else 1
+        """Messages behind one id."""
         self.filter_values = filter_values
         self.open = len(ids)
         self.resolved = bytearray(len(ids))
-
-    @property
-    def weight(self) -> int:
-        """Messages behind one id."""
-        return len(self.messages) if self.sub_entry else 1
 
     def resolve(self, low: int, high: int) -> int:
         """Marks the ids at positions ``low`` to ``high`` and returns how many of them were open."""
@@ -141,7 +142,6 @@ class Publisher:
         locator: Locator,
         lease: Lease,
         *,
-        next_publishing_id: int,
         listener: Callable[[Outcome], None] | None,
         on_end: Callable[[RstreamError], None] | None,
         max_in_flight: int,
@@ -150,7 +150,7 @@ class Publisher:
     ) -> None:
         self.stream = stream
         self.reference = reference
-        self.next_publishing_id = next_publishing_id
+        self.next_publishing_id = 1
         self.published = self.confirmed = self.failed = 0
         self.in_flight = self.in_flight_bytes = 0
         self.error: RstreamError | None = None
@@ -164,17 +164,38 @@ class Publisher:
         self._lease = lease
         self._connection: Connection = lease.connection
         self._loop = asyncio.get_running_loop()
-        self._batches: deque[_Batch] = deque()
+        self._batches: list[_Batch] = []
+        """In the order of their ids, which do not overlap. Resolved ones stay for a while: see ``_settle``."""
+        self._open = 0
+        """Batches that are not resolved."""
         self._progress = asyncio.Event()
         self._order = asyncio.Lock()
         self._watchdog: asyncio.TimerHandle | None = None
         self._closed = False
-        limit = self._connection.frame_max or FRAME_TARGET
+        limit = self._connection.frame_max or MAX_FRAME
         self.max_message_size = limit - (_FRAME_HEAD.size - 4) - _ENTRY_HEAD
         """Bytes of the largest message that fits a frame."""
         # Halves of the bounds, so that one batch is on its way while another is confirmed.
         self._target = min(limit, FRAME_TARGET, max_in_flight_bytes // 2)
         self._most = max(1, max_in_flight // 2)
+
+    async def declare(self) -> None:
+        """Tells the broker, and asks for the last publishing id of the name. What comes in between is heard."""
+        self._connection.publishers[self._lease.id] = self
+        self._connection.streams[self] = self.stream
+        await self._connection.request(
+            c.DeclarePublisher(self._lease.id, self.reference or "", self.stream),
+            c.DeclarePublisherResponse,
+            f"publishing to stream {self.stream!r}",
+        )
+        if self.reference:
+            answer = await self._connection.request(
+                c.QueryPublisherSequence(self.reference, self.stream),
+                c.QueryPublisherSequenceResponse,
+                f"the last publishing id of {self.reference!r} in stream {self.stream!r}",
+            )
+            self.next_publishing_id = answer.sequence + 1  # 0 means none, too: the first id is 1
+        await self.check()
 
     # Publishing.
 
@@ -216,8 +237,8 @@ class Publisher:
                 ids = range(self.next_publishing_id, self.next_publishing_id + len(messages))
             elif not _grows(ids):
                 raise ValueError("publishing ids must grow")
-            elif self._batches and ids[0] <= self._batches[-1].last:
-                await self._wait(lambda: not self._batches)
+            elif self._open and ids[0] <= self._batches[-1].last:
+                await self._wait(lambda: not self._open)
             if not 0 <= ids[0] <= ids[-1] < 2**64:
                 raise ValueError(f"a publishing id is between 0 and 2**64-1; these are {ids[0]} to {ids[-1]}")
             low = 0
@@ -254,12 +275,14 @@ class Publisher:
         if not 0 < len(messages) <= MAX_SUB_ENTRY_RECORDS:
             raise ValueError(f"a sub-entry holds 1 to {MAX_SUB_ENTRY_RECORDS} messages, not {len(messages)}")
         plain = join_sub_batch(messages)
+        if len(plain) > MAX_UNCOMPRESSED:  # brokers before 4.3.5 would store it, and no client could read it
+            raise MessageTooLarge(f"a sub-entry of {len(plain)} bytes; {MAX_UNCOMPRESSED} are the limit")
         data = compress(compression, plain)
         async with self._order:
             await self.check()
             if publishing_id is None:
                 publishing_id = self.next_publishing_id
-            elif self._batches and publishing_id <= self._batches[-1].last:
+            elif self._open and publishing_id <= self._batches[-1].last:
                 raise ValueError("publishing ids must grow")
             entry = c.PublishedSubBatch(publishing_id, compression, len(messages), len(plain), data)
             frame = c.encode(c.Publish(self._lease.id, (entry,)))
@@ -280,7 +303,7 @@ class Publisher:
         """
         try:
             async with asyncio.timeout(timeout):
-                while self._batches:
+                while self._open:
                     await self._next_progress()
         except TimeoutError:
             raise RequestTimeout(f"{self.in_flight} messages are not confirmed within {timeout:g} s") from None
@@ -301,43 +324,53 @@ class Publisher:
         if self._closed:
             return
         self._closed = True
+        goodbye = GOODBYE_TIMEOUT
         try:
             await self.flush(timeout)
         except RequestTimeout as error:
             self._fail_all(NotConfirmed(str(error)))
+            goodbye = min(timeout, goodbye)  # who does not confirm will not say goodbye either
         finally:
             self._fail_all(NotConfirmed("the publisher was closed before the broker confirmed"))
             if self._watchdog is not None:
                 self._watchdog.cancel()
-            await self._leave()
+            await self._leave(goodbye)
 
     # What the connection calls.
 
     def on_confirmed(self, publishing_ids: Sequence[int]) -> None:
         ids = publishing_ids
         if not _grows(ids):
-            ids = sorted(ids)
+            ids = sorted(set(ids))
         now = self._loop.time()
         position, count = 0, len(ids)
-        for batch in tuple(self._batches):
-            if position == count:
+        at = self._place(ids[0]) if count else 0
+        while position < count and at < len(self._batches):
+            batch = self._batches[at]
+            if batch.first > ids[-1]:
                 break
             position = bisect_left(ids, batch.first, position)
             stop = bisect_left(ids, batch.last + 1, position)
             if stop > position:
                 self._confirm(batch, ids[position:stop], now)
                 position = stop
+            at += 1
         self._settle()
 
     def on_rejected(self, errors: Sequence[c.MessageError]) -> None:
         for publishing_id, code in errors:
-            for batch in tuple(self._batches):
-                if batch.first <= publishing_id <= batch.last:
-                    where = bisect_left(batch.ids, publishing_id)
-                    if batch.ids[where] == publishing_id and batch.resolve(where, where + 1):
-                        self._fail(batch, batch.failures(where, code, response_name(code)))
-                    break
+            at = self._place(publishing_id)
+            batch = self._batches[at] if at < len(self._batches) else None
+            if batch is None or not batch.first <= publishing_id <= batch.last:
+                continue
+            where = bisect_left(batch.ids, publishing_id)
+            if batch.ids[where] == publishing_id:
+                failures = batch.failures(where, code, response_name(code))
+                if batch.resolve(where, where + 1):
+                    self._fail(batch, failures)
         self._settle()
+        if any(code == PublisherDoesNotExist.code for _, code in errors):  # it dropped us, and the notice was missed
+            self.on_unavailable(PublisherDoesNotExist(f"publishing to stream {self.stream!r}"))
 
     def on_writable(self) -> None:
         self._progress.set()
@@ -351,6 +384,10 @@ class Publisher:
             self._on_end(error)
 
     # Inside.
+
+    def _place(self, publishing_id: int) -> int:
+        """The position of the batch that holds an id, or else of a neighbour."""
+        return max(bisect_right(self._batches, publishing_id, key=_first_id) - 1, 0)
 
     def _confirm(self, batch: _Batch, ids: Sequence[int], now: float) -> None:
         """Resolves ids of one batch, which are in order; unknown ones are passed over."""
@@ -368,17 +405,19 @@ class Publisher:
         messages = fresh * batch.weight
         self.confirmed += messages
         self.in_flight -= messages
+        self._forget_if_resolved(batch)
         if self._listener is not None:
             self._tell(Outcome(messages, now - batch.written_at, (), ids))
 
     def _fail(self, batch: _Batch, failures: list[FailedMessage]) -> None:
         self.failed += len(failures)
         self.in_flight -= len(failures)
+        self._forget_if_resolved(batch)
         if self._listener is not None:
             self._tell(Outcome(0, self._loop.time() - batch.written_at, failures))
 
     def _fail_all(self, error: RstreamError) -> None:
-        for batch in tuple(self._batches):
+        for batch in [batch for batch in self._batches if batch.open]:
             failures: list[FailedMessage] = []
             for position, resolved in enumerate(batch.resolved):
                 if not resolved:
@@ -386,6 +425,12 @@ class Publisher:
             batch.open = 0
             self._fail(batch, failures)
         self._settle()
+
+    def _forget_if_resolved(self, batch: _Batch) -> None:
+        if not batch.open:
+            self._open -= 1
+            self.in_flight_bytes -= batch.size
+            batch.messages = ()
 
     def _tell(self, outcome: Outcome) -> None:
         assert self._listener is not None
@@ -395,11 +440,12 @@ class Publisher:
             logger.exception("a listener of publisher %r of stream %r failed", self.reference, self.stream)
 
     def _settle(self) -> None:
-        """Forgets resolved batches and wakes whoever waits."""
-        batches = self._batches
-        if any(not batch.open for batch in batches):
-            self.in_flight_bytes -= sum(batch.size for batch in batches if not batch.open)
-            self._batches = deque(batch for batch in batches if batch.open)
+        """Forgets resolved batches and wakes whoever waits.
+
+        Resolved batches are taken out when they are the most: so each costs a constant, however many there are.
+        """
+        if len(self._batches) > 2 * self._open:
+            self._batches = [batch for batch in self._batches if batch.open]
         self._progress.set()
 
     def _cuts(self, sizes: Sequence[int]) -> Sequence[int]:
@@ -420,6 +466,7 @@ class Publisher:
 
     def _register(self, batch: _Batch, messages: int) -> None:
         self._batches.append(batch)
+        self._open += 1
         self.next_publishing_id = max(self.next_publishing_id, batch.last + 1)
         self.published += messages
         self.in_flight += messages
@@ -431,9 +478,10 @@ class Publisher:
         """Fails the publisher when its oldest batch waits for too long: an id that may come late is not reused."""
         assert self._confirm_timeout is not None
         self._watchdog = None
-        if not self._batches:
+        if not self._open:
             return
-        due = self._batches[0].written_at + self._confirm_timeout - self._loop.time()
+        oldest = next(batch for batch in self._batches if batch.open)
+        due = oldest.written_at + self._confirm_timeout - self._loop.time()
         if due > 0:
             self._watchdog = self._loop.call_later(due, self._watch)
             return
@@ -466,7 +514,7 @@ class Publisher:
             position=position,
         )
 
-    async def _leave(self) -> None:
+    async def _leave(self, timeout: float) -> None:
         """Takes leave of the connection; an orderly DeletePublisher, where there is somebody to hear it."""
         connection, publisher_id = self._connection, self._lease.id
         try:
@@ -475,7 +523,7 @@ class Publisher:
                     c.DeletePublisher(publisher_id),
                     c.DeletePublisherResponse,
                     "closing a publisher",
-                    timeout=5.0,
+                    timeout=timeout,
                 )
         except RstreamError as error:
             logger.debug("closing a publisher of %r: %s", self.stream, error)
@@ -485,6 +533,7 @@ class Publisher:
             await self._pool.release(self._lease)
 
 
+_first_id = operator.attrgetter("first")
 _pack_size = struct.Struct(">I").pack
 _NO_FILTER = b"\xff\xff"
 """The length of a string that is not there."""
@@ -539,20 +588,3 @@ def check_reference(reference: str) -> None:
     size = len(reference.encode(errors="surrogatepass"))
     if not 0 < size <= MAX_REFERENCE:
         raise ConfigurationError(f"a reference takes 1 to {MAX_REFERENCE} bytes, not {size}")
-
-
-async def declare_publisher(lease: Lease, stream: str, reference: str | None) -> int:
-    """Declares a publisher on its connection; returns the first free publishing id."""
-    await lease.connection.request(
-        c.DeclarePublisher(lease.id, reference or "", stream),
-        c.DeclarePublisherResponse,
-        f"publishing to stream {stream!r}",
-    )
-    if not reference:
-        return 1
-    answer = await lease.connection.request(
-        c.QueryPublisherSequence(reference, stream),
-        c.QueryPublisherSequenceResponse,
-        f"the last publishing id of {reference!r} in stream {stream!r}",
-    )
-    return answer.sequence + 1  # 0 means none, too: the first id is 1

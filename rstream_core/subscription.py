@@ -164,6 +164,7 @@ class Subscription(AsyncIterator[Chunk]):
                 chunk = self._open_chunk(data, committed)
             except ChunkError as error:
                 self.error = error
+                self._waiting.clear()
                 raise
             if chunk is not None:
                 self._handed_out = chunk

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
-import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rstream_core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import ssl
 
 
 class OffsetType(enum.IntEnum):

@@ -273,7 +273,10 @@ def sasl_authenticate(mechanism: str, credentials: Credentials) -> c.SaslAuthent
         raise ConfigurationError(f"SASL mechanism {mechanism} is not PLAIN or EXTERNAL")
     if "\0" in credentials.username or "\0" in credentials.password:
         raise AuthenticationFailure("a user name or password with a NUL byte cannot be sent")
-    return c.SaslAuthenticate(mechanism, f"\0{credentials.username}\0{credentials.password}".encode())
+    try:
+        return c.SaslAuthenticate(mechanism, f"\0{credentials.username}\0{credentials.password}".encode())
+    except UnicodeEncodeError:  # bytes of the environment that were no UTF-8 become lone surrogates
+        raise AuthenticationFailure("a user name or password that is not UTF-8 cannot be sent") from None
 
 
 def _release(version: str) -> tuple[int, ...]:

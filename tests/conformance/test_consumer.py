@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from rstream_core import (
     AMQPMessage,
     Client,
     ConfigurationError,
+    ConnectionClosed,
     Consumer,
     ConsumerOffsetSpecification,
     MessageContext,
@@ -412,3 +413,79 @@ async def test_two_iterators_at_once(client: Client, consumer: Consumer, stream:
         for number in range(50):
             assert (await anext(one))[1].offset == number
             assert (await anext(two))[1].offset == number + 50
+
+
+async def test_a_callback_that_awaits_what_is_cancelled(
+    client: Client, consumer: Consumer, stream: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await publish(client, stream, bodies(3))
+    seen = Seen()
+
+    async def callback(message: bytes, context: MessageContext) -> None:
+        seen(message, context)
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        gone.cancel()
+        await gone
+
+    await consumer.subscribe(stream, callback)
+    await seen.count(3)
+    await eventually(lambda: caplog.text.count("the callback failed") == 3)
+
+
+CLOSINGS: dict[str, Callable[[Consumer], Awaitable[Any]]] = {
+    "plainly": lambda consumer: consumer.close(),
+    "with a limit": lambda consumer: asyncio.wait_for(consumer.close(), PATIENCE),
+    "gathered": lambda consumer: asyncio.gather(consumer.close()),
+    "in a task": lambda consumer: asyncio.create_task(consumer.close()),
+}
+
+
+@pytest.mark.parametrize("how", CLOSINGS)
+async def test_a_callback_that_closes_its_consumer(
+    arguments: dict[str, Any], client: Client, stream: str, how: str
+) -> None:
+    await publish(client, stream, bodies(3))
+    consumer = Consumer(**arguments)
+
+    async def callback(message: bytes, context: MessageContext) -> None:
+        await CLOSINGS[how](context.consumer)
+
+    await consumer.subscribe(stream, callback)
+    async with asyncio.timeout(PATIENCE):
+        await consumer.run()
+        await consumer.close()
+    assert all(not connection.is_open for connection in consumer._client._subscriber_pool.connections)
+
+
+async def test_a_callback_that_will_not_end(
+    arguments: dict[str, Any], client: Client, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rstream_core.consumer.CANCEL_TIMEOUT", 0.2)
+    await publish(client, stream, bodies(1))
+    consumer, released, entered = Consumer(**arguments), asyncio.Event(), asyncio.Event()
+
+    async def callback(message: bytes, context: MessageContext) -> None:
+        entered.set()
+        while not released.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await released.wait()
+
+    await consumer.subscribe(stream, callback)
+    async with asyncio.timeout(PATIENCE):
+        await entered.wait()
+        await consumer.close()
+        await consumer.run()
+    released.set()
+
+
+async def test_closing_while_somebody_subscribes(arguments: dict[str, Any], client: Client, stream: str) -> None:
+    await publish(client, stream, bodies(3))
+    consumer, seen = Consumer(**arguments), Seen()
+    await consumer.start()
+    subscribing = asyncio.create_task(consumer.subscribe(stream, seen))
+    await asyncio.sleep(0.001)
+    await consumer.close()
+    with pytest.raises((AlreadyClosed, ConnectionClosed)):
+        await subscribing
+    assert seen.messages == []
+    assert all(not connection.is_open for connection in consumer._client._subscriber_pool.connections)

@@ -16,6 +16,7 @@ from rstream_core import (
     CompressionType,
     ConfigurationError,
     ConfirmationStatus,
+    ConnectionOptions,
     MessageTooLarge,
     Producer,
     RequestTimeout,
@@ -372,3 +373,38 @@ async def test_arguments_that_cannot_be() -> None:
             Producer(**wrong)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="nonsense"):
         Producer(nonsense=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("wrong", [1.5, "1", -1, 2**64, True])
+async def test_a_publishing_id_that_cannot_be(producer: Producer, client: Client, stream: str, wrong: Any) -> None:
+    message = AMQPMessage(body=b"wrong", publishing_id=wrong)
+    with pytest.raises(ValueError, match="publishing id"):
+        await producer.send(stream, message)
+    with pytest.raises(ValueError, match="publishing id"):
+        await producer.send_batch(stream, [b"never", message])
+    await producer.send(stream, b"right")
+    await producer.flush(PATIENCE)
+    assert list((await read(client, stream, 1)).values()) == [b"right"]
+
+
+async def test_what_is_held_back_is_bounded_by_bytes(producer: Producer, client: Client, stream: str) -> None:
+    await producer.send(stream, b"first")
+    (outbox,) = producer._outboxes.values()
+    most = 0
+    for _ in range(50):
+        await producer.send(stream, bytes(900_000))
+        most = max(most, sum(map(len, outbox._held)) + sum(len(m) for job in outbox._jobs for m in job.messages))
+    assert most < 2_000_000
+    await producer.flush(PATIENCE)
+
+
+async def test_closing_while_something_connects(options: ConnectionOptions) -> None:
+    opening = Client(options)
+    starting = asyncio.create_task(opening.start())
+    await asyncio.sleep(0.001)
+    await opening.close()
+    with pytest.raises(AlreadyClosed):
+        await starting
+    assert all(not connection.is_open for connection in opening._locator.connections)
+    with pytest.raises(AlreadyClosed):
+        await opening.server_version()

@@ -395,3 +395,34 @@ async def test_publishers_by_connection(client: Client, stream: str) -> None:
         assert again._lease.id == 0
         for publisher in [*publishers, again]:
             await publisher.close()
+
+
+async def test_very_many_batches_in_flight(client: Client, stream: str) -> None:
+    """Each of one message: what a confirm costs must not grow with their number."""
+    publisher = await client.publisher(stream)
+    async with asyncio.timeout(2 * PATIENCE):
+        for message in bodies(15_000):
+            await publisher.publish([message])
+        await publisher.flush()
+    assert (publisher.confirmed, publisher.failed, publisher.in_flight_bytes) == (15_000, 0, 0)
+    await publisher.close()
+
+
+async def test_a_cancelled_publisher_leaves_its_id_to_others(client: Client, stream: str) -> None:
+    kept = await client.publisher(stream)  # whose connection the others share
+    for _ in range(20):
+        opening = asyncio.create_task(client.publisher(stream, "reference"))
+        await asyncio.sleep(0.001)
+        opening.cancel()
+        await asyncio.wait([opening])
+        if not opening.cancelled():
+            await opening.result().close()
+        await publish(client, stream, [b"x"])
+    await kept.close()
+
+
+async def test_a_sub_entry_that_nobody_could_read(client: Client, stream: str) -> None:
+    publisher = await client.publisher(stream)
+    with pytest.raises(MessageTooLarge, match="67108864"):
+        await publisher.publish_sub_entry([bytes(33 * 2**20)] * 2, CompressionType.Gzip)
+    await publisher.close()

@@ -19,6 +19,7 @@ from rstream_core import (
     NotConfirmed,
     Outcome,
     Producer,
+    PublisherDoesNotExist,
     RequestTimeout,
     StreamDoesNotExist,
 )
@@ -376,3 +377,48 @@ async def test_confirms_in_any_order_and_grouping(client: Client, stream: str, s
     assert Counter(f.publishing_id for o in outcomes for f in o.failed) == Counter({i: weights[i] for i in rejected})
     assert sum(outcome.confirmed for outcome in outcomes) == publisher.confirmed
     await publisher.close()
+
+
+async def test_who_waits_while_the_producer_is_closed(proxy: Proxy, broker: Broker, stream: str) -> None:
+    """They hear that their messages are lost, and are not told to be cancelled."""
+    async with Client(options_through(proxy, broker)) as client:
+        producer = Producer(client=client, close_timeout=0.5, max_in_flight=1000)
+        await producer.send_wait(stream, b"first")
+        proxy.stall()
+        senders = [asyncio.create_task(producer.send_batch(stream, bodies(1000))) for _ in range(4)]
+        await asyncio.sleep(0.1)
+        with pytest.raises(NotConfirmed):
+            await producer.close()
+        answers = await asyncio.gather(*senders, return_exceptions=True)
+        assert {type(answer) for answer in answers} <= {NotConfirmed, list}
+        assert NotConfirmed in {type(answer) for answer in answers}
+        proxy.cut()
+
+
+async def test_a_publisher_that_the_broker_does_not_know(through: Client, proxy: Proxy, stream: str) -> None:
+    publisher = await through.publisher(stream)
+    proxy.stall()
+    await publisher.publish([b"x"])
+    proxy.say(c.encode(c.PublishError(publisher._lease.id, (c.MessageError(1, PublisherDoesNotExist.code),))))
+    await eventually(lambda: publisher.error is not None)
+    assert isinstance(publisher.error, PublisherDoesNotExist)
+    assert (publisher.failed, publisher.in_flight) == (1, 0)
+    proxy.resume()
+    await publisher.close()
+
+
+async def test_stored_offsets_wait_for_a_broker_that_reads(proxy: Proxy, broker: Broker, stream: str) -> None:
+    async with Client(options_through(proxy, broker, request_timeout=0.5)) as client:
+        await client.start()
+        proxy.stall()
+
+        async def store() -> None:
+            for number in range(1_000_000):
+                await client.store_offset(stream, "name" * 50, number)
+
+        with pytest.raises(RequestTimeout, match="read nothing"):
+            await store()
+        transport = (await client._locator.connection())._transport
+        assert transport is not None
+        assert transport.get_write_buffer_size() < 2 * 2**20
+        proxy.cut()

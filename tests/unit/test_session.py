@@ -273,6 +273,13 @@ def test_a_nul_byte_cannot_be_part_of_plain_credentials(credentials: Credentials
         walk.answer(responded(c.SaslHandshakeResponse(("PLAIN",))))
 
 
+def test_a_password_that_is_not_utf8() -> None:
+    walk = Walk(credentials=Credentials("a", "sec\udcffret")).to(State.SASL_HANDSHAKE)
+    with pytest.raises(AuthenticationFailure, match="UTF-8") as caught:
+        walk.answer(responded(c.SaslHandshakeResponse(("PLAIN",))))
+    assert "sec" not in str(caught.value)
+
+
 @pytest.mark.parametrize("version", ["3.9.29", "3.10.8"])
 def test_a_broker_before_3_11_is_not_asked_for_versions(version: str) -> None:
     walk = Walk()
