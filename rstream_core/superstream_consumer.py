@@ -14,7 +14,7 @@ from typing import Any, Self, Unpack, cast
 from rstream_core.arguments import ConnectionArguments, connection_options
 from rstream_core.client import Client
 from rstream_core.consumer import Callback, Consumer, Decoder, MessageContext, SubscribeOptions, specification
-from rstream_core.errors import ConfigurationError
+from rstream_core.errors import AlreadyClosed, ConfigurationError
 from rstream_core.pool import MAX_IDS
 from rstream_core.subscription import Chunk
 from rstream_core.types import ConsumerOffsetSpecification
@@ -106,10 +106,13 @@ class SuperStreamConsumer:
             for stream, start in starts.items():
                 with_start: SubscribeOptions = {**self._options(options), "offset_specification": start}
                 members.append(await self._consumer.subscribe(stream, callback, decoder=decoder, **with_start))
-        except BaseException:
+        except BaseException as error:
             for member in members:
-                await self._consumer.unsubscribe(member)
-            raise
+                with suppress(ConfigurationError):  # one that failed is gone by itself
+                    await self._consumer.unsubscribe(member)
+            if not members or not isinstance(error, AlreadyClosed):
+                raise
+            members = []  # the callback has closed the consumer, before the last partition was there
         number = next(self._numbers)
         self._groups[number] = members
         return number

@@ -291,14 +291,16 @@ async def test_close_from_within_the_callback(arguments: dict[str, Any], client:
 
 async def test_close_from_within_two_callbacks_at_once(arguments: dict[str, Any], client: Client, stream: str) -> None:
     await publish(client, stream, bodies(10))
+    both = asyncio.Event()
 
     async def callback(message: bytes, context: MessageContext) -> None:
-        await asyncio.sleep(0.01)
+        await both.wait()
         await context.consumer.close()
 
     consumer = Consumer(**arguments)
     await consumer.subscribe(stream, callback)
     await consumer.subscribe(stream, callback)
+    both.set()
     await asyncio.wait_for(consumer.run(), PATIENCE)
     await consumer.close()
 
