@@ -5,17 +5,21 @@ Ends the process: flushes stdout first, where the last chance to see a closed pi
 
 from __future__ import annotations
 
+import signal
 import sys
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import NoReturn
-
-from rstream_cli.environment import Environment, silence
 
 
 def main() -> NoReturn:
     """Runs the command line of this process."""
+    was_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as for a shell's background jobs
+    if not was_ignored:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules are imported, it ends the process without a word
+    from rstream_cli.environment import Environment, silence
+
     env = Environment.of_process()
+    if not was_ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     arguments = sys.argv[1:]
     status = 0
     try:
@@ -44,6 +48,9 @@ def print_version() -> None:
 
 def _version() -> str:
     """Reads rstream_core/version.py alone: importing the package would load asyncio and ssl for one line."""
+    from importlib.util import find_spec, module_from_spec, spec_from_file_location
+    from pathlib import Path
+
     package = find_spec("rstream_core")
     for folder in package.submodule_search_locations or () if package else ():
         spec = spec_from_file_location("rstream_core.version", Path(folder) / "version.py")
@@ -56,6 +63,8 @@ def _version() -> str:
 
 def _unwritable(error: OSError, status: int) -> int:
     """The exit code where stdout cannot be written: the run's own, if that was an error already."""
+    from rstream_cli.environment import silence
+
     silence(1)
     if isinstance(error, BrokenPipeError):
         return status or 141

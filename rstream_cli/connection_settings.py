@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -103,9 +103,10 @@ def build_options(
     ``warn`` is told, once, where the certificate is not verified. Reads the password file and the certificates.
     Raises ``ConfigurationError``.
     """
-    for layer in layers:
-        _check_contradictions(layer)
     uri_depth = _visible_uri(layers)
+    for depth, layer in enumerate(layers):
+        # A URI that a stronger layer hides contradicts nothing.
+        _check_contradictions(layer if depth == uri_depth else replace(layer, uris=()))
     above_uri = layers[:uri_depth] if uri_depth is not None else layers
     uris = layers[uri_depth] if uri_depth is not None else None
 
@@ -182,7 +183,9 @@ def _check_contradictions(layer: Layer) -> None:
             if name in layer and said is not None:
                 raise ConfigurationError(f"{label(name)} contradicts {label('uri')}, which names one too")
         if "tls" in layer and _parsed(_boolean, layer.values["tls"], label("tls")) != layer.uris[0].tls:
-            flag = label("tls") if not layer.uris[0].tls else f"no TLS by {label('tls')}"
+            flag = label("tls")
+            if layer.uris[0].tls:
+                flag = flag.replace("--tls", "--no-tls") if layer.explicit else f"{flag} (no)"
             scheme = "rabbitmq-stream+tls" if layer.uris[0].tls else "rabbitmq-stream"
             raise ConfigurationError(
                 f"{flag} contradicts {scheme}://",

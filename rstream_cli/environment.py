@@ -42,11 +42,17 @@ class Environment:
     def of_process(cls) -> Environment:
         """That of this process. A standard stream that is closed is opened on /dev/null first.
 
-        Otherwise the next socket would get its number, and what is written to stdout would go there.
+        Otherwise the next socket would get its number, and what is written to stdout would go there. stdin and stdout
+        are opened the wrong way round, so that reading and writing them are errors, as they were: data that goes
+        nowhere must not look delivered.
         """
-        for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        for number, name, mode, access in (
+            (0, "stdin", "r", os.O_WRONLY),
+            (1, "stdout", "w", os.O_RDONLY),
+            (2, "stderr", "w", os.O_WRONLY),
+        ):
             if getattr(sys, name) is None:
-                setattr(sys, name, _open_null(number, mode))
+                setattr(sys, name, _open_null(number, mode, access))
         return cls(
             stdin=sys.stdin,
             stdout=sys.stdout,
@@ -101,8 +107,8 @@ def silence(descriptor: int) -> None:
         os.close(null)
 
 
-def _open_null(number: int, mode: str) -> TextIO:
-    descriptor = os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY)
+def _open_null(number: int, mode: str, access: int) -> TextIO:
+    descriptor = os.open(os.devnull, access)
     if descriptor != number:
         os.dup2(descriptor, number)
         os.close(descriptor)

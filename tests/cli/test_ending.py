@@ -292,3 +292,38 @@ def test_help_imports_nothing_of_the_core() -> None:
     modules = _modules("stream", "create", "--help")
     assert "rstream_cli.commands.stream" in modules
     assert not modules & {"rich", "pydantic", "rstream_core.client", "rstream_core.connection", "ssl"}
+
+
+@pytest.mark.parametrize("words", [("--version",), ("--help",), ("completion", "bash")])
+def test_a_closed_stdout_is_an_error(words: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" "$@" >&-', str(RSTREAM), *words], env=environment(), capture_output=True, check=False
+    )
+    assert done.returncode == 1
+    assert b"error: " in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_nothing_counts_as_consumed_where_stdout_is_closed(broker_env: dict[str, str], stream_name: str) -> None:
+    assert run_rstream("publish", stream_name, "--create", "-m", "x", env=broker_env).returncode == 0
+    words = ("consume", stream_name, "--offset", "first", "--until", "end", "--name", "closed")
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" "$@" >&-', str(RSTREAM), *words],
+        env=environment(broker_env),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert run_rstream("offset", "query", stream_name, "--name", "closed", env=broker_env).returncode == 4
+
+
+def test_a_closed_stdin_is_an_error(broker_env: dict[str, str], stream_name: str) -> None:
+    words = ("publish", stream_name, "--create")
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" "$@" <&-', str(RSTREAM), *words],
+        env=environment(broker_env),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert b"standard input" in done.stderr
