@@ -26,7 +26,7 @@ COMMANDS: Mapping[str, Lazy] = {
     "consume": Lazy("rstream_cli.commands.consume", "Read a stream."),
     "superstream": Lazy("rstream_cli.commands.superstream", "Work with super streams."),
     "sac-consume": Lazy("rstream_cli.commands.sac_consume", "Read with others of the same name, each message once."),
-    "offset": Lazy("rstream_cli.commands.offset", "Store and query offsets by name."),
+    "offset": Lazy("rstream_cli.commands.offset", "Store, query and resolve offsets."),
     "completion": Lazy("rstream_cli.commands.completion", "Print the completion script for a shell."),
 }
 

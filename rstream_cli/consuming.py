@@ -241,11 +241,17 @@ class ConsumeRun:
             else:
                 return None, [target]
         try:
-            return target, await client.partitions(target)
+            partitions = await client.partitions(target)
         except StreamDoesNotExist:
             if kind is Kind.SUPER_STREAM:
                 raise
             raise StreamDoesNotExist(f"there is no stream and no super stream {target!r}") from None
+        if self.plan.start.kind is OffsetKind.ABSOLUTE:
+            raise CommandError(
+                f"--offset: {target!r} is a super stream, and a number is an offset of one partition",
+                hint="give first, last, next, -N or a time",
+            )
+        return target, partitions
 
     async def _subscribe(self, client: Client, source: _Source, super_stream: str | None) -> None:
         """Begins to read it, unless there is nothing to read."""
