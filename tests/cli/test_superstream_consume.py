@@ -228,23 +228,32 @@ def test_one_after_the_other_on_a_stream(run: Run, orders: str, env: dict[str, s
             assert second.stdout.read() == b"more\n"
 
 
+def event_of(process: subprocess.Popen[bytes], event: str) -> str:
+    """The stream of the next such event."""
+    assert process.stderr is not None
+    while True:
+        told = json.loads(process.stderr.readline())
+        if told["event"] == event:
+            return str(told["stream"])
+
+
 def test_a_partition_is_handed_over(run: Run, orders: str, env: dict[str, str]) -> None:
     """The first has it, until the second comes; it stores, says so, and the second goes on."""
     options = ("sac-consume", orders, "--name", "group", "--store-every", "1000", "--stats", "json")
     with running(*options, env=env) as first:
         assert first.stdout is not None
-        assert first.stderr is not None
+        for number in range(3):
+            assert event_of(first, "active") == f"{orders}-{number}"
         assert lines(b"".join(first.stdout.readline() for _ in range(8))) == list("01234567")
         with running(*options, env=env) as second:
-            events = [json.loads(first.stderr.readline()) for _ in range(5)]
-            assert events[-1] == {"event": "idle", "stream": f"{orders}-1"}
+            assert event_of(first, "idle") == f"{orders}-1"
             assert run("offset", "query", f"{orders}-1", "--name", "group").stdout == b"2\n"
             assert run("publish", f"{orders}-1", "-m", "8").returncode == 0
             assert second.stdout is not None
             assert second.stdout.readline() == b"8\n"
             interrupt(second)
             assert ended(second)[0] == 130
-        eventually(lambda: json.loads(first.stderr.readline()).get("event") == "active")
+        assert event_of(first, "active") == f"{orders}-1"
         assert run("publish", f"{orders}-1", "-m", "9").returncode == 0
         assert first.stdout.readline() == b"9\n"
 
