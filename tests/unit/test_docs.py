@@ -32,6 +32,11 @@ CENTRAL = (
     "ConnectionOptions",
     "Consumer",
     "ConsumerOffsetSpecification",
+    "EventContext",
+    "FilterConfiguration",
+    "SingleActiveConsumer",
+    "Subscriptions",
+    "SuperStreamConsumer",
     "Credentials",
     "Endpoint",
     "FailedMessage",
@@ -163,7 +168,9 @@ def test_central_name_is_in_the_guide(name: str) -> None:
     assert re.search(rf"\b{name}\b", guide), f"docs/python.md does not mention {name}"
 
 
-@pytest.mark.parametrize("cls", [rstream_core.Client, rstream_core.Producer, rstream_core.Consumer])
+@pytest.mark.parametrize(
+    "cls", [rstream_core.Client, rstream_core.Producer, rstream_core.Consumer, rstream_core.SuperStreamConsumer]
+)
 def test_methods_are_in_the_guide(cls: type) -> None:
     guide = (ROOT / "docs" / "python.md").read_text()
     methods = [name for name, value in vars(cls).items() if inspect.isfunction(value) and not name.startswith("_")]
