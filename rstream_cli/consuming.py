@@ -1,4 +1,5 @@
-"""The engine of ``consume``: chunks in, blocks of bytes out to stdout, offsets stored behind what stdout has taken.
+"""The engine of everything that consumes: chunks in, blocks of bytes out to stdout, offsets stored behind what
+stdout has taken. One engine for a stream, the partitions of a super stream, and single active consumers.
 
 The unit is the chunk: cut to what is wanted, rendered as one block, written, and only then counted, stored and
 credited. So memory holds a chunk or so whatever the reader of stdout does, and a stored offset never passes what was
@@ -11,9 +12,12 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
+from rstream_cli.consume_options import Kind
 from rstream_cli.ending import Ended, signal_name, within
 from rstream_cli.exit_status import CommandError, ExitStatus
+from rstream_cli.filtering import Filter
 from rstream_cli.output import Output
 from rstream_cli.parsing import OffsetKind, OffsetSpec, UntilKind, UntilSpec
 from rstream_cli.render.display import Display
@@ -26,14 +30,18 @@ from rstream_core import (
     ConsumerOffsetSpecification,
     OffsetNotFound,
     OffsetType,
-    RequestTimeout,
     RstreamError,
+    SingleActiveConsumer,
+    StreamDoesNotExist,
     Subscription,
+    Subscriptions,
 )
 
 _GRACE = 2.0
 """Seconds that a reader of stdout has, once the run is to end, to take what is being written."""
 _STORE_TIMEOUT = 5.0
+_GROUP_INTERVAL = 1.0
+"""Seconds between two looks at how far the others of a group have come."""
 _BRIEFLY = 0.5
 """Seconds for saying goodbye to a broker, where the run is to end now."""
 
@@ -50,21 +58,48 @@ class StoreEvery:
 class ConsumePlan:
     """What the options said, all checked."""
 
-    stream: str
+    target: str
+    """The stream, or the super stream."""
     start: OffsetSpec
     render: Renderer
+    kind: Kind = Kind.STREAM
     until: UntilSpec | None = None
     count: int | None = None
     idle_timeout: float | None = None
     timeout: float | None = None
     name: str | None = None
     store_every: StoreEvery = field(default_factory=StoreEvery)
+    single_active: bool = False
+    """Whether to share the work with others of the same name."""
+    filter: Filter | None = None
     credit: int = 10
     unbuffered: bool = False
 
 
 class _Nothing(Exception):
     """The place to stop lies before the place to start."""
+
+
+@dataclass(slots=True)
+class _Source:
+    """A stream that is read."""
+
+    stream: str
+    end: int | None = None
+    """The last offset that is wanted, where it is known."""
+    before_start: int = -1
+    """An offset that is known to lie before the first message to come."""
+    done: bool = False
+    """Nothing more of it is wanted."""
+    subscription: Subscription | None = None
+    seen_first: bool = False
+    turn: int = 0
+    """Counts a single active consumer's turns: what is left of one that is over does not count for the next."""
+    passed: int | None = None
+    """The last offset, of this turn, that stdout has taken or that was not wanted."""
+    unstored: int = 0
+    """Messages passed since the last store."""
+    stored_at: float = 0.0
 
 
 @dataclass
@@ -75,26 +110,24 @@ class ConsumeRun:
     context: CommandContext
     stats: Stats
     display: Display
-    _end: int | None = None
-    """The last offset that is wanted, where it is known."""
+    _sources: dict[str, _Source] = field(default_factory=dict)
     _until_time: int | None = None
     """Messages of later chunks are not wanted: milliseconds since 1970."""
-    _before_start: int = -1
-    """An offset that is known to lie before the first message to come."""
     _ended: Ended | None = None
     """Why to stop, set by whoever notices first."""
     _scope: asyncio.Timeout | None = None
     """The wait that ``_stop`` ends."""
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _last_arrival: float = 0.0
-    _unstored: int = 0
-    _stored_at: float = 0.0
-    _first_offset: int | None = None
 
     @property
     def _counts(self) -> ConsumeCounts:
         assert isinstance(self.stats.counts, ConsumeCounts)
         return self.stats.counts
+
+    @property
+    def _unfinished(self) -> list[_Source]:
+        return [source for source in self._sources.values() if not source.done]
 
     async def work(self) -> Ended:
         """Reads what is wanted, and says how that ended."""
@@ -119,7 +152,7 @@ class ConsumeRun:
     async def _run(self, client: Client, output: Output) -> Ended:
         try:
             async with self._interruptible(None):
-                subscription = await self._open(client)
+                subscriptions = await self._open(client)
         except TimeoutError:
             if self._ended is None:
                 raise
@@ -130,19 +163,21 @@ class ConsumeRun:
         problem: BaseException | None = None
         ended: Ended | None = None
         try:
-            ended = await self._read(client, subscription, output)
-        except RstreamError as error:
-            problem = error
+            try:
+                ended = await self._read(client, subscriptions, output)
+            except RstreamError as error:
+                problem = error
+            if ended is None or ended.status is not ExitStatus.STDOUT_CLOSED:
+                # What was in a pipe whose reader left is lost: there the offsets stay as they were.
+                # Before leaving: another of the group begins where this one is told to have ended.
+                await self._store_the_last(client, quietly=problem is not None)
         except asyncio.CancelledError:
             if not self.context.interrupt.forced:
                 raise
             return Ended(f"{signal_name(self.context)} twice, stopped at once")
         finally:
             if not self.context.interrupt.forced:
-                await subscription.close()
-        if ended is None or ended.status is not ExitStatus.STDOUT_CLOSED:
-            # What was in a pipe whose reader left is lost: there the offsets stay as they were.
-            await self._store_the_last(client, quietly=problem is not None)
+                await subscriptions.close()
         if problem is not None:
             raise problem
         assert ended is not None
@@ -171,28 +206,88 @@ class ConsumeRun:
 
     # Where to start and to stop.
 
-    async def _open(self, client: Client) -> Subscription:
+    async def _open(self, client: Client) -> Subscriptions:
         plan = self.plan
         await client.start()
-        await client.metadata(plan.stream)  # a stream that does not exist is an error, also where nothing is to be read
-        await self._resolve_until(client)
-        if plan.count == 0:
+        super_stream, streams = await self._find_streams(client)
+        self._sources = {stream: _Source(stream) for stream in streams}
+        for source in self._unfinished:
+            await self._resolve_until(client, source)
+        if plan.count == 0 or not self._unfinished:
             raise _Nothing
-        spec = await self._resolve_start(client)
-        end = self._end
-        if end is not None and (
+        if plan.single_active:
+            what = f"{plan.target!r}" if super_stream is None else f"{len(streams)} partitions of {plan.target!r}"
+            self.display.event(
+                "waiting", f"waiting for a turn as {plan.name!r}: {what}", stream=plan.target, name=plan.name or ""
+            )
+        for source in self._unfinished:
+            await self._subscribe(client, source, super_stream)
+        if not self._unfinished:
+            raise _Nothing
+        self._last_arrival = asyncio.get_running_loop().time()
+        return Subscriptions(
+            source.subscription for source in self._sources.values() if source.subscription is not None
+        )
+
+    async def _find_streams(self, client: Client) -> tuple[str | None, list[str]]:
+        """The super stream, if it is one, and the streams. Raises where they are missing, also for nothing to read."""
+        target, kind = self.plan.target, self.plan.kind
+        if kind is not Kind.SUPER_STREAM:
+            try:
+                await client.metadata(target)
+            except StreamDoesNotExist:
+                if kind is Kind.STREAM:
+                    raise
+            else:
+                return None, [target]
+        try:
+            partitions = await client.partitions(target)
+        except StreamDoesNotExist:
+            if kind is Kind.SUPER_STREAM:
+                raise
+            raise StreamDoesNotExist(f"there is no stream and no super stream {target!r}") from None
+        if self.plan.start.kind is OffsetKind.ABSOLUTE:
+            raise CommandError(
+                f"--offset: {target!r} is a super stream, and a number is an offset of one partition",
+                hint="give first, last, next, -N or a time",
+            )
+        return target, partitions
+
+    async def _subscribe(self, client: Client, source: _Source, super_stream: str | None) -> None:
+        """Begins to read it, unless there is nothing to read."""
+        plan = self.plan
+        spec = await self._resolve_start(client, source.stream)
+        end = source.end
+        single_active = None
+        if plan.single_active:  # there, what others have stored is what decides
+            assert plan.name is not None
+            listener = partial(self._turn, client, source)
+            single_active = SingleActiveConsumer(plan.name, super_stream, listener)
+        elif end is not None and (
             spec.offset_type is OffsetType.NEXT or (spec.offset_type is OffsetType.OFFSET and (spec.offset or 0) > end)
         ):
-            raise _Nothing
-        subscription = await client.subscribe(plan.stream, spec, credit=plan.credit)
-        if end is not None and spec.offset_type is OffsetType.TIMESTAMP and not await subscription.barrier():
+            source.done = True
+            return
+        subscription = await client.subscribe(
+            source.stream,
+            spec,
+            credit=plan.credit,
+            filter_values=() if plan.filter is None else plan.filter.values,
+            match_unfiltered=plan.filter is not None and plan.filter.match_unfiltered,
+            single_active=single_active,
+        )
+        source.stored_at = asyncio.get_running_loop().time()
+        if self._ends_unseen(spec, end) and not await subscription.barrier():
             await subscription.close()
-            raise _Nothing
+            source.done = True
+            return
         if self._until_time is not None and end is None:
-            self._before_start = await self._find_before_start(client, subscription, spec)
-        loop = asyncio.get_running_loop()
-        self._last_arrival = self._stored_at = loop.time()
-        return subscription
+            source.before_start = await self._find_before_start(client, subscription, spec)
+        source.subscription = subscription
+
+    def _ends_unseen(self, spec: ConsumerOffsetSpecification, end: int | None) -> bool:
+        """Whether it may be that no message comes up to the end, so that nothing would tell."""
+        return end is not None and spec.offset_type is OffsetType.TIMESTAMP and not self.plan.single_active
 
     async def _find_before_start(
         self, client: Client, subscription: Subscription, spec: ConsumerOffsetSpecification
@@ -202,93 +297,89 @@ class ConsumeRun:
             return (spec.offset or 0) - 1
         if spec.offset_type not in (OffsetType.NEXT, OffsetType.TIMESTAMP) or await subscription.barrier():
             return -1
-        last = await client.last_offset(self.plan.stream)
+        last = await client.last_offset(subscription.stream)
         return -1 if last is None else last
 
-    async def _resolve_until(self, client: Client) -> None:
+    async def _resolve_until(self, client: Client, source: _Source) -> None:
         until = self.plan.until
         if until is None:
             return
         if until.kind is UntilKind.ABSOLUTE:
-            self._end = until.value
+            source.end = until.value
             return
         if until.kind is UntilKind.TIMESTAMP:
             self._until_time = until.value
             if until.value > self._now_ms():
                 return  # messages of that time may yet come
-        self._end = await client.last_offset(self.plan.stream)
-        if self._end is None:
-            raise _Nothing
+        source.end = await client.last_offset(source.stream)
+        source.done = source.end is None
 
     def _now_ms(self) -> int:
         return int(self.context.env.now() * 1000)
 
-    async def _resolve_start(self, client: Client) -> ConsumerOffsetSpecification:
+    async def _resolve_start(self, client: Client, stream: str) -> ConsumerOffsetSpecification:
         plan, start = self.plan, self.plan.start
-        if start.kind is OffsetKind.ABSOLUTE:
-            return ConsumerOffsetSpecification(OffsetType.OFFSET, start.value)
-        if start.kind is OffsetKind.TIMESTAMP:
-            return ConsumerOffsetSpecification(OffsetType.TIMESTAMP, start.value)
-        if start.kind is OffsetKind.STORED:
-            assert plan.name is not None
-            try:
-                stored = await client.query_offset(plan.stream, plan.name)
-            except OffsetNotFound:
-                return ConsumerOffsetSpecification(OffsetType.FIRST)
-            return ConsumerOffsetSpecification(OffsetType.OFFSET, stored + 1)
-        if start.kind is OffsetKind.LAST_N:
-            offset = await client.tail_offset(plan.stream, start.value)
-            if offset is None:
-                return ConsumerOffsetSpecification(OffsetType.FIRST)
-            return ConsumerOffsetSpecification(OffsetType.OFFSET, offset)
-        return ConsumerOffsetSpecification(
-            {
-                OffsetKind.FIRST: OffsetType.FIRST,
-                OffsetKind.LAST: OffsetType.LAST,
-                OffsetKind.NEXT: OffsetType.NEXT,
-            }[start.kind]
-        )
+        if start.kind is OffsetKind.STORED and plan.single_active:
+            return ConsumerOffsetSpecification(OffsetType.FIRST)  # where none is stored; asked at each turn
+        spec = await resolve_start(client, stream, start, plan.name)
+        if plan.single_active and spec.offset_type in (OffsetType.NEXT, OffsetType.LAST):
+            # As of now, and not of when the turn comes: what is published until then would be left out.
+            return ConsumerOffsetSpecification(OffsetType.OFFSET, await client.resolve_offset(stream, spec))
+        return spec
 
     # Reading.
 
-    async def _read(self, client: Client, subscription: Subscription, output: Output) -> Ended:
+    async def _read(self, client: Client, subscriptions: Subscriptions, output: Output) -> Ended:
         while self._ended is None:
-            chunk = await self._next_chunk(client, subscription)
-            if chunk is None:
-                continue
-            self._last_arrival = asyncio.get_running_loop().time()
-            messages, ended = self._cut(chunk)
-            if messages:
-                batch = Batch(chunk.stream, chunk.offset, chunk.timestamp, messages)
-                await self._put_out(output, batch)
-                self._counts.chunks += 1
+            chunk = await self._next_chunk(client, subscriptions)
+            if chunk is not None:
                 self._last_arrival = asyncio.get_running_loop().time()
-                await self._store_if_due(client)
-            if ended is not None and self._ended is None:
-                return ended
+                await self._take(client, self._sources[chunk.stream], chunk, output)
         return self._ended
 
-    async def _next_chunk(self, client: Client, subscription: Subscription) -> Chunk | None:
+    async def _next_chunk(self, client: Client, subscriptions: Subscriptions) -> Chunk | None:
         """The next one; None where something else was due, or the run has ended."""
         try:
             async with self._interruptible(self._deadline()):
-                return await anext(subscription)
+                return await anext(subscriptions)
         except TimeoutError:
             pass
         if self._ended is not None:
             return None
         now = asyncio.get_running_loop().time()
         await self._store_if_due(client)
-        if self._until_time is not None and self._end is None and self._now_ms() > self._until_time:
-            # That time has come. Whatever the stream holds by now is all that can be wanted.
-            self._end = await client.last_offset(self.plan.stream)
-            consumed = self._counts.last_offset
-            if self._end is None or max(self._before_start, -1 if consumed is None else consumed) >= self._end:
-                self._stop(Ended("--until is reached"))
+        if self._until_time is not None and self._now_ms() > self._until_time:
+            for source in self._unfinished:
+                if source.end is None:
+                    await self._settle_end(client, source)
+        if self._waits_for_group:
+            await self._look_at_group(client)
         idle = self.plan.idle_timeout
         if idle is not None and now >= self._last_arrival + idle:
             self._stop(Ended(f"no message for {idle:g} s"))
         return None
+
+    async def _settle_end(self, client: Client, source: _Source) -> None:
+        """The time of ``--until`` has come. Whatever the stream holds by now is all that can be wanted."""
+        source.end = await client.last_offset(source.stream)
+        passed = -1 if source.passed is None else source.passed
+        if source.end is None or max(source.before_start, passed) >= source.end:
+            await self._finish(client, source)
+
+    @property
+    def _waits_for_group(self) -> bool:
+        return self.plan.single_active and self.plan.until is not None
+
+    async def _look_at_group(self, client: Client) -> None:
+        """What others have read up to the end, as the offsets that they store tell, is done as well."""
+        for source in self._unfinished:
+            assert self.plan.name is not None
+            try:
+                stored = await client.query_offset(source.stream, self.plan.name)
+            except OffsetNotFound:
+                continue
+            if source.end is not None and stored >= source.end:
+                await self._finish(client, source)
 
     def _deadline(self) -> float | None:
         """When to look around, if no chunk comes first."""
@@ -297,68 +388,132 @@ class ConsumeRun:
         times: list[float] = []
         if plan.idle_timeout is not None:
             times.append(self._last_arrival + plan.idle_timeout)
-        if self._unstored and plan.store_every.seconds is not None:
-            times.append(self._stored_at + plan.store_every.seconds)
-        if self._until_time is not None and self._end is None:
+        if plan.store_every.seconds is not None:
+            times += [s.stored_at + plan.store_every.seconds for s in self._sources.values() if s.unstored]
+        if self._until_time is not None and any(source.end is None for source in self._unfinished):
             times.append(loop.time() + max(self._until_time - self._now_ms(), 0) / 1000 + 0.001)
+        if self._waits_for_group:
+            times.append(loop.time() + _GROUP_INTERVAL)
         return min(times, default=None)
 
-    def _cut(self, chunk: Chunk) -> tuple[Sequence[bytes], Ended | None]:
-        """The messages that are wanted, and the end if it is reached with them."""
-        plan, messages = self.plan, chunk.messages
-        ended: Ended | None = None
-        if self._until_time is not None and chunk.timestamp > self._until_time:
-            return (), Ended("--until is reached")
-        if self._end is not None and chunk.last_offset >= self._end:
-            ended = Ended("--until is reached")
-            messages = messages[: max(self._end - chunk.offset + 1, 0)]
-        if plan.count is not None:
-            room = plan.count - self._counts.consumed
-            if len(messages) >= room:
-                ended = Ended("--count is reached")
-                messages = messages[:room]
-        if self._first_offset is None:
-            self._first_offset = chunk.offset
-            self._expect(chunk.offset)
-        return messages, ended
+    async def _take(self, client: Client, source: _Source, chunk: Chunk, output: Output) -> None:
+        """Writes what is wanted of a chunk, and notes how far that is."""
+        plan, turn = self.plan, source.turn
+        messages, is_end = self._cut(source, chunk)
+        wanted: Sequence[int] = range(len(messages)) if plan.filter is None else plan.filter.wanted(messages)
+        is_counted = plan.count is not None and len(wanted) >= plan.count - self._counts.consumed
+        if is_counted:
+            assert plan.count is not None
+            wanted = wanted[: plan.count - self._counts.consumed]
+        if wanted:
+            if len(wanted) < len(messages):
+                chosen: Sequence[bytes] = [messages[place] for place in wanted]
+                offsets: Sequence[int] = [chunk.offset + place for place in wanted]
+            else:
+                chosen, offsets = messages, range(chunk.offset, chunk.offset + len(messages))
+            if not await self._put_out(output, source, turn, Batch(chunk.stream, offsets, chunk.timestamp, chosen)):
+                return
+            self._counts.chunks += 1
+            self._last_arrival = asyncio.get_running_loop().time()
+        if not is_counted and len(wanted) < len(messages):
+            self._pass(source, turn, chunk.offset + len(messages) - 1, len(messages) - len(wanted))
+        await self._store_if_due(client)
+        if self._ended is not None:
+            return
+        if is_counted:
+            self._stop(Ended("--count is reached"))
+        elif is_end:
+            await self._finish(client, source)
 
-    def _expect(self, first: int) -> None:
+    def _cut(self, source: _Source, chunk: Chunk) -> tuple[Sequence[bytes], bool]:
+        """The messages up to the end, and whether it is reached with them."""
+        if source.done:
+            return (), False
+        if self._until_time is not None and chunk.timestamp > self._until_time:
+            return (), True
+        if not source.seen_first:
+            source.seen_first = True
+            self._expect(source, chunk.offset)
+        if source.end is not None and chunk.last_offset >= source.end:
+            return chunk.messages[: max(source.end - chunk.offset + 1, 0)], True
+        return chunk.messages, False
+
+    async def _finish(self, client: Client, source: _Source) -> None:
+        """Its end is reached; the run's, if it was the last."""
+        source.done = True
+        if not self._unfinished:
+            self._stop(Ended("--until is reached"))
+        elif source.subscription is not None:
+            await self._store(client, source, verify=True)
+            source.passed = None
+            await source.subscription.close()
+
+    def _expect(self, source: _Source, first: int) -> None:
         """How many messages there are to come, for the progress bar."""
-        totals = [] if self._end is None else [self._end - first + 1]
+        if source.end is not None:
+            self.stats.total = (self.stats.total or 0) + max(source.end - first + 1, 0)
         if self.plan.count is not None:
-            totals.append(self.plan.count)
-        if totals:
-            self.stats.total = max(min(totals), 0)
+            self.stats.total = self.plan.count if self.stats.total is None else min(self.stats.total, self.plan.count)
+
+    def _pass(self, source: _Source, turn: int, offset: int, messages: int) -> None:
+        """So many messages, up to an offset, are done with."""
+        if turn != source.turn:
+            return  # the turn has ended meanwhile, and that was told without them
+        source.passed = offset
+        source.unstored += messages
+        if len(self._sources) == 1:
+            self._counts.last_offset = offset
+        if self.plan.count is None:
+            self.stats.done += messages
+
+    async def _turn(
+        self, client: Client, source: _Source, subscription: Subscription, active: bool
+    ) -> ConsumerOffsetSpecification | None:
+        """A turn as single active consumer begins, after the stored offset, or ends."""
+        stream = subscription.stream
+        if not active:
+            try:
+                await self._store(client, source, verify=True)
+            except RstreamError as error:
+                self.display.note(f"warning: {error}")
+        source.turn += 1
+        source.passed, source.unstored = None, 0
+        if active:
+            self.display.event("active", f"active on {stream!r}", stream=stream)
+        else:
+            self.display.event("idle", f"idle on {stream!r}", stream=stream)
+        return None
 
     # Writing.
 
-    async def _put_out(self, output: Output, batch: Batch) -> None:
-        """Renders and writes the messages. Those before one that is not AMQP are written, then CommandError."""
+    async def _put_out(self, output: Output, source: _Source, turn: int, batch: Batch) -> bool:
+        """Renders and writes the messages; False where not all were. Those before one that is not AMQP are written."""
         parts: list[Batch] = [batch]
         if self.plan.unbuffered:
             parts = [
-                batch._replace(offset=batch.offset + index, messages=(message,))
-                for index, message in enumerate(batch.messages)
+                batch._replace(offsets=(offset,), messages=(message,))
+                for offset, message in zip(batch.offsets, batch.messages, strict=True)
             ]
         for part in parts:
             try:
                 data = self.plan.render(part)
             except NotAmqpError as error:
                 if error.index:
-                    good = part._replace(messages=part.messages[: error.index])
-                    await self._write(output, self.plan.render(good), good)
-                number = part.offset + error.index
+                    good = part._replace(offsets=part.offsets[: error.index], messages=part.messages[: error.index])
+                    await self._write(output, source, turn, self.plan.render(good), good)
+                number = part.offsets[error.index]
                 raw = CommandError(
                     f"the message at offset {number} is not AMQP 1.0: {error}",
                     hint="--codec raw takes messages as they are",
                     status=ExitStatus.BAD_RECORD,
                 )
                 self._stop(Ended(str(raw), ExitStatus.BAD_RECORD, raw))
-                return
-            if not await self._write(output, data, part):
-                return
+                return False
+            if not await self._write(output, source, turn, data, part):
+                return False
+        return True
 
-    async def _write(self, output: Output, data: bytes, batch: Batch) -> bool:
+    async def _write(self, output: Output, source: _Source, turn: int, data: bytes, batch: Batch) -> bool:
         """Writes a block and counts its messages. False where the reader did not take it before the run ended."""
         try:
             written = output.write(data)
@@ -371,12 +526,11 @@ class ConsumeRun:
             problem = CommandError(f"standard output: {error.strerror}", status=ExitStatus.INTERNAL)
             self._stop(Ended(str(problem), ExitStatus.INTERNAL, problem))
             return False
-        counts = self._counts
-        counts.consumed += len(batch.messages)
-        counts.last_offset = batch.offset + len(batch.messages) - 1
-        self._unstored += len(batch.messages)
+        self._counts.consumed += len(batch.messages)
         self.stats.bytes += len(data)
-        self.stats.done = counts.consumed
+        if self.plan.count is not None:
+            self.stats.done = self._counts.consumed
+        self._pass(source, turn, batch.offsets[-1], len(batch.messages))
         return True
 
     async def _finished(self, written: asyncio.Future[None]) -> bool:
@@ -398,45 +552,56 @@ class ConsumeRun:
 
     async def _store_if_due(self, client: Client) -> None:
         every = self.plan.store_every
-        if not self._unstored or self.plan.name is None:
-            return
-        due = every.messages is not None and self._unstored >= every.messages
-        if every.seconds is not None:
-            due = due or asyncio.get_running_loop().time() >= self._stored_at + every.seconds
-        if due:
-            await self._store(client)
+        now = asyncio.get_running_loop().time()
+        for source in self._sources.values():
+            due = every.messages is not None and source.unstored >= every.messages
+            if due or (every.seconds is not None and now >= source.stored_at + every.seconds):
+                await self._store(client, source)
 
-    async def _store(self, client: Client) -> None:
-        last = self._counts.last_offset
-        assert last is not None
-        assert self.plan.name is not None
-        await client.store_offset(self.plan.stream, self.plan.name, last)
-        self._counts.stored_offset = last
-        self._unstored = 0
-        self._stored_at = asyncio.get_running_loop().time()
+    async def _store(self, client: Client, source: _Source, *, verify: bool = False) -> None:
+        """Stores how far it has come, if that is news, or if the broker is to be asked whether it has it."""
+        name, offset = self.plan.name, source.passed
+        if name is None or offset is None or not (source.unstored or verify):
+            return
+        source.unstored = 0
+        await client.store_offset(source.stream, name, offset, verify_timeout=_STORE_TIMEOUT if verify else None)
+        if len(self._sources) == 1:
+            self._counts.stored_offset = offset
+        source.stored_at = asyncio.get_running_loop().time()
 
     async def _store_the_last(self, client: Client, *, quietly: bool) -> None:
-        """At the end: the broker does not answer a store, so ask it. ``quietly``: it is lost anyway, try."""
-        name, last = self.plan.name, self._counts.last_offset
-        if name is None or last is None:
-            return
-        try:
-            async with asyncio.timeout(_STORE_TIMEOUT):
-                if self._unstored:
-                    await self._store(client)
-                while await self._query(client, name) != last:  # noqa: ASYNC110 - the broker does not announce it
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            if not quietly:
-                raise RequestTimeout(
-                    f"offset {last} was not stored under {name!r} within {_STORE_TIMEOUT:g} s"
-                ) from None
-        except RstreamError:
-            if not quietly:
-                raise
+        """At the end. ``quietly``: the run has failed anyway, try."""
+        stores = [self._store(client, source, verify=True) for source in self._sources.values()]
+        for result in await asyncio.gather(*stores, return_exceptions=True):
+            if isinstance(result, BaseException) and not (quietly and isinstance(result, RstreamError)):
+                raise result
 
-    async def _query(self, client: Client, name: str) -> int | None:
+
+async def resolve_start(
+    client: Client, stream: str, start: OffsetSpec, name: str | None
+) -> ConsumerOffsetSpecification:
+    """Where to start, as the core says it. ``stored`` is that of ``name``, else the first."""
+    if start.kind is OffsetKind.ABSOLUTE:
+        return ConsumerOffsetSpecification(OffsetType.OFFSET, start.value)
+    if start.kind is OffsetKind.TIMESTAMP:
+        return ConsumerOffsetSpecification(OffsetType.TIMESTAMP, start.value)
+    if start.kind is OffsetKind.STORED:
+        assert name is not None
         try:
-            return await client.query_offset(self.plan.stream, name)
+            stored = await client.query_offset(stream, name)
         except OffsetNotFound:
-            return None
+            return ConsumerOffsetSpecification(OffsetType.FIRST)
+        return ConsumerOffsetSpecification(OffsetType.OFFSET, stored + 1)
+    if start.kind is OffsetKind.LAST_N:
+        offset = await client.tail_offset(stream, start.value)
+        if offset is None:
+            return ConsumerOffsetSpecification(OffsetType.FIRST)
+        return ConsumerOffsetSpecification(OffsetType.OFFSET, offset)
+    return ConsumerOffsetSpecification(_WORDS[start.kind])
+
+
+_WORDS = {
+    OffsetKind.FIRST: OffsetType.FIRST,
+    OffsetKind.LAST: OffsetType.LAST,
+    OffsetKind.NEXT: OffsetType.NEXT,
+}

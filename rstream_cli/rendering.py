@@ -21,7 +21,8 @@ class Batch(NamedTuple):
     """Messages of one chunk."""
 
     stream: str
-    offset: int
+    offsets: Sequence[int]
+    """One for each message."""
     timestamp_ms: int
     messages: Sequence[bytes]
 
@@ -66,8 +67,7 @@ def json_renderer(*, raw: bool) -> Renderer:
     """One envelope a line."""
 
     def render(batch: Batch) -> bytes:
-        stream, first, timestamp, messages = batch
-        offsets = range(first, first + len(messages))
+        stream, offsets, timestamp, messages = batch
         try:
             lines = batch_to_json(messages, stream=stream, offsets=offsets, timestamp_ms=timestamp, raw=raw)
         except AmqpError:
@@ -80,7 +80,7 @@ def json_renderer(*, raw: bool) -> Renderer:
 def _envelope(index: int, batch: Batch) -> bytes:
     message = AMQPMessage.from_bytes(batch.messages[index])
     try:
-        return to_json(message, stream=batch.stream, offset=batch.offset + index, timestamp_ms=batch.timestamp_ms)
+        return to_json(message, stream=batch.stream, offset=batch.offsets[index], timestamp_ms=batch.timestamp_ms)
     except AmqpError as error:
         raise NotAmqpError(index, str(error)) from None
 
@@ -89,13 +89,13 @@ def template_renderer(template: Template, *, raw: bool) -> Renderer:
     """``--format``."""
 
     def render(batch: Batch) -> bytes:
-        stream, first, timestamp, messages = batch
+        stream, offsets, timestamp, messages = batch
         parts: list[bytes] = []
         for index, data in enumerate(messages):
             message = AMQPMessage(data) if raw else AMQPMessage.from_bytes(data)
             body = data if raw else _body(index, message)
             try:
-                parts.append(template.render(Place(stream, first + index, timestamp, body, message)))
+                parts.append(template.render(Place(stream, offsets[index], timestamp, body, message)))
             except AmqpError as error:
                 raise NotAmqpError(index, str(error)) from None
         return b"".join(parts)

@@ -337,20 +337,31 @@ class Client:
     async def resolve_offset(self, stream: str, spec: ConsumerOffsetSpecification) -> int:
         """The offset of the first message that a subscription with this specification would get now.
 
-        That of the next message to be published, where there is none yet. Since RabbitMQ 4.3 the broker tells it; an
+        That of the next message to be published, where there is none yet; an offset beyond the end is taken as it is,
+        and one inside of a gap, too. Since RabbitMQ 4.3 the broker tells it; an
         older one is subscribed to, and the next message is then taken to follow the last one.
         """
         self._check_open()
+        offset = await self._ask_resolved(stream, spec)
+        if offset is None:
+            offset = await self._see_resolved(stream, spec)
+        # That of the chunk which holds it, or of the next one; what comes before is dropped on this side.
+        return max(offset, spec.offset or 0) if spec.offset_type is OffsetType.OFFSET else offset
+
+    async def _ask_resolved(self, stream: str, spec: ConsumerOffsetSpecification) -> int | None:
         lease = await self._subscriber_pool.acquire(await self._locator.leader(stream))
         try:
-            if lease.connection.session.supports(c.Key.RESOLVE_OFFSET_SPEC):
-                wire = c.OffsetSpec(spec.offset_type, spec.offset or 0)
-                answer = await lease.connection.request(
-                    c.ResolveOffsetSpec(stream, wire, {}), c.ResolveOffsetSpecResponse, f"stream {stream!r}"
-                )
-                return answer.offset_spec.offset
+            if not lease.connection.session.supports(c.Key.RESOLVE_OFFSET_SPEC):
+                return None
+            wire = c.OffsetSpec(spec.offset_type, spec.offset or 0)
+            answer = await lease.connection.request(
+                c.ResolveOffsetSpec(stream, wire, {}), c.ResolveOffsetSpecResponse, f"stream {stream!r}"
+            )
+            return answer.offset_spec.offset
         finally:
             await self._subscriber_pool.release(lease)
+
+    async def _see_resolved(self, stream: str, spec: ConsumerOffsetSpecification) -> int:
         if spec.offset_type is not OffsetType.NEXT:
             async with await self._subscribe_at_leader(stream, spec) as subscription:
                 chunk = await subscription.next_there_is()

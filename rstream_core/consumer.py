@@ -389,7 +389,8 @@ class Consumer:
     async def _store_now_and_then(self, subscriber: _Subscriber, every: float) -> None:
         while True:
             await asyncio.sleep(every)
-            await self._store(subscriber.wishes, subscriber.stored, subscriber.subscription)
+            if subscriber.subscription.active:  # else another stores under this name
+                await self._store(subscriber.wishes, subscriber.stored, subscriber.subscription)
 
     async def _store(
         self, wishes: _Wishes, stored: _Stored, subscription: Subscription, *, verify_timeout: float | None = None

@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 LEADER_WAIT = Backoff(attempts=8)
 """A new stream, or one whose leader moves, is without a leader for a moment."""
+GONE_WAIT = Backoff(attempts=5, maximum=0.2)
+"""A broker tells that a stream is gone a moment before its metadata does."""
 LOAD_BALANCER_ATTEMPTS = 40
 
 
@@ -99,13 +101,19 @@ class Locator:
 
     async def explain(self, stream: str, error: RstreamError) -> RstreamError:
         """Tells a deleted stream from one that moved: the broker's notice does not."""
-        if isinstance(error, StreamNotAvailable):
-            try:
-                await self.metadata(stream)
-            except ServerError as found:
-                return found
-            except RstreamError as problem:
-                logger.debug("looking for stream %r: %s", stream, problem)
+        if not isinstance(error, StreamNotAvailable):
+            return error
+
+        async def look() -> None:
+            await self.metadata(stream)
+            raise error  # it is there - still, perhaps
+
+        try:
+            await retry(look, GONE_WAIT)
+        except ServerError as found:
+            return found
+        except RstreamError as problem:
+            logger.debug("looking for stream %r: %s", stream, problem)
         return error
 
     async def connect(self, endpoint: Endpoint) -> Connection:

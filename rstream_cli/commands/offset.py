@@ -1,4 +1,4 @@
-"""``rstream offset``: offsets that are stored in a stream under a name.
+"""``rstream offset``: offsets that are stored in a stream under a name, and what a place in a stream is as an offset.
 
 Storing has no answer in the protocol, so ``store`` asks for what is stored until it sees its own number: a script
 may rely on exit code 0.
@@ -7,30 +7,27 @@ may rely on exit code 0.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.options import ConnectionSettings, check_reference, connection_options
-from rstream_cli.parsing import MAX_OFFSET
+from rstream_cli.parsing import MAX_OFFSET, OffsetKind, parse_offset
 from rstream_cli.runner import CommandContext, run_command
 from rstream_cli.typer_support import Command, new_app
 
-if TYPE_CHECKING:
-    from rstream_core import Client
-
 app = new_app(
-    "Store and query offsets by name.",
+    "Store, query and resolve offsets.",
     examples="""
 rstream offset store events 41 --name billing
 rstream offset query events --name billing
+rstream offset resolve events -- -1h
 """,
 )
 
 STORE_TIMEOUT = 10.0
 """Seconds in which a stored offset must show."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.25
 
 _REFERENCE = typer.Option("--name", metavar="REF", help="The name that the offset is stored under.")
 
@@ -64,8 +61,7 @@ def store(
 
         async with Client(context.connection_options) as client:
             await client.metadata(target)
-            await client.store_offset(target, name, number)
-            await _verify(client, target, name, number)
+            await client.store_offset(target, name, number, verify_timeout=STORE_TIMEOUT)
         connection.tell(f"stored offset {number} as {name!r} in stream {target!r}")
         return ExitStatus.OK
 
@@ -76,33 +72,6 @@ def _parse_offset(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,20}", text) or int(text) > MAX_OFFSET:
         raise CommandError(f"not an offset: {text!r}", hint="an offset is a whole number, 0 to 2^64 - 1")
     return int(text)
-
-
-async def _verify(client: Client, stream: str, name: str, offset: int) -> None:
-    """Returns once the broker tells this offset. Raises CommandError when it does not in time."""
-    import asyncio
-
-    from rstream_core import OffsetNotFound
-
-    pause, stored = _FIRST_PAUSE, None
-    try:
-        async with asyncio.timeout(STORE_TIMEOUT):
-            while True:
-                try:
-                    stored = await client.query_offset(stream, name)
-                except OffsetNotFound:
-                    stored = None
-                if stored == offset:
-                    return
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
-    except TimeoutError:
-        found = "no offset" if stored is None else f"offset {stored}"
-        raise CommandError(
-            f"offset {offset} does not show in stream {stream!r}: the broker has {found} under {name!r}",
-            hint="does another program store under this name?" if stored is not None else None,
-            status=ExitStatus.CONNECTION,
-        ) from None
 
 
 @app.command(
@@ -135,14 +104,74 @@ def query(
         async with Client(context.connection_options) as client:
             await client.metadata(target)  # a missing stream has its own message
             offset = await client.query_offset(target, name)
-        if json:
-            import json as json_module
-
-            record = {"stream": target, "name": name, "offset": offset}
-            text = json_module.dumps(record, ensure_ascii=False, separators=(",", ":"))
-        else:
-            text = str(offset)
-        context.env.stdout.write(text + "\n")
+        _print_offset(context, {"stream": target, "name": name, "offset": offset}, json=json)
         return ExitStatus.OK
 
     run_command(main, connection=connection)
+
+
+@app.command(
+    cls=Command,
+    epilog="""
+rstream offset resolve events last
+rstream offset resolve events 2026-11-23T10:00Z
+rstream offset resolve events -- -1h
+rstream consume events -o "$(rstream offset resolve events next)"
+""",
+)
+@connection_options
+def resolve(
+    stream: Annotated[str, typer.Argument(metavar="[STREAM]", help="The stream; else that of RSTREAM_STREAM.")],
+    spec: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SPEC",
+            help="first, last (the last chunk), next, stored (with --name), N, -N (the last N messages), or a time:"
+            " -1h, 2026-11-23T10:00Z, @UNIX.",
+        ),
+    ] = None,
+    *,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="REF", help="The name that the offset is stored under.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    connection: ConnectionSettings,
+) -> None:
+    """Print the offset at which `rstream consume --offset SPEC` would begin now.
+
+    Where there is no message yet, that is the offset of the next one. A time is that of a chunk: its first message. Put
+    -- before a SPEC that begins with a minus sign.
+    """
+    target, text = (connection.stream(stream), spec) if spec is not None else (None, stream)
+    try:
+        start = parse_offset(text, connection.env.now())
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    target = target or connection.stream(None)
+    if name is not None:
+        check_reference(name)
+    elif start.kind is OffsetKind.STORED:
+        raise CommandError("stored needs --name", hint="the name under which the offset is stored")
+
+    async def main(context: CommandContext) -> ExitStatus:
+        from rstream_cli.consuming import resolve_start
+        from rstream_core import Client
+
+        async with Client(context.connection_options) as client:
+            await client.metadata(target)  # a missing stream has its own message
+            offset = await client.resolve_offset(target, await resolve_start(client, target, start, name))
+        _print_offset(context, {"stream": target, "spec": text, "offset": offset}, json=json)
+        return ExitStatus.OK
+
+    run_command(main, connection=connection)
+
+
+def _print_offset(context: CommandContext, record: dict[str, str | int], *, json: bool) -> None:
+    """The offset alone, or the whole record."""
+    if json:
+        import json as json_module
+
+        text = json_module.dumps(record, ensure_ascii=False, separators=(",", ":"))
+    else:
+        text = str(record["offset"])
+    context.env.stdout.write(text + "\n")

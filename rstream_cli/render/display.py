@@ -107,21 +107,33 @@ class Display:
             self._thread.start()
 
     def note(self, line: str) -> None:
-        """A line for people, beside the display; not with ``--stats json``."""
+        """A line for people, beside the display; not with ``--stats json``. Of many, only the first ones."""
         if self.mode is not StatsMode.JSON and not self._quiet:
             self._noted += 1
             if self._noted > _MAX_NOTES:
                 return
             if self._noted == _MAX_NOTES:
                 line = "warning: there are more; the summary counts them"
-            try:
-                if self._view is not None and self.mode is StatsMode.LIVE:
-                    self._view.note(line)
-                else:
-                    self._env.stderr.write(line + "\n")
-                    self._env.stderr.flush()
-            except (OSError, ValueError):
-                pass  # nobody is there to read it
+            self._write(line)
+
+    def event(self, event: str, line: str, **fields: str) -> None:
+        """Something that happened to the run, each time: a line for people, or an object with ``--stats json``."""
+        if self.mode is StatsMode.JSON:
+            import orjson
+
+            self._write(orjson.dumps({"event": event, **fields}).decode())
+        elif not self._quiet:
+            self._write(line)
+
+    def _write(self, line: str) -> None:
+        try:
+            if self._view is not None and self.mode is StatsMode.LIVE:
+                self._view.note(line)
+            else:
+                self._env.stderr.write(line + "\n")
+                self._env.stderr.flush()
+        except (OSError, ValueError):
+            pass  # nobody is there to read it
 
     def stop(self) -> None:
         """Takes a live display away, so that other lines can be written. May be repeated."""

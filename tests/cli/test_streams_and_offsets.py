@@ -188,6 +188,26 @@ def test_no_offset_is_4(run: Run, stream: str) -> None:
     assert b"no offset is stored under this name" in done.stderr
 
 
+def test_a_place_is_resolved(run: Run, stream: str) -> None:
+    assert run("publish", stream, "-m", "a", "-m", "b", "-m", "c").returncode == 0
+    assert run("offset", "store", stream, "1", "--name", "me").returncode == 0
+    for spec, offset in (("first", 0), ("next", 3), ("-2", 1), ("1", 1), ("-1h", 0)):
+        # The broker's own record of the stored offset takes an offset as well.
+        code, out, errors = _ended(run("offset", "resolve", stream, "--", spec))
+        assert (code, errors) == (0, "")
+        assert int(out) == offset + (spec == "next")
+    done = run("offset", "resolve", "stored", "--name", "me", "--json", env={"RSTREAM_STREAM": stream})
+    assert json.loads(done.stdout) == {"stream": stream, "spec": "stored", "offset": 2}
+    for arguments, code, words in (
+        ((stream, "stored"), 2, b"needs --name"),
+        ((stream, "yesterday"), 2, b"not an offset"),
+        (("missing", "first"), 4, b"stream 'missing'"),
+    ):
+        done = run("offset", "resolve", *arguments)
+        assert done.returncode == code
+        assert words in done.stderr
+
+
 # --- who and where -----------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from rstream_core import (
     ConnectionFailed,
     ConnectionOptions,
     Consumer,
+    ConsumerOffsetSpecification,
     Credentials,
     Endpoint,
     HostNotFound,
@@ -26,6 +27,7 @@ from rstream_core import (
     Producer,
     RequestTimeout,
     SASLMechanismNotSupported,
+    SingleActiveConsumer,
     TlsError,
     UnsupportedByBroker,
     VirtualHostAccessFailure,
@@ -34,8 +36,11 @@ from rstream_core.connection import Connection
 from rstream_core.protocol import commands as c
 from tests.brokers import Broker, NoRabbitMQError, ScriptFailedError, own_broker
 from tests.certificates import Authority
-from tests.clients import FIRST, listening, options_for, publish, read, take
+from tests.clients import FIRST, at, listening, options_for, publish, publish_filtered, read, take
 from tests.conftest import OwnRabbitMQ
+
+LAST = ConsumerOffsetSpecification(OffsetType.LAST)
+NEXT = ConsumerOffsetSpecification(OffsetType.NEXT)
 
 
 def changed(options: ConnectionOptions, **changes: Any) -> ConnectionOptions:
@@ -405,5 +410,45 @@ async def test_a_broker_of_before_3_11(rabbitmq: Broker, stream_name: str) -> No
                     assert (message, context.offset) == (b"c", 2)
                     break
                 await consumer.close()
+                assert await client.resolve_offset(stream_name, at(1)) == 1
+                for spec, offset in ((FIRST, 0), (LAST, 2), (NEXT, 3), (at(9), 9)):
+                    assert await client.resolve_offset(stream_name, spec) == offset
+                for what, words in (
+                    (client.partitions("s"), r"super streams needs RabbitMQ 3\.11"),
+                    (
+                        client.subscribe(stream_name, FIRST, single_active=SingleActiveConsumer("g")),
+                        r"needs RabbitMQ 3\.11",
+                    ),
+                    (client.subscribe(stream_name, FIRST, filter_values=["a"]), r"filtering needs RabbitMQ 3\.13"),
+                ):
+                    with pytest.raises(UnsupportedByBroker, match=words):
+                        await what
     except (NoRabbitMQError, ScriptFailedError) as reason:
         pytest.skip(f"no RabbitMQ 3.10: {reason}")
+
+
+async def test_a_broker_of_4_0(rabbitmq: Broker, stream_name: str) -> None:
+    """No resolving of offsets, and no committed offset in the statistics; the rest is there."""
+    try:
+        with own_broker(f"old-{unused_port()}", "--release", "trixie") as broker:
+            options = options_for(broker)
+            async with Client(options) as client:
+                assert (await client.server_version()).startswith("4.0")
+                await client.create_stream(stream_name)
+                await publish(client, stream_name, [b"a", b"b"], [b"c"])
+                stats = await client.stats(stream_name)
+                assert (stats.first_offset, stats.committed_chunk_id, stats.committed_offset) == (0, 2, None)
+                assert await client.last_offset(stream_name) == 2
+                for spec, offset in ((FIRST, 0), (at(1), 1), (LAST, 2), (NEXT, 3), (at(9), 9)):
+                    assert await client.resolve_offset(stream_name, spec) == offset
+                single_active = SingleActiveConsumer("g")
+                async with await client.subscribe(stream_name, FIRST, single_active=single_active) as subscription:
+                    assert await take(subscription, 3) == {0: b"a", 1: b"b", 2: b"c"}
+                await publish_filtered(options, stream_name, [("x", b"d")], [("y", b"e")])
+                async with await client.subscribe(stream_name, FIRST, filter_values=["y"]) as subscription:
+                    assert await take(subscription, 1) == {4: b"e"}
+                super_stream = f"{stream_name}-super"
+                names = await client.create_super_stream(super_stream, partitions=2)
+                assert await client.partitions(super_stream) == names
+    except (NoRabbitMQError, ScriptFailedError) as reason:
+        pytest.skip(f"no RabbitMQ 4.0: {reason}")

@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 
-from rstream_core import AlreadyClosed, Client, CompressionType, Consumer, OffsetNotFound
+import rstream_core.client
+from rstream_core import (
+    AlreadyClosed,
+    Client,
+    CompressionType,
+    Consumer,
+    ConsumerOffsetSpecification,
+    OffsetNotFound,
+    OffsetType,
+    RequestTimeout,
+    StreamDoesNotExist,
+)
+from rstream_core.protocol import commands as c
+from rstream_core.protocol.session import Session
 from tests.clients import PATIENCE, at, bodies, publish, read
 
 
@@ -152,3 +165,42 @@ async def test_while_somebody_publishes(client: Client, stream: str) -> None:
     await publisher.close()
     assert seen == sorted(seen)
     assert await client.last_offset(stream) == publisher.confirmed - 1
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told by the broker", "seen by subscribing"])
+async def test_resolving(client: Client, stream: str, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not told:
+        monkeypatch.setattr(Session, "supports", lambda self, key, version=1: key != c.Key.RESOLVE_OFFSET_SPEC)
+    specs = [
+        (ConsumerOffsetSpecification(OffsetType.FIRST), 0),
+        (ConsumerOffsetSpecification(OffsetType.LAST), 3),
+        (ConsumerOffsetSpecification(OffsetType.NEXT), 5),
+        (ConsumerOffsetSpecification(OffsetType.OFFSET, 1), 1),
+        (ConsumerOffsetSpecification(OffsetType.OFFSET, 4), 4),
+        (ConsumerOffsetSpecification(OffsetType.OFFSET, 90), 90),
+        (ConsumerOffsetSpecification(OffsetType.TIMESTAMP, 0), 0),
+        (ConsumerOffsetSpecification(OffsetType.TIMESTAMP, 2**42), 5),
+    ]
+    for spec, offset in specs:
+        empty = offset if spec.offset_type is OffsetType.OFFSET else 0
+        assert await client.resolve_offset(stream, spec) == empty
+    await publish(client, stream, bodies(3), bodies(2))
+    for spec, offset in specs:
+        assert await client.resolve_offset(stream, spec) == offset, spec
+    with pytest.raises(StreamDoesNotExist):
+        await client.resolve_offset("missing", specs[0][0])
+
+
+async def test_storing_with_a_look_at_what_is_stored(
+    client: Client, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(client, stream, bodies(3))
+    await client.store_offset(stream, "reader", 2, verify_timeout=PATIENCE)
+    assert await client.query_offset(stream, "reader") == 2
+
+    async def lost(*_: object) -> int:
+        return 1
+
+    monkeypatch.setattr(rstream_core.client, "query_offset", lost)
+    with pytest.raises(RequestTimeout, match=r"offset 3 does not show .*: the broker has offset 1 under 'reader'"):
+        await client.store_offset(stream, "reader", 3, verify_timeout=0.1)

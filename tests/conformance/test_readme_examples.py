@@ -25,6 +25,7 @@ import pytest
 from rstream_core import (
     AdvertisedHostUnreachable,
     AMQPMessage,
+    Client,
     CompressionType,
     ConfirmationStatus,
     Consumer,
@@ -39,6 +40,7 @@ from rstream_core import (
 from rstream_core.protocol.routing import partition_index
 from tests.brokers import Broker
 from tests.certificates import Authority
+from tests.clients import publish
 from tests.conftest import OwnRabbitMQ
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -229,6 +231,15 @@ async def test_consuming(broker: Broker, stream_name: str) -> None:
                 await process.wait()
         assert printed == [f"Got message: hello: {i}from stream {stream_name}offset: {i}\n" for i in range(3)]
         assert (process.returncode, rest, errors) == (0, b"", b"")
+
+
+async def test_consuming_from_a_superstream(client: Client, broker: Broker, super_stream: str) -> None:
+    for number in range(3):
+        await publish(client, f"{super_stream}-{number}", [AMQPMessage(body=f"a:{number}").encode()])
+    text = example("superstream_consume", broker, mixing=super_stream)
+    printed = (await asyncio.to_thread(run, text, *UNCLOSED)).splitlines()
+    assert printed[0] == "consume"
+    assert sorted(printed[1:]) == [f"Got message: a:{n}from stream {super_stream}-{n}offset: 0" for n in range(3)]
 
 
 async def test_offset_tracking(broker: Broker, stream_name: str) -> None:

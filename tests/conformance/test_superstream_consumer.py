@@ -9,12 +9,16 @@ from collections.abc import AsyncIterator
 import pytest
 
 from rstream_core import (
+    AMQPMessage,
     Client,
     ConfigurationError,
     ConnectionOptions,
     Consumer,
     ConsumerOffsetSpecification,
+    EventContext,
     MessageContext,
+    OffsetNotFound,
+    OffsetSpecification,
     OffsetType,
     StreamDoesNotExist,
     SuperStreamConsumer,
@@ -221,4 +225,47 @@ async def test_run_waits_again_after_a_failure(client: Client, stream: str) -> N
     assert not running.done()
     consumer.stop()
     await running
+    await consumer.close()
+
+
+async def test_as_other_programs_say_it(client: Client, broker: Broker, super_stream: str) -> None:
+    """The names of the published client: properties, subscriber_name, consumer_update_listener, OffsetSpecification."""
+    for number in range(3):
+        await publish(client, f"{super_stream}-{number}", bodies(5))
+    await client.store_offset(f"{super_stream}-1", "consumer-group-1", 3, verify_timeout=PATIENCE)
+    seen = Seen()
+
+    async def where_to_start(is_active: bool, event_context: EventContext) -> OffsetSpecification:
+        assert event_context.subscriber_name == "consumer-group-1"
+        if is_active:
+            try:
+                stored = await event_context.consumer.query_offset(
+                    stream=event_context.stream, subscriber_name="consumer-group-1"
+                )
+                return OffsetSpecification(OffsetType.OFFSET, stored)
+            except OffsetNotFound:
+                return OffsetSpecification(OffsetType.OFFSET, 0)
+        return OffsetSpecification(OffsetType.OFFSET, 0)
+
+    async def on_message(message: AMQPMessage, context: MessageContext) -> None:
+        await context.consumer.store_offset(
+            stream=context.stream, offset=context.offset, subscriber_name=context.subscriber_name
+        )
+        await seen(message, context)
+
+    properties: dict[str, str] = defaultdict(str)
+    properties["single-active-consumer"] = "true"
+    properties["name"] = "consumer-group-1"
+    properties["super-stream"] = super_stream
+    consumer = SuperStreamConsumer(**arguments_for(broker), super_stream=super_stream)
+    await consumer.subscribe(
+        callback=on_message,
+        offset_specification=ConsumerOffsetSpecification(offset_type=OffsetType.FIRST),
+        properties=properties,
+        subscriber_name="consumer-group-1",
+        consumer_update_listener=where_to_start,
+    )
+    await eventually(lambda: seen.total == 12)
+    assert seen.offsets[f"{super_stream}-1"] == [3, 4]
+    assert await consumer.query_offset(f"{super_stream}-0", "consumer-group-1") == 4
     await consumer.close()

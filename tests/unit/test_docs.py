@@ -32,6 +32,11 @@ CENTRAL = (
     "ConnectionOptions",
     "Consumer",
     "ConsumerOffsetSpecification",
+    "EventContext",
+    "FilterConfiguration",
+    "SingleActiveConsumer",
+    "Subscriptions",
+    "SuperStreamConsumer",
     "Credentials",
     "Endpoint",
     "FailedMessage",
@@ -176,6 +181,7 @@ def test_central_name_is_in_the_guide(name: str) -> None:
         rstream_core.SuperStreamProducer,
         rstream_core.Router,
         rstream_core.Consumer,
+        rstream_core.SuperStreamConsumer,
     ],
 )
 def test_methods_are_in_the_guide(cls: type) -> None:

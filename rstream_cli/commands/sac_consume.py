@@ -1,0 +1,63 @@
+"""``rstream sac-consume``: a stream, or the partitions of a super stream, shared with other processes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rstream_cli.consume_options import READING, WHERE, ConsumeOptions, Kind, consume_options, run_consume
+from rstream_cli.options import ConnectionSettings, connection_options
+from rstream_cli.typer_support import Command
+
+EXAMPLES = """
+rstream sac-consume orders --name billing
+rstream sac-consume orders --name billing --store-every 1000 --json
+rstream sac-consume orders --name billing --until end
+"""
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command(cls=Command, epilog=EXAMPLES)
+@connection_options
+@consume_options
+def sac_consume(
+    stream: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="The stream or the super stream; RSTREAM_STREAM where it is not given."),
+    ] = None,
+    *,
+    name: Annotated[
+        str,
+        typer.Option(
+            "--name",
+            metavar="GROUP",
+            help="The name that the consumers share, and that offsets are stored under.",
+            rich_help_panel=READING,
+        ),
+    ],
+    offset: Annotated[
+        str,
+        typer.Option(
+            "--offset",
+            "-o",
+            metavar="SPEC",
+            help="Where to begin, for a group that has stored no offset yet: first, last, next, N (of a stream, not of"
+            " a super stream), -N, or a time, as of when this command starts.",
+            rich_help_panel=WHERE,
+        ),
+    ] = "first",
+    options: ConsumeOptions,
+    connection: ConnectionSettings,
+) -> None:
+    """Read with others of the same name, each message once.
+
+    Of all processes with the same --name, one at a time is active on a stream; of a super stream, they share the
+    partitions. When one leaves or dies, another takes over after the last offset that was stored; what came after that
+    is read again. Standard error tells when this one becomes active or idle, and on which stream.
+
+    As `rstream consume` otherwise. --until end stops when the group has read everything up to the end.
+    """
+    target = connection.stream(stream)
+    run_consume(target, offset, name, options, connection, kind=Kind.EITHER, single_active=True)

@@ -1,0 +1,81 @@
+"""Paths into JSON documents, and the filter that uses them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rstream_cli.filtering import Filter
+from rstream_cli.records.path import MISSING, parse_path
+from rstream_core import AMQPMessage
+
+DOCUMENT = {"a": {"b": [1, {"c": "deep"}]}, "x.y": "dotted", 'q"': "quoted", "ü": "umlaut", "none": None, "": "empty"}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (".", DOCUMENT),
+        (".a.b[0]", 1),
+        (".a.b[-1].c", "deep"),
+        (".a.b.[1].c", "deep"),
+        ('.["a"].b[1]["c"]', "deep"),
+        ('.["x.y"]', "dotted"),
+        (r'.["q\""]', "quoted"),
+        (".ü", "umlaut"),
+        ('.[""]', "empty"),
+        (".none", None),
+        (".b", MISSING),
+        (".a.b.c", MISSING),
+        (".a[0]", MISSING),
+        (".a.b[2]", MISSING),
+        (".a.b[-3]", MISSING),
+        (".none.x", MISSING),
+    ],
+)
+def test_find(text: str, found: Any) -> None:
+    value = parse_path(text).find(DOCUMENT)
+    assert value is found if found is MISSING else value == found
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "..", ".a.", ".a..b", ".a[", ".a[x]", ".a[0", '.["a]', ".a b", '.["\\q"]', "[0]"]
+)
+def test_no_path(text: str) -> None:
+    with pytest.raises(ValueError, match="not a path"):
+        parse_path(text)
+
+
+def stored(body: str, **headers: Any) -> bytes:
+    return AMQPMessage(body=body, application_properties=headers or None).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "values", "unfiltered", "expected"),
+    [
+        (".r", ("eu",), False, [0]),
+        (".r", ("5", "true"), False, [1, 2]),
+        (".r", ("eu",), True, [0, 3, 4, 5, 6]),
+        (".headers.r", ("eu",), False, [5]),
+        (".body", ("text",), False, [4]),
+    ],
+)
+def test_a_filter(path: str, values: tuple[str, ...], unfiltered: bool, expected: list[int]) -> None:
+    messages = [
+        stored('{"r":"eu"}'),
+        stored('{"r":5}'),
+        stored('{"r":true}'),
+        stored('{"r":null}'),
+        stored("text"),
+        stored("header", r="eu"),
+        stored('{"s":"eu"}'),
+    ]
+    assert Filter(values, unfiltered, parse_path(path)).wanted(messages) == expected
+    assert list(Filter(values, unfiltered).wanted(messages)) == list(range(7))
+
+
+def test_a_filter_of_raw_messages_and_of_what_is_no_message() -> None:
+    messages = [b'{"r":"eu"}', b'{"r":"us"}', b"\xff"]
+    assert Filter(("eu",), path=parse_path(".r"), raw=True).wanted(messages) == [0]
+    assert Filter(("eu",), path=parse_path(".r")).wanted([b"\x00Sp\xff"]) == [0]  # rendering it tells
