@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, Lazy] = {
     "stream": Lazy("rstream_cli.commands.stream", "Create, delete and look at streams."),
     "publish": Lazy("rstream_cli.commands.publish", "Publish lines, files or JSON to a stream."),
     "consume": Lazy("rstream_cli.commands.consume", "Read a stream."),
+    "superstream": Lazy("rstream_cli.commands.superstream", "Streams that are divided into partitions."),
     "offset": Lazy("rstream_cli.commands.offset", "Store and query offsets by name."),
     "completion": Lazy("rstream_cli.commands.completion", "Print the completion script for a shell."),
 }

@@ -698,12 +698,17 @@ def from_json(line: bytes | str) -> Envelope:
     return Envelope(message, filter_value, document)
 
 
-def _with_document(text: bytes | str, load: Callable[[Json], Any]) -> tuple[Any, Json]:
-    """What ``load`` makes of the JSON in the text, and that JSON."""
+def loads(text: bytes | str) -> Json:
+    """The JSON in a text. Raises EnvelopeError."""
     try:
-        document = orjson.loads(text)
+        return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise EnvelopeError(f"not JSON: {error.msg} at column {error.colno}") from None
+
+
+def _with_document(text: bytes | str, load: Callable[[Json], Any]) -> tuple[Any, Json]:
+    """What ``load`` makes of the JSON in the text, and that JSON."""
+    document = loads(text)
     try:
         try:
             return load(document), document
