@@ -59,14 +59,14 @@ def test_a_finished_run_adds_nothing_when_repeated(run: Run, stream: str, tmp_pa
     first, second = tmp_path / "first", tmp_path / "second"
     first.write_bytes(b"".join(b"%d\n" % number for number in range(500)))
     second.write_bytes(b"\nx\n\n")
-    command = (stream, str(first), str(second), "--name", "import", "--id-from", "line", "--skip-empty")
-    once = publish(run, *command)
+    command = (stream, str(first), str(second), "--id-from", "line", "--skip-empty")
+    once = publish(run, *command, "--name", "import")
     assert (once["exit_code"], once["confirmed"], once["already_published"]) == (0, 501, 0)
-    again = publish(run, *command)
+    again = publish(run, *command, "--name", "import")
     assert (again["exit_code"], again["read"], again["published"], again["already_published"]) == (0, 501, 0, 501)
     assert again["bytes"] == 0
     assert held(run, stream) == first.read_bytes() + b"x\n"
-    other = publish(run, *command[:-3], "line", "--skip-empty", "--name", "other")  # names are apart
+    other = publish(run, *command, "--name", "other")  # names are apart
     assert other["confirmed"] == 501
 
 
