@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 from rstream_core import Client
 from tests.brokers import Broker
 from tests.cli.conftest import run_rstream
-from tests.cli.process import running, summary_of
+from tests.cli.process import ended, eventually, interrupt, running, summary_of
 from tests.clients import FIRST, PATIENCE, options_for
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -222,19 +221,19 @@ def test_a_bad_filter_value_is_a_bad_record(
     assert words in found["error"]
 
 
-def test_failed_messages_keep_their_filter_value(env: dict[str, str], run: Run, stream: str, tmp_path: Path) -> None:
+def test_messages_that_are_left_keep_their_filter_value(
+    env: dict[str, str], run: Run, stream: str, tmp_path: Path
+) -> None:
     failed = tmp_path / "failed"
-    command = ("publish", stream, "--filter", "eu", "--rate", "1/s", "--drain-timeout", "0", "--failed-to", str(failed))
+    command = ("publish", stream, "--filter", "eu", "--rate", "1/m", "--failed-to", str(failed))
     with running(*command, env=env, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         process.stdin.write(b"a\nb\nc\n")
         process.stdin.flush()
-        until = time.monotonic() + 15
-        while not held(run, stream):
-            assert time.monotonic() < until
-        run("stream", "delete", stream, "--yes")
-        process.wait(30)
+        eventually(lambda: held(run, stream))
+        interrupt(process)  # the rest would take two minutes
+        code, _ = ended(process)
+    assert code == 130
     lines = [json.loads(line) for line in failed.read_bytes().splitlines()]
-    assert lines
-    assert {line["filter"] for line in lines} == {"eu"}
-    assert {line["stream"] for line in lines} == {stream}
+    assert [line["body"] for line in lines] == ["b", "c"]
+    assert {(line["filter"], line["stream"]) for line in lines} == {("eu", stream)}
