@@ -24,7 +24,7 @@ COMMANDS: Mapping[str, Lazy] = {
     "stream": Lazy("rstream_cli.commands.stream", "Create, delete and look at streams."),
     "publish": Lazy("rstream_cli.commands.publish", "Publish lines, files or JSON to a stream."),
     "consume": Lazy("rstream_cli.commands.consume", "Read a stream."),
-    "superstream": Lazy("rstream_cli.commands.superstream", "Work with super streams."),
+    "superstream": Lazy("rstream_cli.commands.superstream", "Streams that are divided into partitions."),
     "sac-consume": Lazy("rstream_cli.commands.sac_consume", "Read with others of the same name, each message once."),
     "offset": Lazy("rstream_cli.commands.offset", "Store, query and resolve offsets."),
     "doctor": Lazy("rstream_cli.commands.doctor", "Check what stands between here and a broker."),

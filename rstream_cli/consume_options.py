@@ -17,7 +17,16 @@ import typer
 from rstream_cli.commands.publish import Codec, positive_duration
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.options import ConnectionSettings, check_reference
-from rstream_cli.parsing import OffsetKind, OffsetSpec, UntilKind, UntilSpec, parse_delimiter, parse_offset, parse_until
+from rstream_cli.parsing import (
+    OffsetKind,
+    OffsetSpec,
+    UntilKind,
+    UntilSpec,
+    parse_delimiter,
+    parse_offset,
+    parse_path,
+    parse_until,
+)
 from rstream_cli.render.display import Display, StatsMode, choose_mode
 from rstream_cli.runner import CommandContext, run_command
 
@@ -305,7 +314,6 @@ def _filter(options: ConsumeOptions, *, raw: bool) -> Filter | None:
                 raise CommandError(f"{flag} needs --filter", hint="the filter value that is wanted; repeatable")
         return None
     from rstream_cli.filtering import Filter
-    from rstream_cli.records.path import parse_path
 
     try:
         path = None if options.filter_from is None else parse_path(options.filter_from)

@@ -2,23 +2,27 @@
 
 Plain bodies take the core's fast path. Headers, properties and annotations that are the same for every message are
 encoded once, and stand before each body as they are: a message is a row of sections, and the body comes last.
+
+Only where an option wants to know something of each record (``Looks``), or where records are envelopes, they are looked
+at one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rstream_cli.exit_status import CommandError
-from rstream_cli.publishing import Encoder
-from rstream_cli.records.envelope import EnvelopeError, from_json, value_to_json
+from rstream_cli.parsing import Path, format_path
+from rstream_cli.publishing import Encoded, Encoder
+from rstream_cli.records.envelope import EnvelopeError, at_path, from_json, loads, value_to_json
 from rstream_core import AmqpError, AMQPMessage
 from rstream_core.protocol.amqp import encode_bodies
 
 _EMPTY_BODY = len(AMQPMessage(b"").encode())
 
-Encoded = tuple[list[bytes], list[int] | None, list[tuple[int, str]]]
+_MAX_ID = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +53,53 @@ class Extras:
         return message
 
 
-def plain_encoder(extras: Extras, *, raw: bool, skip_empty: bool) -> Encoder:
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What options want to know of each record beside its message. Paths lead into its JSON."""
+
+    id_from: Path | None = None
+    filter_value: str | None = None
+    """The same for all."""
+    filter_from: Path | None = None
+    key: bytes | None = None
+    """A routing key, the same for all."""
+    key_from: Path | None = None
+    key_delimiter: bytes | None = None
+    """What is before it is the routing key, and what is behind it the record."""
+    may_filter: bool = True
+    """Whether a message may have a filter value."""
+
+    @property
+    def into_json(self) -> bool:
+        """Whether a record must be JSON."""
+        return (self.id_from, self.filter_from, self.key_from) != (None, None, None)
+
+    @property
+    def into_records(self) -> bool:
+        """Whether each record is looked at."""
+        return self.into_json or self.key_delimiter is not None
+
+
+class _Row(NamedTuple):
+    """What one record gave."""
+
+    content: bytes
+    """A body, or a message."""
+    publishing_id: int | None
+    filter_value: str | None
+    key: bytes | None
+
+
+_LookAt = Callable[[bytes], _Row]
+
+
+def plain_encoder(extras: Extras, looks: Looks, *, raw: bool, skip_empty: bool) -> Encoder:
     """Records that are bodies; ``raw``: that are whole messages in a codec of the user's own."""
     encode = _body_encoder(extras, raw=raw)
+    if looks.into_records:
+        return _one_by_one(
+            _look_at_body(looks), encode, looks, skip=(lambda record: not record) if skip_empty else None
+        )
 
     def plain(records: list[bytes], number: int, room: int, stop_at_bad: bool) -> Encoded:
         numbers = None
@@ -62,9 +110,108 @@ def plain_encoder(extras: Extras, *, raw: bool, skip_empty: bool) -> Encoder:
             records = filled
         if room < len(records):
             records = records[:room]
-        return encode(records), numbers, []
+        return Encoded(
+            encode(records),
+            numbers,
+            filters=None if looks.filter_value is None else [looks.filter_value] * len(records),
+            keys=None if looks.key is None else [looks.key] * len(records),
+        )
 
     return plain
+
+
+def _look_at_body(looks: Looks) -> _LookAt:
+    delimiter = looks.key_delimiter
+
+    def look(record: bytes) -> _Row:
+        key = looks.key
+        if delimiter is not None:
+            key, found, record = record.partition(delimiter)
+            if not found:
+                raise EnvelopeError(f"no routing key: there is no {delimiter.decode(errors='replace')!a} in it")
+        return _row(record, loads(record) if looks.into_json else None, looks, None, key)
+
+    return look
+
+
+def _row(content: bytes, document: Any, looks: Looks, filter_value: str | None, key: bytes | None) -> _Row:
+    """What the paths find in a record's JSON; ``filter_value`` and ``key`` where no path finds another."""
+    if looks.filter_from is not None:
+        found = at_path(document, looks.filter_from)
+        filter_value = None if found is None else _text(found, looks.filter_from)
+    elif looks.filter_value is not None:
+        filter_value = looks.filter_value
+    if filter_value is not None and not looks.may_filter:
+        raise EnvelopeError("it has a filter value, and sub-entries cannot carry any")
+    if looks.key_from is not None:
+        key = _text(at_path(document, looks.key_from), looks.key_from).encode()
+    publishing_id = None if looks.id_from is None else _id(at_path(document, looks.id_from), looks.id_from)
+    return _Row(content, publishing_id, filter_value, key)
+
+
+def _text(value: Any, path: Path) -> str:
+    """A filter value or a routing key: text, or a whole number, as text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(int(value))
+    raise EnvelopeError(f"{format_path(path)} is neither text nor a whole number")
+
+
+def _id(value: Any, path: Path) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_ID:
+        raise EnvelopeError(f"{format_path(path)} is no publishing id: a whole number from 0 to 2^64-1")
+    return int(value)
+
+
+def _one_by_one(
+    look: _LookAt,
+    finish: Callable[[list[bytes]], list[bytes]],
+    looks: Looks,
+    *,
+    skip: Callable[[bytes], bool] | None,
+) -> Encoder:
+    """Looks at each record; ids must grow over the whole input. ``finish`` makes messages of the contents."""
+    last_id = -1
+
+    def encode(records: list[bytes], number: int, room: int, stop_at_bad: bool) -> Encoded:
+        nonlocal last_id
+        rows: list[_Row] = []
+        numbers: list[int] = []
+        bad: list[tuple[int, str]] = []
+        for at, record in enumerate(records, number):
+            if len(rows) >= room:
+                break
+            if skip is not None and skip(record):
+                continue
+            try:
+                row = look(record)
+                if row.publishing_id is not None:
+                    if row.publishing_id <= last_id:
+                        raise EnvelopeError(f"the publishing id {row.publishing_id} does not grow, after {last_id}")
+                    last_id = row.publishing_id
+            except (EnvelopeError, AmqpError, ValueError, TypeError) as error:
+                bad.append((at, str(error)))
+                if stop_at_bad:
+                    break
+            else:
+                rows.append(row)
+                numbers.append(at)
+        contents, ids, filters, keys = zip(*rows, strict=True) if rows else ((), (), (), ())
+        return Encoded(
+            finish(list(contents)),
+            numbers,
+            bad,
+            ids=None if looks.id_from is None else ids,
+            filters=filters if any(value is not None for value in filters) else None,
+            keys=keys if _has_keys(looks) else None,
+        )
+
+    return encode
+
+
+def _has_keys(looks: Looks) -> bool:
+    return (looks.key, looks.key_from, looks.key_delimiter) != (None, None, None)
 
 
 def _body_encoder(extras: Extras, *, raw: bool) -> Callable[[list[bytes]], list[bytes]]:
@@ -76,41 +223,23 @@ def _body_encoder(extras: Extras, *, raw: bool) -> Callable[[list[bytes]], list[
     return lambda records: [sections + message for message in encode_bodies(records)]
 
 
-def json_encoder(extras: Extras, *, raw: bool) -> Encoder:
+def json_encoder(extras: Extras, looks: Looks, *, raw: bool) -> Encoder:
     """Records that are envelopes. What the options say goes over what the envelope says, name by name."""
     extra = extras.message() if extras else None
 
-    def one(line: bytes) -> bytes:
-        message = from_json(line).message
+    def look(line: bytes) -> _Row:
+        message, filter_value, document = from_json(line)
         if extra is not None:
             _overlay(message, extra)
-        if not raw:
-            return message.encode()
-        body = message.body
-        if body is None or message != AMQPMessage(body):
-            raise EnvelopeError('with --codec raw a record has a "body" or a "body_base64" and nothing else')
-        return body
+        if raw:
+            content = message.body
+            if content is None or message != AMQPMessage(content):
+                raise EnvelopeError('with --codec raw a record has a "body" or a "body_base64" and nothing else')
+        else:
+            content = message.encode()
+        return _row(content, document, looks, filter_value, looks.key)
 
-    def envelopes(records: list[bytes], number: int, room: int, stop_at_bad: bool) -> Encoded:
-        messages: list[bytes] = []
-        numbers: list[int] = []
-        bad: list[tuple[int, str]] = []
-        for at, line in enumerate(records, number):
-            if len(messages) >= room:
-                break
-            if not line or line.isspace():
-                continue
-            try:
-                messages.append(one(line))
-            except (EnvelopeError, AmqpError, ValueError, TypeError) as error:
-                bad.append((at, str(error)))
-                if stop_at_bad:
-                    break
-            else:
-                numbers.append(at)
-        return messages, numbers, bad
-
-    return envelopes
+    return _one_by_one(look, lambda messages: messages, looks, skip=lambda line: not line or line.isspace())
 
 
 def _overlay(message: AMQPMessage, extra: AMQPMessage) -> None:

@@ -87,7 +87,7 @@ def _status_of_core_error(error: BaseException) -> ExitStatus | None:
     # The first line that fits counts; the classes of a line do not overlap with those of a later one.
     table: tuple[tuple[tuple[type[BaseException], ...], ExitStatus], ...] = (
         ((e.ConfigurationError,), ExitStatus.USAGE),
-        ((e.StreamDoesNotExist, e.OffsetNotFound), ExitStatus.NOT_FOUND),
+        ((e.StreamDoesNotExist, e.OffsetNotFound, e.RouteNotFound), ExitStatus.NOT_FOUND),
         (
             (
                 e.AuthenticationFailure,
@@ -112,7 +112,7 @@ def _status_of_core_error(error: BaseException) -> ExitStatus | None:
         ),
         ((e.NotConfirmed,), ExitStatus.NOT_CONFIRMED),
         ((e.MessageTooLarge,), ExitStatus.BAD_RECORD),
-        ((e.PreconditionFailed, e.StreamAlreadyExists), ExitStatus.PRECONDITION),
+        ((e.PreconditionFailed, e.StreamAlreadyExists, e.UnsupportedByBroker), ExitStatus.PRECONDITION),
     )
     for classes, status in table:
         if isinstance(error, classes):

@@ -12,8 +12,8 @@ from typing import Any
 
 import orjson
 
-from rstream_cli.records.envelope import body_bytes, to_json
-from rstream_cli.records.path import MISSING, Path
+from rstream_cli.parsing import Path, PathError
+from rstream_cli.records.envelope import EnvelopeError, at_path, body_bytes, loads, to_json
 from rstream_core import AmqpError, AMQPMessage
 
 
@@ -36,20 +36,19 @@ class Filter:
 
     def _is_wanted(self, path: Path, data: bytes) -> bool:
         try:
-            value = self._find(path, data)
+            value = self._value(path, data)
         except AmqpError:
             return True  # whoever renders it says what is wrong with it
-        if value is MISSING or value is None:
-            return self.match_unfiltered
-        return value_text(value) in self.values
+        return self.match_unfiltered if value is None else value_text(value) in self.values
 
-    def _find(self, path: Path, data: bytes) -> Any:
+    def _value(self, path: Path, data: bytes) -> Any:
+        """What is at the path in the body, or else in the envelope; None where nothing is."""
         if self.raw:
-            return path.find(_document(data))
+            return _find(data, path)
         message = AMQPMessage.from_bytes(data)
-        value = path.find(_document(body_bytes(message)))
-        if value is MISSING:
-            value = path.find(orjson.loads(to_json(message, stream="", offset=0, timestamp_ms=0)))
+        value = _find(body_bytes(message), path)
+        if value is None:
+            value = _find(to_json(message, stream="", offset=0, timestamp_ms=0), path)
         return value
 
 
@@ -58,8 +57,8 @@ def value_text(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def _document(body: bytes) -> Any:
+def _find(text: bytes, path: Path) -> Any:
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return MISSING
+        return at_path(loads(text), path)
+    except (PathError, EnvelopeError):  # nothing there, or no JSON
+        return None

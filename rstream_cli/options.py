@@ -8,8 +8,9 @@ mean is in connection_settings.py; here is only how they are written. Nothing of
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -18,6 +19,7 @@ import typer
 
 from rstream_cli.environment import ColorChoice, Environment
 from rstream_cli.exit_status import CommandError
+from rstream_cli.typer_support import with_signature
 
 if TYPE_CHECKING:
     from rstream_cli.connection_settings import Layer
@@ -79,7 +81,11 @@ _CONNECTION: tuple[tuple[str, Any, Any], ...] = (
         _connecting("--ca-file", metavar="FILE", help="Trust these authorities, not the system's."),
     ),
     ("cert", str | None, _connecting("--cert", metavar="FILE", help="Client certificate, PEM.")),
-    ("key", str | None, _connecting("--key", metavar="FILE", help="Its key, where --cert does not hold it.")),
+    (
+        "key",
+        str | None,
+        _connecting("--cert-key", "--key", metavar="FILE", help="Its key, where --cert does not hold it."),
+    ),
     (
         "server_name",
         str | None,
@@ -222,16 +228,17 @@ def _check_name(what: str, name: str) -> str:
 def connection_options(function: Callable[..., T]) -> Callable[..., T]:
     """Gives a command the shared options; it receives them as ``connection: ConnectionSettings``.
 
-    The function's own parameters stay what they are and come first in the help. To be put under
-    ``@app.command(...)``.
+    The function's own parameters stay what they are and come first in the help; a flag that one of them has is theirs
+    (``--key``, which is ``--cert-key`` too). To be put under ``@app.command(...)``.
     """
     own = inspect.signature(function, eval_str=True)
     if "connection" not in own.parameters:
         raise TypeError(f"{function.__qualname__} takes no connection")
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [p.replace(kind=keyword) for name, p in own.parameters.items() if name != "connection"]
+    taken = {flag for p in parameters for flag in _flags(p)}
     added = [
-        inspect.Parameter(name, keyword, annotation=Annotated[kind, option], default=None)
+        inspect.Parameter(name, keyword, annotation=Annotated[kind, _without(option, taken)], default=None)
         for name, kind, option in _CONNECTION
     ]
     added += [
@@ -254,14 +261,29 @@ def connection_options(function: Callable[..., T]) -> Callable[..., T]:
         )
         return function(**given, connection=connection)
 
-    command.__name__ = function.__name__
-    command.__qualname__ = function.__qualname__
-    command.__module__ = function.__module__
-    command.__doc__ = function.__doc__
-    signature = inspect.Signature([context, *parameters, *added])
-    command.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
-    command.__signature__ = signature  # type: ignore[attr-defined]
-    return command
+    return with_signature(command, function, inspect.Signature([context, *parameters, *added]))
+
+
+def _flags(parameter: inspect.Parameter) -> Iterator[str]:
+    """The flags that a parameter declares, such as ``--key``."""
+    for info in getattr(parameter.annotation, "__metadata__", ()):
+        yield from _declared(info)
+
+
+def _declared(option: Any) -> list[str]:
+    """Typer keeps the first flag where a default would be: in ``Annotated`` there is none."""
+    return [flag for flag in (option.default, *(option.param_decls or ())) if isinstance(flag, str)]
+
+
+def _without(option: Any, taken: set[str]) -> Any:
+    """The option without the flags that others have."""
+    flags = [flag for flag in _declared(option) if flag not in taken]
+    if flags == _declared(option):
+        return option
+    option = copy.copy(option)
+    option.default, *rest = flags
+    option.param_decls = tuple(rest)
+    return option
 
 
 def verbosity_of(context: typer.Context) -> int:

@@ -7,15 +7,23 @@ publisher, confirmed or failed - and the numbers of the summary add up, however 
     read == published + not published          published == confirmed + failed
 
 The input is read only as fast as the publisher takes it, which waits for the broker's confirms.
+
+A super stream has a publisher for each partition. Each has its own lane: what was read and waits for it. A record goes
+to its lane by its routing key; what is behind the lanes is the same for a stream, which has one.
+
+With ids of the user's own (``--id-from``), what is at or below the last id that the broker knows is not sent again. The
+broker would drop it too, but it would confirm it, and the account would say that it was published just now.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol, Self
 
 from rstream_cli.ending import Ended, signal_name, within
 from rstream_cli.exit_status import CommandError, ExitStatus, status_of
@@ -32,10 +40,15 @@ from rstream_core import (
     Outcome,
     Publisher,
     RequestTimeout,
+    RouteNotFound,
+    Router,
+    RouteType,
     RstreamError,
 )
+from rstream_core.client import MAX_IN_FLIGHT_BYTES
 from rstream_core.protocol.amqp import AMQPMessage, bodies_of
 from rstream_core.protocol.compression import MAX_UNCOMPRESSED, compress
+from rstream_core.protocol.routing import partition_index
 
 _PACED_SLICES = 50
 """Batches a second, where ``--rate`` paces them."""
@@ -46,18 +59,48 @@ _BRIEFLY = 0.5
 _SUB_ENTRY_TARGET = 1024 * 1024
 """Bytes of a sub-entry before it is compressed, where it holds more than one message."""
 _SUB_ENTRY_OVERHEAD = 64
+_LEAST_IN_FLIGHT_BYTES = 256 * 1024
+"""Of each partition, however many there are."""
+_FILTER_HEAD = 2
+"""Bytes of a filter value's length."""
+
+
+class Encoded(NamedTuple):
+    """What became of records: columns of the same length, and the bad records with what is wrong with them."""
+
+    messages: list[bytes]
+    numbers: Sequence[int] | None = None
+    """Of the records; None: one after the other."""
+    bad: Sequence[tuple[int, str]] = ()
+    ids: Sequence[int] | None = None
+    filters: Sequence[str | None] | None = None
+    keys: Sequence[bytes] | None = None
+    """Routing keys."""
+
+    def number(self, place: int, first: int) -> int:
+        """The number of the record at a place; ``first`` is that of the first record."""
+        return first + place if self.numbers is None else self.numbers[place]
+
+    def only(self, places: Sequence[int], first: int, bad: Sequence[tuple[int, str]] = ()) -> Self:
+        """The messages at these places, and more bad records."""
+        ids, filters, keys = self.ids, self.filters, self.keys
+        return self._replace(
+            messages=[self.messages[place] for place in places],
+            numbers=[self.number(place, first) for place in places],
+            bad=[*self.bad, *bad],
+            ids=None if ids is None else [ids[place] for place in places],
+            filters=None if filters is None else [filters[place] for place in places],
+            keys=None if keys is None else [keys[place] for place in places],
+        )
 
 
 class Encoder(Protocol):
     """Records of the input to encoded messages; ``number`` is that of the first record.
 
-    Gives the messages and the numbers of their records (None: one after the other, from ``number``), and the bad
-    records with what is wrong. Stops behind the first bad one, or at ``room`` messages.
+    Stops behind the first bad record, where that is wanted, or at ``room`` messages.
     """
 
-    def __call__(
-        self, records: list[bytes], number: int, room: int, stop_at_bad: bool
-    ) -> tuple[list[bytes], list[int] | None, list[tuple[int, str]]]: ...
+    def __call__(self, records: list[bytes], number: int, room: int, stop_at_bad: bool) -> Encoded: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +108,7 @@ class PublishPlan:
     """What the options said, all checked."""
 
     stream: str
+    """Or the super stream, where there is ``routing``."""
     encoder: Encoder
     reader: RecordReader | None
     """None: ``inline`` are the records."""
@@ -75,6 +119,11 @@ class PublishPlan:
     batch_size: int = 1000
     linger: float = 0.02
     name: str | None = None
+    ids_are_numbers: bool = False
+    """Publishing ids are the numbers of the records."""
+    has_filters: bool = False
+    """Whether options give filter values, which not every broker takes."""
+    routing: RouteType | None = None
     create: bool = False
     rate: Rate | None = None
     count: int | None = None
@@ -121,21 +170,54 @@ class Pacer:
 class FailedFile:
     """``--failed-to``: the messages that the stream does not hold for certain, as lines for ``publish --json``."""
 
-    def __init__(self, file: BinaryIO, *, stream: str, raw: bool) -> None:
+    def __init__(self, file: BinaryIO, *, raw: bool) -> None:
         self._file = file
-        self._stream = stream
         self._raw = raw
 
-    def add(self, messages: Sequence[bytes], reason: str) -> None:
+    def add(self, stream: str, messages: Sequence[bytes], filters: Sequence[str | None], reason: str) -> None:
         """Encoded messages, and what became of them."""
         from rstream_cli.records.envelope import to_json
 
         lines = []
-        for data in messages:
+        for data, value in zip(messages, filters, strict=True):
             message = AMQPMessage(data) if self._raw else AMQPMessage.from_bytes(data)
-            lines.append(to_json(message, stream=self._stream, failed=reason))
+            lines.append(to_json(message, stream=stream, filter_value=value, failed=reason))
         self._file.write(b"\n".join([*lines, b""]))
         self._file.flush()
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What is encoded, read, and not handed to its publisher yet: columns of the same length."""
+
+    stream: str
+    publisher: Publisher
+    known: int
+    """The last publishing id that the broker knew; 0 for none."""
+    messages: list[bytes] = field(default_factory=list)
+    ids: list[int] | None = None
+    filters: list[str | None] | None = None
+    published: int = 0
+    """Of the publisher, as far as the account has it."""
+    in_flight: int = 0
+
+    def add(self, encoded: Encoded, start: int) -> None:
+        """Takes what there is from a place on."""
+        if encoded.ids is not None:
+            if self.ids is None:
+                self.ids = []
+            self.ids += encoded.ids[start:]
+        if encoded.filters is not None or self.filters is not None:
+            if self.filters is None:
+                self.filters = [None] * len(self.messages)
+            self.filters += encoded.filters[start:] if encoded.filters else [None] * (len(encoded.messages) - start)
+        self.messages += encoded.messages[start:] if start else encoded.messages
+
+    def drop(self, count: int) -> None:
+        """Forgets the first ones, which have been handed over."""
+        self.messages = self.messages[count:]
+        self.ids = self.ids and self.ids[count:]
+        self.filters = self.filters[count:] if self.filters and self.messages else None
 
 
 @dataclass
@@ -146,12 +228,14 @@ class PublishRun:
     context: CommandContext
     stats: Stats
     display: Display
-    _pending: list[bytes] = field(default_factory=list)
-    """Encoded, read, and not handed to the publisher yet."""
+    _lanes: list[_Lane] = field(default_factory=list)
+    _rest: list[Encoded] = field(default_factory=list)
+    """Read, and in no lane: the run had ended when it was to be routed."""
     _pending_bytes: int = 0
+    """In all lanes."""
     _reason: str = ""
     """Why messages failed: the first reason."""
-    _publisher: Publisher | None = None
+    _router: Router | None = None
     _input: Input | None = None
     _failed_file: FailedFile | None = None
     _file_error: OSError | None = None
@@ -169,7 +253,7 @@ class PublishRun:
         """Publishes all there is, and says how that ended."""
         plan, context = self.plan, self.context
         if plan.failed_to is not None:
-            self._failed_file = FailedFile(plan.failed_to, stream=plan.stream, raw=plan.raw)
+            self._failed_file = FailedFile(plan.failed_to, raw=plan.raw)
         rate = plan.rate
         if rate is not None:
             self._pacer = Pacer(rate.messages_per_second or rate.bytes_per_second or 1.0)
@@ -179,7 +263,7 @@ class PublishRun:
         try:
             try:
                 async with scope:
-                    publisher = await self._open(client)
+                    await self._open(client)
             except TimeoutError:
                 if not context.interrupt.requested.is_set():
                     raise
@@ -188,7 +272,7 @@ class PublishRun:
             stopper.cancel()
             stopper = asyncio.create_task(self._stop_on_signal(scope, drain=plan.drain_timeout))
             self.display.start()
-            return await self._publish_all(publisher, scope)
+            return await self._publish_all(scope)
         finally:
             stopper.cancel()
             if self._input is not None:
@@ -196,20 +280,28 @@ class PublishRun:
             hurry = self._unresponsive or context.interrupt.forced
             await within(_BRIEFLY if hurry else None, client.close())
 
-    async def _open(self, client: Client) -> Publisher:
+    async def _open(self, client: Client) -> None:
         plan = self.plan
         await client.start()
-        if plan.create and not await client.stream_exists(plan.stream):
+        streams: Sequence[str] = [plan.stream]
+        if plan.routing is not None:
+            self._router = await Router.open(client, plan.stream)
+            streams = self._router.partitions
+        elif plan.create and not await client.stream_exists(plan.stream):
             await client.create_stream(plan.stream, exists_ok=True)
-        self._publisher = await client.publisher(
-            plan.stream,
-            plan.name,
-            listener=self._told,
-            on_end=self._publisher_ended,
-            max_in_flight=plan.max_in_flight,
-            confirm_timeout=plan.confirm_timeout,
-        )
-        return self._publisher
+        for number, stream in enumerate(streams):
+            publisher = await client.publisher(
+                stream,
+                plan.name,
+                listener=functools.partial(self._told, number),
+                on_end=self._publisher_ended,
+                max_in_flight=max(plan.max_in_flight // len(streams), 1),
+                max_in_flight_bytes=max(MAX_IN_FLIGHT_BYTES // len(streams), _LEAST_IN_FLIGHT_BYTES),
+                confirm_timeout=plan.confirm_timeout,
+            )
+            if plan.has_filters:
+                publisher.require_filters()
+            self._lanes.append(_Lane(stream, publisher, publisher.next_publishing_id - 1))
 
     def _publisher_ended(self, error: RstreamError) -> None:
         if self._input is not None:
@@ -223,7 +315,7 @@ class PublishRun:
         with contextlib.suppress(RuntimeError):  # the scope has ended
             scope.reschedule(asyncio.get_running_loop().time() + drain)
 
-    async def _publish_all(self, publisher: Publisher, scope: asyncio.Timeout) -> Ended:
+    async def _publish_all(self, scope: asyncio.Timeout) -> Ended:
         """The whole input, the wait for its confirms, and the account."""
         ended: Ended | None = None
         problem: Exception | None = None
@@ -236,8 +328,9 @@ class PublishRun:
                     status = error.status if isinstance(error, CommandError) else ExitStatus.BAD_RECORD
                     stated = CommandError(str(error), status=status, hint=getattr(error, "hint", None))
                     ended = Ended(str(error), status, stated)
-                    await self._send_pending(publisher)
-                await publisher.flush()
+                    await self._send_pending()
+                for lane in self._lanes:
+                    await lane.publisher.flush()
         except RstreamError as error:  # RequestTimeout too, which is a TimeoutError
             problem = error
         except TimeoutError:
@@ -246,36 +339,64 @@ class PublishRun:
             if not self.context.interrupt.forced:
                 raise
             problem = RequestTimeout("stopped at once")
-        problem = problem or publisher.error
+        problem = problem or next(filter(None, (lane.publisher.error for lane in self._lanes)), None)
+        if problem is not None:
+            await self._let_the_others_finish()
         # Whoever does not confirm will not say goodbye either.
-        await within(_BRIEFLY if problem is not None else None, publisher.close(timeout=0))
+        await within(_BRIEFLY if problem is not None else None, self._close_publishers())
         self._unresponsive = problem is not None
         if problem is not None:
-            self._take_the_rest()
-        self._settle(publisher)
+            await self._take_the_rest()
+        self._settle()
         return self._judge(ended, problem)
 
-    def _take_the_rest(self) -> None:
+    async def _let_the_others_finish(self) -> None:
+        """One partition has failed, and the others may yet confirm what is in flight."""
+        if self.context.interrupt.requested.is_set():  # which had its time
+            return
+        waiting = [lane.publisher for lane in self._lanes if lane.publisher.in_flight]
+        try:
+            await asyncio.gather(
+                *(publisher.flush(self.plan.drain_timeout) for publisher in waiting), return_exceptions=True
+            )
+        except asyncio.CancelledError:
+            if not self.context.interrupt.forced:
+                raise
+
+    async def _close_publishers(self) -> None:
+        await asyncio.gather(*(lane.publisher.close(timeout=0) for lane in self._lanes))
+
+    async def _take_the_rest(self) -> None:
         """Counts what the thread has read already: it is gone from the input, so the account must hold it."""
         if self._input is None or self.plan.reader is None or self.plan.count is not None:
             return
         self._input.stop()
         for block in self._input.take_rest():
             try:
-                self._take(block.data)
+                await self._take(block.data, may_ask=False)
             except _BadRecord:
                 return
 
-    def _settle(self, publisher: Publisher) -> None:
-        counts, pending = self._counts, self._pending
-        counts.published = publisher.published
-        counts.confirmed = publisher.confirmed
-        counts.failed = publisher.failed
-        counts.in_flight = publisher.in_flight
-        counts.not_published = counts.bad + len(pending)
-        if pending:
-            self.stats.bytes -= self._size(pending)
-            self._write_failed(pending, "not published")
+    def _settle(self) -> None:
+        counts = self._counts
+        for lane in self._lanes:
+            self._show(lane)
+        counts.confirmed = sum(lane.publisher.confirmed for lane in self._lanes)
+        counts.failed = sum(lane.publisher.failed for lane in self._lanes)
+        counts.not_published = counts.bad + counts.already_published + self._unsent
+        left = [(lane.stream, lane.messages, lane.filters) for lane in self._lanes if lane.messages]
+        left += [
+            (self.plan.stream, rest.messages, None if rest.filters is None else list(rest.filters))
+            for rest in self._rest
+        ]
+        for stream, messages, filters in left:
+            self.stats.bytes -= self._size(messages)
+            self._write_failed(stream, messages, filters, "not published")
+
+    @property
+    def _unsent(self) -> int:
+        """Messages that were read and not handed over."""
+        return sum(len(lane.messages) for lane in self._lanes) + sum(len(rest.messages) for rest in self._rest)
 
     def _size(self, messages: list[bytes]) -> int:
         if self.plan.raw:
@@ -285,8 +406,8 @@ class PublishRun:
     def _judge(self, ended: Ended | None, problem: Exception | None) -> Ended:
         """The exit code, from the account."""
         counts = self._counts
-        lost = counts.failed + (len(self._pending) if problem is not None else 0)
-        wanted = counts.read - counts.bad
+        lost = counts.failed + (self._unsent if problem is not None else 0)
+        wanted = counts.read - counts.bad - counts.already_published
         reason = ended.reason if ended is not None else "the input was not finished"
         if self.context.interrupt.signal is not None:
             reason = signal_name(self.context)
@@ -311,30 +432,33 @@ class PublishRun:
     # From the input to the publisher.
 
     async def _feed(self) -> Ended:
-        plan, publisher = self.plan, self._publisher
-        assert publisher is not None
+        plan = self.plan
         if plan.reader is None:
-            self._take_records(list(plan.inline), 1)
-            await self._send_pending(publisher)
+            await self._take_records(list(plan.inline), 1)
+            await self._send_pending()
             return Ended(self._stopped() or "all messages are published")
         source = self._input = Input(plan.sources, **self._input_settings())
         source.start()
-        await publisher.check()  # it could not tell the input before there was one
+        await self._check()  # publishers could not tell the input before there was one
         if self.context.interrupt.requested.is_set():
             source.stop()
         while not self._full():
-            block = await self._next_block(source, publisher)
+            block = await self._next_block(source)
             if block is None:
                 break
             try:
-                self._take(block.data)
+                await self._take(block.data)
             finally:
                 self.stats.done += len(block.data)
             if self._due() or self._full():
-                await self._send_pending(publisher)
-        await self._send_pending(publisher)
+                await self._send_pending()
+        await self._send_pending()
         self._tell_of_a_cut()
         return Ended(self._stopped() or ("--count is reached" if self._full() else "end of input"))
+
+    async def _check(self) -> None:
+        for lane in self._lanes:
+            await lane.publisher.check()
 
     def _tell_of_a_cut(self) -> None:
         """A signal may have come inside a record: what there is of it is no message."""
@@ -356,73 +480,145 @@ class PublishRun:
         per_second = rate.bytes_per_second or (rate.messages_per_second or 1.0) * 100
         return {"block_size": int(min(max(per_second / 10, 4096), BLOCK_SIZE)), "ahead": 1}
 
-    async def _next_block(self, source: Input, publisher: Publisher) -> Block | None:
+    async def _next_block(self, source: Input) -> Block | None:
         """The next block; what is pending is sent when its time has come, whatever the input does."""
         loop = asyncio.get_running_loop()
         while True:
             wait = None
-            if self._pending and self._since is not None:
+            if self._since is not None:
                 wait = max(self._since + self.plan.linger - loop.time(), 0.0)
             try:
                 return await source.next(wait)
-            except RstreamError:  # the publisher has ended (RequestTimeout is a TimeoutError too)
-                await publisher.check()
+            except RstreamError:  # a publisher has ended (RequestTimeout is a TimeoutError too)
+                await self._check()
                 raise
             except TimeoutError:
                 if self._due():
-                    await self._send_pending(publisher)
+                    await self._send_pending()
 
-    def _take(self, data: bytes) -> None:
+    async def _take(self, data: bytes, *, may_ask: bool = True) -> None:
         """Frames and encodes a block; b"" is the end of a file. Raises _BadRecord behind the good ones."""
         reader = self.plan.reader
         assert reader is not None
         for records, error in _framed(reader, data):
             number = (reader.count if error is None else error.number - 1) - len(records) + 1
-            self._take_records(records, number)
+            await self._take_records(records, number, may_ask=may_ask)
             if self._full():
                 return
             if error is not None:
                 self._bad(error.number, error.message)
 
-    def _take_records(self, records: list[bytes], number: int) -> None:
+    async def _take_records(self, records: list[bytes], number: int, *, may_ask: bool = True) -> None:
         plan, counts = self.plan, self._counts
         room = len(records) if plan.count is None else plan.count - (counts.read - counts.bad)
-        messages, numbers, bad = plan.encoder(records, number, room, not plan.skip_bad)
-        messages, too_large = self._fitting(messages, numbers, number)
-        problems = sorted([*bad, *too_large])
-        if self._since is None and messages:
-            self._since = asyncio.get_running_loop().time()
-        self._pending += messages
-        self._pending_bytes += sum(map(len, messages))
+        encoded = self._fitting(plan.encoder(records, number, room, not plan.skip_bad), number)
+        lanes: Sequence[int] | None = None
+        if plan.routing is RouteType.Hash:
+            assert encoded.keys is not None
+            count = len(self._lanes)
+            lanes = [partition_index(key, count) for key in encoded.keys]
+        elif plan.routing is RouteType.Key and may_ask:
+            encoded, lanes = await self._bound(encoded, number)
+        messages = encoded.messages
+        if plan.ids_are_numbers:
+            encoded = encoded._replace(ids=encoded.numbers or range(number, number + len(messages)))
         counts.read += len(messages)
-        whole = numbers is None and len(messages) == len(records)
+        whole = encoded.numbers is None and encoded.keys is None and len(messages) == len(records)
         self.stats.bytes += sum(map(len, records)) if whole else self._size(messages)
-        for at, message in problems:
+        if lanes is not None:
+            self._spread(encoded, lanes, number)
+        elif plan.routing is None:
+            self._add(self._lanes[0], encoded)
+        elif messages:
+            self._rest.append(encoded)
+        for at, message in sorted(encoded.bad):
             self._bad(at, message)
 
-    def _fitting(
-        self, messages: list[bytes], numbers: list[int] | None, first: int
-    ) -> tuple[list[bytes], list[tuple[int, str]]]:
-        """The messages that fit a frame, and the others; where the run stops at bad ones, those before the first."""
-        publisher = self._publisher
-        assert publisher is not None
-        limit = publisher.max_message_size
+    def _spread(self, encoded: Encoded, lanes: Sequence[int], first: int) -> None:
+        """Each message to its lane."""
+        places: dict[int, list[int]] = {}
+        for place, lane in enumerate(lanes):
+            places.setdefault(lane, []).append(place)
+        for lane, its in places.items():
+            self._add(self._lanes[lane], encoded.only(its, first))
+
+    def _add(self, lane: _Lane, encoded: Encoded) -> None:
+        known = 0
+        if encoded.ids is not None and lane.known:
+            known = bisect_right(encoded.ids, lane.known)
+            if known:
+                self._counts.already_published += known
+                self._counts.not_published += known
+                self.stats.bytes -= self._size(encoded.messages[:known])
+        if known == len(encoded.messages):
+            return
+        if self._since is None:
+            self._since = asyncio.get_running_loop().time()
+        lane.add(encoded, known)
+        self._pending_bytes += sum(map(len, encoded.messages)) - sum(map(len, encoded.messages[:known]))
+
+    async def _bound(self, encoded: Encoded, first: int) -> tuple[Encoded, Sequence[int]]:
+        """The lanes of the keys, as the broker has bound them; a record whose key is bound to no one of them is bad."""
+        assert encoded.keys is not None
+        found: dict[bytes, int | str] = {}
+        for key in encoded.keys:
+            if key not in found:
+                found[key] = await self._lane_of(key)
+                if isinstance(found[key], str) and not self.plan.skip_bad:
+                    break
+        good: list[int] = []
+        lanes: list[int] = []
+        bad: list[tuple[int, str]] = []
+        for place, key in enumerate(encoded.keys):
+            lane = found[key]
+            if isinstance(lane, int):
+                good.append(place)
+                lanes.append(lane)
+                continue
+            bad.append((encoded.number(place, first), lane))
+            if not self.plan.skip_bad:
+                break
+        return (encoded.only(good, first, bad) if bad else encoded), lanes
+
+    async def _lane_of(self, key: bytes) -> int | str:
+        """The lane of a routing key, or what is wrong with the key."""
+        assert self._router is not None
+        try:
+            routes = await self._router.by_binding(key.decode())
+        except UnicodeDecodeError:
+            return f"the routing key {key!r} is not UTF-8"
+        except RouteNotFound as error:
+            return str(error)
+        if len(routes) > 1:
+            return f"routing key {key.decode()!r} is bound to {len(routes)} partitions; one is needed"
+        return self._router.partitions.index(routes[0])
+
+    def _fitting(self, encoded: Encoded, first: int) -> Encoded:
+        """What fits a frame; where the run stops at bad records, what stands before the first that does not."""
+        messages, filters = encoded.messages, encoded.filters
+        limit = min(lane.publisher.max_message_size for lane in self._lanes)
         sub_entries = self.plan.method == "sub-entry"
         # Compression can make a message larger, by a bit.
         certain = limit - limit // 50 if sub_entries else limit
-        if not messages or max(map(len, messages)) <= certain:
-            return messages, []
-        fit: list[bytes] = []
+        if filters is None and max(map(len, messages), default=0) <= certain:
+            return encoded
+        sizes = list(map(len, messages))
+        if filters is not None:
+            sizes = [
+                size + (0 if value is None else _FILTER_HEAD + len(value.encode()))
+                for size, value in zip(sizes, filters, strict=True)
+            ]
+        fit: list[int] = []
         too_large: list[tuple[int, str]] = []
-        for index, message in enumerate(messages):
-            if len(message) <= certain or (sub_entries and self._fits_compressed(message, limit)):
-                fit.append(message)
+        for place, size in enumerate(sizes):
+            if size <= certain or (sub_entries and self._fits_compressed(messages[place], limit)):
+                fit.append(place)
                 continue
-            number = first + index if numbers is None else numbers[index]
-            too_large.append((number, f"{len(message)} bytes are too large; the broker takes {limit} at most"))
+            what = f"{size} bytes are too large; the broker takes {limit} at most"
+            too_large.append((encoded.number(place, first), what))
             if not self.plan.skip_bad:
                 break
-        return fit, too_large
+        return encoded.only(fit, first, too_large)
 
     def _fits_compressed(self, message: bytes, limit: int) -> bool:
         if len(message) + _SUB_ENTRY_OVERHEAD > MAX_UNCOMPRESSED:
@@ -446,33 +642,40 @@ class PublishRun:
 
     def _due(self) -> bool:
         plan = self.plan
-        if not self._pending or self._since is None:
+        if self._since is None:
             return False
-        full = len(self._pending) >= plan.batch_size or self._pending_bytes >= BLOCK_SIZE
+        pending = sum(len(lane.messages) for lane in self._lanes)
+        full = pending >= plan.batch_size or self._pending_bytes >= BLOCK_SIZE
         if full or plan.method in ("send", "wait"):
             return True
         return asyncio.get_running_loop().time() >= self._since + plan.linger
 
-    async def _send_pending(self, publisher: Publisher) -> None:
-        """Hands over what is pending, batch by batch; what could not be handed over stays pending."""
-        messages = self._pending
+    async def _send_pending(self) -> None:
+        """Hands over what is pending, lane by lane; what could not be handed over stays pending."""
+        for lane in self._lanes:
+            if lane.messages and not await self._send_lane(lane):
+                return
+        self._since = None
+
+    async def _send_lane(self, lane: _Lane) -> bool:
+        """Hands over what a lane holds, batch by batch. False after a signal: the rest is not published."""
+        messages, publisher = lane.messages, lane.publisher
         start = 0
         try:
             for end in self._batch_ends(messages):
-                batch = messages[start:end]
-                if self._pacer is not None and not await self._turn(batch):
-                    return
+                batch = slice(start, end)
+                if self._pacer is not None and not await self._turn(messages[batch]):
+                    return False
                 before = publisher.published
                 try:
-                    await self._send(publisher, batch)
+                    await self._send(lane, batch)
                 finally:
                     start += publisher.published - before
-                    self._counts.published = publisher.published
-                    self._counts.in_flight = publisher.in_flight
+                    self._show(lane)
         finally:
-            self._pending = messages[start:]
-            self._pending_bytes = sum(map(len, self._pending))
-            self._since = None if not self._pending else self._since
+            self._pending_bytes -= sum(map(len, messages[:start]))
+            lane.drop(start)
+        return True
 
     def _batch_ends(self, messages: list[bytes]) -> Iterator[int]:
         """Where each batch ends: by ``--batch-size``, the pace of ``--rate`` and what a sub-entry should hold."""
@@ -503,11 +706,16 @@ class PublishRun:
         cost = len(batch) if self.plan.rate.messages_per_second is not None else max(self._size(batch), 1)
         return await self._pacer.wait(cost, self.context.interrupt.requested)
 
-    async def _send(self, publisher: Publisher, batch: list[bytes]) -> None:
+    async def _send(self, lane: _Lane, batch: slice) -> None:
+        publisher = lane.publisher
         if self.plan.method == "sub-entry":
-            await self._send_sub_entry(publisher, batch)
+            await self._send_sub_entry(publisher, lane.messages[batch])
             return
-        await publisher.publish(batch)
+        await publisher.publish(
+            lane.messages[batch],
+            publishing_ids=None if lane.ids is None else lane.ids[batch],
+            filter_values=None if lane.filters is None else lane.filters[batch],
+        )
         if self.plan.method == "wait":
             await publisher.flush()
 
@@ -522,25 +730,35 @@ class PublishRun:
             await self._send_sub_entry(publisher, batch[:middle])
             await self._send_sub_entry(publisher, batch[middle:])
 
-    # What the publisher says.
+    # What publishers say.
 
-    def _told(self, outcome: Outcome) -> None:
-        counts, publisher = self._counts, self._publisher
+    def _show(self, lane: _Lane) -> None:
+        """Brings the account up to date with a publisher."""
+        counts, publisher = self._counts, lane.publisher
+        counts.published += publisher.published - lane.published
+        counts.in_flight += publisher.in_flight - lane.in_flight
+        lane.published, lane.in_flight = publisher.published, publisher.in_flight
+
+    def _told(self, number: int, outcome: Outcome) -> None:
+        counts, lane = self._counts, self._lanes[number]
         if outcome.confirmed:
             counts.confirmed += outcome.confirmed
             self.stats.latency.add(outcome.latency, outcome.confirmed)
         if outcome.failed:
             counts.failed += len(outcome.failed)
             self._reason = self._reason or outcome.failed[0].reason
-            self._write_failed([message.data for message in outcome.failed], outcome.failed[0].reason)
-        if publisher is not None:
-            counts.in_flight = publisher.in_flight
+            messages = [message.data for message in outcome.failed]
+            filters = [message.filter_value for message in outcome.failed]
+            self._write_failed(lane.stream, messages, filters, outcome.failed[0].reason)
+        self._show(lane)
 
-    def _write_failed(self, messages: Sequence[bytes], reason: str) -> None:
+    def _write_failed(
+        self, stream: str, messages: Sequence[bytes], filters: Sequence[str | None] | None, reason: str
+    ) -> None:
         if self._failed_file is None or self._file_error is not None:
             return
         try:
-            self._failed_file.add(messages, reason)
+            self._failed_file.add(stream, messages, filters or [None] * len(messages), reason)
         except OSError as error:
             self._file_error = error
 

@@ -13,6 +13,7 @@ Typer's own copy of click is never imported by name; what is needed of it comes 
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import enum
 import importlib
@@ -22,13 +23,15 @@ import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, get_args, get_origin
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError, ExitStatus
+
+T = TypeVar("T")
 
 MAX_WIDTH = 100
 _OPTIONS = "Options"
@@ -43,10 +46,18 @@ class Lazy(NamedTuple):
     """The first line of its help."""
 
 
-def new_app(help: str, *, examples: str = "") -> typer.Typer:  # noqa: A002 - Typer's own word
-    """A Typer app for a module of commands. Its commands are declared with ``@app.command(cls=Command, …)``."""
+def new_app(
+    help: str,  # noqa: A002 - Typer's own word
+    *,
+    examples: str = "",
+    group: type[LazyGroup] | None = None,
+) -> typer.Typer:
+    """A Typer app for a module of commands. Its commands are declared with ``@app.command(cls=Command, …)``.
+
+    ``group``: where some of its commands are in modules of their own.
+    """
     return typer.Typer(
-        cls=LazyGroup,
+        cls=group or LazyGroup,
         help=help,
         epilog=examples,
         add_completion=False,
@@ -78,7 +89,7 @@ class LazyGroup(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names, in the order of the help."""
-        return [*self.lazy, *self.commands]
+        return [*self.commands, *self.lazy]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of a name; imports its module."""
@@ -125,6 +136,47 @@ class LazyGroup(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes the help into click's formatter."""
         formatter.write(render_help(self, ctx))
+
+
+# --- options that several commands share -------------------------------------------------------------------
+
+
+def shared_options(declaration: type, name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Gives a command the options that a dataclass declares as its fields; it receives one, as the argument ``name``.
+
+    The function's own parameters come first in the help. To be put under ``@connection_options``.
+    """
+    fields = dataclasses.fields(declaration)
+    kinds = get_type_hints(declaration, include_extras=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+
+    def decorate(function: Callable[..., T]) -> Callable[..., T]:
+        def command(**given: Any) -> T:
+            values = {field.name: given.pop(field.name) for field in fields}
+            return function(**given, **{name: declaration(**values)})
+
+        own = inspect.signature(function, eval_str=True)
+        parameters = [p.replace(kind=keyword) for p in own.parameters.values() if p.name != name]
+        added = [
+            inspect.Parameter(field.name, keyword, annotation=kinds[field.name], default=field.default)
+            for field in fields
+        ]
+        return with_signature(command, function, inspect.Signature([*parameters, *added]))
+
+    return decorate
+
+
+def with_signature(
+    command: Callable[..., T], like: Callable[..., Any], signature: inspect.Signature
+) -> Callable[..., T]:
+    """Gives a function, which stands for another, the signature that Typer is to read."""
+    command.__name__ = like.__name__
+    command.__qualname__ = like.__qualname__
+    command.__module__ = like.__module__
+    command.__doc__ = like.__doc__
+    command.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    return command
 
 
 # --- values ------------------------------------------------------------------------------------------------

@@ -6,21 +6,23 @@ What they say becomes a ``PublishPlan``; publishing.py carries it out.
 from __future__ import annotations
 
 import enum
+import os
+import pathlib
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.options import ConnectionSettings, check_reference, connection_options
-from rstream_cli.parsing import parse_delimiter, parse_duration, parse_header, parse_rate
+from rstream_cli.parsing import Path, parse_delimiter, parse_duration, parse_header, parse_path, parse_rate
 from rstream_cli.render.display import Display, StatsMode, choose_mode
 from rstream_cli.runner import CommandContext, run_command
-from rstream_cli.typer_support import Command
+from rstream_cli.typer_support import Command, shared_options
 
 if TYPE_CHECKING:
-    from rstream_cli.encoding import Extras
+    from rstream_cli.encoding import Extras, Looks
     from rstream_cli.publishing import PublishPlan
     from rstream_cli.records.framing_in import RecordReader
 
@@ -30,6 +32,7 @@ tail -f app.log | rstream publish events
 rstream publish events -m hello -H source=shell
 rstream publish events data.bin --whole --property content_type=image/png
 rstream consume events -o first --until end --json | rstream publish copy --json
+rstream publish orders orders.jsonl --name import --id-from .number --filter-from .region
 """
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -38,6 +41,8 @@ _INPUT = "Input"
 _SENDING = "Sending"
 _MESSAGES = "Messages"
 _STATS = "Statistics"
+_LINE = "line"
+"""The value of ``--id-from`` that is no path."""
 
 
 class InputFormat(enum.StrEnum):
@@ -102,15 +107,10 @@ def _duration(flag: str, default: str, help: str, *, panel: str, zero: bool = Fa
     )
 
 
-@app.command(cls=Command, epilog=EXAMPLES)
-@connection_options
-def publish(
-    stream: Annotated[
-        str | None, typer.Argument(metavar="[STREAM]", help="The stream; RSTREAM_STREAM where it is not given.")
-    ] = None,
-    files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE]...", help="Files to publish; - or none: standard input.")
-    ] = None,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishOptions:
+    """The options of publishing, to a stream and to a super stream."""
+
     message: Annotated[
         list[str] | None,
         typer.Option(
@@ -120,7 +120,7 @@ def publish(
             help="Publish this text, and read nothing; repeat it for more messages.",
             rich_help_panel=_INPUT,
         ),
-    ] = None,
+    ] = None
     input_format: Annotated[
         InputFormat | None,
         typer.Option(
@@ -129,10 +129,10 @@ def publish(
             " whole file, or a line of JSON as consume --json writes it.",
             rich_help_panel=_INPUT,
         ),
-    ] = None,
-    nul: Annotated[bool, typer.Option("-0", help="As --input nul.", rich_help_panel=_INPUT)] = False,
-    whole: Annotated[bool, typer.Option("--whole", help="As --input whole.", rich_help_panel=_INPUT)] = False,
-    json_lines: Annotated[bool, typer.Option("--json", help="As --input json.", rich_help_panel=_INPUT)] = False,
+    ] = None
+    nul: Annotated[bool, typer.Option("-0", help="As --input nul.", rich_help_panel=_INPUT)] = False
+    whole: Annotated[bool, typer.Option("--whole", help="As --input whole.", rich_help_panel=_INPUT)] = False
+    json_lines: Annotated[bool, typer.Option("--json", help="As --input json.", rich_help_panel=_INPUT)] = False
     delimiter: Annotated[
         str | None,
         typer.Option(
@@ -142,17 +142,17 @@ def publish(
             help=r"What ends a line: one or more bytes, with the escapes \n \r \t \0 \\ \xNN.",
             rich_help_panel=_INPUT,
         ),
-    ] = None,
+    ] = None
     crlf: Annotated[
         bool, typer.Option("--crlf", help="Take a carriage return off the end of each line.", rich_help_panel=_INPUT)
-    ] = False,
+    ] = False
     skip_empty: Annotated[
         bool, typer.Option("--skip-empty", help="Empty lines are no messages.", rich_help_panel=_INPUT)
-    ] = False,
+    ] = False
     count: Annotated[
         int | None,
         typer.Option("--count", "-n", min=0, metavar="N", help="End after N messages.", rich_help_panel=_INPUT),
-    ] = None,
+    ] = None
     on_error: Annotated[
         OnError,
         typer.Option(
@@ -160,7 +160,7 @@ def publish(
             help="A record that is bad or too large ends the run (exit code 8), or is skipped (3 at the end).",
             rich_help_panel=_INPUT,
         ),
-    ] = OnError.STOP,
+    ] = OnError.STOP
     header: Annotated[
         list[str] | None,
         typer.Option(
@@ -170,7 +170,7 @@ def publish(
             help="An application property of every message; KEY:=JSON for other types than text.",
             rich_help_panel=_MESSAGES,
         ),
-    ] = None,
+    ] = None
     properties: Annotated[
         list[str] | None,
         typer.Option(
@@ -179,7 +179,7 @@ def publish(
             help="An AMQP property: message_id, subject, content_type and so on; or KEY:=JSON.",
             rich_help_panel=_MESSAGES,
         ),
-    ] = None,
+    ] = None
     annotation: Annotated[
         list[str] | None,
         typer.Option(
@@ -188,7 +188,25 @@ def publish(
             help="A message annotation; or KEY:=JSON.",
             rich_help_panel=_MESSAGES,
         ),
-    ] = None,
+    ] = None
+    filter_value: Annotated[
+        str | None,
+        typer.Option(
+            "--filter",
+            metavar="VALUE",
+            help="The filter value of every message, by which consumers can skip it.",
+            rich_help_panel=_MESSAGES,
+        ),
+    ] = None
+    filter_from: Annotated[
+        str | None,
+        typer.Option(
+            "--filter-from",
+            metavar=".PATH",
+            help="The filter value is at a path of the record's JSON, or of its envelope with --json; null: none.",
+            rich_help_panel=_MESSAGES,
+        ),
+    ] = None
     codec: Annotated[
         Codec,
         typer.Option(
@@ -196,19 +214,27 @@ def publish(
             help="Wrap each record in an AMQP 1.0 message, or store its bytes as they are.",
             rich_help_panel=_MESSAGES,
         ),
-    ] = Codec.AMQP,
+    ] = Codec.AMQP
     name: Annotated[
         str | None,
         typer.Option(
             "--name",
             metavar="REF",
-            help="The publisher's name. Its publishing ids go on after the last one that the broker remembers.",
+            help="The publisher's name. The broker remembers its last publishing id, and ids go on after that, or are"
+            " those of --id-from.",
             rich_help_panel=_SENDING,
         ),
-    ] = None,
-    create: Annotated[
-        bool, typer.Option("--create", help="Create the stream if there is none.", rich_help_panel=_SENDING)
-    ] = False,
+    ] = None
+    id_from: Annotated[
+        str | None,
+        typer.Option(
+            "--id-from",
+            metavar="line|.PATH",
+            help="Publishing ids, with --name: the number of the record, or what is at a path of its JSON. What the"
+            " broker has already is not published again, so a run can be repeated.",
+            rich_help_panel=_SENDING,
+        ),
+    ] = None
     method: Annotated[
         Method | None,
         typer.Option(
@@ -217,21 +243,21 @@ def publish(
             " the broker stores as one entry.",
             rich_help_panel=_SENDING,
         ),
-    ] = None,
+    ] = None
     compression: Annotated[
         Compression | None,
         typer.Option("--compression", help="Of sub-entries, which it implies.", rich_help_panel=_SENDING),
-    ] = None,
+    ] = None
     batch_size: Annotated[
         int,
         typer.Option(
             "--batch-size", min=1, max=65535, metavar="N", help="Messages in a batch.", rich_help_panel=_SENDING
         ),
-    ] = 1000,
+    ] = 1000
     linger: Annotated[
         float,
         _duration("--linger", "20ms", "A batch that is not full is sent after this.", panel=_SENDING, zero=True),
-    ] = 0.02,
+    ] = 0.02
     rate: Annotated[
         Any,
         typer.Option(
@@ -241,7 +267,7 @@ def publish(
             help="At most so much: 500/s, 30/m, 2MB/s.",
             rich_help_panel=_SENDING,
         ),
-    ] = None,
+    ] = None
     max_in_flight: Annotated[
         int,
         typer.Option(
@@ -251,26 +277,26 @@ def publish(
             help="Messages that may wait for their confirms; the input is read no faster.",
             rich_help_panel=_SENDING,
         ),
-    ] = 50_000,
+    ] = 50_000
     confirm_timeout: Annotated[
         float,
         _duration("--confirm-timeout", "30s", "A message that is not confirmed by then failed.", panel=_SENDING),
-    ] = 30.0,
+    ] = 30.0
     drain_timeout: Annotated[
         float,
         _duration(
             "--drain-timeout", "10s", "After SIGINT or SIGTERM: for what was read already.", panel=_SENDING, zero=True
         ),
-    ] = 10.0,
+    ] = 10.0
     failed_to: Annotated[
-        Path | None,
+        pathlib.Path | None,
         typer.Option(
             "--failed-to",
             metavar="FILE",
             help="Write what was read and is not confirmed here, as lines for publish --json.",
             rich_help_panel=_SENDING,
         ),
-    ] = None,
+    ] = None
     stats: Annotated[
         StatsMode,
         typer.Option(
@@ -278,12 +304,26 @@ def publish(
             help="What to show on stderr meanwhile: auto is live on a terminal, and none elsewhere.",
             rich_help_panel=_STATS,
         ),
-    ] = StatsMode.AUTO,
+    ] = StatsMode.AUTO
     stats_interval: Annotated[
         float | None,
         _duration("--stats-interval", "1s", "How often; a live display: 250ms.", panel=_STATS),
+    ] = None
+
+
+@app.command(cls=Command, epilog=EXAMPLES)
+@connection_options
+@shared_options(PublishOptions, "given")
+def publish(
+    stream: Annotated[
+        str | None, typer.Argument(metavar="[STREAM]", help="The stream; RSTREAM_STREAM where it is not given.")
     ] = None,
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILE]...", help="Files to publish; - or none: standard input.")
+    ] = None,
+    create: Annotated[bool, typer.Option("--create", help="Create the stream if there is none.")] = False,
     *,
+    given: PublishOptions,
     connection: ConnectionSettings,
 ) -> None:
     """Publish lines, files or JSON to a stream.
@@ -291,49 +331,43 @@ def publish(
     Each line of standard input, or of the files, becomes a message, an empty line too. Bytes go through untouched. The
     input is read only as fast as the broker confirms.
 
+    With --name and --id-from, a run that broke off is finished by running it again: each record is stored once. Ids
+    must grow; they, and filter values, come from a path such as .region or .list[0].id into the record's JSON, with
+    --json into its envelope (.headers.region).
+
     SIGINT or SIGTERM: what was read is published and confirmed, then the run ends in 130 or 143; a second one ends it
     at once. 7 where a message was rejected or not confirmed.
     """
-    shape = _input_format(input_format, nul=nul, whole=whole, json_lines=json_lines)
-    sources = list(files or ["-"])
-    _check_input(shape, sources, files, message, delimiter, crlf=crlf, skip_empty=skip_empty)
-    target = connection.stream(stream)
-    if name is not None:
-        check_reference(name)
-    if compression not in (None, Compression.NONE) and method not in (None, Method.SUB_ENTRY):
-        raise CommandError(f"--compression {compression} goes with --method sub-entry, not {method}")
-    extras = _extras(header, properties, annotation)
-    if codec is Codec.RAW and extras:
-        raise CommandError("--codec raw stores the bytes alone", hint="leave out --header, --property and --annotation")
-    plan = _plan(
-        shape,
-        sources,
-        message,
-        extras,
-        delimiter=delimiter,
-        crlf=crlf,
-        skip_empty=skip_empty,
-        raw=codec is Codec.RAW,
-        failed_to=failed_to,
-        stream=target,
-        method=str(method or (Method.BATCH if compression is None else Method.SUB_ENTRY)),
-        compression=_compression(compression),
-        batch_size=batch_size,
-        linger=linger,
-        name=name,
-        create=create,
-        rate=rate,
-        count=count,
-        max_in_flight=max_in_flight,
-        confirm_timeout=confirm_timeout,
-        drain_timeout=drain_timeout,
-        skip_bad=on_error is OnError.SKIP,
-    )
-    from_terminal = not message and connection.env.stdin_is_tty and "-" in sources
+    run_publish(connection.stream(stream), files, given, connection, create=create)
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How a super stream's partitions are chosen, and where routing keys come from: one of the three."""
+
+    by_key: bool
+    """By the broker's bindings; else by hash."""
+    key: str | None = None
+    key_from: str | None = None
+    key_delimiter: str | None = None
+
+
+def run_publish(
+    target: str,
+    files: list[str] | None,
+    given: PublishOptions,
+    connection: ConnectionSettings,
+    *,
+    create: bool = False,
+    routing: Routing | None = None,
+) -> NoReturn:
+    """Publishes to a stream, or with ``routing`` to a super stream. Ends in ``typer.Exit``."""
+    plan = _plan(target, files, given, create=create, routing=routing)
+    from_terminal = not given.message and connection.env.stdin_is_tty and "-" in plan.sources
     if from_terminal:
         connection.tell("publishing what you type, a line a message; Ctrl-D ends it")
     mode = choose_mode(
-        stats,
+        given.stats,
         connection.env,
         terminal_is_used=from_terminal,
         quiet=connection.quiet,
@@ -351,9 +385,9 @@ def publish(
             numbers,
             connection.env,
             color=connection.color,
-            interval=stats_interval,
+            interval=given.stats_interval,
             quiet=connection.quiet,
-            summarise=stats is not StatsMode.NONE,
+            summarise=given.stats is not StatsMode.NONE,
         )
         return await run_displayed(context, display, PublishRun(plan, context, numbers, display).work)
 
@@ -373,30 +407,89 @@ def _input_format(given: InputFormat | None, *, nul: bool, whole: bool, json_lin
     return next(iter(chosen.values()), InputFormat.LINES)
 
 
-def _check_input(
-    shape: InputFormat,
-    sources: list[str],
-    files: list[str] | None,
-    message: list[str] | None,
-    delimiter: str | None,
-    *,
-    crlf: bool,
-    skip_empty: bool,
-) -> None:
+def _check_input(shape: InputFormat, sources: list[str], files: list[str] | None, given: PublishOptions) -> None:
+    message = given.message
     if message and files:
         raise CommandError("--message reads no files", hint="publish the files with a command of their own")
     if message and shape not in (InputFormat.LINES, InputFormat.JSON):
         raise CommandError(f"--message is not read as --input {shape}")
     if sources.count("-") > 1:
         raise CommandError("standard input (-) can be read only once")
-    given = {"--delimiter": delimiter is not None, "--crlf": crlf, "--skip-empty": skip_empty}
+    used = {"--delimiter": given.delimiter is not None, "--crlf": given.crlf, "--skip-empty": given.skip_empty}
     allowed = {
-        InputFormat.LINES: set(given),
+        InputFormat.LINES: set(used),
         InputFormat.NUL: {"--skip-empty"},
     }.get(shape, set())
-    for flag, is_given in given.items():
+    for flag, is_given in used.items():
         if is_given and (flag not in allowed or (message and flag != "--skip-empty")):
             raise CommandError(f"{flag} does not go with {'--message' if message else f'--input {shape}'}")
+
+
+def _method(given: PublishOptions) -> Method:
+    """How to send, checked against what a sub-entry cannot have."""
+    if given.compression not in (None, Compression.NONE) and given.method not in (None, Method.SUB_ENTRY):
+        raise CommandError(f"--compression {given.compression} goes with --method sub-entry, not {given.method}")
+    method = given.method or (Method.BATCH if given.compression is None else Method.SUB_ENTRY)
+    per_message = {"--id-from": given.id_from, "--filter": given.filter_value, "--filter-from": given.filter_from}
+    for flag, value in per_message.items():
+        if value is not None and method is Method.SUB_ENTRY:
+            raise CommandError(
+                f"{flag} does not go with sub-entries", hint="leave out --method sub-entry and --compression"
+            )
+    return method
+
+
+def _looks(given: PublishOptions, routing: Routing | None, method: Method, shape: InputFormat) -> Looks:
+    """What the options want to know of each record."""
+    from rstream_cli.encoding import Looks
+
+    if given.id_from is not None and given.name is None:
+        raise CommandError("--id-from needs --name", hint="the broker remembers publishing ids by a name")
+    if given.filter_value is not None and given.filter_from is not None:
+        raise CommandError("--filter and --filter-from contradict each other")
+    key = key_from = delimiter = None
+    if routing is not None:
+        if routing.key_delimiter is not None and shape is InputFormat.JSON:
+            raise CommandError(
+                "--key-delimiter does not go with --json", hint="take --key-from, a path of the envelope"
+            )
+        key = None if routing.key is None else os.fsencode(routing.key)
+        key_from = routing.key_from
+        delimiter = None if routing.key_delimiter is None else _delimiter("--key-delimiter", routing.key_delimiter)
+    return Looks(
+        id_from=None if given.id_from in (None, _LINE) else _path("--id-from", given.id_from),
+        filter_value=_utf8("--filter", given.filter_value),
+        filter_from=_path("--filter-from", given.filter_from),
+        key=key,
+        key_from=_path("--key-from", key_from),
+        key_delimiter=delimiter,
+        may_filter=method is not Method.SUB_ENTRY,
+    )
+
+
+def _path(flag: str, text: str | None) -> Path | None:
+    if text is None:
+        return None
+    try:
+        return parse_path(text)
+    except ValueError as error:
+        also = "; or line" if flag == "--id-from" else ""
+        raise CommandError(f"{flag}: {error}{also}") from None
+
+
+def _utf8(flag: str, text: str | None) -> str | None:
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        raise CommandError(f"{flag}: not UTF-8") from None
+    return text
+
+
+def _delimiter(flag: str, text: str) -> bytes:
+    try:
+        return parse_delimiter(text)
+    except ValueError as error:
+        raise CommandError(f"{flag}: {error}") from None
 
 
 def _extras(headers: list[str] | None, properties: list[str] | None, annotations: list[str] | None) -> Extras:
@@ -434,43 +527,59 @@ def _compression(given: Compression | None) -> Any:
 
 
 def _plan(
-    shape: InputFormat,
-    sources: list[str],
-    message: list[str] | None,
-    extras: Extras,
-    *,
-    delimiter: str | None,
-    crlf: bool,
-    skip_empty: bool,
-    raw: bool,
-    failed_to: Path | None,
-    **settings: Any,
+    target: str, files: list[str] | None, given: PublishOptions, *, create: bool, routing: Routing | None
 ) -> PublishPlan:
-    import os
-
+    """The options, checked against each other and against the files."""
     from rstream_cli.encoding import json_encoder, plain_encoder
     from rstream_cli.input import check_sources
     from rstream_cli.publishing import PublishPlan
+    from rstream_core import RouteType
 
-    try:
-        bound = parse_delimiter(delimiter) if delimiter is not None else b"\n"
-    except ValueError as error:
-        raise CommandError(f"--delimiter: {error}") from None
-    size = None if message else check_sources(sources)
+    shape = _input_format(given.input_format, nul=given.nul, whole=given.whole, json_lines=given.json_lines)
+    sources = list(files or ["-"])
+    _check_input(shape, sources, files, given)
+    if given.name is not None:
+        check_reference(given.name)
+    method = _method(given)
+    looks = _looks(given, routing, method, shape)
+    extras = _extras(given.header, given.properties, given.annotation)
+    raw = given.codec is Codec.RAW
+    if raw and extras:
+        raise CommandError("--codec raw stores the bytes alone", hint="leave out --header, --property and --annotation")
+    bound = _delimiter("--delimiter", given.delimiter) if given.delimiter is not None else b"\n"
+    size = None if given.message else check_sources(sources)
     encoder = (
-        json_encoder(extras, raw=raw)
+        json_encoder(extras, looks, raw=raw)
         if shape is InputFormat.JSON
-        else plain_encoder(extras, raw=raw, skip_empty=skip_empty)
+        else plain_encoder(extras, looks, raw=raw, skip_empty=given.skip_empty)
     )
+    route_type = None
+    if routing is not None:
+        route_type = RouteType.Key if routing.by_key else RouteType.Hash
     return PublishPlan(
+        stream=target,
         encoder=encoder,
-        reader=None if message else _reader(shape, bound, crlf=crlf)(),
+        reader=None if given.message else _reader(shape, bound, crlf=given.crlf)(),
         sources=sources,
-        inline=[os.fsencode(text) for text in message or ()],
-        failed_to=None if failed_to is None else _open_failed(failed_to, [] if message else sources),
+        inline=[os.fsencode(text) for text in given.message or ()],
+        method=str(method),
+        compression=_compression(given.compression),
+        batch_size=given.batch_size,
+        linger=given.linger,
+        name=given.name,
+        ids_are_numbers=given.id_from == _LINE,
+        has_filters=looks.filter_value is not None or looks.filter_from is not None,
+        routing=route_type,
+        create=create,
+        rate=given.rate,
+        count=given.count,
+        max_in_flight=given.max_in_flight,
+        confirm_timeout=given.confirm_timeout,
+        drain_timeout=given.drain_timeout,
+        skip_bad=given.on_error is OnError.SKIP,
+        failed_to=None if given.failed_to is None else _open_failed(given.failed_to, [] if given.message else sources),
         raw=raw,
         input_size=size,
-        **settings,
     )
 
 
@@ -486,10 +595,8 @@ def _reader(shape: InputFormat, delimiter: bytes, *, crlf: bool) -> Callable[[],
     return lambda: DelimiterReader(delimiter, crlf=crlf)
 
 
-def _open_failed(path: Path, sources: list[str]) -> Any:
+def _open_failed(path: pathlib.Path, sources: list[str]) -> Any:
     """Opens ``--failed-to`` for writing, unless that would empty a file that is to be read."""
-    import os
-
     try:
         if path.exists():
             for source in sources:

@@ -7,8 +7,9 @@ without a word, so an argument that is none of the known ones is warned of.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -16,9 +17,10 @@ from rstream_cli.exit_status import CommandError, ExitStatus, status_of
 from rstream_cli.options import ConnectionSettings, check_stream_name, connection_options
 from rstream_cli.parsing import parse_max_age, parse_pair, parse_size
 from rstream_cli.runner import CommandContext, describe, run_command, write_error
-from rstream_cli.typer_support import Command, new_app
+from rstream_cli.typer_support import Command, new_app, shared_options
 
 if TYPE_CHECKING:
+    from rstream_core import Client
     from rstream_core.types import StreamMetadata, StreamStats
 
 app = new_app(
@@ -51,6 +53,77 @@ _OPTION_OF = {
     "stream-filter-size-bytes": "--filter-size",
 }
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOptions:
+    """What a stream is created with; the options of streams and of super streams."""
+
+    max_age: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AGE",
+            parser=parse_max_age,
+            help="Drop what is older: 7D, 12h; units Y, M (months), D, h, m, s.",
+            rich_help_panel=_KEPT,
+        ),
+    ] = None
+    max_length_bytes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SIZE",
+            parser=parse_size,
+            help="Drop the oldest beyond this size: 20GB, 512MiB.",
+            rich_help_panel=_KEPT,
+        ),
+    ] = None
+    max_segment_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SIZE",
+            parser=parse_size,
+            help="Size of a segment file, the unit in which data is dropped; 500MB by default.",
+            rich_help_panel=_KEPT,
+        ),
+    ] = None
+    filter_size: Annotated[
+        int | None,
+        typer.Option(
+            min=16,
+            max=255,
+            help="Bytes of the filter in a chunk's header: 16 to 255; 16 by default.",
+            rich_help_panel=_KEPT,
+        ),
+    ] = None
+    initial_cluster_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="On how many nodes it is kept; all by default.", rich_help_panel=_PLACE),
+    ] = None
+    leader_locator: Annotated[
+        LeaderLocator | None,
+        typer.Option(help="Where its leader goes.", rich_help_panel=_PLACE),
+    ] = None
+    argument: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Any other argument, as the broker names it; repeatable."),
+    ] = None
+
+    def arguments(self, connection: ConnectionSettings) -> dict[str, str]:
+        """The broker's arguments, checked. Warns of those that it may not know."""
+        given: dict[str, str | int | None] = {
+            "max-age": self.max_age,
+            "max-length-bytes": self.max_length_bytes,
+            "stream-max-segment-size-bytes": self.max_segment_size,
+            "initial-cluster-size": self.initial_cluster_size,
+            "queue-leader-locator": self.leader_locator,
+            "stream-filter-size-bytes": self.filter_size,
+        }
+        arguments = stream_arguments({key: value for key, value in given.items() if value is not None}, self.argument)
+        unknown = [key for key in arguments if key not in _OPTION_OF]
+        if unknown:
+            connection.warn(f"warning: brokers drop arguments that they do not know: {', '.join(unknown)}")
+        return arguments
+
+
 _NAME = typer.Argument(metavar="NAME", help="The stream.")
 
 
@@ -63,60 +136,14 @@ rstream stream create orders --initial-cluster-size 3 --leader-locator balanced
 """,
 )
 @connection_options
+@shared_options(StreamOptions, "given")
 def create(
     name: Annotated[str, _NAME],
-    max_age: Annotated[
-        str | None,
-        typer.Option(
-            metavar="AGE",
-            parser=parse_max_age,
-            help="Drop what is older: 7D, 12h; units Y, M (months), D, h, m, s.",
-            rich_help_panel=_KEPT,
-        ),
-    ] = None,
-    max_length_bytes: Annotated[
-        int | None,
-        typer.Option(
-            metavar="SIZE",
-            parser=parse_size,
-            help="Drop the oldest beyond this size: 20GB, 512MiB.",
-            rich_help_panel=_KEPT,
-        ),
-    ] = None,
-    max_segment_size: Annotated[
-        int | None,
-        typer.Option(
-            metavar="SIZE",
-            parser=parse_size,
-            help="Size of a segment file, the unit in which data is dropped; 500MB by default.",
-            rich_help_panel=_KEPT,
-        ),
-    ] = None,
-    filter_size: Annotated[
-        int | None,
-        typer.Option(
-            min=16,
-            max=255,
-            help="Bytes of the filter in a chunk's header: 16 to 255; 16 by default.",
-            rich_help_panel=_KEPT,
-        ),
-    ] = None,
-    initial_cluster_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="On how many nodes it is kept; all by default.", rich_help_panel=_PLACE),
-    ] = None,
-    leader_locator: Annotated[
-        LeaderLocator | None,
-        typer.Option(help="Where its leader goes.", rich_help_panel=_PLACE),
-    ] = None,
-    argument: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Any other argument, as the broker names it; repeatable."),
-    ] = None,
     exists_ok: Annotated[
         bool, typer.Option("--exists-ok", help="Succeed where it exists already with the same arguments.")
     ] = False,
     *,
+    given: StreamOptions,
     connection: ConnectionSettings,
 ) -> None:
     """Create a stream.
@@ -124,18 +151,7 @@ def create(
     Ends in 9 where the stream exists already; with --exists-ok only where it exists with other arguments.
     """
     check_stream_name(name)
-    given: dict[str, str | int | None] = {
-        "max-age": max_age,
-        "max-length-bytes": max_length_bytes,
-        "stream-max-segment-size-bytes": max_segment_size,
-        "initial-cluster-size": initial_cluster_size,
-        "queue-leader-locator": leader_locator,
-        "stream-filter-size-bytes": filter_size,
-    }
-    arguments = stream_arguments({key: value for key, value in given.items() if value is not None}, argument)
-    unknown = [key for key in arguments if key not in _OPTION_OF]
-    if unknown:
-        connection.warn(f"warning: brokers drop arguments that they do not know: {', '.join(unknown)}")
+    arguments = given.arguments(connection)
 
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_core import Client, PreconditionFailed, StreamAlreadyExists
@@ -198,9 +214,20 @@ def delete(
     Asks on a terminal; elsewhere it needs --yes. Deletes what it can: each failure is told, and the exit code is
     that of the first.
     """
-    streams = [check_stream_name(name) for name in dict.fromkeys(names)]
+    delete_all("stream", names, lambda client, name: client.delete_stream(name, missing_ok=missing_ok), yes, connection)
+
+
+def delete_all(
+    kind: str,
+    names: list[str],
+    delete_one: Callable[[Client, str], Awaitable[None]],
+    yes: bool,
+    connection: ConnectionSettings,
+) -> NoReturn:
+    """Deletes what it can, having asked unless ``yes``. Ends in ``typer.Exit`` with the status of the first failure."""
+    wanted = [check_stream_name(name) for name in dict.fromkeys(names)]
     if not yes:
-        _confirm(streams, connection)
+        _confirm(wanted, connection)
 
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_core import Client, RstreamError, ServerError
@@ -208,9 +235,9 @@ def delete(
         status = ExitStatus.OK
         async with Client(context.connection_options) as client:
             await client.start()
-            for stream in streams:
+            for name in wanted:
                 try:
-                    await client.delete_stream(stream, missing_ok=missing_ok)
+                    await delete_one(client, name)
                 except ServerError as error:
                     hint = "pass --missing-ok" if status_of(error) is ExitStatus.NOT_FOUND else error.hint
                     write_error(context.env, describe(error), hint, connection.color)
@@ -221,7 +248,7 @@ def delete(
                     write_error(context.env, describe(error), error.hint, connection.color)
                     return status
                 else:
-                    connection.tell(f"deleted stream {stream!r}")
+                    connection.tell(f"deleted {kind} {name!r}")
         return status
 
     run_command(main, connection=connection)
@@ -270,26 +297,33 @@ def info(
         from rstream_core import Client
 
         async with Client(context.connection_options) as client:
-            metadata = await client.metadata(stream)
-            if metadata.leader is None:
-                raise CommandError(
-                    f"stream {stream!r} has no leader now",
-                    hint="a majority of its nodes must be up",
-                    status=ExitStatus.CONNECTION,
-                )
-            stats = await client.stats(stream)
-            last_offset = await client.last_offset(stream)
-        facts = _facts(metadata, stats, last_offset)
-        context.env.stdout.write(_as_json(facts) if json else _as_text(facts))
+            facts = await facts_of(client, stream)
+        if facts["leader"] is None:
+            raise CommandError(
+                f"stream {stream!r} has no leader now",
+                hint="a majority of its nodes must be up",
+                status=ExitStatus.CONNECTION,
+            )
+        context.env.stdout.write(as_json(facts) if json else _as_text(facts))
         return ExitStatus.OK
 
     run_command(main, connection=connection)
 
 
+async def facts_of(client: Client, stream: str) -> dict[str, Any]:
+    """Where a stream lives, and how far it reaches; the latter is not known without a leader."""
+    from rstream_core.types import StreamStats
+
+    metadata = await client.metadata(stream)
+    if metadata.leader is None:
+        return _facts(metadata, StreamStats(None, None), None)
+    return _facts(metadata, await client.stats(stream), await client.last_offset(stream))
+
+
 def _facts(metadata: StreamMetadata, stats: StreamStats, last_offset: int | None) -> dict[str, Any]:
     return {
         "stream": metadata.stream,
-        "leader": str(metadata.leader),
+        "leader": None if metadata.leader is None else str(metadata.leader),
         "replicas": [str(replica) for replica in metadata.replicas],
         "first_offset": stats.first_offset,
         "committed_chunk_id": stats.committed_chunk_id,
@@ -298,7 +332,8 @@ def _facts(metadata: StreamMetadata, stats: StreamStats, last_offset: int | None
     }
 
 
-def _as_json(facts: dict[str, Any]) -> str:
+def as_json(facts: dict[str, Any]) -> str:
+    """One line of JSON."""
     import json
 
     return json.dumps(facts, ensure_ascii=False, separators=(",", ":")) + "\n"
@@ -307,10 +342,11 @@ def _as_json(facts: dict[str, Any]) -> str:
 def _as_text(facts: dict[str, Any]) -> str:
     rows = {key.removesuffix("_id").replace("_", " "): value for key, value in facts.items()}
     width = max(map(len, rows)) + 2
-    return "".join(f"{key:<{width}}{_shown(value)}\n" for key, value in rows.items())
+    return "".join(f"{key:<{width}}{shown(value)}\n" for key, value in rows.items())
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A fact for people; a dash for what is not known."""
     if value is None or value == []:
         return "-"
     return ", ".join(value) if isinstance(value, list) else str(value)

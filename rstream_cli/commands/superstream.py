@@ -1,33 +1,235 @@
-"""``rstream superstream``."""
+"""``rstream superstream``: create, delete and look at super streams.
+
+A partition is a plain stream. What creates, deletes and describes one is in stream.py; publishing and consuming are
+in modules of their own.
+"""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from rstream_cli.typer_support import Lazy, LazyGroup
+from rstream_cli.commands.stream import StreamOptions, as_json, delete_all, facts_of, shown
+from rstream_cli.exit_status import CommandError, ExitStatus
+from rstream_cli.options import ConnectionSettings, check_stream_name, connection_options
+from rstream_cli.runner import CommandContext, run_command
+from rstream_cli.typer_support import Command, Lazy, LazyGroup, new_app, shared_options
+
+if TYPE_CHECKING:
+    from rstream_core import Router
 
 
-class _Group(LazyGroup):
+class _SuperStream(LazyGroup):
     lazy: ClassVar[Mapping[str, Lazy]] = {
+        "publish": Lazy("rstream_cli.commands.superstream_publish", "Publish lines, files or JSON to a super stream."),
         "consume": Lazy("rstream_cli.commands.superstream_consume", "Read all partitions of a super stream."),
     }
 
 
-app = typer.Typer(
-    cls=_Group,
-    help="Work with super streams.",
-    epilog="""
-rstream superstream consume orders
+app = new_app(
+    "Streams that are divided into partitions.",
+    examples="""
+rstream superstream create orders --partitions 3
+rstream superstream publish orders orders.jsonl --key-from .customer
+rstream superstream consume orders --offset first --until end
 """,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    group=_SuperStream,
 )
 
 
-@app.callback()
-def group() -> None:
-    """Work with super streams."""
+class RoutingMethod(enum.StrEnum):
+    """The values of ``--routing``."""
+
+    HASH = "hash"
+    KEY = "key"
+
+
+_NAME = typer.Argument(metavar="NAME", help="The super stream.")
+
+
+@app.command(
+    cls=Command,
+    epilog="""
+rstream superstream create orders --partitions 3
+rstream superstream create orders --routing-keys eu,us,asia --max-age 7d
+""",
+)
+@connection_options
+@shared_options(StreamOptions, "given")
+def create(
+    name: Annotated[str, _NAME],
+    partitions: Annotated[
+        int | None,
+        typer.Option("--partitions", min=1, max=1000, metavar="N", help="So many: NAME-0, NAME-1, …, bound to 0, 1, …"),
+    ] = None,
+    routing_keys: Annotated[
+        str | None,
+        typer.Option(
+            "--routing-keys", metavar="KEY,…", help="One for each key: NAME-KEY, bound to KEY; separated by commas."
+        ),
+    ] = None,
+    exists_ok: Annotated[
+        bool, typer.Option("--exists-ok", help="Succeed where it exists already with the same partitions.")
+    ] = False,
+    *,
+    given: StreamOptions,
+    connection: ConnectionSettings,
+) -> None:
+    """Create a super stream.
+
+    The names of its partitions are those that the server's own tool gives. Ends in 9 where it exists already; with
+    --exists-ok only where it has other partitions. The broker does not tell with which arguments they were created.
+    """
+    check_stream_name(name)
+    if (partitions is None) == (routing_keys is None):
+        raise CommandError("pass one of --partitions and --routing-keys")
+    keys = None if routing_keys is None else [key.strip() for key in routing_keys.split(",")]
+    for key in keys or ():
+        check_stream_name(f"{name}-{key}")
+    arguments = given.arguments(connection)
+
+    async def main(context: CommandContext) -> ExitStatus:
+        from rstream_core import Client, PreconditionFailed, StreamAlreadyExists
+
+        async with Client(context.connection_options) as client:
+            try:
+                made = await client.create_super_stream(
+                    name, partitions=partitions, routing_keys=keys, arguments=arguments, exists_ok=exists_ok
+                )
+            except StreamAlreadyExists as error:
+                error.hint = "pass --exists-ok where that is right"
+                raise
+            except PreconditionFailed as error:
+                error.hint = f"`rstream superstream info {name}` lists its partitions, where it exists"
+                raise
+        done = "is there" if exists_ok else "is created"
+        connection.tell(f"super stream {name!r} {done}, with {len(made)} partitions")
+        return ExitStatus.OK
+
+    run_command(main, connection=connection)
+
+
+@app.command(
+    cls=Command,
+    epilog="""
+rstream superstream delete orders
+rstream superstream delete old-1 old-2 --missing-ok --yes
+""",
+)
+@connection_options
+def delete(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="The super streams.")],
+    missing_ok: Annotated[
+        bool, typer.Option("--missing-ok", help="Succeed where a super stream does not exist.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where there is no terminal.")] = False,
+    *,
+    connection: ConnectionSettings,
+) -> None:
+    """Delete super streams with all their partitions and messages.
+
+    Asks on a terminal; elsewhere it needs --yes. Deletes what it can: each failure is told, and the exit code is
+    that of the first.
+    """
+    delete_all(
+        "super stream",
+        names,
+        lambda client, name: client.delete_super_stream(name, missing_ok=missing_ok),
+        yes,
+        connection,
+    )
+
+
+@app.command(
+    cls=Command,
+    epilog="""
+rstream superstream info orders
+rstream superstream info orders --json | jq '.partitions[].last_offset'
+""",
+)
+@connection_options
+def info(
+    name: Annotated[str, _NAME],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    *,
+    connection: ConnectionSettings,
+) -> None:
+    """Show where the partitions live and how far they reach.
+
+    In the broker's order, on which routing by hash depends. What the broker does not know, as without a leader, is null
+    in JSON and a dash elsewhere.
+    """
+    check_stream_name(name)
+
+    async def main(context: CommandContext) -> ExitStatus:
+        from rstream_core import Client
+
+        async with Client(context.connection_options) as client:
+            partitions = [await facts_of(client, partition) for partition in await client.partitions(name)]
+        if json:
+            context.env.stdout.write(as_json({"super_stream": name, "partitions": partitions}))
+        else:
+            context.env.stdout.write(_table(partitions))
+        return ExitStatus.OK
+
+    run_command(main, connection=connection)
+
+
+def _table(partitions: list[dict[str, Any]]) -> str:
+    """A line for each partition under the names of the columns."""
+    heads = ["partition", *(key.removesuffix("_id").replace("_", " ") for key in list(partitions[0])[1:])]
+    rows = [heads, *([shown(value) for value in facts.values()] for facts in partitions)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
+    )
+
+
+@app.command(
+    cls=Command,
+    epilog="""
+rstream superstream route orders customer-17 customer-18
+rstream superstream route orders eu --routing key | cut -f 2
+""",
+)
+@connection_options
+def route(
+    name: Annotated[str, _NAME],
+    keys: Annotated[list[str], typer.Argument(metavar="KEY", help="Routing keys.")],
+    routing: Annotated[
+        RoutingMethod,
+        typer.Option("--routing", help="By the hash of the key, or by the broker's bindings."),
+    ] = RoutingMethod.HASH,
+    *,
+    connection: ConnectionSettings,
+) -> None:
+    """Show which partition a routing key belongs to.
+
+    A line for each key and partition: the key, a tab, the partition. Ends in 4 where a key is bound to none.
+    """
+    check_stream_name(name)
+
+    async def main(context: CommandContext) -> ExitStatus:
+        from rstream_core import Client, Router
+
+        async with Client(context.connection_options) as client:
+            router = await Router.open(client, name)
+            for key in keys:
+                for partition in await _routes(router, key, routing):
+                    context.env.stdout.write(f"{key}\t{partition}\n")
+        return ExitStatus.OK
+
+    run_command(main, connection=connection)
+
+
+async def _routes(router: Router, key: str, routing: RoutingMethod) -> tuple[str, ...]:
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise CommandError("a routing key is not UTF-8") from None
+    if routing is RoutingMethod.HASH:
+        return (router.by_hash(key),)
+    return await router.by_binding(key)

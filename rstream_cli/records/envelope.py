@@ -50,6 +50,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from rstream_cli.parsing import Path, extract
 from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, bodies_of, encode_bodies
 from rstream_core.protocol.amqp_types import (
     AmqpValue,
@@ -688,6 +689,12 @@ _SECTIONS: Final[dict[str, tuple[str, Callable[[Json], Any]]]] = {
 _ALLOWED: Final = frozenset((*_SECTIONS, *_BODIES, *_IGNORED, "filter"))
 
 
+def at_path(document: Json, path: Path) -> Any:
+    """What is at a path of a JSON body or an envelope; of a tag, its value. Raises PathError, EnvelopeError."""
+    found = extract(document, path)
+    return value_from_json(found) if type(found) is dict else found
+
+
 def from_json(line: bytes | str) -> Envelope:
     """The message that a line of JSON holds. Of a key that stands twice in an object, the last one counts.
 
@@ -698,12 +705,17 @@ def from_json(line: bytes | str) -> Envelope:
     return Envelope(message, filter_value, document)
 
 
-def _with_document(text: bytes | str, load: Callable[[Json], Any]) -> tuple[Any, Json]:
-    """What ``load`` makes of the JSON in the text, and that JSON."""
+def loads(text: bytes | str) -> Json:
+    """The JSON in a text. Raises EnvelopeError."""
     try:
-        document = orjson.loads(text)
+        return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise EnvelopeError(f"not JSON: {error.msg} at column {error.colno}") from None
+
+
+def _with_document(text: bytes | str, load: Callable[[Json], Any]) -> tuple[Any, Json]:
+    """What ``load`` makes of the JSON in the text, and that JSON."""
+    document = loads(text)
     try:
         try:
             return load(document), document

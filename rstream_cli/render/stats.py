@@ -105,6 +105,8 @@ class PublishCounts:
     """Read and not handed over: bad records, and those that an early end left behind."""
     bad: int = 0
     """Of ``not_published``: records that are no messages, or too large."""
+    already_published: int = 0
+    """Of ``not_published``: those whose publishing id the broker knew, from an earlier run."""
     confirmed: int = 0
     failed: int = 0
     """Rejected, or not confirmed by the end."""

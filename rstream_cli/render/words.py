@@ -85,8 +85,13 @@ def summary(snapshot: Snapshot, reason: str) -> str:
     parts = [f"published {messages(published)} ({size(snapshot.bytes)}) to {snapshot.stream} {took}"]
     parts.append(f"confirmed {count(counts['confirmed'] or 0)}, failed {count(counts['failed'] or 0)}")
     if counts["not_published"]:
-        bad = f", of them bad {count(counts['bad'])}" if counts["bad"] else ""
-        parts.append(f"read {count(counts['read'] or 0)}, not published {count(counts['not_published'])}{bad}")
+        some = [
+            f"{name.replace('_', ' ')} {count(counts[name] or 0)}"
+            for name in ("bad", "already_published")
+            if counts[name]
+        ]
+        of_them = f", of them {', '.join(some)}" if some else ""
+        parts.append(f"read {count(counts['read'] or 0)}, not published {count(counts['not_published'])}{of_them}")
     if snapshot.p50 is not None:
         parts.append(f"confirm latency p50 {latency(snapshot.p50)}, p99 {latency(snapshot.p99)}")
     return f"{'; '.join(parts)}; {reason}"

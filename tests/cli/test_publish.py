@@ -119,6 +119,14 @@ def test_20_000_random_binary_records(run: Run, stream: str, compression: str) -
     assert everything(run, stream, "--output", "len32") == len32(records)
 
 
+@pytest.mark.parametrize("compression", ["gzip", "snappy", "lz4", "zstd"])
+def test_records_of_5_mb_that_compress(run: Run, stream: str, compression: str) -> None:
+    records = [b"", b"5 MB of the same " * 300_000, b"x", bytes(5_000_000)]
+    found = publish(run, stream, "--input", "len32", "--compression", compression, stdin=len32(records), timeout=60)
+    assert (found["exit_code"], found["confirmed"]) == (0, 4)
+    assert everything(run, stream, "--output", "len32") == len32(records)
+
+
 def test_nul_safe_records(run: Run, stream: str) -> None:
     chance = random.Random(2)
     records = [chance.randbytes(chance.choice([0, 1, 40])).replace(b"\0", b"\n") for _ in range(20_000)]

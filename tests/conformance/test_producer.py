@@ -67,6 +67,19 @@ async def test_send_sub_entry(client: Client, producer: Producer, stream: str, c
     assert await stored(client, stream, 102) == [*bodies(100), b"", bytes(300_000)]
 
 
+@pytest.mark.parametrize("compression", [codec for codec in CompressionType if codec is not CompressionType.No])
+async def test_a_sub_entry_may_be_larger_than_a_frame_until_it_is_compressed(
+    client: Client, producer: Producer, stream: str, compression: CompressionType
+) -> None:
+    chance = random.Random(compression)
+    messages = [b"", chance.randbytes(200_000), b"5 MB of the same " * 300_000, b"", chance.randbytes(7)]
+    await producer.send_sub_entry(stream, messages, compression)
+    with pytest.raises(MessageTooLarge):
+        await producer.send_sub_entry(stream, [chance.randbytes(2_000_000)], compression)
+    await producer.close()
+    assert await stored(client, stream, 5) == messages
+
+
 async def test_amqp_messages(client: Client, producer: Producer, stream: str) -> None:
     messages = [AMQPMessage(body=f"hello {number}", application_properties={"n": number}) for number in range(5)]
     await producer.send(stream, messages[0])

@@ -1,4 +1,4 @@
-"""Paths into JSON documents, and the filter that uses them."""
+"""``consume --filter-from``: which messages are wanted."""
 
 from __future__ import annotations
 
@@ -7,44 +7,8 @@ from typing import Any
 import pytest
 
 from rstream_cli.filtering import Filter
-from rstream_cli.records.path import MISSING, parse_path
+from rstream_cli.parsing import parse_path
 from rstream_core import AMQPMessage
-
-DOCUMENT = {"a": {"b": [1, {"c": "deep"}]}, "x.y": "dotted", 'q"': "quoted", "ü": "umlaut", "none": None, "": "empty"}
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        (".", DOCUMENT),
-        (".a.b[0]", 1),
-        (".a.b[-1].c", "deep"),
-        (".a.b.[1].c", "deep"),
-        ('.["a"].b[1]["c"]', "deep"),
-        ('.["x.y"]', "dotted"),
-        (r'.["q\""]', "quoted"),
-        (".ü", "umlaut"),
-        ('.[""]', "empty"),
-        (".none", None),
-        (".b", MISSING),
-        (".a.b.c", MISSING),
-        (".a[0]", MISSING),
-        (".a.b[2]", MISSING),
-        (".a.b[-3]", MISSING),
-        (".none.x", MISSING),
-    ],
-)
-def test_find(text: str, found: Any) -> None:
-    value = parse_path(text).find(DOCUMENT)
-    assert value is found if found is MISSING else value == found
-
-
-@pytest.mark.parametrize(
-    "text", ["", "a", "..", ".a.", ".a..b", ".a[", ".a[x]", ".a[0", '.["a]', ".a b", '.["\\q"]', "[0]"]
-)
-def test_no_path(text: str) -> None:
-    with pytest.raises(ValueError, match="not a path"):
-        parse_path(text)
 
 
 def stored(body: str, **headers: Any) -> bytes:
