@@ -77,8 +77,9 @@ def root(
 def run(arguments: Sequence[str], env: Environment) -> int:
     """Runs one command line to its end; the exit code."""
     context: Any = None
+    command: Any = None
     try:
-        command: Any = typer.main.get_command(app)
+        command = typer.main.get_command(app)
         if env.variable(COMPLETE_VARIABLE):
             _complete(command)
         with command.make_context(PROGRAM, list(arguments), obj=env, color=env.use_color(stdout=True)) as context:
@@ -90,7 +91,7 @@ def run(arguments: Sequence[str], env: Environment) -> int:
     except typer.TyperException as error:
         from rstream_cli.runner import write_error
 
-        write_error(env, *usage_error(error, arguments))
+        write_error(env, *usage_error(error, arguments, _path(command, arguments)))
         return ExitStatus.USAGE
     except BaseException as error:
         if isinstance(error, SystemExit):
@@ -102,6 +103,17 @@ def run(arguments: Sequence[str], env: Environment) -> int:
 
         return report(error, env=env, verbosity=0 if context is None else verbosity_of(context))
     return ExitStatus.OK
+
+
+def _path(command: Any, arguments: Sequence[str]) -> str:
+    """The words of the command that the arguments name, for an error that does not know it."""
+    words = [PROGRAM]
+    for argument in arguments:
+        if not isinstance(command, LazyGroup) or (child := command.get_command(None, argument)) is None:
+            break
+        words.append(argument)
+        command = child
+    return " ".join(words)
 
 
 def _complete(command: Any) -> None:

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from rstream_cli.consume_options import Kind
-from rstream_cli.ending import Ended, signal_name, within
+from rstream_cli.ending import Ended, signal_name, take_leave
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.filtering import Filter
 from rstream_cli.output import Output
-from rstream_cli.parsing import OffsetKind, OffsetSpec, UntilKind, UntilSpec
+from rstream_cli.parsing import MAX_OFFSET, OffsetKind, OffsetSpec, UntilKind, UntilSpec
 from rstream_cli.render.display import Display
 from rstream_cli.render.stats import ConsumeCounts, Stats
 from rstream_cli.rendering import Batch, NotAmqpError, Renderer
@@ -30,6 +30,7 @@ from rstream_core import (
     ConsumerOffsetSpecification,
     OffsetNotFound,
     OffsetType,
+    RequestTimeout,
     RstreamError,
     SingleActiveConsumer,
     StreamDoesNotExist,
@@ -42,8 +43,6 @@ _GRACE = 2.0
 _STORE_TIMEOUT = 5.0
 _GROUP_INTERVAL = 1.0
 """Seconds between two looks at how far the others of a group have come."""
-_BRIEFLY = 0.5
-"""Seconds for saying goodbye to a broker, where the run is to end now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +146,7 @@ class ConsumeRun:
             if timer is not None:
                 timer.cancel()
             output.close()
-            await within(_BRIEFLY if self.context.interrupt.forced else None, client.close())
+            await take_leave(client, client.close(), hurry=self.context.interrupt.forced)
 
     async def _run(self, client: Client, output: Output) -> Ended:
         try:
@@ -177,7 +176,7 @@ class ConsumeRun:
             return Ended(f"{signal_name(self.context)} twice, stopped at once")
         finally:
             if not self.context.interrupt.forced:
-                await subscriptions.close()
+                await take_leave(client, subscriptions.close())
         if problem is not None:
             raise problem
         assert ended is not None
@@ -509,7 +508,7 @@ class ConsumeRun:
                 )
                 self._stop(Ended(str(raw), ExitStatus.BAD_RECORD, raw))
                 return False
-            if not await self._write(output, source, turn, data, part):
+            if not await self._write(output, source, turn, data, part) or self._stopping.is_set():
                 return False
         return True
 
@@ -564,7 +563,17 @@ class ConsumeRun:
         if name is None or offset is None or not (source.unstored or verify):
             return
         source.unstored = 0
-        await client.store_offset(source.stream, name, offset, verify_timeout=_STORE_TIMEOUT if verify else None)
+        try:
+            async with asyncio.timeout(_STORE_TIMEOUT):
+                await client.store_offset(
+                    source.stream, name, offset, verify_timeout=_STORE_TIMEOUT if verify else None
+                )
+        except (RstreamError, TimeoutError) as error:
+            if self._counts.stored_offset == offset:
+                self._counts.stored_offset = None  # nobody knows what the broker has
+            if isinstance(error, RstreamError):
+                raise
+            raise RequestTimeout(f"offset {offset} was not stored under {name!r} within {_STORE_TIMEOUT:g} s") from None
         if len(self._sources) == 1:
             self._counts.stored_offset = offset
         source.stored_at = asyncio.get_running_loop().time()
@@ -591,7 +600,7 @@ async def resolve_start(
             stored = await client.query_offset(stream, name)
         except OffsetNotFound:
             return ConsumerOffsetSpecification(OffsetType.FIRST)
-        return ConsumerOffsetSpecification(OffsetType.OFFSET, stored + 1)
+        return ConsumerOffsetSpecification(OffsetType.OFFSET, min(stored + 1, MAX_OFFSET))
     if start.kind is OffsetKind.LAST_N:
         offset = await client.tail_offset(stream, start.value)
         if offset is None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from rstream_cli.exit_status import ExitStatus, first_error, status_of
 from rstream_cli.render.display import Display, StatsMode
 from rstream_cli.runner import CommandContext, describe, report
+from rstream_core import Client
 
 _NOT_HIDDEN_BY_SIGNALS = (ExitStatus.NOT_CONFIRMED, ExitStatus.STDOUT_CLOSED)
 
@@ -38,10 +39,18 @@ def signal_name(context: CommandContext) -> str:
     return "interrupted" if number is None else number.name
 
 
-async def within(seconds: float | None, closing: Coroutine[object, object, None]) -> None:
-    """Waits for something to close, ``seconds`` at most; after that it is left to the end of the event loop."""
+GOODBYE = 1.0
+"""Seconds that a broker has to answer when a run takes its leave; one that is well needs a hundredth of it."""
+_AT_ONCE = 0.1
+
+
+async def take_leave(client: Client, closing: Coroutine[object, object, object], *, hurry: bool = False) -> None:
+    """Waits for something to close; a broker that does not answer in time is left without a goodbye."""
     task = asyncio.ensure_future(closing)
-    done, _ = await asyncio.wait((task,), timeout=seconds)
+    done, _ = await asyncio.wait((task,), timeout=_AT_ONCE if hurry else GOODBYE)
+    if not done:
+        client.abort()
+        done, _ = await asyncio.wait((task,), timeout=GOODBYE)
     if done:
         task.result()
     else:

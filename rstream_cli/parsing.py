@@ -21,6 +21,8 @@ MAX_OFFSET = 2**64 - 1
 """Offsets are unsigned 64-bit numbers on the wire."""
 MAX_TIMESTAMP_MS = 2**63 - 1
 """Timestamps are signed 64-bit milliseconds on the wire."""
+_LATEST_UNIX_MS = 10**14
+"""The year 5138: whoever writes a later ``@`` time took milliseconds for seconds."""
 
 # --- durations, sizes and rates ---------------------------------------------------------------------------
 
@@ -331,6 +333,8 @@ def _timestamp_ms(text: str, now: float) -> int | None:
         milliseconds = math.floor(now * 1000) - round(parse_duration(text[1:]) * 1000)
     elif text[:1] == "@" and _PLAIN_NUMBER.fullmatch(text, 1):
         milliseconds = int((Decimal(text[1:]) * 1000).to_integral_value(ROUND_FLOOR))
+        if milliseconds > _LATEST_UNIX_MS:
+            raise ValueError(f"too late a time: {text!r}; @ takes seconds since 1970")
     else:
         try:
             # A naive time is local time: that is what astimezone() takes it for.

@@ -25,9 +25,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple, Protocol, Self
 
-from rstream_cli.ending import Ended, signal_name, within
+from rstream_cli.ending import Ended, signal_name, take_leave
 from rstream_cli.exit_status import CommandError, ExitStatus, status_of
-from rstream_cli.input import BLOCK_SIZE, Block, Input
+from rstream_cli.input import BLOCK_SIZE, Block, Input, name_of
 from rstream_cli.parsing import Rate
 from rstream_cli.records.framing_in import RecordError, RecordReader
 from rstream_cli.render.display import Display
@@ -54,8 +54,6 @@ _PACED_SLICES = 50
 """Batches a second, where ``--rate`` paces them."""
 _CATCH_UP = 0.1
 """Seconds that pacing may make up for after a late timer."""
-_BRIEFLY = 0.5
-"""Seconds for saying goodbye to a broker, where the run is to end now."""
 _SUB_ENTRY_TARGET = 1024 * 1024
 """Bytes of a sub-entry before it is compressed, where it holds more than one message."""
 _SUB_ENTRY_OVERHEAD = 64
@@ -138,10 +136,6 @@ class PublishPlan:
 
 class _BadRecord(Exception):
     """A record of the input is bad, and the run is to stop there."""
-
-    def __init__(self, number: int, message: str) -> None:
-        self.number = number
-        super().__init__(f"record {number}: {message}")
 
 
 @dataclass(slots=True)
@@ -241,6 +235,10 @@ class PublishRun:
     _file_error: OSError | None = None
     _pacer: Pacer | None = None
     _unresponsive: bool = False
+    _source: int = 0
+    """Which of the sources is being read."""
+    _records_before: int = 0
+    """In the sources before that one."""
     _since: float | None = None
     """When the oldest pending message was read."""
 
@@ -272,13 +270,12 @@ class PublishRun:
             stopper.cancel()
             stopper = asyncio.create_task(self._stop_on_signal(scope, drain=plan.drain_timeout))
             self.display.start()
-            return await self._publish_all(scope)
+            return await self._publish_all(client, scope)
         finally:
             stopper.cancel()
             if self._input is not None:
                 self._input.close()
-            hurry = self._unresponsive or context.interrupt.forced
-            await within(_BRIEFLY if hurry else None, client.close())
+            await take_leave(client, client.close(), hurry=self._unresponsive or context.interrupt.forced)
 
     async def _open(self, client: Client) -> None:
         plan = self.plan
@@ -315,7 +312,7 @@ class PublishRun:
         with contextlib.suppress(RuntimeError):  # the scope has ended
             scope.reschedule(asyncio.get_running_loop().time() + drain)
 
-    async def _publish_all(self, scope: asyncio.Timeout) -> Ended:
+    async def _publish_all(self, client: Client, scope: asyncio.Timeout) -> Ended:
         """The whole input, the wait for its confirms, and the account."""
         ended: Ended | None = None
         problem: Exception | None = None
@@ -343,8 +340,8 @@ class PublishRun:
         if problem is not None:
             await self._let_the_others_finish()
         # Whoever does not confirm will not say goodbye either.
-        await within(_BRIEFLY if problem is not None else None, self._close_publishers())
         self._unresponsive = problem is not None
+        await take_leave(client, self._close_publishers(), hurry=self._unresponsive)
         if problem is not None:
             await self._take_the_rest()
         self._settle()
@@ -368,10 +365,13 @@ class PublishRun:
 
     async def _take_the_rest(self) -> None:
         """Counts what the thread has read already: it is gone from the input, so the account must hold it."""
-        if self._input is None or self.plan.reader is None or self.plan.count is not None:
+        if self._input is None or self.plan.reader is None:
             return
         self._input.stop()
         for block in self._input.take_rest():
+            if self._full():
+                return
+            self._enter(block.source)
             try:
                 await self._take(block.data, may_ask=False)
             except _BadRecord:
@@ -446,6 +446,7 @@ class PublishRun:
             block = await self._next_block(source)
             if block is None:
                 break
+            self._enter(block.source)
             try:
                 await self._take(block.data)
             finally:
@@ -455,6 +456,18 @@ class PublishRun:
         await self._send_pending()
         self._tell_of_a_cut()
         return Ended(self._stopped() or ("--count is reached" if self._full() else "end of input"))
+
+    def _enter(self, source: int) -> None:
+        """Notes where the records of a file begin: numbers run on over files, and people count in one."""
+        if source != self._source:
+            assert self.plan.reader is not None
+            self._source, self._records_before = source, self.plan.reader.count
+
+    def _place(self, number: int) -> str:
+        """A record, as its reader finds it."""
+        if len(self.plan.sources) < 2:
+            return f"record {number}"
+        return f"{name_of(self.plan.sources[self._source])}: record {number - self._records_before}"
 
     async def _check(self) -> None:
         for lane in self._lanes:
@@ -630,8 +643,9 @@ class PublishRun:
         self._counts.bad += 1
         self._counts.not_published += 1
         if not self.plan.skip_bad:
-            raise _BadRecord(number, message)
-        self.display.note(f"warning: record {number} is skipped: {message}")
+            raise _BadRecord(f"{self._place(number)}: {message}")
+        line = f"warning: {self._place(number)} is skipped: {message}"
+        self.display.event("skipped", line, bounded=True, record=number, reason=message)
 
     def _full(self) -> bool:
         counts = self._counts

@@ -19,6 +19,7 @@ import enum
 import importlib
 import inspect
 import re
+import shlex
 import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -268,11 +269,11 @@ def _whole_number(text: str, low: float | None, high: float | None) -> int:
 # --- errors ------------------------------------------------------------------------------------------------
 
 
-def usage_error(error: typer.TyperException, arguments: Sequence[str]) -> tuple[str, str | None]:
-    """A message and a hint for what Typer found wrong with ``arguments``."""
+def usage_error(error: typer.TyperException, arguments: Sequence[str], program: str) -> tuple[str, str | None]:
+    """A message and a hint for what Typer found wrong with the ``arguments`` of a command of ``program``."""
     context = getattr(error, "ctx", None)
     parameter = getattr(error, "param", None)
-    path = context.command_path if context is not None else "rstream"
+    path = context.command_path if context is not None else program
     if isinstance(error, typer.BadParameter) and type(error) is typer.BadParameter and parameter is not None:
         return f"{_label(parameter)}: {error.message}", None
     name = getattr(error, "option_name", None)
@@ -288,8 +289,9 @@ def _option_hint(name: str, context: Any, path: str, arguments: Sequence[str]) -
         value = next((argument for argument in arguments if argument.startswith(name)), name)
         if "--offset" in options:
             return f"to begin there, write `--offset {value}`"
-        return f"to pass {value} as a value, write `--` before it: `{path} -- {value}`"
-    near = difflib.get_close_matches(name, options, n=1)
+        others = shlex.join(["rstream", *(argument for argument in arguments if argument != value)])
+        return f"to pass {value} as a value, write `--` before it: `{others} -- {value}`"
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.7)
     return f"did you mean {near[0]}?" if near else f"`{path} --help` lists them"
 
 

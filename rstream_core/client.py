@@ -90,6 +90,16 @@ class Client:
         await asyncio.gather(self._publisher_pool.close(), self._subscriber_pool.close())
         await self._locator.close()
 
+    def abort(self) -> None:
+        """Ends every connection at once: for a broker that does not answer, and a program that must end now.
+
+        Everything that waits fails with ``ConnectionClosed``; ``close`` is to be called all the same.
+        """
+        self._locator.retire()
+        for source in (self._locator, self._publisher_pool, self._subscriber_pool):
+            for connection in source.connections:
+                connection.abort()
+
     async def server_version(self) -> str:
         """The version that the broker tells, such as ``4.3.1``."""
         self._check_open()

@@ -208,6 +208,12 @@ class Connection(asyncio.Protocol):
             if not self._gone.done():
                 self._transport.abort()
 
+    def abort(self) -> None:
+        """Ends it at once, without a goodbye. Whoever waits is told."""
+        self._end(ConnectionClosed(f"the connection to {self.endpoint} was closed by this side"))
+        if self._transport is not None:
+            self._transport.abort()
+
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

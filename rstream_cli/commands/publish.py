@@ -319,7 +319,7 @@ def publish(
         str | None, typer.Argument(metavar="[STREAM]", help="The stream; RSTREAM_STREAM where it is not given.")
     ] = None,
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE]...", help="Files to publish; - or none: standard input.")
+        list[str] | None, typer.Argument(metavar="[FILE]", help="Files to publish; - or none: standard input.")
     ] = None,
     create: Annotated[bool, typer.Option("--create", help="Create the stream if there is none.")] = False,
     *,

@@ -29,7 +29,7 @@ _ROUTING = "Routing"
 def publish(
     super_stream: Annotated[str, typer.Argument(metavar="NAME", help="The super stream.")],
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE]...", help="Files to publish; - or none: standard input.")
+        list[str] | None, typer.Argument(metavar="[FILE]", help="Files to publish; - or none: standard input.")
     ] = None,
     routing: Annotated[
         RoutingMethod,

@@ -116,9 +116,14 @@ class Display:
                 line = "warning: there are more; the summary counts them"
             self._write(line)
 
-    def event(self, event: str, line: str, **fields: str) -> None:
-        """Something that happened to the run, each time: a line for people, or an object with ``--stats json``."""
-        if self.mode is StatsMode.JSON:
+    def event(self, event: str, line: str, *, bounded: bool = False, **fields: str | int) -> None:
+        """Something that happened to the run: a line for people, or an object with ``--stats json``.
+
+        ``bounded``: it may happen very often; people are told the first times only.
+        """
+        if bounded and self.mode is not StatsMode.JSON:
+            self.note(line)
+        elif self.mode is StatsMode.JSON:
             import orjson
 
             self._write(orjson.dumps({"event": event, **fields}).decode())

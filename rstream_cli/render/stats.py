@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 Verb = Literal["publish", "consume"]
 
@@ -117,10 +117,25 @@ class PublishCounts:
         """What the rate is measured by."""
         return self.confirmed
 
+    @property
+    def sent(self) -> float:
+        """Which part of what was read has been handed to the broker."""
+        wanted = self.read - self.bad - self.already_published
+        return self.published / wanted if wanted > self.published else 1.0
+
+    @property
+    def settled(self) -> float:
+        """Which part of what was read is confirmed, failed or left out."""
+        settled = self.confirmed + self.failed + self.bad + self.already_published
+        return settled / self.read if self.read > settled else 1.0
+
 
 @dataclass(slots=True)
 class ConsumeCounts:
     """What was written out."""
+
+    sent: ClassVar[float] = 1.0
+    settled: ClassVar[float] = 1.0
 
     consumed: int = 0
     """Messages that stdout has taken."""
@@ -164,13 +179,15 @@ class Stats:
     stream: str
     counts: PublishCounts | ConsumeCounts
     bytes: int = 0
-    """Of message bodies, published or written out."""
+    """Of message bodies, read to be published or written out."""
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     total: int | None = None
     """Where the end is known: bytes of the input, or messages to consume."""
     done: int = 0
+    """Of ``total``: read, or consumed."""
     clock: Callable[[], float] = time.monotonic
     started: float = 0.0
+    _sent_bytes: int = 0
     _messages_meter: Meter = field(default_factory=Meter)
     _bytes_meter: Meter = field(default_factory=Meter)
     _done_meter: Meter = field(default_factory=lambda: Meter(window=10.0))
@@ -184,10 +201,11 @@ class Stats:
         now = self.clock()
         elapsed = now - self.started
         if final:
+            self._sent_bytes = self.bytes  # what was not sent has been taken off
             rate, byte_rate = (n / elapsed if elapsed > 0 else 0.0 for n in (self.counts.messages, self.bytes))
         else:
             rate, byte_rate = self._sample(now)
-        progress = Progress(self.done, self.total) if self.total is not None else None
+        progress = Progress(self._settled, self.total) if self.total is not None else None
         pace = self._done_meter.rate
         left = None
         if progress is not None and pace > 0:
@@ -199,7 +217,7 @@ class Stats:
             elapsed=elapsed,
             counts={name: getattr(counts, name) for name in counts.__slots__},
             messages=counts.messages,
-            bytes=self.bytes,
+            bytes=self._sent_bytes,
             rate=rate,
             byte_rate=byte_rate,
             history=tuple(self._messages_meter.history),
@@ -209,6 +227,12 @@ class Stats:
             eta=left,
         )
 
+    @property
+    def _settled(self) -> int:
+        return int(self.done * self.counts.settled)
+
     def _sample(self, now: float) -> tuple[float, float]:
-        self._done_meter.sample(now, self.done)
-        return self._messages_meter.sample(now, self.counts.messages), self._bytes_meter.sample(now, self.bytes)
+        # The input is read ahead of what is sent, and only what is read is counted in bytes.
+        self._sent_bytes = max(self._sent_bytes, int(self.bytes * self.counts.sent))
+        self._done_meter.sample(now, self._settled)
+        return self._messages_meter.sample(now, self.counts.messages), self._bytes_meter.sample(now, self._sent_bytes)

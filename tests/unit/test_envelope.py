@@ -463,3 +463,16 @@ def test_typed_header(text: str, pair: tuple[str, object]) -> None:
 def test_bad_typed_header(text: str) -> None:
     with pytest.raises(ValueError, match=r"value of n:=|key is empty"):
         parse_header(text)
+
+
+def test_the_guide_shows_tags_that_are_read() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "json.md").read_text()
+    tags = [tag for tag in re.findall(r'`(\{"\$[^`]*\})`', text) if "…" not in tag]
+    assert len(tags) > 10
+    for tag in tags:
+        value_from_json(json.loads(tag))
+    shown = re.search(r"```json\n(.*?)\n```", text)
+    assert shown is not None
+    assert from_json(shown[1]).message.body == b"hello"
+    for key in ("properties", "headers", "annotations", "footer", "filter", "failed", "sequence"):
+        assert f"`{key}`" in text
