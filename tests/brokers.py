@@ -113,10 +113,49 @@ def shared_broker(name: str) -> Iterator[Broker]:
 @contextlib.contextmanager
 def own_broker(name: str, *options: str) -> Iterator[Broker]:
     """A broker that nobody else uses, whatever RSTREAM_TEST_URI says; `options` are those of `up`."""
-    environ = {key: value for key, value in os.environ.items() if key != "RSTREAM_TEST_URI"}
+    environ = _without_given_broker()
     try:
         uri = _answer("up", "--name", name, *options, environ=environ).strip()
         status: dict[str, Any] = json.loads(_answer("status", "--name", name, "--json", environ=environ))
         yield _from_uri(name, uri, status["nodes"][0]["ports"], environ)
     finally:
         _answer("down", "--name", name, environ=environ)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """Three nodes that nobody else uses."""
+
+    name: str
+    nodes: tuple[Broker, ...]
+    """Each by its own address; the other methods of ``Broker`` are not for them."""
+
+    def kill(self, number: int) -> None:
+        """End a node as a power cut would."""
+        self._run("kill", str(number))
+
+    def start(self, number: int) -> None:
+        """Start a node again; returns when clients can log in."""
+        self._run("start", str(number))
+
+    def ctl(self, number: int, *arguments: str) -> str:
+        """Run rabbitmqctl on a node and return what it printed."""
+        return self._run("ctl", str(number), "--", *arguments)
+
+    def _run(self, command: str, *arguments: str) -> str:
+        return _answer("cluster", command, "--name", self.name, *arguments, environ=_without_given_broker())
+
+
+@contextlib.contextmanager
+def own_cluster(name: str, *options: str) -> Iterator[Cluster]:
+    """A cluster of three; `options` are those of `cluster up`."""
+    environ = _without_given_broker()
+    try:
+        uris = _answer("cluster", "up", "--name", name, *options, environ=environ).split()
+        yield Cluster(name, tuple(_from_uri(name, uri, {}, environ) for uri in uris))
+    finally:
+        _answer("cluster", "down", "--name", name, environ=environ)
+
+
+def _without_given_broker() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key != "RSTREAM_TEST_URI"}

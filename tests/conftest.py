@@ -38,7 +38,7 @@ def rabbitmq() -> Iterator[Broker]:
         try:
             broker = stack.enter_context(shared_broker(f"test-{os.getpid()}"))
         except NoRabbitMQError as reason:
-            _give_up(reason)
+            give_up(str(reason))
         yield broker
 
 
@@ -53,7 +53,7 @@ def own_rabbitmq() -> Iterator[OwnRabbitMQ]:
             try:
                 return stack.enter_context(own_broker(name, *options))
             except NoRabbitMQError as reason:
-                _give_up(reason)
+                give_up(str(reason))
 
         yield start
 
@@ -71,7 +71,8 @@ def stream_name() -> str:
     return f"test-{uuid.uuid4().hex}"
 
 
-def _give_up(reason: NoRabbitMQError) -> NoReturn:
+def give_up(reason: str) -> NoReturn:
+    """Skips the test, or fails it where real brokers are required."""
     if os.environ.get("RSTREAM_REQUIRE_RABBITMQ") == "1":
         pytest.fail(f"RSTREAM_REQUIRE_RABBITMQ=1, but {reason}", pytrace=False)
-    pytest.skip(str(reason))
+    pytest.skip(reason)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+import re
 import struct
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from rstream_cli.records.envelope import (
     iso_time,
     parse_value,
     to_json,
+    value_from_json,
     value_to_json,
 )
 from rstream_core.errors import AmqpError

@@ -82,13 +82,33 @@ def test_a_snapshot() -> None:
     stats.bytes = stats.done = 500
     stats.latency.add(0.01, 150)
     shown = stats.snapshot()
-    assert (shown.elapsed, shown.rate, shown.byte_rate, shown.eta) == (2.0, 75.0, 250.0, 2.0)
+    assert (shown.elapsed, shown.rate, shown.byte_rate) == (2.0, 75.0, 250.0)
     assert shown.progress is not None
-    assert shown.progress.share == 0.5
+    assert shown.progress.share == 0.375  # what is in flight is not there yet
+    assert shown.eta == pytest.approx(625 / 375 * 2)
     assert shown.counts["in_flight"] == 50
     clock.now += 6
     final = stats.snapshot(final=True)
     assert (final.elapsed, final.rate, final.byte_rate) == (8.0, 150 / 8, 500 / 8)
+
+
+def test_what_is_read_ahead_is_neither_sent_nor_done() -> None:
+    clock = Clock()
+    stats = Stats("publish", "s", PublishCounts(), total=1000, clock=clock)
+    clock.now += 1
+    stats.counts = PublishCounts(read=100, published=10, confirmed=5, in_flight=5)
+    stats.bytes, stats.done = 900, 1000
+    shown = stats.snapshot()
+    assert (shown.bytes, shown.byte_rate) == (90, 90.0)
+    assert shown.progress is not None
+    assert shown.progress.share == 0.05
+    clock.now += 1
+    stats.counts = PublishCounts(read=100, published=10, confirmed=5, failed=5, not_published=90)
+    stats.bytes = 90  # what is left over was taken off
+    shown = stats.snapshot()
+    assert shown.bytes == 90
+    assert shown.byte_rate >= 0
+    assert stats.snapshot(final=True).bytes == 90
 
 
 def test_a_snapshot_of_a_run_that_took_no_time() -> None:
