@@ -196,6 +196,12 @@ class Connection(asyncio.Protocol):
             if not self._gone.done():
                 self._transport.abort()
 
+    def abort(self, why: str) -> None:
+        """Ends it without a goodbye, for a peer that does not answer."""
+        self._end(ConnectionClosed(f"the connection to {self.endpoint} was given up: {why}"))
+        if self._transport is not None:
+            self._transport.abort()
+
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
