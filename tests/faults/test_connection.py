@@ -37,12 +37,6 @@ NEXT = ConsumerOffsetSpecification(OffsetType.NEXT)
 
 
 @pytest.fixture
-async def proxy(broker: Broker) -> AsyncIterator[Proxy]:
-    async with Proxy(options_for(broker).endpoints[0]) as opened:
-        yield opened
-
-
-@pytest.fixture
 async def through(proxy: Proxy, broker: Broker) -> AsyncIterator[Client]:
     """A client that reaches the broker through the proxy."""
     async with Client(options_through(proxy, broker), recovery=None) as opened:

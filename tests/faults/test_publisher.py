@@ -24,14 +24,8 @@ from rstream_core import (
 )
 from rstream_core.protocol import commands as c
 from tests.brokers import Broker
-from tests.clients import PATIENCE, bodies, eventually, options_for, read
+from tests.clients import PATIENCE, bodies, eventually, read
 from tests.proxy import Proxy, options_through
-
-
-@pytest.fixture
-async def proxy(broker: Broker) -> AsyncIterator[Proxy]:
-    async with Proxy(options_for(broker).endpoints[0]) as opened:
-        yield opened
 
 
 @pytest.fixture
