@@ -74,12 +74,19 @@ class Locator:
     async def again(self, operation: Callable[[], Awaitable[T]]) -> T:
         """Runs what may be run twice: again after a lost connection, as the client's recovery allows.
 
-        Where no connection was ever made, that is an error like any other, and told at once.
+        Where a connection cannot be made in the first place, that is told at once.
         """
         policy = self._recoveries.policy
         if policy is None:
             return await operation()
-        return await Run(policy.backoff, policy.seconds).retry(operation, helps=self._was_lost)
+        lost = self._connection is not None and not self._connection.is_open
+
+        def helps(error: RstreamError) -> bool:
+            nonlocal lost
+            lost = lost or isinstance(error, ConnectionClosed)
+            return lost and isinstance(error, (ConnectionClosed, ConnectionFailed)) and self._recoveries.can_help(error)
+
+        return await Run(policy.backoff, policy.seconds).retry(operation, helps=helps)
 
     async def ask(self, message: object, expect: type[T], what: str) -> T:
         """A question, asked again after a lost connection."""
@@ -133,13 +140,16 @@ class Locator:
         """A connection to the node that calls itself ``endpoint``."""
         if self.options.load_balancer_mode:
             return await self._connect_through_load_balancer(endpoint)
+        reached = self._resolved(endpoint)
         try:
-            return await Connection.open(self._resolved(endpoint), self.options)
+            return await Connection.open(reached, self.options)
         except ConnectionFailed as error:
             seed = self.options.endpoints[0] if self._connection is None else self._connection.endpoint
-            if endpoint in self.options.endpoints:
+            if reached in self.options.endpoints:
                 raise
             why = "does not resolve" if isinstance(error, HostNotFound) else f"cannot be reached ({error})"
+            if reached != endpoint:
+                why = f"the resolver takes for {reached}, which {why}"
             raise AdvertisedHostUnreachable(
                 f"connected to {seed}, but it advertises {endpoint}, which {why}",
                 hint="pass --load-balancer, or set stream.advertised_host on the broker",
@@ -188,14 +198,6 @@ class Locator:
             if self._connection is not None:
                 self._connection.abort(f"{self._connection.endpoint} did not answer")
             raise
-
-    def _was_lost(self, error: RstreamError) -> bool:
-        """Whether an error comes of a connection that was there."""
-        if not self._recoveries.can_help(error):
-            return False
-        return isinstance(error, ConnectionClosed) or (
-            isinstance(error, ConnectionFailed) and self._connection is not None
-        )
 
     def _remember(self, endpoint: Endpoint) -> None:
         self._remembered.pop(endpoint, None)
