@@ -55,6 +55,7 @@ from rstream_core.errors import (
 from rstream_core.producer import Producer
 from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, amqp_decoder
 from rstream_core.publisher import FailedMessage, Outcome, Publisher
+from rstream_core.recovery import Backoff, Recovery, RecoveryEvent, RecoveryState
 from rstream_core.subscription import Chunk, SingleActiveConsumer, Subscription, Subscriptions
 from rstream_core.superstream import Router, RouteType, SuperStreamProducer
 from rstream_core.superstream_consumer import SuperStreamConsumer
@@ -81,6 +82,7 @@ __all__ = [
     "AlreadyClosed",
     "AmqpError",
     "AuthenticationFailure",
+    "Backoff",
     "CannotChangeMechanism",
     "CannotChangeUsername",
     "Chunk",
@@ -122,6 +124,9 @@ __all__ = [
     "ProtocolError",
     "Publisher",
     "PublisherDoesNotExist",
+    "Recovery",
+    "RecoveryEvent",
+    "RecoveryState",
     "RequestTimeout",
     "RouteNotFound",
     "RouteType",

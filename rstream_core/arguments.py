@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from typing import TypedDict, Unpack
 
 from rstream_core.types import ConnectionOptions, Credentials, Endpoint
@@ -19,6 +20,7 @@ class ConnectionArguments(TypedDict, total=False):
     frame_max: int
     heartbeat: int
     load_balancer_mode: bool
+    resolver: Callable[[Endpoint], Endpoint] | None
     connection_name: str
     sasl_configuration_mechanism: str
     connect_timeout: float

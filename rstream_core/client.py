@@ -10,12 +10,15 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Self
 
+from rstream_core.connection import Connection
 from rstream_core.errors import (
     AlreadyClosed,
     ConfigurationError,
+    ConnectionClosed,
     OffsetNotFound,
     PreconditionFailed,
     RequestTimeout,
@@ -24,23 +27,22 @@ from rstream_core.errors import (
     StreamDoesNotExist,
 )
 from rstream_core.locator import Locator
-from rstream_core.pool import MAX_IDS, ConnectionPool, Lease
+from rstream_core.pool import MAX_IDS, ConnectionPool
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.routing import partitions_by_keys, partitions_by_number
 from rstream_core.publisher import Outcome, Publisher, check_reference
-from rstream_core.recovery import Backoff
+from rstream_core.recovery import RECOVER, Backoff, Recoveries, Recovery, RecoveryListener
 from rstream_core.subscription import (
     DEFAULT_CREDIT,
     SingleActiveConsumer,
     Subscription,
     query_offset,
-    send_subscribe,
+    resolve_offset,
 )
 from rstream_core.types import (
     ConnectionOptions,
     ConsumerOffsetSpecification,
     Credentials,
-    Endpoint,
     OffsetType,
     StreamMetadata,
     StreamStats,
@@ -55,17 +57,24 @@ class Client:
 
     Every method that asks the broker raises the ``ServerError`` of its answer, ``ConnectionFailed`` and
     ``ConnectionClosed`` and their kinds, or ``RequestTimeout``.
+
+    ``recovery`` says how long publishers and subscriptions, and questions that can be asked twice, go on after a
+    lost connection; None: not at all. ``on_recovery`` is told a ``RecoveryEvent`` when a publisher or a subscription
+    is lost, and what becomes of it.
     """
 
     def __init__(
         self,
         options: ConnectionOptions | None = None,
         *,
+        recovery: Recovery | None = RECOVER,
+        on_recovery: RecoveryListener | None = None,
         max_publishers_by_connection: int = MAX_IDS,
         max_subscribers_by_connection: int = MAX_IDS,
     ) -> None:
         self.options = options or ConnectionOptions()
-        self._locator = Locator(self.options)
+        self._recoveries = Recoveries(recovery, on_recovery)
+        self._locator = Locator(self.options, self._recoveries)
         self._publisher_pool = ConnectionPool(self._locator, max_per_connection=max_publishers_by_connection)
         self._subscriber_pool = ConnectionPool(self._locator, max_per_connection=max_subscribers_by_connection)
         self._closed = False
@@ -87,6 +96,7 @@ class Client:
         """Closes every connection. Publishers and subscriptions are to be closed before. May be repeated."""
         self._closed = True
         self._locator.retire()
+        await self._recoveries.close()
         await asyncio.gather(self._publisher_pool.close(), self._subscriber_pool.close())
         await self._locator.close()
 
@@ -103,7 +113,7 @@ class Client:
     async def server_version(self) -> str:
         """The version that the broker tells, such as ``4.3.1``."""
         self._check_open()
-        return (await self._locator.connection()).session.server_version
+        return (await self._locator.again(self._locator.connection)).session.server_version
 
     async def update_password(self, password: str) -> None:
         """Logs in again on every connection, and on those to come, with another password of the same user.
@@ -134,7 +144,7 @@ class Client:
         """
         self._check_open()
         try:
-            await self._locator.ask(c.Create(stream, _arguments(arguments)), c.CreateResponse, f"stream {stream!r}")
+            await self._locator.command(c.Create(stream, _arguments(arguments)), c.CreateResponse, f"stream {stream!r}")
         except StreamAlreadyExists:
             if not exists_ok:
                 raise
@@ -143,7 +153,7 @@ class Client:
         """Deletes a stream with all its messages. ``StreamDoesNotExist`` unless ``missing_ok``."""
         self._check_open()
         try:
-            await self._locator.ask(c.Delete(stream), c.DeleteResponse, f"stream {stream!r}")
+            await self._locator.command(c.Delete(stream), c.DeleteResponse, f"stream {stream!r}")
         except StreamDoesNotExist:
             if not missing_ok:
                 raise
@@ -177,6 +187,9 @@ class Client:
         Read from the leader's last chunk: exact on every version, also where the broker's own bookkeeping
         follows the last message.
         """
+        return await self._locator.again(lambda: self._last_offset(stream))
+
+    async def _last_offset(self, stream: str) -> int | None:
         last = ConsumerOffsetSpecification(OffsetType.LAST)
         async with await self._subscribe_at_leader(stream, last) as subscription:
             # While somebody publishes, the last chunk may be written and not committed yet: it comes in a moment.
@@ -206,7 +219,7 @@ class Client:
         reach = count
         while True:
             start = max(0, end - reach + 1)
-            seen, first = await self._count_back(stream, start, end, count)
+            seen, first = await self._locator.again(partial(self._count_back, stream, start, end, count))
             if seen >= count or start == 0:
                 return first
             reach += max(2 * (count - seen), 1024)
@@ -258,7 +271,7 @@ class Client:
         await self._require(c.Key.CREATE_SUPER_STREAM, "3.13", "creating a super stream")
         message = c.CreateSuperStream(super_stream, names, keys, _arguments(arguments))
         try:
-            await self._locator.ask(message, c.CreateSuperStreamResponse, what)
+            await self._locator.command(message, c.CreateSuperStreamResponse, what)
         except StreamAlreadyExists:
             if not exists_ok:
                 raise
@@ -271,7 +284,7 @@ class Client:
         self._check_open()
         await self._require(c.Key.DELETE_SUPER_STREAM, "3.13", "deleting a super stream")
         try:
-            await self._locator.ask(
+            await self._locator.command(
                 c.DeleteSuperStream(super_stream), c.DeleteSuperStreamResponse, f"super stream {super_stream!r}"
             )
         except StreamDoesNotExist:
@@ -311,14 +324,20 @@ class Client:
         check_reference(reference)
         if not 0 <= offset < 2**64:
             raise ValueError(f"an offset is between 0 and 2**64-1, not {offset}")
+        message = c.StoreOffset(reference, stream, offset)
         connection = await self._locator.connection()
-        await connection.drain()  # nobody answers, so nothing else holds a busy caller back
-        connection.send(c.StoreOffset(reference, stream, offset))
+        try:
+            await connection.drain()  # nobody answers, so nothing else holds a busy caller back
+            connection.send(message)
+        except ConnectionClosed:  # it has just ended
+            connection = await self._locator.connection()
+            connection.send(message)
         if verify_timeout is not None:
-            await self._see_stored(stream, reference, offset, verify_timeout)
+            await self._see_stored(connection, message, verify_timeout)
 
-    async def _see_stored(self, stream: str, reference: str, offset: int, limit: float) -> None:
+    async def _see_stored(self, connection: Connection, message: c.StoreOffset, limit: float) -> None:
         delays = itertools.chain(Backoff(initial=0.005, maximum=0.25).delays(), itertools.repeat(0.25))
+        stream, reference, offset = message.stream, message.reference, message.offset
         stored: int | None = None
         try:
             async with asyncio.timeout(limit):
@@ -329,6 +348,9 @@ class Client:
                         stored = None
                     if stored == offset:
                         return
+                    if not connection.is_open:  # it may have been lost with the connection
+                        connection = await self._locator.connection()
+                        connection.send(message)
                     await asyncio.sleep(delay)
         except TimeoutError:
             found = "no offset" if stored is None else f"offset {stored}"
@@ -352,26 +374,18 @@ class Client:
         older one is subscribed to, and the next message is then taken to follow the last one.
         """
         self._check_open()
-        offset = await self._ask_resolved(stream, spec)
-        if offset is None:
-            offset = await self._see_resolved(stream, spec)
-        # That of the chunk which holds it, or of the next one; what comes before is dropped on this side.
-        return max(offset, spec.offset or 0) if spec.offset_type is OffsetType.OFFSET else offset
+        offset = await self._locator.again(lambda: self._resolve_offset(stream, spec))
+        return await self._position(stream, spec) if offset is None else offset
 
-    async def _ask_resolved(self, stream: str, spec: ConsumerOffsetSpecification) -> int | None:
+    async def _resolve_offset(self, stream: str, spec: ConsumerOffsetSpecification) -> int | None:
         lease = await self._subscriber_pool.acquire(await self._locator.leader(stream))
         try:
-            if not lease.connection.session.supports(c.Key.RESOLVE_OFFSET_SPEC):
-                return None
-            wire = c.OffsetSpec(spec.offset_type, spec.offset or 0)
-            answer = await lease.connection.request(
-                c.ResolveOffsetSpec(stream, wire, {}), c.ResolveOffsetSpecResponse, f"stream {stream!r}"
-            )
-            return answer.offset_spec.offset
+            return await resolve_offset(lease.connection, stream, spec)
         finally:
             await self._subscriber_pool.release(lease)
 
-    async def _see_resolved(self, stream: str, spec: ConsumerOffsetSpecification) -> int:
+    async def _position(self, stream: str, spec: ConsumerOffsetSpecification) -> int:
+        """As ``resolve_offset``, by reading."""
         if spec.offset_type is not OffsetType.NEXT:
             async with await self._subscribe_at_leader(stream, spec) as subscription:
                 chunk = await subscription.next_there_is()
@@ -398,29 +412,24 @@ class Client:
         With a ``reference`` (at most 255 bytes) the broker drops messages whose publishing id it has seen under
         that name, and confirms them. ``max_in_flight`` and ``max_in_flight_bytes`` bound what is written and not
         confirmed; a publisher that waits for a confirm for more than ``confirm_timeout`` seconds ends.
-        ``on_end`` is called once, with the error, where the publisher ends by itself.
+        ``on_end`` is called once, with the error, where the publisher ends by itself: not while it recovers.
         """
         self._check_open()
         if reference is not None:
             check_reference(reference)
-        lease = await self._publisher_pool.acquire(await self._locator.leader(stream))
         publisher = Publisher(
             stream,
             reference,
             self._publisher_pool,
             self._locator,
-            lease,
+            self._recoveries,
             listener=listener,
             on_end=on_end,
             max_in_flight=max_in_flight,
             max_in_flight_bytes=max_in_flight_bytes,
             confirm_timeout=confirm_timeout,
         )
-        try:
-            await publisher.declare()
-        except BaseException:
-            await publisher.close(timeout=0)  # the broker may have carried it out
-            raise
+        await self._locator.again(publisher.open)
         return publisher
 
     async def subscribe(
@@ -463,35 +472,46 @@ class Client:
             await self._require(c.Key.PUBLISH, "3.13", "filtering", version=2)
         if match_unfiltered:
             told["match-unfiltered"] = "true"
-        endpoint = await self._locator.replica(stream)
-        return await self._subscribe(endpoint, stream, spec, credit, told, single_active)
+        subscription = self._subscription(stream, spec, credit, told, self._recoveries, single_active)
+
+        async def subscribe() -> None:
+            await subscription.open(await self._locator.replica(stream))
+
+        await self._locator.again(subscribe)
+        return subscription
 
     async def _subscribe_at_leader(self, stream: str, spec: ConsumerOffsetSpecification) -> Subscription:
+        """For a look. It does not recover: the whole look is taken again."""
         self._check_open()
-        return await self._subscribe(await self._locator.leader(stream), stream, spec, 1, {})
+        subscription = self._subscription(stream, spec, 1, {}, Recoveries(None))
+        await subscription.open(await self._locator.leader(stream))
+        return subscription
 
-    async def _subscribe(
+    def _subscription(
         self,
-        endpoint: Endpoint,
         stream: str,
         spec: ConsumerOffsetSpecification,
         credit: int,
         properties: Mapping[str, str],
+        recoveries: Recoveries,
         single_active: SingleActiveConsumer | None = None,
     ) -> Subscription:
         if not 0 < credit <= 0xFFFF:
             raise ValueError(f"credit is between 1 and 65535, not {credit}")
-        lease: Lease = await self._subscriber_pool.acquire(endpoint)
-        subscription = Subscription(stream, spec, self._subscriber_pool, self._locator, lease, single_active)
-        try:
-            await send_subscribe(subscription, lease, spec, credit, properties)
-        except BaseException:
-            await subscription.close()
-            raise
-        return subscription
+        return Subscription(
+            stream,
+            spec,
+            self._subscriber_pool,
+            self._locator,
+            recoveries,
+            credit=credit,
+            properties=properties,
+            position=partial(self._position, stream),
+            single_active=single_active,
+        )
 
     async def _require(self, key: c.Key, since: str, feature: str, *, version: int = 1) -> None:
-        (await self._locator.connection()).session.require(key, since, feature, version)
+        (await self._locator.again(self._locator.connection)).session.require(key, since, feature, version)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -208,9 +208,9 @@ class Connection(asyncio.Protocol):
             if not self._gone.done():
                 self._transport.abort()
 
-    def abort(self) -> None:
-        """Ends it at once, without a goodbye. Whoever waits is told."""
-        self._end(ConnectionClosed(f"the connection to {self.endpoint} was closed by this side"))
+    def abort(self, why: str = "this side has no time left for it") -> None:
+        """Ends it without a goodbye, for a peer that does not answer. Whoever waits is told."""
+        self._end(ConnectionClosed(f"the connection to {self.endpoint} was given up: {why}"))
         if self._transport is not None:
             self._transport.abort()
 

@@ -24,6 +24,7 @@ from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, RstreamError
 from rstream_core.pool import MAX_IDS
 from rstream_core.protocol.amqp import AMQPMessage, amqp_decoder
+from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
 from rstream_core.subscription import DEFAULT_CREDIT, Chunk, SingleActiveConsumer, Subscription, Subscriptions
 from rstream_core.types import ConsumerOffsetSpecification, FilterConfiguration, OffsetType
 
@@ -149,7 +150,11 @@ class _Subscriber:
 
 
 class Consumer:
-    """Consumes messages; connects when it is first needed, or by ``start()``. For the tasks of one event loop."""
+    """Consumes messages; connects when it is first needed, or by ``start()``. For the tasks of one event loop.
+
+    After a lost connection it goes on as ``recovery`` says, with the message after the last one that came, and tells
+    ``on_recovery``: see ``Client``. A ``client`` that is given has its own.
+    """
 
     def __init__(
         self,
@@ -157,12 +162,17 @@ class Consumer:
         port: int = 5552,
         *,
         client: Client | None = None,
+        recovery: Recovery | None = RECOVER,
+        on_recovery: RecoveryListener | None = None,
         max_subscribers_by_connection: int = MAX_IDS,
         **connection: Unpack[ConnectionArguments],
     ) -> None:
         self._owns_client = client is None
         self._client = client or Client(
-            connection_options(host, port, **connection), max_subscribers_by_connection=max_subscribers_by_connection
+            connection_options(host, port, **connection),
+            recovery=recovery,
+            on_recovery=on_recovery,
+            max_subscribers_by_connection=max_subscribers_by_connection,
         )
         self._subscribers: dict[int, _Subscriber] = {}
         self._ids = itertools.count()

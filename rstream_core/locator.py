@@ -1,6 +1,10 @@
 """Finds where a stream lives, and connects to the right node: leaders for publishers, replicas for subscriptions.
 
-One connection to a seed node serves all questions; it is opened when first needed, and again if it ended.
+One connection to a seed node serves all questions; it is opened when first needed, and again if it ended. Nodes
+that the broker names are remembered: they serve as further seeds when those that were given are gone.
+
+Questions are asked again after a lost connection, for as long as the client's recovery allows. Commands that
+change something are sent once.
 """
 
 from __future__ import annotations
@@ -8,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from rstream_core.connection import Connection
@@ -15,9 +20,11 @@ from rstream_core.errors import (
     RESPONSE_OK,
     AdvertisedHostUnreachable,
     AlreadyClosed,
+    ConnectionClosed,
     ConnectionFailed,
     HostNotFound,
     LeaderNotAvailable,
+    RequestTimeout,
     RstreamError,
     ServerError,
     StreamDoesNotExist,
@@ -25,7 +32,7 @@ from rstream_core.errors import (
     error_from_code,
 )
 from rstream_core.protocol import commands as c
-from rstream_core.recovery import Backoff, retry
+from rstream_core.recovery import Backoff, Recoveries, Run, retry
 from rstream_core.types import ConnectionOptions, Endpoint, StreamMetadata
 
 logger = logging.getLogger("rstream_core")
@@ -37,20 +44,26 @@ LEADER_WAIT = Backoff(attempts=8)
 GONE_WAIT = Backoff(attempts=5, maximum=0.2)
 """A broker tells that a stream is gone a moment before its metadata does."""
 LOAD_BALANCER_ATTEMPTS = 40
+MAX_REMEMBERED = 32
+"""Nodes that are remembered as further seeds."""
 
 
 class Locator:
     """One application's view of the cluster."""
 
-    def __init__(self, options: ConnectionOptions) -> None:
+    def __init__(self, options: ConnectionOptions, recoveries: Recoveries | None = None) -> None:
         self.options = options
+        self._recoveries = recoveries or Recoveries(None)
         self._connection: Connection | None = None
         self._opening = asyncio.Lock()
-        self._retired = False
+        self._remembered: dict[Endpoint, None] = {}
+        self._closed = False
 
     async def connection(self) -> Connection:
         """The connection for questions. Raises the last seed node's error where none can be reached."""
         async with self._opening:
+            if self._closed:
+                raise AlreadyClosed("this client is closed")
             if self._connection is None or not self._connection.is_open:
                 self._connection = await self._kept(await self._connect_to_a_seed())
             return self._connection
@@ -60,26 +73,34 @@ class Locator:
         """The one for questions, where there is one."""
         return [] if self._connection is None else [self._connection]
 
+    async def again(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Runs what may be run twice: again after a lost connection, as the client's recovery allows.
+
+        Where a connection cannot be made in the first place, that is told at once.
+        """
+        policy = self._recoveries.policy
+        if policy is None:
+            return await operation()
+        lost = self._connection is not None and not self._connection.is_open
+
+        def helps(error: RstreamError) -> bool:
+            nonlocal lost
+            lost = lost or isinstance(error, ConnectionClosed)
+            return lost and isinstance(error, (ConnectionClosed, ConnectionFailed)) and self._recoveries.can_help(error)
+
+        return await Run(policy.backoff, policy.seconds).retry(operation, helps=helps)
+
     async def ask(self, message: object, expect: type[T], what: str) -> T:
-        """One request on that connection."""
-        return await (await self.connection()).request(message, expect, what)
+        """A question, asked again after a lost connection."""
+        return await self.again(lambda: self._ask(message, expect, what))
+
+    async def command(self, message: object, expect: type[T], what: str) -> T:
+        """A request that changes something: sent once."""
+        return await (await self.again(self.connection)).request(message, expect, what)
 
     async def metadata(self, stream: str) -> StreamMetadata:
         """Leader and replicas. Raises ``StreamDoesNotExist``, ``StreamNotAvailable``, ``LeaderNotAvailable``."""
-        what = f"stream {stream!r}"
-        answer = await self.ask(c.Metadata((stream,)), c.MetadataResponse, what)
-        brokers = {broker.reference: Endpoint(broker.host, broker.port) for broker in answer.brokers}
-        for location in answer.streams:
-            if location.stream != stream:
-                continue
-            if location.code != RESPONSE_OK:
-                raise error_from_code(location.code, what)
-            return StreamMetadata(
-                stream,
-                brokers.get(location.leader),
-                tuple(brokers[replica] for replica in location.replicas if replica in brokers),
-            )
-        raise StreamDoesNotExist(f"{what}: the broker's answer does not name it")
+        return await self.again(lambda: self._metadata(stream))
 
     async def exists(self, stream: str) -> bool:
         try:
@@ -92,12 +113,19 @@ class Locator:
 
     async def leader(self, stream: str) -> Endpoint:
         """The leader, waiting a moment for one to be elected."""
-        return (await self._located(stream))[0]
+        return (await self._wait_for_leader(stream))[0]
 
     async def replica(self, stream: str) -> Endpoint:
         """A replica by chance, to spread readers and to spare the leader; the leader where it is alone."""
-        leader, replicas = await self._located(stream)
-        return random.choice(replicas) if replicas else leader  # noqa: S311 - spreads load, keeps no secret
+        return _choose_replica(*await self._wait_for_leader(stream))
+
+    async def leader_now(self, stream: str) -> Endpoint:
+        """The leader. Asks once and waits for nothing: whoever recovers does that."""
+        return (await self._locate(stream))[0]
+
+    async def replica_now(self, stream: str) -> Endpoint:
+        """A replica, as with ``leader_now``."""
+        return _choose_replica(*await self._locate(stream))
 
     async def explain(self, stream: str, error: RstreamError) -> RstreamError:
         """Tells a deleted stream from one that moved: the broker's notice does not."""
@@ -105,7 +133,7 @@ class Locator:
             return error
 
         async def look() -> None:
-            await self.metadata(stream)
+            await self._metadata(stream)
             raise error  # it is there - still, perhaps
 
         try:
@@ -120,13 +148,16 @@ class Locator:
         """A connection to the node that calls itself ``endpoint``."""
         if self.options.load_balancer_mode:
             return await self._kept(await self._connect_through_load_balancer(endpoint))
+        reached = self._resolved(endpoint)
         try:
-            return await self._kept(await Connection.open(endpoint, self.options))
+            return await self._kept(await Connection.open(reached, self.options))
         except ConnectionFailed as error:
             seed = self.options.endpoints[0] if self._connection is None else self._connection.endpoint
-            if endpoint in self.options.endpoints:
+            if reached in self.options.endpoints:
                 raise
             why = "does not resolve" if isinstance(error, HostNotFound) else f"cannot be reached ({error})"
+            if reached != endpoint:
+                why = f"the resolver takes for {reached}, which {why}"
             raise AdvertisedHostUnreachable(
                 f"connected to {seed}, but it advertises {endpoint}, which {why}",
                 hint="pass --load-balancer, or set stream.advertised_host on the broker",
@@ -134,10 +165,10 @@ class Locator:
 
     def retire(self) -> None:
         """From here on no connection is made, and one that is being made is closed: ``AlreadyClosed``."""
-        self._retired = True
+        self._closed = True
 
     async def _kept(self, connection: Connection) -> Connection:
-        if self._retired:
+        if self._closed:
             await connection.close()
             raise AlreadyClosed("this client is closed")
         return connection
@@ -148,24 +179,71 @@ class Locator:
         if self._connection is not None:
             await self._connection.close()
 
-    async def _located(self, stream: str) -> tuple[Endpoint, tuple[Endpoint, ...]]:
-        async def look() -> tuple[Endpoint, tuple[Endpoint, ...]]:
-            metadata = await self.metadata(stream)
-            if metadata.leader is None:
-                raise LeaderNotAvailable(f"stream {stream!r} has no leader at the moment")
-            return metadata.leader, metadata.replicas
+    async def _ask(self, message: object, expect: type[T], what: str) -> T:
+        return await (await self.connection()).request(message, expect, what)
 
-        return await retry(look, LEADER_WAIT)
+    async def _metadata(self, stream: str) -> StreamMetadata:
+        what = f"stream {stream!r}"
+        answer = await self._ask(c.Metadata((stream,)), c.MetadataResponse, what)
+        brokers = {broker.reference: Endpoint(broker.host, broker.port) for broker in answer.brokers}
+        for endpoint in brokers.values():
+            self._remember(endpoint)
+        for location in answer.streams:
+            if location.stream != stream:
+                continue
+            if location.code != RESPONSE_OK:
+                raise error_from_code(location.code, what)
+            return StreamMetadata(
+                stream,
+                brokers.get(location.leader),
+                tuple(brokers[replica] for replica in location.replicas if replica in brokers),
+            )
+        raise StreamDoesNotExist(f"{what}: the broker's answer does not name it")
+
+    async def _leader_and_replicas(self, stream: str) -> tuple[Endpoint, tuple[Endpoint, ...]]:
+        metadata = await self._metadata(stream)
+        if metadata.leader is None:
+            raise LeaderNotAvailable(f"stream {stream!r} has no leader at the moment")
+        return metadata.leader, metadata.replicas
+
+    async def _wait_for_leader(self, stream: str) -> tuple[Endpoint, tuple[Endpoint, ...]]:
+        return await self.again(lambda: retry(lambda: self._leader_and_replicas(stream), LEADER_WAIT, helps=_elects))
+
+    async def _locate(self, stream: str) -> tuple[Endpoint, tuple[Endpoint, ...]]:
+        try:
+            return await self._leader_and_replicas(stream)
+        except RequestTimeout:  # the node may have stalled, and another may know
+            if self._connection is not None:
+                self._connection.abort(f"{self._connection.endpoint} did not answer")
+            raise
+
+    def _remember(self, endpoint: Endpoint) -> None:
+        self._remembered.pop(endpoint, None)
+        self._remembered[endpoint] = None
+        if len(self._remembered) > MAX_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+
+    def _resolved(self, endpoint: Endpoint) -> Endpoint:
+        """Where to reach a node that calls itself so."""
+        resolver = self.options.resolver
+        return endpoint if resolver is None else resolver(endpoint)
 
     async def _connect_to_a_seed(self) -> Connection:
-        errors: list[ConnectionFailed] = []
-        for endpoint in self.options.endpoints:
+        seeds = dict.fromkeys(self.options.endpoints)
+        if not self.options.load_balancer_mode:
+            seeds |= dict.fromkeys(map(self._resolved, self._remembered))
+        last: RstreamError | None = None
+        for endpoint in seeds:
             try:
                 return await Connection.open(endpoint, self.options)
-            except ConnectionFailed as error:
+            except RstreamError as error:
+                if not error.retriable and not isinstance(error, ConnectionFailed):
+                    raise  # another node would say the same
                 logger.debug("seed node %s: %s", endpoint, error)
-                errors.append(error)
-        raise errors[-1]
+                if last is None or endpoint in self.options.endpoints:
+                    last = error
+        assert last is not None
+        raise last
 
     async def _connect_through_load_balancer(self, wanted: Endpoint) -> Connection:
         """Connects again until the node that answers is the wanted one."""
@@ -186,3 +264,12 @@ class Locator:
             f"they reached {', '.join(map(str, sorted(seen, key=str))) or 'nodes that do not say who they are'}",
             hint="does the load balancer spread connections over all nodes?",
         )
+
+
+def _elects(error: RstreamError) -> bool:
+    """Whether it may be over in a moment: a leader is being elected."""
+    return error.retriable and not isinstance(error, (ConnectionFailed, ConnectionClosed, RequestTimeout))
+
+
+def _choose_replica(leader: Endpoint, replicas: Sequence[Endpoint]) -> Endpoint:
+    return random.choice(replicas) if replicas else leader  # noqa: S311 - spreads load, keeps no secret

@@ -11,6 +11,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from rstream_core.connection import Connection
+from rstream_core.errors import AlreadyClosed
 from rstream_core.locator import Locator
 from rstream_core.types import Endpoint
 
@@ -43,11 +44,13 @@ class ConnectionPool:
         self._locator = locator
         self._max = max_per_connection
         self._shared: dict[Endpoint, list[_Shared]] = {}
-        self._lock = asyncio.Lock()
+        self._locks: dict[Endpoint, asyncio.Lock] = {}
+        self._closed = False
 
     async def acquire(self, endpoint: Endpoint) -> Lease:
         """An id on an open connection to ``endpoint``; connects where there is no room."""
-        async with self._lock:
+        # A lock for each node: one that does not answer must not keep others waiting.
+        async with self._locks.setdefault(endpoint, asyncio.Lock()):
             members = self._shared.setdefault(endpoint, [])
             members[:] = [shared for shared in members if shared.connection.is_open]
             for shared in members:
@@ -55,6 +58,9 @@ class ConnectionPool:
                     break
             else:
                 shared = _Shared(await self._locator.connect(endpoint))
+                if self._closed:  # perhaps in the meantime
+                    await shared.connection.close()
+                    raise AlreadyClosed("this client is closed")
                 members.append(shared)
             lease = Lease(shared.connection, shared.next_id())
             shared.ids.add(lease.id)
@@ -78,6 +84,7 @@ class ConnectionPool:
 
     async def close(self) -> None:
         """Closes every connection. Never raises."""
+        self._closed = True
         connections = self.connections
         self._shared.clear()
         await asyncio.gather(*(connection.close() for connection in connections))

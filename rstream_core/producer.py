@@ -32,6 +32,7 @@ from rstream_core.errors import (
 )
 from rstream_core.outbox import Callbacks, ConfirmCallback, Message, Outbox
 from rstream_core.pool import MAX_IDS
+from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
 from rstream_core.types import CompressionType, ConfirmationStatus
 
 logger = logging.getLogger("rstream_core")
@@ -49,6 +50,8 @@ class ProducerArguments(ConnectionArguments, total=False):
     """The keyword arguments of ``Producer``, for those who make one."""
 
     client: Client | None
+    recovery: Recovery | None
+    on_recovery: RecoveryListener | None
     max_publishers_by_connection: int
     linger: float
     batch_size: int
@@ -70,6 +73,9 @@ class Producer:
     consumers can skip it. It is not to publish anything itself. ``UnsupportedByBroker`` before RabbitMQ 3.13.
 
     Messages of one stream and publisher name are stored in the order of the calls, whichever methods were used.
+
+    After a lost connection it goes on as ``recovery`` says, and tells ``on_recovery``: see ``Client``. A ``client``
+    that is given has its own.
     """
 
     def __init__(
@@ -78,6 +84,8 @@ class Producer:
         port: int = 5552,
         *,
         client: Client | None = None,
+        recovery: Recovery | None = RECOVER,
+        on_recovery: RecoveryListener | None = None,
         max_publishers_by_connection: int = MAX_IDS,
         linger: float = LINGER,
         batch_size: int = BATCH_SIZE,
@@ -92,7 +100,10 @@ class Producer:
             raise ValueError("batch_size is at least 1, and linger at least 0")
         self._owns_client = client is None
         self._client = client or Client(
-            connection_options(host, port, **connection), max_publishers_by_connection=max_publishers_by_connection
+            connection_options(host, port, **connection),
+            recovery=recovery,
+            on_recovery=on_recovery,
+            max_publishers_by_connection=max_publishers_by_connection,
         )
         self._linger = linger
         self._batch_size = batch_size

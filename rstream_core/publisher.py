@@ -3,6 +3,10 @@
 The unit is the batch that goes out: one Publish frame. Its ids and its messages are kept together until each is
 confirmed or rejected, and a confirm resolves ranges of them. Nothing here is done once per message, but for
 the encoding of the entry itself.
+
+When the connection is lost or the stream moves, a publisher detaches: whoever publishes waits. One task attaches it
+to the leader again, and writes what is unconfirmed once more, under the same ids and in the same order. What the
+broker has stored is not asked for: it drops what it knows under a publisher's name, and confirms it.
 """
 
 from __future__ import annotations
@@ -13,12 +17,14 @@ import operator
 import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from itertools import compress as compress_by
 from typing import NamedTuple
 
 from rstream_core.connection import Connection
 from rstream_core.errors import (
     AlreadyClosed,
     ConfigurationError,
+    ConnectionClosed,
     MessageTooLarge,
     NotConfirmed,
     PublisherDoesNotExist,
@@ -32,7 +38,8 @@ from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import join_sub_batch
 from rstream_core.protocol.compression import MAX_UNCOMPRESSED, compress
 from rstream_core.protocol.primitives import MAX_STRING
-from rstream_core.types import CompressionType
+from rstream_core.recovery import Outages, Recoveries
+from rstream_core.types import CompressionType, Endpoint
 
 logger = logging.getLogger("rstream_core")
 
@@ -74,6 +81,9 @@ class Outcome(NamedTuple):
 FilterValues = Sequence[str | None]
 """One for each message; None for a message that has none."""
 
+_OTHER = bytes([1, 0]) + bytes(254)
+"""Turns resolved into open."""
+
 
 class _Batch:
     """The messages of one frame that are not all resolved."""
@@ -87,7 +97,7 @@ class _Batch:
         "open",
         "resolved",
         "size",
-        "sub_entry",
+        "sub_batch",
         "weight",
         "written_at",
     )
@@ -99,7 +109,7 @@ class _Batch:
         size: int,
         now: float,
         *,
-        sub_entry: bool = False,
+        sub_batch: c.PublishedSubBatch | None = None,
         filter_values: FilterValues | None = None,
     ) -> None:
         self.ids = ids
@@ -108,8 +118,8 @@ class _Batch:
         self.messages = messages
         self.size = size
         self.written_at = now
-        self.sub_entry = sub_entry
-        self.weight = len(messages) if sub_entry else 1
+        self.sub_batch = sub_batch
+        self.weight = 1 if sub_batch is None else len(messages)
         """Messages behind one id."""
         self.filter_values = filter_values
         self.open = len(ids)
@@ -122,8 +132,16 @@ class _Batch:
         self.open -= fresh
         return fresh
 
+    def unresolved(self) -> tuple[Sequence[int], Sequence[bytes], FilterValues | None]:
+        """The ids that are open, with their messages and filter values."""
+        if self.open == len(self.ids):
+            return self.ids, self.messages, self.filter_values
+        is_open = self.resolved.translate(_OTHER)
+        filters = None if self.filter_values is None else list(compress_by(self.filter_values, is_open))
+        return list(compress_by(self.ids, is_open)), list(compress_by(self.messages, is_open)), filters
+
     def failures(self, position: int, code: int, reason: str) -> list[FailedMessage]:
-        messages = self.messages if self.sub_entry else self.messages[position : position + 1]
+        messages = self.messages[position : position + 1] if self.sub_batch is None else self.messages
         filter_value = None if self.filter_values is None else self.filter_values[position]
         return [FailedMessage(self.ids[position], data, code, reason, filter_value) for data in messages]
 
@@ -140,7 +158,7 @@ class Publisher:
         reference: str | None,
         pool: ConnectionPool,
         locator: Locator,
-        lease: Lease,
+        recoveries: Recoveries,
         *,
         listener: Callable[[Outcome], None] | None,
         on_end: Callable[[RstreamError], None] | None,
@@ -150,10 +168,12 @@ class Publisher:
     ) -> None:
         self.stream = stream
         self.reference = reference
-        self.next_publishing_id = 1
+        self.next_publishing_id = 0
         self.published = self.confirmed = self.failed = 0
         self.in_flight = self.in_flight_bytes = 0
         self.error: RstreamError | None = None
+        self.max_message_size = 0
+        """Bytes of the largest message that fits a frame."""
         self._listener = listener
         self._on_end = on_end
         self._max_in_flight = max_in_flight
@@ -161,8 +181,15 @@ class Publisher:
         self._confirm_timeout = confirm_timeout
         self._pool = pool
         self._locator = locator
-        self._lease = lease
-        self._connection: Connection = lease.connection
+        self._recoveries = recoveries
+        self._outages = Outages(recoveries, stream, "publisher")
+        self._recovering: asyncio.Task[None] | None = None
+        self._lease: Lease
+        self._leased = False
+        self._connection: Connection
+        self._attached = False
+        self._interrupted: RstreamError | None = None
+        """What ended the connection while this was being attached to it."""
         self._loop = asyncio.get_running_loop()
         self._batches: list[_Batch] = []
         """In the order of their ids, which do not overlap. Resolved ones stay for a while: see ``_settle``."""
@@ -172,30 +199,13 @@ class Publisher:
         self._order = asyncio.Lock()
         self._watchdog: asyncio.TimerHandle | None = None
         self._closed = False
-        limit = self._connection.frame_max or MAX_FRAME
-        self.max_message_size = limit - (_FRAME_HEAD.size - 4) - _ENTRY_HEAD
-        """Bytes of the largest message that fits a frame."""
         # Halves of the bounds, so that one batch is on its way while another is confirmed.
-        self._target = min(limit, FRAME_TARGET, max_in_flight_bytes // 2)
+        self._target = FRAME_TARGET
         self._most = max(1, max_in_flight // 2)
 
-    async def declare(self) -> None:
-        """Tells the broker, and asks for the last publishing id of the name. What comes in between is heard."""
-        self._connection.publishers[self._lease.id] = self
-        self._connection.streams[self] = self.stream
-        await self._connection.request(
-            c.DeclarePublisher(self._lease.id, self.reference or "", self.stream),
-            c.DeclarePublisherResponse,
-            f"publishing to stream {self.stream!r}",
-        )
-        if self.reference:
-            answer = await self._connection.request(
-                c.QueryPublisherSequence(self.reference, self.stream),
-                c.QueryPublisherSequenceResponse,
-                f"the last publishing id of {self.reference!r} in stream {self.stream!r}",
-            )
-            self.next_publishing_id = answer.sequence + 1  # 0 means none, too: the first id is 1
-        await self.check()
+    async def open(self) -> None:
+        """Declares it on the stream's leader. Called once, by ``Client.publisher``."""
+        await self._attach(await self._locator.leader(self.stream))
 
     # Publishing.
 
@@ -210,7 +220,8 @@ class Publisher:
 
         Returns once they are written; they are confirmed later (``listener``, ``flush``). Waits while too much is
         in flight, or while the broker does not read. A cancelled call has published a part: ``published`` says
-        how much, and that part is confirmed or failed like any other. Ids must grow; ids at or below one that is in
+        how much, and that part is confirmed or failed like any other. While the publisher recovers from a lost
+        connection, the call waits, too. Ids must grow; ids at or below one that is in
         flight wait for it. With a filter value, a message can be skipped by consumers that filter, chunk by chunk.
         Raises ``MessageTooLarge`` or ``UnsupportedByBroker`` (filter values need RabbitMQ 3.13) before anything of
         this call is written, or the error with which this publisher ended.
@@ -247,8 +258,7 @@ class Publisher:
                 await self._room(high - low, size)
                 part = slice(low, high)
                 columns = None if filters is None else filters[part]
-                frame = publish_frame(self._lease.id, ids[part], messages[part], size, columns)
-                self._connection.write([frame])
+                self._write(publish_frame(self._lease.id, ids[part], messages[part], size, columns))
                 kept = None if filters is None or filter_values is None else filter_values[part]
                 self._register(
                     _Batch(ids[part], messages[part], size, self._loop.time(), filter_values=kept), high - low
@@ -285,14 +295,14 @@ class Publisher:
             elif self._open and publishing_id <= self._batches[-1].last:
                 raise ValueError("publishing ids must grow")
             entry = c.PublishedSubBatch(publishing_id, compression, len(messages), len(plain), data)
-            frame = c.encode(c.Publish(self._lease.id, (entry,)))
-            if self._connection.frame_max and len(frame) - 4 > self._connection.frame_max:
+            size = len(c.encode(c.Publish(0, (entry,)))) - 4
+            if self._connection.frame_max and size > self._connection.frame_max:
                 raise MessageTooLarge(
                     f"a sub-entry of {len(data)} bytes does not fit a frame of {self._connection.frame_max}"
                 )
             await self._room(len(messages), len(data))
-            batch = _Batch((publishing_id,), tuple(messages), len(data), self._loop.time(), sub_entry=True)
-            self._connection.write([frame])
+            self._write(c.encode(c.Publish(self._lease.id, (entry,))))
+            batch = _Batch((publishing_id,), tuple(messages), len(data), self._loop.time(), sub_batch=entry)
             self._register(batch, len(messages))
         return publishing_id
 
@@ -319,7 +329,8 @@ class Publisher:
     async def close(self, timeout: float = 10.0) -> None:
         """Waits for outstanding confirms, ``timeout`` seconds at most, and ends the publisher.
 
-        What is not confirmed by then counts as failed, and the listener is told. May be repeated.
+        What is not confirmed by then counts as failed, and the listener is told; so it is where the publisher has not
+        recovered by then. May be repeated.
         """
         if self._closed:
             return
@@ -332,13 +343,17 @@ class Publisher:
             goodbye = min(timeout, goodbye)  # who does not confirm will not say goodbye either
         finally:
             self._fail_all(NotConfirmed("the publisher was closed before the broker confirmed"))
-            if self._watchdog is not None:
-                self._watchdog.cancel()
+            self._stop_watching()
+            self._progress.set()
+            if self._recovering is not None and self._recovering is not asyncio.current_task():
+                self._recovering.cancel()
+                await asyncio.wait((self._recovering,))
             await self._leave(goodbye)
 
     # What the connection calls.
 
     def on_confirmed(self, publishing_ids: Sequence[int]) -> None:
+        self._outages.progress()
         ids = publishing_ids
         if not _grows(ids):
             ids = sorted(set(ids))
@@ -378,6 +393,102 @@ class Publisher:
     def on_unavailable(self, error: RstreamError) -> None:
         if self.error is not None:
             return
+        if not self._attached:
+            self._interrupted = error
+            self._detach()  # what still comes is not about what will be written again
+            self._progress.set()
+            return
+        if not self._recoveries.can_help(error) or (self._closed and not self._open):
+            self._end(error)
+            return
+        self._detach()
+        assert self._recoveries.policy is not None
+        if self.reference is None and not self._recoveries.policy.resend:
+            self._fail_all(error)  # what the broker has, and what it has not, cannot be told apart
+        self._outages.begin(error)
+        self._recovering = self._recoveries.start(self._recover(error))
+
+    # Attaching, and recovering.
+
+    async def _attach(self, leader: Endpoint | None = None) -> None:
+        """Declares it on the leader, and writes what is unconfirmed."""
+        await self._leave()
+        self._lease = await self._pool.acquire(leader or await self._locator.leader_now(self.stream))
+        self._leased = True
+        connection = self._connection = self._lease.connection
+        self._interrupted = None
+        try:
+            connection.publishers[self._lease.id] = self  # from now on: what comes before the answer counts, too
+            connection.streams[self] = self.stream
+            await _declare(self._lease, self.stream, self.reference)
+            if not self.next_publishing_id:
+                self.next_publishing_id = await _first_free_id(self._lease, self.stream, self.reference)
+            limit = connection.frame_max or MAX_FRAME
+            self.max_message_size = limit - (_FRAME_HEAD.size - 4) - _ENTRY_HEAD
+            self._target = min(limit, FRAME_TARGET, self._max_in_flight_bytes // 2)
+            await self._write_again()
+        except BaseException:
+            await self._leave()
+            raise
+        self._attached = True
+        self._watch_later()
+        self._progress.set()
+
+    async def _write_again(self) -> None:
+        for batch in tuple(self._batches):
+            while not self._connection.is_writable and self._interrupted is None:
+                await self._next_progress()
+            if self._interrupted is not None:
+                raise self._interrupted
+            if batch.open:
+                self._connection.write(self._frames(batch))
+                batch.written_at = self._loop.time()
+        if self._interrupted is not None:
+            raise self._interrupted
+
+    def _frames(self, batch: _Batch) -> list[bytes]:
+        """What of a batch is not resolved; in several frames where this connection's are smaller."""
+        if batch.sub_batch is not None:
+            frame = c.encode(c.Publish(self._lease.id, (batch.sub_batch,)))
+            if self._connection.frame_max and len(frame) - 4 > self._connection.frame_max:
+                self._too_large([len(frame)])
+            return [frame]
+        ids, messages, filter_values = batch.unresolved()
+        sizes = list(map(len, messages))
+        columns = None
+        if filter_values is not None:
+            self.require_filters()
+            columns = list(map(_encode_filter, filter_values))
+            sizes = list(map(operator.add, sizes, map(len, columns)))
+        if max(sizes) > self.max_message_size:
+            self._too_large(sizes)
+        frames: list[bytes] = []
+        low = 0
+        for high in self._cuts(sizes):
+            part = slice(low, high)
+            filters = None if columns is None else columns[part]
+            frames.append(publish_frame(self._lease.id, ids[part], messages[part], sum(sizes[part]), filters))
+            low = high
+        return frames
+
+    async def _recover(self, error: RstreamError) -> None:
+        """The task that attaches it again, or ends it."""
+        try:
+            await self._outages.recover(error, self._attach)
+        except RstreamError as reason:
+            self._end(reason)
+        except BaseException:
+            if not self._closed:
+                self._end(error)
+            raise
+
+    def _detach(self) -> None:
+        self._attached = False
+        self._stop_watching()
+        self._connection.publishers.pop(self._lease.id, None)
+        self._connection.streams.pop(self, None)
+
+    def _end(self, error: RstreamError) -> None:
         self.error = error
         self._fail_all(error)
         if self._on_end is not None:
@@ -388,6 +499,15 @@ class Publisher:
     def _place(self, publishing_id: int) -> int:
         """The position of the batch that holds an id, or else of a neighbour."""
         return max(bisect_right(self._batches, publishing_id, key=_first_id) - 1, 0)
+
+    def _write(self, frame: bytes) -> None:
+        """Writes what is about to be registered. Where the connection is lost by now, the recovery writes it."""
+        try:
+            self._connection.write([frame])
+        except ConnectionClosed as error:
+            self.on_unavailable(error)
+            if self.error is not None:
+                raise self.error from None
 
     def _confirm(self, batch: _Batch, ids: Sequence[int], now: float) -> None:
         """Resolves ids of one batch, which are in order; unknown ones are passed over."""
@@ -471,8 +591,16 @@ class Publisher:
         self.published += messages
         self.in_flight += messages
         self.in_flight_bytes += batch.size
-        if self._watchdog is None and self._confirm_timeout:
+        self._watch_later()
+
+    def _watch_later(self) -> None:
+        if self._watchdog is None and self._confirm_timeout and self._open and self._attached:
             self._watchdog = self._loop.call_later(self._confirm_timeout, self._watch)
+
+    def _stop_watching(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
 
     def _watch(self) -> None:
         """Fails the publisher when its oldest batch waits for too long: an id that may come late is not reused."""
@@ -485,7 +613,7 @@ class Publisher:
         if due > 0:
             self._watchdog = self._loop.call_later(due, self._watch)
             return
-        self.on_unavailable(NotConfirmed(f"the broker did not confirm within {self._confirm_timeout:g} s"))
+        self._end(NotConfirmed(f"the broker did not confirm within {self._confirm_timeout:g} s"))
 
     def _has_room(self, messages: int, size: int) -> bool:
         """Whether so much may be written now; anything may where nothing is in flight."""
@@ -493,8 +621,10 @@ class Publisher:
         return not self.in_flight or (within and self.in_flight_bytes + size <= self._max_in_flight_bytes)
 
     async def _room(self, messages: int, size: int) -> None:
-        """Waits for room in flight, and for the broker to read."""
-        await self._wait(lambda: self._has_room(messages, size) and self._connection.is_writable)
+        """Waits for room in flight, and for the broker to read; while it recovers, for the end of that."""
+        await self._wait(
+            lambda: self._attached and self._has_room(messages, size) and self._connection.is_writable,
+        )
         await self.check()
 
     async def _wait(self, ready: Callable[[], bool]) -> None:
@@ -514,23 +644,23 @@ class Publisher:
             position=position,
         )
 
-    async def _leave(self, timeout: float) -> None:
-        """Takes leave of the connection; an orderly DeletePublisher, where there is somebody to hear it."""
-        connection, publisher_id = self._connection, self._lease.id
+    async def _leave(self, timeout: float = GOODBYE_TIMEOUT) -> None:
+        """Takes leave of the connection, if it has one; an orderly DeletePublisher, where somebody hears it."""
+        if not self._leased:
+            return
+        self._leased = False
+        lease = self._lease
+        connection = lease.connection
         try:
             if connection.is_open:  # also after an error: the id is for others now
                 await connection.request(
-                    c.DeletePublisher(publisher_id),
-                    c.DeletePublisherResponse,
-                    "closing a publisher",
-                    timeout=timeout,
+                    c.DeletePublisher(lease.id), c.DeletePublisherResponse, "closing a publisher", timeout=timeout
                 )
         except RstreamError as error:
             logger.debug("closing a publisher of %r: %s", self.stream, error)
         finally:
-            connection.publishers.pop(publisher_id, None)
-            connection.streams.pop(self, None)
-            await self._pool.release(self._lease)
+            self._detach()
+            await self._pool.release(lease)
 
 
 _first_id = operator.attrgetter("first")
@@ -588,3 +718,23 @@ def check_reference(reference: str) -> None:
     size = len(reference.encode(errors="surrogatepass"))
     if not 0 < size <= MAX_REFERENCE:
         raise ConfigurationError(f"a reference takes 1 to {MAX_REFERENCE} bytes, not {size}")
+
+
+async def _declare(lease: Lease, stream: str, reference: str | None) -> None:
+    await lease.connection.request(
+        c.DeclarePublisher(lease.id, reference or "", stream),
+        c.DeclarePublisherResponse,
+        f"publishing to stream {stream!r}",
+    )
+
+
+async def _first_free_id(lease: Lease, stream: str, reference: str | None) -> int:
+    """The first free publishing id."""
+    if not reference:
+        return 1
+    answer = await lease.connection.request(
+        c.QueryPublisherSequence(reference, stream),
+        c.QueryPublisherSequenceResponse,
+        f"the last publishing id of {reference!r} in stream {stream!r}",
+    )
+    return answer.sequence + 1  # 0 means none, too: the first id is 1

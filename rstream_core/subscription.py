@@ -8,6 +8,11 @@ in a task of its own, never in the read loop, so what is asked on the way may us
 no chunk is handed out any more; the one that the application holds is finished; the application's listener is
 called, and may store offsets; the answer goes out. Each step has a limit, and all of them together stay well under
 the minute that the broker waits.
+
+When the connection is lost or the stream moves, one task subscribes again, after the last chunk that arrived,
+wherever the first subscription started. What has arrived is kept and handed out, so the application sees nothing of
+it. A single active consumer loses its turn with the connection: its turn ends as if the broker had said so,
+and it waits for another.
 """
 
 from __future__ import annotations
@@ -20,12 +25,21 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from rstream_core.errors import ChunkError, OffsetNotFound, RequestTimeout, RstreamError
+from rstream_core.connection import Connection
+from rstream_core.errors import (
+    AlreadyClosed,
+    ChunkError,
+    ConnectionClosed,
+    OffsetNotFound,
+    RequestTimeout,
+    RstreamError,
+)
 from rstream_core.locator import Locator
 from rstream_core.pool import ConnectionPool, Lease
 from rstream_core.protocol import commands as c
-from rstream_core.protocol.chunk import CHUNK_USER, parse_chunk
-from rstream_core.types import ConsumerOffsetSpecification, OffsetType
+from rstream_core.protocol.chunk import CHUNK_USER, parse_chunk, parse_header
+from rstream_core.recovery import Outages, Recoveries
+from rstream_core.types import ConsumerOffsetSpecification, Endpoint, OffsetType
 
 logger = logging.getLogger("rstream_core")
 
@@ -35,6 +49,9 @@ FINISH_TIMEOUT = 15.0
 """Seconds that the application has for the chunk it holds, when its turn as single active consumer ends."""
 LISTENER_TIMEOUT = 20.0
 """Seconds that a listener has for its answer."""
+MOVING = (OffsetType.LAST, OffsetType.NEXT)
+"""Where another place is meant each time one subscribes."""
+
 QUERY_TIMEOUT = 10.0
 """Seconds for reading the stored offset. With the two above: less than the broker's 60."""
 
@@ -70,9 +87,10 @@ class SingleActiveConsumer:
 
     ``listener(subscription, active)`` is called when the subscription's turn begins, and returns where to start; None
     is for: after the offset that is stored under the name, else after what this subscription had in an earlier turn,
-    else where the subscription says. It is called again when the turn ends, before the broker is told so and
-    anybody else's turn begins: the time to store ``subscription.processed``. One that raises, or takes longer
-    than ``LISTENER_TIMEOUT``, is logged and counts as None.
+    else where the subscription says. Where that turn ended with a lost connection, after the later of the first two. It
+    is called again when the turn ends, before the broker is told so and anybody else's turn begins: the time to store
+    ``subscription.processed``. After a lost connection the other's turn may have begun already. One that raises, or
+    takes longer than ``LISTENER_TIMEOUT``, is logged and counts as None.
     """
 
     name: str
@@ -88,9 +106,10 @@ class SingleActiveConsumer:
 class Subscription(AsyncIterator[Chunk]):
     """Made by ``Client.subscribe``: an async iterator over chunks, for one task.
 
-    It ends with the error that ended it: ``ConnectionClosed`` and its kinds, ``StreamDoesNotExist`` or
-    ``StreamNotAvailable`` where the stream was deleted or moved, ``ChunkError`` for damaged data; and without one
-    after ``close()``. A cancelled ``__anext__`` loses nothing: the same chunk is the next one.
+    It goes on after a lost connection, and when the stream moved, as the client's recovery allows. It ends with the
+    error that ended it: ``StreamDoesNotExist`` where the stream was deleted, ``ChunkError`` for damaged data,
+    ``ConnectionClosed``, ``StreamNotAvailable`` and other errors that were not recovered from; and without one after
+    ``close()``. A cancelled ``__anext__`` loses nothing: the same chunk is the next one.
     """
 
     def __init__(
@@ -99,27 +118,46 @@ class Subscription(AsyncIterator[Chunk]):
         spec: ConsumerOffsetSpecification,
         pool: ConnectionPool,
         locator: Locator,
-        lease: Lease,
+        recoveries: Recoveries,
+        *,
+        credit: int,
+        properties: Mapping[str, str],
+        position: Callable[[ConsumerOffsetSpecification], Awaitable[int]],
         single_active: SingleActiveConsumer | None = None,
     ) -> None:
         self.stream = stream
-        self.id = lease.id
+        self.id = 0
+        """That of the protocol; another one after each recovery."""
         self.error: RstreamError | None = None
         self.active = single_active is None
         """Whether the broker sends it messages: False for a single active consumer while it is another's turn.
 
-        It turns False as soon as the broker says so; who is in the middle of a chunk then should stop there,
-        ``finish`` it, and ask for the next.
+        It turns False as soon as the broker says so, and when the connection is lost; who is in the middle of a chunk
+        then should stop there, ``finish`` it, and ask for the next.
         """
         self.processed: int | None = None
         """The last offset that the application is done with, since the subscription became active."""
         self.arrived = asyncio.Event()
         """Set when there is something to look at."""
         self._spec = spec
+        self._credit = credit
+        self._properties = properties
         self._single_active = single_active
         self._pool = pool
         self._locator = locator
-        self._lease = lease
+        self._recoveries = recoveries
+        self._outages = Outages(recoveries, stream, "subscription")
+        self._recovering: asyncio.Task[None] | None = None
+        self._lease: Lease
+        self._leased = False
+        self._attached = False
+        self._interrupted: RstreamError | None = None
+        """What ended the connection while this was being attached to it."""
+        self._at_leader = False
+        self._resume = spec
+        """Where to subscribe: after what has arrived, once something has."""
+        self._position = position
+        """Finds the offset that a specification means, where the broker cannot be asked."""
         self._waiting: deque[tuple[bytes, int | None]] = deque()
         self._handed_out: Chunk | None = None
         self._finished = asyncio.Event()
@@ -127,11 +165,21 @@ class Subscription(AsyncIterator[Chunk]):
         self._owed = 0
         self._deliveries = 0
         self._closed = False
+        self._era = 0
+        """Counts the losses."""
+        self._in_turn = False
+        self._turn_start: int | None = None
         self._earlier: int | None = None
+        self._cut_short = False
+        """Whether the last turn ended with a lost connection, and what was processed in it may not be stored."""
         self._updates: deque[tuple[bool, int]] = deque()
         self._updating: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[ConsumerOffsetSpecification | None] | None = None
         self._start_at(spec)
+
+    async def open(self, endpoint: Endpoint) -> None:
+        """Subscribes on this node. Called once, by ``Client``."""
+        await self._attach(endpoint)
 
     async def __aenter__(self) -> Self:
         return self
@@ -222,7 +270,18 @@ class Subscription(AsyncIterator[Chunk]):
                 return None
 
     async def _round_trip(self) -> None:
-        await self._lease.connection.request(c.Metadata((self.stream,)), c.MetadataResponse, f"stream {self.stream!r}")
+        what = f"stream {self.stream!r}"
+        while True:
+            if self._recovering is not None and not self._attached:
+                await asyncio.wait((self._recovering,))
+                await self.raise_error()
+            try:
+                await self._lease.connection.request(c.Metadata((self.stream,)), c.MetadataResponse, what)
+            except ConnectionClosed:
+                if self._attached or self._recovering is None or self._closed:
+                    raise
+            else:
+                return
 
     async def close(self) -> None:
         """Ends the subscription; an iteration that waits ends too. Never raises, and may be repeated."""
@@ -232,34 +291,25 @@ class Subscription(AsyncIterator[Chunk]):
         self._waiting.clear()
         self.arrived.set()
         self._finished.set()
-        updating = self._updating
-        if updating is not None and asyncio.current_task() is not self._listening:  # a listener may close
-            updating.cancel()
-            await asyncio.wait((updating,))
-        connection = self._lease.connection
-        try:
-            if connection.is_open:  # also after an error: the id is for others now
-                await connection.request(
-                    c.Unsubscribe(self.id),
-                    c.UnsubscribeResponse,
-                    f"leaving stream {self.stream!r}",
-                    timeout=5.0,
-                )
-        except RstreamError as error:
-            logger.debug("leaving stream %r: %s", self.stream, error)
-        finally:
-            connection.subscriptions.pop(self.id, None)
-            connection.streams.pop(self, None)
-            await self._pool.release(self._lease)
+        if asyncio.current_task() is not self._listening:  # a listener may close; its task is waited for by these
+            tasks = [task for task in (self._updating, self._recovering) if task is not None]
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+        await self._leave()
 
     # What the connection calls.
 
     def on_chunk(self, chunk: bytes, committed_chunk_id: int | None) -> None:
         self._deliveries += 1
+        self._outages.progress()
         if not self.active:
             self._owed += 1
         elif not self._closed:
             self._waiting.append((chunk, committed_chunk_id))
+            if self._single_active is None:
+                self._resume = _after(chunk) or self._resume
             self.arrived.set()
 
     def on_consumer_update(self, active: bool, correlation_id: int) -> None:
@@ -271,9 +321,130 @@ class Subscription(AsyncIterator[Chunk]):
             self._updating = asyncio.create_task(self._answer_updates())
 
     def on_unavailable(self, error: RstreamError) -> None:
-        if self.error is None:
-            self.error = error
+        if self.error is not None:
+            return
+        if not self._attached:
+            self._interrupted = error
+            self._detach()
+        elif self._closed or not self._recoveries.can_help(error):
+            self._end(error)
+        else:
+            self._detach()
+            self._outages.begin(error)
+            self._recovering = self._recoveries.start(self._recover(error))
+
+    # Attaching, and recovering.
+
+    async def _attach(self, endpoint: Endpoint | None = None) -> None:
+        """Subscribes: where it was told to start, or after what has arrived."""
+        await self._lose_turn()
+        await self._leave()
+        if self._closed:
+            raise AlreadyClosed(f"this subscription to stream {self.stream!r} is closed")
+        if endpoint is None:
+            # A replica that is down may still be named: the leader is asked each other time.
+            locate = self._locator.leader_now if self._at_leader else self._locator.replica_now
+            self._at_leader = not self._at_leader
+            endpoint = await locate(self.stream)
+        lease = self._lease = await self._pool.acquire(endpoint)
+        self._leased = True
+        self._interrupted = None
+        connection = lease.connection
+        try:
+            first, spec = self._resume is self._spec, self._spec
+            if first and spec.offset_type in MOVING and self._single_active is None:
+                # What is published during an outage, before anything has arrived, is not to be missed.
+                start = await self._fixed(connection, spec)
+                if start is not None:
+                    self._resume = _at(start)
+            credit = self._grant()
+            if not first:
+                spec = self._resume
+            self.id = lease.id
+            connection.subscriptions[lease.id] = self
+            connection.streams[self] = self.stream
+            await connection.request(
+                c.Subscribe(
+                    lease.id,
+                    self.stream,
+                    c.OffsetSpec(spec.offset_type, spec.offset or 0),
+                    credit,
+                    self._properties,
+                ),
+                c.SubscribeResponse,
+                f"consuming stream {self.stream!r}",
+            )
+            if self._interrupted is not None:
+                raise self._interrupted
+        except BaseException:
+            await self._leave()
+            raise
+        self._attached = True
+        self._at_leader = False
+        self._return_credit()
+
+    def _grant(self) -> int:
+        """The credit of a new subscription, so that with what is held here it stays within the bound.
+
+        Where that leaves none, chunks that nobody has seen yet are dropped: they come again.
+        """
+        held = self._handed_out is not None
+        while self._waiting and len(self._waiting) + held >= self._credit:
+            data, _ = self._waiting.pop()
+            self._resume = _at(parse_header(data).first_offset)
+        room = self._credit - len(self._waiting) - held
+        self._owed = min(room - 1, 0)
+        return max(room, 1)
+
+    async def _fixed(self, connection: Connection, spec: ConsumerOffsetSpecification) -> int | None:
+        """The offset that a moving specification means now; None where nothing recovers, and nobody needs it."""
+        if self._recoveries.policy is None:
+            return None
+        offset = await resolve_offset(connection, self.stream, spec)
+        return await self._position(spec) if offset is None else offset
+
+    async def _recover(self, error: RstreamError) -> None:
+        """The task that subscribes again, or ends it."""
+        try:
+            await self._outages.recover(error, self._attach)
+        except RstreamError as reason:
+            self._end(reason)
+        except BaseException:
+            if not self._closed:
+                self._end(error)
+            raise
+
+    def _detach(self) -> None:
+        self._attached = False
+        self._lease.connection.subscriptions.pop(self._lease.id, None)
+        self._lease.connection.streams.pop(self, None)
+        if self._single_active is not None:
+            self._era += 1
+            self.active = False
+            self._waiting.clear()
+            self._updates.clear()
+
+    def _end(self, error: RstreamError) -> None:
+        self.error = error
         self.arrived.set()
+
+    async def _leave(self) -> None:
+        """Takes leave of the connection, if it has one; an orderly Unsubscribe, where somebody hears it."""
+        if not self._leased:
+            return
+        self._leased = False
+        lease = self._lease
+        connection = lease.connection
+        try:
+            if connection.is_open:  # also after an error: the id is for others now
+                await connection.request(
+                    c.Unsubscribe(lease.id), c.UnsubscribeResponse, f"leaving stream {self.stream!r}", timeout=5.0
+                )
+        except RstreamError as error:
+            logger.debug("leaving stream %r: %s", self.stream, error)
+        finally:
+            self._detach()
+            await self._pool.release(lease)
 
     # Inside.
 
@@ -281,13 +452,14 @@ class Subscription(AsyncIterator[Chunk]):
         # While another has its turn, credits are held back. RabbitMQ 4.3 and 4.0 complain of them (code 17) and add
         # them all the same, and what was left at the end of a turn counts in the next: seen with both. So held
         # back, and given at the start of the next turn, they are right whether a broker adds them or not.
-        if self._owed and self.active and self.error is None and not self._closed and self._lease.connection.is_open:
-            self._lease.connection.send(c.Credit(self.id, self._owed))
+        connection = self._lease.connection
+        if self._owed > 0 and self.active and self._attached and self.error is None and connection.is_open:
+            connection.send(c.Credit(self.id, self._owed))
             self._owed = 0
 
     def _start_at(self, spec: ConsumerOffsetSpecification) -> None:
         """What is dropped from the first chunks to come."""
-        self._first_wanted = spec.offset if spec.offset_type is OffsetType.OFFSET else None
+        self._first_wanted = (spec.offset or 0) if spec.offset_type is OffsetType.OFFSET else 0
         self._earliest = spec.offset if spec.offset_type is OffsetType.TIMESTAMP else None
 
     def _open_chunk(self, data: bytes, committed: int | None) -> Chunk | None:
@@ -300,12 +472,11 @@ class Subscription(AsyncIterator[Chunk]):
             if header.timestamp < self._earliest:
                 return None
             self._earliest = None
-        if self._first_wanted is not None:
-            if offset < self._first_wanted:
-                del messages[: self._first_wanted - offset]
-                offset = self._first_wanted
-            if messages:
-                self._first_wanted = None
+        end = offset + len(messages)
+        if offset < self._first_wanted:
+            del messages[: self._first_wanted - offset]
+            offset = self._first_wanted
+        self._first_wanted = max(self._first_wanted, end)  # nothing comes twice
         return Chunk(self.stream, offset, header.timestamp, messages, committed) if messages else None
 
     # Turns of a single active consumer.
@@ -314,19 +485,25 @@ class Subscription(AsyncIterator[Chunk]):
         """The task that answers, one after the other."""
         while self._updates:
             active, correlation_id = self._updates.popleft()
+            era, connection = self._era, self._lease.connection
             try:
                 spec = await self._turn(active)
             except RstreamError as error:
                 # Where to go on is not known: better not at all than with a gap. The broker gets its answer anyway.
-                self.on_unavailable(error)
+                if era == self._era:
+                    self.on_unavailable(error)
                 spec = None
+            if not active:
+                self._cut_short = False
             if self._closed:
                 return
             wire = c.OffsetSpec(0) if spec is None else c.OffsetSpec(spec.offset_type, spec.offset or 0)
             try:
-                self._lease.connection.send(c.ConsumerUpdateResponse(wire), correlation_id=correlation_id)
+                connection.send(c.ConsumerUpdateResponse(wire), correlation_id=correlation_id)
             except RstreamError as error:  # the connection has ended, and told so
                 logger.debug("answering for stream %r: %s", self.stream, error)
+                return
+            if era != self._era:
                 return
             if spec is not None and not self._updates:
                 self._start_at(spec)
@@ -337,11 +514,24 @@ class Subscription(AsyncIterator[Chunk]):
         """What is to be done when a turn begins or ends; where to begin, or None at the end."""
         await self._end_chunk()
         if not active:
+            self._in_turn = False
             await self._ask_listener(False)
             return None
+        self._in_turn = True
+        self._turn_start = None
         if self.processed is not None:
             self._earlier, self.processed = self.processed, None
         return await self._ask_listener(True) or await self._default_start()
+
+    async def _lose_turn(self) -> None:
+        """Ends the turn that a single active consumer had when its connection was lost, if it had one."""
+        if self._updating is not None and not self._updating.done():
+            await asyncio.wait((self._updating,))  # each of its steps has a limit
+        if self._in_turn:
+            self._cut_short = True
+            if self.processed is None and self._turn_start is not None:
+                self._earlier = self._turn_start - 1
+            await self._turn(False)
 
     async def _end_chunk(self) -> None:
         try:
@@ -386,13 +576,30 @@ class Subscription(AsyncIterator[Chunk]):
                 stored = await query_offset(self._locator, self.stream, name)
         except OffsetNotFound:
             if self._earlier is None:
+                if self._spec.offset_type in MOVING:
+                    self._turn_start = await self._fixed(self._lease.connection, self._spec)
                 return self._spec
             stored = self._earlier
         except TimeoutError:
             raise RequestTimeout(
                 f"the offset of {name!r} in stream {self.stream!r}: no answer within {QUERY_TIMEOUT:g} s"
             ) from None
-        return ConsumerOffsetSpecification(OffsetType.OFFSET, stored + 1)
+        if self._cut_short and self._earlier is not None:
+            stored = max(stored, self._earlier)  # it may not have been possible to store it
+        return _at(stored + 1)
+
+
+def _at(offset: int) -> ConsumerOffsetSpecification:
+    return ConsumerOffsetSpecification(OffsetType.OFFSET, offset)
+
+
+def _after(chunk: bytes) -> ConsumerOffsetSpecification | None:
+    """The offset after a chunk; None where it is damaged, which is told when it is looked into."""
+    try:
+        header = parse_header(chunk)
+    except ChunkError:
+        return None
+    return _at(min(header.first_offset + header.records, 2**64 - 1))
 
 
 async def _call(
@@ -459,19 +666,12 @@ async def query_offset(locator: Locator, stream: str, reference: str) -> int:
     return answer.offset
 
 
-async def send_subscribe(
-    subscription: Subscription,
-    lease: Lease,
-    spec: ConsumerOffsetSpecification,
-    credit: int,
-    properties: Mapping[str, str],
-) -> None:
-    """Asks the broker. The handler must be registered: chunks may come before the answer is seen."""
-    lease.connection.subscriptions[lease.id] = subscription
-    lease.connection.streams[subscription] = subscription.stream
+async def resolve_offset(connection: Connection, stream: str, spec: ConsumerOffsetSpecification) -> int | None:
+    """The offset that a specification means now, as the broker tells it; None before RabbitMQ 4.3."""
+    if not connection.session.supports(c.Key.RESOLVE_OFFSET_SPEC):
+        return None
     wire = c.OffsetSpec(spec.offset_type, spec.offset or 0)
-    await lease.connection.request(
-        c.Subscribe(lease.id, subscription.stream, wire, credit, properties),
-        c.SubscribeResponse,
-        f"consuming stream {subscription.stream!r}",
+    answer = await connection.request(
+        c.ResolveOffsetSpec(stream, wire, {}), c.ResolveOffsetSpecResponse, f"stream {stream!r}"
     )
+    return answer.offset_spec.offset

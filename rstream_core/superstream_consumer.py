@@ -16,6 +16,7 @@ from rstream_core.client import Client
 from rstream_core.consumer import Callback, Consumer, Decoder, MessageContext, SubscribeOptions, specification
 from rstream_core.errors import AlreadyClosed, ConfigurationError
 from rstream_core.pool import MAX_IDS
+from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
 from rstream_core.subscription import Chunk
 from rstream_core.types import ConsumerOffsetSpecification
 
@@ -25,7 +26,8 @@ Offsets = Mapping[str, ConsumerOffsetSpecification]
 class SuperStreamConsumer:
     """Consumes a super stream; connects when it is first needed, or by ``start()``. For the tasks of one event loop.
 
-    Partitions are asked for at each subscription; those that are added later are not seen.
+    Partitions are asked for at each subscription; those that are added later are not seen. After a lost connection it
+    goes on as ``Consumer`` does.
     """
 
     def __init__(
@@ -35,13 +37,18 @@ class SuperStreamConsumer:
         *,
         super_stream: str,
         client: Client | None = None,
+        recovery: Recovery | None = RECOVER,
+        on_recovery: RecoveryListener | None = None,
         max_subscribers_by_connection: int = MAX_IDS,
         **connection: Unpack[ConnectionArguments],
     ) -> None:
         self.super_stream = super_stream
         self._owns_client = client is None
         self._client = client or Client(
-            connection_options(host, port, **connection), max_subscribers_by_connection=max_subscribers_by_connection
+            connection_options(host, port, **connection),
+            recovery=recovery,
+            on_recovery=on_recovery,
+            max_subscribers_by_connection=max_subscribers_by_connection,
         )
         self._consumer = Consumer(client=self._client)
         self._groups: dict[int, list[int]] = {}

@@ -139,6 +139,10 @@ class ConnectionOptions:
     """The name that the certificate must hold, where it is not the host's."""
     load_balancer_mode: bool = False
     """Reach every node through the seed endpoints, reconnecting until the right one answers."""
+    resolver: Callable[[Endpoint], Endpoint] | None = None
+    """Where to reach a node that advertises an endpoint: for names or ports that mean nothing here, as with NAT or
+    containers. Called for every node that the broker names, not for the seeds, and not in load balancer mode; must
+    not wait. TLS checks the certificate against the resolved host, unless there is a ``server_name``."""
     mechanism: str = "PLAIN"
     connect_timeout: float = 10.0
     """Seconds for a connection with its handshake."""

@@ -16,11 +16,11 @@ from typing import NoReturn
 
 import pytest
 
-from tests.brokers import Broker, NoRabbitMQError, own_broker, shared_broker
+from tests.brokers import Broker, Cluster, NoRabbitMQError, own_broker, own_cluster, shared_broker
 
 OwnRabbitMQ = Callable[..., Broker]
 
-_REAL_BROKER_FIXTURES = {"rabbitmq", "own_rabbitmq"}
+_REAL_BROKER_FIXTURES = {"rabbitmq", "own_rabbitmq", "cluster"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest itself selects by marker
@@ -56,6 +56,17 @@ def own_rabbitmq() -> Iterator[OwnRabbitMQ]:
                 give_up(str(reason))
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Three nodes for the tests of one module, which may kill them, and start again what they killed."""
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(own_cluster(f"cluster-{os.getpid()}-{uuid.uuid4().hex[:8]}"))
+        except NoRabbitMQError as reason:
+            give_up(str(reason))
+        yield found
 
 
 @pytest.fixture(params=[pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])

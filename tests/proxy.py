@@ -18,8 +18,9 @@ from tests.clients import options_for
 class Proxy:
     """Forwards to ``target``. One event for each direction says whether bytes may pass."""
 
-    def __init__(self, target: Endpoint) -> None:
+    def __init__(self, target: Endpoint, host: str = "127.0.0.1") -> None:
         self._target = target
+        self._host = host
         self._writers: list[asyncio.StreamWriter] = []
         self._to_clients: list[asyncio.StreamWriter] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -30,12 +31,18 @@ class Proxy:
         """Bytes that the clients sent and that were passed on."""
         self.cut_at: int | None = None
         """Cut everything once so many bytes came from the clients."""
+        self.from_broker = 0
+        """Bytes that the broker sent and that were passed on."""
+        self.cut_broker_at: int | None = None
+        """Cut everything once so many bytes came from the broker."""
+        self.accepted = 0
+        """Connections that were taken."""
         self.endpoint = target
 
     async def __aenter__(self) -> Self:
         self.resume()
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.endpoint = Endpoint("127.0.0.1", self._server.sockets[0].getsockname()[1])
+        self._server = await asyncio.start_server(self._accept, self._host, 0)
+        self.endpoint = Endpoint(self._host, self._server.sockets[0].getsockname()[1])
         return self
 
     async def __aexit__(
@@ -69,6 +76,10 @@ class Proxy:
         if self._server is not None:
             self._server.close()
 
+    async def accept_again(self) -> None:
+        """Takes connections after ``refuse``, on the same port."""
+        self._server = await asyncio.start_server(self._accept, self._host, self.endpoint.port)
+
     def say(self, data: bytes) -> None:
         """Sends this to every client, as if the broker did."""
         for writer in self._to_clients:
@@ -77,6 +88,7 @@ class Proxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        self.accepted += 1
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self._writers.append(writer)
@@ -103,14 +115,18 @@ class Proxy:
                 await gate.wait()
                 if not data:
                     break
+                limit = self.cut_at if client else self.cut_broker_at
+                passed = self.from_client if client else self.from_broker
+                if limit is not None and passed + len(data) > limit:
+                    self.cut_at = self.cut_broker_at = None
+                    writer.write(data[: limit - passed])
+                    await writer.drain()
+                    self.cut()
+                    break
                 if client:
-                    if self.cut_at is not None and self.from_client + len(data) > self.cut_at:
-                        writer.write(data[: self.cut_at - self.from_client])
-                        await writer.drain()
-                        self.cut_at = None
-                        self.cut()
-                        break
                     self.from_client += len(data)
+                else:
+                    self.from_broker += len(data)
                 writer.write(data)
                 await writer.drain()
         except ConnectionError:

@@ -272,9 +272,9 @@ async def test_a_turn_begins_inside_a_sub_entry(client: Client, stream: str, one
 
 
 async def test_the_stored_offset_cannot_be_read(
-    client: Client, stream: str, one: Member, monkeypatch: pytest.MonkeyPatch
+    client: Client, options: ConnectionOptions, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Then the subscription ends: to begin anywhere could leave messages out."""
+    """Then the subscription ends, where nothing recovers: to begin anywhere could leave messages out."""
 
     async def no_answer(*_: object) -> int:
         await asyncio.Event().wait()
@@ -283,11 +283,13 @@ async def test_the_stored_offset_cannot_be_read(
     monkeypatch.setattr(rstream_core.subscription, "query_offset", no_answer)
     monkeypatch.setattr(rstream_core.subscription, "QUERY_TIMEOUT", 0.2)
     await publish(client, stream, bodies(5))
+    one = Member(Client(options, recovery=None))
     await one.join(stream, offset_type=OffsetType.NEXT)
     with pytest.raises(TimeoutError, match=r"no answer within 0\.2 s"):
         async with asyncio.timeout(PATIENCE):
             await one.consumer.run()
     assert one.offsets == []
+    await one.close()
 
 
 async def test_credit_while_it_is_anothers_turn_is_no_error(

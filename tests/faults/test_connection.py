@@ -37,15 +37,9 @@ NEXT = ConsumerOffsetSpecification(OffsetType.NEXT)
 
 
 @pytest.fixture
-async def proxy(broker: Broker) -> AsyncIterator[Proxy]:
-    async with Proxy(options_for(broker).endpoints[0]) as opened:
-        yield opened
-
-
-@pytest.fixture
 async def through(proxy: Proxy, broker: Broker) -> AsyncIterator[Client]:
     """A client that reaches the broker through the proxy."""
-    async with Client(options_through(proxy, broker)) as opened:
+    async with Client(options_through(proxy, broker), recovery=None) as opened:
         yield opened
 
 
@@ -71,18 +65,18 @@ async def test_the_next_question_connects_again(through: Client, proxy: Proxy, s
 async def test_a_cut_in_the_middle_of_the_handshake(proxy: Proxy, broker: Broker) -> None:
     for count in (0, 1, 30, 100, 200):
         proxy.from_client, proxy.cut_at = 0, count
-        client = Client(options_through(proxy, broker))
+        client = Client(options_through(proxy, broker), recovery=None)
         with pytest.raises(ConnectionFailed):
             await client.start()
         await client.close()
-    client = Client(options_through(proxy, broker))
+    client = Client(options_through(proxy, broker), recovery=None)
     await client.start()
     await client.close()
 
 
 async def test_a_broker_that_falls_silent_while_connecting(proxy: Proxy, broker: Broker) -> None:
     proxy.broker_may_speak.clear()
-    client = Client(options_through(proxy, broker, connect_timeout=0.3))
+    client = Client(options_through(proxy, broker, connect_timeout=0.3), recovery=None)
     start = time.monotonic()
     with pytest.raises(ConnectionFailed, match=r"handshake within 0\.3 s"):
         await client.start()
@@ -93,7 +87,7 @@ async def test_a_broker_that_falls_silent_while_connecting(proxy: Proxy, broker:
 async def test_a_broker_that_falls_silent_is_missed_within_two_heartbeats(
     proxy: Proxy, broker: Broker, stream: str
 ) -> None:
-    async with Client(options_through(proxy, broker, heartbeat=1)) as client:
+    async with Client(options_through(proxy, broker, heartbeat=1), recovery=None) as client:
         subscription = await client.subscribe(stream, NEXT)
         publisher = await client.publisher(stream)
         connection = await client._locator.connection()
@@ -114,7 +108,7 @@ async def test_a_broker_that_falls_silent_is_missed_within_two_heartbeats(
 
 
 async def test_a_busy_connection_needs_no_heartbeats(proxy: Proxy, broker: Broker, stream: str) -> None:
-    async with Client(options_through(proxy, broker, heartbeat=1)) as client:
+    async with Client(options_through(proxy, broker, heartbeat=1), recovery=None) as client:
         publisher = await client.publisher(stream)
         end = time.monotonic() + 2.5
         while time.monotonic() < end:
@@ -125,7 +119,7 @@ async def test_a_busy_connection_needs_no_heartbeats(proxy: Proxy, broker: Broke
 
 
 async def test_a_request_times_out_and_its_late_answer_is_nobodys(proxy: Proxy, broker: Broker, stream: str) -> None:
-    async with Client(options_through(proxy, broker, request_timeout=0.2)) as client:
+    async with Client(options_through(proxy, broker, request_timeout=0.2), recovery=None) as client:
         await client.start()
         proxy.broker_may_speak.clear()
         with pytest.raises(RequestTimeout, match=r"within 0\.2 s") as caught:
@@ -314,12 +308,12 @@ async def test_a_broker_that_is_killed(own_rabbitmq: OwnRabbitMQ, stream_name: s
     """In the middle of publishing and consuming: nothing hangs, and no message is counted twice or lost in silence."""
     broker = own_rabbitmq()
     confirmed = failed = 0
-    async with Client(options_for(broker, request_timeout=5)) as client:
+    async with Client(options_for(broker, request_timeout=5), recovery=None) as client:
         await client.create_stream(stream_name)
     # A broker that is killed in the first seconds of its first stream forgets where that is; an orderly stop helps.
     for command in ("stop_app", "start_app", "await_startup"):
         await asyncio.to_thread(broker.ctl, command)
-    async with Client(options_for(broker, request_timeout=5)) as client:
+    async with Client(options_for(broker, request_timeout=5), recovery=None) as client:
         producer = Producer(client=client, max_in_flight=1000)
         subscription = await client.subscribe(stream_name, FIRST)
         idle = await client.publisher(stream_name)

@@ -25,19 +25,13 @@ from rstream_core import (
 )
 from rstream_core.protocol import commands as c
 from tests.brokers import Broker
-from tests.clients import PATIENCE, bodies, eventually, options_for, read
+from tests.clients import PATIENCE, bodies, eventually, read
 from tests.proxy import Proxy, options_through
 
 
 @pytest.fixture
-async def proxy(broker: Broker) -> AsyncIterator[Proxy]:
-    async with Proxy(options_for(broker).endpoints[0]) as opened:
-        yield opened
-
-
-@pytest.fixture
 async def through(proxy: Proxy, broker: Broker) -> AsyncIterator[Client]:
-    async with Client(options_through(proxy, broker)) as opened:
+    async with Client(options_through(proxy, broker), recovery=None) as opened:
         yield opened
 
 
@@ -176,7 +170,7 @@ async def test_close_within_with_does_not_hide_another_error(
 
 async def test_close_is_bounded_when_confirms_never_come(proxy: Proxy, broker: Broker, stream: str) -> None:
     told = Told()
-    async with Client(options_through(proxy, broker, request_timeout=1)) as client:
+    async with Client(options_through(proxy, broker, request_timeout=1), recovery=None) as client:
         producer = Producer(client=client, close_timeout=0.3)
         await producer.send_batch(stream, bodies(10), on_publish_confirm=told)
         await producer.flush(PATIENCE)
@@ -232,7 +226,7 @@ async def test_a_producer_that_is_held_back_can_be_cancelled_and_closed(
     proxy: Proxy, broker: Broker, stream: str
 ) -> None:
     told = Told()
-    async with Client(options_through(proxy, broker)) as client:
+    async with Client(options_through(proxy, broker), recovery=None) as client:
         producer = Producer(client=client, max_in_flight=100, close_timeout=0.3)
         await producer.send_wait(stream, b"first")
         proxy.stall()

@@ -1,0 +1,169 @@
+"""Connections that end at every byte of the handshake, of a publish and of a delivery; and other ways to a node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from rstream_core import (
+    AdvertisedHostUnreachable,
+    Backoff,
+    Client,
+    ConnectionClosed,
+    ConnectionFailed,
+    Endpoint,
+    Recovery,
+    ServerError,
+)
+from tests.brokers import Broker
+from tests.clients import FIRST, PATIENCE, bodies, options_for, publish
+from tests.proxy import Proxy, options_through
+from tests.recovering import Events, stored
+
+DOCUMENTED = (ConnectionFailed, ConnectionClosed, ServerError)
+
+QUICK = Recovery(seconds=5, backoff=Backoff(attempts=100, initial=0.001, maximum=0.01))
+
+
+@pytest.fixture
+async def through(proxy: Proxy, broker: Broker) -> AsyncIterator[Client]:
+    async with Client(options_through(proxy, broker), recovery=QUICK) as opened:
+        yield opened
+
+
+async def handshake_bytes(proxy: Proxy, broker: Broker) -> tuple[int, int]:
+    """How many bytes each side sends until a client has connected."""
+    proxy.from_client = proxy.from_broker = 0
+    async with Client(options_through(proxy, broker)) as client:
+        await client.start()
+        return proxy.from_client, proxy.from_broker
+
+
+@pytest.mark.parametrize("side", ["client", "broker"])
+async def test_a_first_connection_that_is_cut_at_every_byte(proxy: Proxy, broker: Broker, side: str) -> None:
+    """A documented error, at once: nothing was there that could be recovered."""
+    length = (await handshake_bytes(proxy, broker))[side == "broker"]
+    assert length > 100
+    for count in range(length):
+        proxy.from_client = proxy.from_broker = 0
+        if side == "client":
+            proxy.cut_at = count
+        else:
+            proxy.cut_broker_at = count
+        async with asyncio.timeout(5):
+            client = Client(options_through(proxy, broker))
+            with pytest.raises(DOCUMENTED):
+                await client.start()
+            await client.close()
+    proxy.cut_at = proxy.cut_broker_at = None
+
+
+@pytest.mark.parametrize("side", ["client", "broker"])
+async def test_a_recovery_that_is_cut_at_every_byte(
+    through: Client, proxy: Proxy, client: Client, broker: Broker, stream: str, side: str
+) -> None:
+    """From the first byte of connecting again to the last of what is written again: each message is there once."""
+    publisher = await through.publisher(stream, "writer")
+    await publisher.publish([b"first"])
+    await publisher.flush(PATIENCE)
+    length = (await handshake_bytes(proxy, broker))[side == "broker"]
+    expected = [b"first"]
+    # A recovery takes two connections, the one for questions and the publisher's.
+    for count in range(0, 2 * length + 150, 7):
+        messages = bodies(3, f"{count}-")
+        expected += messages
+        async with asyncio.timeout(10):
+            proxy.cut()
+            proxy.from_client = proxy.from_broker = 0
+            if side == "client":
+                proxy.cut_at = count
+            else:
+                proxy.cut_broker_at = count
+            await publisher.publish(messages)
+            await publisher.flush()
+        proxy.cut_at = proxy.cut_broker_at = None
+    assert (publisher.confirmed, publisher.failed) == (len(expected), 0)
+    await publisher.close()
+    assert await stored(client, stream) == expected
+
+
+async def test_a_delivery_that_is_cut_at_every_byte(through: Client, proxy: Proxy, client: Client, stream: str) -> None:
+    await publish(client, stream, *[[body] for body in bodies(3)])
+    async with await through.subscribe(stream, FIRST) as subscription:
+        before = proxy.from_broker
+        for _ in range(3):
+            await asyncio.wait_for(anext(subscription), PATIENCE)
+        length = proxy.from_broker - before
+    for count in range(0, length + 100, 3):
+        async with asyncio.timeout(10):
+            subscription = await through.subscribe(stream, FIRST)
+            proxy.from_broker = 0
+            proxy.cut_broker_at = count
+            found = [message for _ in range(3) for message in (await anext(subscription)).messages]
+            proxy.cut_broker_at = None
+            await subscription.close()
+        assert found == bodies(3)
+
+
+# Where nodes are reached.
+
+
+async def test_a_resolver_says_where_nodes_are_reached(
+    broker: Broker, proxy: Proxy, client: Client, stream: str, events: Events
+) -> None:
+    advertised = (await client.metadata(stream)).leader
+    asked: list[Endpoint] = []
+
+    def resolver(endpoint: Endpoint) -> Endpoint:
+        asked.append(endpoint)
+        return proxy.endpoint
+
+    options = options_for(broker, endpoints=(proxy.endpoint,), resolver=resolver)
+    async with Client(options, recovery=QUICK, on_recovery=events) as through:
+        publisher = await through.publisher(stream, "writer")
+        assert publisher._connection.endpoint == proxy.endpoint
+        proxy.cut()
+        await publisher.publish(bodies(3))
+        await publisher.flush(PATIENCE)
+        assert publisher._connection.endpoint == proxy.endpoint
+        async with await through.subscribe(stream, FIRST) as subscription:
+            assert (await asyncio.wait_for(anext(subscription), PATIENCE)).messages == bodies(3)
+        await publisher.close()
+    assert set(asked) == {advertised}
+    assert len(events) == 2
+    nowhere = options_for(broker, resolver=lambda _: Endpoint("nowhere.invalid", 5552))
+    async with Client(nowhere) as lost:
+        with pytest.raises(AdvertisedHostUnreachable, match="does not resolve"):
+            await lost.publisher(stream)
+
+
+async def test_ipv6(broker: Broker, client: Client, stream: str) -> None:
+    try:
+        proxy = await Proxy(options_for(broker).endpoints[0], "::1").__aenter__()
+    except OSError:
+        pytest.skip("this machine has no ::1")
+    assert str(proxy.endpoint).startswith("[::1]:")
+    try:
+        async with Client(options_through(proxy, broker), recovery=QUICK) as through:
+            publisher = await through.publisher(stream, "writer")
+            proxy.cut()
+            await publisher.publish(bodies(3))
+            await publisher.flush(PATIENCE)
+            await publisher.close()
+    finally:
+        await proxy.__aexit__(None, None, None)
+    assert await stored(client, stream) == bodies(3)
+
+
+async def test_seeds_are_tried_in_order(broker: Broker, proxy: Proxy, stream: str) -> None:
+    """One that refuses, and one that accepts and falls silent, lead to the next."""
+    async with Proxy(options_for(broker).endpoints[0]) as silent:
+        silent.stall()
+        refused = Endpoint("127.0.0.1", 1)
+        good = options_for(broker).endpoints[0]
+        options = options_for(broker, endpoints=(refused, silent.endpoint, good), connect_timeout=0.5)
+        async with Client(options) as client:
+            assert await client.stream_exists(stream)
+            assert silent.accepted == 1
