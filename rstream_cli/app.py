@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, Lazy] = {
     "publish": Lazy("rstream_cli.commands.publish", "Publish lines, files or JSON to a stream."),
     "consume": Lazy("rstream_cli.commands.consume", "Read a stream."),
     "offset": Lazy("rstream_cli.commands.offset", "Store and query offsets by name."),
+    "broker": Lazy("rstream_cli.commands.broker", "Run a broker of its own, for development and tests."),
     "completion": Lazy("rstream_cli.commands.completion", "Print the completion script for a shell."),
 }
 

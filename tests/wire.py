@@ -24,7 +24,7 @@ class Wire:
         """What the broker proposed."""
         self.server_properties: dict[str, str] = {}
         self._frames = FrameBuffer()
-        self._waiting: list[c.Frame] = []
+        self.waiting: list[c.Frame] = []
         self._next = 0
 
     async def __aenter__(self) -> Self:
@@ -80,7 +80,7 @@ class Wire:
                         return frame
                     passed.append(frame)
         finally:
-            self._waiting[:0] = passed
+            self.waiting[:0] = passed
 
     async def code(self, message: Any) -> int:
         """The code of the answer."""
@@ -96,20 +96,33 @@ class Wire:
         assert type(frame.message) is kind, f"{frame} instead of {kind.__name__}"
         return frame
 
+    async def find(self, kind: type[Any]) -> c.Frame:
+        """The next frame of this kind; what comes before it waits for ``take``."""
+        passed: list[c.Frame] = []
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    frame = await self.next_frame()
+                    if type(frame.message) is kind:
+                        return frame
+                    passed.append(frame)
+        finally:
+            self.waiting[:0] = passed
+
     async def next_frame(self) -> c.Frame:
         """Raises ``ConnectionError`` where the connection ends."""
-        while not self._waiting:
+        while not self.waiting:
             data = await self._reader.read(1 << 16)
             if not data:
                 raise ConnectionResetError("the broker closed the connection")
             self._frames.feed(data)
             for raw in self._frames.frames():
                 frame = c.decode(raw)
-                self._waiting.append(frame._replace(key=int.from_bytes(raw[:2])))
-        return self._waiting.pop(0)
+                self.waiting.append(frame._replace(key=int.from_bytes(raw[:2])))
+        return self.waiting.pop(0)
 
     async def ended(self) -> list[c.Frame]:
-        """All frames until the broker closes the connection."""
+        """All frames until the broker closes the connection; that of this side is closed then too."""
         frames: list[c.Frame] = []
         try:
             async with asyncio.timeout(PATIENCE):
@@ -117,3 +130,5 @@ class Wire:
                     frames.append(await self.next_frame())
         except ConnectionError:
             return frames
+        finally:
+            self.close()

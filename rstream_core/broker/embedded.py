@@ -90,7 +90,8 @@ class EmbeddedBroker:
         """What a client connects with: address, virtual host, and the first user's name and password."""
         scheme = "rabbitmq-stream+tls" if self._tls else "rabbitmq-stream"
         login = f"{quote(self.username, safe='')}:{quote(self.password, safe='')}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104
+        host = f"[{host}]" if ":" in host else host
         return f"{scheme}://{login}@{host}:{self.port}/{quote(self.vhost, safe='')}"
 
     @property

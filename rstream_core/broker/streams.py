@@ -54,7 +54,7 @@ class Stream:
         self.given = dict(arguments)
         self.arguments = Arguments.parse(arguments)
         self.log = log
-        self.writer = Writer(log, streams.fsync, streams.executor, self._on_written)
+        self.writer = Writer(log, streams.fsync, streams.executor, self._on_written, self.retain)
         self.publishers: set[BrokerPublisher] = set()
         self.subscriptions: set[BrokerSubscription] = set()
         self.groups: dict[str, Group] = {}

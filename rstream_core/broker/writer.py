@@ -55,8 +55,15 @@ class Publisher(Protocol):
 class Writer:
     """The only one who writes to its log."""
 
-    def __init__(self, log: Log, fsync: Fsync, executor: Executor, on_written: Callable[[], None]) -> None:
-        """``on_written`` is called when there is more to read."""
+    def __init__(
+        self,
+        log: Log,
+        fsync: Fsync,
+        executor: Executor,
+        on_written: Callable[[], None],
+        on_rolled: Callable[[int], None],
+    ) -> None:
+        """``on_written`` is called when there is more to read, ``on_rolled`` with the time when a segment is full."""
         self.log = log
         self.published = 0
         """Messages."""
@@ -66,6 +73,7 @@ class Writer:
         self._fsync = fsync
         self._executor = executor
         self._on_written = on_written
+        self._on_rolled = on_rolled
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
         self._data: list[bytes] = []
@@ -184,7 +192,8 @@ class Writer:
             if offsets:
                 self.log.store_offsets(offset_records(offsets), now)
             self.is_dirty = True
-            self.log.roll_if_full(now)
+            if self.log.roll_if_full(now):
+                self._on_rolled(now)
         except OSError as error:
             self._on_error(error, confirms)
             return
