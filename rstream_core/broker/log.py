@@ -94,6 +94,8 @@ class Segment:
 
     def unlink(self) -> None:
         """The files go; whoever reads them reads on."""
+        if self.readers:
+            assert self.fd >= 0  # opened, as long as it can be
         self.index_path.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
 
