@@ -140,12 +140,17 @@ class BrokerConnection(asyncio.Protocol):
         self._timer = None if delay is None else self.loop.call_later(delay, self._tick)
         if self.session.has_ended:
             logger.info("%s fell silent", self.peer)
+            self.transport.abort()
+            return
         self.flush()
 
     def _is_stuck(self) -> bool:
-        """Whether the client has taken nothing since the last look, although there is something for it."""
+        """Whether the client has taken nothing since the last look, although there is something for it.
+
+        Meanwhile nothing joins what waits but heartbeats.
+        """
         before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
-        return "writing" in self._holds and self._unsent == before
+        return "writing" in self._holds and 0 < before <= self._unsent
 
     # Writing.
 

@@ -131,16 +131,20 @@ class EmbeddedBroker:
         if self._server is not None:
             raise AlreadyClosed("this broker is running already")
         self._loop = asyncio.get_running_loop()
-        self._server = await Server.start(
-            host=self.host,
-            port=self._port,
-            data=self._folder(),
-            options=self._options,
-            tls=self._tls,
-            fsync=self._fsync,
-            advertised_host=self._advertised_host,
-            run=self._call,
-        )
+        try:
+            self._server = await Server.start(
+                host=self.host,
+                port=self._port,
+                data=self._folder(),
+                options=self._options,
+                tls=self._tls,
+                fsync=self._fsync,
+                advertised_host=self._advertised_host,
+                run=self._call,
+            )
+        except BaseException:
+            await self.stop()
+            raise
 
     async def stop(self) -> None:
         """Ends every connection; what is confirmed is stored. May be repeated."""

@@ -148,18 +148,20 @@ class Publishing:
 
     async def run(self, broker: Broker, stream: str) -> None:
         async with Client(options_for(broker, request_timeout=5)) as client:
-            publisher = await client.publisher(stream, "writer", on_end=lambda _: None)
-            number = self.confirmed
             try:
-                while True:
-                    batch = list(range(number + 1, number + 101))
-                    await publisher.publish([b"%d" % one for one in batch], publishing_ids=batch)
-                    await publisher.flush(PATIENCE)
-                    if publisher.error is not None or publisher.failed:
-                        return
-                    number = self.confirmed = batch[-1]
-            except (RstreamError, OSError):
+                publisher = await client.publisher(stream, "writer")
+            except RstreamError:  # killed already
                 return
+            try:
+                while publisher.error is None:
+                    first = self.confirmed + 1
+                    ids = range(first, first + 100)
+                    await publisher.publish([b"%d" % number for number in ids], publishing_ids=ids)
+                    await publisher.flush(PATIENCE)
+                    if not publisher.failed:
+                        self.confirmed = ids[-1]
+            except RstreamError:
+                pass
             finally:
                 await publisher.close()
 
