@@ -20,7 +20,7 @@ from tests.cli.conftest import run_rstream
 from tests.cli.process import ended, interrupt, running
 from tests.clients import FIRST, PATIENCE, options_for
 
-ROUNDS = int(os.environ.get("RSTREAM_KILL_ROUNDS", "8"))
+ROUNDS = int(os.environ.get("RSTREAM_KILL_ROUNDS", "6"))
 """How often a broker is killed; the whole proof is 50."""
 
 

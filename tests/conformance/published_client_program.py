@@ -65,13 +65,6 @@ async def publish(results):
             await producer.send(STREAM, message, publisher_name="writer", on_publish_confirm=on_confirm)
         await until(lambda: len(confirmed) == 320)
         results["confirmed"] = sum(confirmed)
-    async with Producer(**LOGIN) as producer:
-        confirmed.clear()
-        for number in range(20):
-            message = RawMessage(b"repeated", number + 1)
-            await producer.send(STREAM, message, publisher_name="writer", on_publish_confirm=on_confirm)
-        await until(lambda: len(confirmed) == 20)
-        results["repeated"] = sum(confirmed)
         confirmed.clear()
         messages = [RawMessage(b"sub %d" % number) for number in range(10)]
         await producer.send_sub_entry(STREAM, messages, CompressionType.Gzip, on_publish_confirm=on_confirm)
@@ -123,7 +116,6 @@ async def super_stream(results):
             lambda message, context: found.append(message),
             decoder=amqp_decoder,
             offset_specification=ConsumerOffsetSpecification(OffsetType.FIRST, None),
-            properties={"single-active-consumer": "true", "name": "group", "super-stream": name},
         )
         await until(lambda: len(found) == 30)
         results["super_stream"] = [sum(confirmed), len(found)]

@@ -42,7 +42,6 @@ def test_it_creates_publishes_consumes_and_stores_offsets(python: Path, broker: 
         "created": True,
         "exists": "StreamAlreadyExists",
         "confirmed": 320,
-        "repeated": 20,
         "sub_entry": "confirmed",
         "consumed": [str(number) for number in range(300)] + [f"named {number}" for number in range(20)],
         "in_sub_entry": [f"sub {number}" for number in range(10)],
