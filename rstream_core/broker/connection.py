@@ -97,7 +97,7 @@ class BrokerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         faults = self._server.faults
-        if faults.is_armed and (faults.delay_seconds or self._delayed):
+        if self._delayed or (faults.is_armed and faults.delay_seconds):
             self._delayed.append(data)
             self.loop.call_later(faults.delay_seconds, self._take_delayed)
             return

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from rstream_core.broker.connection import BrokerConnection
+from rstream_core.broker.connection import STEP_TIMEOUT, BrokerConnection
 from rstream_core.broker.faults import Faults
 from rstream_core.broker.session import ServerOptions, ServerSession
 from rstream_core.broker.streams import Stream, Streams
@@ -104,7 +104,13 @@ class Server:
         self._is_tls = tls is not None
         try:
             self._server = await self._loop.create_server(
-                lambda: BrokerConnection(self), host, port, ssl=tls, reuse_address=True, backlog=512
+                lambda: BrokerConnection(self),
+                host,
+                port,
+                ssl=tls,
+                ssl_handshake_timeout=STEP_TIMEOUT if tls else None,
+                reuse_address=True,
+                backlog=512,
             )
         except socket.gaierror as error:
             raise ConfigurationError(f"cannot listen on {host!r}: {error.strerror}") from None
@@ -182,6 +188,9 @@ class Server:
     def drop_users(self, stream: Stream) -> None:
         """Tells everybody who uses a stream that it is not here any more."""
         stream.writer.flush()
+        stream.groups.clear()  # nobody is to take over
+        for subscription in stream.subscriptions:
+            subscription.group = None
         users = {publisher.connection for publisher in stream.publishers}
         users |= {subscription.connection for subscription in stream.subscriptions}
         for connection in users:
@@ -225,6 +234,7 @@ class Server:
                 future = stream.writer.sync()
                 self._syncs.add(future)
                 future.add_done_callback(self._synced)
+                stream.close_if_unused()
 
     def _synced(self, future: asyncio.Future[None]) -> None:
         self._syncs.discard(future)

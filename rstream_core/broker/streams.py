@@ -62,6 +62,8 @@ class Stream:
     def _on_written(self) -> None:
         for subscription in list(self.subscriptions):
             subscription.pump()
+        if not self.publishers and not self.subscriptions:
+            self.log.close_unused()
 
     def retain(self, now: int) -> None:
         """Drops what is too old or too much."""
@@ -163,6 +165,7 @@ class Streams:
         return stream
 
     def _remove(self, stream: Stream) -> None:
+        stream.writer.retire()
         del self._streams[stream.vhost, stream.name]
         doomed = stream.log.directory.with_name(f"deleted-{stream.log.directory.name}")
         stream.log.directory.rename(doomed)

@@ -91,6 +91,7 @@ class Writer:
         self._held: set[Publisher] = set()
         self._syncing: asyncio.Future[None] | None = None
         self._failed = False
+        self._retired = False
 
     # What connections ask for.
 
@@ -171,7 +172,7 @@ class Writer:
 
     def flush(self) -> None:
         """Writes what is gathered."""
-        if not self._data and not self._offsets and not self._confirms:
+        if self._retired or not (self._data or self._offsets or self._confirms):
             return
         now = int(time.time() * 1000)
         data, records, size = self._data, self._records, self._bytes
@@ -233,8 +234,11 @@ class Writer:
         waiting, self._unsynced = self._unsynced, []
         self._unsynced_bytes = 0
         written = self.log.next_offset, self.log.last_chunk_id
-        future = self.sync()
-        self._syncing = future
+        try:
+            self._syncing = future = self.sync()
+        except OSError as error:
+            self._fail(error, waiting)
+            return
 
         def done(future: asyncio.Future[None]) -> None:
             self._syncing = None
@@ -248,7 +252,7 @@ class Writer:
                     for publisher, ids in confirms.items():
                         publisher.confirm(ids)
                 self._on_written()
-            if self._unsynced:
+            if self._unsynced and not self._retired:
                 self._start_sync()
             held, self._held = self._held, set()
             for publisher in held:
@@ -269,6 +273,11 @@ class Writer:
         for confirms in waiting:
             for publisher, ids in confirms.items():
                 publisher.reject(ids, INTERNAL_ERROR)
+
+    def retire(self) -> None:
+        """Writes what is gathered, and nothing more: the stream is being deleted."""
+        self.flush()
+        self._retired = True
 
     async def close(self) -> None:
         """Writes what is gathered, and waits for what is being synced."""

@@ -93,6 +93,18 @@ async def test_everything_is_late(broker: EmbeddedBroker, client: Client) -> Non
     assert list((await read(client, STREAM, 20)).values()) == bodies(10) * 2
 
 
+async def test_what_is_late_stays_in_order(broker: EmbeddedBroker, client: Client) -> None:
+    publisher = await client.publisher(STREAM)
+    broker.faults.delay(0.1)
+    for number, body in enumerate(bodies(10)):
+        await publisher.publish([body])
+        await asyncio.sleep(0)
+        if number == 5:
+            broker.faults.clear()
+    await publisher.close()
+    assert list((await read(client, STREAM, 10)).values()) == bodies(10)
+
+
 async def test_an_answer_with_a_code(broker: EmbeddedBroker, client: Client) -> None:
     broker.faults.answer(Key.SUBSCRIBE, 6, times=2)
     for _ in range(2):
@@ -222,6 +234,21 @@ async def test_every_way_to_sync(tmp_path: Path, fsync: str, monkeypatch: pytest
     async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
         assert broker.dropped == []
         assert await client.last_offset(STREAM) == 1999
+
+
+async def test_a_stream_that_is_deleted_while_it_is_synced(tmp_path: Path) -> None:
+    async with EmbeddedBroker(data=tmp_path, fsync="always") as broker, Client(options(broker)) as client:
+        for _ in range(5):
+            await client.create_stream(STREAM)
+            publisher = await client.publisher(STREAM)
+            await publisher.publish(bodies(500))
+            await client.delete_stream(STREAM)
+            await errors_of(publisher)
+            assert publisher.published == publisher.confirmed + publisher.failed
+            await publisher.close()
+        await client.create_stream(STREAM)
+        await publish(client, STREAM, bodies(3))
+        assert len(await read(client, STREAM, 3)) == 3
 
 
 async def test_a_failed_sync_confirms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
