@@ -173,10 +173,8 @@ class BrokerConnection(asyncio.Protocol):
             self.transport.write(b"".join(parts)[:size])
             self.transport.close()
             return
-        if len(parts) == 1:
-            self.transport.write(parts[0])
-        else:
-            self.transport.writelines(parts)
+        # Not writelines: from Python 3.12.0 to 3.13.1 it never says that the buffer is full.
+        self.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def delivered(self, chunks: int, parts: Sequence[bytes | memoryview]) -> None:
         """Sends so many chunks."""

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import pty
 import random
 import signal
+import struct
 import subprocess
+import sys
+import termios
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,6 +140,33 @@ def test_damage_is_told_of(tmp_path: Path) -> None:
         interrupt(process)
         _, errors = ended(process)
     assert "warning: stream 's': 00000000000000000000.segment: chunk 1 is cut off" in errors
+
+
+def test_a_terminal_shows_what_it_does() -> None:
+    main, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
+    try:
+        with running("broker", "run", "--port", "0", env={"TERM": "xterm"}, stderr=terminal) as process:
+            assert process.stdout is not None
+            env = {"RSTREAM_URI": process.stdout.readline().decode().strip()}
+            assert run_rstream("publish", "s", "--create", "-m", "hello", env=env).returncode == 0
+            shown = ""
+            deadline = time.monotonic() + 20
+            while "1 streams   published 1 " not in shown:
+                assert time.monotonic() < deadline, shown
+                shown += os.read(main, 4096).decode(errors="replace")
+            assert "listening on 127.0.0.1:" in shown
+            interrupt(process)
+            assert process.wait(20) == 130
+    finally:
+        os.close(main)
+        os.close(terminal)
+
+
+def test_clients_do_not_load_it() -> None:
+    modules = "rstream_cli.app, rstream_cli.commands.publish, rstream_cli.publishing, rstream_cli.commands.consume"
+    program = f"import sys, {modules}; sys.exit('rstream_core.broker' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=30).returncode == 0
 
 
 # Killed.
