@@ -303,8 +303,7 @@ class BrokerConnection(asyncio.Protocol):
 
     def _close_publisher(self, publisher: BrokerPublisher) -> None:
         publisher.is_open = False
-        publisher.stream.publishers.discard(publisher)
-        publisher.stream.close_if_unused()
+        publisher.stream.remove_publisher(publisher)
 
     def _query_sequence(self, message: c.QueryPublisherSequence) -> Any:
         return c.QueryPublisherSequenceResponse(self._find(message.stream).writer.sequence(message.reference))
@@ -479,7 +478,7 @@ class BrokerConnection(asyncio.Protocol):
             if publisher.stream is stream:
                 del self._publishers[publisher_id]
                 publisher.is_open = False
-                stream.publishers.discard(publisher)
+                stream.remove_publisher(publisher)
         for subscription in list(self._subscriptions.values()):
             if subscription.stream is stream:
                 self._close_subscription(subscription)

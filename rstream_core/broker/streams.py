@@ -65,6 +65,14 @@ class Stream:
         if not self.publishers and not self.subscriptions:
             self.log.close_unused()
 
+    def remove_publisher(self, publisher: BrokerPublisher) -> None:
+        """It is gone, and with the last of its name what is known of that beside the log."""
+        self.publishers.discard(publisher)
+        reference = publisher.reference
+        if reference and all(other.reference != reference for other in self.publishers):
+            self.writer.forget(reference)
+        self.close_if_unused()
+
     def retain(self, now: int) -> None:
         """Drops what is too old or too much."""
         age = self.arguments.max_age

@@ -100,6 +100,11 @@ class Writer:
         if reference and reference not in self._last and reference in self.log.tracking.sequences:
             self._last[reference] = self.log.tracking.sequence(reference).to_bytes(8)
 
+    def forget(self, reference: str) -> None:
+        """The last publisher of this name is gone; what it published is in the log."""
+        self.flush()
+        self._last.pop(reference, None)
+
     def publish(self, publisher: Publisher, entries: Entries) -> None:
         """Takes entries; they are confirmed or rejected later."""
         if self._failed:

@@ -330,6 +330,18 @@ async def test_repeated_ids_are_dropped_and_confirmed(wire: Wire, there: str) ->
         assert (await wire.ask(c.QueryPublisherSequence(reference, there))).message.sequence == 0
 
 
+async def test_a_name_goes_on_where_it_ended(wire: Wire, there: str) -> None:
+    """Whoever uses it, and whether it was let go in between."""
+    for publisher_id, ids in ((1, (1, 2)), (2, (2, 3)), (1, (3, 4))):
+        assert await wire.code(c.DeclarePublisher(publisher_id, "name", there)) == 1
+        wire.send(c.Publish(publisher_id, [c.PublishedMessage(number, b"m") for number in ids]))
+        confirmed: list[int] = []
+        while len(confirmed) < 2:
+            confirmed += (await wire.take(c.PublishConfirm)).message.publishing_ids
+        assert await wire.code(c.DeletePublisher(publisher_id)) == 1
+    assert (await wire.ask(c.StreamStats(there))).message.stats["committed_offset"] == 3
+
+
 # Offsets.
 
 

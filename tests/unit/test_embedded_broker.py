@@ -191,6 +191,21 @@ async def test_many_streams_and_few_file_handles() -> None:
         assert len(os.listdir("/dev/fd")) - before < 20
 
 
+async def test_names_are_not_gathered_for_ever() -> None:
+    async with EmbeddedBroker() as broker, Client(options(broker)) as client:
+        await client.create_stream("s")
+        for number in range(300):
+            publisher = await client.publisher("s", f"writer-{number}")
+            await publisher.publish([b"m"])
+            await publisher.close()
+        (stream,) = broker._running.streams
+        assert stream.writer._last == {}
+        assert len(stream.log.tracking.sequences) == 255
+        publisher = await client.publisher("s", "writer-299")
+        assert publisher.next_publishing_id == 2
+        await publisher.close()
+
+
 # The pytest plugin.
 
 
