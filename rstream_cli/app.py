@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, Lazy] = {
     "consume": Lazy("rstream_cli.commands.consume", "Read a stream."),
     "offset": Lazy("rstream_cli.commands.offset", "Store and query offsets by name."),
     "doctor": Lazy("rstream_cli.commands.doctor", "Check what stands between here and a broker."),
+    "broker": Lazy("rstream_cli.commands.broker", "Run a broker of its own, for development and tests."),
     "completion": Lazy("rstream_cli.commands.completion", "Print the completion script for a shell."),
 }
 

@@ -225,6 +225,15 @@ def connection_options(function: Callable[..., T]) -> Callable[..., T]:
     The function's own parameters stay what they are and come first in the help. To be put under
     ``@app.command(...)``.
     """
+    return _with_options(function, _CONNECTION)
+
+
+def general_options(function: Callable[..., T]) -> Callable[..., T]:
+    """As ``connection_options``, for a command that connects to nothing: ``-q``, ``-v`` and ``--color`` alone."""
+    return _with_options(function, ())
+
+
+def _with_options(function: Callable[..., T], connecting: tuple[tuple[str, Any, Any], ...]) -> Callable[..., T]:
     own = inspect.signature(function, eval_str=True)
     if "connection" not in own.parameters:
         raise TypeError(f"{function.__qualname__} takes no connection")
@@ -232,7 +241,7 @@ def connection_options(function: Callable[..., T]) -> Callable[..., T]:
     parameters = [p.replace(kind=keyword) for name, p in own.parameters.items() if name != "connection"]
     added = [
         inspect.Parameter(name, keyword, annotation=Annotated[kind, option], default=None)
-        for name, kind, option in _CONNECTION
+        for name, kind, option in connecting
     ]
     added += [
         inspect.Parameter(name, keyword, annotation=Annotated[kind, option], default=default)
@@ -242,7 +251,7 @@ def connection_options(function: Callable[..., T]) -> Callable[..., T]:
 
     def command(**given: Any) -> T:
         ctx: typer.Context = given.pop("ctx")
-        said = {name: given.pop(name) for name, *_ in _CONNECTION}
+        said = {name: given.pop(name) for name, *_ in connecting}
         ctx.meta[_VERBOSITY] = given["verbose"]
         connection = ConnectionSettings(
             env=ctx.obj if isinstance(ctx.obj, Environment) else Environment.of_process(),

@@ -34,7 +34,7 @@ _SIGNALS = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TE
 _STRONGER_THAN_SIGNALS = (ExitStatus.NOT_CONFIRMED, ExitStatus.STDOUT_CLOSED)
 
 START_HINT = (
-    "to start one: docker run --rm -p 5552:5552"
+    "to start one for a try: rstream broker run; or RabbitMQ: docker run --rm -p 5552:5552"
     " -e RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-rabbitmq_stream advertised_host localhost' rabbitmq:4"
     " sh -c 'rabbitmq-plugins enable --offline rabbitmq_stream && exec docker-entrypoint.sh rabbitmq-server'"
 )
