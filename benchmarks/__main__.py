@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchmarks.broker import running_broker
+from benchmarks.broker import embedded_broker, running_broker
 from benchmarks.programs import Failed, Result, Target, same_content, write_lines
 from benchmarks.report import BARE, PUBLISHED, Contender, Group, print_table
 from benchmarks.seed_venv import REQUIREMENT, seed_python
 
-GROUPS = ("publish", "send", "consume", "memory")
+GROUPS = ("publish", "send", "consume", "broker", "memory")
 SIZE = 100
 MEMORY_LIMIT_MB = 100
 TURNS = 3
@@ -90,6 +90,21 @@ class Benchmarks:
         copy.unlink()
         return group
 
+    def broker(self, embedded: Target) -> Group:
+        """The embedded broker beside RabbitMQ, at their limits."""
+        count = self._messages
+        with self._target.new_stream("drain") as theirs, embedded.new_stream("drain") as own:
+            self._note("filling a stream in each broker to drain")
+            for target, stream in ((self._target, theirs), (embedded, own)):
+                self._check(target.worker("bare_socket", "publish", stream, count), count)
+            contenders = [
+                Contender("RabbitMQ, publish", partial(self._fresh_at, self._target, count)),
+                Contender("embedded, publish", partial(self._fresh_at, embedded, count), "RabbitMQ, publish", 0.25),
+                Contender("RabbitMQ, drain", partial(self._drain, self._target, theirs, count)),
+                Contender("embedded, drain", partial(self._drain, embedded, own, count), "RabbitMQ, drain", 0.5),
+            ]
+            return self._take_turns(Group("bare socket, by broker", contenders))
+
     def memory(self) -> list[tuple[str, int, Result]]:
         """Pipes of two lengths, in and out; what comes out is compared with what went in."""
         peaks: list[tuple[str, int, Result]] = []
@@ -120,6 +135,13 @@ class Benchmarks:
             result = self._check(self._target.worker(module, task, stream, count, python), count)
             self._count(stream, count)
         return result
+
+    def _fresh_at(self, target: Target, count: int) -> Result:
+        with target.new_stream("publish") as stream:
+            return self._check(target.worker("bare_socket", "publish", stream, count), count)
+
+    def _drain(self, target: Target, stream: str, count: int) -> Result:
+        return self._check(target.worker("bare_socket", "consume", stream, count), count)
 
     def _publish_file(self, lines: Path, count: int) -> Result:
         with self._target.new_stream("publish") as stream:
@@ -189,7 +211,11 @@ def parse_arguments() -> argparse.Namespace:
 def measure(given: argparse.Namespace) -> None:
     published = seed_python() if {"publish", "send", "consume"} & set(given.only) else None
     load = os.getloadavg()[0]
-    with running_broker() as broker, tempfile.TemporaryDirectory(prefix="rstream-bench-") as directory:
+    with (
+        running_broker() as broker,
+        embedded_broker() as embedded,
+        tempfile.TemporaryDirectory(prefix="rstream-bench-") as directory,
+    ):
         setting = (
             f"{broker.description}, Python {platform.python_version()}, {os.cpu_count()} CPUs shared with it,"
             f" load {load:.1f} before the start\n{SIZE}-byte bodies; medians of {given.turns} turns;"
@@ -200,6 +226,7 @@ def measure(given: argparse.Namespace) -> None:
             "publish": benchmarks.publish,
             "send": benchmarks.send,
             "consume": benchmarks.consume,
+            "broker": partial(benchmarks.broker, Target(embedded.uri, SIZE)),
         }
         measured = [run() for name, run in groups.items() if name in given.only]
         peaks = benchmarks.memory() if "memory" in given.only else []

@@ -1,4 +1,4 @@
-"""The broker that is measured: RabbitMQ, brought up for this run and taken down after it."""
+"""The brokers that are measured: RabbitMQ, and the embedded one; brought up for this run and taken down after it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "scripts" / "rabbitmq"
+_PATIENCE = 20.0
+"""Seconds in which the embedded broker must end."""
 
 
 class Broker(NamedTuple):
@@ -38,6 +41,25 @@ def running_broker() -> Iterator[Broker]:
         yield Broker(uri, f"RabbitMQ {status['version']} ({status['way']})")
     finally:
         _script("down", "--name", name)
+
+
+@contextlib.contextmanager
+def embedded_broker() -> Iterator[Broker]:
+    """The embedded broker in a process of its own, as ``rstream broker run`` starts it.
+
+    Raises ``subprocess.CalledProcessError`` where it does not start.
+    """
+    command = [str(Path(sys.executable).with_name("rstream")), "broker", "run", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as serving:
+        try:
+            assert serving.stdout is not None
+            uri = serving.stdout.readline().strip()
+            if not uri:
+                raise subprocess.CalledProcessError(serving.wait(_PATIENCE), command)
+            yield Broker(uri, "embedded broker")
+        finally:
+            serving.terminate()
+            serving.wait(_PATIENCE)
 
 
 def _script(*arguments: str) -> str:

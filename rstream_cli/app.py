@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, Lazy] = {
     "sac-consume": Lazy("rstream_cli.commands.sac_consume", "Read with others of the same name, each message once."),
     "offset": Lazy("rstream_cli.commands.offset", "Store, query and resolve offsets."),
     "doctor": Lazy("rstream_cli.commands.doctor", "Check what stands between here and a broker."),
+    "broker": Lazy("rstream_cli.commands.broker", "Run a broker of its own, for development and tests."),
     "completion": Lazy("rstream_cli.commands.completion", "Print the completion script for a shell."),
 }
 

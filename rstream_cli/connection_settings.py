@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from rstream_cli.parsing import parse_duration
 from rstream_core.errors import ConfigurationError
+from rstream_core.recovery import RECOVER, Recovery
 from rstream_core.types import ConnectionOptions, Credentials, Endpoint
 from rstream_core.uri import PLAIN_PORT, TLS_PORT, StreamUri, parse_uri
 
@@ -44,6 +45,7 @@ SETTINGS = (
     "load_balancer",
     "connect_timeout",
     "heartbeat",
+    "recover_for",
 )
 """The names of all settings; ``RSTREAM_`` and the name in capitals is its environment variable."""
 
@@ -140,6 +142,14 @@ def build_options(
         heartbeat=defaults.heartbeat if heartbeat is None else heartbeat,
         connection_name=connection_name,
     )
+
+
+def build_recovery(layers: Sequence[Layer]) -> Recovery | None:
+    """How long to go on after a lost connection; None for not at all. Raises ``ConfigurationError``."""
+    seconds = _first(layers, "recover_for", parse_duration)
+    if seconds is None:
+        return RECOVER
+    return Recovery(seconds=seconds) if seconds else None
 
 
 # --- URIs and contradictions ------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from rstream_cli.consume_options import Kind
 from rstream_cli.ending import Ended, signal_name, take_leave
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.filtering import Filter
+from rstream_cli.outages import OutageReports
 from rstream_cli.output import Output
 from rstream_cli.parsing import MAX_OFFSET, OffsetKind, OffsetSpec, UntilKind, UntilSpec
 from rstream_cli.render.display import Display
@@ -27,6 +28,8 @@ from rstream_cli.runner import CommandContext
 from rstream_core import (
     Chunk,
     Client,
+    ConnectionClosed,
+    ConnectionFailed,
     ConsumerOffsetSpecification,
     OffsetNotFound,
     OffsetType,
@@ -137,7 +140,7 @@ class ConsumeRun:
         if plan.timeout is not None:
             ran_out = Ended(f"--timeout of {plan.timeout:g} s ran out", ExitStatus.TIMED_OUT)
             timer = loop.call_later(plan.timeout, self._stop, ran_out)
-        client = Client(self.context.connection_options)
+        client = self.context.client(OutageReports(self.display, self.stats, self.context.connection.recovery))
         output = Output(lambda: self._stop(Ended("stdout was closed", ExitStatus.STDOUT_CLOSED, BrokenPipeError())))
         try:
             return await self._run(client, output)
@@ -562,7 +565,7 @@ class ConsumeRun:
         name, offset = self.plan.name, source.passed
         if name is None or offset is None or not (source.unstored or verify):
             return
-        source.unstored = 0
+        unstored, source.unstored = source.unstored, 0
         try:
             async with asyncio.timeout(_STORE_TIMEOUT):
                 await client.store_offset(
@@ -571,6 +574,10 @@ class ConsumeRun:
         except (RstreamError, TimeoutError) as error:
             if self._counts.stored_offset == offset:
                 self._counts.stored_offset = None  # nobody knows what the broker has
+            if not verify and isinstance(error, (ConnectionClosed, ConnectionFailed, TimeoutError)):
+                # An outage. The subscription finds out whether it can be recovered from.
+                source.unstored, source.stored_at = unstored, asyncio.get_running_loop().time()
+                return
             if isinstance(error, RstreamError):
                 raise
             raise RequestTimeout(f"offset {offset} was not stored under {name!r} within {_STORE_TIMEOUT:g} s") from None

@@ -23,6 +23,7 @@ from rstream_cli.typer_support import with_signature
 
 if TYPE_CHECKING:
     from rstream_cli.connection_settings import Layer
+    from rstream_core.recovery import Recovery
     from rstream_core.types import ConnectionOptions
 
 T = TypeVar("T")
@@ -119,6 +120,15 @@ _CONNECTION: tuple[tuple[str, Any, Any], ...] = (
         str | None,
         _connecting("--heartbeat", metavar="DURATION", help="60s by default; 0 switches heartbeats off."),
     ),
+    (
+        "recover_for",
+        str | None,
+        _connecting(
+            "--recover-for",
+            metavar="DURATION",
+            help="After a lost connection, try again for so long: 60s by default; 0: not at all.",
+        ),
+    ),
 )
 
 _GENERAL: tuple[tuple[str, Any, Any, Any], ...] = (
@@ -171,6 +181,13 @@ class ConnectionSettings:
         from rstream_cli.connection_settings import build_options
 
         return build_options(self.layers, connection_name=self.command, warn=self.warn)
+
+    @cached_property
+    def recovery(self) -> Recovery | None:
+        """How long to go on after a lost connection. Raises ConfigurationError."""
+        from rstream_cli.connection_settings import build_recovery
+
+        return build_recovery(self.layers)
 
     @property
     def gives_address(self) -> bool:
@@ -231,6 +248,15 @@ def connection_options(function: Callable[..., T]) -> Callable[..., T]:
     The function's own parameters stay what they are and come first in the help; a flag that one of them has is theirs
     (``--key``, which is ``--cert-key`` too). To be put under ``@app.command(...)``.
     """
+    return _with_options(function, _CONNECTION)
+
+
+def general_options(function: Callable[..., T]) -> Callable[..., T]:
+    """As ``connection_options``, for a command that connects to nothing: ``-q``, ``-v`` and ``--color`` alone."""
+    return _with_options(function, ())
+
+
+def _with_options(function: Callable[..., T], connecting: tuple[tuple[str, Any, Any], ...]) -> Callable[..., T]:
     own = inspect.signature(function, eval_str=True)
     if "connection" not in own.parameters:
         raise TypeError(f"{function.__qualname__} takes no connection")
@@ -239,7 +265,7 @@ def connection_options(function: Callable[..., T]) -> Callable[..., T]:
     taken = {flag for p in parameters for flag in _flags(p)}
     added = [
         inspect.Parameter(name, keyword, annotation=Annotated[kind, _without(option, taken)], default=None)
-        for name, kind, option in _CONNECTION
+        for name, kind, option in connecting
     ]
     added += [
         inspect.Parameter(name, keyword, annotation=Annotated[kind, option], default=default)
@@ -249,7 +275,7 @@ def connection_options(function: Callable[..., T]) -> Callable[..., T]:
 
     def command(**given: Any) -> T:
         ctx: typer.Context = given.pop("ctx")
-        said = {name: given.pop(name) for name, *_ in _CONNECTION}
+        said = {name: given.pop(name) for name, *_ in connecting}
         ctx.meta[_VERBOSITY] = given["verbose"]
         connection = ConnectionSettings(
             env=ctx.obj if isinstance(ctx.obj, Environment) else Environment.of_process(),

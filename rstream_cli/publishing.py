@@ -28,6 +28,7 @@ from typing import BinaryIO, NamedTuple, Protocol, Self
 from rstream_cli.ending import Ended, signal_name, take_leave
 from rstream_cli.exit_status import CommandError, ExitStatus, status_of
 from rstream_cli.input import BLOCK_SIZE, Block, Input, name_of
+from rstream_cli.outages import OutageReports
 from rstream_cli.parsing import Rate
 from rstream_cli.records.framing_in import RecordError, RecordReader
 from rstream_cli.render.display import Display
@@ -255,7 +256,7 @@ class PublishRun:
         rate = plan.rate
         if rate is not None:
             self._pacer = Pacer(rate.messages_per_second or rate.bytes_per_second or 1.0)
-        client = Client(context.connection_options)
+        client = context.client(OutageReports(self.display, self.stats, context.connection.recovery))
         scope = asyncio.timeout(None)
         stopper = asyncio.create_task(self._stop_on_signal(scope))
         try:

@@ -28,13 +28,15 @@ from rstream_cli.options import ConnectionSettings
 if TYPE_CHECKING:
     import asyncio
 
+    from rstream_core.client import Client
+    from rstream_core.recovery import RecoveryListener
     from rstream_core.types import ConnectionOptions
 
 _SIGNALS = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TERMINATED}
 _STRONGER_THAN_SIGNALS = (ExitStatus.NOT_CONFIRMED, ExitStatus.STDOUT_CLOSED)
 
 START_HINT = (
-    "to start one: docker run --rm -p 5552:5552"
+    "to start one for a try: rstream broker run; or RabbitMQ: docker run --rm -p 5552:5552"
     " -e RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-rabbitmq_stream advertised_host localhost' rabbitmq:4"
     " sh -c 'rabbitmq-plugins enable --offline rabbitmq_stream && exec docker-entrypoint.sh rabbitmq-server'"
 )
@@ -67,6 +69,12 @@ class CommandContext:
     connection: ConnectionSettings
     connection_options: ConnectionOptions
     interrupt: Interrupt
+
+    def client(self, on_recovery: RecoveryListener | None = None) -> Client:
+        """A client of the core, as the options say."""
+        from rstream_core import Client
+
+        return Client(self.connection_options, recovery=self.connection.recovery, on_recovery=on_recovery)
 
 
 Main = Callable[[CommandContext], Awaitable[ExitStatus]]

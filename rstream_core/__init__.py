@@ -1,8 +1,11 @@
 """An asyncio client for RabbitMQ streams.
 
 ``Producer`` and ``Consumer`` are what most programs need; ``Client`` gives publishers, subscriptions and
-administration one level below, by the batch and the chunk. docs/python.md shows both.
+administration one level below, by the batch and the chunk. ``EmbeddedBroker`` is a broker for tests; it is imported
+when it is asked for. docs/python.md shows them.
 """
+
+from typing import TYPE_CHECKING
 
 from rstream_core.client import Client
 from rstream_core.consumer import Consumer, EventContext, MessageContext
@@ -75,6 +78,9 @@ from rstream_core.types import (
 from rstream_core.uri import StreamUri, parse_uri
 from rstream_core.version import __version__
 
+if TYPE_CHECKING:
+    from rstream_core.broker import EmbeddedBroker
+
 __all__ = [
     "AMQPMessage",
     "AccessRefused",
@@ -98,6 +104,7 @@ __all__ = [
     "Consumer",
     "ConsumerOffsetSpecification",
     "Credentials",
+    "EmbeddedBroker",
     "Endpoint",
     "EventContext",
     "FailedMessage",
@@ -159,3 +166,11 @@ __all__ = [
     "amqp_decoder",
     "parse_uri",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "EmbeddedBroker":
+        from rstream_core.broker import EmbeddedBroker  # noqa: PLC0415 - clients do not wait for it
+
+        return EmbeddedBroker
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -83,6 +83,11 @@ class Broker:
         return _answer(command, "--name", self.name, *arguments, environ=self._environ)
 
 
+def broker_at(uri: str) -> Broker:
+    """One that the tests can only connect to."""
+    return _from_uri("", uri, {}, None)
+
+
 def _from_uri(name: str, uri: str, ports: dict[str, int], environ: dict[str, str] | None) -> Broker:
     parts = urlsplit(uri)
     return Broker(
@@ -104,7 +109,7 @@ def shared_broker(name: str) -> Iterator[Broker]:
     """The broker of RSTREAM_TEST_URI, else one that is started now and taken down afterwards."""
     given = os.environ.get("RSTREAM_TEST_URI")
     if given:
-        yield _from_uri("", given, {}, None)
+        yield broker_at(given)
         return
     with own_broker(name) as broker:
         yield broker

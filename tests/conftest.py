@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: real brokers, and names that do not collide.
+"""Fixtures shared by all tests: real brokers, the embedded one, and names that do not collide.
 
 A test that uses a real broker carries the marker `rabbitmq`, whichever fixture it got it from, so that
 `-m "not rabbitmq"` is what a machine without one runs. Where no broker can be had such a test is skipped,
@@ -16,7 +16,16 @@ from typing import NoReturn
 
 import pytest
 
-from tests.brokers import Broker, Cluster, NoRabbitMQError, own_broker, own_cluster, shared_broker
+from rstream_core.broker import EmbeddedBroker
+from tests.brokers import (
+    Broker,
+    Cluster,
+    NoRabbitMQError,
+    broker_at,
+    own_broker,
+    own_cluster,
+    shared_broker,
+)
 
 OwnRabbitMQ = Callable[..., Broker]
 
@@ -69,7 +78,14 @@ def cluster() -> Iterator[Cluster]:
         yield found
 
 
-@pytest.fixture(params=[pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[Broker]:
+    """One embedded broker for the whole session, in a thread of its own."""
+    with EmbeddedBroker() as broker:
+        yield broker_at(broker.uri)
+
+
+@pytest.fixture(params=["embedded", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
 def broker(request: pytest.FixtureRequest) -> Broker:
     """Every kind of broker that a conformance test is to hold for, one after the other."""
     found: Broker = request.getfixturevalue(request.param)

@@ -57,9 +57,7 @@ def store(
     check_reference(name)
 
     async def main(context: CommandContext) -> ExitStatus:
-        from rstream_core import Client
-
-        async with Client(context.connection_options) as client:
+        async with context.client() as client:
             await client.metadata(target)
             await client.store_offset(target, name, number, verify_timeout=STORE_TIMEOUT)
         connection.tell(f"stored offset {number} as {name!r} in stream {target!r}")
@@ -99,9 +97,7 @@ def query(
     check_reference(name)
 
     async def main(context: CommandContext) -> ExitStatus:
-        from rstream_core import Client
-
-        async with Client(context.connection_options) as client:
+        async with context.client() as client:
             await client.metadata(target)  # a missing stream has its own message
             offset = await client.query_offset(target, name)
         _print_offset(context, {"stream": target, "name": name, "offset": offset}, json=json)
@@ -155,9 +151,8 @@ def resolve(
 
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_cli.consuming import resolve_start
-        from rstream_core import Client
 
-        async with Client(context.connection_options) as client:
+        async with context.client() as client:
             await client.metadata(target)  # a missing stream has its own message
             offset = await client.resolve_offset(target, await resolve_start(client, target, start, name))
         _print_offset(context, {"stream": target, "spec": text, "offset": offset}, json=json)

@@ -154,9 +154,9 @@ def create(
     arguments = given.arguments(connection)
 
     async def main(context: CommandContext) -> ExitStatus:
-        from rstream_core import Client, PreconditionFailed, StreamAlreadyExists
+        from rstream_core import PreconditionFailed, StreamAlreadyExists
 
-        async with Client(context.connection_options) as client:
+        async with context.client() as client:
             try:
                 await client.create_stream(name, arguments, exists_ok=exists_ok)
             except StreamAlreadyExists as error:
@@ -230,10 +230,10 @@ def delete_all(
         _confirm(wanted, connection)
 
     async def main(context: CommandContext) -> ExitStatus:
-        from rstream_core import Client, RstreamError, ServerError
+        from rstream_core import RstreamError, ServerError
 
         status = ExitStatus.OK
-        async with Client(context.connection_options) as client:
+        async with context.client() as client:
             await client.start()
             for name in wanted:
                 try:
@@ -294,9 +294,7 @@ def info(
     stream = connection.stream(name)
 
     async def main(context: CommandContext) -> ExitStatus:
-        from rstream_core import Client
-
-        async with Client(context.connection_options) as client:
+        async with context.client() as client:
             facts = await facts_of(client, stream)
         if facts["leader"] is None:
             raise CommandError(

@@ -92,9 +92,9 @@ def create(
     arguments = given.arguments(connection)
 
     async def main(context: CommandContext) -> ExitStatus:
-        from rstream_core import Client, PreconditionFailed, StreamAlreadyExists
+        from rstream_core import PreconditionFailed, StreamAlreadyExists
 
-        async with Client(context.connection_options) as client:
+        async with context.client() as client:
             try:
                 made = await client.create_super_stream(
                     name, partitions=partitions, routing_keys=keys, arguments=arguments, exists_ok=exists_ok
@@ -165,9 +165,7 @@ def info(
     check_stream_name(name)
 
     async def main(context: CommandContext) -> ExitStatus:
-        from rstream_core import Client
-
-        async with Client(context.connection_options) as client:
+        async with context.client() as client:
             partitions = [await facts_of(client, partition) for partition in await client.partitions(name)]
         if json:
             context.env.stdout.write(as_json({"super_stream": name, "partitions": partitions}))
@@ -213,9 +211,9 @@ def route(
     check_stream_name(name)
 
     async def main(context: CommandContext) -> ExitStatus:
-        from rstream_core import Client, Router
+        from rstream_core import Router
 
-        async with Client(context.connection_options) as client:
+        async with context.client() as client:
             router = await Router.open(client, name)
             for key in keys:
                 for partition in await _routes(router, key, routing):

@@ -116,7 +116,7 @@ class Display:
                 line = "warning: there are more; the summary counts them"
             self._write(line)
 
-    def event(self, event: str, line: str, *, bounded: bool = False, **fields: str | int) -> None:
+    def event(self, event: str, line: str, *, bounded: bool = False, **fields: str | float) -> None:
         """Something that happened to the run: a line for people, or an object with ``--stats json``.
 
         ``bounded``: it may happen very often; people are told the first times only.

@@ -169,6 +169,8 @@ class Snapshot:
     progress: Progress | None
     eta: float | None
     """Seconds that are left, at the present pace."""
+    reconnecting: bool = False
+    """Whether a connection is lost, and being made again."""
 
 
 @dataclass(slots=True)
@@ -187,6 +189,7 @@ class Stats:
     """Of ``total``: read, or consumed."""
     clock: Callable[[], float] = time.monotonic
     started: float = 0.0
+    reconnecting: bool = False
     _sent_bytes: int = 0
     _messages_meter: Meter = field(default_factory=Meter)
     _bytes_meter: Meter = field(default_factory=Meter)
@@ -225,6 +228,7 @@ class Stats:
             p99=self.latency.quantile(0.99),
             progress=progress,
             eta=left,
+            reconnecting=self.reconnecting,
         )
 
     @property

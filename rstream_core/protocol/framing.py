@@ -22,12 +22,13 @@ _HEAD = 8  # size, key and version
 class FrameBuffer:
     """Takes bytes as they come, gives out whole frames without their size."""
 
-    __slots__ = ("_buffer", "max_frame_size")
+    __slots__ = ("_buffer", "max_deliver_size", "max_frame_size")
 
-    def __init__(self, max_frame_size: int = 0) -> None:
-        """``max_frame_size`` in bytes, without the size field; 0 for no limit."""
+    def __init__(self, max_frame_size: int = 0, *, max_deliver_size: int = MAX_DELIVER_SIZE) -> None:
+        """``max_frame_size`` in bytes, without the size field; 0 for no limit. A broker is sent no Deliver frames."""
         self._buffer = bytearray()
         self.max_frame_size = max_frame_size
+        self.max_deliver_size = max_deliver_size
 
     def __len__(self) -> int:
         return len(self._buffer)
@@ -58,6 +59,6 @@ class FrameBuffer:
                 del buffer[:pos]
 
     def _check_size(self, size: int, key: int) -> None:
-        limit = MAX_DELIVER_SIZE if key == KEY_DELIVER else self.max_frame_size
+        limit = self.max_deliver_size if key == KEY_DELIVER else self.max_frame_size
         if limit and size > limit:
             raise FrameSizeExceeded(f"a frame of {size} bytes (key 0x{key:04x}) exceeds the limit of {limit}")

@@ -278,6 +278,8 @@ def test_nobody_at_the_default_address_names_a_way_to_start_one(monkeypatch: pyt
     refused = ConnectionFailed("localhost:5552 refuses the connection")
     for name in [name for name in os.environ if name.startswith("RSTREAM_")]:
         monkeypatch.delenv(name)
-    assert "docker run" in (start_hint(refused, ConnectionSettings(env)) or "")
+    hint = start_hint(refused, ConnectionSettings(env)) or ""
+    assert "rstream broker run" in hint
+    assert "docker run" in hint
     assert start_hint(refused, ConnectionSettings(env, {"port": "5552"})) is None
     assert start_hint(ConnectionFailed("no answer"), ConnectionSettings(env)) is None

@@ -19,6 +19,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"rstream_core.types"}),
     frozenset({"rstream_core.uri", "rstream_core.arguments"}),
     frozenset({"rstream_core.protocol"}),
+    frozenset({"rstream_core.broker"}),
     frozenset({"rstream_core.transport", "rstream_core.recovery"}),
     frozenset({"rstream_core.connection"}),
     frozenset({"rstream_core.locator"}),
@@ -29,6 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"rstream_core.producer", "rstream_core.consumer"}),
     frozenset({"rstream_core.superstream", "rstream_core.superstream_consumer"}),
     frozenset({"rstream_core"}),
+    frozenset({"rstream_pytest"}),
     frozenset({"rstream_cli"}),
 )
 """From the bottom: a module imports from its own layer and from those before it."""
@@ -36,12 +38,21 @@ LAYERS: tuple[frozenset[str], ...] = (
 NOT_IN_PROTOCOL = frozenset({"asyncio", "socket", "ssl", "threading", "time", "select", "selectors", "logging"})
 NOT_IN_CORE = frozenset({"typer", "rich", "rstream_cli"})
 NOWHERE = frozenset({"click"})
+FOR_BROKER = (
+    "rstream_core.broker",
+    "rstream_core.protocol",
+    "rstream_core.errors",
+    "rstream_core.types",
+    "rstream_core.version",
+)
+"""All of the core that the embedded broker may use: never the client that it serves."""
+USERS_OF_BROKER = ("rstream_core.broker", "rstream_cli")
 ONLY_PLACE_OF_RICH = "rstream_cli.render.live"
 
 
 def modules() -> dict[str, Path]:
     found = {}
-    for package in ("rstream_core", "rstream_cli"):
+    for package in ("rstream_core", "rstream_pytest", "rstream_cli"):
         for path in sorted((ROOT / package).rglob("*.py")):
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
             found[name.removesuffix(".__init__")] = path
@@ -95,7 +106,13 @@ def breaches(module: str, source: str) -> list[str]:
             found.append(f"{module} imports {imported}: the core knows nothing of the command line")
         if top == "rich" and module != ONLY_PLACE_OF_RICH:
             found.append(f"{module} imports {imported}: only {ONLY_PLACE_OF_RICH} does")
-        if top in ("rstream_core", "rstream_cli") and layer_of(imported) > layer_of(module):
+        if module.startswith("rstream_core.broker") and top == "rstream_core" and not imported.startswith(FOR_BROKER):
+            found.append(f"{module} imports {imported}: the broker knows nothing of the client")
+        if imported.startswith("rstream_core.broker") and not (
+            module == "rstream_core" or module.startswith(USERS_OF_BROKER)
+        ):
+            found.append(f"{module} imports {imported}: the client knows nothing of the broker")
+        if top in ("rstream_core", "rstream_pytest", "rstream_cli") and layer_of(imported) > layer_of(module):
             found.append(f"{module} imports {imported}, which is above it")
     return found
 
@@ -124,6 +141,12 @@ def test_every_layer_names_modules_that_exist() -> None:
         ("rstream_core.client", "from rstream_core import Producer"),
         ("rstream_core.client", "from rstream_core import errors, Producer"),
         ("rstream_core.client", "import rstream_core"),
+        ("rstream_core.broker.server", "from rstream_core.connection import Connection"),
+        ("rstream_core.broker.server", "from rstream_core.transport import open_transport"),
+        ("rstream_core.broker.server", "from rstream_core import Client"),
+        ("rstream_core.connection", "from rstream_core.broker.server import Server"),
+        ("rstream_core.client", "from rstream_core.broker import EmbeddedBroker"),
+        ("rstream_core.protocol.session", "from rstream_core.broker import session"),
         ("rstream_core.consumer", "import rich.progress"),
         ("rstream_core.consumer", "from typer import echo"),
         ("rstream_core", "import rstream_cli.app"),
@@ -142,6 +165,8 @@ def test_a_breach_is_found(module: str, source: str) -> None:
         ("rstream_core.protocol.session", "from rstream_core.errors import ProtocolError"),
         ("rstream_core.protocol.session", "from rstream_core.protocol import commands as c"),
         ("rstream_core.pool", "from rstream_core.locator import Locator"),
+        ("rstream_core.broker.session", "from rstream_core.protocol import commands as c"),
+        ("rstream_cli.commands.broker", "from rstream_core.broker import EmbeddedBroker"),
         ("rstream_cli.render.live", "import rich"),
         ("rstream_cli.app", "import typer\nfrom rstream_core import Client"),
     ],
@@ -159,10 +184,10 @@ def test_all_is_sorted_and_complete() -> None:
     exported = rstream_core.__all__
     assert exported == sorted(set(exported))
     imported = set()
-    for node in ast.parse((ROOT / "rstream_core" / "__init__.py").read_text()).body:
+    for node in ast.walk(ast.parse((ROOT / "rstream_core" / "__init__.py").read_text())):
         if isinstance(node, ast.ImportFrom):
             imported |= {alias.asname or alias.name for alias in node.names}
-    assert set(exported) == imported
+    assert set(exported) == imported - {"TYPE_CHECKING"}
     for name in exported:
         assert getattr(rstream_core, name).__doc__ is not None, f"{name} has no docstring"
 
@@ -176,7 +201,8 @@ def test_every_error_is_exported() -> None:
 def test_the_heavy_libraries_wait_until_they_are_needed() -> None:
     script = (
         "import sys, rstream_core; "
-        "print(*sorted({'cramjam', 'uamqp', 'rich', 'typer', 'orjson', 'click'} & set(sys.modules)))"
+        "print(*sorted({'cramjam', 'uamqp', 'rich', 'typer', 'orjson', 'click', 'rstream_core.broker'}"
+        " & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, check=True)
     assert done.stdout.strip() == ""

@@ -1,0 +1,213 @@
+"""``rstream broker``: the embedded broker in the foreground.
+
+stdout gets one line, the URI, when it listens; everything else goes to stderr.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rstream_cli.exit_status import CommandError, ExitStatus
+from rstream_cli.options import ConnectionSettings, general_options
+from rstream_cli.runner import CommandContext, run_command
+from rstream_cli.typer_support import Command, new_app
+
+if TYPE_CHECKING:
+    import ssl
+
+app = new_app(
+    "Run a broker of its own, for development and tests.",
+    examples="""
+rstream broker run
+rstream broker run --data ./streams --user alice:secret
+""",
+)
+
+PLAIN_PORT, TLS_PORT = 5552, 5551
+
+
+class FsyncMode(enum.StrEnum):
+    """The values of ``--fsync``."""
+
+    ALWAYS = "always"
+    INTERVAL = "interval"
+    NEVER = "never"
+
+
+@app.callback()
+def broker() -> None:
+    """Run a broker of its own, for development and tests.
+
+    It speaks the stream protocol of RabbitMQ 4.3. For production there is RabbitMQ.
+    """
+
+
+@app.command(
+    cls=Command,
+    epilog="""
+rstream broker run
+rstream broker run --data ./streams --user alice:secret --fsync always
+rstream broker run --host 0.0.0.0 --user alice:secret --tls-cert cert.pem --tls-key key.pem
+""",
+)
+@general_options
+def run(
+    *,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Listen there; 0.0.0.0 is every network.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", metavar="PORT", help="5552 by default, or 5551 with TLS; 0 takes a free one.", show_default=False
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="DIR", help="Keep streams there. Without it they go when the broker ends."),
+    ] = None,
+    user: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--user",
+            metavar="NAME:PASSWORD",
+            help="A user; may be repeated. Without any: guest, with password guest, from this machine only.",
+        ),
+    ] = None,
+    vhost: Annotated[
+        list[str] | None,
+        typer.Option("--vhost", metavar="VHOST", help="A virtual host; may be repeated. / by default."),
+    ] = None,
+    tls_cert: Annotated[
+        str | None, typer.Option("--tls-cert", metavar="FILE", help="Speak TLS only, with this certificate, PEM.")
+    ] = None,
+    tls_key: Annotated[
+        str | None, typer.Option("--tls-key", metavar="FILE", help="Its key, where --tls-cert does not hold it.")
+    ] = None,
+    advertised_host: Annotated[
+        str | None,
+        typer.Option(
+            "--advertised-host",
+            metavar="HOST",
+            help="What clients are told to connect to, where that is not the address they came by.",
+        ),
+    ] = None,
+    fsync: Annotated[
+        FsyncMode,
+        typer.Option(
+            "--fsync",
+            help="Sync to disk before each confirm, once a second, or when the system does. A confirmed message"
+            " outlives the process in any case.",
+        ),
+    ] = FsyncMode.INTERVAL,
+    connection: ConnectionSettings,
+) -> None:
+    """Run a broker until Ctrl-C or SIGTERM. Prints its URI once it listens.
+
+    On a terminal it shows what it does; with -v it logs who connects.
+    """
+    # It connects nowhere, so what RSTREAM_URI and its kin say is nothing to it.
+    variables = {key: value for key, value in connection.env.variables.items() if not key.startswith("RSTREAM_")}
+    settings = replace(connection, env=replace(connection.env, variables=variables))
+    users = dict(map(_parse_user, user)) if user else None
+    context = _tls_context(tls_cert, tls_key)
+    if port is None:
+        port = TLS_PORT if context else PLAIN_PORT
+    if not 0 <= port < 65536:
+        raise CommandError(f"port {port} is not between 0 and 65535")
+
+    async def main(command: CommandContext) -> ExitStatus:
+        from rstream_cli.render.status import StatusLine
+        from rstream_core import EmbeddedBroker
+
+        _allow_many_files()
+        serving = EmbeddedBroker(
+            host=host,
+            port=port,
+            data=_folder(data),
+            users=users,
+            vhosts=vhost or ("/",),
+            tls=context,
+            fsync=fsync.value,
+            advertised_host=advertised_host,
+        )
+        async with serving:
+            for line in serving.dropped:
+                settings.warn(f"warning: {line}")
+            settings.tell(f"listening on {host}:{serving.port}; {_where(data)}; Ctrl-C ends it")
+            command.env.stdout.write(_uri(serving.uri) + "\n")
+            command.env.stdout.flush()
+            shown = command.env.stderr_is_tty and not settings.quiet and not settings.verbosity
+            with StatusLine(command.env, serving) if shown else _Nothing():
+                await command.interrupt.requested.wait()
+        return ExitStatus.OK
+
+    run_command(main, connection=settings, graceful=True)
+
+
+class _Nothing:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def _parse_user(text: str) -> tuple[str, str]:
+    name, separator, password = text.partition(":")
+    if not name or not separator or "\0" in text:
+        raise CommandError("--user is a name and a password, as in alice:secret")
+    return name, password
+
+
+def _uri(uri: str) -> str:
+    """Without name and password: the one is known, the other is not to be shown."""
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+def _where(data: str | None) -> str:
+    return f"streams are kept in {data}" if data else "streams go when it ends (--data DIR keeps them)"
+
+
+def _folder(data: str | None) -> Path | None:
+    if data is None:
+        return None
+    folder = Path(data)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"--data {data}: {error.strerror}") from None
+    return folder
+
+
+def _tls_context(cert: str | None, key: str | None) -> ssl.SSLContext | None:
+    if cert is None:
+        if key is not None:
+            raise CommandError("--tls-key needs --tls-cert")
+        return None
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(cert, key)
+    except OSError as error:
+        why = error.strerror if not isinstance(error, ssl.SSLError) else "the certificate and its key cannot be read"
+        raise CommandError(f"--tls-cert {cert}: {why}") from None
+    return context
+
+
+def _allow_many_files() -> None:
+    """Every stream in use and every connection takes file handles."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):
+            pass  # it goes with fewer

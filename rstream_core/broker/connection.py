@@ -1,0 +1,541 @@
+"""One client's connection: commands in, answers, confirms and chunks out.
+
+Everything is done in the order in which it arrives, on the event loop, and answered at once; only what is published
+waits for its chunk. A subscription sends what it may as soon as it may: when it begins, when it gets credit, when
+something is written. A client that does not take what it is sent is not read from either, until it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rstream_core.broker import refusal
+from rstream_core.broker.delivery import BrokerPublisher, BrokerSubscription, open_cursor
+from rstream_core.broker.groups import Group
+from rstream_core.broker.publishing import ENTRIES_AT, split_filtered, split_publish
+from rstream_core.broker.refusal import Refused
+from rstream_core.broker.session import ServerSession
+from rstream_core.broker.streams import Stream
+from rstream_core.broker.tracking import MAX_REFERENCE
+from rstream_core.errors import ProtocolError
+from rstream_core.protocol import commands as c
+
+if TYPE_CHECKING:
+    from rstream_core.broker.server import Server
+
+logger = logging.getLogger("rstream_core.broker")
+
+STEP_TIMEOUT = 10.0
+"""Seconds for each step of the handshake, and for the answer to a Close."""
+CONSUMER_UPDATE_TIMEOUT = 60.0
+WRITE_BUFFER = 1024 * 1024
+"""Bytes that may wait to be sent before nothing more is read and sent."""
+
+_CONFIRM = struct.Struct(">IHHBi")
+
+
+class BrokerConnection(asyncio.Protocol):
+    """Made by the server for each client."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.loop = asyncio.get_running_loop()
+        self.session: ServerSession
+        self.transport: asyncio.Transport
+        self.peer = ""
+        self.is_writable = False
+        self._publishers: dict[int, BrokerPublisher] = {}
+        self._subscriptions: dict[int, BrokerSubscription] = {}
+        self._asked: dict[int, tuple[BrokerSubscription, bool]] = {}
+        self._holds: set[str] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: asyncio.TimerHandle | None = None
+        self._updates: set[asyncio.TimerHandle] = set()
+        self._delayed: deque[bytes] = deque()
+        self._opened = False
+        self._unsent = 0
+
+    # What asyncio tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        self.is_writable = True
+        session = self._server.admit(self)
+        if session is None:
+            transport.abort()
+            return
+        self.session = session
+        self._closing = self.loop.call_later(STEP_TIMEOUT, transport.abort)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.is_writable = False
+        for timer in (self._timer, self._closing, *self._updates):
+            if timer is not None:
+                timer.cancel()
+        for publisher in self._publishers.values():
+            self._close_publisher(publisher)
+        for subscription in list(self._subscriptions.values()):
+            self._close_subscription(subscription)
+        self._server.forget(self)
+
+    def pause_writing(self) -> None:
+        self.is_writable = False
+        self.hold("writing")
+
+    def resume_writing(self) -> None:
+        self.is_writable = True
+        self.release("writing")
+        for subscription in list(self._subscriptions.values()):
+            subscription.pump()
+
+    def data_received(self, data: bytes) -> None:
+        faults = self._server.faults
+        if self._delayed or (faults.is_armed and faults.delay_seconds):
+            self._delayed.append(data)
+            self.loop.call_later(faults.delay_seconds, self._take_delayed)
+            return
+        self._take(data)
+
+    def _take_delayed(self) -> None:
+        if self._delayed and not self.transport.is_closing():
+            self._take(self._delayed.popleft())
+
+    def _take(self, data: bytes) -> None:
+        session = self.session
+        for frame in session.receive(data, self.loop.time()):
+            try:
+                self._on_frame(frame)
+            except ProtocolError as error:
+                logger.info("%s sent what is no command: %s", self.peer, error)
+                session.close(refusal.UNKNOWN_FRAME, "unknown frame")
+                break
+        if not self._opened:
+            self._advance_handshake()
+        self.flush()
+
+    def _advance_handshake(self) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+        if self.session.vhost:
+            self._opened = True
+            logger.info("%s logged in as %r", self.peer, self.session.username)
+            self._tick()
+        else:
+            self._closing = self.loop.call_later(STEP_TIMEOUT, self.transport.abort)
+
+    def _tick(self) -> None:
+        if self._server.faults.heartbeats_stalled:
+            self.session.written(self.loop.time())
+        if self._holds and not self._is_stuck():  # nobody can be missed who is not listened to
+            self.session.heard(self.loop.time())
+        delay = self.session.tick(self.loop.time())
+        self._timer = None if delay is None else self.loop.call_later(delay, self._tick)
+        if self.session.has_ended:
+            logger.info("%s fell silent", self.peer)
+            self.transport.abort()
+            return
+        self.flush()
+
+    def _is_stuck(self) -> bool:
+        """Whether the client has taken nothing since the last look, although there is something for it.
+
+        Meanwhile nothing joins what waits but heartbeats.
+        """
+        before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
+        return "writing" in self._holds and 0 < before <= self._unsent
+
+    # Writing.
+
+    def flush(self) -> None:
+        """Writes what the session has, and closes where it has ended."""
+        if data := self.session.take_output():
+            self._write((data,))
+        ended = self.session.has_ended
+        if ended:
+            self.transport.close()
+        if self._closing is None and (ended or self.session.is_closing):
+            self._closing = self.loop.call_later(STEP_TIMEOUT, self.transport.abort)
+
+    def _write(self, parts: Sequence[bytes | memoryview]) -> None:
+        if self.transport.is_closing():
+            return
+        self.session.written(self.loop.time())
+        faults = self._server.faults
+        if faults.is_armed and (size := faults.cut_for(b"".join(parts))) is not None:
+            self.transport.write(b"".join(parts)[:size])
+            self.transport.close()
+            return
+        # Not writelines: from Python 3.12.0 to 3.13.1 it never says that the buffer is full.
+        self.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def delivered(self, chunks: int, parts: Sequence[bytes | memoryview]) -> None:
+        """Sends so many chunks."""
+        self.flush()  # what was to be said before
+        statistics = self._server.statistics
+        statistics.delivered_chunks += chunks
+        statistics.delivered_bytes += sum(map(len, parts))
+        self._write(parts)
+
+    def send_confirms(self, publisher_id: int, ids: Sequence[bytes]) -> None:
+        drop = False
+        faults = self._server.faults
+        if faults.is_armed:
+            allowed, drop = faults.confirms_allowed(len(ids))
+            ids = ids[:allowed]
+        self.flush()
+        if ids:
+            head = _CONFIRM.pack(9 + 8 * len(ids), c.Key.PUBLISH_CONFIRM, 1, publisher_id, len(ids))
+            self._server.statistics.confirmed += len(ids)
+            self._write((head + b"".join(ids),))
+        if drop:
+            self.transport.close()
+
+    def send_errors(self, publisher_id: int, ids: Sequence[bytes], code: int) -> None:
+        errors = [c.MessageError(int.from_bytes(publishing_id), code) for publishing_id in ids]
+        self.session.send(c.PublishError(publisher_id, errors))
+        self.flush()
+
+    def hold(self, reason: str) -> None:
+        """Reads nothing until each reason is released."""
+        if not self._holds and not self.transport.is_closing():
+            self.transport.pause_reading()
+        self._holds.add(reason)
+
+    def release(self, reason: str) -> None:
+        if reason in self._holds:
+            self._holds.remove(reason)
+            if not self._holds and not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    # Commands.
+
+    def _on_frame(self, frame: bytes) -> None:
+        if frame[:2] == _PUBLISH_KEY:
+            self._on_publish(frame)
+            return
+        decoded = c.decode(frame)
+        if decoded.key == _CONSUMER_UPDATE_ANSWER or type(decoded.message) is c.ConsumerUpdateResponse:
+            self._on_consumer_update(decoded)
+            return
+        handler = self._HANDLERS.get(type(decoded.message))
+        if handler is None:
+            raise ProtocolError(f"command {type(decoded.message).__name__} is not a client's")
+        key = int.from_bytes(frame[:2])
+        correlation_id = decoded.correlation_id or 0
+        faults = self._server.faults
+        code = faults.answer_for(key) if faults.is_armed else None
+        try:
+            if code is not None:
+                raise Refused(code, "as ordered")
+            answer = handler(self, decoded.message)
+        except Refused as refused:
+            logger.debug("%s: %s refused with %d: %s", self.peer, type(decoded.message).__name__, refused.code, refused)
+            self._refuse(type(decoded.message), decoded.message, correlation_id, refused.code)
+            return
+        except OSError as error:
+            logger.error("%s: %s", type(decoded.message).__name__, error)  # noqa: TRY400 - told in one line
+            self._refuse(type(decoded.message), decoded.message, correlation_id, refusal.INTERNAL_ERROR)
+            return
+        if answer is not None:
+            self.session.send(answer, correlation_id=correlation_id)
+        if isinstance(decoded.message, c.Subscribe):
+            self.flush()
+            self._begin(self._subscriptions[decoded.message.subscription_id])
+
+    def _refuse(self, kind: type[Any], message: Any, correlation_id: int, code: int) -> None:
+        """As RabbitMQ does: some refusals have empty fields behind their code."""
+        if kind is c.Credit:
+            self.session.send(c.CreditResponse(message.subscription_id), code=code)
+        elif kind in _EMPTY:
+            self.session.send(_EMPTY[kind], correlation_id=correlation_id, code=code)
+        elif kind is not c.StoreOffset:
+            self.session.refuse(kind, correlation_id, code)
+
+    def _on_publish(self, frame: bytes) -> None:
+        if len(frame) < ENTRIES_AT:
+            raise ProtocolError("a Publish ends within its head")
+        version = int.from_bytes(frame[2:4])
+        if version not in (1, 2):
+            raise ProtocolError(f"there is no Publish version {version}")
+        entries = split_publish(frame) if version == 1 else split_filtered(frame)
+        publisher = self._publishers.get(frame[4])
+        code = None if publisher is not None else refusal.NO_SUCH_PUBLISHER
+        if self._server.faults.is_armed:
+            ordered = self._server.faults.answer_for(c.Key.PUBLISH)
+            code = code if ordered is None else ordered
+        if code is not None or publisher is None:
+            if ids := [*entries.ids, *entries.refused]:
+                self.send_errors(frame[4], ids, code or refusal.NO_SUCH_PUBLISHER)
+            return
+        publisher.stream.writer.publish(publisher, entries)
+
+    def _declare_publisher(self, message: c.DeclarePublisher) -> Any:
+        _check_reference(message.reference)
+        stream = self._find(message.stream)
+        same = (
+            other.stream is stream and other.reference == message.reference and other.reference
+            for other in self._publishers.values()
+        )
+        if message.publisher_id in self._publishers or any(same):
+            raise Refused(refusal.PRECONDITION_FAILED, "the publisher id, or the name, is in use")
+        publisher = BrokerPublisher(self, message.publisher_id, message.reference, stream)
+        stream.writer.declare(message.reference)
+        stream.publishers.add(publisher)
+        self._publishers[message.publisher_id] = publisher
+        return c.DeclarePublisherResponse()
+
+    def _delete_publisher(self, message: c.DeletePublisher) -> Any:
+        publisher = self._publishers.get(message.publisher_id)
+        if publisher is None:
+            raise Refused(refusal.NO_SUCH_PUBLISHER, f"there is no publisher {message.publisher_id}")
+        publisher.stream.writer.flush()
+        del self._publishers[message.publisher_id]
+        self._close_publisher(publisher)
+        return c.DeletePublisherResponse()
+
+    def _close_publisher(self, publisher: BrokerPublisher) -> None:
+        publisher.is_open = False
+        publisher.stream.remove_publisher(publisher)
+
+    def _query_sequence(self, message: c.QueryPublisherSequence) -> Any:
+        return c.QueryPublisherSequenceResponse(self._find(message.stream).writer.sequence(message.reference))
+
+    def _create(self, message: c.Create) -> Any:
+        self._server.streams.create(self.session.vhost, message.stream, message.arguments)
+        logger.info("%s created stream %r", self.peer, message.stream)
+        return c.CreateResponse()
+
+    def _delete(self, message: c.Delete) -> Any:
+        self._server.drop_users(self._server.streams.delete(self.session.vhost, message.stream))
+        logger.info("%s deleted stream %r", self.peer, message.stream)
+        return c.DeleteResponse()
+
+    def _metadata(self, message: c.Metadata) -> Any:
+        found = []
+        for name in dict.fromkeys(message.streams):
+            exists = self._server.streams.get(self.session.vhost, name) is not None
+            if exists:
+                found.append(c.StreamLocation(name, refusal.OK, 0, ()))
+            else:
+                found.append(c.StreamLocation(name, refusal.NO_SUCH_STREAM, c.NO_LEADER, ()))
+        session = self.session
+        address = c.BrokerAddress(0, session.advertised_host, session.advertised_port)
+        return c.MetadataResponse([address] if any(one.code == refusal.OK for one in found) else [], found)
+
+    def _stats(self, message: c.StreamStats) -> Any:
+        stream = self._find(message.stream)
+        stream.writer.flush()
+        log = stream.log
+        stats = {
+            "committed_chunk_id": log.committed_chunk_id,
+            "committed_offset": log.committed - 1 if log.committed_chunk_id is not None else None,
+            "first_chunk_id": log.first_chunk_id,
+            "last_chunk_id": log.last_chunk_id,
+        }
+        return c.StreamStatsResponse({key: -1 if value is None else value for key, value in stats.items()})
+
+    def _store_offset(self, message: c.StoreOffset) -> Any:
+        _check_reference(message.reference)
+        self._find(message.stream).writer.store_offset(message.reference, message.offset)
+
+    def _query_offset(self, message: c.QueryOffset) -> Any:
+        offset = self._find(message.stream).writer.offset(message.reference)
+        if offset is None:
+            raise Refused(refusal.NO_OFFSET, f"there is no offset of {message.reference!r}")
+        return c.QueryOffsetResponse(offset)
+
+    def _resolve(self, message: c.ResolveOffsetSpec) -> Any:
+        stream = self._find(message.stream)
+        _check_spec(message.offset_spec)
+        cursor = open_cursor(stream, message.offset_spec)
+        offset = cursor.offset
+        cursor.close()
+        return c.ResolveOffsetSpecResponse(c.OffsetSpec(4, offset))
+
+    def _create_super_stream(self, message: c.CreateSuperStream) -> Any:
+        self._server.streams.create_super_stream(self.session.vhost, *message)
+        return c.CreateSuperStreamResponse()
+
+    def _delete_super_stream(self, message: c.DeleteSuperStream) -> Any:
+        for stream in self._server.streams.delete_super_stream(self.session.vhost, message.name):
+            self._server.drop_users(stream)
+        return c.DeleteSuperStreamResponse()
+
+    def _partitions(self, message: c.Partitions) -> Any:
+        return c.PartitionsResponse(self._server.streams.partitions(self.session.vhost, message.super_stream))
+
+    def _route(self, message: c.Route) -> Any:
+        streams = self._server.streams.route(self.session.vhost, message.super_stream, message.routing_key)
+        return c.RouteResponse(streams)
+
+    def _exchange_versions(self, message: c.ExchangeCommandVersions) -> Any:
+        for versions in message.versions:
+            if versions.key == c.Key.DELIVER:
+                self.session.deliver_version = min(versions.maximum, 2)
+        return c.ExchangeCommandVersionsResponse(_OUR_VERSIONS)
+
+    # Consuming.
+
+    def _subscribe(self, message: c.Subscribe) -> Any:
+        properties = message.properties
+        name = properties.get("name")
+        stream = self._find(message.stream)
+        if message.subscription_id in self._subscriptions:
+            raise Refused(refusal.SUBSCRIPTION_ID_EXISTS, f"subscription id {message.subscription_id} is in use")
+        _check_reference(name or "")
+        is_single = properties.get("single-active-consumer") == "true"
+        if is_single and name is None:
+            raise Refused(refusal.PRECONDITION_FAILED, "a single active consumer has a name")
+        _check_spec(message.offset_spec)
+        subscription = BrokerSubscription(self, message.subscription_id, stream, message)
+        if is_single and name:
+            number = self._server.streams.partition_number(
+                self.session.vhost, properties.get("super-stream", ""), stream.name
+            )
+            subscription.group_name = name
+            subscription.group = stream.groups.setdefault(name, Group(number))
+        self._subscriptions[message.subscription_id] = subscription
+        stream.subscriptions.add(subscription)
+        return c.SubscribeResponse()
+
+    def _begin(self, subscription: BrokerSubscription) -> None:
+        """After the answer to Subscribe is sent."""
+        if subscription.group is not None:
+            subscription.group.add(subscription)
+        else:
+            subscription.start(subscription.spec)
+
+    def _credit(self, message: c.Credit) -> Any:
+        subscription = self._subscriptions.get(message.subscription_id)
+        if subscription is None:
+            raise Refused(refusal.NO_SUCH_SUBSCRIPTION, f"there is no subscription {message.subscription_id}")
+        subscription.credit += message.credit
+        if subscription.group is not None and not subscription.is_sending:  # RabbitMQ counts it too, and complains
+            raise Refused(refusal.PRECONDITION_FAILED, "this consumer is not active")
+        subscription.pump()
+
+    def _unsubscribe(self, message: c.Unsubscribe) -> Any:
+        subscription = self._subscriptions.get(message.subscription_id)
+        if subscription is None:
+            raise Refused(refusal.NO_SUCH_SUBSCRIPTION, f"there is no subscription {message.subscription_id}")
+        self._close_subscription(subscription)
+        return c.UnsubscribeResponse()
+
+    def _close_subscription(self, subscription: BrokerSubscription) -> None:
+        self._subscriptions.pop(subscription.id, None)
+        stream = subscription.stream
+        stream.subscriptions.discard(subscription)
+        subscription.stop()
+        self._asked = {key: asked for key, asked in self._asked.items() if asked[0] is not subscription}
+        if (group := subscription.group) is not None:
+            group.remove(subscription)
+            if not group and stream.groups.get(subscription.group_name) is group:
+                del stream.groups[subscription.group_name]
+        stream.close_if_unused()
+
+    def ask_consumer(self, subscription: BrokerSubscription, *, active: bool) -> None:
+        """Sends a ConsumerUpdate. It must be answered in time."""
+        correlation_id = self.session.request(c.ConsumerUpdate(subscription.id, active))
+        self._asked[correlation_id] = subscription, active
+        self.flush()
+
+        def check() -> None:
+            self._updates.discard(timer)
+            if correlation_id in self._asked:
+                logger.info("%s did not answer a ConsumerUpdate in time", self.peer)
+                self.transport.abort()
+
+        timer = self.loop.call_later(CONSUMER_UPDATE_TIMEOUT, check)
+        self._updates.add(timer)
+
+    def _on_consumer_update(self, decoded: c.Frame) -> None:
+        asked = self._asked.pop(decoded.correlation_id or 0, None)
+        if asked is None:
+            return
+        subscription, active = asked
+        group = subscription.group
+        assert group is not None
+        if decoded.code != refusal.OK:
+            logger.info("%s answered a ConsumerUpdate with code %d", self.peer, decoded.code)
+        elif active and group.active is subscription:
+            spec: c.OffsetSpec = decoded.message.offset_spec
+            subscription.start(spec if spec.offset_type else subscription.spec)
+        group.answered(subscription, active=active)
+
+    # What the server asks for.
+
+    def drop_stream(self, stream: Stream) -> None:
+        """Forgets everybody of a stream, and tells the client."""
+        for publisher_id, publisher in list(self._publishers.items()):
+            if publisher.stream is stream:
+                del self._publishers[publisher_id]
+                publisher.is_open = False
+                stream.remove_publisher(publisher)
+        for subscription in list(self._subscriptions.values()):
+            if subscription.stream is stream:
+                self._close_subscription(subscription)
+        self.session.send(c.MetadataUpdate(refusal.STREAM_NOT_AVAILABLE, stream.name))
+        self.flush()
+
+    def _find(self, stream: str) -> Stream:
+        return self._server.streams.find(self.session.vhost, stream)
+
+    _HANDLERS: ClassVar[dict[type[Any], Callable[[BrokerConnection, Any], Any]]] = {
+        c.DeclarePublisher: _declare_publisher,
+        c.QueryPublisherSequence: _query_sequence,
+        c.DeletePublisher: _delete_publisher,
+        c.Subscribe: _subscribe,
+        c.Credit: _credit,
+        c.StoreOffset: _store_offset,
+        c.QueryOffset: _query_offset,
+        c.Unsubscribe: _unsubscribe,
+        c.Create: _create,
+        c.Delete: _delete,
+        c.Metadata: _metadata,
+        c.Route: _route,
+        c.Partitions: _partitions,
+        c.ExchangeCommandVersions: _exchange_versions,
+        c.StreamStats: _stats,
+        c.CreateSuperStream: _create_super_stream,
+        c.DeleteSuperStream: _delete_super_stream,
+        c.ResolveOffsetSpec: _resolve,
+    }
+    """What is done for each command; the answer is returned, or ``Refused`` is raised."""
+
+
+def _check_reference(reference: str) -> None:
+    if len(reference.encode(errors="surrogatepass")) > MAX_REFERENCE:
+        raise Refused(refusal.PRECONDITION_FAILED, f"a name has at most {MAX_REFERENCE} bytes")
+
+
+def _check_spec(spec: c.OffsetSpec) -> None:
+    if spec.offset_type == 0:  # RabbitMQ ends the connection
+        raise ProtocolError("a subscription begins somewhere")
+
+
+_PUBLISH_KEY = int(c.Key.PUBLISH).to_bytes(2)
+_CONSUMER_UPDATE_ANSWER = c.Key.CONSUMER_UPDATE | c.RESPONSE_BIT
+
+_EMPTY: dict[type[Any], Any] = {
+    c.QueryPublisherSequence: c.QueryPublisherSequenceResponse(0),
+    c.QueryOffset: c.QueryOffsetResponse(0),
+    c.StreamStats: c.StreamStatsResponse({}),
+    c.Route: c.RouteResponse(()),
+    c.Partitions: c.PartitionsResponse(()),
+    c.ResolveOffsetSpec: c.ResolveOffsetSpecResponse(c.OffsetSpec(4, 0)),
+}
+
+_NOT_NEGOTIATED = frozenset(
+    {c.Key.PUBLISH_CONFIRM, c.Key.PUBLISH_ERROR, c.Key.DELIVER, c.Key.CONSUMER_UPDATE, c.Key.EXCHANGE_COMMAND_VERSIONS}
+    | set(range(c.Key.METADATA_UPDATE, c.Key.CLOSE))
+)
+"""What RabbitMQ does not name: its own commands, and those of the handshake."""
+_OUR_VERSIONS = tuple(versions for versions in c.supported_versions() if versions.key not in _NOT_NEGOTIATED)

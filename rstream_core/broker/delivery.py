@@ -1,0 +1,157 @@
+"""What a connection has open on streams: publishers, which get confirms, and subscriptions, which get chunks.
+
+A subscription sends chunks as they lie in the file, as many as it has credit for and the client takes.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rstream_core.broker import refusal
+from rstream_core.broker.groups import Group
+from rstream_core.broker.log import Cursor
+from rstream_core.broker.streams import Stream
+from rstream_core.errors import ChunkError
+from rstream_core.protocol import commands as c
+
+if TYPE_CHECKING:
+    from rstream_core.broker.connection import BrokerConnection
+
+logger = logging.getLogger("rstream_core.broker")
+
+TURN = 4 * 1024 * 1024
+"""Bytes that a subscription sends before it is the others' turn."""
+
+_DELIVER = struct.Struct(">IHHB")
+_DELIVER_COMMITTED = struct.Struct(">IHHBQ")
+_CONFIRMS_AT_ONCE = 65_536
+
+
+class BrokerPublisher:
+    """A publisher id of a connection."""
+
+    def __init__(self, connection: BrokerConnection, publisher_id: int, reference: str, stream: Stream) -> None:
+        self.reference = reference
+        self.stream = stream
+        self.connection = connection
+        self._id = publisher_id
+        self.is_open = True
+
+    def confirm(self, ids: Sequence[bytes]) -> None:
+        if self.is_open:
+            for start in range(0, len(ids), _CONFIRMS_AT_ONCE):
+                self.connection.send_confirms(self._id, ids[start : start + _CONFIRMS_AT_ONCE])
+
+    def reject(self, ids: Sequence[bytes], code: int) -> None:
+        if self.is_open and ids:
+            self.connection.send_errors(self._id, ids, code)
+
+    def hold(self) -> None:
+        self.connection.hold("unsynced")
+
+    def release(self) -> None:
+        self.connection.release("unsynced")
+
+
+class BrokerSubscription:
+    """A subscription id of a connection."""
+
+    def __init__(
+        self, connection: BrokerConnection, subscription_id: int, stream: Stream, message: c.Subscribe
+    ) -> None:
+        self.id = subscription_id
+        self.stream = stream
+        self.connection = connection
+        self.credit = message.credit
+        self.spec: c.OffsetSpec = message.offset_spec
+        self.group: Group | None = None
+        self.group_name = ""
+        properties = message.properties
+        self._filters = frozenset(value for key, value in properties.items() if key.startswith("filter."))
+        self._match_unfiltered = properties.get("match-unfiltered") == "true"
+        self._cursor: Cursor | None = None
+        self._pumping = False
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether it has begun, and was not stopped."""
+        return self._cursor is not None
+
+    def start(self, spec: c.OffsetSpec) -> None:
+        """Sends from there on."""
+        self.stop()
+        self._cursor = open_cursor(self.stream, spec)
+        self.pump()
+
+    def stop(self) -> None:
+        """Sends nothing more."""
+        if self._cursor is not None:
+            self._cursor.close()
+            self._cursor = None
+
+    def pump(self) -> None:
+        """Sends what there is and may be sent; comes back by itself where that was too much for one turn."""
+        cursor = self._cursor
+        connection = self.connection
+        if cursor is None or not self.credit or not connection.is_writable or not cursor.is_behind():
+            return
+        version = connection.session.deliver_version
+        committed = self.stream.log.committed_chunk_id or 0
+        parts: list[bytes | memoryview] = []
+        room = TURN
+        chunks = 0
+        try:
+            while chunks < self.credit and room > 0:
+                chunk = cursor.next_chunk(self._filters, self._match_unfiltered)
+                if chunk is None:
+                    break
+                header, data = chunk
+                size = len(header) + len(data)
+                if version > 1:
+                    parts.append(_DELIVER_COMMITTED.pack(size + 13, c.Key.DELIVER, 2, self.id, committed) + header)
+                else:
+                    parts.append(_DELIVER.pack(size + 5, c.Key.DELIVER, 1, self.id) + header)
+                parts.append(data)
+                room -= size
+                chunks += 1
+        except (OSError, ChunkError) as error:
+            logger.error("cannot read stream %r: %s", self.stream.name, error)  # noqa: TRY400 - told in one line
+            connection.session.close(refusal.INTERNAL_ERROR, "the stream cannot be read")
+            connection.flush()
+            return
+        self.credit -= chunks
+        if parts:
+            connection.delivered(chunks, parts)
+        if cursor.is_behind() and self.credit > 0 and not self._pumping:
+            self._pumping = True
+            connection.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._pumping = False
+        self.pump()
+
+    def ask(self, *, active: bool) -> None:
+        """Of its group: to become active, or to step down."""
+        if not active:
+            self.stop()
+        self.connection.ask_consumer(self, active=active)
+
+
+def open_cursor(stream: Stream, spec: c.OffsetSpec) -> Cursor:
+    """Where a specification leads."""
+    log = stream.log
+    stream.writer.flush()
+    match spec.offset_type:
+        case 1:
+            return log.first()
+        case 2:
+            return log.last()
+        case 3:
+            return log.next()
+        case 4:
+            return log.at(spec.offset)
+        case _:
+            return log.since(spec.offset)

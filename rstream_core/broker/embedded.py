@@ -1,0 +1,239 @@
+"""``EmbeddedBroker``: a broker inside a Python program."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+from rstream_core.broker.faults import Faults
+from rstream_core.broker.server import Server, Statistics
+from rstream_core.broker.session import ServerOptions
+from rstream_core.broker.streams import tell_of
+from rstream_core.broker.writer import Fsync
+from rstream_core.errors import AlreadyClosed, ConfigurationError
+
+_START_TIMEOUT = 60.0
+_STOP_TIMEOUT = 30.0
+_CALL_TIMEOUT = 10.0
+
+
+class EmbeddedBroker:
+    """A broker that speaks the protocol of RabbitMQ streams, for development and tests.
+
+    With ``async with`` it runs on the event loop of its caller; with a plain ``with`` in a thread of its own, for
+    tests and programs that have no event loop, or block theirs.
+
+    Without ``data`` it keeps its streams in a temporary folder that goes with it; with it, in that folder, which no
+    other broker may hold. ``port`` 0 takes a free one. ``users`` are passwords by name; if none are given there is
+    ``guest``, from this machine only. ``fsync`` is ``always``, ``interval`` or ``never``: a confirmed message
+    outlives the process in any case, and the machine only with ``always``. ``advertised_host`` is what clients are told
+    to connect to, where that is not the address they reached it by.
+
+    Raises ``ConfigurationError`` where the folder or the port is in use.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        data: str | Path | None = None,
+        users: Mapping[str, str] | None = None,
+        vhosts: Sequence[str] = ("/",),
+        tls: ssl.SSLContext | None = None,
+        fsync: str = "never",
+        advertised_host: str | None = None,
+        heartbeat: int = 60,
+        frame_max: int = 1024 * 1024,
+    ) -> None:
+        if not vhosts:
+            raise ConfigurationError("a broker has at least one virtual host")
+        if fsync not in (mode.value for mode in Fsync):
+            raise ConfigurationError(f"fsync is always, interval or never, not {fsync!r}")
+        self.host = host
+        self.username, self.password = next(iter((users or {"guest": "guest"}).items()))
+        """The first user."""
+        self.vhost = vhosts[0]
+        self._port = port
+        self._data = data
+        self._tls = tls
+        self._fsync = Fsync(fsync)
+        self._advertised_host = advertised_host
+        self._options = ServerOptions(
+            users=dict(users or {"guest": "guest"}),
+            vhosts=tuple(vhosts),
+            loopback_users=() if users else ("guest",),
+            frame_max=frame_max,
+            heartbeat=heartbeat,
+        )
+        self._server: Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: _Thread | None = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._running.port
+
+    @property
+    def uri(self) -> str:
+        """What a client connects with: address, virtual host, and the first user's name and password."""
+        scheme = "rabbitmq-stream+tls" if self._tls else "rabbitmq-stream"
+        login = f"{quote(self.username, safe='')}:{quote(self.password, safe='')}"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104
+        host = f"[{host}]" if ":" in host else host
+        return f"{scheme}://{login}@{host}:{self.port}/{quote(self.vhost, safe='')}"
+
+    @property
+    def faults(self) -> Faults:
+        """Switches for tests of what goes wrong; from any thread."""
+        return self._running.faults
+
+    @property
+    def statistics(self) -> Statistics:
+        """What it has done so far."""
+        return self._running.statistics
+
+    @property
+    def published(self) -> tuple[int, int]:
+        """Messages and bytes that were stored since it runs, in the streams that are there."""
+        writers = [stream.writer for stream in self._running.streams]
+        return sum(writer.published for writer in writers), sum(writer.published_bytes for writer in writers)
+
+    @property
+    def stream_count(self) -> int:
+        """Streams that are there."""
+        return len(self._running.streams)
+
+    @property
+    def dropped(self) -> list[str]:
+        """What was damaged in the data folder and is gone, a line each; what is before it is there."""
+        return tell_of(self._running.streams.dropped)
+
+    @property
+    def _running(self) -> Server:
+        if self._server is None:
+            raise AlreadyClosed("this broker is not running")
+        return self._server
+
+    async def start(self) -> None:
+        """Opens its folder and listens."""
+        if self._server is not None:
+            raise AlreadyClosed("this broker is running already")
+        self._loop = asyncio.get_running_loop()
+        try:
+            self._server = await Server.start(
+                host=self.host,
+                port=self._port,
+                data=self._folder(),
+                options=self._options,
+                tls=self._tls,
+                fsync=self._fsync,
+                advertised_host=self._advertised_host,
+                run=self._call,
+            )
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Ends every connection; what is confirmed is stored. May be repeated."""
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+            self._temporary = None
+
+    def _folder(self) -> Path:
+        if self._data is not None:
+            return Path(self._data)
+        self._temporary = tempfile.TemporaryDirectory(prefix="rstream-broker-")
+        return Path(self._temporary.name)
+
+    def _call(self, function: Callable[[], None]) -> None:
+        """On the broker's loop, from wherever."""
+        loop = self._loop
+        assert loop is not None
+        try:
+            if asyncio.get_running_loop() is loop:
+                function()
+                return
+        except RuntimeError:
+            pass  # a thread without a loop
+        done: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                function()
+                done.set_result(None)
+            except Exception as error:  # noqa: BLE001 - it is the caller's
+                done.set_exception(error)
+
+        loop.call_soon_threadsafe(run)
+        done.result(_CALL_TIMEOUT)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def __enter__(self) -> Self:
+        self._thread = _Thread(self)
+        self._thread.start_and_wait()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        thread, self._thread = self._thread, None
+        assert thread is not None
+        thread.stop_and_wait()
+
+
+class _Thread(threading.Thread):
+    """An event loop for one broker."""
+
+    def __init__(self, broker: EmbeddedBroker) -> None:
+        super().__init__(name="rstream-broker", daemon=True)
+        self._broker = broker
+        self._ready: Future[asyncio.AbstractEventLoop] = Future()
+        self._ending = asyncio.Event()
+
+    def run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the thread was started
+            if not self._ready.done():
+                self._ready.set_exception(error)
+
+    async def _serve(self) -> None:
+        await self._broker.start()
+        self._ready.set_result(asyncio.get_running_loop())
+        try:
+            await self._ending.wait()
+        finally:
+            await self._broker.stop()
+
+    def start_and_wait(self) -> None:
+        self.start()
+        self._ready.result(_START_TIMEOUT)
+
+    def stop_and_wait(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended by itself
+            self._ready.result().call_soon_threadsafe(self._ending.set)
+        self.join(_STOP_TIMEOUT)

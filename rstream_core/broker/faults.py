@@ -1,0 +1,139 @@
+"""Faults to order: what a test wants to see its client live through.
+
+Each switch stays until it has happened, or until ``clear``. They work on all connections of a broker, also from
+another thread than the broker's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rstream_core.protocol.commands import Key
+
+if TYPE_CHECKING:
+    from rstream_core.broker.server import Server
+
+
+@dataclass(slots=True)
+class _Answer:
+    code: int
+    times: int
+
+
+class Faults:
+    """The switches of one broker."""
+
+    def __init__(self, server: Server, run: Callable[[Callable[[], None]], None]) -> None:
+        """``run`` calls a function on the broker's own event loop, and returns when that is done."""
+        self._server = server
+        self._run = run
+        self.is_armed = False
+        """Whether any switch is set: what the broker looks at where it is in a hurry."""
+        self.delay_seconds = 0.0
+        self.heartbeats_stalled = False
+        self._answers: dict[int, _Answer] = {}
+        self._confirms_left: int | None = None
+        self._cut: tuple[int, int] | None = None
+
+    # Switches.
+
+    def drop_after_confirms(self, count: int) -> None:
+        """Ends the connection that gets the ``count``-th confirmed message from now on; what is later is not confirmed.
+
+        The messages are stored: the client cannot know.
+        """
+        self._confirms_left = count
+        self.is_armed = True
+
+    def cut_frame(self, key: Key, after: int = 6) -> None:
+        """Sends only ``after`` bytes of the next frame with this key, and ends the connection.
+
+        An answer has the key of its request.
+        """
+        self._cut = key, after
+        self.is_armed = True
+
+    def delay(self, seconds: float) -> None:
+        """Handles what arrives from now on so much later, in order."""
+        self.delay_seconds = seconds
+        self.is_armed = True
+
+    def answer(self, key: Key, code: int, times: int = 1) -> None:
+        """Answers the next requests with this key with a code, and does nothing else for them.
+
+        For ``Key.PUBLISH`` the messages of the next frames are rejected with the code.
+        """
+        self._answers[key] = _Answer(code, times)
+        self.is_armed = True
+
+    def stop_reading(self) -> None:
+        """Reads nothing more from any connection: clients that publish feel it when the buffers between are full."""
+        self._run(lambda: self._server.hold_all("fault"))
+
+    def resume_reading(self) -> None:
+        """Undoes ``stop_reading``."""
+        self._run(lambda: self._server.release_all("fault"))
+
+    def stall_heartbeats(self) -> None:
+        """Sends no heartbeats any more; everything else goes on."""
+        self.heartbeats_stalled = True
+        self.is_armed = True
+
+    def move_leader(self, stream: str, vhost: str = "/") -> None:
+        """Drops a stream's publishers and subscriptions and tells their clients, as when its leader moves.
+
+        The stream stays, and with it its data.
+        """
+        self._run(lambda: self._server.move_leader(vhost, stream))
+
+    def drop_connections(self) -> None:
+        """Ends every connection, without a word."""
+        self._run(self._server.abort_all)
+
+    def clear(self) -> None:
+        """Takes all switches back."""
+        self.delay_seconds = 0.0
+        self.heartbeats_stalled = False
+        self._answers.clear()
+        self._confirms_left = None
+        self._cut = None
+        self.is_armed = False
+        self.resume_reading()
+
+    # What the broker asks.
+
+    def answer_for(self, key: int) -> int | None:
+        """The code to answer with, if there is one."""
+        answer = self._answers.get(key)
+        if answer is None:
+            return None
+        answer.times -= 1
+        if answer.times <= 0:
+            del self._answers[key]
+        return answer.code
+
+    def confirms_allowed(self, count: int) -> tuple[int, bool]:
+        """How many of so many confirms go out, and whether the connection is to be dropped after them."""
+        if self._confirms_left is None:
+            return count, False
+        allowed = min(count, self._confirms_left)
+        self._confirms_left -= allowed
+        if self._confirms_left:
+            return allowed, False
+        self._confirms_left = None
+        return allowed, True
+
+    def cut_for(self, data: bytes) -> int | None:
+        """How much of these whole frames goes out before the connection ends; None for all of it."""
+        if self._cut is None:
+            return None
+        key, after = self._cut
+        pos = 0
+        while pos + 6 <= len(data):
+            if int.from_bytes(data[pos + 4 : pos + 6]) & 0x7FFF == key:
+                self._cut = None
+                return pos + after
+            pos += 4 + int.from_bytes(data[pos : pos + 4])
+        return None

@@ -1,0 +1,553 @@
+"""One stream on disk: segments of chunks, each with an index, in the layout of osiris (``src/osiris_log.erl``).
+
+A segment is ``OSIL`` and a version, then chunks: the header, a Bloom filter, the data, a trailer. Its index is ``OSII``
+and a version, then a record of 29 bytes for each chunk: offset, time, epoch, position, kind. Files are named after
+their first offset. Only the newest segment is written to.
+
+The index is what a subscription's start is looked up in, on disk: memory does not grow with the number of chunks.
+
+``Log.open`` reads everything there is and believes nothing: it cuts the log off at the first chunk that is not whole
+and right, and tells what it dropped. osiris checks the data of a chunk; here the three bytes of the header that it
+reserves hold a checksum of all the rest, so that a changed bit is found wherever it is. They are zero on the wire.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rstream_core.broker import bloom
+from rstream_core.broker.tracking import Tracking, sequence_records
+from rstream_core.errors import ChunkError
+from rstream_core.protocol.chunk import CHUNK_USER, HEADER, MAGIC_AND_VERSION, MAX_DATA, parse_header
+
+logger = logging.getLogger("rstream_core.broker")
+
+CHUNK_TRACKING, CHUNK_SNAPSHOT = 1, 2
+SEGMENT_HEAD = b"OSIL\0\0\0\1"
+INDEX_HEAD = b"OSII\0\0\0\1"
+INDEX_RECORD = struct.Struct(">QqQIB")
+SEGMENT_SIZE = 500_000_000
+MAX_CHUNKS = 256_000
+"""Chunks of a segment; a new one begins after them, or when it is large enough."""
+EPOCH = 1
+
+_READ_AHEAD = 64 * 1024
+_SUM_AT = 45
+"""Where the header has its three reserved bytes."""
+
+
+class Dropped(NamedTuple):
+    """What was not whole when a log was opened, and is gone now."""
+
+    file: Path
+    position: int
+    """Where in the file the damage begins."""
+    size: int
+    """Bytes dropped, there and in later files."""
+    reason: str
+
+
+class Segment:
+    """One file of chunks and its index. ``size`` and the rest are what is whole in it."""
+
+    def __init__(self, directory: Path, first_offset: int) -> None:
+        self.path = directory / f"{first_offset:020}.segment"
+        self.index_path = directory / f"{first_offset:020}.index"
+        self.first_offset = first_offset
+        self.next_offset = first_offset
+        self.size = len(SEGMENT_HEAD)
+        self.chunks = 0
+        self.last_timestamp = 0
+        self.readers = 0
+        self._fd = self._index_fd = -1
+
+    @property
+    def fd(self) -> int:
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        return self._fd
+
+    @property
+    def index_fd(self) -> int:
+        if self._index_fd < 0:
+            self._index_fd = os.open(self.index_path, os.O_RDWR | os.O_CLOEXEC)
+        return self._index_fd
+
+    def close(self) -> None:
+        """Gives the file handles back; they are opened again when they are needed."""
+        for fd in (self._fd, self._index_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._index_fd = -1
+
+    def create(self) -> None:
+        self.path.write_bytes(SEGMENT_HEAD)
+        self.index_path.write_bytes(INDEX_HEAD)
+
+    def unlink(self) -> None:
+        """The files go; whoever reads them reads on."""
+        if self.readers:
+            assert self.fd >= 0  # opened, as long as it can be
+        self.index_path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+    def record(self, number: int) -> tuple[int, int, int]:
+        """Offset, time and position of a chunk, by its number."""
+        data = os.pread(self.index_fd, INDEX_RECORD.size, len(INDEX_HEAD) + number * INDEX_RECORD.size)
+        if len(data) < INDEX_RECORD.size:
+            raise ChunkError(f"{self.index_path} is shorter than it was")
+        offset, timestamp, _, position, _ = INDEX_RECORD.unpack(data)
+        return offset, timestamp, position
+
+    def holding(self, offset: int) -> tuple[int, int]:
+        """First offset and position of the last chunk that does not begin after ``offset``."""
+        low, high = 0, self.chunks - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self.record(middle)[0] <= offset:
+                low = middle
+            else:
+                high = middle - 1
+        first, _, position = self.record(low)
+        return first, position
+
+    def since(self, timestamp: int) -> tuple[int, int]:
+        """First offset and position of the first chunk that is not older; ``last_timestamp`` is not either."""
+        low, high = 0, self.chunks - 1
+        while low < high:
+            middle = (low + high) // 2
+            if self.record(middle)[1] >= timestamp:
+                high = middle
+            else:
+                low = middle + 1
+        first, _, position = self.record(low)
+        return first, position
+
+
+class Log:
+    """Made by ``create`` or ``open``. For one thread."""
+
+    def __init__(self, directory: Path, *, segment_size: int, filter_size: int, durable: bool) -> None:
+        self.directory = directory
+        self.segment_size = segment_size
+        self.filter_size = filter_size
+        self.durable = durable
+        """Whether directories and finished segments are synced too."""
+        self.tracking = Tracking()
+        self.segments: list[Segment] = []
+        self.next_offset = 0
+        self.committed = 0
+        """Offsets below this are for readers."""
+        self.committed_chunk_id: int | None = None
+        self.last_chunk_id: int | None = None
+        self.last_user_chunk: tuple[Segment, int, int] | None = None
+        """Segment, position and first offset of the last chunk of messages."""
+        self.dropped: list[Dropped] = []
+
+    @classmethod
+    def create(
+        cls, directory: Path, *, segment_size: int = SEGMENT_SIZE, filter_size: int = 16, durable: bool = False
+    ) -> Log:
+        """An empty log in an empty directory."""
+        log = cls(directory, segment_size=segment_size, filter_size=filter_size, durable=durable)
+        log._begin_segment(0)
+        return log
+
+    @classmethod
+    def open(
+        cls, directory: Path, *, segment_size: int = SEGMENT_SIZE, filter_size: int = 16, durable: bool = False
+    ) -> Log:
+        """What is whole of a log; see ``dropped`` for the rest."""
+        log = cls(directory, segment_size=segment_size, filter_size=filter_size, durable=durable)
+        log._recover()
+        return log
+
+    # Writing.
+
+    def commit(self, offset: int | None = None, chunk_id: int | None = None) -> None:
+        """Lets readers see what is written: all, or what is below ``offset``, whose last chunk is ``chunk_id``."""
+        self.committed = self.next_offset if offset is None else max(self.committed, offset)
+        self.committed_chunk_id = self.last_chunk_id if offset is None else chunk_id
+
+    @property
+    def active(self) -> Segment:
+        return self.segments[-1]
+
+    @property
+    def size(self) -> int:
+        return sum(segment.size for segment in self.segments)
+
+    @property
+    def first_chunk_id(self) -> int | None:
+        for segment in self.segments:
+            if segment.chunks:
+                return segment.first_offset
+        return None
+
+    def append(
+        self,
+        entries: Sequence[bytes],
+        records: int,
+        timestamp: int,
+        *,
+        sequences: dict[str, int] | None = None,
+        filters: set[str] | None = None,
+    ) -> int:
+        """Writes a chunk of messages, each entry with its size; returns its first offset.
+
+        ``sequences`` are the last publishing ids in it, by name. Raises ``OSError``; the log is then as it was.
+        """
+        trailer = sequence_records(sequences) if sequences else b""
+        bits = bloom.build(filters, self.filter_size) if filters else b""
+        chunk_id = self._write(CHUNK_USER, entries, records, timestamp, trailer, bits)
+        for reference, sequence in (sequences or {}).items():
+            self.tracking.set_sequence(reference, chunk_id, sequence)
+        return chunk_id
+
+    def store_offsets(self, records: bytes, timestamp: int) -> None:
+        """Writes a chunk of ``offset_records``. Raises ``OSError``; the log is then as it was."""
+        chunk_id = self._write(CHUNK_TRACKING, [_entry(records)], 1, timestamp)
+        self.tracking.apply(chunk_id, records)
+
+    def roll_if_full(self, timestamp: int) -> bool:
+        """Begins a new segment where the newest is large enough. Raises ``OSError``."""
+        if self.active.size < self.segment_size and self.active.chunks < MAX_CHUNKS:
+            return False
+        full = self.active
+        if self.durable:
+            os.fsync(full.fd)
+            os.fsync(full.index_fd)
+        self._begin_segment(self.next_offset)
+        if not full.readers:
+            full.close()
+        self._write_snapshot(timestamp)
+        return True
+
+    def _write_snapshot(self, timestamp: int) -> None:
+        first = self.first_chunk_id or 0
+        for reference in [name for name, offset in self.tracking.offsets.items() if offset < first]:
+            del self.tracking.offsets[reference]  # nothing can begin there any more
+        if self.tracking:
+            self._write(CHUNK_SNAPSHOT, [_entry(self.tracking.snapshot())], 1, timestamp)
+
+    def _write(
+        self,
+        kind: int,
+        entries: Sequence[bytes],
+        records: int,
+        timestamp: int,
+        trailer: bytes = b"",
+        bits: bytes = b"",
+    ) -> int:
+        segment = self.active
+        chunk_id = self.next_offset
+        position = segment.size
+        timestamp = max(timestamp, segment.last_timestamp)
+        data = b"".join(entries)
+        header = HEADER.pack(
+            *(MAGIC_AND_VERSION, kind, len(entries), records, timestamp, EPOCH, chunk_id),
+            *(zlib.crc32(data), len(data), len(trailer), len(bits)),
+        )
+        header = header[:_SUM_AT] + _header_sum(header, bits, trailer)
+        blob = b"".join((header, bits, data, trailer))
+        _write_all(segment.fd, blob, position)
+        index = INDEX_RECORD.pack(chunk_id, timestamp, EPOCH, position, kind)
+        _write_all(segment.index_fd, index, len(INDEX_HEAD) + segment.chunks * INDEX_RECORD.size)
+        # Nothing of it counts before this line.
+        self._count(segment, kind, chunk_id, records, timestamp, len(blob))
+        return chunk_id
+
+    def _count(self, segment: Segment, kind: int, chunk_id: int, records: int, timestamp: int, size: int) -> None:
+        if kind == CHUNK_USER:
+            self.last_user_chunk = segment, segment.size, chunk_id
+        segment.size += size
+        segment.chunks += 1
+        segment.last_timestamp = timestamp
+        self.last_chunk_id = chunk_id
+        self.next_offset = segment.next_offset = chunk_id + records
+
+    def _begin_segment(self, offset: int) -> None:
+        segment = Segment(self.directory, offset)
+        if self.segments:
+            segment.last_timestamp = self.active.last_timestamp
+        segment.create()
+        self.segments.append(segment)
+        if self.durable:
+            sync_directory(self.directory)
+
+    def retain(self, max_bytes: int | None, max_age: int | None, now: int) -> None:
+        """Drops whole segments from the oldest on, never the newest. Bytes, milliseconds."""
+        while len(self.segments) > 1:
+            oldest = self.segments[0]
+            too_much = max_bytes is not None and self.size > max_bytes
+            too_old = max_age is not None and oldest.last_timestamp < now - max_age
+            if not too_much and not too_old:
+                return
+            del self.segments[0]
+            oldest.unlink()
+            if not oldest.readers:
+                oldest.close()
+            if self.last_user_chunk is not None and self.last_user_chunk[0] is oldest:
+                self.last_user_chunk = None
+
+    def close(self) -> None:
+        for segment in self.segments:
+            segment.close()
+
+    def close_unused(self) -> None:
+        """Gives back what nobody reads."""
+        for segment in self.segments:
+            if not segment.readers:
+                segment.close()
+
+    # Reading.
+
+    def first(self) -> Cursor:
+        return Cursor(self, self.segments[0], len(SEGMENT_HEAD), self.segments[0].first_offset)
+
+    def last(self) -> Cursor:
+        """At the last chunk of messages, or at the end where there is none."""
+        if self.last_user_chunk is None or self.last_user_chunk[2] >= self.committed:
+            return self.next()
+        return Cursor(self, *self.last_user_chunk)
+
+    def next(self) -> Cursor:
+        """Behind all that readers may see."""
+        if self.committed < self.next_offset:
+            return self.at(self.committed)
+        return Cursor(self, self.active, self.active.size, self.next_offset)
+
+    def at(self, offset: int) -> Cursor:
+        """At the chunk that holds an offset; at the first where that is gone, at the end where it is to come."""
+        if offset >= self.next_offset:
+            return self.next()
+        for segment in reversed(self.segments):
+            if segment.chunks and segment.first_offset <= offset:
+                first, position = segment.holding(offset)
+                return Cursor(self, segment, position, first)
+        return self.first()
+
+    def since(self, timestamp: int) -> Cursor:
+        """At the first chunk that is not older."""
+        for segment in self.segments:
+            if segment.chunks and segment.last_timestamp >= timestamp:
+                first, position = segment.since(timestamp)
+                return Cursor(self, segment, position, first)
+        return self.next()
+
+    # Opening.
+
+    def _recover(self) -> None:
+        paths = sorted(self.directory.glob("*.segment"))
+        for number, path in enumerate(paths):
+            first = _first_offset(path)
+            if first is None or (self.segments and first != self.next_offset):
+                what = "it is not named after an offset" if first is None else "the segment before it is missing"
+                self._drop(path, 0, what, paths[number:])
+                break
+            segment = Segment(self.directory, first)
+            if self.segments:
+                segment.last_timestamp = self.active.last_timestamp
+            self.segments.append(segment)
+            self.next_offset = first
+            if (reason := self._scan(segment)) is not None:
+                self._drop(path, segment.size, reason, paths[number + 1 :])
+                self._cut(segment)
+                break
+        if not self.segments:
+            self._begin_segment(self.next_offset)
+        for stray in set(self.directory.glob("*.index")) - {segment.index_path for segment in self.segments}:
+            stray.unlink()
+        if not self.active.chunks:
+            self._write_snapshot(self.active.last_timestamp)
+        self.commit()
+        self.close()
+
+    def _scan(self, segment: Segment) -> str | None:
+        """Takes in what is whole of a segment; says why that is not all of it. Leaves its index right."""
+        index = bytearray(INDEX_HEAD)
+        reason: str | None = None
+        with segment.path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < len(SEGMENT_HEAD):
+                reason = "it ends within its head" if size else "it is empty"
+            else:
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                    if data[: len(SEGMENT_HEAD)] != SEGMENT_HEAD:
+                        reason = "it does not begin as a segment does"
+                    else:
+                        try:
+                            while segment.size < size:
+                                index += self._take_chunk(data, segment)
+                        except ChunkError as error:
+                            reason = str(error)
+        if not segment.index_path.exists() or segment.index_path.read_bytes() != index:
+            segment.index_path.write_bytes(index)
+        return reason
+
+    def _take_chunk(self, data: mmap.mmap, segment: Segment) -> bytes:
+        """Takes in the chunk at the end of what is whole; its index record. Raises ``ChunkError``."""
+        position = segment.size
+        head = data[position : position + HEADER.size]
+        header = parse_header(head)
+        if header.first_offset != self.next_offset:
+            raise ChunkError(f"a chunk has offset {header.first_offset} instead of {self.next_offset}")
+        start = position + HEADER.size + header.bloom_size
+        end = start + header.data_length
+        whole = end + header.trailer_length
+        if header.data_length > MAX_DATA or whole > len(data):
+            raise ChunkError(f"chunk {header.first_offset} is cut off")
+        body, trailer = data[start:end], data[end:whole]
+        bits = data[position + HEADER.size : start]
+        if zlib.crc32(body) != header.crc or _header_sum(head, bits, trailer) != head[_SUM_AT:]:
+            raise ChunkError(f"the checksum of chunk {header.first_offset} does not match")
+        if header.kind == CHUNK_USER:
+            self.tracking.apply(header.first_offset, trailer)
+        elif header.kind == CHUNK_TRACKING:
+            self.tracking.apply(header.first_offset, body[4:])
+        else:
+            self.tracking.replace(body[4:])
+        self._count(segment, header.kind, header.first_offset, header.records, header.timestamp, whole - position)
+        return INDEX_RECORD.pack(header.first_offset, header.timestamp, header.epoch, position, header.kind)
+
+    def _drop(self, path: Path, position: int, reason: str, later: Sequence[Path]) -> None:
+        """Takes later segments away, and remembers what is lost."""
+        size = path.stat().st_size - min(position, path.stat().st_size)
+        for other in later:
+            if other != path:
+                size += other.stat().st_size
+            other.unlink()
+        self.dropped.append(Dropped(path, position, size, reason))
+        logger.warning("%s: %s; %d bytes from byte %d on are dropped", path, reason, size, position)
+
+    def _cut(self, segment: Segment) -> None:
+        if segment.size == len(SEGMENT_HEAD):
+            segment.path.write_bytes(SEGMENT_HEAD)
+        else:
+            os.truncate(segment.path, segment.size)
+
+
+class Cursor:
+    """Goes from chunk to chunk, over segments, up to what is committed. ``close`` it.
+
+    It reads ahead in blocks, so that small chunks do not cost a read each, and keeps its segment's file open
+    although retention may have removed it.
+    """
+
+    def __init__(self, log: Log, segment: Segment, position: int, offset: int) -> None:
+        self._log = log
+        self._segment = segment
+        self._position = position
+        self.offset = offset
+        """That of the next chunk."""
+        self._block = b""
+        self._block_at = 0
+        segment.readers += 1
+
+    def close(self) -> None:
+        self._leave(self._segment)
+
+    def _leave(self, segment: Segment) -> None:
+        segment.readers -= 1
+        if not segment.readers and segment is not self._log.active:
+            segment.close()
+
+    def next_chunk(
+        self, filters: frozenset[str] = frozenset(), match_unfiltered: bool = False, patience: int = 4096
+    ) -> tuple[bytes, memoryview] | None:
+        """Header and data of the next chunk of messages, as a Deliver has them; None where there is none yet.
+
+        With ``filters``, chunks that hold none of them are passed over; None also after ``patience`` of those, and
+        ``is_behind`` tells. Raises ``ChunkError`` or ``OSError`` where the file is not what it was.
+        """
+        while self.is_behind():
+            if self._position >= self._segment.size and not self._go_to_next_segment():
+                return None
+            head = self._read(HEADER.size)
+            header = parse_header(head)
+            body = HEADER.size + header.bloom_size
+            here = self._position
+            size = body + header.data_length + header.trailer_length
+            passed = header.kind != CHUNK_USER
+            if not passed and filters:
+                bits = self._read(body)[HEADER.size :]
+                passed = not bloom.wanted(bits, filters, match_unfiltered)
+            if passed:
+                self._position += size
+                self.offset = header.first_offset + header.records
+                patience -= 1
+                if patience <= 0:
+                    return None
+                continue
+            self._read(body + header.data_length, copy=False)
+            start = here - self._block_at + body
+            data = memoryview(self._block)[start : start + header.data_length]
+            self._position += size
+            self.offset = header.first_offset + header.records
+            return head[:_SUM_AT] + b"\0\0\0", data
+        return None
+
+    def is_behind(self) -> bool:
+        """Whether there are chunks that it has not come to."""
+        return self.offset < self._log.committed
+
+    def _go_to_next_segment(self) -> bool:
+        for segment in self._log.segments:
+            if segment.first_offset >= self._segment.next_offset and segment is not self._segment and segment.chunks:
+                segment.readers += 1
+                self._leave(self._segment)
+                self._segment = segment
+                self._position = len(SEGMENT_HEAD)
+                self.offset = segment.first_offset
+                self._block = b""
+                return True
+        return False
+
+    def _read(self, size: int, *, copy: bool = True) -> bytes:
+        """The next bytes, from the block that was read ahead where that holds them."""
+        start = self._position - self._block_at
+        if not (self._block and start >= 0 and start + size <= len(self._block)):
+            available = self._segment.size - self._position
+            self._block = os.pread(self._segment.fd, min(max(size, _READ_AHEAD), available), self._position)
+            self._block_at = self._position
+            start = 0
+            if len(self._block) < size:
+                raise ChunkError(f"{self._segment.path} is shorter than it was")
+        return self._block[start : start + size] if copy else b""
+
+
+def _entry(data: bytes) -> bytes:
+    return len(data).to_bytes(4) + data
+
+
+def _header_sum(header: bytes, bits: bytes, trailer: bytes) -> bytes:
+    """What stands in the reserved bytes: a checksum of all that the chunk's own does not cover."""
+    return zlib.crc32(trailer, zlib.crc32(bits, zlib.crc32(header[:_SUM_AT]))).to_bytes(4)[1:]
+
+
+def _write_all(fd: int, data: bytes, position: int) -> None:
+    written = os.pwrite(fd, data, position)
+    while written < len(data):
+        written += os.pwrite(fd, memoryview(data)[written:], position + written)
+
+
+def _first_offset(path: Path) -> int | None:
+    return int(path.stem) if path.stem.isdecimal() and path.stem.isascii() else None
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes names in it last; nothing where the system cannot."""
+    with contextlib.suppress(OSError):
+        fd = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

@@ -1,0 +1,256 @@
+"""Listens, and owns what its connections share: the streams, the timers, the statistics."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from rstream_core.broker.connection import STEP_TIMEOUT, BrokerConnection
+from rstream_core.broker.faults import Faults
+from rstream_core.broker.session import ServerOptions, ServerSession
+from rstream_core.broker.streams import Stream, Streams
+from rstream_core.broker.writer import Fsync
+from rstream_core.errors import ConfigurationError
+
+logger = logging.getLogger("rstream_core.broker")
+
+MAX_CONNECTIONS = 1000
+SYNC_INTERVAL = 1.0
+RETENTION_INTERVAL = 30.0
+"""Seconds. Retention by size and age; a stream's own segments are also looked at when a new one begins."""
+
+
+@dataclass(slots=True)
+class Statistics:
+    """Since the start."""
+
+    connections: int = 0
+    """Now."""
+    confirmed: int = 0
+    """Publishing ids, those of repeated messages too."""
+    delivered_chunks: int = 0
+    delivered_bytes: int = 0
+
+
+class Server:
+    """One broker on one event loop. Made by ``start``."""
+
+    def __init__(
+        self,
+        streams: Streams,
+        executor: ThreadPoolExecutor,
+        options: ServerOptions,
+        advertised_host: str | None,
+        run: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self.streams = streams
+        self.statistics = Statistics()
+        self.faults = Faults(self, run)
+        self._executor = executor
+        self._options = options
+        self._advertised_host = advertised_host
+        self._connections: set[BrokerConnection] = set()
+        self._holds: set[str] = set()
+        self._server: asyncio.Server | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._is_tls = False
+        self._all_gone = asyncio.Event()
+        self._syncs: set[asyncio.Future[None]] = set()
+
+    @classmethod
+    async def start(
+        cls,
+        *,
+        host: str,
+        port: int,
+        data: Path,
+        options: ServerOptions,
+        tls: ssl.SSLContext | None = None,
+        fsync: Fsync = Fsync.NEVER,
+        advertised_host: str | None = None,
+        run: Callable[[Callable[[], None]], None] = lambda function: function(),
+    ) -> Server:
+        """Opens the data folder and listens. ``port`` 0 takes a free one.
+
+        Raises ``ConfigurationError`` where the folder or the port is in use, or ``OSError``.
+        """
+        executor = ThreadPoolExecutor(2, thread_name_prefix="rstream-broker-sync")
+        try:
+            streams = Streams.open(data, fsync, executor)
+        except BaseException:
+            executor.shutdown()
+            raise
+        server = cls(streams, executor, options, advertised_host, run)
+        try:
+            await server._listen(host, port, tls)
+        except BaseException:
+            await server.stop()
+            raise
+        if fsync is Fsync.INTERVAL:
+            server._every(SYNC_INTERVAL, "sync", server._sync_all)
+        server._every(RETENTION_INTERVAL, "retention", server._retain_all)
+        return server
+
+    async def _listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+        self._is_tls = tls is not None
+        try:
+            self._server = await self._loop.create_server(
+                lambda: BrokerConnection(self),
+                host,
+                port,
+                ssl=tls,
+                ssl_handshake_timeout=STEP_TIMEOUT if tls else None,
+                reuse_address=True,
+                backlog=512,
+            )
+        except socket.gaierror as error:
+            raise ConfigurationError(f"cannot listen on {host!r}: {error.strerror}") from None
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise ConfigurationError(
+                f"cannot listen on {host}:{port}: {why}", hint="is another broker running there? choose another port"
+            ) from None
+
+    @property
+    def port(self) -> int:
+        assert self._server is not None
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def stop(self) -> None:
+        """Ends every connection, after what is published is written and confirmed."""
+        for timer in self._timers.values():
+            timer.cancel()
+        if self._server is not None:
+            self._server.close()
+        for stream in self.streams:
+            await stream.writer.close()
+        for connection in list(self._connections):
+            connection.transport.close()
+        try:
+            async with asyncio.timeout(1):
+                while self._connections:
+                    self._all_gone.clear()
+                    await self._all_gone.wait()
+        except TimeoutError:  # somebody does not take what is left for it
+            self.abort_all()
+            await asyncio.sleep(0)
+        if self._syncs:
+            await asyncio.wait(self._syncs)
+        await self.streams.close()
+        self._executor.shutdown()
+
+    # Connections.
+
+    def admit(self, connection: BrokerConnection) -> ServerSession | None:
+        """The session of a new connection; None where there are too many."""
+        transport = connection.transport
+        peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        if not peer or not own or len(self._connections) >= MAX_CONNECTIONS:
+            return None
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.peer = f"{peer[0]}:{peer[1]}"
+        self._connections.add(connection)
+        self.statistics.connections = len(self._connections)
+        logger.info("%s connected", connection.peer)
+        for reason in self._holds:
+            connection.hold(reason)
+        return ServerSession(
+            self._options,
+            advertised_host=self._advertised_host or self._name_for(own[0]),
+            advertised_port=own[1],
+            is_local=_is_loopback(peer[0]),
+            now=self._loop.time(),
+        )
+
+    def _name_for(self, address: str) -> str:
+        """What the client reached us by; over TLS, what a certificate is likely to hold."""
+        return "localhost" if self._is_tls and _is_loopback(address) else address
+
+    def forget(self, connection: BrokerConnection) -> None:
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self.statistics.connections = len(self._connections)
+            logger.info("%s is gone", connection.peer)
+        if not self._connections:
+            self._all_gone.set()
+
+    def drop_users(self, stream: Stream) -> None:
+        """Tells everybody who uses a stream that it is not here any more."""
+        stream.writer.flush()
+        stream.groups.clear()  # nobody is to take over
+        for subscription in stream.subscriptions:
+            subscription.group = None
+        users = {publisher.connection for publisher in stream.publishers}
+        users |= {subscription.connection for subscription in stream.subscriptions}
+        for connection in users:
+            connection.drop_stream(stream)
+
+    def move_leader(self, vhost: str, name: str) -> None:
+        """As ``drop_users``, by name; nothing where there is no such stream."""
+        stream = self.streams.get(vhost, name)
+        if stream is not None:
+            self.drop_users(stream)
+
+    def hold_all(self, reason: str) -> None:
+        """Reads from no connection, new ones neither."""
+        self._holds.add(reason)
+        for connection in self._connections:
+            connection.hold(reason)
+
+    def release_all(self, reason: str) -> None:
+        self._holds.discard(reason)
+        for connection in self._connections:
+            connection.release(reason)
+
+    def abort_all(self) -> None:
+        for connection in list(self._connections):
+            connection.transport.abort()
+
+    # Timers.
+
+    def _every(self, seconds: float, name: str, action: Callable[[], None]) -> None:
+        def run() -> None:
+            action()
+            self._timers[name] = self._loop.call_later(seconds, run)
+
+        self._timers[name] = self._loop.call_later(seconds, run)
+
+    def _sync_all(self) -> None:
+        if self._syncs:
+            return  # the disk is slower than the interval
+        for stream in self.streams:
+            if stream.writer.is_dirty:
+                future = stream.writer.sync()
+                self._syncs.add(future)
+                future.add_done_callback(self._synced)
+                stream.close_if_unused()
+
+    def _synced(self, future: asyncio.Future[None]) -> None:
+        self._syncs.discard(future)
+        if not future.cancelled() and (error := future.exception()) is not None:
+            logger.error("cannot sync: %s", error)
+
+    def _retain_all(self) -> None:
+        now = int(time.time() * 1000)
+        for stream in self.streams:
+            stream.retain(now)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback

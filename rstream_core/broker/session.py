@@ -1,0 +1,258 @@
+"""The broker's side of one connection, without any I/O.
+
+``receive`` takes bytes and returns the frames that are commands of an open connection; the handshake, heartbeats and
+closing are done here. ``take_output`` gives the bytes to write; once ``has_ended`` and they are written, the
+connection is to be closed. The time is always an argument.
+
+Until a client is logged in and tuned, a frame that does not belong there ends the connection without a word, as with
+RabbitMQ; afterwards a frame that is none is answered with a Close.
+"""
+
+from __future__ import annotations
+
+import enum
+import hmac
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rstream_core.broker import refusal
+from rstream_core.errors import FrameSizeExceeded, ProtocolError
+from rstream_core.protocol import commands as c
+from rstream_core.protocol.framing import FrameBuffer
+from rstream_core.protocol.session import negotiate
+from rstream_core.version import __version__
+
+SERVER_VERSION = "4.3.0"
+"""The RabbitMQ whose protocol this is: clients ask for it to know what they may use."""
+MAX_FRAME_BEFORE_OPEN = 8192
+MECHANISMS = ("PLAIN",)
+
+
+class State(enum.Enum):
+    """What the broker waits for."""
+
+    LOGIN = enum.auto()
+    TUNE = enum.auto()
+    OPEN = enum.auto()
+    READY = enum.auto()
+    CLOSING = enum.auto()
+    """A Close was sent; its answer is awaited."""
+    ENDED = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """What every session of a broker knows."""
+
+    users: Mapping[str, str] = field(default_factory=lambda: {"guest": "guest"}, repr=False)
+    """Passwords by name."""
+    vhosts: Collection[str] = ("/",)
+    loopback_users: Collection[str] = ("guest",)
+    """Users that may log in from this machine only."""
+    frame_max: int = 1024 * 1024
+    heartbeat: int = 60
+
+
+class ServerSession:
+    """One connection's protocol state."""
+
+    def __init__(
+        self, options: ServerOptions, *, advertised_host: str, advertised_port: int, is_local: bool, now: float
+    ) -> None:
+        self.options = options
+        self.state = State.LOGIN
+        self.username = ""
+        self.vhost = ""
+        self.client_properties: Mapping[str, str] = {}
+        self.frame_max = options.frame_max
+        self.heartbeat = options.heartbeat
+        self.advertised_host = advertised_host
+        self.advertised_port = advertised_port
+        self.deliver_version = 1
+        """The newest Deliver that the client understands."""
+        self._is_local = is_local
+        self._mechanism = ""
+        self._incoming = FrameBuffer(MAX_FRAME_BEFORE_OPEN, max_deliver_size=MAX_FRAME_BEFORE_OPEN)
+        self._output: list[bytes] = []
+        self._next_correlation_id = 0
+        self._last_read = self._last_write = now
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state is State.ENDED
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the answer to a Close is awaited."""
+        return self.state is State.CLOSING
+
+    def take_output(self) -> bytes:
+        """The bytes to write, once."""
+        data = b"".join(self._output)
+        self._output.clear()
+        return data
+
+    def send(self, message: Any, *, correlation_id: int = 0, code: int = refusal.OK) -> None:
+        """Queues a message."""
+        self._output.append(c.encode(message, correlation_id=correlation_id, code=code))
+
+    def refuse(self, request: type[Any], correlation_id: int, code: int) -> None:
+        """Queues an answer that has a code and no fields."""
+        self._output.append(c.encode_error(request, correlation_id=correlation_id, code=code))
+
+    def request(self, message: Any) -> int:
+        """Queues a request to the client, and returns its correlation id."""
+        correlation_id = self._next_correlation_id
+        self._next_correlation_id = (correlation_id + 1) & 0xFFFFFFFF
+        self.send(message, correlation_id=correlation_id)
+        return correlation_id
+
+    def close(self, code: int, reason: str) -> None:
+        """Queues a Close; the client is to answer it."""
+        if self.state is State.READY:
+            self.request(c.Close(code, reason))
+            self.state = State.CLOSING
+        elif self.state is not State.CLOSING:
+            self.state = State.ENDED
+
+    def receive(self, data: bytes, now: float) -> list[bytes]:
+        """Takes bytes; returns the frames of commands, without their size."""
+        self._last_read = now
+        if self.has_ended:
+            return []
+        self._incoming.feed(data)
+        commands: list[bytes] = []
+        try:
+            for frame in self._incoming.frames():
+                key = int.from_bytes(frame[:2])
+                if self.state is State.READY and key not in _HERE:
+                    commands.append(frame)
+                elif key != c.Key.HEARTBEAT:
+                    self._advance(key, frame)
+                if self.state is State.ENDED:
+                    break
+        except FrameSizeExceeded:
+            self.close(refusal.FRAME_TOO_LARGE, "frame too large")
+        except ProtocolError:
+            self.close(refusal.UNKNOWN_FRAME, "unknown frame")
+        return commands
+
+    def written(self, now: float) -> None:
+        """Tells that bytes were written: no heartbeat is due for one interval."""
+        self._last_write = now
+
+    def heard(self, now: float) -> None:
+        """Tells that the client is not missed, although nothing was read."""
+        self._last_read = now
+
+    def tick(self, now: float) -> float | None:
+        """Queues a heartbeat if one is due; the seconds until the next look, None for never.
+
+        The session has ended where nothing was read for two intervals.
+        """
+        if not self.heartbeat or self.state not in (State.READY, State.CLOSING):
+            return None
+        if now - self._last_read >= 2 * self.heartbeat:
+            self.state = State.ENDED
+            return None
+        if now - self._last_write >= self.heartbeat:
+            self.send(c.Heartbeat())
+            self._last_write = now
+        due = min(self._last_write + self.heartbeat, self._last_read + 2 * self.heartbeat)
+        return max(due - now, 0.001)
+
+    def _advance(self, key: int, frame: bytes) -> None:
+        if self.state is State.CLOSING:
+            if key == c.Key.CLOSE | c.RESPONSE_BIT:
+                self.state = State.ENDED
+            elif key == c.Key.CLOSE:
+                self._on_close(c.decode(frame))
+            return
+        decoded = c.decode(frame)
+        match self.state, decoded.message:
+            case State.READY, c.Close():
+                self._on_close(decoded)
+            case State.READY, c.SaslAuthenticate():
+                self._log_in_again(decoded.message, decoded.correlation_id or 0)
+            case State.LOGIN, c.PeerProperties(properties):
+                self.client_properties = properties
+                self.send(c.PeerPropertiesResponse(_properties()), correlation_id=decoded.correlation_id or 0)
+            case State.LOGIN, c.SaslHandshake():
+                self.send(c.SaslHandshakeResponse(MECHANISMS), correlation_id=decoded.correlation_id or 0)
+            case State.LOGIN, c.SaslAuthenticate():
+                self._log_in(decoded.message, decoded.correlation_id or 0)
+            case State.TUNE, c.Tune(frame_max, heartbeat):
+                # What the client sends back counts, as with RabbitMQ; but nobody gets more than what was offered.
+                self.frame_max = negotiate(frame_max, self.options.frame_max)
+                self.heartbeat = heartbeat
+                self.state = State.OPEN
+            case State.OPEN, c.Open(vhost):
+                self._open(vhost, decoded.correlation_id or 0)
+            case _:
+                self.state = State.ENDED
+
+    def _on_close(self, decoded: c.Frame) -> None:
+        self.send(c.CloseResponse(), correlation_id=decoded.correlation_id or 0)
+        self.state = State.ENDED
+
+    def _log_in(self, message: c.SaslAuthenticate, correlation_id: int) -> None:
+        code, username = self._check(message)
+        self.send(c.SaslAuthenticateResponse(None), correlation_id=correlation_id, code=code)
+        if code != refusal.OK:
+            self.state = State.ENDED
+            return
+        self.username, self._mechanism = username, message.mechanism
+        self.send(c.Tune(self.options.frame_max, self.options.heartbeat))
+        self.state = State.TUNE
+
+    def _log_in_again(self, message: c.SaslAuthenticate, correlation_id: int) -> None:
+        """Credentials may be refreshed; the user stays."""
+        if message.mechanism != self._mechanism:
+            code = refusal.CANNOT_CHANGE_MECHANISM
+        else:
+            code, username = self._check(message)
+            if code == refusal.OK and username != self.username:
+                code = refusal.CANNOT_CHANGE_USERNAME
+        self.send(c.SaslAuthenticateResponse(None), correlation_id=correlation_id, code=code)
+        if code != refusal.OK:
+            self.state = State.ENDED
+
+    def _check(self, message: c.SaslAuthenticate) -> tuple[int, str]:
+        """The answer, and who it is."""
+        if message.mechanism not in MECHANISMS:
+            return refusal.MECHANISM_NOT_SUPPORTED, ""
+        parts = (message.data or b"").split(b"\0")
+        if len(parts) != 3:
+            return refusal.SASL_ERROR, ""
+        username = parts[1].decode(errors="replace")
+        password = self.options.users.get(username)
+        if password is None or not hmac.compare_digest(password.encode(), parts[2]):
+            return refusal.AUTHENTICATION_FAILURE, ""
+        if username in self.options.loopback_users and not self._is_local:
+            return refusal.LOOPBACK_ONLY, ""
+        return refusal.OK, username
+
+    def _open(self, vhost: str, correlation_id: int) -> None:
+        if vhost not in self.options.vhosts:
+            self.refuse(c.Open, correlation_id, refusal.VHOST_ACCESS_FAILURE)
+            self.state = State.ENDED
+            return
+        properties = {"advertised_host": self.advertised_host, "advertised_port": str(self.advertised_port)}
+        self.send(c.OpenResponse(properties), correlation_id=correlation_id)
+        self.vhost = vhost
+        self._incoming.max_frame_size = self._incoming.max_deliver_size = self.frame_max
+        self.state = State.READY
+
+
+_HERE = frozenset({c.Key.HEARTBEAT, c.Key.CLOSE, c.Key.CLOSE | c.RESPONSE_BIT, c.Key.SASL_AUTHENTICATE})
+"""What an open connection's frames are not handed on for."""
+
+
+def _properties() -> dict[str, str]:
+    return {
+        "product": "rstream embedded broker",
+        "version": SERVER_VERSION,
+        "platform": "Python",
+        "information": f"rstream {__version__}; for development and tests",
+    }

@@ -1,0 +1,303 @@
+"""Gathers what is published to a stream into chunks, writes them, and confirms.
+
+Frames that arrive in one turn of the event loop become one chunk. A confirm is sent when its chunk is in the file,
+which is enough to outlive the process; with ``Fsync.ALWAYS`` when the disk has it, to outlive the machine: while one
+sync runs, in a thread, what comes is written and waits for the next, so that one sync confirms many chunks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Protocol
+
+from rstream_core.broker.log import Log
+from rstream_core.broker.publishing import Entries, without_repeats
+from rstream_core.broker.refusal import INTERNAL_ERROR, PRECONDITION_FAILED
+from rstream_core.broker.tracking import offset_records
+
+logger = logging.getLogger("rstream_core.broker")
+
+MAX_ENTRIES = 65_535
+"""Entries of a chunk: their number takes 16 bits."""
+MAX_CHUNK = 1024 * 1024
+"""Bytes of a chunk, unless a single frame has more."""
+MAX_UNSYNCED = 16 * 1024 * 1024
+"""Bytes that may be written and not synced before publishing connections are not read."""
+
+
+class Fsync(enum.Enum):
+    """When data is synced to disk: before each confirm, once a second, or when the system likes."""
+
+    ALWAYS = "always"
+    INTERVAL = "interval"
+    NEVER = "never"
+
+
+class Publisher(Protocol):
+    """Who gets the confirms."""
+
+    reference: str
+
+    def confirm(self, ids: Sequence[bytes]) -> None: ...
+    def reject(self, ids: Sequence[bytes], code: int) -> None: ...
+    def hold(self) -> None:
+        """Nothing more is to be read from this publisher's connection, until ``release``."""
+
+    def release(self) -> None: ...
+
+
+class Writer:
+    """The only one who writes to its log."""
+
+    def __init__(
+        self,
+        log: Log,
+        fsync: Fsync,
+        executor: Executor,
+        on_written: Callable[[], None],
+        on_rolled: Callable[[int], None],
+    ) -> None:
+        """``on_written`` is called when there is more to read, ``on_rolled`` with the time when a segment is full."""
+        self.log = log
+        self.published = 0
+        """Messages."""
+        self.published_bytes = 0
+        self.is_dirty = False
+        """Whether something is written that no sync was asked for."""
+        self._fsync = fsync
+        self._executor = executor
+        self._on_written = on_written
+        self._on_rolled = on_rolled
+        self._loop = asyncio.get_running_loop()
+        self._scheduled = False
+        self._data: list[bytes] = []
+        self._records = 0
+        self._bytes = 0
+        self._filters: set[str] = set()
+        self._has_unfiltered = False
+        self._sequences: dict[str, int] = {}
+        self._offsets: dict[str, int] = {}
+        self._confirms: dict[Publisher, list[bytes]] = {}
+        self._last: dict[str, bytes] = {}
+        """The last id of each name, written or not."""
+        self._unsynced: list[dict[Publisher, list[bytes]]] = []
+        self._unsynced_bytes = 0
+        self._held: set[Publisher] = set()
+        self._syncing: asyncio.Future[None] | None = None
+        self._failed = False
+        self._retired = False
+
+    # What connections ask for.
+
+    def declare(self, reference: str) -> None:
+        """A publisher of this name begins."""
+        if reference and reference not in self._last and reference in self.log.tracking.sequences:
+            self._last[reference] = self.log.tracking.sequence(reference).to_bytes(8)
+
+    def forget(self, reference: str) -> None:
+        """The last publisher of this name is gone; what it published is in the log."""
+        self.flush()
+        self._last.pop(reference, None)
+
+    def publish(self, publisher: Publisher, entries: Entries) -> None:
+        """Takes entries; they are confirmed or rejected later."""
+        if self._failed:
+            publisher.reject([*entries.ids, *entries.refused], INTERNAL_ERROR)
+            return
+        if entries.refused:
+            publisher.reject(entries.refused, PRECONDITION_FAILED)
+        reference = publisher.reference
+        repeated: list[bytes] = []
+        if reference:
+            entries, repeated, last = without_repeats(entries, self._last.get(reference, b""))
+            self._last[reference] = last
+        while len(self._data) + len(entries.data) > MAX_ENTRIES:
+            entries = self._take_part(publisher, entries)
+        self._take(publisher, entries)
+        if repeated:  # confirmed with the chunk that may hold what they repeat
+            self._confirms.setdefault(publisher, []).extend(repeated)
+        if self._bytes >= MAX_CHUNK:
+            self.flush()
+        else:
+            self._schedule()
+
+    def store_offset(self, reference: str, offset: int) -> None:
+        self._offsets[reference] = offset
+        self._schedule()
+
+    def offset(self, reference: str) -> int | None:
+        """The offset that is stored under a name."""
+        self.flush()
+        return self.log.tracking.offsets.get(reference)
+
+    def sequence(self, reference: str) -> int:
+        """The last publishing id of a name; 0 where there is none."""
+        self.flush()
+        return self.log.tracking.sequence(reference)
+
+    # Writing.
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        self._scheduled = False
+        self.flush()
+
+    def _take_part(self, publisher: Publisher, entries: Entries) -> Entries:
+        """Takes as many as the chunk has room for, and writes it; what is left."""
+        room = MAX_ENTRIES - len(self._data)
+        ids, data, records, filters, _ = entries
+        first = Entries(ids[:room], data[:room], records and records[:room], filters and filters[:room])
+        self._take(publisher, first)
+        self.flush()
+        return Entries(ids[room:], data[room:], records and records[room:], filters and filters[room:])
+
+    def _take(self, publisher: Publisher, entries: Entries) -> None:
+        if not entries.ids:
+            return
+        self._data += entries.data
+        self._records += len(entries.data) if entries.records is None else sum(entries.records)
+        self._bytes += sum(map(len, entries.data))
+        if entries.filters is None:
+            self._has_unfiltered = True
+        else:
+            self._filters.update(entries.filters)
+        if publisher.reference:
+            self._sequences[publisher.reference] = int.from_bytes(entries.ids[-1])
+        self._confirms.setdefault(publisher, []).extend(entries.ids)
+
+    def flush(self) -> None:
+        """Writes what is gathered."""
+        if self._retired or not (self._data or self._offsets or self._confirms):
+            return
+        now = int(time.time() * 1000)
+        data, records, size = self._data, self._records, self._bytes
+        sequences, offsets, confirms = self._sequences, self._offsets, self._confirms
+        filters = self._filters
+        if filters == {""}:
+            filters = set()
+        elif filters and self._has_unfiltered:
+            filters.add("")
+        self._data, self._records, self._bytes = [], 0, 0
+        self._sequences, self._offsets, self._confirms = {}, {}, {}
+        self._filters, self._has_unfiltered = set(), False
+        try:
+            if data:
+                self.log.append(data, records, now, sequences=sequences, filters=filters)
+                self.published += records
+                self.published_bytes += size
+            if offsets:
+                self.log.store_offsets(offset_records(offsets), now)
+            self.is_dirty = True
+            if self.log.roll_if_full(now):
+                self._on_rolled(now)
+        except OSError as error:
+            self._on_error(error, confirms)
+            return
+        if self._fsync is Fsync.ALWAYS:
+            self._sync_then_confirm(confirms, size)
+        else:
+            self._finish(confirms)
+
+    def _on_error(self, error: OSError, confirms: dict[Publisher, list[bytes]]) -> None:
+        """Nothing of it is in the log, or it is not known: it is rejected, and may be published again."""
+        logger.error("cannot write to %s: %s", self.log.directory, error)
+        for reference in self._last:
+            self._last[reference] = self.log.tracking.sequence(reference).to_bytes(8)
+        self.log.commit()
+        for publisher, ids in confirms.items():
+            publisher.reject(ids, INTERNAL_ERROR)
+
+    def _finish(self, confirms: dict[Publisher, list[bytes]]) -> None:
+        self.log.commit()
+        for publisher, ids in confirms.items():
+            publisher.confirm(ids)
+        self._on_written()
+
+    # Syncing.
+
+    def _sync_then_confirm(self, confirms: dict[Publisher, list[bytes]], size: int) -> None:
+        self._unsynced.append(confirms)
+        self._unsynced_bytes += size
+        if self._unsynced_bytes > MAX_UNSYNCED:
+            for publisher in confirms.keys() - self._held:
+                self._held.add(publisher)
+                publisher.hold()
+        if self._syncing is None:
+            self._start_sync()
+
+    def _start_sync(self) -> None:
+        waiting, self._unsynced = self._unsynced, []
+        self._unsynced_bytes = 0
+        written = self.log.next_offset, self.log.last_chunk_id
+        try:
+            self._syncing = future = self.sync()
+        except OSError as error:
+            self._fail(error, waiting)
+            return
+
+        def done(future: asyncio.Future[None]) -> None:
+            self._syncing = None
+            error = None if future.cancelled() else future.exception()
+            if error is not None or future.cancelled():
+                self._fail(error, [*waiting, *self._unsynced])
+                self._unsynced = []
+            else:
+                self.log.commit(*written)
+                for confirms in waiting:
+                    for publisher, ids in confirms.items():
+                        publisher.confirm(ids)
+                self._on_written()
+            if self._unsynced and not self._retired:
+                self._start_sync()
+            held, self._held = self._held, set()
+            for publisher in held:
+                publisher.release()
+
+        future.add_done_callback(done)
+
+    def sync(self) -> asyncio.Future[None]:
+        """Syncs what is written, in a thread."""
+        self.is_dirty = False
+        handles = os.dup(self.log.active.fd), os.dup(self.log.active.index_fd)
+        return self._loop.run_in_executor(self._executor, _sync, handles)
+
+    def _fail(self, error: BaseException | None, waiting: list[dict[Publisher, list[bytes]]]) -> None:
+        """Whether the disk has it is not known, and asking again would not tell: nothing more is taken."""
+        self._failed = True
+        logger.error("cannot sync %s: %s; the stream takes no more messages", self.log.directory, error)
+        for confirms in waiting:
+            for publisher, ids in confirms.items():
+                publisher.reject(ids, INTERNAL_ERROR)
+
+    def retire(self) -> None:
+        """Writes what is gathered, and nothing more: the stream is being deleted."""
+        self.flush()
+        self._retired = True
+
+    async def close(self) -> None:
+        """Writes what is gathered, and waits for what is being synced."""
+        self.flush()
+        while self._syncing is not None:
+            await asyncio.wait([self._syncing])
+        if self._fsync is Fsync.INTERVAL and self.is_dirty:
+            await self.sync()
+
+
+def _sync(handles: tuple[int, int]) -> None:
+    """The index too; it is made anew from the data where it is behind."""
+    try:
+        for fd in handles:
+            os.fsync(fd)
+    finally:
+        for fd in handles:
+            os.close(fd)

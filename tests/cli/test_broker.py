@@ -1,0 +1,245 @@
+"""``rstream broker run`` as a process: it listens, serves, ends, and survives being killed."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import pty
+import random
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from rstream_core import Client, ConfigurationError, EmbeddedBroker
+from rstream_core.errors import RstreamError
+from tests.brokers import Broker, broker_at
+from tests.cli.conftest import run_rstream
+from tests.cli.process import ended, interrupt, running
+from tests.clients import FIRST, PATIENCE, options_for
+
+ROUNDS = int(os.environ.get("RSTREAM_KILL_ROUNDS", "6"))
+"""How often a broker is killed; the whole proof is 50."""
+
+
+@contextmanager
+def broker_process(*options: str) -> Iterator[tuple[subprocess.Popen[bytes], Broker]]:
+    """A broker on a free port, and how to reach it."""
+    with running("broker", "run", "--port", "0", *options, env={}) as process:
+        assert process.stdout is not None
+        uri = process.stdout.readline().decode().strip()
+        assert uri.startswith("rabbitmq-stream://"), process.stderr and process.stderr.read()
+        yield process, broker_at(uri)
+
+
+def test_from_nothing_to_the_first_message(tmp_path: Path) -> None:
+    """What the README says: three commands, and no RabbitMQ."""
+    with broker_process() as (_, broker):
+        env = {"RSTREAM_URI": broker.uri}
+        assert run_rstream("publish", "events", "--create", "-m", "hello", env=env).returncode == 0
+        consumed = run_rstream("consume", "events", "--offset", "first", "--until", "end", env=env)
+        assert (consumed.returncode, consumed.stdout) == (0, b"hello\n")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    data = str(tmp_path / "data")
+    with broker_process("--data", data) as (process, broker):
+        env = {"RSTREAM_URI": broker.uri}
+        assert run_rstream("publish", "s", "--create", "-m", "kept", env=env).returncode == 0
+        with running("consume", "s", "--offset", "first", env=env) as consumer:
+            assert consumer.stdout is not None
+            assert consumer.stdout.readline() == b"kept\n"
+            interrupt(process, number)
+            assert ended(process) == (status, "")
+            assert ended(consumer)[0] == 6
+    with broker_process("--data", data) as (_, broker):
+        done = run_rstream("consume", "s", "-o", "first", "--until", "end", env={"RSTREAM_URI": broker.uri})
+        assert done.stdout == b"kept\n"
+
+
+def test_a_folder_that_is_in_use(tmp_path: Path) -> None:
+    with broker_process("--data", str(tmp_path)) as (process, _):
+        done = run_rstream("broker", "run", "--port", "0", "--data", str(tmp_path))
+        assert done.returncode == 2
+        assert f"is in use by another broker, process {process.pid}" in done.stderr.decode()
+        with pytest.raises(ConfigurationError, match="in use"), EmbeddedBroker(data=tmp_path):
+            pass
+
+
+def test_a_port_that_is_in_use() -> None:
+    with broker_process() as (_, broker):
+        done = run_rstream("broker", "run", "--port", str(broker.port))
+        assert done.returncode == 2
+        assert f"cannot listen on 127.0.0.1:{broker.port}" in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--port", "65536"), "between 0 and 65535"),
+        (("--user", "alice"), "a name and a password"),
+        (("--user", ":secret"), "a name and a password"),
+        (("--tls-key", "key.pem"), "--tls-key needs --tls-cert"),
+        (("--tls-cert", "/no/such/file"), "No such file"),
+        (("--data", "/dev/null/x"), "Not a directory"),
+        (("--fsync", "sometimes"), "sometimes"),
+        (("--host", "no-such-host.invalid", "--port", "0"), "cannot listen on 'no-such-host.invalid'"),
+    ],
+)
+def test_usage(options: tuple[str, ...], words: str) -> None:
+    done = run_rstream("broker", "run", *options)
+    assert done.returncode == 2
+    assert words in done.stderr.decode()
+
+
+def test_what_it_is_run_with_is_not_a_clients(tmp_path: Path) -> None:
+    """RSTREAM_URI names another broker, and is not even read."""
+    with running("broker", "run", "--port", "0", env={"RSTREAM_URI": "nonsense"}) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"rabbitmq-stream://127.0.0.1:")
+
+
+def test_users_and_virtual_hosts_and_the_log() -> None:
+    options = ("--user", "alice:sec:ret", "--user", "bob:x", "--vhost", "one", "--vhost", "two", "-v")
+    with broker_process(*options) as (process, broker):
+        address = f"{broker.host}:{broker.port}"
+        for login, vhost, status in (
+            ("alice:sec%3Aret", "one", 0),
+            ("bob:x", "two", 0),
+            ("alice:wrong", "one", 5),
+            ("guest:guest", "one", 5),
+            ("bob:x", "%2f", 5),
+        ):
+            uri = f"rabbitmq-stream://{login}@{address}/{vhost}"
+            assert run_rstream("stream", "create", f"s-{vhost}", env={"RSTREAM_URI": uri}).returncode == status, uri
+        interrupt(process)
+        _, log = ended(process)
+    assert "logged in as 'alice'" in log
+    assert "sec:ret" not in log
+
+
+def test_damage_is_told_of(tmp_path: Path) -> None:
+    with broker_process("--data", str(tmp_path)) as (_, broker):
+        env = {"RSTREAM_URI": broker.uri}
+        assert run_rstream("publish", "s", "--create", "-m", "whole", env=env).returncode == 0
+        assert run_rstream("publish", "s", "-m", "damaged", env=env).returncode == 0
+    (segment,) = tmp_path.glob("streams/*/*.segment")
+    segment.write_bytes(segment.read_bytes()[:-1])
+    with broker_process("--data", str(tmp_path)) as (process, broker):
+        done = run_rstream("consume", "s", "-o", "first", "--until", "end", env={"RSTREAM_URI": broker.uri})
+        assert done.stdout == b"whole\n"
+        interrupt(process)
+        _, errors = ended(process)
+    assert "warning: stream 's': 00000000000000000000.segment: chunk 1 is cut off" in errors
+
+
+def test_a_terminal_shows_what_it_does() -> None:
+    main, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
+    try:
+        with running("broker", "run", "--port", "0", env={"TERM": "xterm"}, stderr=terminal) as process:
+            assert process.stdout is not None
+            env = {"RSTREAM_URI": process.stdout.readline().decode().strip()}
+            assert run_rstream("publish", "s", "--create", "-m", "hello", env=env).returncode == 0
+            shown = ""
+            deadline = time.monotonic() + 20
+            while "1 streams   published 1 " not in shown:
+                assert time.monotonic() < deadline, shown
+                shown += os.read(main, 4096).decode(errors="replace")
+            assert "listening on 127.0.0.1:" in shown
+            interrupt(process)
+            assert process.wait(20) == 130
+    finally:
+        os.close(main)
+        os.close(terminal)
+
+
+def test_clients_do_not_load_it() -> None:
+    modules = "rstream_cli.app, rstream_cli.commands.publish, rstream_cli.publishing, rstream_cli.commands.consume"
+    program = f"import sys, {modules}; sys.exit('rstream_core.broker' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=30).returncode == 0
+
+
+# Killed.
+
+
+class Publishing:
+    """Publishes numbers under a name, as long as there is a broker; repeats what was not confirmed."""
+
+    def __init__(self) -> None:
+        self.confirmed = 0
+        """The highest number that a broker has confirmed, with all before it."""
+
+    async def run(self, broker: Broker, stream: str) -> None:
+        async with Client(options_for(broker, request_timeout=5)) as client:
+            try:
+                publisher = await client.publisher(stream, "writer")
+            except RstreamError:  # killed already
+                return
+            try:
+                while publisher.error is None:
+                    first = self.confirmed + 1
+                    ids = range(first, first + 100)
+                    await publisher.publish([b"%d" % number for number in ids], publishing_ids=ids)
+                    await publisher.flush(PATIENCE)
+                    if not publisher.failed:
+                        self.confirmed = ids[-1]
+            except RstreamError:
+                pass
+            finally:
+                await publisher.close()
+
+
+@pytest.mark.parametrize("fsync", ["never", "always"])
+async def test_killed_while_publishing(tmp_path: Path, fsync: str) -> None:
+    """At any moment: every confirmed message is there once, in order, and the stream goes on."""
+    chance = random.Random(5)
+    publishing = Publishing()
+    rounds = ROUNDS if fsync == "never" else max(ROUNDS // 4, 2)
+    for number in range(rounds):
+        with broker_process("--data", str(tmp_path), "--fsync", fsync) as (process, broker):
+            async with Client(options_for(broker)) as client:
+                await client.create_stream("s", {"stream-max-segment-size-bytes": 20_000}, exists_ok=True)
+            if number:
+                await verify(broker, publishing.confirmed)
+            task = asyncio.create_task(publishing.run(broker, "s"))
+            await asyncio.sleep(chance.uniform(0.05, 0.4))  # the moment is the test
+            process.send_signal(signal.SIGKILL)
+            await asyncio.wait_for(task, PATIENCE)
+    with broker_process("--data", str(tmp_path)) as (_, broker):
+        await verify(broker, publishing.confirmed)
+    assert publishing.confirmed > 100
+
+
+async def verify(broker: Broker, confirmed: int) -> None:
+    async with Client(options_for(broker)) as client:
+        last = await client.last_offset("s")
+        if last is None:
+            assert confirmed == 0
+            return
+        found = [int(body) for body in (await read_all(client, last)).values()]
+        assert found == list(range(1, len(found) + 1))
+        assert len(found) >= confirmed
+        publisher = await client.publisher("s", "writer")
+        assert publisher.next_publishing_id == len(found) + 1
+        await publisher.close()
+
+
+async def read_all(client: Client, last: int) -> dict[int, bytes]:
+    """Offsets have gaps where segments begin, so it is read up to the last and not counted."""
+    found: dict[int, bytes] = {}
+    async with await client.subscribe("s", FIRST) as subscription:
+        async for chunk in subscription:
+            found.update(enumerate(chunk.messages, chunk.offset))
+            if chunk.last_offset >= last:
+                return found
+    raise AssertionError

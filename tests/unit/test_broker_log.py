@@ -1,0 +1,356 @@
+"""A stream on disk: what is written is read again, and what is damaged is cut off and told of."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rstream_core.broker.log import INDEX_HEAD, INDEX_RECORD, SEGMENT_HEAD, Cursor, Log
+from rstream_core.broker.tracking import MAX_SEQUENCES, Tracking, offset_records, sequence_records
+from rstream_core.errors import ChunkError
+from rstream_core.protocol.chunk import parse_chunk, parse_header
+
+FIRST_SEGMENT = f"{0:020}.segment"
+
+
+def entry(body: bytes) -> bytes:
+    return len(body).to_bytes(4) + body
+
+
+def append(log: Log, *bodies: bytes, timestamp: int = 1000, **more: Any) -> int:
+    offset = log.append([entry(body) for body in bodies], len(bodies), timestamp, **more)
+    log.roll_if_full(timestamp)
+    log.commit()
+    return offset
+
+
+def read(log: Log, cursor: Cursor | None = None, **filters: Any) -> dict[int, bytes]:
+    """Every message from there on."""
+    found: dict[int, bytes] = {}
+    cursor = cursor or log.first()
+    while (chunk := cursor.next_chunk(**filters)) is not None:
+        header, messages = parse_chunk(b"".join(chunk))
+        found.update(enumerate(messages, header.first_offset))
+    cursor.close()
+    log.close_unused()
+    return found
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    return Log.create(tmp_path, segment_size=300)
+
+
+def some_log(directory: Path) -> dict[int, bytes]:
+    """Four segments with all that there is: messages, names, filters, stored offsets, snapshots."""
+    directory.mkdir(exist_ok=True)
+    log = Log.create(directory, segment_size=300)
+    for number in range(12):
+        append(
+            log,
+            f"{number}-one".encode(),
+            f"{number}-two".encode(),
+            timestamp=1000 + number,
+            sequences={"writer": number + 1},
+            filters={"a"} if number % 2 else None,
+        )
+        if number % 3 == 0:
+            log.store_offsets(offset_records({"reader": log.next_offset}), 1000 + number)
+    log.commit()
+    found = read(log)
+    log.close()
+    assert len(log.segments) > 3
+    return found
+
+
+def test_what_is_written_is_read(log: Log) -> None:
+    assert read(log) == {}
+    assert append(log, b"a", b"b") == 0
+    assert append(log, b"") == 2
+    assert read(log) == {0: b"a", 1: b"b", 2: b""}
+    assert read(log, log.next()) == {}
+    assert read(log, log.at(2)) == {2: b""}
+
+
+def test_readers_see_what_is_committed(log: Log) -> None:
+    log.append([entry(b"a")], 1, 1000)
+    assert read(log) == {}
+    assert read(log, log.last()) == {}
+    log.commit()
+    assert read(log) == read(log, log.last()) == {0: b"a"}
+
+
+def test_the_files_are_those_of_osiris(tmp_path: Path) -> None:
+    log = Log.create(tmp_path)
+    append(log, b"body", sequences={"w": 7}, timestamp=5)
+    log.close()
+    data = (tmp_path / FIRST_SEGMENT).read_bytes()
+    assert data[:8] == SEGMENT_HEAD == b"OSIL\0\0\0\1"
+    header = parse_header(data[8:56])
+    assert header[:5] == (0, 1, 1, 5, 1)
+    assert data[56:64] == entry(b"body")
+    assert data[64:] == b"\0\1w" + (7).to_bytes(8)
+    index = (tmp_path / f"{0:020}.index").read_bytes()
+    assert index[:8] == INDEX_HEAD == b"OSII\0\0\0\1"
+    assert INDEX_RECORD.unpack(index[8:]) == (0, 5, 1, 8, 0)
+    assert INDEX_RECORD.size == 29
+
+
+def test_opened_again_it_goes_on(tmp_path: Path) -> None:
+    expected = some_log(tmp_path)
+    log = Log.open(tmp_path, segment_size=300)
+    assert log.dropped == []
+    assert read(log) == expected
+    assert log.tracking.sequence("writer") == 12
+    assert log.tracking.offsets["reader"] > 0
+    before = log.next_offset
+    assert append(log, b"more") == before
+    log.close()
+    assert read(Log.open(tmp_path)) == {**expected, before: b"more"}
+
+
+@pytest.mark.parametrize("where", range(24))
+def test_every_offset_and_time_is_found(tmp_path: Path, where: int) -> None:
+    expected = some_log(tmp_path)
+    log = Log.open(tmp_path)
+    offset = sorted(expected)[where]
+    assert min(read(log, log.at(offset))) in (offset - 1, offset)
+    timestamp = 1000 + where // 2
+    found = read(log, log.since(timestamp))
+    assert found[min(found)] == f"{where // 2}-one".encode()
+    assert read(log, log.since(2000)) == {}
+
+
+def test_retention(log: Log) -> None:
+    for number in range(30):
+        append(log, b"x" * 50, timestamp=number, sequences={"writer": number})
+    before = len(log.segments)
+    reader = log.first()
+    log.retain(None, 100, 50)
+    assert len(log.segments) == before
+    log.retain(None, 30, 50)
+    assert before > len(log.segments) > 1
+    assert min(read(log)) > 0
+    log.retain(500, None, 50)
+    assert log.size <= 500
+    log.retain(0, 0, 10_000)
+    assert len(log.segments) == 1
+    assert len(list(log.directory.glob("*.segment"))) == len(list(log.directory.glob("*.index"))) == 1
+    # Who was reading reads what it had opened, and then what is left.
+    assert min(read(log, reader)) == 0
+    log.close()
+    assert Log.open(log.directory).tracking.sequence("writer") == 29
+
+
+def test_a_reader_follows_into_new_segments(log: Log) -> None:
+    cursor = log.first()
+    seen = []
+    for number in range(40):
+        append(log, f"{number}".encode() * 10)
+        chunk = cursor.next_chunk()
+        assert chunk is not None
+        seen.append(parse_header(chunk[0]).first_offset)
+        assert cursor.next_chunk() is None
+    assert seen == list(range(40))
+    assert len(log.segments) > 5
+    cursor.close()
+    log.close()
+
+
+def test_a_chunk_larger_than_what_is_read_ahead(log: Log) -> None:
+    append(log, b"small")
+    append(log, b"x" * 500_000, b"y" * 200_000)
+    append(log, b"small again")
+    assert [len(body) for body in read(log).values()] == [5, 500_000, 200_000, 11]
+    log.close()
+
+
+def test_passing_over_is_bounded(log: Log) -> None:
+    for _ in range(30):
+        append(log, b"m", filters={"other"})
+    append(log, b"wanted", filters={"wanted"})
+    cursor = log.first()
+    tries = 0
+    while (found := cursor.next_chunk(frozenset({"wanted"}), patience=10)) is None:
+        assert cursor.is_behind()
+        tries += 1
+    assert tries == 3
+    assert parse_chunk(b"".join(found))[1] == [b"wanted"]
+    assert not cursor.is_behind()
+    cursor.close()
+    log.close()
+
+
+def test_a_failed_write_leaves_the_log_as_it_was(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    append(log, b"a")
+    real = os.pwrite
+
+    def full(fd: int, data: bytes, position: int) -> int:
+        real(fd, data[: len(data) // 2], position)
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space"):
+            log.append([entry(b"lost" * 20)], 1, 1000)
+    assert append(log, b"b") == 1
+    assert read(log) == {0: b"a", 1: b"b"}
+    log.close()
+    opened = Log.open(log.directory)
+    assert read(opened) == {0: b"a", 1: b"b"}
+
+
+# Damage.
+
+
+def copy_of(source: Path, target: Path) -> Path:
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+    return target
+
+
+def is_beginning(found: dict[int, bytes], expected: dict[int, bytes]) -> bool:
+    return list(found.items()) == list(expected.items())[: len(found)]
+
+
+def check(directory: Path, expected: dict[int, bytes]) -> tuple[Log, dict[int, bytes]]:
+    """Opens what is damaged: what it holds is the beginning; it takes more, and is whole from then on."""
+    log = Log.open(directory, segment_size=300)
+    found = read(log)
+    assert is_beginning(found, expected)
+    dropped = log.dropped
+    offset = append(log, b"more")
+    log.close()
+    again = Log.open(directory, segment_size=300)
+    assert again.dropped == []
+    assert read(again) == {**found, offset: b"more"}
+    again.dropped = dropped
+    return again, found
+
+
+@pytest.mark.parametrize("number", [0, 1, -2, -1])
+def test_cut_anywhere(tmp_path: Path, number: int) -> None:
+    expected = some_log(tmp_path / "whole")
+    name = sorted((tmp_path / "whole").glob("*.segment"))[number].name
+    size = (tmp_path / "whole" / name).stat().st_size
+    lengths = set()
+    for length in range(0, size, 7):
+        directory = copy_of(tmp_path / "whole", tmp_path / "damaged")
+        os.truncate(directory / name, length)
+        log, found = check(directory, expected)
+        lengths.add(len(found))
+        if log.dropped:  # cut between two chunks, it is the next file that does not fit
+            assert log.dropped[0].file.name >= name
+            assert log.dropped[0].reason
+        else:
+            assert number == -1
+    assert len(lengths) > 1 or number == -1
+
+
+@pytest.mark.parametrize("number", [0, -2])
+def test_a_flipped_bit_anywhere(tmp_path: Path, number: int) -> None:
+    """In the data and in the header, in filters and in trailers: it is found, and nothing after it is believed."""
+    expected = some_log(tmp_path / "whole")
+    name = sorted((tmp_path / "whole").glob("*.segment"))[number].name
+    size = (tmp_path / "whole" / name).stat().st_size
+    for position in range(number % 2, size, 2):
+        directory = copy_of(tmp_path / "whole", tmp_path / "damaged")
+        data = bytearray((directory / name).read_bytes())
+        data[position] ^= 1 << position % 8
+        (directory / name).write_bytes(data)
+        log = Log.open(directory, segment_size=300)
+        assert len(log.dropped) == 1, position
+        dropped = log.dropped[0]
+        assert dropped.file.name == name
+        assert dropped.position <= max(position, len(SEGMENT_HEAD))
+        assert dropped.size > 0
+        assert is_beginning(read(log), expected)
+        assert log.tracking.sequence("writer") <= 12
+        log.close()
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    expected = some_log(tmp_path / "whole")
+    names = [path.name for path in sorted((tmp_path / "whole").glob("*.segment"))]
+    for number, name in enumerate(names):
+        directory = copy_of(tmp_path / "whole", tmp_path / "damaged")
+        (directory / name).write_bytes(b"")
+        log, found = check(directory, expected)
+        assert log.dropped[0].reason == "it is empty"
+        assert (len(found) > 0) == (number > 0)
+
+
+def test_a_missing_segment(tmp_path: Path) -> None:
+    expected = some_log(tmp_path)
+    second = sorted(tmp_path.glob("*.segment"))[1]
+    second.unlink()
+    log, found = check(tmp_path, expected)
+    assert log.dropped[0].reason == "the segment before it is missing"
+    assert 0 < len(found) < len(expected)
+
+
+def test_a_file_of_another_name(tmp_path: Path) -> None:
+    expected = some_log(tmp_path)
+    (tmp_path / "zzz.segment").write_bytes(b"not a segment")
+    log, found = check(tmp_path, expected)
+    assert found == expected
+    assert log.dropped[0].size == 13
+
+
+@pytest.mark.parametrize("content", [b"", b"OSII", b"x" * 100, None])
+def test_an_index_is_made_anew(tmp_path: Path, content: bytes | None) -> None:
+    expected = some_log(tmp_path)
+    index = sorted(tmp_path.glob("*.index"))[1]
+    whole = index.read_bytes()
+    index.unlink()
+    if content is not None:
+        index.write_bytes(content)
+    log = Log.open(tmp_path)
+    assert log.dropped == []
+    assert index.read_bytes() == whole
+    assert read(log) == expected
+
+
+def test_killed_between_a_new_segment_and_its_snapshot(tmp_path: Path) -> None:
+    some_log(tmp_path)
+    log = Log.open(tmp_path)
+    name = tmp_path / f"{log.next_offset:020}.segment"
+    name.write_bytes(b"")
+    log = Log.open(tmp_path)
+    assert log.tracking.sequence("writer") == 12
+    for segment in log.segments[:-1]:
+        segment.unlink()
+    assert Log.open(tmp_path).tracking.sequence("writer") == 12
+
+
+# What a stream remembers.
+
+
+def test_tracking_goes_through_its_bytes() -> None:
+    tracking = Tracking()
+    tracking.apply(5, sequence_records({"a": 1, "ü": 2**64 - 1}) + offset_records({"r": 9}))
+    assert (tracking.sequence("a"), tracking.sequence("ü"), tracking.sequence("none")) == (1, 2**64 - 1, 0)
+    other = Tracking()
+    other.replace(tracking.snapshot())
+    assert (other.sequences, other.offsets) == (tracking.sequences, tracking.offsets)
+    assert other.sequences["a"] == (5, 1)
+    for size in range(1, len(tracking.snapshot())):
+        try:
+            Tracking().replace(tracking.snapshot()[:size])
+        except ChunkError:
+            continue
+
+
+def test_who_published_the_longest_ago_is_forgotten() -> None:
+    tracking = Tracking()
+    for number in range(MAX_SEQUENCES):
+        tracking.set_sequence(f"writer-{number}", number, number)
+    tracking.set_sequence("writer-0", 1000, 1000)
+    tracking.set_sequence("one more", 1001, 1)
+    assert len(tracking.sequences) == MAX_SEQUENCES
+    assert tracking.sequence("writer-0") == 1000
+    assert tracking.sequence("writer-1") == 0

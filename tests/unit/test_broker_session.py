@@ -1,0 +1,189 @@
+"""The broker's side of a connection, byte by byte and without a network; and who of a group is active."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rstream_core.broker.groups import Group
+from rstream_core.broker.session import ServerOptions, ServerSession, State
+from rstream_core.protocol import commands as c
+from rstream_core.protocol.framing import FrameBuffer
+
+LOGIN: tuple[Any, ...] = (
+    c.PeerProperties({}),
+    c.SaslHandshake(),
+    c.SaslAuthenticate("PLAIN", b"\0guest\0guest"),
+    c.Tune(1024 * 1024, 60),
+    c.Open("/"),
+)
+
+
+def new_session(*, is_local: bool = True, **options: Any) -> ServerSession:
+    return ServerSession(
+        ServerOptions(**options), advertised_host="here", advertised_port=5552, is_local=is_local, now=0.0
+    )
+
+
+def said(session: ServerSession) -> list[c.Frame]:
+    buffer = FrameBuffer()
+    buffer.feed(session.take_output())
+    return [c.decode(frame) for frame in buffer.frames()]
+
+
+def logged_in(**options: Any) -> ServerSession:
+    session = new_session(**options)
+    session.receive(b"".join(c.encode(message) for message in LOGIN), 0.0)
+    said(session)
+    assert session.state is State.READY
+    return session
+
+
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_the_handshake(step: int) -> None:
+    session = new_session()
+    data = b"".join(c.encode(message, correlation_id=number) for number, message in enumerate(LOGIN))
+    data += c.encode(c.Metadata(("s",)), correlation_id=9) + c.encode(c.Heartbeat())
+    commands = []
+    for start in range(0, len(data), step):
+        commands += session.receive(data[start : start + step], 0.0)
+    assert [c.decode(frame).message for frame in commands] == [c.Metadata(("s",))]
+    answers = said(session)
+    assert [type(frame.message) for frame in answers] == [
+        c.PeerPropertiesResponse,
+        c.SaslHandshakeResponse,
+        c.SaslAuthenticateResponse,
+        c.Tune,
+        c.OpenResponse,
+    ]
+    assert [frame.correlation_id for frame in answers] == [0, 1, 2, None, 4]
+    assert answers[-1].message.properties == {"advertised_host": "here", "advertised_port": "5552"}
+    assert (session.username, session.vhost) == ("guest", "/")
+
+
+def test_who_may_log_in_from_where() -> None:
+    for options, is_local, code in (
+        ({}, True, 1),
+        ({}, False, 11),
+        ({"loopback_users": ()}, False, 1),
+        ({"users": {"guest": "other"}}, True, 8),
+    ):
+        session = new_session(is_local=is_local, **options)
+        session.receive(b"".join(c.encode(message) for message in LOGIN[:3]), 0.0)
+        assert said(session)[2].code == code
+        assert session.has_ended == (code != 1)
+
+
+def test_passwords_are_not_shown() -> None:
+    assert "secret" not in repr(ServerOptions(users={"alice": "secret"}))
+
+
+def test_a_user_cannot_become_another() -> None:
+    session = logged_in(users={"guest": "guest", "alice": "secret"})
+    session.receive(c.encode(c.SaslAuthenticate("PLAIN", b"\0guest\0guest"), correlation_id=5), 0.0)
+    assert said(session)[0].code == 1
+    assert not session.has_ended
+    session.receive(c.encode(c.SaslAuthenticate("PLAIN", b"\0alice\0secret"), correlation_id=6), 0.0)
+    assert said(session)[0].code == 21
+    assert session.has_ended
+
+
+def test_heartbeats() -> None:
+    session = logged_in()
+    assert session.heartbeat == 60
+    assert session.tick(10.0) == 50.0
+    assert said(session) == []
+    assert session.tick(60.0) == 60.0
+    assert [type(frame.message) for frame in said(session)] == [c.Heartbeat]
+    session.written(100.0)
+    assert session.tick(100.0) == 20.0
+    session.receive(c.encode(c.Heartbeat()), 110.0)
+    assert session.tick(150.0) == 10.0
+    assert not session.has_ended
+    assert session.tick(230.0) is None
+    assert session.has_ended
+
+
+def test_no_heartbeats() -> None:
+    session = new_session()
+    messages = (*LOGIN[:3], c.Tune(0, 0), LOGIN[4])
+    session.receive(b"".join(c.encode(message) for message in messages), 0.0)
+    assert session.tick(1000.0) is None
+    assert not session.has_ended
+    assert session.frame_max == 1024 * 1024
+
+
+def test_what_comes_before_an_oversized_frame_is_heard() -> None:
+    session = logged_in()
+    commands = session.receive(c.encode(c.Metadata(())) + (2**21).to_bytes(4) + b"\0\x08\0\1", 0.0)
+    assert len(commands) == 1
+    assert said(session)[0].message == c.Close(14, "frame too large")
+    assert session.is_closing
+    assert session.receive(c.encode(c.Metadata(())), 0.0) == []
+
+
+def test_after_its_close_only_the_answer_counts() -> None:
+    session = logged_in()
+    session.close(13, "unknown frame")
+    assert session.receive(c.encode(c.Metadata(())), 0.0) == []
+    session.receive(c.encode(c.CloseResponse()), 0.0)
+    assert session.has_ended
+
+
+# Groups.
+
+
+class Consumer:
+    def __init__(self, name: str, said: list[str]) -> None:
+        self.name = name
+        self.said = said
+
+    def ask(self, *, active: bool) -> None:
+        self.said.append(f"{self.name}{'+' if active else '-'}")
+
+
+def test_a_plain_group_keeps_its_first() -> None:
+    said: list[str] = []
+    a, b, third = (Consumer(name, said) for name in "abc")
+    group = Group(None)
+    for one in (a, b, third):
+        group.add(one)
+    assert said == ["a+"]
+    group.answered(a, active=True)
+    group.remove(b)
+    assert said == ["a+"]
+    group.remove(a)
+    assert said == ["a+", "c+"]
+    group.remove(third)
+    assert not group
+
+
+def test_a_partitions_group_turns() -> None:
+    said: list[str] = []
+    a, b, third = (Consumer(name, said) for name in "abc")
+    group = Group(1)
+    group.add(a)
+    group.add(b)
+    assert said == ["a+", "a-"]
+    group.add(third)  # while the first is still stepping down
+    assert said == ["a+", "a-"]
+    group.answered(a, active=False)
+    assert said == ["a+", "a-", "b+"]
+    group.remove(a)  # then the third has its turn
+    assert said[3:] == ["b-"]
+    group.remove(b)  # goes without an answer
+    assert said[4:] == ["c+"]
+    group.answered(third, active=True)
+    assert group.active is third
+
+
+def test_a_late_answer_changes_nothing() -> None:
+    said: list[str] = []
+    a, b = Consumer("a", said), Consumer("b", said)
+    group = Group(None)
+    group.add(a)
+    group.add(b)
+    group.answered(b, active=False)
+    assert group.active is a
+    assert said == ["a+"]

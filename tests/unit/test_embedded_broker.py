@@ -1,0 +1,223 @@
+"""``EmbeddedBroker`` in a program: on a loop and in a thread, over TLS, with its folder; and the pytest plugin."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rstream_core import (
+    AlreadyClosed,
+    AuthenticationFailure,
+    Client,
+    ConfigurationError,
+    ConnectionOptions,
+    Credentials,
+    EmbeddedBroker,
+    parse_uri,
+)
+from tests.clients import FIRST, bodies, publish, read
+
+
+def options(broker: EmbeddedBroker, **more: Any) -> ConnectionOptions:
+    uri = parse_uri(broker.uri)
+    assert uri.username is not None
+    assert uri.password is not None
+    values = {"credentials": Credentials(uri.username, uri.password), "vhost": uri.vhost or "/"}
+    return ConnectionOptions(endpoints=(uri.endpoint,), **{**values, **more})
+
+
+async def round_trip(options: ConnectionOptions) -> None:
+    async with Client(options) as client:
+        await client.create_stream("s")
+        await publish(client, "s", bodies(10))
+        assert len(await read(client, "s", 10)) == 10
+
+
+def is_there(path: Path) -> bool:
+    return path.exists()
+
+
+async def test_on_the_callers_loop() -> None:
+    async with EmbeddedBroker() as broker:
+        assert broker.uri == f"rabbitmq-stream://guest:guest@127.0.0.1:{broker.port}/%2F"
+        await round_trip(options(broker))
+        assert broker.published[0] == 10
+        assert (broker.stream_count, broker.dropped) == (1, [])
+    with pytest.raises(AlreadyClosed):
+        _ = broker.uri
+    await broker.stop()
+
+
+def test_in_a_thread() -> None:
+    with EmbeddedBroker() as broker:
+        asyncio.run(round_trip(options(broker)))
+        broker.faults.drop_connections()
+    with pytest.raises(AlreadyClosed):
+        _ = broker.port
+
+
+async def test_users_virtual_hosts_and_limits() -> None:
+    async with EmbeddedBroker(
+        users={"alice@here": "p:/w"}, vhosts=("one/two", "other"), frame_max=100_000, heartbeat=7
+    ) as broker:
+        assert parse_uri(broker.uri)[2:] == ("alice@here", "p:/w", "one/two")
+        await round_trip(options(broker))
+        async with Client(options(broker, vhost="other")) as client:
+            assert not await client.stream_exists("s")
+            connection = await client._locator.connection()
+            assert (connection.frame_max, connection.session.heartbeat) == (100_000, 7)
+        with pytest.raises(AuthenticationFailure):
+            async with Client(options(broker, credentials=Credentials())) as client:
+                await client.start()
+
+
+async def test_its_folder_is_kept_or_goes(tmp_path: Path) -> None:
+    async with EmbeddedBroker(data=tmp_path / "data") as broker:
+        await round_trip(options(broker))
+    async with EmbeddedBroker(data=tmp_path / "data") as broker, Client(options(broker)) as client:
+        assert await client.last_offset("s") == 9
+        with pytest.raises(ConfigurationError, match="in use by another broker"):
+            await EmbeddedBroker(data=tmp_path / "data").start()
+    passing = EmbeddedBroker()
+    async with passing:
+        assert passing._temporary is not None
+        folder = Path(passing._temporary.name)
+        assert is_there(folder)
+    assert not is_there(folder)
+
+
+async def test_super_streams_are_kept(tmp_path: Path) -> None:
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+        names = await client.create_super_stream("orders", routing_keys=["eu", "us", "asia"])
+        await client.create_super_stream("gone", partitions=2)
+        await client.delete_super_stream("gone")
+        await client.delete_stream(names[2])
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+        assert await client.partitions("orders") == names[:2]
+        assert await client.route("orders", "us") == [names[1]]
+        assert not await client.stream_exists("gone-0")
+        assert broker.stream_count == 2
+
+
+async def test_what_was_cut_short_is_finished(tmp_path: Path) -> None:
+    """A kill between the steps of creating or deleting."""
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+        await client.create_super_stream("made", partitions=2)
+        await client.create_super_stream("doomed", partitions=2)
+    super_streams = tmp_path / "super-streams.json"
+    text = super_streams.read_text()
+    at = text.index("doomed")
+    super_streams.write_text(text[:at] + text[at:].replace('"is_deleted": false', '"is_deleted": true', 1))
+    for number, directory in enumerate(sorted((tmp_path / "streams").iterdir())):
+        if '"made-1"' in (directory / "stream.json").read_text():
+            directory.rename(directory.with_name(f"deleted-{number}"))
+    (tmp_path / "streams" / "new-1").mkdir()
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+        assert await client.stream_exists("made-1")
+        assert not await client.stream_exists("doomed-0")
+        assert broker.stream_count == 2
+        assert len(list((tmp_path / "streams").iterdir())) == 2
+        await client.create_super_stream("doomed", partitions=2)
+
+
+@pytest.mark.parametrize("arguments", [{"vhosts": ()}, {"fsync": "sometimes"}])
+def test_what_it_cannot_be(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        EmbeddedBroker(**arguments)
+
+
+async def test_a_port_in_use() -> None:
+    async with EmbeddedBroker() as broker:
+        with pytest.raises(ConfigurationError, match="cannot listen"):
+            await EmbeddedBroker(port=broker.port).start()
+    with pytest.raises(ConfigurationError, match="cannot listen"), EmbeddedBroker(host="no-such-host.invalid"):
+        pass
+
+
+def make_certificate(cert: Path, key: Path) -> None:
+    new = ("openssl", "req", "-newkey", "rsa:2048", "-nodes", "-x509", "-keyout", str(key), "-out", str(cert))
+    whose = ("-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
+    subprocess.run([*new, *whose], check=True, capture_output=True)
+
+
+async def test_tls(tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    await asyncio.to_thread(make_certificate, cert, key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    async with EmbeddedBroker(tls=context) as broker:
+        assert broker.uri.startswith("rabbitmq-stream+tls://")
+        tls = ssl.create_default_context(cafile=str(cert))
+        await round_trip(options(broker, tls=tls, server_name="localhost"))
+        async with Client(options(broker, tls=tls, server_name="localhost")) as client:
+            assert (await client.metadata("s")).leader.host == "localhost"
+
+
+async def test_more_than_a_chunk_has_room_for() -> None:
+    """An entry count takes 16 bits; 80,000 empty messages fit a frame."""
+    async with EmbeddedBroker() as broker, Client(options(broker)) as client:
+        await client.create_stream("s")
+        publisher = await client.publisher("s", max_in_flight=200_000)
+        await publisher.publish([b""] * 160_000)
+        await publisher.flush(10)
+        assert publisher.confirmed == 160_000
+        await publisher.close()
+        found = 0
+        async with await client.subscribe("s", FIRST) as subscription:
+            async for chunk in subscription:
+                assert len(chunk.messages) <= 65_535
+                found += len(chunk.messages)
+                if found == 160_000:
+                    break
+
+
+async def test_many_streams_and_few_file_handles() -> None:
+    import os
+
+    async with EmbeddedBroker() as broker, Client(options(broker)) as client:
+        before = len(os.listdir("/dev/fd"))
+        await client.create_super_stream("many", partitions=300)
+        await client.store_offset("many-7", "reader", 5)
+        publisher = await client.publisher("many-8")
+        await publisher.publish(bodies(3))
+        await publisher.close()
+        assert await client.query_offset("many-7", "reader") == 5
+        assert len(os.listdir("/dev/fd")) - before < 20
+
+
+async def test_names_are_not_gathered_for_ever() -> None:
+    async with EmbeddedBroker() as broker, Client(options(broker)) as client:
+        await client.create_stream("s")
+        for number in range(300):
+            publisher = await client.publisher("s", f"writer-{number}")
+            await publisher.publish([b"m"])
+            await publisher.close()
+        (stream,) = broker._running.streams
+        assert stream.writer._last == {}
+        assert len(stream.log.tracking.sequences) == 255
+        publisher = await client.publisher("s", "writer-299")
+        assert publisher.next_publishing_id == 2
+        await publisher.close()
+
+
+# The pytest plugin.
+
+
+def test_the_fixture(rstream_broker: EmbeddedBroker) -> None:
+    asyncio.run(round_trip(options(rstream_broker)))
+
+
+async def test_the_fixture_on_a_loop(rstream_broker: EmbeddedBroker) -> None:
+    await round_trip(options(rstream_broker))
+
+
+def test_the_plugin_imports_nothing_heavy() -> None:
+    script = "import sys, rstream_pytest; print(*sorted({'rstream_core', 'asyncio'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, check=True)
+    assert "rstream_core" not in done.stdout
