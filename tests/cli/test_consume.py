@@ -411,7 +411,7 @@ def test_a_full_disk(env: dict[str, str], ten: str) -> None:
 
 def test_a_connection_that_ends(own_rabbitmq: OwnRabbitMQ) -> None:
     broker = own_rabbitmq()
-    env = {"RSTREAM_URI": broker.uri}
+    env = {"RSTREAM_URI": broker.uri, "RSTREAM_RECOVER_FOR": "0"}
     assert run_rstream("publish", "s", "--create", stdin=lines(0, 1), env=env).returncode == 0
     with running("consume", "s", "-o", "first", "--name", "me", env=env) as consumer:
         assert consumer.stdout is not None

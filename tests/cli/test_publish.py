@@ -483,7 +483,7 @@ def test_a_signal_while_connecting() -> None:
 
 def test_a_broker_that_dies(own_rabbitmq: OwnRabbitMQ, tmp_path: Path) -> None:
     broker = own_rabbitmq()
-    env = {"RSTREAM_URI": broker.uri}
+    env = {"RSTREAM_URI": broker.uri, "RSTREAM_RECOVER_FOR": "0"}
     failed = tmp_path / "failed"
 
     def run(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[bytes]:

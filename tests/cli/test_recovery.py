@@ -1,0 +1,79 @@
+"""``publish`` and ``consume`` go on when the broker comes back, say so, and give up in time when it does not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from tests.brokers import Broker
+from tests.cli.conftest import run_rstream
+from tests.cli.process import ended, eventually, running, summary_of
+from tests.conftest import OwnRabbitMQ
+
+COUNT = 3000
+
+
+@pytest.fixture
+def broker(own_rabbitmq: OwnRabbitMQ) -> Broker:
+    """A broker with a stream ``s`` that survives being killed."""
+    made = own_rabbitmq()
+    assert run_rstream("stream", "create", "s", "--uri", made.uri).returncode == 0
+    # A broker that is killed in the first seconds of its first stream forgets where that is; an orderly stop helps.
+    made.ctl("stop_app")
+    made.ctl("start_app")
+    eventually(lambda: run_rstream("stream", "info", "s", "--uri", made.uri).returncode == 0)
+    return made
+
+
+def events(errors: str) -> list[str]:
+    return [line["event"] for line in map(json.loads, errors.splitlines()) if line["event"] != "progress"]
+
+
+@pytest.mark.slow
+def test_a_broker_that_is_killed_and_comes_back(broker: Broker) -> None:
+    env = {"RSTREAM_URI": broker.uri}
+    words = ("--stats", "json", "--rate", "300/s", "--name", "writer")
+    with (
+        subprocess.Popen(["seq", str(COUNT)], stdout=subprocess.PIPE) as source,
+        running("consume", "s", "-o", "first", "-n", str(COUNT), "--stats", "json", env=env) as consumer,
+        running("publish", "s", *words, stdin=source.stdout, env=env) as publisher,
+    ):
+        assert consumer.stdout is not None
+        begin = consumer.stdout.readline()
+        broker.kill()
+        broker.start()
+        seen = begin + consumer.stdout.read()
+        code, errors = ended(publisher)
+        consumed, told = ended(consumer)
+    assert (code, consumed) == (0, 0), errors + told
+    assert summary_of(errors)["confirmed"] == COUNT
+    assert events(errors) == ["lost", "recovered", "summary"]
+    assert events(told) == ["lost", "recovered", "summary"]
+    lines = [str(number).encode() for number in range(1, COUNT + 1)]
+    assert seen.splitlines() == lines
+    stored = run_rstream("consume", "s", "-o", "first", "--until", "end", env=env)
+    assert stored.stdout.splitlines() == lines
+
+
+@pytest.mark.slow
+def test_a_broker_that_does_not_come_back(broker: Broker) -> None:
+    env = {"RSTREAM_URI": broker.uri, "RSTREAM_RECOVER_FOR": "2s"}
+    with (
+        running("consume", "s", "-o", "next", env=env) as consumer,
+        running("publish", "s", stdin=subprocess.PIPE, env=env) as publisher,
+    ):
+        assert publisher.stdin is not None
+        assert consumer.stdout is not None
+        publisher.stdin.write(b"one\n")
+        publisher.stdin.flush()
+        eventually(lambda: run_rstream("consume", "s", "-o", "first", "-n", "1", env=env).stdout == b"one\n")
+        broker.kill()
+        for process in (publisher, consumer):
+            code, errors = ended(process)
+            assert code == 6
+            warning, error = [line for line in errors.splitlines() if not line.startswith("hint: ")]
+            assert warning.startswith("warning: the connection to ")
+            assert warning.endswith("trying again, for 2 s at most")
+            assert error.startswith("error: ")
