@@ -154,8 +154,8 @@ class Subscription(AsyncIterator[Chunk]):
         self._interrupted: RstreamError | None = None
         """What ended the connection while this was being attached to it."""
         self._at_leader = False
-        self._resume = spec
-        """Where to subscribe: after what has arrived, once something has."""
+        self._next: int | None = None
+        """Where to go on: the offset after what has arrived, or what a moving start meant; else where it was told."""
         self._position = position
         """Finds the offset that a specification means, where the broker cannot be asked."""
         self._waiting: deque[tuple[bytes, int | None]] = deque()
@@ -309,7 +309,7 @@ class Subscription(AsyncIterator[Chunk]):
         elif not self._closed:
             self._waiting.append((chunk, committed_chunk_id))
             if self._single_active is None:
-                self._resume = _after(chunk) or self._resume
+                self._next = _after(chunk, self._next)
             self.arrived.set()
 
     def on_consumer_update(self, active: bool, correlation_id: int) -> None:
@@ -351,15 +351,13 @@ class Subscription(AsyncIterator[Chunk]):
         self._interrupted = None
         connection = lease.connection
         try:
-            first, spec = self._resume is self._spec, self._spec
+            first, spec = self._next is None, self._spec
             if first and spec.offset_type in MOVING and self._single_active is None:
                 # What is published during an outage, before anything has arrived, is not to be missed.
-                start = await self._fixed(connection, spec)
-                if start is not None:
-                    self._resume = _at(start)
+                self._next = await self._fixed(connection, spec)
             credit = self._grant()
-            if not first:
-                spec = self._resume
+            if not first and self._next is not None:
+                spec = _at(self._next)
             self.id = lease.id
             connection.subscriptions[lease.id] = self
             connection.streams[self] = self.stream
@@ -391,7 +389,7 @@ class Subscription(AsyncIterator[Chunk]):
         held = self._handed_out is not None
         while self._waiting and len(self._waiting) + held >= self._credit:
             data, _ = self._waiting.pop()
-            self._resume = _at(parse_header(data).first_offset)
+            self._next = parse_header(data).first_offset
         room = self._credit - len(self._waiting) - held
         self._owed = min(room - 1, 0)
         return max(room, 1)
@@ -453,7 +451,8 @@ class Subscription(AsyncIterator[Chunk]):
         # them all the same, and what was left at the end of a turn counts in the next: seen with both. So held
         # back, and given at the start of the next turn, they are right whether a broker adds them or not.
         connection = self._lease.connection
-        if self._owed > 0 and self.active and self._attached and self.error is None and connection.is_open:
+        may = self.active and self._attached and self.error is None and not self._closed
+        if may and self._owed > 0 and connection.is_open:
             connection.send(c.Credit(self.id, self._owed))
             self._owed = 0
 
@@ -573,14 +572,17 @@ class Subscription(AsyncIterator[Chunk]):
         name = self._single_active.name
         try:
             async with asyncio.timeout(QUERY_TIMEOUT):
-                stored = await query_offset(self._locator, self.stream, name)
-        except OffsetNotFound:
-            if self._earlier is None:
-                if self._spec.offset_type in MOVING:
-                    self._turn_start = await self._fixed(self._lease.connection, self._spec)
-                return self._spec
-            stored = self._earlier
-        except TimeoutError:
+                try:
+                    stored = await query_offset(self._locator, self.stream, name)
+                except OffsetNotFound:
+                    if self._earlier is None:
+                        if self._spec.offset_type in MOVING:
+                            self._turn_start = await self._fixed(self._lease.connection, self._spec)
+                        return self._spec
+                    stored = self._earlier
+        except TimeoutError as error:
+            if isinstance(error, RstreamError):
+                raise
             raise RequestTimeout(
                 f"the offset of {name!r} in stream {self.stream!r}: no answer within {QUERY_TIMEOUT:g} s"
             ) from None
@@ -593,13 +595,13 @@ def _at(offset: int) -> ConsumerOffsetSpecification:
     return ConsumerOffsetSpecification(OffsetType.OFFSET, offset)
 
 
-def _after(chunk: bytes) -> ConsumerOffsetSpecification | None:
-    """The offset after a chunk; None where it is damaged, which is told when it is looked into."""
+def _after(chunk: bytes, otherwise: int | None) -> int | None:
+    """The offset after a chunk; the other where it is damaged, which is told when it is looked into."""
     try:
         header = parse_header(chunk)
     except ChunkError:
-        return None
-    return _at(min(header.first_offset + header.records, 2**64 - 1))
+        return otherwise
+    return min(header.first_offset + header.records, 2**64 - 1)
 
 
 async def _call(

@@ -1,0 +1,156 @@
+"""Policies, and the loop that follows them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+
+import pytest
+
+from rstream_core import (
+    AccessRefused,
+    Backoff,
+    ConfigurationError,
+    ConnectionClosed,
+    Recovery,
+    RecoveryEvent,
+    RecoveryState,
+    RequestTimeout,
+    StreamNotAvailable,
+)
+from rstream_core.recovery import Outages, Recoveries, Run, retry
+
+QUICK = Backoff(attempts=4, initial=0.001)
+
+
+def test_delays_grow_with_jitter_up_to_the_maximum() -> None:
+    policy = Backoff(attempts=8, initial=0.1, factor=2, maximum=1.0)
+    full = [0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0]
+    runs = [list(policy.delays()) for _ in range(50)]
+    for delays in runs:
+        assert all(most / 2 <= delay <= most for delay, most in zip(delays, full, strict=True))
+    assert len({tuple(delays) for delays in runs}) == 50
+
+
+@pytest.mark.parametrize("arguments", [{"seconds": 0}, {"seconds": -1}, {"backoff": Backoff(attempts=0)}])
+def test_a_policy_that_cannot_work(arguments: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError):
+        Recovery(**arguments)  # type: ignore[arg-type]
+
+
+class Operation:
+    """Fails with these errors, one after the other, and then succeeds."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self._errors = iter(errors)
+        self.calls = 0
+
+    async def __call__(self) -> str:
+        self.calls += 1
+        error = next(self._errors, None)
+        if error is not None:
+            raise error
+        return "done"
+
+
+async def test_it_tries_until_it_succeeds() -> None:
+    operation = Operation(ConnectionClosed("1"), StreamNotAvailable("2"))
+    assert await retry(operation, QUICK) == "done"
+    assert operation.calls == 3
+
+
+async def test_the_last_error_is_raised_when_attempts_are_used_up() -> None:
+    operation = Operation(*[ConnectionClosed(str(number)) for number in range(10)])
+    with pytest.raises(ConnectionClosed, match="3"):
+        await retry(operation, QUICK)
+    assert operation.calls == 4
+
+
+@pytest.mark.parametrize("error", [AccessRefused(), ValueError("a slip"), asyncio.CancelledError()])
+async def test_what_cannot_be_helped_ends_it_at_once(error: Exception) -> None:
+    operation = Operation(error)
+    with pytest.raises(type(error)):
+        await retry(operation, QUICK)
+    assert operation.calls == 1
+
+
+async def test_the_time_is_bounded_also_inside_an_attempt() -> None:
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    reason = ConnectionClosed("the loss")
+    start = time.monotonic()
+    with pytest.raises(ConnectionClosed, match="the loss"):
+        await Run(QUICK, 0.1).retry(hang, reason=reason)
+    with pytest.raises(RequestTimeout):
+        await Run(QUICK, 0.1).retry(hang)
+    assert time.monotonic() - start < 2
+
+
+async def test_an_error_that_is_a_timeout_is_not_the_end_of_the_time() -> None:
+    operation = Operation(RequestTimeout("the broker is slow"))
+    assert await Run(QUICK, 5).retry(operation) == "done"
+    with pytest.raises(RequestTimeout, match="slow"):
+        await Run(Backoff(attempts=1), 5).retry(Operation(RequestTimeout("the broker is slow")))
+
+
+async def lose(outages: Outages, *errors: Exception) -> None:
+    loss = ConnectionClosed("lost")
+    outages.begin(loss)
+
+    async def attach() -> None:
+        await operation()
+
+    operation = Operation(*errors)
+    await outages.recover(loss, attach)
+
+
+async def test_losses_without_progress_are_one_outage() -> None:
+    events: list[RecoveryEvent] = []
+    outages = Outages(Recoveries(Recovery(backoff=QUICK), events.append), "s", "publisher")
+    for _ in range(4):
+        await lose(outages)
+    with pytest.raises(ConnectionClosed, match="lost"):
+        await lose(outages)
+    assert [event.state for event in events[1::2]] == [RecoveryState.RECOVERED] * 4 + [RecoveryState.GIVEN_UP]
+    assert [event.attempts for event in events[1::2]] == [1, 1, 1, 1, 0]
+    assert all(event.state is RecoveryState.LOST for event in events[::2])
+
+
+async def test_progress_ends_an_outage() -> None:
+    outages = Outages(Recoveries(Recovery(backoff=QUICK)), "s", "publisher")
+    for _ in range(10):
+        await lose(outages, ConnectionClosed("again"))
+        outages.progress()
+
+
+async def test_an_outage_that_is_cancelled_is_told_of() -> None:
+    events: list[RecoveryEvent] = []
+    recoveries = Recoveries(Recovery(), events.append)
+    outages = Outages(recoveries, "s", "subscription")
+    loss = ConnectionClosed("lost")
+    outages.begin(loss)
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    task = recoveries.start(outages.recover(loss, hang))
+    await asyncio.sleep(0)
+    await recoveries.close()
+    assert task.cancelled()
+    assert [event.state for event in events] == [RecoveryState.LOST, RecoveryState.GIVEN_UP]
+    assert not recoveries.can_help(loss)
+
+
+async def test_a_recovery_that_breaks_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    recoveries = Recoveries(Recovery())
+
+    async def slip() -> None:
+        raise ZeroDivisionError
+
+    task = recoveries.start(slip())
+    await asyncio.wait((task,))
+    for _ in itertools.repeat(None, 3):
+        await asyncio.sleep(0)
+    assert "a recovery failed" in caplog.text
