@@ -44,6 +44,8 @@ from rstream_core import (
 _GRACE = 2.0
 """Seconds that a reader of stdout has, once the run is to end, to take what is being written."""
 _STORE_TIMEOUT = 5.0
+_FILTER_INTERVAL = 0.2
+"""Seconds without a chunk after which the broker is asked whether more is to come, where it filters."""
 _GROUP_INTERVAL = 1.0
 """Seconds between two looks at how far the others of a group have come."""
 
@@ -76,6 +78,11 @@ class ConsumePlan:
     filter: Filter | None = None
     credit: int = 10
     unbuffered: bool = False
+
+
+def plan_filters(plan: ConsumePlan) -> bool:
+    """Whether the broker leaves out chunks."""
+    return plan.filter is not None and bool(plan.filter.values)
 
 
 class _Nothing(Exception):
@@ -277,6 +284,7 @@ class ConsumeRun:
             filter_values=() if plan.filter is None else plan.filter.values,
             match_unfiltered=plan.filter is not None and plan.filter.match_unfiltered,
             single_active=single_active,
+            at_leader=plan.filter is not None,  # which has the end, and not only what has been copied of it
         )
         source.stored_at = asyncio.get_running_loop().time()
         if self._ends_unseen(spec, end) and not await subscription.barrier():
@@ -354,6 +362,8 @@ class ConsumeRun:
             for source in self._unfinished:
                 if source.end is None:
                     await self._settle_end(client, source)
+        if plan_filters(self.plan):
+            await self._look_behind_filter(client)
         if self._waits_for_group:
             await self._look_at_group(client)
         idle = self.plan.idle_timeout
@@ -366,6 +376,16 @@ class ConsumeRun:
         source.end = await client.last_offset(source.stream)
         passed = -1 if source.passed is None else source.passed
         if source.end is None or max(source.before_start, passed) >= source.end:
+            await self._finish(client, source)
+
+    async def _look_behind_filter(self, client: Client) -> None:
+        """Chunks that the broker leaves out tell nothing: where nothing more comes, what is left is left out."""
+        for source in self._unfinished:
+            subscription = source.subscription
+            if source.end is None or subscription is None or not await subscription.nothing_to_come():
+                continue
+            if source.passed is None or source.passed < source.end:
+                source.passed, source.unstored = source.end, source.unstored + 1
             await self._finish(client, source)
 
     @property
@@ -394,6 +414,8 @@ class ConsumeRun:
             times += [s.stored_at + plan.store_every.seconds for s in self._sources.values() if s.unstored]
         if self._until_time is not None and any(source.end is None for source in self._unfinished):
             times.append(loop.time() + max(self._until_time - self._now_ms(), 0) / 1000 + 0.001)
+        if plan_filters(plan) and any(source.end is not None for source in self._unfinished):
+            times.append(loop.time() + _FILTER_INTERVAL)
         if self._waits_for_group:
             times.append(loop.time() + _GROUP_INTERVAL)
         return min(times, default=None)

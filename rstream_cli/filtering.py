@@ -36,20 +36,17 @@ class Filter:
 
     def _is_wanted(self, path: Path, data: bytes) -> bool:
         try:
-            value = self._value(path, data)
+            found = [value_text(value) for value in self._values(path, data) if value is not None]
         except AmqpError:
             return True  # whoever renders it says what is wrong with it
-        return self.match_unfiltered if value is None else value_text(value) in self.values
+        return any(value in self.values for value in found) if found else self.match_unfiltered
 
-    def _value(self, path: Path, data: bytes) -> Any:
-        """What is at the path in the body, or else in the envelope; None where nothing is."""
+    def _values(self, path: Path, data: bytes) -> list[Any]:
+        """What is at the path in the body and in the envelope: a publisher may have had the value from either."""
         if self.raw:
-            return _find(data, path)
+            return [_find(data, path)]
         message = AMQPMessage.from_bytes(data)
-        value = _find(body_bytes(message), path)
-        if value is None:
-            value = _find(to_json(message, stream="", offset=0, timestamp_ms=0), path)
-        return value
+        return [_find(body_bytes(message), path), _find(to_json(message, stream="", offset=0, timestamp_ms=0), path)]
 
 
 def value_text(value: Any) -> str:

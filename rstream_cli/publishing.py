@@ -532,7 +532,11 @@ class PublishRun:
             count = len(self._lanes)
             lanes = [partition_index(key, count) for key in encoded.keys]
         elif plan.routing is RouteType.Key and may_ask:
-            encoded, lanes = await self._bound(encoded, number)
+            try:
+                encoded, lanes = await self._bound(encoded, number)
+            except BaseException:  # cancelled, or without an answer: the records are accounted for all the same
+                self._leave_over(encoded, number)
+                raise
         messages = encoded.messages
         if plan.ids_are_numbers:
             encoded = encoded._replace(ids=encoded.numbers or range(number, number + len(messages)))
@@ -547,6 +551,15 @@ class PublishRun:
             self._rest.append(encoded)
         for at, message in sorted(encoded.bad):
             self._bad(at, message)
+
+    def _leave_over(self, encoded: Encoded, number: int) -> None:
+        """Counts what was read, and is not to be published any more."""
+        if self.plan.ids_are_numbers:
+            encoded = encoded._replace(ids=encoded.numbers or range(number, number + len(encoded.messages)))
+        self._counts.read += len(encoded.messages)
+        self.stats.bytes += self._size(encoded.messages)
+        if encoded.messages:
+            self._rest.append(encoded)
 
     def _spread(self, encoded: Encoded, lanes: Sequence[int], first: int) -> None:
         """Each message to its lane."""

@@ -442,8 +442,9 @@ class Client:
         filter_values: Sequence[str] = (),
         match_unfiltered: bool = False,
         single_active: SingleActiveConsumer | None = None,
+        at_leader: bool = False,
     ) -> Subscription:
-        """A subscription on a replica of the stream, or on its leader where there is none.
+        """A subscription on a replica of the stream, or on its leader where there is none, or where that is asked for.
 
         ``credit`` is how many chunks the broker may send ahead.
 
@@ -475,7 +476,8 @@ class Client:
         subscription = self._subscription(stream, spec, credit, told, self._recoveries, single_active)
 
         async def subscribe() -> None:
-            await subscription.open(await self._locator.replica(stream))
+            node = self._locator.leader if at_leader else self._locator.replica
+            await subscription.open(await node(stream))
 
         await self._locator.again(subscribe)
         return subscription

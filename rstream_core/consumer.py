@@ -338,7 +338,7 @@ class Consumer:
                         if wanted is None or wanted(message):
                             yield message, context
                         done = context.offset
-                        if not subscription.active:
+                        if not subscription.is_wanted(chunk):
                             break
                 finally:
                     chunks.finish(done)
@@ -463,7 +463,7 @@ class Consumer:
                         done = context.offset
                         if subscriber.gone:
                             return
-                        if not subscription.active:
+                        if not subscription.is_wanted(chunk):
                             break
                 finally:
                     subscription.finish(done)

@@ -511,8 +511,8 @@ class Publisher:
 
     def _confirm(self, batch: _Batch, ids: Sequence[int], now: float) -> None:
         """Resolves ids of one batch, which are in order; unknown ones are passed over."""
-        if len(ids) == ids[-1] - ids[0] + 1 and type(batch.ids) is range and batch.ids.step == 1:
-            low = ids[0] - batch.first
+        low = bisect_left(batch.ids, ids[0])
+        if _same(batch.ids[low : low + len(ids)], ids):  # as it nearly always is
             fresh = batch.resolve(low, low + len(ids))
         else:
             fresh = 0
@@ -704,6 +704,15 @@ def _encode_filter(value: str | None) -> bytes:
     if len(data) > MAX_STRING:
         raise ValueError(f"a filter value takes at most {MAX_STRING} bytes, not {len(data)}")
     return len(data).to_bytes(2) + data
+
+
+def _same(some: Sequence[int], others: Sequence[int]) -> bool:
+    """Whether two runs of growing ids are the same."""
+    if len(some) != len(others):
+        return False
+    if type(some) is range and some.step == 1:
+        return some[0] == others[0] and some[-1] == others[-1]
+    return tuple(some) == tuple(others)
 
 
 def _grows(ids: Sequence[int]) -> bool:

@@ -160,6 +160,8 @@ class Subscription(AsyncIterator[Chunk]):
         """Finds the offset that a specification means, where the broker cannot be asked."""
         self._waiting: deque[tuple[bytes, int | None]] = deque()
         self._handed_out: Chunk | None = None
+        self._overdue: Chunk | None = None
+        """What the application still held when another turn began: it is not of that one."""
         self._finished = asyncio.Event()
         self._finished.set()
         self._owed = 0
@@ -230,12 +232,16 @@ class Subscription(AsyncIterator[Chunk]):
         chunk = self._handed_out
         if chunk is not None:
             last = chunk.last_offset if offset is None else offset
-            if last >= chunk.offset:
+            if last >= chunk.offset and chunk is not self._overdue:
                 self.processed = last
-            self._handed_out = None
+            self._handed_out = self._overdue = None
             self._owed += 1
             self._finished.set()
         self._return_credit()
+
+    def is_wanted(self, chunk: Chunk) -> bool:
+        """Whether to go on with a chunk: not where the turn that it came in is over."""
+        return self.active and chunk is not self._overdue
 
     async def raise_error(self) -> None:
         """Raises the error that ended the subscription, if one did."""
@@ -256,6 +262,14 @@ class Subscription(AsyncIterator[Chunk]):
         if not self._deliveries:
             await self._round_trip()
         return self._deliveries > 0
+
+    async def nothing_to_come(self) -> bool:
+        """Whether the broker has nothing more to send at the moment. Where it filters, this is how an end shows."""
+        if self._waiting or self._handed_out is not None or not self.active:
+            return False
+        seen = self._deliveries
+        await self._round_trip()
+        return self._deliveries == seen and self.active
 
     async def next_there_is(self) -> Chunk | None:
         """The next chunk; None where the broker has none to send at the moment."""
@@ -518,6 +532,7 @@ class Subscription(AsyncIterator[Chunk]):
             return None
         self._in_turn = True
         self._turn_start = None
+        self._overdue = self._handed_out
         if self.processed is not None:
             self._earlier, self.processed = self.processed, None
         return await self._ask_listener(True) or await self._default_start()
@@ -641,8 +656,7 @@ class Subscriptions(AsyncIterator[Chunk]):
                 if chunk is not None:
                     self._last = member
                     return chunk
-            for member in self._members:
-                await member.raise_error()
+                await member.raise_error()  # also while others have chunks
             if all(member.is_closed for member in self._members):
                 raise StopAsyncIteration
             self._arrived.clear()

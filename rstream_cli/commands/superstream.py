@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from rstream_cli.commands.stream import StreamOptions, as_json, delete_all, facts_of, shown
-from rstream_cli.exit_status import CommandError, ExitStatus
+from rstream_cli.exit_status import CommandError, ExitStatus, status_of
 from rstream_cli.options import ConnectionSettings, check_stream_name, connection_options
-from rstream_cli.runner import CommandContext, run_command
+from rstream_cli.runner import CommandContext, describe, run_command, write_error
 from rstream_cli.typer_support import Command, Lazy, LazyGroup, new_app, shared_options
 
 if TYPE_CHECKING:
@@ -206,19 +206,27 @@ def route(
 ) -> None:
     """Show which partition a routing key belongs to.
 
-    A line for each key and partition: the key, a tab, the partition. Ends in 4 where a key is bound to none.
+    A line for each key and partition: the key, a tab, the partition. Each key that is bound to none is told of, and the
+    exit code is 4 then.
     """
     check_stream_name(name)
 
     async def main(context: CommandContext) -> ExitStatus:
-        from rstream_core import Router
+        from rstream_core import RouteNotFound, Router
 
         async with context.client() as client:
             router = await Router.open(client, name)
+            status = ExitStatus.OK
             for key in keys:
-                for partition in await _routes(router, key, routing):
+                try:
+                    routes = await _routes(router, key, routing)
+                except RouteNotFound as error:
+                    write_error(context.env, describe(error), error.hint, connection.color)
+                    status = status_of(error)
+                    continue
+                for partition in routes:
                     context.env.stdout.write(f"{key}\t{partition}\n")
-        return ExitStatus.OK
+        return status
 
     run_command(main, connection=connection)
 

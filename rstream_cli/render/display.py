@@ -107,8 +107,11 @@ class Display:
             self._thread.start()
 
     def note(self, line: str) -> None:
-        """A line for people, beside the display; not with ``--stats json``. Of many, only the first ones."""
-        if self.mode is not StatsMode.JSON and not self._quiet:
+        """A line for people, beside the display; not with ``--stats json``. Of many, only the first ones.
+
+        ``-q`` keeps warnings.
+        """
+        if self.mode is not StatsMode.JSON and self._is_told(line):
             self._noted += 1
             if self._noted > _MAX_NOTES:
                 return
@@ -127,8 +130,11 @@ class Display:
             import orjson
 
             self._write(orjson.dumps({"event": event, **fields}).decode())
-        elif not self._quiet:
+        elif self._is_told(line):
             self._write(line)
+
+    def _is_told(self, line: str) -> bool:
+        return not self._quiet or line.startswith("warning: ")
 
     def _write(self, line: str) -> None:
         try:

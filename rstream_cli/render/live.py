@@ -46,7 +46,8 @@ class LiveView:
 
     def update(self, snapshot: Snapshot) -> None:
         """Draw this moment."""
-        width = max(self._console.width - 1, 10)  # the last column stays free: some terminals wrap there
+        # Some columns stay free: terminals wrap at the last one, and show ^C behind what is drawn.
+        width = max(self._console.width - 3, 10)
         self._live.update(Text("\n").join(layout(snapshot, width)), refresh=True)
 
     def note(self, line: str) -> None:

@@ -237,3 +237,23 @@ def test_messages_that_are_left_keep_their_filter_value(
     lines = [json.loads(line) for line in failed.read_bytes().splitlines()]
     assert [line["body"] for line in lines] == ["b", "c"]
     assert {(line["filter"], line["stream"]) for line in lines} == {("eu", stream)}
+
+
+@pytest.mark.parametrize("value", ["first", "last", "none"])
+@pytest.mark.parametrize("extra", [(), ("--filter-from", ".r")])
+def test_the_end_of_a_filtered_stream(run: Run, stream: str, value: str, extra: tuple[str, ...]) -> None:
+    """The broker leaves out chunks without a word, the last one too."""
+    for name in ("first", "last"):
+        assert run("publish", stream, "-m", f'{{"r":"{name}"}}', "--filter", name).returncode == 0
+    words = ("consume", stream, "-o", "first", "--until", "end", "--filter", value, "--name", "me", *extra)
+    done = run(*words, timeout=15)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (b"" if value == "none" else f'{{"r":"{value}"}}\n'.encode())
+    assert run("offset", "query", stream, "--name", "me").stdout == b"1\n"
+
+
+def test_a_filtered_group_is_done_at_the_end(run: Run, stream: str) -> None:
+    for name in ("first", "last"):
+        assert run("publish", stream, "-m", name, "--filter", name).returncode == 0
+    done = run("sac-consume", stream, "--name", "group", "--until", "end", "--filter", "first", timeout=20)
+    assert (done.returncode, done.stdout) == (0, b"first\n"), done.stderr

@@ -299,3 +299,35 @@ def test_rate_and_statistics(run: Run, orders: str) -> None:
     )
     assert done.returncode == 0
     assert f"published 60 messages (110 B) to {orders} in" in done.stderr.decode()
+
+
+def test_a_signal_while_keys_are_routed_keeps_the_account(env: dict[str, str], regions: str, tmp_path: Path) -> None:
+    """Each key is a question to the broker, so the signal comes in the middle of a block."""
+    source, failed = tmp_path / "lines", tmp_path / "failed"
+    keys = [f"key-{number}" for number in range(200_000)]
+    source.write_text("".join(f"{key},{key}\n" for key in keys))
+    words = (
+        "--routing",
+        "key",
+        "--key-delimiter",
+        ",",
+        "--on-error",
+        "skip",
+        "--drain-timeout",
+        "0",
+        "--stats",
+        "json",
+    )
+    with (
+        source.open("rb") as stdin,
+        running("superstream", "publish", regions, *words, "--failed-to", str(failed), stdin=stdin, env=env) as process,
+    ):
+        assert process.stderr is not None
+        process.stderr.readline()
+        interrupt(process)
+        code, errors = ended(process)
+    found = summary_of(errors)
+    assert code in (7, 130)
+    left = failed.read_bytes().splitlines()
+    assert len(left) == found["failed"] + found["not_published"] - found["bad"]
+    assert found["read"] >= len(left) > 0

@@ -43,3 +43,10 @@ def test_a_filter_of_raw_messages_and_of_what_is_no_message() -> None:
     messages = [b'{"r":"eu"}', b'{"r":"us"}', b"\xff"]
     assert Filter(("eu",), path=parse_path(".r"), raw=True).wanted(messages) == [0]
     assert Filter(("eu",), path=parse_path(".r")).wanted([b"\x00Sp\xff"]) == [0]  # rendering it tells
+
+
+def test_the_value_may_come_from_the_body_or_from_the_envelope() -> None:
+    both = stored('{"headers":{"r":"us"}}', r="eu")
+    for value in ("eu", "us"):
+        assert Filter((value,), path=parse_path(".headers.r")).wanted([both]) == [0]
+    assert Filter(("asia",), True, parse_path(".headers.r")).wanted([both]) == []
