@@ -5,17 +5,22 @@ It has an environment of its own, as in the benchmarks: its packages never meet 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.seed_venv import REQUIREMENT, seed_python
+from rstream_core import AMQPMessage, CompressionType, Producer, Properties
 from tests.brokers import Broker
+from tests.clients import PATIENCE, arguments_for
 
 PROGRAM = Path(__file__).with_name("published_client_program.py")
+READER = Path(__file__).with_name("published_client_reader.py")
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +56,47 @@ def test_it_creates_publishes_consumes_and_stores_offsets(python: Path, broker: 
         "super_stream": [30, 30],
         "deleted": "StreamDoesNotExist",
     }
+
+
+async def test_it_reads_what_this_client_writes(python: Path, broker: Broker, stream_name: str) -> None:
+    """Plain bodies, properties of every type, and the same in a gzip sub-entry."""
+    fields: dict[str, Any] = {
+        "message_id": "id",
+        "user_id": "guest",
+        "to": "to",
+        "subject": "sübject",
+        "reply_to": "reply",
+        "correlation_id": 5,
+        "content_type": "text/plain",
+        "content_encoding": "utf-8",
+        "absolute_expiry_time": 1700000000000,
+        "creation_time": 1700000000001,
+        "group_id": "group",
+        "group_sequence": 7,
+        "reply_to_group_id": "back",
+    }
+    headers = {"text": "ü", "n": 5, "negative": -5, "yes": True, "no": None, "half": 1.5}
+    messages = [
+        AMQPMessage(body="plain"),
+        AMQPMessage(body="grüße" * 100),
+        AMQPMessage(body="rich", properties=Properties(**fields), application_properties=headers),
+    ]
+    async with Producer(**arguments_for(broker)) as producer:
+        await producer.create_stream(stream_name)
+        await producer.send_batch(stream_name, messages)
+        await producer.send_sub_entry(stream_name, messages, CompressionType.Gzip)
+        await producer.flush(PATIENCE)
+        where = [broker.host, str(broker.port), broker.username, broker.password, stream_name, "6"]
+        process = await asyncio.create_subprocess_exec(
+            python, READER, *where, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        async with asyncio.timeout(60):
+            output, errors = await process.communicate()
+        await producer.delete_stream(stream_name)
+    assert process.returncode == 0, errors.decode()
+    expected = [
+        {"body": "plain", "properties": None, "application_properties": None},
+        {"body": "grüße" * 100, "properties": None, "application_properties": None},
+        {"body": "rich", "properties": fields, "application_properties": headers},
+    ]
+    assert json.loads(output) == [{"offset": at, **message} for at, message in enumerate(expected * 2)]
