@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import pytest
+from hypothesis import settings
 
 from rstream_core.broker import EmbeddedBroker
 from tests.brokers import (
@@ -26,6 +27,11 @@ from tests.brokers import (
     own_cluster,
     shared_broker,
 )
+
+# What decides whether a change lands must not depend on chance; everywhere else new examples are welcome.
+settings.register_profile("repeatable", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("repeatable")
 
 OwnRabbitMQ = Callable[..., Broker]
 

@@ -53,7 +53,7 @@ def test_from_nothing_to_the_first_message(tmp_path: Path) -> None:
 def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals, status: int) -> None:
     data = str(tmp_path / "data")
     with broker_process("--data", data) as (process, broker):
-        env = {"RSTREAM_URI": broker.uri}
+        env = {"RSTREAM_URI": broker.uri, "RSTREAM_RECOVER_FOR": "0"}
         assert run_rstream("publish", "s", "--create", "-m", "kept", env=env).returncode == 0
         with running("consume", "s", "--offset", "first", env=env) as consumer:
             assert consumer.stdout is not None

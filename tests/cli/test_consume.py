@@ -115,7 +115,7 @@ def test_until_the_end_of_an_empty_stream(run: Run, stream: str, start: str) -> 
     begin = time.monotonic()
     name = ("--name", "me") if start == "stored" else ()
     assert consume(run, stream, "-o", start, "--until", "end", *name) == b""
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 15
 
 
 def test_until_the_end_where_the_broker_wrote_behind_the_last_message(run: Run, ten: str) -> None:
@@ -146,9 +146,9 @@ def test_times_are_exact(run: Run, stream: str) -> None:
 @pytest.mark.parametrize("start", ["first", "next", "3"])
 def test_until_a_time_that_comes(env: dict[str, str], run: Run, stream: str, start: str) -> None:
     fill(run, stream, 0)
-    until = datetime.fromtimestamp(time.time() + 3, UTC).isoformat()
+    until = datetime.fromtimestamp(time.time() + 6, UTC).isoformat()
     with running("consume", stream, "-o", start, "--until", until, env=env) as consumer:
-        time.sleep(1.5)
+        time.sleep(3)  # so that it has begun; nothing tells
         fill(run, stream, 1)
         assert consumer.stdout is not None
         written = consumer.stdout.read()
@@ -479,7 +479,7 @@ def test_a_reader_that_stalls_does_not_hold_up_the_end(
         if code == 130:
             interrupt(consumer)
         assert consumer.wait(10) == code
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 15
 
 
 # --- statistics --------------------------------------------------------------------------------------------
