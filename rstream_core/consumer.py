@@ -13,6 +13,7 @@ import logging
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import repeat
@@ -40,6 +41,7 @@ class MessageContext(NamedTuple):
     stream: str
     subscriber_id: int
     subscriber_name: str
+    """As it was given to ``subscribe``, else the name that single active consumers share, else one that is made up."""
     offset: int
     timestamp: int
     """Milliseconds since 1970 (UTC) when the broker stored the message's chunk."""
@@ -50,8 +52,8 @@ class EventContext(NamedTuple):
 
     consumer: Consumer
     stream: str
-    subscriber_name: str | None
-    """As it was given to ``subscribe``."""
+    subscriber_name: str
+    """As in the ``MessageContext`` of its messages."""
     reference: str
     """The name that the consumers share."""
     offset: int | None
@@ -149,6 +151,18 @@ class _Subscriber:
     """Its callback is not to be called any more."""
 
 
+class _Called(NamedTuple):
+    """Whose callback or listener runs."""
+
+    consumer: Consumer
+    stream: str
+    name: str
+
+
+_called: ContextVar[_Called | None] = ContextVar("rstream_called", default=None)
+"""Set in the tasks that call, and in those that are started from there."""
+
+
 class Consumer:
     """Consumes messages; connects when it is first needed, or by ``start()``. For the tasks of one event loop.
 
@@ -190,6 +204,11 @@ class Consumer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    @property
+    def client(self) -> Client:
+        """The client underneath: for its administration, or to be shared."""
+        return self._client
 
     async def start(self) -> None:
         """Connects and logs in."""
@@ -271,8 +290,24 @@ class Consumer:
         return await self._client.query_offset(stream, subscriber_name)
 
     async def stream(self, subscriber_name: str) -> str:
-        """The stream of a subscriber. Raises ``ConfigurationError`` where nobody has this name."""
-        return self._named(subscriber_name).subscription.stream
+        """See ``get_stream``."""
+        return self.get_stream(subscriber_name)
+
+    def get_stream(self, subscriber_name: str) -> str:
+        """The stream of a subscriber; in its callback or its listener, the one that it is called for.
+
+        Raises ``ConfigurationError`` where nobody has this name, and, elsewhere, where it is that of several streams.
+        """
+        called = _called.get()
+        if called is not None and called.consumer is self and called.name == subscriber_name:
+            return called.stream
+        first, *others = {subscriber.subscription.stream for subscriber in self._named(subscriber_name)}
+        if others:
+            raise ConfigurationError(
+                f"subscriber {subscriber_name!r} has {1 + len(others)} streams",
+                hint="the context of a message or of a turn has the stream",
+            )
+        return first
 
     # Consuming.
 
@@ -296,11 +331,14 @@ class Consumer:
         return subscriber.id
 
     async def unsubscribe(self, subscriber: int | str) -> None:
-        """Ends one subscription, by its id or its name; the callback is not called any more."""
-        found = self._subscribers.get(subscriber) if isinstance(subscriber, int) else self._named(subscriber)
-        if found is None:
-            raise ConfigurationError(f"there is no subscriber {subscriber}")
-        await self._leave(found)
+        """Ends one subscription, by its id, or all of a name; the callback is not called any more."""
+        if isinstance(subscriber, int):
+            if subscriber not in self._subscribers:
+                raise ConfigurationError(f"there is no subscriber {subscriber}")
+            await self._leave(self._subscribers[subscriber])
+            return
+        for found in self._named(subscriber):
+            await self._leave(found)
 
     async def chunks(self, streams: Streams, **options: Unpack[SubscribeOptions]) -> AsyncGenerator[Chunk, None]:
         """An async generator of chunks: the fastest way. Wrap it in ``contextlib.aclosing`` to leave early.
@@ -361,20 +399,25 @@ class Consumer:
 
     async def _subscribe(self, stream: str, decoder: Decoder | None, wishes: _Wishes) -> _Subscriber:
         self._check_open()
+        name = wishes.name or wishes.group or f"{stream}-{uuid.uuid4().hex}"
         stored = _Stored()
         single_active = None
         if wishes.group is not None:
-            listener = partial(self._turn, wishes, stored)
+            listener = partial(self._turn, name, wishes, stored)
             single_active = SingleActiveConsumer(wishes.group, wishes.super_stream, listener)
-        subscription = await self._client.subscribe(
-            stream,
-            wishes.start,
-            credit=wishes.credit,
-            properties=wishes.properties,
-            filter_values=wishes.filter.values_to_filter,
-            match_unfiltered=wishes.filter.match_unfiltered,
-            single_active=single_active,
-        )
+        try:
+            subscription = await self._client.subscribe(
+                stream,
+                wishes.start,
+                credit=wishes.credit,
+                properties=wishes.properties,
+                filter_values=wishes.filter.values_to_filter,
+                match_unfiltered=wishes.filter.match_unfiltered,
+                single_active=single_active,
+            )
+        except RstreamError:
+            self._check_open()  # whatever closing broke
+            raise
         try:
             self._check_open()  # it may have been closed in the meantime
         except AlreadyClosed:
@@ -383,7 +426,6 @@ class Consumer:
         for old in list(self._subscribers.values()):
             if old.error is not None and old.subscription.stream == stream:
                 del self._subscribers[old.id]
-        name = wishes.name or f"{stream}-{uuid.uuid4().hex}"
         subscriber = _Subscriber(next(self._ids), name, wishes, stored, subscription, decoder)
         self._subscribers[subscriber.id] = subscriber
         if wishes.store_every is not None:
@@ -418,31 +460,33 @@ class Consumer:
             logger.warning("offset %d of stream %r was not stored: %s", offset, subscription.stream, error)
 
     async def _turn(
-        self, wishes: _Wishes, stored: _Stored, subscription: Subscription, active: bool
+        self, name: str, wishes: _Wishes, stored: _Stored, subscription: Subscription, active: bool
     ) -> ConsumerOffsetSpecification | None:
-        """The subscription's listener."""
+        """The subscription's listener, in a task of its own."""
         assert wishes.group is not None
         if not active and wishes.store_every is not None:
             await self._store(wishes, stored, subscription, verify_timeout=STORE_TIMEOUT)
         if wishes.listener is None:
             return None
-        context = EventContext(self, subscription.stream, wishes.name, wishes.group, subscription.processed)
+        _called.set(_Called(self, subscription.stream, name))
+        context = EventContext(self, subscription.stream, name, wishes.group, subscription.processed)
         answer = wishes.listener(active, context)
         return await answer if inspect.isawaitable(answer) else answer
 
     # Callbacks.
 
-    def _named(self, name: str) -> _Subscriber:
-        for subscriber in self._subscribers.values():
-            if subscriber.name == name:
-                return subscriber
-        raise ConfigurationError(f"there is no subscriber {name!r}")
+    def _named(self, name: str) -> list[_Subscriber]:
+        found = [subscriber for subscriber in self._subscribers.values() if subscriber.name == name]
+        if not found:
+            raise ConfigurationError(f"there is no subscriber {name!r}")
+        return found
 
     async def _deliver(self, subscriber: _Subscriber, callback: Callback) -> None:
         """The task of one subscriber."""
         decode = _one_by_one(subscriber.decoder)
         wanted = subscriber.wishes.filter.predicate
         subscription = subscriber.subscription
+        _called.set(_Called(self, subscription.stream, subscriber.name))
         try:
             async for chunk in subscription:
                 done = chunk.offset - 1

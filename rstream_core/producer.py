@@ -17,7 +17,8 @@ import asyncio
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -60,6 +61,28 @@ class ProducerArguments(ConnectionArguments, total=False):
     confirm_timeout: float | None
     close_timeout: float
     filter_value_extractor: FilterValueExtractor | None
+
+
+class Losses(NotConfirmed):
+    """Counted, so that those of several outboxes make one error. Users see a ``NotConfirmed``."""
+
+    def __init__(self, count: int, reason: str, outbox: _Outbox | None = None) -> None:
+        super().__init__(f"{count} earlier messages were not confirmed: {reason}")
+        self.count = count
+        self.reason = reason
+        self.outbox = outbox
+
+
+class _Outbox(Outbox):
+    """An outbox whose losses can be told later, where nobody was there to hear of them."""
+
+    def take_back(self, losses: Losses) -> None:
+        self._lost += losses.count
+        self._lost_reason = losses.reason
+
+    def _tell_lost(self) -> None:
+        lost, self._lost = self._lost, 0
+        raise Losses(lost, self._lost_reason, self)
 
 
 class Producer:
@@ -111,7 +134,7 @@ class Producer:
         self._max_in_flight_bytes = max_in_flight_bytes
         self._confirm_timeout = confirm_timeout
         self._close_timeout = close_timeout
-        self._outboxes: dict[tuple[str, str | None], Outbox] = {}
+        self._outboxes: dict[tuple[str, str | None], _Outbox] = {}
         self._opening = asyncio.Lock()
         self._entering: Counter[tuple[str, str | None]] = Counter()
         """Callers that wait for an outbox to be opened, or for others to get into it first."""
@@ -161,9 +184,7 @@ class Producer:
         finally:
             if self._owns_client:
                 await self._client.close()
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
+        raise_together([answer for answer in answers if isinstance(answer, BaseException)])
 
     async def update_password(self, password: str) -> None:
         """See ``Client.update_password``."""
@@ -250,24 +271,21 @@ class Producer:
     ) -> int:
         """Publishes one message, waits for its confirm, and returns its publishing id. The slowest way.
 
-        Raises ``RequestTimeout`` after ``timeout`` seconds (None: never), the broker's error where it rejects the
-        message, ``NotConfirmed`` where it never answers. After a timeout or a cancellation the message may be
-        stored all the same.
+        Raises ``RequestTimeout`` after ``timeout`` seconds (None: never), whatever they were spent on, the broker's
+        error where it rejects the message, ``NotConfirmed`` where it never answers. After a timeout or a cancellation
+        the message may be stored all the same.
         """
-        values = None if self._filter_of is None else await self._filter_values(self._filter_of, (message,))
-        outbox = await self._outbox(stream, publisher_name)
         done: asyncio.Future[ConfirmationStatus] = asyncio.get_running_loop().create_future()
 
         def resolve(status: ConfirmationStatus) -> None:
             if not done.done():
                 done.set_result(status)
 
-        try:
-            async with asyncio.timeout(timeout):
-                await outbox.publish((message,), resolve, values)
-                status = await done
-        except TimeoutError:
-            raise RequestTimeout(f"stream {stream!r}: not confirmed within {timeout:g} s") from None
+        async with confirmed_within(timeout, f"stream {stream!r}"):
+            values = None if self._filter_of is None else await self._filter_values(self._filter_of, (message,))
+            outbox = await self._outbox(stream, publisher_name)
+            await outbox.publish((message,), resolve, values)
+            status = await done
         if status.is_confirmed:
             return status.message_id
         if status.response_code:
@@ -297,22 +315,34 @@ class Producer:
     async def flush(self, timeout: float | None = None) -> None:
         """Publishes what is held back, and waits until everything is confirmed or has failed.
 
-        Raises ``RequestTimeout`` after ``timeout`` seconds, ``NotConfirmed`` for failures that have no callback.
+        Raises ``RequestTimeout`` after ``timeout`` seconds; ``NotConfirmed`` for failures that have no callback, in
+        whichever streams, once that is done.
         """
+        errors: list[BaseException] = []
+
+        async def settle(outbox: Outbox) -> None:
+            for step in (outbox.flush, outbox.settle):
+                try:
+                    await step()
+                except Exception as error:  # noqa: BLE001 - raised when the others are through
+                    errors.append(error)
+
         try:
             async with asyncio.timeout(timeout):
-                for outbox in list(self._outboxes.values()):
-                    await outbox.flush()
-                    await outbox.settle()
+                await asyncio.gather(*map(settle, list(self._outboxes.values())))
         except TimeoutError:
-            raise RequestTimeout(f"not everything is confirmed within {timeout:g} s") from None
+            errors.append(RequestTimeout(f"not everything is confirmed within {timeout:g} s"))
+        except asyncio.CancelledError:
+            take_back(errors)
+            raise
+        raise_together(errors)
 
     async def _filter_values(self, extract: FilterValueExtractor, batch: Sequence[Message]) -> list[str | None]:
         """The filter values, in the order of the calls. The caller awaits nothing before it has an outbox."""
         async with self._extracting:
             return [await resolved(extract(message)) for message in batch]
 
-    async def _outbox(self, stream: str, publisher_name: str | None) -> Outbox:
+    async def _outbox(self, stream: str, publisher_name: str | None) -> _Outbox:
         self._check_open()
         key = (stream, publisher_name)
         outbox = self._outboxes.get(key)
@@ -326,16 +356,22 @@ class Producer:
             if not self._entering[key]:
                 del self._entering[key]
 
-    async def _enter(self, key: tuple[str, str | None]) -> Outbox:
+    async def _enter(self, key: tuple[str, str | None]) -> _Outbox:
         """The outbox, opened where need be; callers leave in the order in which they came."""
         async with self._opening:
             outbox = self._outboxes.get(key)
             if outbox is not None and outbox.is_dead:
-                del self._outboxes[key]
-                await outbox.close(0)  # tells of what it lost
+                try:
+                    await outbox.close(0)  # tells of what it lost
+                except asyncio.CancelledError:
+                    raise  # it stays, and tells the next one
+                except BaseException:
+                    self._outboxes.pop(key, None)
+                    raise
+                self._outboxes.pop(key, None)
                 outbox = None
             if outbox is None:
-                outbox = Outbox(self._linger, self._batch_size, self._callbacks)
+                outbox = _Outbox(self._linger, self._batch_size, self._callbacks)
                 outbox.attach(
                     await self._client.publisher(
                         *key,
@@ -356,6 +392,41 @@ class Producer:
     def _check_open(self) -> None:
         if self._closed:
             raise AlreadyClosed("this producer is closed")
+
+
+@asynccontextmanager
+async def confirmed_within(timeout: float | None, what: str) -> AsyncIterator[None]:
+    """Makes a ``RequestTimeout`` of its own timeout, and of no other."""
+    try:
+        async with asyncio.timeout(timeout) as limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise RequestTimeout(f"{what}: not confirmed within {timeout:g} s") from None
+
+
+def raise_together(errors: Sequence[BaseException]) -> None:
+    """Raises the errors of several outboxes, if there are any, as one: the first, or a sum of all losses."""
+    losses = [error for error in errors if isinstance(error, Losses)]
+    others = [error for error in errors if not isinstance(error, Losses)]
+    if not losses:
+        for error in others:
+            raise error
+        return
+    if len(errors) == 1:
+        raise losses[0]
+    reason = losses[0].reason
+    if others:
+        reason = f"{reason}; and {others[0]}"
+    raise Losses(sum(error.count for error in losses), reason) from (others[0] if others else None)
+
+
+def take_back(errors: Sequence[BaseException]) -> None:
+    """Leaves losses that cannot be raised to be told by the next call."""
+    for error in errors:
+        if isinstance(error, Losses) and error.outbox is not None:
+            error.outbox.take_back(error)
 
 
 async def resolved(result: T | Awaitable[T]) -> T:

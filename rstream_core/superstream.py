@@ -12,14 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, MessageTooLarge, RouteNotFound
 from rstream_core.outbox import ConfirmCallback, Message
-from rstream_core.producer import Producer, ProducerArguments, resolved
+from rstream_core.producer import (
+    Producer,
+    ProducerArguments,
+    confirmed_within,
+    raise_together,
+    resolved,
+    take_back,
+)
 from rstream_core.protocol.routing import partition_index
 from rstream_core.types import CompressionType
 
@@ -135,6 +142,11 @@ class SuperStreamProducer:
         self._closed = True
         await self._producer.__aexit__(kind, error, trace)
 
+    @property
+    def client(self) -> Client:
+        """The client underneath: for its administration, or to be shared."""
+        return self._producer.client
+
     async def start(self) -> None:
         """Connects, logs in, and asks for the partitions. Optional: the first call does it too.
 
@@ -148,16 +160,54 @@ class SuperStreamProducer:
         self._closed = True
         await self._producer.close()
 
+    async def update_password(self, password: str) -> None:
+        """See ``Client.update_password``."""
+        await self._producer.update_password(password)
+
+    # Streams.
+
+    async def create_super_stream(
+        self,
+        super_stream: str | None = None,
+        *,
+        partitions: int | None = None,
+        routing_keys: Sequence[str] | None = None,
+        arguments: Mapping[str, object] | None = None,
+        exists_ok: bool = False,
+    ) -> list[str]:
+        """See ``Client.create_super_stream``; this producer's own, where no other is named."""
+        created = await self._producer.create_super_stream(
+            super_stream or self.super_stream,
+            partitions=partitions,
+            routing_keys=routing_keys,
+            arguments=arguments,
+            exists_ok=exists_ok,
+        )
+        self._router = None  # its partitions are asked for again
+        return created
+
+    async def delete_super_stream(self, super_stream: str | None = None, missing_ok: bool = False) -> None:
+        """See ``Client.delete_super_stream``; this producer's own, where no other is named."""
+        await self._producer.delete_super_stream(super_stream or self.super_stream, missing_ok=missing_ok)
+        self._router = None
+
+    async def stream_exists(self, stream: str) -> bool:
+        """See ``Producer.stream_exists``; ``stream`` is a partition."""
+        return await self._producer.stream_exists(stream)
+
     async def partitions(self) -> list[str]:
         """The partitions, in the broker's order."""
         async with self._order:
             return list((await self._open()).partitions)
 
+    # Publishing.
+
     async def send(
         self,
         message: Message,
-        publisher_name: str | None = None,
         on_publish_confirm: ConfirmCallback | None = None,
+        *,
+        publisher_name: str | None = None,
     ) -> None:
         """See ``Producer.send``. Raises ``RouteNotFound`` too, and what the extractor raises."""
         async with self._order:
@@ -170,13 +220,14 @@ class SuperStreamProducer:
     async def send_batch(
         self,
         batch: Sequence[Message],
-        publisher_name: str | None = None,
         on_publish_confirm: ConfirmCallback | None = None,
+        *,
+        publisher_name: str | None = None,
     ) -> None:
         """See ``Producer.send_batch``: every partition gets its part of the batch, all at the same time.
 
         Raises as ``send`` does, before anything of the batch is sent where there is no route. Where a part of it is
-        refused, the other parts are sent.
+        refused, the other parts are sent; a ``NotConfirmed`` counts what was lost in all partitions.
         """
         async with self._order:
             parts = await self._parts(batch)
@@ -191,12 +242,13 @@ class SuperStreamProducer:
             )
 
     async def send_wait(self, message: Message, publisher_name: str | None = None, timeout: float | None = 5) -> None:
-        """See ``Producer.send_wait``. Raises as ``send`` does."""
-        async with self._order:
-            routes = await self._routes(message)
-            for partition in routes[:-1]:
-                await self._producer.send_wait(partition, message, publisher_name, timeout)
-        await self._producer.send_wait(routes[-1], message, publisher_name, timeout)
+        """See ``Producer.send_wait``: the timeout is for all of it, routing too. Raises as ``send`` does."""
+        async with confirmed_within(timeout, f"super stream {self.super_stream!r}"):
+            async with self._order:
+                routes = await self._routes(message)
+                for partition in routes[:-1]:
+                    await self._producer.send_wait(partition, message, publisher_name, None)
+            await self._producer.send_wait(routes[-1], message, publisher_name, None)
 
     async def send_sub_entry(
         self,
@@ -258,9 +310,20 @@ class SuperStreamProducer:
         return parts
 
     async def _each(self, calls: Iterable[Awaitable[Any]], places: Sequence[Sequence[int]]) -> None:
-        """All of them at once; raises the first error when all have ended."""
-        for part, result in zip(places, await asyncio.gather(*calls, return_exceptions=True), strict=True):
-            if isinstance(result, MessageTooLarge):
-                result.position = part[result.position]
-            if isinstance(result, BaseException):
-                raise result
+        """All of them at once; raises when all have ended."""
+        errors: list[BaseException] = []
+
+        async def collect(call: Awaitable[Any], part: Sequence[int]) -> None:
+            try:
+                await call
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised at the end
+                if isinstance(error, MessageTooLarge):
+                    error.position = part[error.position]
+                errors.append(error)
+
+        try:
+            await asyncio.gather(*map(collect, calls, places))
+        except asyncio.CancelledError:
+            take_back(errors)
+            raise
+        raise_together(errors)

@@ -6,12 +6,12 @@ The order of messages is that of their partition; between partitions there is no
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, Self, Unpack, cast
 
-from rstream_core.arguments import ConnectionArguments, connection_options
+from rstream_core.arguments import ConnectionArguments
 from rstream_core.client import Client
 from rstream_core.consumer import Callback, Consumer, Decoder, MessageContext, SubscribeOptions, specification
 from rstream_core.errors import AlreadyClosed, ConfigurationError
@@ -43,14 +43,15 @@ class SuperStreamConsumer:
         **connection: Unpack[ConnectionArguments],
     ) -> None:
         self.super_stream = super_stream
-        self._owns_client = client is None
-        self._client = client or Client(
-            connection_options(host, port, **connection),
+        self._consumer = Consumer(  # a callback may close it: it is the one that owns the client
+            host,
+            port,
+            client=client,
             recovery=recovery,
             on_recovery=on_recovery,
             max_subscribers_by_connection=max_subscribers_by_connection,
+            **connection,
         )
-        self._consumer = Consumer(client=self._client)
         self._groups: dict[int, list[int]] = {}
         self._numbers = itertools.count()
 
@@ -63,9 +64,14 @@ class SuperStreamConsumer:
     ) -> None:
         await self.close()
 
+    @property
+    def client(self) -> Client:
+        """The client underneath: for its administration, or to be shared."""
+        return self._consumer.client
+
     async def start(self) -> None:
         """Connects and logs in."""
-        await self._client.start()
+        await self._consumer.start()
 
     async def run(self) -> None:
         """See ``Consumer.run``: the error is that of any partition."""
@@ -76,14 +82,52 @@ class SuperStreamConsumer:
         self._consumer.stop()
 
     async def close(self) -> None:
-        """See ``Consumer.close``."""
+        """See ``Consumer.close``; ``context.consumer.close()`` in a callback does the same."""
         await self._consumer.close()
-        if self._owns_client:
-            await self._client.close()
+
+    async def update_password(self, password: str) -> None:
+        """See ``Client.update_password``."""
+        await self._consumer.update_password(password)
+
+    # Streams and offsets.
+
+    async def create_super_stream(
+        self,
+        super_stream: str | None = None,
+        *,
+        partitions: int | None = None,
+        routing_keys: Sequence[str] | None = None,
+        arguments: Mapping[str, object] | None = None,
+        exists_ok: bool = False,
+    ) -> list[str]:
+        """See ``Client.create_super_stream``; this consumer's own, where no other is named."""
+        return await self.client.create_super_stream(
+            super_stream or self.super_stream,
+            partitions=partitions,
+            routing_keys=routing_keys,
+            arguments=arguments,
+            exists_ok=exists_ok,
+        )
+
+    async def delete_super_stream(self, super_stream: str | None = None, missing_ok: bool = False) -> None:
+        """See ``Client.delete_super_stream``; this consumer's own, where no other is named."""
+        await self.client.delete_super_stream(super_stream or self.super_stream, missing_ok=missing_ok)
+
+    async def stream_exists(self, stream: str) -> bool:
+        """See ``Consumer.stream_exists``; ``stream`` is a partition."""
+        return await self._consumer.stream_exists(stream)
+
+    async def stream(self, subscriber_name: str) -> str:
+        """See ``get_stream``."""
+        return self.get_stream(subscriber_name)
+
+    def get_stream(self, subscriber_name: str) -> str:
+        """See ``Consumer.get_stream``: in a callback or a listener, its partition."""
+        return self._consumer.get_stream(subscriber_name)
 
     async def partitions(self) -> list[str]:
         """The names of the partitions, in the broker's order. ``StreamDoesNotExist`` where there is no super stream."""
-        return await self._client.partitions(self.super_stream)
+        return await self.client.partitions(self.super_stream)
 
     async def store_offset(self, stream: str, subscriber_name: str, offset: int) -> None:
         """See ``Consumer.store_offset``; ``stream`` is a partition."""
@@ -124,8 +168,11 @@ class SuperStreamConsumer:
         self._groups[number] = members
         return number
 
-    async def unsubscribe(self, subscriber: int | None = None) -> None:
-        """Ends what ``subscribe`` returned the number of, in all partitions; everything, without a number."""
+    async def unsubscribe(self, subscriber: int | str | None = None) -> None:
+        """Ends, in all partitions, what ``subscribe`` returned the number of, or all of a name; without one, all."""
+        if isinstance(subscriber, str):
+            await self._consumer.unsubscribe(subscriber)
+            return
         if subscriber is not None and subscriber not in self._groups:
             raise ConfigurationError(f"there is no subscriber {subscriber}")
         for number in list(self._groups) if subscriber is None else [subscriber]:

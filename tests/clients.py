@@ -17,6 +17,7 @@ from rstream_core import (
     Credentials,
     Endpoint,
     OffsetType,
+    Producer,
     RstreamError,
 )
 from rstream_core.connection import Connection
@@ -88,6 +89,17 @@ async def super_stream(client: Client, stream_name: str) -> AsyncIterator[str]:
 
 def bodies(count: int, prefix: str = "") -> list[bytes]:
     return [f"{prefix}{number}".encode() for number in range(count)]
+
+
+async def lose(producer: Producer, key: tuple[str, str | None], count: int) -> None:
+    """Publishes messages without a callback, and says that the broker has refused them."""
+    publisher = producer._outboxes[key].publisher
+    handlers = publisher._connection.publishers
+    handler = handlers.pop(publisher._lease.id)
+    stream, name = key
+    ids = await producer.send_batch(stream, bodies(count), name)
+    publisher.on_rejected([c.MessageError(publishing_id, 15) for publishing_id in ids])
+    handlers[publisher._lease.id] = handler
 
 
 async def publish(client: Client, stream: str, *batches: Iterable[bytes]) -> None:

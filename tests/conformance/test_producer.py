@@ -18,11 +18,12 @@ from rstream_core import (
     ConfirmationStatus,
     ConnectionOptions,
     MessageTooLarge,
+    NotConfirmed,
     Producer,
     RequestTimeout,
     amqp_decoder,
 )
-from tests.clients import FIRST, PATIENCE, bodies, eventually, read
+from tests.clients import FIRST, PATIENCE, bodies, eventually, lose, read
 
 MANY = 2000
 
@@ -377,6 +378,81 @@ async def test_send_wait_is_bounded(client: Client, producer: Producer, stream: 
     handlers[publisher._lease.id] = handler
     publisher.on_confirmed([2])
     assert await producer.send_wait(stream, b"", timeout=None) == 3
+    await producer.close()
+
+
+async def test_send_wait_is_bounded_before_it_publishes(
+    client: Client, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The extractor, the publisher that is opened, and those that came first count, too."""
+    never = asyncio.Event()
+    hanging = True
+
+    async def extract(message: bytes) -> None:
+        if hanging:
+            await never.wait()
+
+    producer = Producer(client=client, filter_value_extractor=extract)
+    bounded = r"not confirmed within 0\.1 s"
+    first = asyncio.create_task(producer.send(stream, b"first"))
+    await asyncio.sleep(0)
+    with pytest.raises(RequestTimeout, match=bounded):  # for the lock
+        await producer.send_wait(stream, b"", timeout=0.1)
+    first.cancel()
+    await asyncio.wait([first])
+    with pytest.raises(RequestTimeout, match=bounded):  # for the extractor
+        await producer.send_wait(stream, b"", timeout=0.1)
+    hanging = False
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "publisher", lambda *_, **__: never.wait())
+        with pytest.raises(RequestTimeout, match=bounded):
+            await producer.send_wait(stream, b"", timeout=0.1)
+    assert await producer.send_wait(stream, b"") == 1
+    await producer.close()
+
+
+async def test_a_timeout_of_the_extractor_is_not_that_of_the_call(client: Client, stream: str) -> None:
+    def extract(message: bytes) -> str:
+        raise TimeoutError("the extractor's own")
+
+    async with Producer(client=client, filter_value_extractor=extract) as producer:
+        for timeout in (5, None):
+            with pytest.raises(TimeoutError, match="the extractor's own"):
+                await producer.send_wait(stream, b"", timeout=timeout)
+
+
+@pytest.mark.parametrize("by", ["flush", "close"])
+async def test_losses_in_several_streams_are_one_error(client: Client, stream: str, by: str) -> None:
+    producer = Producer(client=client)
+    for number, name in enumerate(("a", "b", None)):
+        await producer.send_wait(stream, b"first", publisher_name=name)
+        if name:
+            await lose(producer, (stream, name), 2 + number)
+    await producer.send(stream, b"last")
+    with pytest.raises(NotConfirmed, match=r"^5 earlier messages were not confirmed"):
+        await getattr(producer, by)()
+    assert len(await stored(client, stream, 9)) == 9  # all was published, whoever raised first
+    await producer.close()  # and it is told once
+
+
+async def test_a_flush_that_is_not_done_in_time_tells_of_losses(client: Client, stream: str) -> None:
+    producer = Producer(client=client)
+    for name in ("a", "b"):
+        await producer.send_wait(stream, b"first", publisher_name=name)
+    await lose(producer, (stream, "a"), 3)
+    publisher = producer._outboxes[stream, "b"].publisher
+    handler = publisher._connection.publishers.pop(publisher._lease.id)
+    await producer.send(stream, b"", publisher_name="b")
+    flushing = asyncio.create_task(producer.flush())
+    await asyncio.sleep(0.1)
+    flushing.cancel()  # then the next one is told
+    with pytest.raises(asyncio.CancelledError):
+        await flushing
+    with pytest.raises(NotConfirmed, match=r"^3 earlier .*; and not everything is confirmed within 0\.1 s"):
+        await producer.flush(0.1)
+    publisher._connection.publishers[publisher._lease.id] = handler
+    publisher.on_confirmed([2])
+    await producer.flush(PATIENCE)
     await producer.close()
 
 

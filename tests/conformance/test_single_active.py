@@ -118,7 +118,26 @@ async def test_properties_say_it_too(client: Client, stream: str, one: Member, t
     await one.has(0, 1)
     await one.close()
     await two.has(0, 1)  # nothing is stored: where the subscription says
-    assert two.events[0].reference == GROUP
+    assert (two.events[0].reference, two.events[0].subscriber_name) == (GROUP, GROUP)
+
+
+@pytest.mark.parametrize("name", ["own", None])
+async def test_both_contexts_have_the_same_name(client: Client, stream: str, one: Member, name: str | None) -> None:
+    await publish(client, stream, bodies(1))
+    told: list[tuple[str, str]] = []
+
+    async def callback(message: bytes, context: MessageContext) -> None:
+        told.append((context.subscriber_name, await context.consumer.stream(context.subscriber_name)))
+
+    async def on_turn(is_active: bool, context: EventContext) -> None:
+        told.append((context.subscriber_name, await context.consumer.stream(context.subscriber_name)))
+
+    properties = {"single-active-consumer": "true", "name": GROUP}
+    await one.join(
+        stream, callback=callback, consumer_update_listener=on_turn, subscriber_name=name, properties=properties
+    )
+    await eventually(lambda: len(told) == 2)
+    assert told == [(name or GROUP, stream)] * 2
 
 
 async def test_a_new_group_begins_where_the_subscription_says(client: Client, stream: str, one: Member) -> None:

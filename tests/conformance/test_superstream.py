@@ -17,8 +17,10 @@ from rstream_core import (
     ConfigurationError,
     ConfirmationStatus,
     MessageTooLarge,
+    NotConfirmed,
     PreconditionFailed,
     Producer,
+    RequestTimeout,
     RouteNotFound,
     Router,
     RouteType,
@@ -31,7 +33,7 @@ from rstream_core.protocol import commands as c
 from rstream_core.protocol.routing import partition_index
 from rstream_core.protocol.session import Session
 from rstream_core.superstream import MAX_CACHED_ROUTES
-from tests.clients import PATIENCE, bodies, read
+from tests.clients import PATIENCE, bodies, lose, read
 
 
 @pytest.fixture
@@ -302,6 +304,90 @@ async def test_every_message_is_confirmed_once(client: Client, orders: str) -> N
         await producer.send_batch(bodies(30), on_publish_confirm=statuses.append)
     assert len(statuses) == 60
     assert all(status.is_confirmed for status in statuses)
+
+
+async def test_the_callback_is_the_second_argument(client: Client, orders: str) -> None:
+    """As in the published client."""
+    statuses: list[ConfirmationStatus] = []
+    async with SuperStreamProducer(client=client, super_stream=orders, routing_extractor=text_of) as producer:
+        await producer.send(b"a", statuses.append)
+        await producer.send_batch([b"b", b"c"], statuses.append)
+    assert [status.is_confirmed for status in statuses] == [True] * 3
+
+
+@pytest.mark.parametrize("by", ["flush", "close", "send_batch"])
+async def test_losses_in_several_partitions_are_one_error(client: Client, orders: str, by: str) -> None:
+    producer = SuperStreamProducer(client=client, super_stream=orders, routing=lambda m, partitions: partitions)
+    await producer.send_wait(b"first")
+    for number, partition in enumerate(await producer.partitions()):
+        await lose(producer._producer, (partition, None), 1 + number)
+    call = producer.send_batch([b"x"]) if by == "send_batch" else getattr(producer, by)()
+    with pytest.raises(NotConfirmed, match=r"^6 earlier messages were not confirmed"):
+        await call
+    await producer.close()  # told once
+
+
+async def test_losses_do_not_hide_another_error(client: Client, orders: str) -> None:
+    producer = SuperStreamProducer(client=client, super_stream=orders, routing=lambda m, p: p[len(m) % 2])
+    await producer.send_wait(b"12")
+    await lose(producer._producer, ((await producer.partitions())[0], None), 2)
+    with pytest.raises(NotConfirmed, match=r"^2 earlier .*; and message 1 of 1 takes") as caught:
+        await producer.send_batch([b"12", bytes(1024 * 1024 + 1)])
+    assert isinstance(caught.value.__cause__, MessageTooLarge)
+    assert caught.value.__cause__.position == 1
+    await producer.close()
+
+
+async def test_send_wait_is_bounded_as_a_whole(client: Client, orders: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    never = asyncio.Event()
+
+    async def extract(message: bytes) -> str:
+        if message == b"slow":
+            await never.wait()
+        return "1"
+
+    async def hang(*_: object) -> None:
+        await never.wait()
+
+    async def is_bounded(message: bytes) -> None:
+        with pytest.raises(RequestTimeout, match=rf"super stream '{orders}': not confirmed within 0\.1 s"):
+            await asyncio.wait_for(producer.send_wait(message, timeout=0.1), PATIENCE)
+
+    producer = SuperStreamProducer(client=client, super_stream=orders, routing=RouteType.Key, routing_extractor=extract)
+    for question in ("partitions", "route"):
+        with monkeypatch.context() as patch:
+            patch.setattr(client, question, hang)
+            await is_bounded(b"")
+    await is_bounded(b"slow")
+    other = asyncio.create_task(producer.send(b"slow"))
+    await asyncio.sleep(0)
+    await is_bounded(b"")  # behind the other
+    other.cancel()
+    await asyncio.wait([other])
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "publisher", lambda *_, **__: hang())
+        await is_bounded(b"")
+    await producer.send_wait(b"")
+    await producer.close()
+    await stored(client, f"{orders}-1", [b""])
+
+
+async def test_a_super_stream_producer_creates_and_deletes(arguments: dict[str, Any], stream_name: str) -> None:
+    """Its own super stream, or, as in the published client, one that is named."""
+    producer = SuperStreamProducer(super_stream=stream_name, routing_extractor=text_of, **arguments)
+    try:
+        names = await producer.create_super_stream(partitions=2)
+        assert names == await producer.partitions() == [f"{stream_name}-0", f"{stream_name}-1"]
+        assert await producer.stream_exists(names[1])
+        await producer.update_password(arguments["password"])
+        await producer.delete_super_stream(stream_name)
+        assert not await producer.stream_exists(names[1])
+        await producer.create_super_stream(stream_name, routing_keys=["a", "b", "c"])
+        assert len(await producer.partitions()) == 3  # they are not those from before
+        await producer.send_wait(b"x")
+    finally:
+        await producer.delete_super_stream(missing_ok=True)
+        await producer.close()
 
 
 async def test_explicit_ids_deduplicate_in_each_partition(

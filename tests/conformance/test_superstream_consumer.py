@@ -152,6 +152,125 @@ async def test_the_end_of_run(filled: str, broker: Broker) -> None:
             await consumer.run()
 
 
+async def test_a_callback_closes_the_connections_too(filled: str, broker: Broker) -> None:
+    async def callback(message: bytes, context: MessageContext) -> None:
+        await context.consumer.close()
+
+    consumer = SuperStreamConsumer(**arguments_for(broker), super_stream=filled)
+    await consumer.subscribe(callback)
+    connections = list(consumer.client._locator.connections)
+    async with asyncio.timeout(PATIENCE):
+        await consumer.run()
+    assert connections
+    assert not any(connection.is_open for connection in connections)
+    await consumer.close()
+
+
+@pytest.mark.parametrize("single_active", [True, False])
+async def test_the_partition_of_a_name(
+    client: Client, super_stream: str, consumer: SuperStreamConsumer, single_active: bool
+) -> None:
+    """As in the readme: ``consumer.stream(context.subscriber_name)`` is the partition that is called for."""
+    asked: defaultdict[str, set[str]] = defaultdict(set)
+    turns: dict[str, str] = {}
+
+    async def later(context: MessageContext) -> None:
+        await asyncio.sleep(0)
+        asked[context.stream].add(await context.consumer.stream(context.subscriber_name))
+
+    async def on_message(message: bytes, context: MessageContext) -> None:
+        await asyncio.sleep(0.001)  # so that others are called in between
+        stream = await context.consumer.stream(context.subscriber_name)
+        await context.consumer.store_offset(
+            stream=stream, offset=context.offset, subscriber_name=context.subscriber_name
+        )
+        asked[context.stream] |= {stream, context.consumer.get_stream(context.subscriber_name)}
+        asked[context.stream].add(consumer.get_stream(context.subscriber_name))
+        await asyncio.create_task(later(context))
+
+    async def on_turn(is_active: bool, context: EventContext) -> None:
+        await asyncio.sleep(0.01)
+        turns[context.stream] = await context.consumer.stream(context.subscriber_name)
+
+    partitions = await consumer.partitions()
+    for number, partition in enumerate(partitions):
+        await publish(client, partition, bodies(5 + number))
+    if single_active:
+        await consumer.subscribe(
+            on_message, subscriber_name="reader", single_active_consumer=True, consumer_update_listener=on_turn
+        )
+    else:
+        await consumer.subscribe(on_message, subscriber_name="reader")
+    for number, partition in enumerate(partitions):
+        await has_stored(client, partition, "reader", 4 + number)
+    await eventually(lambda: asked == {partition: {partition} for partition in partitions})
+    assert turns == ({partition: partition for partition in partitions} if single_active else {})
+    with pytest.raises(ConfigurationError, match="subscriber 'reader' has 3 streams"):
+        await consumer.stream("reader")
+    with pytest.raises(ConfigurationError, match="there is no subscriber 'nobody'"):
+        consumer.get_stream("nobody")
+
+
+async def has_stored(client: Client, stream: str, name: str, offset: int) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                if await client.query_offset(stream, name) == offset:
+                    return
+            except OffsetNotFound:
+                pass
+            await asyncio.sleep(0.02)
+
+
+async def test_without_a_name_each_partition_has_one(filled: str, consumer: SuperStreamConsumer) -> None:
+    names: dict[str, str] = {}
+
+    def callback(message: bytes, context: MessageContext) -> None:
+        names[context.subscriber_name] = context.stream
+
+    await consumer.subscribe(callback)
+    await eventually(lambda: len(names) == 2)
+    assert {name: await consumer.stream(name) for name in names} == names
+
+
+@pytest.mark.parametrize("where", ["outside", "callback"])
+async def test_a_name_is_left_in_all_partitions(
+    client: Client, filled: str, consumer: SuperStreamConsumer, where: str
+) -> None:
+    seen = Seen()
+    subscribed = asyncio.Event()
+
+    async def callback(message: bytes, context: MessageContext) -> None:
+        await seen(message, context)
+        if where == "callback" and seen.total > 20:
+            await subscribed.wait()
+            await context.consumer.unsubscribe(context.subscriber_name)
+
+    await consumer.subscribe(callback, subscriber_name="reader")
+    subscribed.set()
+    if where == "outside":
+        await eventually(lambda: seen.total == 300)
+        await consumer.unsubscribe("reader")
+    await eventually(lambda: not consumer._consumer._subscribers)
+    total = seen.total
+    for partition in await consumer.partitions():
+        await publish(client, partition, bodies(3))
+    assert seen.total == total
+    with pytest.raises(ConfigurationError, match="there is no subscriber 'reader'"):
+        await consumer.unsubscribe("reader")
+
+
+async def test_a_super_stream_consumer_creates_and_deletes(broker: Broker, stream_name: str) -> None:
+    async with SuperStreamConsumer(**arguments_for(broker), super_stream=stream_name) as consumer:
+        names = await consumer.create_super_stream(partitions=2)
+        assert await consumer.partitions() == names
+        assert await consumer.stream_exists(names[0])
+        await consumer.update_password(broker.password)
+        await consumer.delete_super_stream()
+        await consumer.delete_super_stream(stream_name, missing_ok=True)
+        assert not await consumer.stream_exists(names[0])
+
+
 async def test_offsets(filled: str, consumer: SuperStreamConsumer) -> None:
     await consumer.store_offset(f"{filled}-1", "reader", 41)
     assert await consumer.query_offset(f"{filled}-1", subscriber_name="reader") == 41
