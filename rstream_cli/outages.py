@@ -10,6 +10,9 @@ from rstream_cli.render.display import Display
 from rstream_cli.render.stats import Stats
 from rstream_core import Recovery, RecoveryEvent, RecoveryState
 
+_WORTH_A_LINE = 0.5
+"""Seconds: a stream that just moved, or is just being deleted, is not worth a word."""
+
 
 class OutageReports:
     """A client's ``on_recovery``."""
@@ -20,22 +23,32 @@ class OutageReports:
         self._recovery = recovery
         self._lost: set[tuple[str, str]] = set()
         self._since = 0.0
+        self._telling: asyncio.TimerHandle | None = None
+        self._told = False
 
     def __call__(self, event: RecoveryEvent) -> None:
-        now = asyncio.get_running_loop().time()
         key = event.stream, event.what
         if event.state is RecoveryState.LOST:
             if not self._lost:
-                self._since = now
-                limit = f", for {self._recovery.seconds:g} s at most" if self._recovery is not None else ""
-                line = f"warning: {event.error}; trying again{limit}"
-                self._display.event("lost", line, stream=event.stream, reason=str(event.error))
+                loop = asyncio.get_running_loop()
+                self._since = loop.time()
+                self._telling = loop.call_later(_WORTH_A_LINE, self._tell, event)
             self._lost.add(key)
-        else:
-            self._lost.discard(key)
-            if not self._lost and event.state is RecoveryState.RECOVERED:
-                seconds = now - self._since
-                self._display.event(
-                    "recovered", f"recovered after {seconds:.1f} s", stream=event.stream, seconds=round(seconds, 3)
-                )
-        self._stats.reconnecting = bool(self._lost)
+            return
+        self._lost.discard(key)
+        if self._lost:
+            return
+        if self._telling is not None:
+            self._telling.cancel()
+        if self._told and event.state is RecoveryState.RECOVERED:
+            seconds = asyncio.get_running_loop().time() - self._since
+            self._display.event(
+                "recovered", f"recovered after {seconds:.1f} s", stream=event.stream, seconds=round(seconds, 3)
+            )
+        self._told = self._stats.reconnecting = False
+
+    def _tell(self, event: RecoveryEvent) -> None:
+        self._told = self._stats.reconnecting = True
+        limit = f", for {self._recovery.seconds:g} s at most" if self._recovery is not None else ""
+        line = f"warning: {event.error}; trying again{limit}"
+        self._display.event("lost", line, stream=event.stream, reason=str(event.error))

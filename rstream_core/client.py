@@ -375,7 +375,10 @@ class Client:
         """
         self._check_open()
         offset = await self._locator.again(lambda: self._resolve_offset(stream, spec))
-        return await self._position(stream, spec) if offset is None else offset
+        if offset is None:
+            offset = await self._position(stream, spec)
+        # That of the chunk which holds it, or of the next one; what comes before is dropped on this side.
+        return max(offset, spec.offset or 0) if spec.offset_type is OffsetType.OFFSET else offset
 
     async def _resolve_offset(self, stream: str, spec: ConsumerOffsetSpecification) -> int | None:
         lease = await self._subscriber_pool.acquire(await self._locator.leader(stream))

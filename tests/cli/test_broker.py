@@ -180,7 +180,7 @@ class Publishing:
         """The highest number that a broker has confirmed, with all before it."""
 
     async def run(self, broker: Broker, stream: str) -> None:
-        async with Client(options_for(broker, request_timeout=5)) as client:
+        async with Client(options_for(broker, request_timeout=5), recovery=None) as client:
             try:
                 publisher = await client.publisher(stream, "writer")
             except RstreamError:  # killed already

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -346,7 +346,17 @@ def user(rabbitmq: Broker) -> Iterator[str]:
     rabbitmq.ctl("delete_user", name)
 
 
-async def test_a_new_password_on_live_connections(rabbitmq: Broker, user: str, stream: str) -> None:
+@pytest.fixture
+async def own_stream(rabbitmq: Broker, stream_name: str) -> AsyncIterator[str]:
+    """A stream of the real broker."""
+    async with Client(options_for(rabbitmq)) as client:
+        await client.create_stream(stream_name)
+        yield stream_name
+        await client.delete_stream(stream_name)
+
+
+async def test_a_new_password_on_live_connections(rabbitmq: Broker, user: str, own_stream: str) -> None:
+    stream = own_stream
     async with Client(options_for(rabbitmq, credentials=Credentials(user, "old"))) as client:
         publisher = await client.publisher(stream)
         await publisher.publish([b"before"])
@@ -358,9 +368,9 @@ async def test_a_new_password_on_live_connections(rabbitmq: Broker, user: str, s
         assert await read(client, stream, 2) == {0: b"before", 1: b"after"}
 
 
-async def test_a_new_password_that_is_wrong(rabbitmq: Broker, user: str, stream: str) -> None:
-    async with Client(options_for(rabbitmq, credentials=Credentials(user, "old"))) as client:
-        publisher = await client.publisher(stream)
+async def test_a_new_password_that_is_wrong(rabbitmq: Broker, user: str, own_stream: str) -> None:
+    async with Client(options_for(rabbitmq, credentials=Credentials(user, "old")), recovery=None) as client:
+        publisher = await client.publisher(own_stream)
         with pytest.raises(AuthenticationFailure) as caught:
             await client.update_password("guess")
         assert "guess" not in str(caught.value)
