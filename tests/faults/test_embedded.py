@@ -43,7 +43,7 @@ async def broker() -> AsyncIterator[EmbeddedBroker]:
 
 @pytest.fixture
 async def client(broker: EmbeddedBroker) -> AsyncIterator[Client]:
-    async with Client(options(broker)) as opened:
+    async with Client(options(broker), recovery=None) as opened:
         await opened.create_stream(STREAM)
         yield opened
 
@@ -177,7 +177,7 @@ async def test_connections_drop(broker: EmbeddedBroker, client: Client) -> None:
 
 async def test_a_client_that_takes_nothing_is_not_read_and_then_missed() -> None:
     """Backpressure ends where a client is gone without a word."""
-    async with EmbeddedBroker(heartbeat=1) as broker, Client(options(broker)) as client:
+    async with EmbeddedBroker(heartbeat=1) as broker, Client(options(broker), recovery=None) as client:
         await client.create_stream(STREAM)
         await publish(client, STREAM, *([bytes(900_000)] for _ in range(20)))
         wire = await Wire(broker_at(broker.uri)).connect()
@@ -220,7 +220,7 @@ async def test_every_way_to_sync(tmp_path: Path, fsync: str, monkeypatch: pytest
         return sync(writer)
 
     monkeypatch.setattr(Writer, "sync", counting)
-    async with EmbeddedBroker(data=tmp_path, fsync=fsync) as broker, Client(options(broker)) as client:
+    async with EmbeddedBroker(data=tmp_path, fsync=fsync) as broker, Client(options(broker), recovery=None) as client:
         await client.create_stream(STREAM, {"stream-max-segment-size-bytes": 10_000})
         await publish(client, STREAM, *[bodies(100, f"{number} ") for number in range(20)])
         subscription = await client.subscribe(STREAM, FIRST)
@@ -231,13 +231,16 @@ async def test_every_way_to_sync(tmp_path: Path, fsync: str, monkeypatch: pytest
         during = len(synced)
     assert (during >= 20) == (fsync == "always")
     assert bool(synced) == (fsync != "never")
-    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker), recovery=None) as client:
         assert broker.dropped == []
         assert await client.last_offset(STREAM) == 1999
 
 
 async def test_a_stream_that_is_deleted_while_it_is_synced(tmp_path: Path) -> None:
-    async with EmbeddedBroker(data=tmp_path, fsync="always") as broker, Client(options(broker)) as client:
+    async with (
+        EmbeddedBroker(data=tmp_path, fsync="always") as broker,
+        Client(options(broker), recovery=None) as client,
+    ):
         for _ in range(5):
             await client.create_stream(STREAM)
             publisher = await client.publisher(STREAM)
@@ -252,7 +255,10 @@ async def test_a_stream_that_is_deleted_while_it_is_synced(tmp_path: Path) -> No
 
 
 async def test_a_failed_sync_confirms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with EmbeddedBroker(data=tmp_path, fsync="always") as broker, Client(options(broker)) as client:
+    async with (
+        EmbeddedBroker(data=tmp_path, fsync="always") as broker,
+        Client(options(broker), recovery=None) as client,
+    ):
         await client.create_stream(STREAM)
         publisher = await client.publisher(STREAM)
 
