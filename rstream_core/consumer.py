@@ -489,7 +489,8 @@ class Consumer:
         _called.set(_Called(self, subscription.stream, subscriber.name))
         try:
             async for chunk in subscription:
-                done = chunk.offset - 1
+                last: MessageContext | None = None
+                has_waited = False  # only then can the subscriber be gone, or its turn be over
                 try:
                     for stored, context in self._with_contexts(subscriber, chunk):
                         try:
@@ -497,6 +498,7 @@ class Consumer:
                             if wanted is None or wanted(message):
                                 result = callback(message, context)
                                 if result is not None and inspect.isawaitable(result):
+                                    has_waited = True
                                     await result
                         except (Exception, asyncio.CancelledError) as error:
                             if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
@@ -504,13 +506,13 @@ class Consumer:
                             logger.exception(
                                 "the callback failed for message %d of stream %r", context.offset, chunk.stream
                             )
-                        done = context.offset
-                        if subscriber.gone:
-                            return
-                        if not subscription.is_wanted(chunk):
+                        last = context
+                        if has_waited and (subscriber.gone or not subscription.is_wanted(chunk)):
                             break
                 finally:
-                    subscription.finish(done)
+                    subscription.finish(chunk.offset - 1 if last is None else last.offset)
+                if subscriber.gone:
+                    return
                 await asyncio.sleep(0)  # a callback that never waits must not keep the loop from others
         except RstreamError as error:
             await self._leave(subscriber)
