@@ -465,7 +465,9 @@ class BrokerConnection(asyncio.Protocol):
         assert group is not None
         if decoded.code != refusal.OK:
             logger.info("%s answered a ConsumerUpdate with code %d", self.peer, decoded.code)
-        elif active and group.active is subscription:
+        elif not active:
+            subscription.stop()
+        elif group.active is subscription and not group.is_stepping_down:
             spec: c.OffsetSpec = decoded.message.offset_spec
             subscription.start(spec if spec.offset_type else subscription.spec)
         group.answered(subscription, active=active)

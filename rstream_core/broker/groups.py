@@ -26,7 +26,8 @@ class Group:
         self._members: list[Member] = []
         self.active: Member | None = None
         """Who was asked to be active."""
-        self._stepping_down = False
+        self.is_stepping_down = False
+        """Whether the active one has been asked to be so no longer, and has not answered yet."""
 
     def __bool__(self) -> bool:
         return bool(self._members)
@@ -40,18 +41,18 @@ class Group:
         self._members.remove(member)
         if self.active is member:
             self.active = None
-            self._stepping_down = False
+            self.is_stepping_down = False
         self._balance()
 
     def answered(self, member: Member, *, active: bool) -> None:
         """A member has answered whether it was asked to be ``active``."""
         if member is self.active and not active:
             self.active = None
-            self._stepping_down = False
+            self.is_stepping_down = False
             self._balance()
 
     def _balance(self) -> None:
-        if not self._members or self._stepping_down:
+        if not self._members or self.is_stepping_down:
             return
         if self._partition is None:
             wanted = self.active or self._members[0]
@@ -61,5 +62,5 @@ class Group:
             self.active = wanted
             wanted.ask(active=True)
         elif self.active is not wanted:
-            self._stepping_down = True
+            self.is_stepping_down = True
             self.active.ask(active=False)

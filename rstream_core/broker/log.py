@@ -89,8 +89,14 @@ class Segment:
         self._fd = self._index_fd = -1
 
     def create(self) -> None:
-        self.path.write_bytes(SEGMENT_HEAD)
-        self.index_path.write_bytes(INDEX_HEAD)
+        """Raises ``OSError``, and leaves nothing behind then: the log goes on in the segment before."""
+        try:
+            self.path.write_bytes(SEGMENT_HEAD)
+            self.index_path.write_bytes(INDEX_HEAD)
+        except OSError:
+            self.index_path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
+            raise
 
     def unlink(self) -> None:
         """The files go; whoever reads them reads on."""
@@ -349,6 +355,9 @@ class Log:
         paths = sorted(self.directory.glob("*.segment"))
         for number, path in enumerate(paths):
             first = _first_offset(path)
+            if self.segments and first is not None and first < self.next_offset and _is_empty(path):
+                path.unlink()  # begun when the disk was full, and given up: the segment before it went on
+                continue
             if first is None or (self.segments and first != self.next_offset):
                 what = "it is not named after an offset" if first is None else "the segment before it is missing"
                 self._drop(path, 0, what, paths[number:])
@@ -537,6 +546,11 @@ def _write_all(fd: int, data: bytes, position: int) -> None:
     written = os.pwrite(fd, data, position)
     while written < len(data):
         written += os.pwrite(fd, memoryview(data)[written:], position + written)
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a segment has no chunk."""
+    return path.stat().st_size <= len(SEGMENT_HEAD)
 
 
 def _first_offset(path: Path) -> int | None:

@@ -110,7 +110,8 @@ def split_filtered(frame: bytes) -> Entries:
             (length,) = _I16.unpack_from(frame, start)
             start += 2
             value_end = start + max(length, 0)
-            filters.append(frame[start:value_end].decode(errors="surrogateescape") if length > 0 else "")
+            # What is no UTF-8 matches no subscription's filter; lone surrogates would crash the hash.
+            filters.append(frame[start:value_end].decode(errors="replace") if length > 0 else "")
             (size,) = _I32.unpack_from(frame, value_end)
             if size < 0:
                 raise ProtocolError("a message of a Publish has no bytes")

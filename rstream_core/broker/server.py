@@ -221,8 +221,12 @@ class Server:
 
     def _every(self, seconds: float, name: str, action: Callable[[], None]) -> None:
         def run() -> None:
-            action()
-            self._timers[name] = self._loop.call_later(seconds, run)
+            try:
+                action()
+            except OSError as error:
+                logger.error("%s: %s", name, error)  # noqa: TRY400 - told in one line
+            finally:
+                self._timers[name] = self._loop.call_later(seconds, run)
 
         self._timers[name] = self._loop.call_later(seconds, run)
 

@@ -190,6 +190,10 @@ class Writer:
         self._data, self._records, self._bytes = [], 0, 0
         self._sequences, self._offsets, self._confirms = {}, {}, {}
         self._filters, self._has_unfiltered = set(), False
+        if self._failed:  # gathered before the sync failed: a later sync that succeeds would say nothing of it
+            for publisher, ids in confirms.items():
+                publisher.reject(ids, INTERNAL_ERROR)
+            return
         try:
             if data:
                 self.log.append(data, records, now, sequences=sequences, filters=filters)
@@ -211,8 +215,10 @@ class Writer:
     def _on_error(self, error: OSError, confirms: dict[Publisher, list[bytes]]) -> None:
         """Nothing of it is in the log, or it is not known: it is rejected, and may be published again."""
         logger.error("cannot write to %s: %s", self.log.directory, error)
-        for reference in self._last:
-            self._last[reference] = self.log.tracking.sequence(reference).to_bytes(8)
+        sequences = self.log.tracking.sequences
+        self._last = {
+            reference: sequences[reference][1].to_bytes(8) for reference in self._last if reference in sequences
+        }
         self.log.commit()
         for publisher, ids in confirms.items():
             publisher.reject(ids, INTERNAL_ERROR)

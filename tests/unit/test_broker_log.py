@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from rstream_core.broker import bloom
 from rstream_core.broker.log import INDEX_HEAD, INDEX_RECORD, SEGMENT_HEAD, Cursor, Log
+from rstream_core.broker.publishing import ENTRIES_AT, split_filtered
 from rstream_core.broker.tracking import MAX_SEQUENCES, Tracking, offset_records, sequence_records
 from rstream_core.errors import ChunkError
 from rstream_core.protocol.chunk import parse_chunk, parse_header
@@ -354,3 +357,50 @@ def test_who_published_the_longest_ago_is_forgotten() -> None:
     assert len(tracking.sequences) == MAX_SEQUENCES
     assert tracking.sequence("writer-0") == 1000
     assert tracking.sequence("writer-1") == 0
+
+
+def test_a_segment_that_could_not_be_begun_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log goes on where it is, and nothing of what follows is taken for damage when it is opened again."""
+    log = Log.create(tmp_path, segment_size=300)
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.suffix == ".index":
+            raise OSError(28, "No space left on device")
+        return write(path, data)
+
+    bodies = [f"message {number}".encode() for number in range(30)]
+    monkeypatch.setattr(Path, "write_bytes", full)
+    for body in bodies[:15]:
+        with contextlib.suppress(OSError):
+            append(log, body)
+        log.commit()
+    assert len(list(tmp_path.glob("*.segment"))) == 1
+    monkeypatch.setattr(Path, "write_bytes", write)
+    for body in bodies[15:]:
+        append(log, body)
+    assert len(log.segments) > 1
+    log.close()
+    opened = Log.open(tmp_path, segment_size=300)
+    assert opened.dropped == []
+    assert list(read(opened).values()) == bodies
+
+
+def test_a_segment_that_was_given_up_is_passed_over(tmp_path: Path) -> None:
+    expected = some_log(tmp_path)
+    left = tmp_path / f"{1:020}.segment"
+    left.write_bytes(SEGMENT_HEAD)
+    opened = Log.open(tmp_path, segment_size=300)
+    assert opened.dropped == []
+    assert read(opened) == expected
+    assert not left.exists()
+
+
+def test_a_filter_value_that_is_no_text_is_one_that_nobody_asks_for() -> None:
+    message = (1).to_bytes(8) + (1).to_bytes(2) + b"\x80" + (1).to_bytes(4) + b"x"
+    entries = split_filtered(bytes(ENTRIES_AT) + message)
+    assert entries.filters is not None
+    bits = bloom.build(set(entries.filters), 16)
+    assert not bloom.wanted(bits, {"eu"}, match_unfiltered=False)
