@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, TextIO, cast
+from typing import TextIO, cast
 
 
 class ColorChoice(enum.StrEnum):
@@ -62,21 +62,6 @@ class Environment:
             stdout_is_tty=sys.stdout.isatty(),
             stderr_is_tty=sys.stderr.isatty(),
         )
-
-    @property
-    def stdin_binary(self) -> BinaryIO:
-        """The bytes under ``stdin``."""
-        return self.stdin.buffer
-
-    @property
-    def stdout_binary(self) -> BinaryIO:
-        """The bytes under ``stdout``."""
-        return self.stdout.buffer
-
-    @property
-    def stderr_binary(self) -> BinaryIO:
-        """The bytes under ``stderr``."""
-        return self.stderr.buffer
 
     def variable(self, name: str) -> str | None:
         """An environment variable; an empty one counts as not set."""

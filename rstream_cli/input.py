@@ -140,11 +140,6 @@ class Input:
             raise self._error
         return None
 
-    @property
-    def ready(self) -> bool:
-        """Whether ``next`` would answer at once."""
-        return bool(self._blocks) or self._ended
-
     # On the loop.
 
     def _take(self, block: Block) -> None:
