@@ -118,7 +118,9 @@ _CONNECTION: tuple[tuple[str, Any, Any], ...] = (
     (
         "heartbeat",
         str | None,
-        _connecting("--heartbeat", metavar="DURATION", help="60s by default; 0 switches heartbeats off."),
+        _connecting(
+            "--heartbeat", metavar="DURATION", help="10s by default; two without a sign are an outage. 0: none."
+        ),
     ),
     (
         "recover_for",

@@ -10,9 +10,10 @@ change something are sent once.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from rstream_core.connection import Connection
@@ -43,7 +44,11 @@ LEADER_WAIT = Backoff(attempts=8)
 """A new stream, or one whose leader moves, is without a leader for a moment."""
 GONE_WAIT = Backoff(attempts=5, maximum=0.2)
 """A broker tells that a stream is gone a moment before its metadata does."""
-LOAD_BALANCER_ATTEMPTS = 40
+LOAD_BALANCER_WAIT = Backoff(attempts=40, initial=0.005, maximum=0.2)
+LOAD_BALANCER_SECONDS = 30.0
+"""For all the attempts to reach one node through a load balancer."""
+DEAD_NODE_WAIT = Backoff(attempts=6, initial=0.005, maximum=0.2)
+"""Until a load balancer knows that a node behind it is down, each connection that it leads there ends."""
 MAX_REMEMBERED = 32
 """Nodes that are remembered as further seeds."""
 
@@ -229,9 +234,14 @@ class Locator:
         return endpoint if resolver is None else resolver(endpoint)
 
     async def _connect_to_a_seed(self) -> Connection:
-        seeds = dict.fromkeys(self.options.endpoints)
         if not self.options.load_balancer_mode:
-            seeds |= dict.fromkeys(map(self._resolved, self._remembered))
+            return await self._first_that_answers(dict.fromkeys([*self.options.endpoints, *self._known()]))
+        return await self._past_dead_nodes(lambda: self._first_that_answers(self.options.endpoints))
+
+    def _known(self) -> Iterable[Endpoint]:
+        return map(self._resolved, self._remembered)
+
+    async def _first_that_answers(self, seeds: Iterable[Endpoint]) -> Connection:
         last: RstreamError | None = None
         for endpoint in seeds:
             try:
@@ -247,23 +257,34 @@ class Locator:
 
     async def _connect_through_load_balancer(self, wanted: Endpoint) -> Connection:
         """Connects again until the node that answers is the wanted one."""
+        entries = itertools.cycle(self.options.endpoints)
         seen: set[Endpoint] = set()
-        delays = Backoff(attempts=LOAD_BALANCER_ATTEMPTS, initial=0.005, maximum=0.2).delays()
-        for attempt in range(LOAD_BALANCER_ATTEMPTS):
-            entry = self.options.endpoints[attempt % len(self.options.endpoints)]
-            connection = await Connection.open(entry, self.options)
+
+        async def attempt() -> Connection:
+            connection = await self._past_dead_nodes(lambda: Connection.open(next(entries), self.options))
             advertised = connection.session.advertised
             if advertised == wanted:
                 return connection
             if advertised is not None:
                 seen.add(advertised)
             await connection.close()
-            await asyncio.sleep(next(delays, 0))
-        raise ConnectionFailed(
-            f"{LOAD_BALANCER_ATTEMPTS} connections through {self.options.endpoints[0]} never reached {wanted}; "
-            f"they reached {', '.join(map(str, sorted(seen, key=str))) or 'nodes that do not say who they are'}",
-            hint="does the load balancer spread connections over all nodes?",
-        )
+            through = self.options.endpoints[0]
+            raise _AnotherNode(
+                f"{LOAD_BALANCER_WAIT.attempts} connections through {through} never reached {wanted}; "
+                f"they reached {', '.join(map(str, sorted(seen, key=str))) or 'nodes that do not say who they are'}",
+                hint="does the load balancer spread connections over all nodes?",
+            )
+
+        run = Run(LOAD_BALANCER_WAIT, LOAD_BALANCER_SECONDS)
+        return await run.retry(attempt, helps=lambda error: isinstance(error, _AnotherNode))
+
+    async def _past_dead_nodes(self, connect: Callable[[], Awaitable[Connection]]) -> Connection:
+        """Connects through a load balancer. Takes hardly longer than one connection may."""
+        return await Run(DEAD_NODE_WAIT, self.options.connect_timeout + 1).retry(connect)
+
+
+class _AnotherNode(ConnectionFailed):
+    """A load balancer led to another node than the wanted one."""
 
 
 def _elects(error: RstreamError) -> bool:

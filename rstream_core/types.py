@@ -148,8 +148,10 @@ class ConnectionOptions:
     """Seconds for a connection with its handshake."""
     request_timeout: float = 10.0
     """Seconds for the answer to one request."""
-    heartbeat: int = 60
-    """Seconds; 0 switches heartbeats off on this side."""
+    heartbeat: int = 10
+    """Seconds; 0 switches heartbeats off on this side. A node that has stalled is missed after two of them: they should
+    be less than a publisher's ``confirm_timeout``, which otherwise ends it before it has looked for another node. An
+    event loop that blocks for so long loses its connections."""
     frame_max: int = 1024 * 1024
     """Bytes of the largest frame that this side sends; the broker may ask for less."""
     connection_name: str = ""

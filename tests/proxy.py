@@ -37,6 +37,8 @@ class Proxy:
         """Cut everything once so many bytes came from the broker."""
         self.accepted = 0
         """Connections that were taken."""
+        self.turn_away = 0
+        """How many of the next connections to end at once."""
         self.endpoint = target
 
     async def __aenter__(self) -> Self:
@@ -91,6 +93,10 @@ class Proxy:
         self.accepted += 1
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if self.turn_away:
+            self.turn_away -= 1
+            writer.transport.abort()
+            return
         self._writers.append(writer)
         try:
             broker_reader, broker_writer = await asyncio.open_connection(self._target.host, self._target.port)

@@ -72,7 +72,7 @@ class SessionOptions:
     mechanism: str = "PLAIN"
     frame_max: int = 1024 * 1024
     """Bytes; 0 for no limit on this side."""
-    heartbeat: int = 60
+    heartbeat: int = 10
     """Seconds; 0 for none on this side."""
     client_properties: Mapping[str, str] = field(default_factory=dict)
 

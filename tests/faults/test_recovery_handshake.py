@@ -53,7 +53,7 @@ async def test_a_first_connection_that_is_cut_at_every_byte(proxy: Proxy, broker
         else:
             proxy.cut_broker_at = count
         async with asyncio.timeout(5):
-            client = Client(options_through(proxy, broker))
+            client = Client(options_for(broker, endpoints=(proxy.endpoint,)))
             with pytest.raises(DOCUMENTED):
                 await client.start()
             await client.close()
@@ -137,6 +137,23 @@ async def test_a_resolver_says_where_nodes_are_reached(
     async with Client(nowhere) as lost:
         with pytest.raises(AdvertisedHostUnreachable, match="does not resolve"):
             await lost.publisher(stream)
+
+
+async def test_a_load_balancer_that_leads_to_a_dead_node_first(proxy: Proxy, broker: Broker, stream: str) -> None:
+    """As one does until it knows: that node's connections end, and others are led elsewhere."""
+    async with Client(options_through(proxy, broker), recovery=None) as through:
+        proxy.accepted, proxy.turn_away = 0, 2
+        assert await through.stream_exists(stream)
+        assert proxy.accepted == 3
+        proxy.turn_away = 2
+        publisher = await through.publisher(stream)
+        assert proxy.accepted == 6
+        await publisher.close()
+    proxy.accepted, proxy.turn_away = 0, 1000
+    async with Client(options_through(proxy, broker), recovery=None) as through:
+        with pytest.raises(ConnectionFailed, match="closed the connection during the handshake"):
+            await through.start()
+    assert 1 < proxy.accepted < 20
 
 
 async def test_ipv6(broker: Broker, client: Client, stream: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import time
 
@@ -11,8 +12,11 @@ import pytest
 from rstream_core import (
     AccessRefused,
     Backoff,
+    Client,
     ConfigurationError,
     ConnectionClosed,
+    ConnectionOptions,
+    Producer,
     Recovery,
     RecoveryEvent,
     RecoveryState,
@@ -37,6 +41,11 @@ def test_delays_grow_with_jitter_up_to_the_maximum() -> None:
 def test_a_policy_that_cannot_work(arguments: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError):
         Recovery(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_node_that_stalls_is_left_before_a_publisher_gives_up() -> None:
+    for publishing in (Client.publisher, Producer.__init__):
+        assert 2 * ConnectionOptions().heartbeat < inspect.signature(publishing).parameters["confirm_timeout"].default
 
 
 class Operation:

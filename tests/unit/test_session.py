@@ -103,7 +103,7 @@ def test_the_whole_handshake() -> None:
         c.PeerProperties({"product": "test"}),
         c.SaslHandshake(),
         c.SaslAuthenticate("PLAIN", b"\0me\0secret"),
-        c.Tune(1048576, 60),
+        c.Tune(1048576, 10),
         c.Open("v"),
         c.ExchangeCommandVersions(c.supported_versions()),
     ]
