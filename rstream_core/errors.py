@@ -27,7 +27,9 @@
     └── ServerError                    the broker answered with a response code (one class a code)
         ├── StreamDoesNotExist 2 · StreamAlreadyExists 5 · StreamNotAvailable 6
         ├── AuthenticationFailure 8 · SASLError 9 · …
-        └── AccessRefused 16 · PreconditionFailed 17 · OffsetNotFound 19 · …
+        ├── AccessRefused 16 · OffsetNotFound 19 · …
+        └── PreconditionFailed 17
+            └── PublishingBlocked      the broker has an alarm
 
 An error knows whether trying again can help: ``retriable``. The response codes are those of
 rabbitmq-server, deps/rabbitmq_stream/docs/PROTOCOL.adoc.
@@ -274,6 +276,14 @@ class AccessRefused(ServerError):
 class PreconditionFailed(ServerError):
     code = 17
     summary = "precondition failed"
+
+
+class PublishingBlocked(PreconditionFailed):
+    """The broker takes no new publisher: it has an alarm, of its memory or of its disk."""
+
+    retriable = True
+    summary = "the broker takes no publishers at the moment"
+    hint = "a full disk, or too little memory? rabbitmq-diagnostics alarms tells"
 
 
 class PublisherDoesNotExist(ServerError):

@@ -27,7 +27,9 @@ from rstream_core.errors import (
     ConnectionClosed,
     MessageTooLarge,
     NotConfirmed,
+    PreconditionFailed,
     PublisherDoesNotExist,
+    PublishingBlocked,
     RequestTimeout,
     RstreamError,
     response_name,
@@ -730,11 +732,12 @@ def check_reference(reference: str) -> None:
 
 
 async def _declare(lease: Lease, stream: str, reference: str | None) -> None:
-    await lease.connection.request(
-        c.DeclarePublisher(lease.id, reference or "", stream),
-        c.DeclarePublisherResponse,
-        f"publishing to stream {stream!r}",
-    )
+    what = f"publishing to stream {stream!r}"
+    message = c.DeclarePublisher(lease.id, reference or "", stream)
+    try:
+        await lease.connection.request(message, c.DeclarePublisherResponse, what)
+    except PreconditionFailed:  # the other reasons for it, a used id and a long reference, are none of ours
+        raise PublishingBlocked(f"{what}: {PublishingBlocked.summary}") from None
 
 
 async def _first_free_id(lease: Lease, stream: str, reference: str | None) -> int:

@@ -26,6 +26,8 @@ def progress_line(snapshot: Snapshot) -> str:
         parts.append(f"p50 {words.latency(snapshot.p50)} p99 {words.latency(snapshot.p99)}")
     if snapshot.progress is not None:
         parts.append(f"{snapshot.progress.share:.0%} ETA {words.clock(snapshot.eta)}")
+    if trouble := words.trouble(snapshot):
+        parts.append(trouble)
     return "  ".join(parts)
 
 

@@ -90,8 +90,8 @@ def _title(snapshot: Snapshot, width: int) -> Text:
     verb, arrow = ("publishing", "to") if snapshot.verb == "publish" else ("consuming", "from")
     elapsed = words.clock(snapshot.elapsed)
     title = Text.assemble((f"{verb} {arrow} ", "dim"), (snapshot.stream, "bold"))
-    if snapshot.reconnecting:
-        title.append("  reconnecting", "bold yellow")
+    if trouble := words.trouble(snapshot):
+        title.append(f"  {trouble}", "bold yellow")
     title.truncate(max(width - len(elapsed) - 1, 1), overflow="ellipsis")
     title.append(" " * max(width - title.cell_len - len(elapsed), 1)).append(elapsed, "dim")
     return title

@@ -171,6 +171,8 @@ class Snapshot:
     """Seconds that are left, at the present pace."""
     reconnecting: bool = False
     """Whether a connection is lost, and being made again."""
+    unconfirmed: float = 0.0
+    """Seconds for which messages have been in flight, and none of them was confirmed."""
 
 
 @dataclass(slots=True)
@@ -190,6 +192,8 @@ class Stats:
     clock: Callable[[], float] = time.monotonic
     started: float = 0.0
     reconnecting: bool = False
+    _progress: tuple[int, float] = (0, 0.0)
+    """How many messages were settled, and when that had last changed or nothing had been in flight."""
     _sent_bytes: int = 0
     _messages_meter: Meter = field(default_factory=Meter)
     _bytes_meter: Meter = field(default_factory=Meter)
@@ -229,6 +233,7 @@ class Stats:
             progress=progress,
             eta=left,
             reconnecting=self.reconnecting,
+            unconfirmed=now - self._progress[1],
         )
 
     @property
@@ -239,4 +244,7 @@ class Stats:
         # The input is read ahead of what is sent, and only what is read is counted in bytes.
         self._sent_bytes = max(self._sent_bytes, int(self.bytes * self.counts.sent))
         self._done_meter.sample(now, self._settled)
+        counts = self.counts
+        if isinstance(counts, ConsumeCounts) or not counts.in_flight or counts.confirmed != self._progress[0]:
+            self._progress = counts.messages, now
         return self._messages_meter.sample(now, self.counts.messages), self._bytes_meter.sample(now, self._sent_bytes)

@@ -65,6 +65,15 @@ def sparkline(values: tuple[float, ...], width: int) -> str:
     return "".join(BARS[min(int(max(value, 0.0) / top * len(BARS)), len(BARS) - 1)] for value in shown)
 
 
+def trouble(snapshot: Snapshot) -> str:
+    """What holds the run up, if anything does."""
+    if snapshot.reconnecting:
+        return "reconnecting"
+    if snapshot.unconfirmed >= 1:
+        return f"nothing confirmed for {snapshot.unconfirmed:.0f} s"
+    return ""
+
+
 def messages(number: int) -> str:
     """``1 message``, ``2 messages``."""
     return f"{count(number)} message{'' if number == 1 else 's'}"

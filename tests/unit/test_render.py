@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import io
 import json
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +41,7 @@ def snapshot(*, verb: str = "publish", progress: bool = True, name: str = "order
         stats.bytes += 1_234_567
         stats.done = stats.bytes
         stats.snapshot()
-    return stats.snapshot()
+    return dataclasses.replace(stats.snapshot(), unconfirmed=0.0)
 
 
 def environment(stderr: io.StringIO, *, tty: bool, variables: Mapping[str, str] | None = None) -> Environment:
@@ -126,6 +128,23 @@ def test_every_number_has_its_place_in_narrow_and_wide_terminals(width: int) -> 
         assert part in text
     assert any(bar in text for bar in words.BARS)
     assert len(lines) <= (9 if width < 40 else 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ""),
+        ({"unconfirmed": 0.9}, ""),
+        ({"unconfirmed": 4.6}, "nothing confirmed for 5 s"),
+        ({"unconfirmed": 4.6, "reconnecting": True}, "reconnecting"),
+    ],
+)
+def test_what_holds_a_run_up_is_said(changes: dict[str, Any], said: str) -> None:
+    shown = dataclasses.replace(snapshot(), **changes)
+    title = layout(shown, 80)[0].plain
+    assert title.removeprefix("publishing to orders").rstrip("0123456789:").strip() == said
+    assert progress_line(shown).endswith(said)
+    assert bool(said) == (progress_line(shown) != progress_line(snapshot()))
 
 
 def test_without_a_known_size_there_is_no_bar() -> None:

@@ -111,6 +111,25 @@ def test_what_is_read_ahead_is_neither_sent_nor_done() -> None:
     assert stats.snapshot(final=True).bytes == 90
 
 
+def test_how_long_nothing_is_confirmed() -> None:
+    clock = Clock()
+    counts = PublishCounts()
+    stats = Stats("publish", "s", counts, clock=clock)
+
+    def after(seconds: float, confirmed: int, in_flight: int) -> float:
+        clock.now += seconds
+        counts.confirmed, counts.in_flight = confirmed, in_flight
+        return stats.snapshot().unconfirmed
+
+    assert after(60, 0, 0) == 0.0  # the input has its time
+    assert after(1, 0, 5) == 1.0
+    assert after(2, 0, 9) == 3.0
+    assert after(1, 1, 8) == 0.0
+    assert after(5, 1, 8) == 5.0
+    assert after(1, 1, 0) == 0.0  # failed, or confirmed and counted later
+    assert Stats("consume", "s", ConsumeCounts(), clock=clock).snapshot().unconfirmed == 0.0
+
+
 def test_a_snapshot_of_a_run_that_took_no_time() -> None:
     stats = Stats("consume", "s", ConsumeCounts(), clock=Clock())
     shown = stats.snapshot(final=True)
