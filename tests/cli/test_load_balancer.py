@@ -100,3 +100,19 @@ def test_without_the_option_the_error_says_so(balancer: str) -> None:
     assert f"but it advertises {HOST}:" in error
     assert error.endswith("which does not resolve")
     assert hint == "hint: pass --load-balancer, or set stream.advertised_host on the broker"
+
+
+def test_a_dead_node_behind_the_balancer(cluster: Cluster, balancer: str) -> None:
+    """haproxy is not told to look after its nodes: every third connection ends at once."""
+    through = ("--uri", balancer, "--load-balancer")
+    assert run_rstream("stream", "create", "one-dies", *through).returncode == 0
+    cluster.settle()
+    cluster.kill(2)
+    try:
+        for number in range(6):
+            done = run_rstream("publish", "one-dies", "-m", str(number), *through)
+            assert done.returncode == 0, done.stderr
+        consumed = run_rstream("consume", "one-dies", "--offset", "first", "--until", "end", *through)
+        assert (consumed.returncode, consumed.stdout.split()) == (0, [b"%d" % number for number in range(6)])
+    finally:
+        cluster.start(2)
