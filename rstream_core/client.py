@@ -476,7 +476,7 @@ class Client:
             await self._require(c.Key.PUBLISH, "3.13", "filtering", version=2)
         if match_unfiltered:
             told["match-unfiltered"] = "true"
-        subscription = self._subscription(stream, spec, credit, told, self._recoveries, single_active)
+        subscription = self._subscription(stream, spec, credit, told, self._recoveries, single_active, at_leader)
 
         async def subscribe() -> None:
             node = self._locator.leader if at_leader else self._locator.replica
@@ -500,6 +500,7 @@ class Client:
         properties: Mapping[str, str],
         recoveries: Recoveries,
         single_active: SingleActiveConsumer | None = None,
+        at_leader: bool = False,
     ) -> Subscription:
         if not 0 < credit <= 0xFFFF:
             raise ValueError(f"credit is between 1 and 65535, not {credit}")
@@ -513,6 +514,7 @@ class Client:
             properties=properties,
             position=partial(self._position, stream),
             single_active=single_active,
+            at_leader=at_leader,
         )
 
     async def _require(self, key: c.Key, since: str, feature: str, *, version: int = 1) -> None:

@@ -22,6 +22,9 @@ MAX_IDS = 256
 class _Shared:
     connection: Connection
     ids: set[int] = field(default_factory=set)
+    """Those that are taken."""
+    lost: int = 0
+    """How many of them nobody has any more: the broker did not say that they are free."""
 
     def next_id(self) -> int:
         return next(number for number in range(MAX_IDS) if number not in self.ids)
@@ -66,16 +69,28 @@ class ConnectionPool:
             shared.ids.add(lease.id)
             return lease
 
-    async def release(self, lease: Lease) -> None:
-        """Gives an id back, and closes the connection that has none left."""
+    async def release(self, lease: Lease, *, is_free: bool = True) -> None:
+        """Gives an id back, and closes the connection where none is in use.
+
+        An id that the broker may still use, not ``is_free``, is not given out again.
+        """
         for members in self._shared.values():
             for shared in members:
                 if shared.connection is lease.connection:
-                    shared.ids.discard(lease.id)
-                    if not shared.ids:
+                    if is_free:
+                        shared.ids.discard(lease.id)
+                    else:
+                        shared.lost += 1
+                    if len(shared.ids) == shared.lost:
                         members.remove(shared)
-                        await shared.connection.close()
+                        await self._end(shared)
                     return
+
+    async def _end(self, shared: _Shared) -> None:
+        if shared.lost:
+            shared.connection.abort("it did not answer")
+        else:
+            await shared.connection.close()
 
     @property
     def connections(self) -> list[Connection]:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import compress as compress_by
 from typing import NamedTuple
 
-from rstream_core.connection import Connection
+from rstream_core.attachment import GOODBYE_TIMEOUT, Attachment, Goodbye
 from rstream_core.errors import (
     AlreadyClosed,
     ConfigurationError,
@@ -32,6 +32,7 @@ from rstream_core.errors import (
     PublishingBlocked,
     RequestTimeout,
     RstreamError,
+    StreamNotAvailable,
     response_name,
 )
 from rstream_core.locator import Locator
@@ -40,7 +41,7 @@ from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import join_sub_batch
 from rstream_core.protocol.compression import MAX_UNCOMPRESSED, compress
 from rstream_core.protocol.primitives import MAX_STRING
-from rstream_core.recovery import Outages, Recoveries
+from rstream_core.recovery import Recoveries
 from rstream_core.types import CompressionType, Endpoint
 
 logger = logging.getLogger("rstream_core")
@@ -49,7 +50,6 @@ MAX_REFERENCE = 255
 MAX_SUB_ENTRY_RECORDS = 0xFFFF
 MAX_FRAME = 2**31 - 1
 """Bytes of a frame where the broker sets no limit."""
-GOODBYE_TIMEOUT = 5.0
 FRAME_TARGET = 128 * 1024
 """Bytes after which a batch is cut into another frame, so that confirms come back while the rest is written."""
 
@@ -148,11 +148,13 @@ class _Batch:
         return [FailedMessage(self.ids[position], data, code, reason, filter_value) for data in messages]
 
 
-class Publisher:
+class Publisher(Attachment):
     """Made by ``Client.publisher``. For the tasks of one event loop.
 
     Messages are stored in the order of the calls. ``published == confirmed + failed + in_flight`` holds always.
     """
+
+    what = "publisher"
 
     def __init__(
         self,
@@ -168,12 +170,11 @@ class Publisher:
         max_in_flight_bytes: int,
         confirm_timeout: float | None,
     ) -> None:
-        self.stream = stream
+        super().__init__(stream, pool, locator, recoveries)
         self.reference = reference
         self.next_publishing_id = 0
         self.published = self.confirmed = self.failed = 0
         self.in_flight = self.in_flight_bytes = 0
-        self.error: RstreamError | None = None
         self.max_message_size = 0
         """Bytes of the largest message that fits a frame."""
         self._listener = listener
@@ -181,17 +182,6 @@ class Publisher:
         self._max_in_flight = max_in_flight
         self._max_in_flight_bytes = max_in_flight_bytes
         self._confirm_timeout = confirm_timeout
-        self._pool = pool
-        self._locator = locator
-        self._recoveries = recoveries
-        self._outages = Outages(recoveries, stream, "publisher")
-        self._recovering: asyncio.Task[None] | None = None
-        self._lease: Lease
-        self._leased = False
-        self._connection: Connection
-        self._attached = False
-        self._interrupted: RstreamError | None = None
-        """What ended the connection while this was being attached to it."""
         self._loop = asyncio.get_running_loop()
         self._batches: list[_Batch] = []
         """In the order of their ids, which do not overlap. Resolved ones stay for a while: see ``_settle``."""
@@ -200,14 +190,13 @@ class Publisher:
         self._progress = asyncio.Event()
         self._order = asyncio.Lock()
         self._watchdog: asyncio.TimerHandle | None = None
-        self._closed = False
         # Halves of the bounds, so that one batch is on its way while another is confirmed.
         self._target = FRAME_TARGET
         self._most = max(1, max_in_flight // 2)
 
     async def open(self) -> None:
         """Declares it on the stream's leader. Called once, by ``Client.publisher``."""
-        await self._attach(await self._locator.leader(self.stream))
+        await self.attach(await self._locator.leader(self.stream))
 
     # Publishing.
 
@@ -343,13 +332,14 @@ class Publisher:
         except RequestTimeout as error:
             self._fail_all(NotConfirmed(str(error)))
             goodbye = min(timeout, goodbye)  # who does not confirm will not say goodbye either
+        except asyncio.CancelledError:
+            goodbye = 0.0
+            raise
         finally:
             self._fail_all(NotConfirmed("the publisher was closed before the broker confirmed"))
             self._stop_watching()
             self._progress.set()
-            if self._recovering is not None and self._recovering is not asyncio.current_task():
-                self._recovering.cancel()
-                await asyncio.wait((self._recovering,))
+            await self._stop_recovering()
             await self._leave(goodbye)
 
     # What the connection calls.
@@ -375,6 +365,10 @@ class Publisher:
         self._settle()
 
     def on_rejected(self, errors: Sequence[c.MessageError]) -> None:
+        forgotten = [code for _, code in errors if code == PublisherDoesNotExist.code]
+        if forgotten and self._recoveries.policy is not None:  # it dropped us, and the notice of that was missed
+            self.on_unavailable(StreamNotAvailable(f"the broker has forgotten a publisher of stream {self.stream!r}"))
+            return
         for publishing_id, code in errors:
             at = self._place(publishing_id)
             batch = self._batches[at] if at < len(self._batches) else None
@@ -386,54 +380,45 @@ class Publisher:
                 if batch.resolve(where, where + 1):
                     self._fail(batch, failures)
         self._settle()
-        if any(code == PublisherDoesNotExist.code for _, code in errors):  # it dropped us, and the notice was missed
+        if forgotten:
             self.on_unavailable(PublisherDoesNotExist(f"publishing to stream {self.stream!r}"))
 
     def on_writable(self) -> None:
         self._progress.set()
 
-    def on_unavailable(self, error: RstreamError) -> None:
-        if self.error is not None:
-            return
-        if not self._attached:
-            self._interrupted = error
-            self._detach()  # what still comes is not about what will be written again
-            self._progress.set()
-            return
-        if not self._recoveries.can_help(error) or (self._closed and not self._open):
-            self._end(error)
-            return
-        self._detach()
-        assert self._recoveries.policy is not None
-        if self.reference is None and not self._recoveries.policy.resend:
-            self._fail_all(error)  # what the broker has, and what it has not, cannot be told apart
-        self._outages.begin(error)
-        self._recovering = self._recoveries.start(self._recover(error))
-
     # Attaching, and recovering.
 
-    async def _attach(self, leader: Endpoint | None = None) -> None:
-        """Declares it on the leader, and writes what is unconfirmed."""
-        await self._leave()
-        self._lease = await self._pool.acquire(leader or await self._locator.leader_now(self.stream))
-        self._leased = True
-        connection = self._connection = self._lease.connection
-        self._interrupted = None
-        try:
-            connection.publishers[self._lease.id] = self  # from now on: what comes before the answer counts, too
-            connection.streams[self] = self.stream
-            await _declare(self._lease, self.stream, self.reference)
-            if not self.next_publishing_id:
-                self.next_publishing_id = await _first_free_id(self._lease, self.stream, self.reference)
-            limit = connection.frame_max or MAX_FRAME
-            self.max_message_size = limit - (_FRAME_HEAD.size - 4) - _ENTRY_HEAD
-            self._target = min(limit, FRAME_TARGET, self._max_in_flight_bytes // 2)
-            await self._write_again()
-        except BaseException:
-            await self._leave()
-            raise
-        self._attached = True
+    async def _locate(self) -> Endpoint:
+        return await self._locator.leader_now(self.stream)
+
+    async def _declare(self) -> None:
+        """Declares it, and writes what is unconfirmed."""
+        lease = self._lease
+        connection = lease.connection
+        connection.publishers[lease.id] = self  # from now on: what comes before the answer counts, too
+        connection.streams[self] = self.stream
+        await _declare(lease, self.stream, self.reference)
+        if not self.next_publishing_id:
+            self.next_publishing_id = await _first_free_id(lease, self.stream, self.reference)
+        limit = connection.frame_max or MAX_FRAME
+        self.max_message_size = limit - (_FRAME_HEAD.size - 4) - _ENTRY_HEAD
+        self._target = min(limit, FRAME_TARGET, self._max_in_flight_bytes // 2)
+        await self._write_again()
+
+    def _go_on(self) -> None:
         self._watch_later()
+        self._progress.set()
+
+    def _goodbye(self) -> Goodbye:
+        return Goodbye(c.DeletePublisher(self._lease.id), c.DeletePublisherResponse)
+
+    def _is_over(self) -> bool:
+        return self._closed and not self._open
+
+    def _on_loss(self, error: RstreamError) -> None:
+        policy = self._recoveries.policy
+        if self.reference is None and policy is not None and not policy.resend:
+            self._fail_all(error)  # what the broker has, and what it has not, cannot be told apart
         self._progress.set()
 
     async def _write_again(self) -> None:
@@ -445,8 +430,6 @@ class Publisher:
             if batch.open:
                 self._connection.write(self._frames(batch))
                 batch.written_at = self._loop.time()
-        if self._interrupted is not None:
-            raise self._interrupted
 
     def _frames(self, batch: _Batch) -> list[bytes]:
         """What of a batch is not resolved; in several frames where this connection's are smaller."""
@@ -473,28 +456,20 @@ class Publisher:
             low = high
         return frames
 
-    async def _recover(self, error: RstreamError) -> None:
-        """The task that attaches it again, or ends it."""
-        try:
-            await self._outages.recover(error, self._attach)
-        except RstreamError as reason:
-            self._end(reason)
-        except BaseException:
-            if not self._closed:
-                self._end(error)
-            raise
-
     def _detach(self) -> None:
-        self._attached = False
+        super()._detach()
         self._stop_watching()
         self._connection.publishers.pop(self._lease.id, None)
         self._connection.streams.pop(self, None)
 
     def _end(self, error: RstreamError) -> None:
-        self.error = error
+        super()._end(error)
         self._fail_all(error)
-        if self._on_end is not None:
-            self._on_end(error)
+        if self._on_end is not None and not self._closed:
+            try:
+                self._on_end(error)
+            except Exception:
+                logger.exception("on_end of publisher %r of stream %r failed", self.reference, self.stream)
 
     # Inside.
 
@@ -624,9 +599,15 @@ class Publisher:
 
     async def _room(self, messages: int, size: int) -> None:
         """Waits for room in flight, and for the broker to read; while it recovers, for the end of that."""
-        await self._wait(
-            lambda: self._attached and self._has_room(messages, size) and self._connection.is_writable,
-        )
+        while not (self._attached and self._has_room(messages, size) and self._connection.is_writable):
+            await self.check()
+            # While something is in flight, the watchdog looks at it. Else others have filled the connection.
+            limit = self._confirm_timeout if self._attached and not self._open else None
+            try:
+                async with asyncio.timeout(limit):
+                    await self._next_progress()
+            except TimeoutError:
+                self._end(NotConfirmed(f"the broker has read nothing for {limit:g} s"))
         await self.check()
 
     async def _wait(self, ready: Callable[[], bool]) -> None:
@@ -645,24 +626,6 @@ class Publisher:
             f"the broker's frame size allows {self.max_message_size}",
             position=position,
         )
-
-    async def _leave(self, timeout: float = GOODBYE_TIMEOUT) -> None:
-        """Takes leave of the connection, if it has one; an orderly DeletePublisher, where somebody hears it."""
-        if not self._leased:
-            return
-        self._leased = False
-        lease = self._lease
-        connection = lease.connection
-        try:
-            if connection.is_open:  # also after an error: the id is for others now
-                await connection.request(
-                    c.DeletePublisher(lease.id), c.DeletePublisherResponse, "closing a publisher", timeout=timeout
-                )
-        except RstreamError as error:
-            logger.debug("closing a publisher of %r: %s", self.stream, error)
-        finally:
-            self._detach()
-            await self._pool.release(lease)
 
 
 _first_id = operator.attrgetter("first")

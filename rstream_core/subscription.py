@@ -25,26 +25,31 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from rstream_core.attachment import Attachment, Goodbye
 from rstream_core.connection import Connection
 from rstream_core.errors import (
     AlreadyClosed,
     ChunkError,
     ConnectionClosed,
     OffsetNotFound,
+    ProtocolError,
     RequestTimeout,
     RstreamError,
+    StreamDoesNotExist,
 )
 from rstream_core.locator import Locator
-from rstream_core.pool import ConnectionPool, Lease
+from rstream_core.pool import ConnectionPool
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import CHUNK_USER, parse_chunk, parse_header
-from rstream_core.recovery import Outages, Recoveries
+from rstream_core.recovery import Recoveries
 from rstream_core.types import ConsumerOffsetSpecification, Endpoint, OffsetType
 
 logger = logging.getLogger("rstream_core")
 
 DEFAULT_CREDIT = 10
 
+MORE_CHUNKS = 16
+"""Above twice the credit, and no broker that can count sends as many."""
 FINISH_TIMEOUT = 15.0
 """Seconds that the application has for the chunk it holds, when its turn as single active consumer ends."""
 LISTENER_TIMEOUT = 20.0
@@ -103,7 +108,7 @@ class SingleActiveConsumer:
         return told if self.super_stream is None else {**told, "super-stream": self.super_stream}
 
 
-class Subscription(AsyncIterator[Chunk]):
+class Subscription(Attachment, AsyncIterator[Chunk]):
     """Made by ``Client.subscribe``: an async iterator over chunks, for one task.
 
     It goes on after a lost connection, and when the stream moved, as the client's recovery allows. It ends with the
@@ -111,6 +116,8 @@ class Subscription(AsyncIterator[Chunk]):
     ``ConnectionClosed``, ``StreamNotAvailable`` and other errors that were not recovered from; and without one after
     ``close()``. A cancelled ``__anext__`` loses nothing: the same chunk is the next one.
     """
+
+    what = "subscription"
 
     def __init__(
         self,
@@ -124,11 +131,11 @@ class Subscription(AsyncIterator[Chunk]):
         properties: Mapping[str, str],
         position: Callable[[ConsumerOffsetSpecification], Awaitable[int]],
         single_active: SingleActiveConsumer | None = None,
+        at_leader: bool = False,
     ) -> None:
-        self.stream = stream
+        super().__init__(stream, pool, locator, recoveries)
         self.id = 0
         """That of the protocol; another one after each recovery."""
-        self.error: RstreamError | None = None
         self.active = single_active is None
         """Whether the broker sends it messages: False for a single active consumer while it is another's turn.
 
@@ -143,17 +150,12 @@ class Subscription(AsyncIterator[Chunk]):
         self._credit = credit
         self._properties = properties
         self._single_active = single_active
-        self._pool = pool
-        self._locator = locator
-        self._recoveries = recoveries
-        self._outages = Outages(recoveries, stream, "subscription")
-        self._recovering: asyncio.Task[None] | None = None
-        self._lease: Lease
-        self._leased = False
-        self._attached = False
-        self._interrupted: RstreamError | None = None
-        """What ended the connection while this was being attached to it."""
-        self._at_leader = False
+        self._only_leader = at_leader
+        self._ask_leader = at_leader
+        self._seen = 0
+        """The offset after the last message that was handed out."""
+        self._looked = True
+        """Whether it has been looked since the last recovery if the stream is still the same."""
         self._next: int | None = None
         """Where to go on: the offset after what has arrived, or what a moving start meant; else where it was told."""
         self._position = position
@@ -166,7 +168,6 @@ class Subscription(AsyncIterator[Chunk]):
         self._finished.set()
         self._owed = 0
         self._deliveries = 0
-        self._closed = False
         self._era = 0
         """Counts the losses."""
         self._in_turn = False
@@ -181,7 +182,7 @@ class Subscription(AsyncIterator[Chunk]):
 
     async def open(self, endpoint: Endpoint) -> None:
         """Subscribes on this node. Called once, by ``Client``."""
-        await self._attach(endpoint)
+        await self.attach(endpoint)
 
     async def __aenter__(self) -> Self:
         return self
@@ -306,11 +307,10 @@ class Subscription(AsyncIterator[Chunk]):
         self.arrived.set()
         self._finished.set()
         if asyncio.current_task() is not self._listening:  # a listener may close; its task is waited for by these
-            tasks = [task for task in (self._updating, self._recovering) if task is not None]
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
+            if self._updating is not None:
+                self._updating.cancel()
+                await asyncio.wait((self._updating,))
+            await self._stop_recovering()
         await self._leave()
 
     # What the connection calls.
@@ -321,6 +321,8 @@ class Subscription(AsyncIterator[Chunk]):
         if not self.active:
             self._owed += 1
         elif not self._closed:
+            if len(self._waiting) > 2 * self._credit + MORE_CHUNKS:
+                raise ProtocolError(f"the broker sends more of stream {self.stream!r} than it was asked for")
             self._waiting.append((chunk, committed_chunk_id))
             if self._single_active is None:
                 self._next = _after(chunk, self._next)
@@ -334,66 +336,69 @@ class Subscription(AsyncIterator[Chunk]):
         if self._updating is None or self._updating.done():
             self._updating = asyncio.create_task(self._answer_updates())
 
-    def on_unavailable(self, error: RstreamError) -> None:
-        if self.error is not None:
-            return
-        if not self._attached:
-            self._interrupted = error
-            self._detach()
-        elif self._closed or not self._recoveries.can_help(error):
-            self._end(error)
-        else:
-            self._detach()
-            self._outages.begin(error)
-            self._recovering = self._recoveries.start(self._recover(error))
-
     # Attaching, and recovering.
 
-    async def _attach(self, endpoint: Endpoint | None = None) -> None:
+    async def _locate(self) -> Endpoint:
+        # A replica that is down may still be named: the leader is asked each other time.
+        locate = self._locator.leader_now if self._ask_leader else self._locator.replica_now
+        self._ask_leader = self._only_leader or not self._ask_leader
+        return await locate(self.stream)
+
+    async def _declare(self) -> None:
         """Subscribes: where it was told to start, or after what has arrived."""
-        await self._lose_turn()
-        await self._leave()
         if self._closed:
             raise AlreadyClosed(f"this subscription to stream {self.stream!r} is closed")
-        if endpoint is None:
-            # A replica that is down may still be named: the leader is asked each other time.
-            locate = self._locator.leader_now if self._at_leader else self._locator.replica_now
-            self._at_leader = not self._at_leader
-            endpoint = await locate(self.stream)
-        lease = self._lease = await self._pool.acquire(endpoint)
-        self._leased = True
-        self._interrupted = None
-        connection = lease.connection
-        try:
-            first, spec = self._next is None, self._spec
-            if first and spec.offset_type in MOVING and self._single_active is None:
-                # What is published during an outage, before anything has arrived, is not to be missed.
-                self._next = await self._fixed(connection, spec)
-            credit = self._grant()
-            if not first and self._next is not None:
-                spec = _at(self._next)
-            self.id = lease.id
-            connection.subscriptions[lease.id] = self
-            connection.streams[self] = self.stream
-            await connection.request(
-                c.Subscribe(
-                    lease.id,
-                    self.stream,
-                    c.OffsetSpec(spec.offset_type, spec.offset or 0),
-                    credit,
-                    self._properties,
-                ),
-                c.SubscribeResponse,
-                f"consuming stream {self.stream!r}",
-            )
-            if self._interrupted is not None:
-                raise self._interrupted
-        except BaseException:
-            await self._leave()
-            raise
-        self._attached = True
-        self._at_leader = False
+        await self._lose_turn()  # that of an attempt before this one
+        lease, connection = self._lease, self._connection
+        first, spec = self._next is None, self._spec
+        if first and spec.offset_type in MOVING and self._single_active is None:
+            # What is published during an outage, before anything has arrived, is not to be missed.
+            self._next = await self._fixed(connection, spec)
+        credit = self._grant()
+        if not first and self._next is not None:
+            spec = _at(self._next)
+        self.id = lease.id
+        connection.subscriptions[lease.id] = self
+        connection.streams[self] = self.stream
+        await connection.request(
+            c.Subscribe(
+                lease.id,
+                self.stream,
+                c.OffsetSpec(spec.offset_type, spec.offset or 0),
+                credit,
+                self._properties,
+            ),
+            c.SubscribeResponse,
+            f"consuming stream {self.stream!r}",
+        )
+
+    def _go_on(self) -> None:
+        self._ask_leader = self._only_leader
+        self._looked = not self._seen
         self._return_credit()
+
+    async def _look(self, seen: int) -> None:
+        """Ends it where the stream was deleted during an outage, and made anew: it is another stream."""
+        try:
+            there = await self._position(ConsumerOffsetSpecification(OffsetType.NEXT))
+        except RstreamError as error:
+            logger.debug("looking where stream %r ends: %s", self.stream, error)
+            self._looked = False
+            return
+        if there < seen and self.error is None:
+            self._detach()
+            self._end(
+                StreamDoesNotExist(
+                    f"stream {self.stream!r} was deleted and made anew: "
+                    f"it ends at offset {there}, and {seen - 1} had come"
+                )
+            )
+
+    def _goodbye(self) -> Goodbye:
+        return Goodbye(c.Unsubscribe(self._lease.id), c.UnsubscribeResponse)
+
+    async def _before_recovery(self) -> None:
+        await self._lose_turn()
 
     def _grant(self) -> int:
         """The credit of a new subscription, so that with what is held here it stays within the bound.
@@ -415,19 +420,8 @@ class Subscription(AsyncIterator[Chunk]):
         offset = await resolve_offset(connection, self.stream, spec)
         return await self._position(spec) if offset is None else offset
 
-    async def _recover(self, error: RstreamError) -> None:
-        """The task that subscribes again, or ends it."""
-        try:
-            await self._outages.recover(error, self._attach)
-        except RstreamError as reason:
-            self._end(reason)
-        except BaseException:
-            if not self._closed:
-                self._end(error)
-            raise
-
     def _detach(self) -> None:
-        self._attached = False
+        super()._detach()
         self._lease.connection.subscriptions.pop(self._lease.id, None)
         self._lease.connection.streams.pop(self, None)
         if self._single_active is not None:
@@ -437,26 +431,8 @@ class Subscription(AsyncIterator[Chunk]):
             self._updates.clear()
 
     def _end(self, error: RstreamError) -> None:
-        self.error = error
+        super()._end(error)
         self.arrived.set()
-
-    async def _leave(self) -> None:
-        """Takes leave of the connection, if it has one; an orderly Unsubscribe, where somebody hears it."""
-        if not self._leased:
-            return
-        self._leased = False
-        lease = self._lease
-        connection = lease.connection
-        try:
-            if connection.is_open:  # also after an error: the id is for others now
-                await connection.request(
-                    c.Unsubscribe(lease.id), c.UnsubscribeResponse, f"leaving stream {self.stream!r}", timeout=5.0
-                )
-        except RstreamError as error:
-            logger.debug("leaving stream %r: %s", self.stream, error)
-        finally:
-            self._detach()
-            await self._pool.release(lease)
 
     # Inside.
 
@@ -486,6 +462,10 @@ class Subscription(AsyncIterator[Chunk]):
                 return None
             self._earliest = None
         end = offset + len(messages)
+        if end <= self._seen and not self._looked:  # a replica may lag behind; or is it another stream?
+            self._looked = True
+            self._recoveries.start(self._look(self._seen))
+        self._seen = max(self._seen, end)
         if offset < self._first_wanted:
             del messages[: self._first_wanted - offset]
             offset = self._first_wanted
@@ -607,7 +587,7 @@ class Subscription(AsyncIterator[Chunk]):
 
 
 def _at(offset: int) -> ConsumerOffsetSpecification:
-    return ConsumerOffsetSpecification(OffsetType.OFFSET, offset)
+    return ConsumerOffsetSpecification(OffsetType.OFFSET, min(offset, 2**64 - 1))
 
 
 def _after(chunk: bytes, otherwise: int | None) -> int | None:

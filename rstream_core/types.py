@@ -39,8 +39,12 @@ class ConsumerOffsetSpecification:
         takes_value = self.offset_type in (OffsetType.OFFSET, OffsetType.TIMESTAMP)
         if takes_value and self.offset is None:
             raise ValueError(f"offset type {self.offset_type.name} needs an offset")
-        if self.offset is not None and self.offset < 0 and self.offset_type is OffsetType.OFFSET:
-            raise ValueError("an offset is at least 0")
+        if self.offset is None:
+            return
+        if self.offset_type is OffsetType.OFFSET and not 0 <= self.offset < 2**64:
+            raise ValueError(f"an offset is between 0 and 2**64-1, not {self.offset}")
+        if self.offset_type is OffsetType.TIMESTAMP and not -(2**63) <= self.offset < 2**63:
+            raise ValueError(f"a timestamp is between -2**63 and 2**63-1, in milliseconds, not {self.offset}")
 
 
 OffsetSpecification = ConsumerOffsetSpecification

@@ -65,11 +65,11 @@ async def test_the_next_question_connects_again(through: Client, proxy: Proxy, s
 async def test_a_cut_in_the_middle_of_the_handshake(proxy: Proxy, broker: Broker) -> None:
     for count in (0, 1, 30, 100, 200):
         proxy.from_client, proxy.cut_at = 0, count
-        client = Client(options_through(proxy, broker), recovery=None)
+        client = Client(options_for(broker, endpoints=(proxy.endpoint,)), recovery=None)
         with pytest.raises(ConnectionFailed):
             await client.start()
         await client.close()
-    client = Client(options_through(proxy, broker), recovery=None)
+    client = Client(options_for(broker, endpoints=(proxy.endpoint,)), recovery=None)
     await client.start()
     await client.close()
 

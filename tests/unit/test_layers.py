@@ -24,6 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"rstream_core.connection"}),
     frozenset({"rstream_core.locator"}),
     frozenset({"rstream_core.pool"}),
+    frozenset({"rstream_core.attachment"}),
     frozenset({"rstream_core.publisher", "rstream_core.subscription"}),
     frozenset({"rstream_core.client"}),
     frozenset({"rstream_core.outbox"}),

@@ -1,0 +1,236 @@
+"""Ids that are given back while nobody answers, and what happens to a publisher or a subscription meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from rstream_core import (
+    Client,
+    ConnectionClosed,
+    ConsumerOffsetSpecification,
+    NotConfirmed,
+    ProtocolError,
+    Recovery,
+    SingleActiveConsumer,
+    StreamDoesNotExist,
+    Subscription,
+)
+from rstream_core.protocol import commands as c
+from tests.brokers import Broker
+from tests.clients import FIRST, PATIENCE, bodies, eventually, publish
+from tests.proxy import Proxy, options_through
+from tests.recovering import EAGER, GIVEN_UP, LOST, RECOVERED, Events, stored
+
+
+@pytest.fixture
+async def through(proxy: Proxy, broker: Broker, events: Events) -> AsyncIterator[Client]:
+    """A client that recovers eagerly, and reaches the broker through the proxy."""
+    async with Client(options_through(proxy, broker), recovery=EAGER, on_recovery=events) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def other_stream(client: Client, stream_name: str) -> AsyncIterator[str]:
+    other = f"{stream_name}-other"
+    await client.create_stream(other)
+    yield other
+    await client.delete_stream(other)
+
+
+# Ids.
+
+
+async def test_a_publisher_id_without_a_goodbye_is_for_nobody(
+    through: Client, proxy: Proxy, client: Client, stream: str, other_stream: str
+) -> None:
+    """What is confirmed late must not count for another."""
+    keeper = await through.publisher(stream)
+    first = await through.publisher(stream)
+    assert first._connection is keeper._connection
+    proxy.broker_may_speak.clear()
+    await first.publish(bodies(3))
+    await first.close(timeout=0)
+    assert (first.confirmed, first.failed) == (0, 3)
+    opening = asyncio.create_task(through.publisher(other_stream))
+    await asyncio.sleep(0.05)
+    proxy.resume()
+    second = await asyncio.wait_for(opening, PATIENCE)
+    assert (second._connection, second._lease.id) != (first._connection, first._lease.id)
+    await second.publish(bodies(3))
+    await second.flush(PATIENCE)
+    assert await stored(client, other_stream) == bodies(3)
+    again = await through.publisher(stream)  # nor later
+    assert again._lease.id != first._lease.id
+    for publisher in (keeper, second, again):
+        await publisher.close()
+
+
+async def test_late_chunks_are_for_nobody(
+    through: Client, proxy: Proxy, client: Client, stream: str, other_stream: str
+) -> None:
+    await publish(client, stream, *[[b"wrong"] for _ in range(20)])
+    await publish(client, other_stream, *[[body] for body in bodies(5)])
+    keeper = await through.subscribe(other_stream, FIRST, at_leader=True)
+    first = await through.subscribe(stream, FIRST, credit=2, at_leader=True)
+    assert first._connection is keeper._connection
+    await anext(first)
+    await asyncio.sleep(0.1)
+    proxy.broker_may_speak.clear()
+    first.finish()  # the broker sends another chunk
+    await asyncio.sleep(0.1)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(first.close(), 0.1)
+    subscribing = asyncio.create_task(through.subscribe(other_stream, FIRST, at_leader=True))
+    await asyncio.sleep(0.05)
+    proxy.resume()
+    second = await asyncio.wait_for(subscribing, PATIENCE)
+    found: list[bytes] = []
+    async with asyncio.timeout(PATIENCE):
+        while len(found) < 5:
+            found += (await anext(second)).messages
+    assert found == bodies(5)
+    await keeper.close()
+    await second.close()
+
+
+async def test_closing_what_does_not_answer_is_quick(through: Client, proxy: Proxy, stream: str) -> None:
+    publisher = await through.publisher(stream)
+    subscription = await through.subscribe(stream, FIRST)
+    connections = publisher._connection, subscription._connection
+    proxy.stall()
+    await publisher.publish([b"x"])
+    start = time.monotonic()
+    await publisher.close(timeout=0.2)
+    for closing in (publisher.close(), subscription.close()):
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(closing, 0.2)
+    assert time.monotonic() - start < 2
+    assert not any(connection.is_open for connection in connections)  # nobody else was there
+    proxy.resume()
+
+
+# What ends, and what does not.
+
+
+async def test_a_listener_that_fails_keeps_nothing_from_the_others(proxy: Proxy, broker: Broker, stream: str) -> None:
+    def fail(error: Exception) -> None:
+        raise RuntimeError("mine")
+
+    async with Client(options_through(proxy, broker), recovery=None) as client:
+        first = await client.publisher(stream, on_end=fail)
+        second = await client.publisher(stream)
+        proxy.cut()
+        await eventually(lambda: second.error is not None)
+        assert isinstance(first.error, ConnectionClosed)
+        for publisher in (first, second):
+            await publisher.close()
+
+
+async def test_a_publisher_that_the_broker_has_forgotten(
+    through: Client, proxy: Proxy, client: Client, stream: str, events: Events
+) -> None:
+    publisher = await through.publisher(stream, "writer")
+    proxy.broker_may_speak.clear()
+    await publisher.publish(bodies(3))
+    proxy.say(c.encode(c.PublishError(publisher._lease.id, [c.MessageError(number, 18) for number in (1, 2, 3)])))
+    await eventually(lambda: LOST in events.states)
+    proxy.resume()
+    await publisher.flush(PATIENCE)
+    assert (publisher.confirmed, publisher.failed) == (3, 0)
+    await publisher.close()
+    assert await stored(client, stream) == bodies(3)
+
+
+async def test_waiting_for_a_connection_that_another_has_filled_is_bounded(
+    proxy: Proxy, broker: Broker, stream: str
+) -> None:
+    async with Client(options_through(proxy, broker), recovery=None) as client:
+        filling = await client.publisher(stream, confirm_timeout=None)
+        waiting = await client.publisher(stream, confirm_timeout=0.5)
+        assert filling._connection is waiting._connection
+        proxy.client_may_speak.clear()
+        fill = asyncio.create_task(filling.publish([b"x" * 100_000] * 200))
+        await eventually(lambda: not filling._connection.is_writable)
+        with pytest.raises(NotConfirmed, match="has read nothing for"):
+            await asyncio.wait_for(waiting.publish([b"y"]), 5)
+        assert (waiting.published, waiting.failed) == (0, 0)
+        fill.cancel()
+        for publisher in (filling, waiting):
+            await publisher.close(timeout=0)
+
+
+async def test_a_stream_that_is_made_anew_during_an_outage(
+    through: Client, proxy: Proxy, client: Client, stream: str, events: Events
+) -> None:
+    """What is in it is not what was to come next, and must not be passed over in silence."""
+    await publish(client, stream, bodies(10))
+    subscription = await through.subscribe(stream, FIRST)
+    assert (await anext(subscription)).messages == bodies(10)
+    subscription.finish()
+    proxy.refuse()
+    proxy.cut()
+    await client.delete_stream(stream)
+    await client.create_stream(stream)
+    await proxy.accept_again()
+    await eventually(lambda: events.states == [LOST, RECOVERED])
+    await publish(client, stream, bodies(3, "new"))
+    with pytest.raises(StreamDoesNotExist, match="was deleted and made anew: it ends at offset 3, and 9 had come"):
+        await asyncio.wait_for(anext(subscription), PATIENCE)
+    await subscription.close()
+
+
+async def test_at_the_leader_means_after_a_recovery_too(
+    through: Client, proxy: Proxy, stream: str, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    for name in ("leader_now", "replica_now"):
+        original = getattr(through._locator, name)
+
+        async def ask(stream: str, name: str = name, original: object = original) -> object:
+            asked.append(name)
+            return await original(stream)  # type: ignore[operator]
+
+        monkeypatch.setattr(through._locator, name, ask)
+    subscription = await through.subscribe(stream, FIRST, at_leader=True)
+    for count in (1, 2, 3):
+        proxy.cut()
+        await eventually(lambda count=count: events.states.count(RECOVERED) == count)  # type: ignore[misc]
+    assert set(asked) == {"leader_now"}
+    await subscription.close()
+
+
+async def test_the_last_message_of_a_turn_takes_no_time_from_the_recovery(
+    proxy: Proxy, broker: Broker, client: Client, stream: str, events: Events
+) -> None:
+    await publish(client, stream, bodies(1))
+    quick = Recovery(seconds=0.5, backoff=EAGER.backoff)
+    async with Client(options_through(proxy, broker), recovery=quick, on_recovery=events) as through:
+        subscription = await through.subscribe(stream, FIRST, single_active=SingleActiveConsumer("group"))
+        await asyncio.wait_for(anext(subscription), PATIENCE)
+        proxy.cut()
+        await asyncio.sleep(1.0)  # the application works on it
+        assert GIVEN_UP not in events.states
+        subscription.finish()
+        await eventually(lambda: events.states == [LOST, RECOVERED])
+        await subscription.close()
+
+
+async def test_a_broker_that_cannot_count(client: Client, stream: str) -> None:
+    await publish(client, stream, bodies(1))
+    subscription: Subscription = await client.subscribe(stream, ConsumerOffsetSpecification(), credit=2)
+    await eventually(lambda: len(subscription._waiting) == 1)
+    chunk, _ = subscription._waiting[0]
+
+    def send(count: int) -> None:
+        for _ in range(count):
+            subscription.on_chunk(chunk, None)
+
+    send(4)
+    with pytest.raises(ProtocolError, match=r"more of stream '.*' than it was asked for"):
+        send(100)
+    await subscription.close()
