@@ -62,7 +62,7 @@ async def test_handshake(options: ConnectionOptions, broker: Broker) -> None:
     assert session.server_version.split(".")[0].isdigit()
     assert session.advertised == options.endpoints[0]
     assert connection.frame_max == 1024 * 1024
-    assert session.heartbeat == 60
+    assert session.heartbeat == 10
     assert session.supports(c.Key.PUBLISH)
     await connection.close()
     await connection.close()
