@@ -146,7 +146,7 @@ class Log:
         self.segment_size = segment_size
         self.filter_size = filter_size
         self.durable = durable
-        """Whether directories and finished segments are synced too."""
+        """Whether directories are synced."""
         self.tracking = Tracking()
         self.segments: list[Segment] = []
         self.next_offset = 0
@@ -223,19 +223,22 @@ class Log:
         chunk_id = self._write(CHUNK_TRACKING, [_entry(records)], 1, timestamp)
         self.tracking.apply(chunk_id, records)
 
-    def roll_if_full(self, timestamp: int) -> bool:
-        """Begins a new segment where the newest is large enough. Raises ``OSError``."""
-        if self.active.size < self.segment_size and self.active.chunks < MAX_CHUNKS:
-            return False
+    @property
+    def is_full(self) -> bool:
+        """Whether the newest segment is large enough."""
+        return self.active.size >= self.segment_size or self.active.chunks >= MAX_CHUNKS
+
+    def sync(self) -> None:
+        """Until the disk has the newest segment; its index is made anew from it. Raises ``OSError``."""
+        os.fsync(self.active.fd)
+
+    def roll(self, timestamp: int) -> None:
+        """Begins a new segment. Raises ``OSError``; the log goes on all the same, in the old one or the new one."""
         full = self.active
-        if self.durable:
-            os.fsync(full.fd)
-            os.fsync(full.index_fd)
         self._begin_segment(self.next_offset)
         if not full.readers:
             full.close()
         self._write_snapshot(timestamp)
-        return True
 
     def _write_snapshot(self, timestamp: int) -> None:
         first = self.first_chunk_id or 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import rstream_core.broker.server
 from rstream_core import (
     Client,
     ConnectionClosed,
@@ -215,9 +216,9 @@ async def test_every_way_to_sync(tmp_path: Path, fsync: str, monkeypatch: pytest
     synced: list[int] = []
     sync = Writer.sync
 
-    def counting(writer: Writer) -> asyncio.Future[None]:
+    async def counting(writer: Writer) -> None:
         synced.append(1)
-        return sync(writer)
+        await sync(writer)
 
     monkeypatch.setattr(Writer, "sync", counting)
     async with EmbeddedBroker(data=tmp_path, fsync=fsync) as broker, Client(options(broker), recovery=None) as client:
@@ -274,3 +275,26 @@ async def test_a_failed_sync_confirms_nothing(tmp_path: Path, monkeypatch: pytes
         await publisher.flush(PATIENCE)
         assert (publisher.confirmed, publisher.failed) == (0, 6)
         await publisher.close()
+
+
+async def test_a_stream_that_cannot_be_synced_does_not_keep_others_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rstream_core.broker.server, "SYNC_INTERVAL", 0.05)
+    async with EmbeddedBroker(fsync="interval") as broker, Client(options(broker), recovery=None) as client:
+        for name in ("bad", "good"):
+            await client.create_stream(name)
+        bad, good = (broker._running.streams.find("/", name).writer for name in ("bad", "good"))
+        real = Writer.sync
+
+        async def sync(writer: Writer) -> None:
+            if writer is bad:
+                raise OSError(5, "Input/output error")
+            await real(writer)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Writer, "sync", sync)
+            for name in ("bad", "good"):
+                await publish(client, name, bodies(1))
+            assert bad.is_dirty
+            await eventually(lambda: not good.is_dirty)
+            assert bad.is_dirty
+        await eventually(lambda: not bad.is_dirty)

@@ -26,7 +26,8 @@ def entry(body: bytes) -> bytes:
 
 def append(log: Log, *bodies: bytes, timestamp: int = 1000, **more: Any) -> int:
     offset = log.append([entry(body) for body in bodies], len(bodies), timestamp, **more)
-    log.roll_if_full(timestamp)
+    if log.is_full:
+        log.roll(timestamp)
     log.commit()
     return offset
 
