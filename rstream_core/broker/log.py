@@ -102,8 +102,8 @@ class Segment:
         """The files go; whoever reads them reads on."""
         if self.readers:
             assert self.fd >= 0  # opened, as long as it can be
-        self.index_path.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
+        self.index_path.unlink(missing_ok=True)
 
     def record(self, number: int) -> tuple[int, int, int]:
         """Offset, time and position of a chunk, by its number."""
@@ -213,6 +213,7 @@ class Log:
         """
         trailer = sequence_records(sequences) if sequences else b""
         bits = bloom.build(filters, self.filter_size) if filters else b""
+        self._write_snapshot(timestamp)
         chunk_id = self._write(CHUNK_USER, entries, records, timestamp, trailer, bits)
         for reference, sequence in (sequences or {}).items():
             self.tracking.set_sequence(reference, chunk_id, sequence)
@@ -220,6 +221,7 @@ class Log:
 
     def store_offsets(self, records: bytes, timestamp: int) -> None:
         """Writes a chunk of ``offset_records``. Raises ``OSError``; the log is then as it was."""
+        self._write_snapshot(timestamp)
         chunk_id = self._write(CHUNK_TRACKING, [_entry(records)], 1, timestamp)
         self.tracking.apply(chunk_id, records)
 
@@ -240,11 +242,18 @@ class Log:
             full.close()
         self._write_snapshot(timestamp)
 
+    @property
+    def _lacks_snapshot(self) -> bool:
+        """Whether what is remembered lies only in older segments."""
+        return not self.active.chunks and bool(self.tracking)
+
     def _write_snapshot(self, timestamp: int) -> None:
-        first = self.first_chunk_id or 0
-        for reference in [name for name, offset in self.tracking.offsets.items() if offset < first]:
-            del self.tracking.offsets[reference]  # nothing can begin there any more
-        if self.tracking:
+        """Where it is due: before anything else in a segment. Raises ``OSError``; it is due then as before."""
+        if self._lacks_snapshot:
+            first = self.first_chunk_id or 0
+            for reference in [name for name, offset in self.tracking.offsets.items() if offset < first]:
+                del self.tracking.offsets[reference]  # nothing can begin there any more
+        if self._lacks_snapshot:
             self._write(CHUNK_SNAPSHOT, [_entry(self.tracking.snapshot())], 1, timestamp)
 
     def _write(
@@ -267,9 +276,14 @@ class Log:
         )
         header = header[:_SUM_AT] + _header_sum(header, bits, trailer)
         blob = b"".join((header, bits, data, trailer))
-        _write_all(segment.fd, blob, position)
         index = INDEX_RECORD.pack(chunk_id, timestamp, EPOCH, position, kind)
-        _write_all(segment.index_fd, index, len(INDEX_HEAD) + segment.chunks * INDEX_RECORD.size)
+        try:
+            _write_all(segment.fd, blob, position)
+            _write_all(segment.index_fd, index, len(INDEX_HEAD) + segment.chunks * INDEX_RECORD.size)
+        except OSError:
+            with contextlib.suppress(OSError):  # else, when it is opened, it may count, or count as damage
+                os.ftruncate(segment.fd, position)
+            raise
         # Nothing of it counts before this line.
         self._count(segment, kind, chunk_id, records, timestamp, len(blob))
         return chunk_id
@@ -293,15 +307,15 @@ class Log:
             sync_directory(self.directory)
 
     def retain(self, max_bytes: int | None, max_age: int | None, now: int) -> None:
-        """Drops whole segments from the oldest on, never the newest. Bytes, milliseconds."""
-        while len(self.segments) > 1:
+        """Drops whole segments from the oldest on, never the newest. Bytes, milliseconds. Raises ``OSError``."""
+        while len(self.segments) > 1 and not self._lacks_snapshot:
             oldest = self.segments[0]
             too_much = max_bytes is not None and self.size > max_bytes
             too_old = max_age is not None and oldest.last_timestamp < now - max_age
             if not too_much and not too_old:
                 return
-            del self.segments[0]
             oldest.unlink()
+            del self.segments[0]
             if not oldest.readers:
                 oldest.close()
             if self.last_user_chunk is not None and self.last_user_chunk[0] is oldest:
@@ -378,8 +392,6 @@ class Log:
             self._begin_segment(self.next_offset)
         for stray in set(self.directory.glob("*.index")) - {segment.index_path for segment in self.segments}:
             stray.unlink()
-        if not self.active.chunks:
-            self._write_snapshot(self.active.last_timestamp)
         self.commit()
         self.close()
 

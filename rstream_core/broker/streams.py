@@ -76,7 +76,10 @@ class Stream:
     def retain(self, now: int) -> None:
         """Drops what is too old or too much."""
         age = self.arguments.max_age
-        self.log.retain(self.arguments.max_length_bytes, None if age is None else age * 1000, now)
+        try:
+            self.log.retain(self.arguments.max_length_bytes, None if age is None else age * 1000, now)
+        except OSError as error:
+            logger.error("cannot drop what stream %r holds too much: %s", self.name, error)  # noqa: TRY400
 
     def close_if_unused(self) -> None:
         """Gives file handles back where nobody publishes or reads."""

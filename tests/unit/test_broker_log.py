@@ -325,10 +325,73 @@ def test_killed_between_a_new_segment_and_its_snapshot(tmp_path: Path) -> None:
     name = tmp_path / f"{log.next_offset:020}.segment"
     name.write_bytes(b"")
     log = Log.open(tmp_path)
-    assert log.tracking.sequence("writer") == 12
-    for segment in log.segments[:-1]:
-        segment.unlink()
-    assert Log.open(tmp_path).tracking.sequence("writer") == 12
+    check_snapshot(log)
+
+
+def test_a_snapshot_that_could_not_be_written_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then older segments stay: only they know."""
+    some_log(tmp_path)
+    log = Log.open(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space"):
+            log.roll(2000)
+        with pytest.raises(OSError, match="No space"):
+            append(log, b"refused")
+    check_snapshot(log)
+
+
+def check_snapshot(log: Log) -> None:
+    """It is what the next message brings, and then all the rest may go."""
+    remembered = log.tracking.sequences.copy(), log.tracking.offsets.copy()
+    segments = len(log.segments)
+    log.retain(0, None, 3000)
+    assert len(log.segments) == segments > 1
+    log.append([entry(b"more")], 1, 3000)
+    log.retain(0, None, 3000)
+    assert len(log.segments) == 1
+    log.close()
+    log = Log.open(log.directory)
+    assert log.dropped == []
+    assert (log.tracking.sequences, log.tracking.offsets) == remembered
+    assert list(read(log).values()) == [b"more"]
+
+
+def full(*_: object, **__: object) -> int:
+    raise OSError(28, "No space left on device")
+
+
+def test_what_was_refused_is_not_there_when_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was written, and its index could not be; or a part of it was."""
+    log = Log.create(tmp_path)
+    append(log, b"a")
+    real = os.pwrite
+
+    def partly(fd: int, data: bytes, position: int) -> int:
+        if fd == log.active.index_fd:
+            return full()
+        return real(fd, data, position)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", partly)
+        with pytest.raises(OSError, match="No space"):
+            append(log, b"refused")
+    log.close()
+    log = Log.open(tmp_path)
+    assert (log.dropped, read(log)) == ([], {0: b"a"})
+
+
+def test_a_segment_that_cannot_go_goes_the_next_time(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(30):
+        append(log, b"x" * 50, timestamp=number)
+    before = len(log.segments)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", full)
+        with pytest.raises(OSError, match="No space"):
+            log.retain(0, None, 50)
+    assert len(log.segments) == before
+    log.retain(0, None, 50)
+    assert len(log.segments) == len(list(log.directory.glob("*.segment"))) == 1
 
 
 # What a stream remembers.
