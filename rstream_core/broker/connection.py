@@ -314,7 +314,7 @@ class BrokerConnection(asyncio.Protocol):
         return c.CreateResponse()
 
     def _delete(self, message: c.Delete) -> Any:
-        self._server.drop_users(self._server.streams.delete(self.session.vhost, message.stream))
+        self._server.streams.delete(self.session.vhost, message.stream)
         logger.info("%s deleted stream %r", self.peer, message.stream)
         return c.DeleteResponse()
 
@@ -365,8 +365,7 @@ class BrokerConnection(asyncio.Protocol):
         return c.CreateSuperStreamResponse()
 
     def _delete_super_stream(self, message: c.DeleteSuperStream) -> Any:
-        for stream in self._server.streams.delete_super_stream(self.session.vhost, message.name):
-            self._server.drop_users(stream)
+        self._server.streams.delete_super_stream(self.session.vhost, message.name)
         return c.DeleteSuperStreamResponse()
 
     def _partitions(self, message: c.Partitions) -> Any:

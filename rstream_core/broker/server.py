@@ -52,6 +52,7 @@ class Server:
         run: Callable[[Callable[[], None]], None],
     ) -> None:
         self.streams = streams
+        streams.on_removed = self.drop_users
         self.statistics = Statistics()
         self.faults = Faults(self, run)
         self._executor = executor
