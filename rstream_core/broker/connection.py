@@ -2,7 +2,8 @@
 
 Everything is done in the order in which it arrives, on the event loop, and answered at once; only what is published
 waits for its chunk. A subscription sends what it may as soon as it may: when it begins, when it gets credit, when
-something is written. A client that does not take what it is sent is not read from either, until it does.
+something is written. A client that does not take what it is sent is not heard until it does: nothing is read from it,
+and what was read already waits, so that nothing piles up but what one frame asks for.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rstream_core.broker.refusal import Refused
 from rstream_core.broker.session import ServerSession
 from rstream_core.broker.streams import Stream
 from rstream_core.broker.tracking import MAX_REFERENCE
-from rstream_core.errors import ProtocolError
+from rstream_core.errors import ChunkError, ProtocolError
 from rstream_core.protocol import commands as c
 
 if TYPE_CHECKING:
@@ -51,11 +52,11 @@ class BrokerConnection(asyncio.Protocol):
         self.is_writable = False
         self._publishers: dict[int, BrokerPublisher] = {}
         self._subscriptions: dict[int, BrokerSubscription] = {}
-        self._asked: dict[int, tuple[BrokerSubscription, bool]] = {}
+        self._asked: dict[int, tuple[BrokerSubscription, bool, asyncio.TimerHandle]] = {}
+        """By correlation id: who was asked by a ConsumerUpdate whether to be active, and what ends the wait."""
         self._holds: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.TimerHandle | None = None
-        self._updates: set[asyncio.TimerHandle] = set()
         self._delayed: deque[bytes] = deque()
         self._opened = False
         self._unsent = 0
@@ -76,7 +77,7 @@ class BrokerConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_writable = False
-        for timer in (self._timer, self._closing, *self._updates):
+        for timer in (self._timer, self._closing):
             if timer is not None:
                 timer.cancel()
         for publisher in self._publishers.values():
@@ -92,6 +93,9 @@ class BrokerConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.is_writable = True
         self.release("writing")
+        self.loop.call_soon(self._pump)  # not from within a write; and what was read comes first
+
+    def _pump(self) -> None:
         for subscription in list(self._subscriptions.values()):
             subscription.pump()
 
@@ -108,17 +112,27 @@ class BrokerConnection(asyncio.Protocol):
             self._take(self._delayed.popleft())
 
     def _take(self, data: bytes) -> None:
+        self.session.feed(data, self.loop.time())
+        self._handle()
+
+    def _handle(self) -> None:
+        """What was read, frame by frame, until something holds it up."""
         session = self.session
-        for frame in session.receive(data, self.loop.time()):
-            try:
-                self._on_frame(frame)
-            except ProtocolError as error:
-                logger.info("%s sent what is no command: %s", self.peer, error)
-                session.close(refusal.UNKNOWN_FRAME, "unknown frame")
-                break
-        if not self._opened:
-            self._advance_handshake()
+        before = session.state
+        if not self._holds:
+            for frame in session.frames():
+                try:
+                    if not session.take(frame):
+                        self._on_frame(frame)
+                except ProtocolError as error:
+                    logger.info("%s sent what is no command: %s", self.peer, error)
+                    session.close(refusal.UNKNOWN_FRAME, "unknown frame")
+                self.flush()
+                if self._holds:
+                    break
         self.flush()
+        if not self._opened and session.state is not before:
+            self._advance_handshake()
 
     def _advance_handshake(self) -> None:
         if self._closing is not None:
@@ -204,7 +218,7 @@ class BrokerConnection(asyncio.Protocol):
         self.flush()
 
     def hold(self, reason: str) -> None:
-        """Reads nothing until each reason is released."""
+        """Reads and handles nothing until each reason is released."""
         if not self._holds and not self.transport.is_closing():
             self.transport.pause_reading()
         self._holds.add(reason)
@@ -214,6 +228,11 @@ class BrokerConnection(asyncio.Protocol):
             self._holds.remove(reason)
             if not self._holds and not self.transport.is_closing():
                 self.transport.resume_reading()
+                self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self.transport.is_closing():
+            self._handle()
 
     # Commands.
 
@@ -240,7 +259,7 @@ class BrokerConnection(asyncio.Protocol):
             logger.debug("%s: %s refused with %d: %s", self.peer, type(decoded.message).__name__, refused.code, refused)
             self._refuse(type(decoded.message), decoded.message, correlation_id, refused.code)
             return
-        except OSError as error:
+        except (OSError, ChunkError) as error:
             logger.error("%s: %s", type(decoded.message).__name__, error)  # noqa: TRY400 - told in one line
             self._refuse(type(decoded.message), decoded.message, correlation_id, refusal.INTERNAL_ERROR)
             return
@@ -381,6 +400,13 @@ class BrokerConnection(asyncio.Protocol):
                 self.session.deliver_version = min(versions.maximum, 2)
         return c.ExchangeCommandVersionsResponse(_OUR_VERSIONS)
 
+    def _close(self, _: c.Close) -> Any:
+        """After what was published before; its confirms too, where no sync is to be waited for."""
+        for publisher in self._publishers.values():
+            publisher.stream.writer.flush()
+        self.session.end()
+        return c.CloseResponse()
+
     # Consuming.
 
     def _subscribe(self, message: c.Subscribe) -> Any:
@@ -433,7 +459,8 @@ class BrokerConnection(asyncio.Protocol):
         stream = subscription.stream
         stream.subscriptions.discard(subscription)
         subscription.stop()
-        self._asked = {key: asked for key, asked in self._asked.items() if asked[0] is not subscription}
+        for correlation_id in [key for key, asked in self._asked.items() if asked[0] is subscription]:
+            self._asked.pop(correlation_id)[2].cancel()
         if (group := subscription.group) is not None:
             group.remove(subscription)
             if not group and stream.groups.get(subscription.group_name) is group:
@@ -443,23 +470,20 @@ class BrokerConnection(asyncio.Protocol):
     def ask_consumer(self, subscription: BrokerSubscription, *, active: bool) -> None:
         """Sends a ConsumerUpdate. It must be answered in time."""
         correlation_id = self.session.request(c.ConsumerUpdate(subscription.id, active))
-        self._asked[correlation_id] = subscription, active
+        timer = self.loop.call_later(CONSUMER_UPDATE_TIMEOUT, self._on_no_answer)
+        self._asked[correlation_id] = subscription, active, timer
         self.flush()
 
-        def check() -> None:
-            self._updates.discard(timer)
-            if correlation_id in self._asked:
-                logger.info("%s did not answer a ConsumerUpdate in time", self.peer)
-                self.transport.abort()
-
-        timer = self.loop.call_later(CONSUMER_UPDATE_TIMEOUT, check)
-        self._updates.add(timer)
+    def _on_no_answer(self) -> None:
+        logger.info("%s did not answer a ConsumerUpdate in time", self.peer)
+        self.transport.abort()
 
     def _on_consumer_update(self, decoded: c.Frame) -> None:
         asked = self._asked.pop(decoded.correlation_id or 0, None)
         if asked is None:
             return
-        subscription, active = asked
+        subscription, active, timer = asked
+        timer.cancel()
         group = subscription.group
         assert group is not None
         if decoded.code != refusal.OK:
@@ -508,6 +532,7 @@ class BrokerConnection(asyncio.Protocol):
         c.CreateSuperStream: _create_super_stream,
         c.DeleteSuperStream: _delete_super_stream,
         c.ResolveOffsetSpec: _resolve,
+        c.Close: _close,
     }
     """What is done for each command; the answer is returned, or ``Refused`` is raised."""
 

@@ -83,8 +83,12 @@ class BrokerSubscription:
     def start(self, spec: c.OffsetSpec) -> None:
         """Sends from there on."""
         self.stop()
-        self._cursor = open_cursor(self.stream, spec)
-        self.pump()
+        try:
+            self._cursor = open_cursor(self.stream, spec)
+        except (OSError, ChunkError) as error:
+            self._give_up(error)
+        else:
+            self.pump()
 
     def stop(self) -> None:
         """Sends nothing more."""
@@ -118,9 +122,7 @@ class BrokerSubscription:
                 room -= size
                 chunks += 1
         except (OSError, ChunkError) as error:
-            logger.error("cannot read stream %r: %s", self.stream.name, error)  # noqa: TRY400 - told in one line
-            connection.session.close(refusal.INTERNAL_ERROR, "the stream cannot be read")
-            connection.flush()
+            self._give_up(error)
             return
         self.credit -= chunks
         if parts:
@@ -132,6 +134,12 @@ class BrokerSubscription:
     def _go_on(self) -> None:
         self._pumping = False
         self.pump()
+
+    def _give_up(self, error: Exception) -> None:
+        logger.error("cannot read stream %r: %s", self.stream.name, error)
+        self.stop()
+        self.connection.session.close(refusal.INTERNAL_ERROR, "the stream cannot be read")
+        self.connection.flush()
 
     def ask(self, *, active: bool) -> None:
         """Of its group: to become active, or to step down."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
+import rstream_core.broker.connection
 import rstream_core.broker.server
 from rstream_core import (
     Client,
@@ -21,8 +23,10 @@ from rstream_core import (
     StreamNotAvailable,
     parse_uri,
 )
+from rstream_core.broker.connection import WRITE_BUFFER, BrokerConnection
+from rstream_core.broker.log import Segment
 from rstream_core.broker.writer import Fsync, Writer
-from rstream_core.errors import RstreamError, ServerError
+from rstream_core.errors import ChunkError, RstreamError, ServerError
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.commands import Key
 from tests.brokers import broker_at
@@ -187,6 +191,75 @@ async def test_a_client_that_takes_nothing_is_not_read_and_then_missed() -> None
         wire.send(c.Subscribe(1, STREAM, c.OffsetSpec(1), 1000, {}))
         await eventually(lambda: broker.statistics.connections == 1)
         wire.close()
+
+
+async def test_answers_to_a_client_that_takes_none_wait_for_it(
+    broker: EmbeddedBroker, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer may be nine times as large as its question."""
+    most = 0
+    write = BrokerConnection._write
+
+    def measuring(connection: BrokerConnection, parts: Sequence[bytes | memoryview]) -> None:
+        nonlocal most
+        write(connection, parts)
+        most = max(most, connection.transport.get_write_buffer_size())
+
+    monkeypatch.setattr(BrokerConnection, "_write", measuring)
+    wire = await Wire(broker_at(broker.uri)).connect()
+    await wire.log_in(tune=c.Tune(0, 0))
+    answer = c.encode((await wire.ask(c.StreamStats(STREAM))).message)
+    count = 50_000
+    wire.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    wire.send_bytes(c.encode(c.StreamStats(STREAM), correlation_id=1) * (count - 1))
+    wire.send_bytes(c.encode(c.StreamStats(STREAM), correlation_id=2))
+    await eventually(lambda: most > WRITE_BUFFER)
+    async with asyncio.timeout(PATIENCE):
+        await wire.reader.readexactly(len(answer) * (count - 1))
+    assert (await wire.take(c.StreamStatsResponse)).correlation_id == 2
+    wire.close()
+    assert most < WRITE_BUFFER + 1000
+
+
+async def test_what_was_published_before_a_close_is_confirmed(broker: EmbeddedBroker, client: Client) -> None:
+    async with Wire(broker_at(broker.uri)) as wire:
+        await wire.ask(c.DeclarePublisher(1, "", STREAM))
+        publish = c.encode(c.Publish(1, [c.PublishedMessage(7, b"x")]))
+        wire.send_bytes(publish + c.encode(c.Close(1, "bye"), correlation_id=2))
+        assert [frame.message for frame in await wire.ended()] == [c.PublishConfirm(1, (7,)), c.CloseResponse()]
+
+
+async def test_a_stream_that_cannot_be_read(
+    broker: EmbeddedBroker, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no fault of the client's, and it is told."""
+    await publish(client, STREAM, bodies(3))
+
+    def damaged(*_: object) -> tuple[int, int]:
+        raise ChunkError("the index is shorter than it was")
+
+    async with Wire(broker_at(broker.uri)) as wire:
+        with monkeypatch.context() as patched:
+            patched.setattr(Segment, "holding", damaged)
+            assert await wire.code(c.ResolveOffsetSpec(STREAM, c.OffsetSpec(4, 1), {})) == 15
+            assert await wire.code(c.Subscribe(1, STREAM, c.OffsetSpec(4, 1), 1, {})) == 1
+            assert (await wire.take(c.Close)).message.code == 15
+    assert len(await read(client, STREAM, 3)) == 3
+
+
+async def test_a_login_that_never_ends(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who always says something, and never what is to be said, is not waited for."""
+    monkeypatch.setattr(rstream_core.broker.connection, "STEP_TIMEOUT", 0.3)
+    wire = await Wire(broker_at(broker.uri)).connect()
+
+    async def dawdle() -> None:
+        while True:
+            await wire.ask(c.PeerProperties({}))
+            await asyncio.sleep(0.05)
+
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(dawdle(), PATIENCE)
+    wire.close()
 
 
 async def test_the_disk_is_full(broker: EmbeddedBroker, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
