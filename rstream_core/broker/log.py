@@ -39,7 +39,8 @@ MAX_CHUNKS = 256_000
 """Chunks of a segment; a new one begins after them, or when it is large enough."""
 EPOCH = 1
 
-_READ_AHEAD = 64 * 1024
+LARGE = 64 * 1024
+"""Bytes from which on a chunk's data is not read, but left to who sends it. Smaller chunks are read in blocks of it."""
 _SUM_AT = 45
 """Where the header has its three reserved bytes."""
 
@@ -105,6 +106,13 @@ class Segment:
         self.path.unlink(missing_ok=True)
         self.index_path.unlink(missing_ok=True)
 
+    def read(self, position: int, size: int) -> bytes:
+        """Raises ``ChunkError`` where there is less, or ``OSError``."""
+        data = os.pread(self.fd, size, position)
+        if len(data) < size:
+            raise ChunkError(f"{self.path} is shorter than it was")
+        return data
+
     def record(self, number: int) -> tuple[int, int, int]:
         """Offset, time and position of a chunk, by its number."""
         data = os.pread(self.index_fd, INDEX_RECORD.size, len(INDEX_HEAD) + number * INDEX_RECORD.size)
@@ -136,6 +144,18 @@ class Segment:
                 low = middle + 1
         first, _, position = self.record(low)
         return first, position
+
+
+class Span(NamedTuple):
+    """Data that lies in a segment, to be sent from there. Good until its cursor goes on."""
+
+    segment: Segment
+    position: int
+    size: int
+
+    def read(self, start: int = 0) -> bytes:
+        """What it holds from there on. Raises ``ChunkError`` or ``OSError``."""
+        return self.segment.read(self.position + start, self.size - start)
 
 
 class Log:
@@ -474,6 +494,8 @@ class Cursor:
         """That of the next chunk."""
         self._block = b""
         self._block_at = 0
+        self._ahead = LARGE
+        """Bytes to read where more are there: nothing beyond the header where chunks are large."""
         segment.readers += 1
 
     def close(self) -> None:
@@ -486,8 +508,10 @@ class Cursor:
 
     def next_chunk(
         self, filters: frozenset[str] = frozenset(), match_unfiltered: bool = False, patience: int = 4096
-    ) -> tuple[bytes, memoryview] | None:
+    ) -> tuple[bytes, memoryview | Span] | None:
         """Header and data of the next chunk of messages, as a Deliver has them; None where there is none yet.
+
+        Data that is ``LARGE`` is a ``Span``.
 
         With ``filters``, chunks that hold none of them are passed over; None also after ``patience`` of those, and
         ``is_behind`` tells. Raises ``ChunkError`` or ``OSError`` where the file is not what it was.
@@ -511,9 +535,15 @@ class Cursor:
                 if patience <= 0:
                     return None
                 continue
-            self._read(body + header.data_length, copy=False)
-            start = here - self._block_at + body
-            data = memoryview(self._block)[start : start + header.data_length]
+            data: memoryview | Span
+            if header.data_length >= LARGE:
+                self._ahead = HEADER.size
+                data = Span(self._segment, here + body, header.data_length)
+            else:
+                self._ahead = LARGE
+                self._read(body + header.data_length, copy=False)
+                start = here - self._block_at + body
+                data = memoryview(self._block)[start : start + header.data_length]
             self._position += size
             self.offset = header.first_offset + header.records
             return head[:_SUM_AT] + b"\0\0\0", data
@@ -540,11 +570,9 @@ class Cursor:
         start = self._position - self._block_at
         if not (self._block and start >= 0 and start + size <= len(self._block)):
             available = self._segment.size - self._position
-            self._block = os.pread(self._segment.fd, min(max(size, _READ_AHEAD), available), self._position)
+            self._block = self._segment.read(self._position, min(max(size, self._ahead), available))
             self._block_at = self._position
             start = 0
-            if len(self._block) < size:
-                raise ChunkError(f"{self._segment.path} is shorter than it was")
         return self._block[start : start + size] if copy else b""
 
 

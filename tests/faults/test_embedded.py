@@ -24,10 +24,11 @@ from rstream_core import (
     parse_uri,
 )
 from rstream_core.broker.connection import WRITE_BUFFER, BrokerConnection
-from rstream_core.broker.log import Segment
+from rstream_core.broker.log import LARGE, Segment
 from rstream_core.broker.writer import Fsync, Writer
 from rstream_core.errors import ChunkError, RstreamError, ServerError
 from rstream_core.protocol import commands as c
+from rstream_core.protocol.chunk import HEADER, parse_chunk
 from rstream_core.protocol.commands import Key
 from tests.brokers import broker_at
 from tests.clients import FIRST, PATIENCE, bodies, eventually, publish, read
@@ -219,6 +220,39 @@ async def test_answers_to_a_client_that_takes_none_wait_for_it(
     assert (await wire.take(c.StreamStatsResponse)).correlation_id == 2
     wire.close()
     assert most < WRITE_BUFFER + 1000
+
+
+@pytest.mark.parametrize("is_armed", [False, True], ids=["from the file", "through memory"])
+async def test_large_and_small_chunks_come_whole_and_in_order(
+    broker: EmbeddedBroker, client: Client, is_armed: bool
+) -> None:
+    """To a client that begins to take them when the system's buffers are full."""
+    expected = [bytes([number]) * size for number, size in enumerate([10, 900_000, LARGE, 10, 20, LARGE - 1] * 10)]
+    await publish(client, STREAM, *([body] for body in expected))
+    if is_armed:
+        broker.faults.delay(0)
+    async with Wire(broker_at(broker.uri)) as wire:
+        wire.send(c.Subscribe(1, STREAM, c.OffsetSpec(1), len(expected), {}))
+        await eventually(lambda: broker.statistics.delivered_chunks > 5)
+        found: list[bytes] = []
+        while len(found) < len(expected):
+            frame = await wire.next_frame()
+            if isinstance(frame.message, c.Deliver):
+                found += parse_chunk(frame.message.chunk)[1]
+    assert found == expected
+    assert broker.statistics.delivered_chunks == len(expected)
+    assert broker.statistics.delivered_bytes == sum(map(len, expected)) + len(expected) * (HEADER.size + 4)
+
+
+async def test_a_file_that_becomes_shorter_ends_the_connection(broker: EmbeddedBroker, client: Client) -> None:
+    """Within a frame, there is nothing else to be said."""
+    await publish(client, STREAM, [bytes(10 * LARGE)])
+    os.truncate(broker._running.streams.find("/", STREAM).log.active.path, 2 * LARGE)
+    async with Wire(broker_at(broker.uri)) as wire:
+        assert await wire.code(c.Subscribe(1, STREAM, c.OffsetSpec(1), 1, {})) == 1
+        with pytest.raises(ConnectionError):
+            await wire.take(c.Deliver)
+    assert await client.stream_exists(STREAM)
 
 
 async def test_what_was_published_before_a_close_is_confirmed(broker: EmbeddedBroker, client: Client) -> None:

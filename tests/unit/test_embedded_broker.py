@@ -309,6 +309,9 @@ async def test_tls(tmp_path: Path) -> None:
         await round_trip(options(broker, tls=tls, server_name="localhost"))
         async with Client(options(broker, tls=tls, server_name="localhost")) as client:
             assert (await client.metadata("s")).leader.host == "localhost"
+            large = [bytes([number]) * 500_000 for number in range(10)]  # never straight from the file
+            await publish(client, "s", *([body] for body in large))
+            assert list((await read(client, "s", 20)).values())[10:] == large
 
 
 async def test_more_than_a_chunk_has_room_for() -> None:
