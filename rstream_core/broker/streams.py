@@ -131,8 +131,8 @@ class Streams:
         """Reads and checks all of it. Raises ``ConfigurationError`` where another broker holds the folder."""
         streams = cls(directory, fsync, executor)
         (directory / "streams").mkdir(parents=True, exist_ok=True)
-        streams._take_lock()
         try:
+            streams._take_lock()
             streams._load()
         except BaseException:
             streams._release_lock()
@@ -336,7 +336,7 @@ class Streams:
         """None where there is none. One that cannot be read, or makes no sense, is put aside and told of."""
         try:
             return parse(json.loads(path.read_bytes()))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, RecursionError, Refused) as error:
             why = (error.strerror if isinstance(error, OSError) else None) or error
