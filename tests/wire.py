@@ -38,7 +38,7 @@ class Wire:
         self.close()
 
     async def connect(self) -> Self:
-        self._reader, self.writer = await asyncio.open_connection(self.broker.host, self.broker.port)
+        self.reader, self.writer = await asyncio.open_connection(self.broker.host, self.broker.port)
         return self
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class Wire:
     async def next_frame(self) -> c.Frame:
         """Raises ``ConnectionError`` where the connection ends."""
         while not self.waiting:
-            data = await self._reader.read(1 << 16)
+            data = await self.reader.read(1 << 16)
             if not data:
                 raise ConnectionResetError("the broker closed the connection")
             self._frames.feed(data)

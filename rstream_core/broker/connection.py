@@ -2,13 +2,16 @@
 
 Everything is done in the order in which it arrives, on the event loop, and answered at once; only what is published
 waits for its chunk. A subscription sends what it may as soon as it may: when it begins, when it gets credit, when
-something is written. A client that does not take what it is sent is not read from either, until it does.
+something is written. A client that does not take what it is sent is not heard until it does: nothing is read from it,
+and what was read already waits, so that nothing piles up but what one frame asks for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,12 +20,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rstream_core.broker import refusal
 from rstream_core.broker.delivery import BrokerPublisher, BrokerSubscription, open_cursor
 from rstream_core.broker.groups import Group
+from rstream_core.broker.log import Span
 from rstream_core.broker.publishing import ENTRIES_AT, split_filtered, split_publish
 from rstream_core.broker.refusal import Refused
 from rstream_core.broker.session import ServerSession
 from rstream_core.broker.streams import Stream
 from rstream_core.broker.tracking import MAX_REFERENCE
-from rstream_core.errors import ProtocolError
+from rstream_core.errors import ChunkError, ProtocolError
 from rstream_core.protocol import commands as c
 
 if TYPE_CHECKING:
@@ -33,8 +37,8 @@ logger = logging.getLogger("rstream_core.broker")
 STEP_TIMEOUT = 10.0
 """Seconds for each step of the handshake, and for the answer to a Close."""
 CONSUMER_UPDATE_TIMEOUT = 60.0
-WRITE_BUFFER = 1024 * 1024
-"""Bytes that may wait to be sent before nothing more is read and sent."""
+WRITE_BUFFER = 64 * 1024
+"""Bytes beyond what the system takes that may wait to be sent; then nothing is read and sent until they are gone."""
 
 _CONFIRM = struct.Struct(">IHHBi")
 
@@ -48,14 +52,16 @@ class BrokerConnection(asyncio.Protocol):
         self.session: ServerSession
         self.transport: asyncio.Transport
         self.peer = ""
+        self._is_plain = True
+        """Whether the socket has what is written, and not TLS."""
         self.is_writable = False
         self._publishers: dict[int, BrokerPublisher] = {}
         self._subscriptions: dict[int, BrokerSubscription] = {}
-        self._asked: dict[int, tuple[BrokerSubscription, bool]] = {}
+        self._asked: dict[int, tuple[BrokerSubscription, bool, asyncio.TimerHandle]] = {}
+        """By correlation id: who was asked by a ConsumerUpdate whether to be active, and what ends the wait."""
         self._holds: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.TimerHandle | None = None
-        self._updates: set[asyncio.TimerHandle] = set()
         self._delayed: deque[bytes] = deque()
         self._opened = False
         self._unsent = 0
@@ -65,7 +71,8 @@ class BrokerConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        self._is_plain = transport.get_extra_info("sslcontext") is None
+        transport.set_write_buffer_limits(high=WRITE_BUFFER, low=0)
         self.is_writable = True
         session = self._server.admit(self)
         if session is None:
@@ -76,7 +83,7 @@ class BrokerConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_writable = False
-        for timer in (self._timer, self._closing, *self._updates):
+        for timer in (self._timer, self._closing):
             if timer is not None:
                 timer.cancel()
         for publisher in self._publishers.values():
@@ -91,7 +98,11 @@ class BrokerConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.is_writable = True
+        self.session.heard(self.loop.time())  # it takes what it is sent, though nothing was read from it
         self.release("writing")
+        self.loop.call_soon(self._pump)  # not from within a write; and what was read comes first
+
+    def _pump(self) -> None:
         for subscription in list(self._subscriptions.values()):
             subscription.pump()
 
@@ -108,17 +119,27 @@ class BrokerConnection(asyncio.Protocol):
             self._take(self._delayed.popleft())
 
     def _take(self, data: bytes) -> None:
+        self.session.feed(data, self.loop.time())
+        self._handle()
+
+    def _handle(self) -> None:
+        """What was read, frame by frame, until something holds it up."""
         session = self.session
-        for frame in session.receive(data, self.loop.time()):
-            try:
-                self._on_frame(frame)
-            except ProtocolError as error:
-                logger.info("%s sent what is no command: %s", self.peer, error)
-                session.close(refusal.UNKNOWN_FRAME, "unknown frame")
-                break
-        if not self._opened:
-            self._advance_handshake()
+        before = session.state
+        if not self._holds:
+            for frame in session.frames():
+                try:
+                    if not session.take(frame):
+                        self._on_frame(frame)
+                except ProtocolError as error:
+                    logger.info("%s sent what is no command: %s", self.peer, error)
+                    session.close(refusal.UNKNOWN_FRAME, "unknown frame")
+                self.flush()
+                if self._holds:
+                    break
         self.flush()
+        if not self._opened and session.state is not before:
+            self._advance_handshake()
 
     def _advance_handshake(self) -> None:
         if self._closing is not None:
@@ -176,13 +197,32 @@ class BrokerConnection(asyncio.Protocol):
         # Not writelines: from Python 3.12.0 to 3.13.1 it never says that the buffer is full.
         self.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
-    def delivered(self, chunks: int, parts: Sequence[bytes | memoryview]) -> None:
-        """Sends so many chunks."""
+    def delivered(self, chunks: int, size: int, parts: Sequence[bytes | memoryview], span: Span | None) -> None:
+        """Sends so many chunks of that size: ``parts``, and then ``span``. Raises ``ChunkError`` or ``OSError``."""
         self.flush()  # what was to be said before
         statistics = self._server.statistics
         statistics.delivered_chunks += chunks
-        statistics.delivered_bytes += sum(map(len, parts))
+        statistics.delivered_bytes += size
+        if span is not None and self._server.faults.is_armed:  # they want to see whole frames
+            parts, span = [*parts, span.read()], None
         self._write(parts)
+        if span is not None:
+            self._write_span(span)
+
+    def _write_span(self, span: Span) -> None:
+        """Straight from the file as far as the socket takes it; then as all else."""
+        sent = 0
+        if self._is_plain and not self.transport.get_write_buffer_size():
+            with contextlib.suppress(OSError):  # it would block; or the transport will find out itself
+                sent = os.sendfile(
+                    self.transport.get_extra_info("socket").fileno(), span.segment.fd, span.position, span.size
+                )
+        try:
+            if sent < span.size and not self.transport.is_closing():
+                self.transport.write(span.read(sent))
+        except (ChunkError, OSError):
+            self.transport.abort()  # within a frame, nothing else can be said
+            raise
 
     def send_confirms(self, publisher_id: int, ids: Sequence[bytes]) -> None:
         drop = False
@@ -204,7 +244,7 @@ class BrokerConnection(asyncio.Protocol):
         self.flush()
 
     def hold(self, reason: str) -> None:
-        """Reads nothing until each reason is released."""
+        """Reads and handles nothing until each reason is released."""
         if not self._holds and not self.transport.is_closing():
             self.transport.pause_reading()
         self._holds.add(reason)
@@ -214,6 +254,11 @@ class BrokerConnection(asyncio.Protocol):
             self._holds.remove(reason)
             if not self._holds and not self.transport.is_closing():
                 self.transport.resume_reading()
+                self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self.transport.is_closing():
+            self._handle()
 
     # Commands.
 
@@ -240,7 +285,7 @@ class BrokerConnection(asyncio.Protocol):
             logger.debug("%s: %s refused with %d: %s", self.peer, type(decoded.message).__name__, refused.code, refused)
             self._refuse(type(decoded.message), decoded.message, correlation_id, refused.code)
             return
-        except OSError as error:
+        except (OSError, ChunkError) as error:
             logger.error("%s: %s", type(decoded.message).__name__, error)  # noqa: TRY400 - told in one line
             self._refuse(type(decoded.message), decoded.message, correlation_id, refusal.INTERNAL_ERROR)
             return
@@ -314,7 +359,7 @@ class BrokerConnection(asyncio.Protocol):
         return c.CreateResponse()
 
     def _delete(self, message: c.Delete) -> Any:
-        self._server.drop_users(self._server.streams.delete(self.session.vhost, message.stream))
+        self._server.streams.delete(self.session.vhost, message.stream)
         logger.info("%s deleted stream %r", self.peer, message.stream)
         return c.DeleteResponse()
 
@@ -365,8 +410,7 @@ class BrokerConnection(asyncio.Protocol):
         return c.CreateSuperStreamResponse()
 
     def _delete_super_stream(self, message: c.DeleteSuperStream) -> Any:
-        for stream in self._server.streams.delete_super_stream(self.session.vhost, message.name):
-            self._server.drop_users(stream)
+        self._server.streams.delete_super_stream(self.session.vhost, message.name)
         return c.DeleteSuperStreamResponse()
 
     def _partitions(self, message: c.Partitions) -> Any:
@@ -381,6 +425,13 @@ class BrokerConnection(asyncio.Protocol):
             if versions.key == c.Key.DELIVER:
                 self.session.deliver_version = min(versions.maximum, 2)
         return c.ExchangeCommandVersionsResponse(_OUR_VERSIONS)
+
+    def _close(self, _: c.Close) -> Any:
+        """After what was published before; its confirms too, where no sync is to be waited for."""
+        for publisher in self._publishers.values():
+            publisher.stream.writer.flush()
+        self.session.end()
+        return c.CloseResponse()
 
     # Consuming.
 
@@ -434,7 +485,8 @@ class BrokerConnection(asyncio.Protocol):
         stream = subscription.stream
         stream.subscriptions.discard(subscription)
         subscription.stop()
-        self._asked = {key: asked for key, asked in self._asked.items() if asked[0] is not subscription}
+        for correlation_id in [key for key, asked in self._asked.items() if asked[0] is subscription]:
+            self._asked.pop(correlation_id)[2].cancel()
         if (group := subscription.group) is not None:
             group.remove(subscription)
             if not group and stream.groups.get(subscription.group_name) is group:
@@ -444,23 +496,20 @@ class BrokerConnection(asyncio.Protocol):
     def ask_consumer(self, subscription: BrokerSubscription, *, active: bool) -> None:
         """Sends a ConsumerUpdate. It must be answered in time."""
         correlation_id = self.session.request(c.ConsumerUpdate(subscription.id, active))
-        self._asked[correlation_id] = subscription, active
+        timer = self.loop.call_later(CONSUMER_UPDATE_TIMEOUT, self._on_no_answer)
+        self._asked[correlation_id] = subscription, active, timer
         self.flush()
 
-        def check() -> None:
-            self._updates.discard(timer)
-            if correlation_id in self._asked:
-                logger.info("%s did not answer a ConsumerUpdate in time", self.peer)
-                self.transport.abort()
-
-        timer = self.loop.call_later(CONSUMER_UPDATE_TIMEOUT, check)
-        self._updates.add(timer)
+    def _on_no_answer(self) -> None:
+        logger.info("%s did not answer a ConsumerUpdate in time", self.peer)
+        self.transport.abort()
 
     def _on_consumer_update(self, decoded: c.Frame) -> None:
         asked = self._asked.pop(decoded.correlation_id or 0, None)
         if asked is None:
             return
-        subscription, active = asked
+        subscription, active, timer = asked
+        timer.cancel()
         group = subscription.group
         assert group is not None
         if decoded.code != refusal.OK:
@@ -509,6 +558,7 @@ class BrokerConnection(asyncio.Protocol):
         c.CreateSuperStream: _create_super_stream,
         c.DeleteSuperStream: _delete_super_stream,
         c.ResolveOffsetSpec: _resolve,
+        c.Close: _close,
     }
     """What is done for each command; the answer is returned, or ``Refused`` is raised."""
 

@@ -1,6 +1,7 @@
 """What a connection has open on streams: publishers, which get confirms, and subscriptions, which get chunks.
 
-A subscription sends chunks as they lie in the file, as many as it has credit for and the client takes.
+A subscription sends chunks as they lie in the file, as many as it has credit for and the client takes: large ones
+straight from there, small ones gathered, so that neither costs more than it must.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rstream_core.broker import refusal
 from rstream_core.broker.groups import Group
-from rstream_core.broker.log import Cursor
+from rstream_core.broker.log import LARGE, Cursor, Span
 from rstream_core.broker.streams import Stream
 from rstream_core.errors import ChunkError
 from rstream_core.protocol import commands as c
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("rstream_core.broker")
 
-TURN = 4 * 1024 * 1024
+TURN = 1024 * 1024
 """Bytes that a subscription sends before it is the others' turn."""
 
 _DELIVER = struct.Struct(">IHHB")
@@ -38,6 +39,7 @@ class BrokerPublisher:
         self.stream = stream
         self.connection = connection
         self._id = publisher_id
+        self._reason = f"publisher {publisher_id}"
         self.is_open = True
 
     def confirm(self, ids: Sequence[bytes]) -> None:
@@ -50,10 +52,10 @@ class BrokerPublisher:
             self.connection.send_errors(self._id, ids, code)
 
     def hold(self) -> None:
-        self.connection.hold("unsynced")
+        self.connection.hold(self._reason)
 
     def release(self) -> None:
-        self.connection.release("unsynced")
+        self.connection.release(self._reason)
 
 
 class BrokerSubscription:
@@ -83,8 +85,12 @@ class BrokerSubscription:
     def start(self, spec: c.OffsetSpec) -> None:
         """Sends from there on."""
         self.stop()
-        self._cursor = open_cursor(self.stream, spec)
-        self.pump()
+        try:
+            self._cursor = open_cursor(self.stream, spec)
+        except (OSError, ChunkError) as error:
+            self._give_up(error)
+        else:
+            self.pump()
 
     def stop(self) -> None:
         """Sends nothing more."""
@@ -98,40 +104,53 @@ class BrokerSubscription:
         connection = self.connection
         if cursor is None or not self.credit or not connection.is_writable or not cursor.is_behind():
             return
-        version = connection.session.deliver_version
-        committed = self.stream.log.committed_chunk_id or 0
-        parts: list[bytes | memoryview] = []
         room = TURN
-        chunks = 0
         try:
-            while chunks < self.credit and room > 0:
-                chunk = cursor.next_chunk(self._filters, self._match_unfiltered)
-                if chunk is None:
-                    break
-                header, data = chunk
-                size = len(header) + len(data)
-                if version > 1:
-                    parts.append(_DELIVER_COMMITTED.pack(size + 13, c.Key.DELIVER, 2, self.id, committed) + header)
-                else:
-                    parts.append(_DELIVER.pack(size + 5, c.Key.DELIVER, 1, self.id) + header)
-                parts.append(data)
-                room -= size
-                chunks += 1
+            while room > 0 and (sent := self._send_some(cursor)):
+                room -= sent
         except (OSError, ChunkError) as error:
-            logger.error("cannot read stream %r: %s", self.stream.name, error)  # noqa: TRY400 - told in one line
-            connection.session.close(refusal.INTERNAL_ERROR, "the stream cannot be read")
-            connection.flush()
+            self._give_up(error)
             return
-        self.credit -= chunks
-        if parts:
-            connection.delivered(chunks, parts)
         if cursor.is_behind() and self.credit > 0 and not self._pumping:
             self._pumping = True
             connection.loop.call_soon(self._go_on)
 
+    def _send_some(self, cursor: Cursor) -> int:
+        """A large chunk, or small ones; the bytes of them, 0 where nothing is to be sent."""
+        version = self.connection.session.deliver_version
+        committed = self.stream.log.committed_chunk_id or 0
+        parts: list[bytes | memoryview] = []
+        span: Span | None = None
+        sent = chunks = 0
+        while self.connection.is_writable and chunks < self.credit and sent < LARGE:
+            chunk = cursor.next_chunk(self._filters, self._match_unfiltered)
+            if chunk is None:
+                break
+            header, data = chunk
+            span = data if isinstance(data, Span) else None
+            size = len(header) + (len(data) if span is None else span.size)
+            if version > 1:
+                parts.append(_DELIVER_COMMITTED.pack(size + 13, c.Key.DELIVER, 2, self.id, committed) + header)
+            else:
+                parts.append(_DELIVER.pack(size + 5, c.Key.DELIVER, 1, self.id) + header)
+            if not isinstance(data, Span):
+                parts.append(data)
+            sent += size
+            chunks += 1
+        self.credit -= chunks
+        if chunks:
+            self.connection.delivered(chunks, sent, parts, span)
+        return sent
+
     def _go_on(self) -> None:
         self._pumping = False
         self.pump()
+
+    def _give_up(self, error: Exception) -> None:
+        logger.error("cannot read stream %r: %s", self.stream.name, error)
+        self.stop()
+        self.connection.session.close(refusal.INTERNAL_ERROR, "the stream cannot be read")
+        self.connection.flush()
 
     def ask(self, *, active: bool) -> None:
         """Of its group: to become active, or to step down."""

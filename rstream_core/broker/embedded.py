@@ -17,7 +17,6 @@ from urllib.parse import quote
 from rstream_core.broker.faults import Faults
 from rstream_core.broker.server import Server, Statistics
 from rstream_core.broker.session import ServerOptions
-from rstream_core.broker.streams import tell_of
 from rstream_core.broker.writer import Fsync
 from rstream_core.errors import AlreadyClosed, ConfigurationError
 
@@ -117,8 +116,8 @@ class EmbeddedBroker:
 
     @property
     def dropped(self) -> list[str]:
-        """What was damaged in the data folder and is gone, a line each; what is before it is there."""
-        return tell_of(self._running.streams.dropped)
+        """What was damaged in the data folder and is not used, a line each."""
+        return list(self._running.streams.dropped)
 
     @property
     def _running(self) -> Server:

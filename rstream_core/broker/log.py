@@ -39,7 +39,8 @@ MAX_CHUNKS = 256_000
 """Chunks of a segment; a new one begins after them, or when it is large enough."""
 EPOCH = 1
 
-_READ_AHEAD = 64 * 1024
+LARGE = 64 * 1024
+"""Bytes from which on a chunk's data is not read, but left to who sends it. Smaller chunks are read in blocks of it."""
 _SUM_AT = 45
 """Where the header has its three reserved bytes."""
 
@@ -102,8 +103,15 @@ class Segment:
         """The files go; whoever reads them reads on."""
         if self.readers:
             assert self.fd >= 0  # opened, as long as it can be
-        self.index_path.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
+        self.index_path.unlink(missing_ok=True)
+
+    def read(self, position: int, size: int) -> bytes:
+        """Raises ``ChunkError`` where there is less, or ``OSError``."""
+        data = os.pread(self.fd, size, position)
+        if len(data) < size:
+            raise ChunkError(f"{self.path} is shorter than it was")
+        return data
 
     def record(self, number: int) -> tuple[int, int, int]:
         """Offset, time and position of a chunk, by its number."""
@@ -138,6 +146,18 @@ class Segment:
         return first, position
 
 
+class Span(NamedTuple):
+    """Data that lies in a segment, to be sent from there. Good until its cursor goes on."""
+
+    segment: Segment
+    position: int
+    size: int
+
+    def read(self, start: int = 0) -> bytes:
+        """What it holds from there on. Raises ``ChunkError`` or ``OSError``."""
+        return self.segment.read(self.position + start, self.size - start)
+
+
 class Log:
     """Made by ``create`` or ``open``. For one thread."""
 
@@ -146,7 +166,7 @@ class Log:
         self.segment_size = segment_size
         self.filter_size = filter_size
         self.durable = durable
-        """Whether directories and finished segments are synced too."""
+        """Whether directories are synced."""
         self.tracking = Tracking()
         self.segments: list[Segment] = []
         self.next_offset = 0
@@ -213,6 +233,7 @@ class Log:
         """
         trailer = sequence_records(sequences) if sequences else b""
         bits = bloom.build(filters, self.filter_size) if filters else b""
+        self._write_snapshot(timestamp)
         chunk_id = self._write(CHUNK_USER, entries, records, timestamp, trailer, bits)
         for reference, sequence in (sequences or {}).items():
             self.tracking.set_sequence(reference, chunk_id, sequence)
@@ -220,28 +241,39 @@ class Log:
 
     def store_offsets(self, records: bytes, timestamp: int) -> None:
         """Writes a chunk of ``offset_records``. Raises ``OSError``; the log is then as it was."""
+        self._write_snapshot(timestamp)
         chunk_id = self._write(CHUNK_TRACKING, [_entry(records)], 1, timestamp)
         self.tracking.apply(chunk_id, records)
 
-    def roll_if_full(self, timestamp: int) -> bool:
-        """Begins a new segment where the newest is large enough. Raises ``OSError``."""
-        if self.active.size < self.segment_size and self.active.chunks < MAX_CHUNKS:
-            return False
+    @property
+    def is_full(self) -> bool:
+        """Whether the newest segment is large enough."""
+        return self.active.size >= self.segment_size or self.active.chunks >= MAX_CHUNKS
+
+    def sync(self) -> None:
+        """Until the disk has the newest segment; its index is made anew from it. Raises ``OSError``."""
+        os.fsync(self.active.fd)
+
+    def roll(self, timestamp: int) -> None:
+        """Begins a new segment. Raises ``OSError``; the log goes on all the same, in the old one or the new one."""
         full = self.active
-        if self.durable:
-            os.fsync(full.fd)
-            os.fsync(full.index_fd)
         self._begin_segment(self.next_offset)
         if not full.readers:
             full.close()
         self._write_snapshot(timestamp)
-        return True
+
+    @property
+    def _lacks_snapshot(self) -> bool:
+        """Whether what is remembered lies only in older segments."""
+        return not self.active.chunks and bool(self.tracking)
 
     def _write_snapshot(self, timestamp: int) -> None:
-        first = self.first_chunk_id or 0
-        for reference in [name for name, offset in self.tracking.offsets.items() if offset < first]:
-            del self.tracking.offsets[reference]  # nothing can begin there any more
-        if self.tracking:
+        """Where it is due: before anything else in a segment. Raises ``OSError``; it is due then as before."""
+        if self._lacks_snapshot:
+            first = self.first_chunk_id or 0
+            for reference in [name for name, offset in self.tracking.offsets.items() if offset < first]:
+                del self.tracking.offsets[reference]  # nothing can begin there any more
+        if self._lacks_snapshot:
             self._write(CHUNK_SNAPSHOT, [_entry(self.tracking.snapshot())], 1, timestamp)
 
     def _write(
@@ -264,9 +296,14 @@ class Log:
         )
         header = header[:_SUM_AT] + _header_sum(header, bits, trailer)
         blob = b"".join((header, bits, data, trailer))
-        _write_all(segment.fd, blob, position)
         index = INDEX_RECORD.pack(chunk_id, timestamp, EPOCH, position, kind)
-        _write_all(segment.index_fd, index, len(INDEX_HEAD) + segment.chunks * INDEX_RECORD.size)
+        try:
+            _write_all(segment.fd, blob, position)
+            _write_all(segment.index_fd, index, len(INDEX_HEAD) + segment.chunks * INDEX_RECORD.size)
+        except OSError:
+            with contextlib.suppress(OSError):  # else, when it is opened, it may count, or count as damage
+                os.ftruncate(segment.fd, position)
+            raise
         # Nothing of it counts before this line.
         self._count(segment, kind, chunk_id, records, timestamp, len(blob))
         return chunk_id
@@ -290,15 +327,15 @@ class Log:
             sync_directory(self.directory)
 
     def retain(self, max_bytes: int | None, max_age: int | None, now: int) -> None:
-        """Drops whole segments from the oldest on, never the newest. Bytes, milliseconds."""
-        while len(self.segments) > 1:
+        """Drops whole segments from the oldest on, never the newest. Bytes, milliseconds. Raises ``OSError``."""
+        while len(self.segments) > 1 and not self._lacks_snapshot:
             oldest = self.segments[0]
             too_much = max_bytes is not None and self.size > max_bytes
             too_old = max_age is not None and oldest.last_timestamp < now - max_age
             if not too_much and not too_old:
                 return
-            del self.segments[0]
             oldest.unlink()
+            del self.segments[0]
             if not oldest.readers:
                 oldest.close()
             if self.last_user_chunk is not None and self.last_user_chunk[0] is oldest:
@@ -358,9 +395,11 @@ class Log:
             if self.segments and first is not None and first < self.next_offset and _is_empty(path):
                 path.unlink()  # begun when the disk was full, and given up: the segment before it went on
                 continue
-            if first is None or (self.segments and first != self.next_offset):
-                what = "it is not named after an offset" if first is None else "the segment before it is missing"
-                self._drop(path, 0, what, paths[number:])
+            if first is None:
+                self._drop(path, 0, "it is not named after an offset", [path])
+                continue
+            if self.segments and first != self.next_offset:
+                self._drop(path, 0, "the segment before it is missing", paths[number:])
                 break
             segment = Segment(self.directory, first)
             if self.segments:
@@ -375,8 +414,6 @@ class Log:
             self._begin_segment(self.next_offset)
         for stray in set(self.directory.glob("*.index")) - {segment.index_path for segment in self.segments}:
             stray.unlink()
-        if not self.active.chunks:
-            self._write_snapshot(self.active.last_timestamp)
         self.commit()
         self.close()
 
@@ -459,6 +496,8 @@ class Cursor:
         """That of the next chunk."""
         self._block = b""
         self._block_at = 0
+        self._ahead = LARGE
+        """Bytes to read where more are there: nothing beyond the header where chunks are large."""
         segment.readers += 1
 
     def close(self) -> None:
@@ -471,8 +510,10 @@ class Cursor:
 
     def next_chunk(
         self, filters: frozenset[str] = frozenset(), match_unfiltered: bool = False, patience: int = 4096
-    ) -> tuple[bytes, memoryview] | None:
+    ) -> tuple[bytes, memoryview | Span] | None:
         """Header and data of the next chunk of messages, as a Deliver has them; None where there is none yet.
+
+        Data that is ``LARGE`` is a ``Span``.
 
         With ``filters``, chunks that hold none of them are passed over; None also after ``patience`` of those, and
         ``is_behind`` tells. Raises ``ChunkError`` or ``OSError`` where the file is not what it was.
@@ -496,9 +537,15 @@ class Cursor:
                 if patience <= 0:
                     return None
                 continue
-            self._read(body + header.data_length, copy=False)
-            start = here - self._block_at + body
-            data = memoryview(self._block)[start : start + header.data_length]
+            data: memoryview | Span
+            if header.data_length >= LARGE:
+                self._ahead = HEADER.size
+                data = Span(self._segment, here + body, header.data_length)
+            else:
+                self._ahead = LARGE
+                self._read(body + header.data_length, copy=False)
+                start = here - self._block_at + body
+                data = memoryview(self._block)[start : start + header.data_length]
             self._position += size
             self.offset = header.first_offset + header.records
             return head[:_SUM_AT] + b"\0\0\0", data
@@ -525,11 +572,9 @@ class Cursor:
         start = self._position - self._block_at
         if not (self._block and start >= 0 and start + size <= len(self._block)):
             available = self._segment.size - self._position
-            self._block = os.pread(self._segment.fd, min(max(size, _READ_AHEAD), available), self._position)
+            self._block = self._segment.read(self._position, min(max(size, self._ahead), available))
             self._block_at = self._position
             start = 0
-            if len(self._block) < size:
-                raise ChunkError(f"{self._segment.path} is shorter than it was")
         return self._block[start : start + size] if copy else b""
 
 

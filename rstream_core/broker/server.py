@@ -52,6 +52,7 @@ class Server:
         run: Callable[[Callable[[], None]], None],
     ) -> None:
         self.streams = streams
+        streams.on_removed = self.drop_users
         self.statistics = Statistics()
         self.faults = Faults(self, run)
         self._executor = executor
@@ -64,7 +65,7 @@ class Server:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._is_tls = False
         self._all_gone = asyncio.Event()
-        self._syncs: set[asyncio.Future[None]] = set()
+        self._syncing: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(
@@ -144,8 +145,8 @@ class Server:
         except TimeoutError:  # somebody does not take what is left for it
             self.abort_all()
             await asyncio.sleep(0)
-        if self._syncs:
-            await asyncio.wait(self._syncs)
+        if self._syncing is not None:
+            await asyncio.wait((self._syncing,))
         await self.streams.close()
         self._executor.shutdown()
 
@@ -231,19 +232,17 @@ class Server:
         self._timers[name] = self._loop.call_later(seconds, run)
 
     def _sync_all(self) -> None:
-        if self._syncs:
-            return  # the disk is slower than the interval
+        if self._syncing is None or self._syncing.done():  # else the disk is slower than the interval
+            self._syncing = self._loop.create_task(self._sync_dirty())
+
+    async def _sync_dirty(self) -> None:
         for stream in self.streams:
             if stream.writer.is_dirty:
-                future = stream.writer.sync()
-                self._syncs.add(future)
-                future.add_done_callback(self._synced)
+                try:
+                    await stream.writer.sync()
+                except OSError as error:
+                    logger.error("cannot sync stream %r: %s", stream.name, error)  # noqa: TRY400 - told in one line
                 stream.close_if_unused()
-
-    def _synced(self, future: asyncio.Future[None]) -> None:
-        self._syncs.discard(future)
-        if not future.cancelled() and (error := future.exception()) is not None:
-            logger.error("cannot sync: %s", error)
 
     def _retain_all(self) -> None:
         now = int(time.time() * 1000)

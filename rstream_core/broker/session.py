@@ -1,8 +1,8 @@
 """The broker's side of one connection, without any I/O.
 
-``receive`` takes bytes and returns the frames that are commands of an open connection; the handshake, heartbeats and
-closing are done here. ``take_output`` gives the bytes to write; once ``has_ended`` and they are written, the
-connection is to be closed. The time is always an argument.
+``feed`` takes bytes, ``frames`` gives out what is whole of them, and ``take`` does what is the session's own of it: the
+handshake, heartbeats, the broker's own Close. All else is a command of an open connection. ``take_output`` gives the
+bytes to write; once ``has_ended`` and they are written, the connection is to be closed. The time is always an argument.
 
 Until a client is logged in and tuned, a frame that does not belong there ends the connection without a word, as with
 RabbitMQ; afterwards a frame that is none is answered with a Close.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 import hmac
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +74,8 @@ class ServerSession:
         self._is_local = is_local
         self._mechanism = ""
         self._incoming = FrameBuffer(MAX_FRAME_BEFORE_OPEN, max_deliver_size=MAX_FRAME_BEFORE_OPEN)
+        self._is_garbled = False
+        """Whether it is not known where the next frame begins."""
         self._output: list[bytes] = []
         self._next_correlation_id = 0
         self._last_read = self._last_write = now
@@ -116,27 +118,38 @@ class ServerSession:
         elif self.state is not State.CLOSING:
             self.state = State.ENDED
 
-    def receive(self, data: bytes, now: float) -> list[bytes]:
-        """Takes bytes; returns the frames of commands, without their size."""
+    def end(self) -> None:
+        """What is queued now is the last."""
+        self.state = State.ENDED
+
+    def feed(self, data: bytes, now: float) -> None:
+        """Takes bytes."""
         self._last_read = now
-        if self.has_ended:
-            return []
-        self._incoming.feed(data)
-        commands: list[bytes] = []
+        if not (self.has_ended or self._is_garbled):
+            self._incoming.feed(data)
+
+    def frames(self) -> Iterator[bytes]:
+        """The frames that are whole, without their size. Who leaves early finds the rest the next time."""
         try:
             for frame in self._incoming.frames():
-                key = int.from_bytes(frame[:2])
-                if self.state is State.READY and key not in _HERE:
-                    commands.append(frame)
-                elif key != c.Key.HEARTBEAT:
-                    self._advance(key, frame)
-                if self.state is State.ENDED:
-                    break
+                yield frame
+                if self.has_ended:
+                    return
         except FrameSizeExceeded:
+            self._is_garbled = True
             self.close(refusal.FRAME_TOO_LARGE, "frame too large")
         except ProtocolError:
+            self._is_garbled = True
             self.close(refusal.UNKNOWN_FRAME, "unknown frame")
-        return commands
+
+    def take(self, frame: bytes) -> bool:
+        """Does what a frame asks for, where that is the session's own. Raises ``ProtocolError`` where it is none."""
+        key = int.from_bytes(frame[:2])
+        if self.state is State.READY and key not in _HERE:
+            return False
+        if key != c.Key.HEARTBEAT:
+            self._advance(key, frame)
+        return True
 
     def written(self, now: float) -> None:
         """Tells that bytes were written: no heartbeat is due for one interval."""
@@ -165,14 +178,13 @@ class ServerSession:
     def _advance(self, key: int, frame: bytes) -> None:
         if self.state is State.CLOSING:
             if key == c.Key.CLOSE | c.RESPONSE_BIT:
-                self.state = State.ENDED
+                self.end()
             elif key == c.Key.CLOSE:
-                self._on_close(c.decode(frame))
+                self.send(c.CloseResponse(), correlation_id=c.decode(frame).correlation_id or 0)
+                self.end()
             return
         decoded = c.decode(frame)
         match self.state, decoded.message:
-            case State.READY, c.Close():
-                self._on_close(decoded)
             case State.READY, c.SaslAuthenticate():
                 self._log_in_again(decoded.message, decoded.correlation_id or 0)
             case State.LOGIN, c.PeerProperties(properties):
@@ -191,10 +203,6 @@ class ServerSession:
                 self._open(vhost, decoded.correlation_id or 0)
             case _:
                 self.state = State.ENDED
-
-    def _on_close(self, decoded: c.Frame) -> None:
-        self.send(c.CloseResponse(), correlation_id=decoded.correlation_id or 0)
-        self.state = State.ENDED
 
     def _log_in(self, message: c.SaslAuthenticate, correlation_id: int) -> None:
         code, username = self._check(message)
@@ -245,8 +253,8 @@ class ServerSession:
         self.state = State.READY
 
 
-_HERE = frozenset({c.Key.HEARTBEAT, c.Key.CLOSE, c.Key.CLOSE | c.RESPONSE_BIT, c.Key.SASL_AUTHENTICATE})
-"""What an open connection's frames are not handed on for."""
+_HERE = frozenset({c.Key.HEARTBEAT, c.Key.CLOSE | c.RESPONSE_BIT, c.Key.SASL_AUTHENTICATE})
+"""What is the session's own of an open connection."""
 
 
 def _properties() -> dict[str, str]:

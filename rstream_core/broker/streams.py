@@ -8,26 +8,29 @@
     DATA/streams/ID/*.segment       its log
 
 Every change is a rename, so that it is there or not. A super stream is written down before its partitions are made,
-and marked before they are deleted; what was cut short is finished when the folder is opened.
+and marked before they are deleted; what was cut short is finished when the folder is opened. What cannot be read then
+is put aside under another name, and told of.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import itertools
 import json
 import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from rstream_core.broker import refusal
 from rstream_core.broker.arguments import Arguments
 from rstream_core.broker.groups import Group
-from rstream_core.broker.log import Dropped, Log, sync_directory
+from rstream_core.broker.log import Log, sync_directory
 from rstream_core.broker.refusal import Refused
 from rstream_core.broker.writer import Fsync, Writer
 from rstream_core.errors import ConfigurationError
@@ -43,6 +46,7 @@ _FORMAT = 1
 
 Name = tuple[str, str]
 """A virtual host, and a name in it."""
+T = TypeVar("T")
 
 
 class Stream:
@@ -76,13 +80,24 @@ class Stream:
     def retain(self, now: int) -> None:
         """Drops what is too old or too much."""
         age = self.arguments.max_age
-        self.log.retain(self.arguments.max_length_bytes, None if age is None else age * 1000, now)
+        try:
+            self.log.retain(self.arguments.max_length_bytes, None if age is None else age * 1000, now)
+        except OSError as error:
+            logger.error("cannot drop what stream %r holds too much: %s", self.name, error)  # noqa: TRY400
 
     def close_if_unused(self) -> None:
         """Gives file handles back where nobody publishes or reads."""
         if not self.publishers and not self.subscriptions:
             self.writer.flush()
             self.log.close_unused()
+
+
+class Description(NamedTuple):
+    """What ``stream.json`` says of a stream."""
+
+    vhost: str
+    name: str
+    arguments: dict[str, str]
 
 
 class SuperStream(NamedTuple):
@@ -103,8 +118,10 @@ class Streams:
         self.directory = directory
         self.fsync = fsync
         self.executor = executor
-        self.dropped: list[tuple[str, Dropped]] = []
-        """What was not whole when the folder was opened, with the stream's name."""
+        self.dropped: list[str] = []
+        """What was not whole when the folder was opened, a line each."""
+        self.on_removed: Callable[[Stream], None] = lambda stream: None
+        """Called with each stream that is taken away, to tell those who use it."""
         self._streams: dict[Name, Stream] = {}
         self._super_streams: dict[Name, SuperStream] = {}
         self._lock = -1
@@ -114,8 +131,8 @@ class Streams:
         """Reads and checks all of it. Raises ``ConfigurationError`` where another broker holds the folder."""
         streams = cls(directory, fsync, executor)
         (directory / "streams").mkdir(parents=True, exist_ok=True)
-        streams._take_lock()
         try:
+            streams._take_lock()
             streams._load()
         except BaseException:
             streams._release_lock()
@@ -155,31 +172,37 @@ class Streams:
         if existing is not None:
             same = existing.arguments == arguments
             raise Refused(refusal.STREAM_EXISTS if same else refusal.PRECONDITION_FAILED, f"{name!r} exists")
+        description = Description(vhost, name, dict(given))
         directory = self.directory / "streams" / uuid.uuid4().hex
         unfinished = directory.with_name(f"new-{directory.name}")
-        unfinished.mkdir()
-        document = {"format": _FORMAT, "vhost": vhost, "name": name, "arguments": dict(given)}
-        _write_json(unfinished / "stream.json", document, durable=self.fsync is not Fsync.NEVER)
-        self._make_log(unfinished, arguments).close()
-        unfinished.rename(directory)
-        self._sync(directory.parent)
-        return self._open_stream(directory, document)
+        try:
+            unfinished.mkdir()
+            self._write(unfinished / "stream.json", {"format": _FORMAT, **description._asdict()})
+            self._make_log(unfinished, arguments).close()
+            unfinished.rename(directory)
+            self._sync(directory.parent)
+            return self._open_stream(directory, description)
+        except OSError:
+            for left in (unfinished, directory):
+                shutil.rmtree(left, ignore_errors=True)
+            raise
 
-    def delete(self, vhost: str, name: str) -> Stream:
-        """Takes it away; telling those who use it is the caller's. Raises ``Refused``."""
+    def delete(self, vhost: str, name: str) -> None:
+        """Takes it away. Raises ``Refused``."""
         stream = self.find(vhost, name)
         self._unbind(vhost, name)
         self._remove(stream)
-        return stream
 
     def _remove(self, stream: Stream) -> None:
-        stream.writer.retire()
-        del self._streams[stream.vhost, stream.name]
+        stream.writer.flush()
         doomed = stream.log.directory.with_name(f"deleted-{stream.log.directory.name}")
         stream.log.directory.rename(doomed)
+        stream.writer.retire()
+        del self._streams[stream.vhost, stream.name]
         self._sync(doomed.parent)
         stream.log.close()
         shutil.rmtree(doomed, ignore_errors=True)
+        self.on_removed(stream)
 
     def _make_log(self, directory: Path, arguments: Arguments) -> Log:
         return Log.create(directory, **self._log_options(arguments))
@@ -196,7 +219,7 @@ class Streams:
     def create_super_stream(
         self, vhost: str, name: str, partitions: Sequence[str], keys: Sequence[str], given: Mapping[str, str]
     ) -> None:
-        """Raises ``Refused``; then nothing of it is there."""
+        """Raises ``Refused`` or ``OSError``; then nothing of it is there."""
         name = _clean(name)
         names = [_clean(partition) for partition in partitions]
         Arguments.parse(given)
@@ -207,23 +230,29 @@ class Streams:
         for partition in names:
             if (vhost, partition) in self._streams:
                 raise Refused(refusal.STREAM_EXISTS, f"the stream {partition!r} exists")
-        self._super_streams[vhost, name] = SuperStream(list(zip(names, keys, strict=True)), dict(given))
-        self._save_super_streams()
-        for partition in names:
-            self.create(vhost, partition, given)
+        before = self._super_streams
+        new = SuperStream(list(zip(names, keys, strict=True)), dict(given))
+        self._set_super_streams({**before, (vhost, name): new})
+        try:
+            for partition in names:
+                self.create(vhost, partition, given)
+        except OSError:
+            self._super_streams = before  # the file follows, if not now then with the next change
+            with contextlib.suppress(OSError):
+                for partition in names:
+                    if (stream := self.get(vhost, partition)) is not None:
+                        self._remove(stream)
+                self._set_super_streams(before)
+            raise
 
-    def delete_super_stream(self, vhost: str, name: str) -> list[Stream]:
-        """Takes it and its partitions away, and returns those. Raises ``Refused``."""
+    def delete_super_stream(self, vhost: str, name: str) -> None:
+        """Takes it and its partitions away. Raises ``Refused``."""
         super_stream = self._find_super_stream(vhost, name)
-        self._super_streams[vhost, name] = super_stream._replace(is_deleted=True)
-        self._save_super_streams()
-        found = [self._streams.get((vhost, partition)) for partition in super_stream.names()]
-        streams = [stream for stream in found if stream is not None]
-        for stream in streams:
-            self._remove(stream)
-        del self._super_streams[vhost, name]
-        self._save_super_streams()
-        return streams
+        self._set_super_streams({**self._super_streams, (vhost, name): super_stream._replace(is_deleted=True)})
+        for partition in super_stream.names():
+            if (stream := self.get(vhost, partition)) is not None:
+                self._remove(stream)
+        self._set_super_streams({key: found for key, found in self._super_streams.items() if key != (vhost, name)})
 
     def partitions(self, vhost: str, name: str) -> list[str]:
         """Raises ``Refused``."""
@@ -246,14 +275,21 @@ class Streams:
         return found
 
     def _unbind(self, vhost: str, partition: str) -> None:
-        changed = False
-        for key, super_stream in list(self._super_streams.items()):
-            if key[0] == vhost and partition in super_stream.names():
-                left = [binding for binding in super_stream.partitions if binding[0] != partition]
-                self._super_streams[key] = super_stream._replace(partitions=left)
-                changed = True
+        changed = {
+            key: found._replace(partitions=[binding for binding in found.partitions if binding[0] != partition])
+            for key, found in self._super_streams.items()
+            if key[0] == vhost and partition in found.names()
+        }
         if changed:
-            self._save_super_streams()
+            self._set_super_streams({**self._super_streams, **changed})
+
+    def _set_super_streams(self, changed: dict[Name, SuperStream]) -> None:
+        """In the file, and then here. Raises ``OSError``; nothing is changed then."""
+        document = [
+            {"vhost": vhost, "name": name, **super_stream._asdict()} for (vhost, name), super_stream in changed.items()
+        ]
+        self._write(self.directory / "super-streams.json", document)
+        self._super_streams = changed
 
     # The folder.
 
@@ -262,13 +298,10 @@ class Streams:
             if directory.name.startswith(("new-", "deleted-")):
                 shutil.rmtree(directory, ignore_errors=True)
                 continue
-            document = _read_json(directory / "stream.json")
-            if document is not None:
-                self._open_stream(directory, document)
-        for entry in _read_json(self.directory / "super-streams.json") or ():
-            partitions = [(str(name), str(key)) for name, key in entry["partitions"]]
-            found = SuperStream(partitions, entry["arguments"], entry["is_deleted"])
-            self._super_streams[entry["vhost"], entry["name"]] = found
+            description = self._read(directory / "stream.json", self._parse_stream)
+            if description is not None:
+                self._open_stream(directory, description)
+        self._super_streams = self._read(self.directory / "super-streams.json", _parse_super_streams) or {}
         for (vhost, name), super_stream in list(self._super_streams.items()):
             if super_stream.is_deleted:
                 self.delete_super_stream(vhost, name)
@@ -277,26 +310,53 @@ class Streams:
                 if (vhost, partition) not in self._streams:
                     self.create(vhost, partition, super_stream.arguments)
 
-    def _open_stream(self, directory: Path, document: Mapping[str, Any]) -> Stream:
-        vhost, name, given = document["vhost"], document["name"], document["arguments"]
+    def _open_stream(self, directory: Path, description: Description) -> Stream:
+        vhost, name, given = description
         log = Log.open(directory, **self._log_options(Arguments.parse(given)))
-        self.dropped += [(name, dropped) for dropped in log.dropped]
+        self.dropped += [
+            f"stream {name!r}: {what.file.name}: {what.reason}; "
+            f"{what.size:,} bytes from byte {what.position:,} on are dropped"
+            for what in log.dropped
+        ]
         stream = Stream(vhost, name, given, log, self)
         self._streams[vhost, name] = stream
         return stream
 
-    def _save_super_streams(self) -> None:
-        document = [
-            {
-                "vhost": vhost,
-                "name": name,
-                "partitions": found.partitions,
-                "arguments": found.arguments,
-                "is_deleted": found.is_deleted,
-            }
-            for (vhost, name), found in self._super_streams.items()
-        ]
-        _write_json(self.directory / "super-streams.json", document, durable=self.fsync is not Fsync.NEVER)
+    def _parse_stream(self, document: Any) -> Description:
+        """Raises ``ValueError`` or ``Refused``."""
+        match document:
+            case {"vhost": str(vhost), "name": str(name), "arguments": dict(given)} if _is_text(given.values()):
+                Arguments.parse(given)
+                if (vhost, name) in self._streams:
+                    raise ValueError(f"there is another stream {name!r}")
+                return Description(vhost, name, given)
+        raise ValueError("it does not describe a stream")
+
+    def _read(self, path: Path, parse: Callable[[Any], T]) -> T | None:
+        """None where there is none. One that cannot be read, or makes no sense, is put aside and told of."""
+        try:
+            return parse(json.loads(path.read_bytes()))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, RecursionError, Refused) as error:
+            why = (error.strerror if isinstance(error, OSError) else None) or error
+        names = (f"{path.name}{f'.{number}' if number else ''}.damaged" for number in itertools.count())
+        aside = next(other for other in map(path.with_name, names) if not other.exists())
+        path.rename(aside)
+        self.dropped.append(f"{path.relative_to(self.directory)}: {why}; it is kept as {aside.name}")
+        logger.warning("%s", self.dropped[-1])
+        return None
+
+    def _write(self, path: Path, document: object) -> None:
+        """All of it, or what was there before. Raises ``OSError``."""
+        new = path.with_name(path.name + ".new")
+        with new.open("w", encoding="utf-8") as file:
+            json.dump(document, file, ensure_ascii=True)
+            file.flush()
+            if self.fsync is not Fsync.NEVER:
+                os.fsync(file.fileno())
+        new.replace(path)
+        self._sync(path.parent)
 
     def _sync(self, directory: Path) -> None:
         if self.fsync is not Fsync.NEVER:
@@ -331,32 +391,28 @@ def _clean(name: str) -> str:
     return cleaned
 
 
-def _read_json(path: Path) -> Any:
-    """None where there is none, or none that can be read."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        logger.warning("%s cannot be read: %s", path, error)
-        return None
+def _parse_super_streams(document: Any) -> dict[Name, SuperStream]:
+    """Raises ``ValueError`` or ``Refused``."""
+    if not isinstance(document, list):
+        raise ValueError("it is no list of super streams")  # noqa: TRY004 - a file's content, not a caller's mistake
+    return dict(map(_parse_super_stream, document))
 
 
-def _write_json(path: Path, document: object, *, durable: bool) -> None:
-    """All of it, or what was there before."""
-    new = path.with_name(path.name + ".new")
-    with new.open("w", encoding="utf-8") as file:
-        json.dump(document, file, ensure_ascii=True)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-    new.replace(path)
+def _parse_super_stream(entry: Any) -> tuple[Name, SuperStream]:
+    match entry:
+        case {
+            "vhost": str(vhost),
+            "name": str(name),
+            "partitions": list(partitions),
+            "arguments": dict(given),
+            "is_deleted": bool(is_deleted),
+        } if _is_text(given.values()) and all(isinstance(pair, list) and len(pair) == 2 for pair in partitions):
+            Arguments.parse(given)
+            if _is_text(itertools.chain(*partitions)):
+                bindings = [(_clean(partition), key) for partition, key in partitions]
+                return (vhost, name), SuperStream(bindings, given, is_deleted)
+    raise ValueError("it does not describe super streams")
 
 
-def tell_of(dropped: Iterable[tuple[str, Dropped]]) -> list[str]:
-    """A line for each."""
-    return [
-        f"stream {name!r}: {what.file.name}: {what.reason}; "
-        f"{what.size:,} bytes from byte {what.position:,} on are dropped"
-        for name, what in dropped
-    ]
+def _is_text(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)

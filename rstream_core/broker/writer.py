@@ -18,7 +18,7 @@ from typing import Protocol
 
 from rstream_core.broker.log import Log
 from rstream_core.broker.publishing import Entries, without_repeats
-from rstream_core.broker.refusal import INTERNAL_ERROR, PRECONDITION_FAILED
+from rstream_core.broker.refusal import INTERNAL_ERROR, PRECONDITION_FAILED, Refused
 from rstream_core.broker.tracking import offset_records
 
 logger = logging.getLogger("rstream_core.broker")
@@ -52,6 +52,10 @@ class Publisher(Protocol):
     def release(self) -> None: ...
 
 
+Confirms = dict[Publisher, list[bytes]]
+"""Publishing ids that wait for an answer."""
+
+
 class Writer:
     """The only one who writes to its log."""
 
@@ -83,13 +87,13 @@ class Writer:
         self._has_unfiltered = False
         self._sequences: dict[str, int] = {}
         self._offsets: dict[str, int] = {}
-        self._confirms: dict[Publisher, list[bytes]] = {}
+        self._confirms: Confirms = {}
         self._last: dict[str, bytes] = {}
         """The last id of each name, written or not."""
-        self._unsynced: list[dict[Publisher, list[bytes]]] = []
+        self._unsynced: list[Confirms] = []
         self._unsynced_bytes = 0
         self._held: set[Publisher] = set()
-        self._syncing: asyncio.Future[None] | None = None
+        self._syncing: asyncio.Task[None] | None = None
         self._failed = False
         self._retired = False
 
@@ -114,12 +118,14 @@ class Writer:
             publisher.reject(entries.refused, PRECONDITION_FAILED)
         reference = publisher.reference
         repeated: list[bytes] = []
+        last = b""
         if reference:
             entries, repeated, last = without_repeats(entries, self._last.get(reference, b""))
-            self._last[reference] = last
         while len(self._data) + len(entries.data) > MAX_ENTRIES:
             entries = self._take_part(publisher, entries)
         self._take(publisher, entries)
+        if reference:
+            self._last[reference] = last  # not before: a part that could not be written sets it back
         if repeated:  # confirmed with the chunk that may hold what they repeat
             self._confirms.setdefault(publisher, []).extend(repeated)
         if self._bytes >= MAX_CHUNK:
@@ -137,8 +143,15 @@ class Writer:
         return self.log.tracking.offsets.get(reference)
 
     def sequence(self, reference: str) -> int:
-        """The last publishing id of a name; 0 where there is none."""
+        """The last publishing id of a name; 0 where there is none.
+
+        Who asks need not publish it again, so it counts as a confirm. Raises ``Refused`` or ``OSError``.
+        """
         self.flush()
+        if self._syncing is not None and not self._failed:
+            self._sync_now()
+        if self._failed:
+            raise Refused(INTERNAL_ERROR, "what is stored of this stream is not known")
         return self.log.tracking.sequence(reference)
 
     # Writing.
@@ -191,47 +204,57 @@ class Writer:
         self._sequences, self._offsets, self._confirms = {}, {}, {}
         self._filters, self._has_unfiltered = set(), False
         if self._failed:  # gathered before the sync failed: a later sync that succeeds would say nothing of it
-            for publisher, ids in confirms.items():
-                publisher.reject(ids, INTERNAL_ERROR)
+            _reject(confirms)
             return
-        try:
-            if data:
+        if data:
+            try:
                 self.log.append(data, records, now, sequences=sequences, filters=filters)
-                self.published += records
-                self.published_bytes += size
-            if offsets:
+            except OSError as error:
+                self._on_refused(error, confirms)
+                self._offsets = offsets
+                return
+            self.published += records
+            self.published_bytes += size
+        # From here on it is stored: what fails is told of, and takes nothing back.
+        if offsets:
+            try:
                 self.log.store_offsets(offset_records(offsets), now)
-            self.is_dirty = True
-            if self.log.roll_if_full(now):
-                self._on_rolled(now)
-        except OSError as error:
-            self._on_error(error, confirms)
-            return
+            except OSError as error:
+                logger.error("cannot store offsets in %s: %s", self.log.directory, error)  # noqa: TRY400
+                self._offsets = offsets  # the next flush may
+        self.is_dirty = True
         if self._fsync is Fsync.ALWAYS:
-            self._sync_then_confirm(confirms, size)
-        else:
-            self._finish(confirms)
+            self._wait_for_sync(confirms, size)
+        if self.log.is_full:
+            self._roll(now)
+        if self._fsync is not Fsync.ALWAYS:
+            self.log.commit()
+            _confirm(confirms)
+            self._on_written()
 
-    def _on_error(self, error: OSError, confirms: dict[Publisher, list[bytes]]) -> None:
-        """Nothing of it is in the log, or it is not known: it is rejected, and may be published again."""
+    def _on_refused(self, error: OSError, confirms: Confirms) -> None:
+        """Nothing of it is in the log: it may be published again."""
         logger.error("cannot write to %s: %s", self.log.directory, error)
         sequences = self.log.tracking.sequences
         self._last = {
             reference: sequences[reference][1].to_bytes(8) for reference in self._last if reference in sequences
         }
-        self.log.commit()
-        for publisher, ids in confirms.items():
-            publisher.reject(ids, INTERNAL_ERROR)
+        _reject(confirms)
 
-    def _finish(self, confirms: dict[Publisher, list[bytes]]) -> None:
-        self.log.commit()
-        for publisher, ids in confirms.items():
-            publisher.confirm(ids)
-        self._on_written()
+    def _roll(self, now: int) -> None:
+        """Begins a new segment. Where it cannot, the log goes on in the old one, and it is tried again."""
+        try:
+            if self._fsync is not Fsync.NEVER:
+                self._sync_now()  # later syncs are of the new one
+            self.log.roll(now)
+        except OSError as error:
+            logger.error("cannot begin a new segment in %s: %s", self.log.directory, error)  # noqa: TRY400
+            return
+        self._on_rolled(now)
 
     # Syncing.
 
-    def _sync_then_confirm(self, confirms: dict[Publisher, list[bytes]], size: int) -> None:
+    def _wait_for_sync(self, confirms: Confirms, size: int) -> None:
         self._unsynced.append(confirms)
         self._unsynced_bytes += size
         if self._unsynced_bytes > MAX_UNSYNCED:
@@ -239,56 +262,67 @@ class Writer:
                 self._held.add(publisher)
                 publisher.hold()
         if self._syncing is None:
-            self._start_sync()
+            self._syncing = self._loop.create_task(self._sync_unsynced())
 
-    def _start_sync(self) -> None:
-        waiting, self._unsynced = self._unsynced, []
-        self._unsynced_bytes = 0
-        written = self.log.next_offset, self.log.last_chunk_id
+    async def _sync_unsynced(self) -> None:
+        """Until there is nothing more: confirms what is synced, and shows it."""
         try:
-            self._syncing = future = self.sync()
-        except OSError as error:
-            self._fail(error, waiting)
-            return
-
-        def done(future: asyncio.Future[None]) -> None:
+            while self._unsynced and not self._retired:
+                waiting, self._unsynced, self._unsynced_bytes = self._unsynced, [], 0
+                written = self.log.next_offset, self.log.last_chunk_id
+                try:
+                    await self.sync()
+                except OSError as error:
+                    self._fail(error)
+                if self._failed:  # maybe meanwhile, and the error is told only once
+                    for confirms in waiting:
+                        _reject(confirms)
+                else:
+                    self.log.commit(*written)
+                    for confirms in waiting:
+                        _confirm(confirms)
+                    self._on_written()
+                self._release_held()
+        finally:
             self._syncing = None
-            error = None if future.cancelled() else future.exception()
-            if error is not None or future.cancelled():
-                self._fail(error, [*waiting, *self._unsynced])
-                self._unsynced = []
-            else:
-                self.log.commit(*written)
-                for confirms in waiting:
-                    for publisher, ids in confirms.items():
-                        publisher.confirm(ids)
-                self._on_written()
-            if self._unsynced and not self._retired:
-                self._start_sync()
-            held, self._held = self._held, set()
-            for publisher in held:
-                publisher.release()
 
-        future.add_done_callback(done)
+    def _release_held(self) -> None:
+        held, self._held = self._held, set()
+        for publisher in held:
+            publisher.release()
 
-    def sync(self) -> asyncio.Future[None]:
-        """Syncs what is written, in a thread."""
+    async def sync(self) -> None:
+        """Syncs what is written, in a thread. Raises ``OSError``; it stays dirty then."""
         self.is_dirty = False
-        handles = os.dup(self.log.active.fd), os.dup(self.log.active.index_fd)
-        return self._loop.run_in_executor(self._executor, _sync, handles)
+        try:
+            await self._loop.run_in_executor(self._executor, _sync_and_close, os.dup(self.log.active.fd))
+        except OSError:
+            self.is_dirty = True
+            raise
 
-    def _fail(self, error: BaseException | None, waiting: list[dict[Publisher, list[bytes]]]) -> None:
-        """Whether the disk has it is not known, and asking again would not tell: nothing more is taken."""
+    def _sync_now(self) -> None:
+        """Syncs what is written, and returns when that is done. Raises ``OSError``."""
+        try:
+            self.log.sync()
+        except OSError as error:
+            if self._fsync is Fsync.ALWAYS:
+                self._fail(error)
+            raise
+
+    def _fail(self, error: OSError) -> None:
+        """Whether the disk has it is not known, and asking again would not tell: nothing more is taken or shown."""
         self._failed = True
         logger.error("cannot sync %s: %s; the stream takes no more messages", self.log.directory, error)
-        for confirms in waiting:
-            for publisher, ids in confirms.items():
-                publisher.reject(ids, INTERNAL_ERROR)
+        unsynced, self._unsynced = self._unsynced, []
+        for confirms in unsynced:
+            _reject(confirms)
 
     def retire(self) -> None:
         """Writes what is gathered, and nothing more: the stream is being deleted."""
         self.flush()
         self._retired = True
+        self.is_dirty = False
+        self._release_held()
 
     async def close(self) -> None:
         """Writes what is gathered, and waits for what is being synced."""
@@ -296,14 +330,24 @@ class Writer:
         while self._syncing is not None:
             await asyncio.wait([self._syncing])
         if self._fsync is Fsync.INTERVAL and self.is_dirty:
-            await self.sync()
+            try:
+                await self.sync()
+            except OSError as error:
+                logger.error("cannot sync %s: %s", self.log.directory, error)  # noqa: TRY400
 
 
-def _sync(handles: tuple[int, int]) -> None:
-    """The index too; it is made anew from the data where it is behind."""
+def _confirm(confirms: Confirms) -> None:
+    for publisher, ids in confirms.items():
+        publisher.confirm(ids)
+
+
+def _reject(confirms: Confirms) -> None:
+    for publisher, ids in confirms.items():
+        publisher.reject(ids, INTERNAL_ERROR)
+
+
+def _sync_and_close(fd: int) -> None:
     try:
-        for fd in handles:
-            os.fsync(fd)
+        os.fsync(fd)
     finally:
-        for fd in handles:
-            os.close(fd)
+        os.close(fd)

@@ -253,6 +253,47 @@ async def test_the_next_one_in_line_takes_over(wire: Wire, stream: str) -> None:
         one.close()
 
 
+async def test_another_one_comes_before_the_first_has_answered(wire: Wire, stream: str) -> None:
+    """The first is the active one, from when it was asked."""
+    await publish(wire, b"m")
+    one, two = await other_wire(wire), await other_wire(wire)
+    assert await one.code(c.Subscribe(1, stream, FIRST, 1, GROUP)) == 1
+    asked = await one.take(c.ConsumerUpdate)
+    assert asked.message == c.ConsumerUpdate(1, True)
+    assert await two.code(c.Subscribe(2, stream, FIRST, 1, GROUP)) == 1
+    assert (await offsets(one), await offsets(two)) == ([], [])
+    one.send(c.ConsumerUpdateResponse(OWN), asked.correlation_id or 0)
+    assert await offsets(one) == [0]
+    assert await offsets(two) == []
+    one.close()
+    assert await answered(two, active=True) == 2
+    assert await offsets(two) == [0]
+    two.close()
+
+
+async def test_a_partitions_turn_ends_before_it_has_begun(wire: Wire, stream_name: str) -> None:
+    """The second consumer is the one for partition 1; the first is told so, and only one is active at a time."""
+    names = [f"{stream_name}-{number}" for number in range(2)]
+    assert await wire.code(c.CreateSuperStream(stream_name, names, ["0", "1"], {})) == 1
+    assert await wire.code(c.DeclarePublisher(1, "", names[1])) == 1
+    await publish(wire, b"m")
+    properties = {**GROUP, "super-stream": stream_name}
+    one, two = await other_wire(wire), await other_wire(wire)
+    await one.ask(c.Subscribe(1, names[1], FIRST, 1, properties))
+    asked = await one.take(c.ConsumerUpdate)
+    assert asked.message == c.ConsumerUpdate(1, True)
+    await two.ask(c.Subscribe(2, names[1], FIRST, 1, properties))
+    assert await offsets(two) == []
+    one.send(c.ConsumerUpdateResponse(OWN), asked.correlation_id or 0)
+    assert await answered(one, active=False) == 1
+    assert await answered(two, active=True) == 2
+    assert await offsets(two) == [0]
+    two.close()
+    assert await answered(one, active=True) == 1
+    one.close()
+    assert await wire.code(c.DeleteSuperStream(stream_name)) == 1
+
+
 async def test_groups_of_other_names_are_apart(wire: Wire, stream: str) -> None:
     await publish(wire, b"m")
     for number, name in enumerate(("one", "two")):

@@ -164,6 +164,26 @@ async def test_an_answer_that_nobody_asked_for_is_nothing(wire: Wire) -> None:
     assert await wire.code(c.Metadata(())) == 1
 
 
+@pytest.mark.parametrize(
+    ("last", "answer"),
+    [
+        (c.encode(c.Close(1, "bye"), correlation_id=9), c.CloseResponse()),
+        (c.encode(c.SaslAuthenticate("PLAIN", b"\0guest\0wrong"), correlation_id=9), c.SaslAuthenticateResponse(None)),
+        (struct.pack(">IHH", 2**21, c.Key.PUBLISH, 1), c.Close(14, "frame too large")),
+        (c.encode(c.Tune(0, 0)), c.Close(13, "unknown frame")),
+    ],
+    ids=["Close", "SaslAuthenticate", "too large", "no command"],
+)
+async def test_what_comes_before_the_end_is_answered_before_it(wire: Wire, last: bytes, answer: Any) -> None:
+    """In one packet: each in its turn, and nothing after the last."""
+    asked = b"".join(c.encode(c.Metadata((str(number),)), correlation_id=number) for number in range(3))
+    wire.send_bytes(asked + last + c.encode(c.Metadata(()), correlation_id=10))
+    answers = [await wire.next_frame() for _ in range(4)]
+    assert [frame.correlation_id for frame in answers[:3]] == [0, 1, 2]
+    assert answers[3].message == answer
+    wire.close()
+
+
 async def test_close(wire: Wire) -> None:
     wire.send(c.Close(1, "bye"), 77)
     assert [(type(frame.message), frame.correlation_id) for frame in await wire.ended()] == [(c.CloseResponse, 77)]

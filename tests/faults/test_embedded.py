@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
+import rstream_core.broker.connection
+import rstream_core.broker.server
 from rstream_core import (
     Client,
     ConnectionClosed,
@@ -20,9 +23,12 @@ from rstream_core import (
     StreamNotAvailable,
     parse_uri,
 )
+from rstream_core.broker.connection import WRITE_BUFFER, BrokerConnection
+from rstream_core.broker.log import LARGE, Segment
 from rstream_core.broker.writer import Fsync, Writer
-from rstream_core.errors import RstreamError, ServerError
+from rstream_core.errors import ChunkError, RstreamError, ServerError
 from rstream_core.protocol import commands as c
+from rstream_core.protocol.chunk import HEADER, parse_chunk
 from rstream_core.protocol.commands import Key
 from tests.brokers import broker_at
 from tests.clients import FIRST, PATIENCE, bodies, eventually, publish, read
@@ -188,6 +194,122 @@ async def test_a_client_that_takes_nothing_is_not_read_and_then_missed() -> None
         wire.close()
 
 
+async def test_a_client_that_takes_little_at_a_time_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is read from it meanwhile; and as much may wait for it at each look, though it is not the same."""
+    monkeypatch.setattr(BrokerConnection, "_is_stuck", lambda _: True)
+    async with EmbeddedBroker(heartbeat=1) as broker, Client(options(broker), recovery=None) as client:
+        await client.create_stream(STREAM)
+        await publish(client, STREAM, *([bytes(900_000)] for _ in range(40)))
+        async with Wire(broker_at(broker.uri)) as wire:
+            wire.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            wire.send(c.Subscribe(1, STREAM, c.OffsetSpec(1), 1000, {}))
+            for _ in range(40):
+                await wire.reader.readexactly(600_000)
+                await asyncio.sleep(0.15)  # slow is what it is
+
+
+async def test_answers_to_a_client_that_takes_none_wait_for_it(
+    broker: EmbeddedBroker, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer may be nine times as large as its question."""
+    most = 0
+    write = BrokerConnection._write
+
+    def measuring(connection: BrokerConnection, parts: Sequence[bytes | memoryview]) -> None:
+        nonlocal most
+        write(connection, parts)
+        most = max(most, connection.transport.get_write_buffer_size())
+
+    monkeypatch.setattr(BrokerConnection, "_write", measuring)
+    wire = await Wire(broker_at(broker.uri)).connect()
+    await wire.log_in(tune=c.Tune(0, 0))
+    answer = c.encode((await wire.ask(c.StreamStats(STREAM))).message)
+    count = 50_000
+    wire.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    wire.send_bytes(c.encode(c.StreamStats(STREAM), correlation_id=1) * (count - 1))
+    wire.send_bytes(c.encode(c.StreamStats(STREAM), correlation_id=2))
+    await eventually(lambda: most > WRITE_BUFFER)
+    async with asyncio.timeout(PATIENCE):
+        await wire.reader.readexactly(len(answer) * (count - 1))
+    assert (await wire.take(c.StreamStatsResponse)).correlation_id == 2
+    wire.close()
+    assert most < WRITE_BUFFER + 1000
+
+
+@pytest.mark.parametrize("is_armed", [False, True], ids=["from the file", "through memory"])
+async def test_large_and_small_chunks_come_whole_and_in_order(
+    broker: EmbeddedBroker, client: Client, is_armed: bool
+) -> None:
+    """To a client that begins to take them when the system's buffers are full."""
+    expected = [bytes([number]) * size for number, size in enumerate([10, 900_000, LARGE, 10, 20, LARGE - 1] * 10)]
+    await publish(client, STREAM, *([body] for body in expected))
+    if is_armed:
+        broker.faults.delay(0)
+    async with Wire(broker_at(broker.uri)) as wire:
+        wire.send(c.Subscribe(1, STREAM, c.OffsetSpec(1), len(expected), {}))
+        await eventually(lambda: broker.statistics.delivered_chunks > 5)
+        found: list[bytes] = []
+        while len(found) < len(expected):
+            frame = await wire.next_frame()
+            if isinstance(frame.message, c.Deliver):
+                found += parse_chunk(frame.message.chunk)[1]
+    assert found == expected
+    assert broker.statistics.delivered_chunks == len(expected)
+    assert broker.statistics.delivered_bytes == sum(map(len, expected)) + len(expected) * (HEADER.size + 4)
+
+
+async def test_a_file_that_becomes_shorter_ends_the_connection(broker: EmbeddedBroker, client: Client) -> None:
+    """Within a frame, there is nothing else to be said."""
+    await publish(client, STREAM, [bytes(10 * LARGE)])
+    os.truncate(broker._running.streams.find("/", STREAM).log.active.path, 2 * LARGE)
+    async with Wire(broker_at(broker.uri)) as wire:
+        assert await wire.code(c.Subscribe(1, STREAM, c.OffsetSpec(1), 1, {})) == 1
+        with pytest.raises(ConnectionError):
+            await wire.take(c.Deliver)
+    assert await client.stream_exists(STREAM)
+
+
+async def test_what_was_published_before_a_close_is_confirmed(broker: EmbeddedBroker, client: Client) -> None:
+    async with Wire(broker_at(broker.uri)) as wire:
+        await wire.ask(c.DeclarePublisher(1, "", STREAM))
+        publish = c.encode(c.Publish(1, [c.PublishedMessage(7, b"x")]))
+        wire.send_bytes(publish + c.encode(c.Close(1, "bye"), correlation_id=2))
+        assert [frame.message for frame in await wire.ended()] == [c.PublishConfirm(1, (7,)), c.CloseResponse()]
+
+
+async def test_a_stream_that_cannot_be_read(
+    broker: EmbeddedBroker, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no fault of the client's, and it is told."""
+    await publish(client, STREAM, bodies(3))
+
+    def damaged(*_: object) -> tuple[int, int]:
+        raise ChunkError("the index is shorter than it was")
+
+    async with Wire(broker_at(broker.uri)) as wire:
+        with monkeypatch.context() as patched:
+            patched.setattr(Segment, "holding", damaged)
+            assert await wire.code(c.ResolveOffsetSpec(STREAM, c.OffsetSpec(4, 1), {})) == 15
+            assert await wire.code(c.Subscribe(1, STREAM, c.OffsetSpec(4, 1), 1, {})) == 1
+            assert (await wire.take(c.Close)).message.code == 15
+    assert len(await read(client, STREAM, 3)) == 3
+
+
+async def test_a_login_that_never_ends(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who always says something, and never what is to be said, is not waited for."""
+    monkeypatch.setattr(rstream_core.broker.connection, "STEP_TIMEOUT", 0.3)
+    wire = await Wire(broker_at(broker.uri)).connect()
+
+    async def dawdle() -> None:
+        while True:
+            await wire.ask(c.PeerProperties({}))
+            await asyncio.sleep(0.05)
+
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(dawdle(), PATIENCE)
+    wire.close()
+
+
 async def test_the_disk_is_full(broker: EmbeddedBroker, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     publisher = await client.publisher(STREAM, "writer")
     await publisher.publish(bodies(3))
@@ -215,9 +337,9 @@ async def test_every_way_to_sync(tmp_path: Path, fsync: str, monkeypatch: pytest
     synced: list[int] = []
     sync = Writer.sync
 
-    def counting(writer: Writer) -> asyncio.Future[None]:
+    async def counting(writer: Writer) -> None:
         synced.append(1)
-        return sync(writer)
+        await sync(writer)
 
     monkeypatch.setattr(Writer, "sync", counting)
     async with EmbeddedBroker(data=tmp_path, fsync=fsync) as broker, Client(options(broker), recovery=None) as client:
@@ -274,3 +396,26 @@ async def test_a_failed_sync_confirms_nothing(tmp_path: Path, monkeypatch: pytes
         await publisher.flush(PATIENCE)
         assert (publisher.confirmed, publisher.failed) == (0, 6)
         await publisher.close()
+
+
+async def test_a_stream_that_cannot_be_synced_does_not_keep_others_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rstream_core.broker.server, "SYNC_INTERVAL", 0.05)
+    async with EmbeddedBroker(fsync="interval") as broker, Client(options(broker), recovery=None) as client:
+        for name in ("bad", "good"):
+            await client.create_stream(name)
+        bad, good = (broker._running.streams.find("/", name).writer for name in ("bad", "good"))
+        real = Writer.sync
+
+        async def sync(writer: Writer) -> None:
+            if writer is bad:
+                raise OSError(5, "Input/output error")
+            await real(writer)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Writer, "sync", sync)
+            for name in ("bad", "good"):
+                await publish(client, name, bodies(1))
+            assert bad.is_dirty
+            await eventually(lambda: not good.is_dirty)
+            assert bad.is_dirty
+        await eventually(lambda: not bad.is_dirty)

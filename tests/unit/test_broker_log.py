@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rstream_core.broker import bloom
-from rstream_core.broker.log import INDEX_HEAD, INDEX_RECORD, SEGMENT_HEAD, Cursor, Log
+from rstream_core.broker.log import INDEX_HEAD, INDEX_RECORD, SEGMENT_HEAD, Cursor, Log, Span
 from rstream_core.broker.publishing import ENTRIES_AT, split_filtered
 from rstream_core.broker.tracking import MAX_SEQUENCES, Tracking, offset_records, sequence_records
 from rstream_core.errors import ChunkError
@@ -26,7 +26,8 @@ def entry(body: bytes) -> bytes:
 
 def append(log: Log, *bodies: bytes, timestamp: int = 1000, **more: Any) -> int:
     offset = log.append([entry(body) for body in bodies], len(bodies), timestamp, **more)
-    log.roll_if_full(timestamp)
+    if log.is_full:
+        log.roll(timestamp)
     log.commit()
     return offset
 
@@ -36,11 +37,16 @@ def read(log: Log, cursor: Cursor | None = None, **filters: Any) -> dict[int, by
     found: dict[int, bytes] = {}
     cursor = cursor or log.first()
     while (chunk := cursor.next_chunk(**filters)) is not None:
-        header, messages = parse_chunk(b"".join(chunk))
+        header, messages = parse_chunk(whole(chunk))
         found.update(enumerate(messages, header.first_offset))
     cursor.close()
     log.close_unused()
     return found
+
+
+def whole(chunk: tuple[bytes, memoryview | Span]) -> bytes:
+    header, data = chunk
+    return header + (data.read() if isinstance(data, Span) else data)
 
 
 @pytest.fixture
@@ -182,7 +188,7 @@ def test_passing_over_is_bounded(log: Log) -> None:
         assert cursor.is_behind()
         tries += 1
     assert tries == 3
-    assert parse_chunk(b"".join(found))[1] == [b"wanted"]
+    assert parse_chunk(whole(found))[1] == [b"wanted"]
     assert not cursor.is_behind()
     cursor.close()
     log.close()
@@ -296,9 +302,11 @@ def test_a_missing_segment(tmp_path: Path) -> None:
     assert 0 < len(found) < len(expected)
 
 
-def test_a_file_of_another_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["zzz", f"{0:020} (copy)", "-1"])
+def test_a_file_of_another_name(tmp_path: Path, name: str) -> None:
+    """It goes, and takes nothing along."""
     expected = some_log(tmp_path)
-    (tmp_path / "zzz.segment").write_bytes(b"not a segment")
+    (tmp_path / f"{name}.segment").write_bytes(b"not a segment")
     log, found = check(tmp_path, expected)
     assert found == expected
     assert log.dropped[0].size == 13
@@ -324,10 +332,73 @@ def test_killed_between_a_new_segment_and_its_snapshot(tmp_path: Path) -> None:
     name = tmp_path / f"{log.next_offset:020}.segment"
     name.write_bytes(b"")
     log = Log.open(tmp_path)
-    assert log.tracking.sequence("writer") == 12
-    for segment in log.segments[:-1]:
-        segment.unlink()
-    assert Log.open(tmp_path).tracking.sequence("writer") == 12
+    check_snapshot(log)
+
+
+def test_a_snapshot_that_could_not_be_written_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then older segments stay: only they know."""
+    some_log(tmp_path)
+    log = Log.open(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space"):
+            log.roll(2000)
+        with pytest.raises(OSError, match="No space"):
+            append(log, b"refused")
+    check_snapshot(log)
+
+
+def check_snapshot(log: Log) -> None:
+    """It is what the next message brings, and then all the rest may go."""
+    remembered = log.tracking.sequences.copy(), log.tracking.offsets.copy()
+    segments = len(log.segments)
+    log.retain(0, None, 3000)
+    assert len(log.segments) == segments > 1
+    log.append([entry(b"more")], 1, 3000)
+    log.retain(0, None, 3000)
+    assert len(log.segments) == 1
+    log.close()
+    log = Log.open(log.directory)
+    assert log.dropped == []
+    assert (log.tracking.sequences, log.tracking.offsets) == remembered
+    assert list(read(log).values()) == [b"more"]
+
+
+def full(*_: object, **__: object) -> int:
+    raise OSError(28, "No space left on device")
+
+
+def test_what_was_refused_is_not_there_when_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was written, and its index could not be; or a part of it was."""
+    log = Log.create(tmp_path)
+    append(log, b"a")
+    real = os.pwrite
+
+    def partly(fd: int, data: bytes, position: int) -> int:
+        if fd == log.active.index_fd:
+            return full()
+        return real(fd, data, position)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", partly)
+        with pytest.raises(OSError, match="No space"):
+            append(log, b"refused")
+    log.close()
+    log = Log.open(tmp_path)
+    assert (log.dropped, read(log)) == ([], {0: b"a"})
+
+
+def test_a_segment_that_cannot_go_goes_the_next_time(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(30):
+        append(log, b"x" * 50, timestamp=number)
+    before = len(log.segments)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", full)
+        with pytest.raises(OSError, match="No space"):
+            log.retain(0, None, 50)
+    assert len(log.segments) == before
+    log.retain(0, None, 50)
+    assert len(log.segments) == len(list(log.directory.glob("*.segment"))) == 1
 
 
 # What a stream remembers.

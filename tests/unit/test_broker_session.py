@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -32,9 +33,15 @@ def said(session: ServerSession) -> list[c.Frame]:
     return [c.decode(frame) for frame in buffer.frames()]
 
 
+def receive(session: ServerSession, data: bytes, now: float) -> list[bytes]:
+    """The commands among what is received."""
+    session.feed(data, now)
+    return [frame for frame in session.frames() if not session.take(frame)]
+
+
 def logged_in(**options: Any) -> ServerSession:
     session = new_session(**options)
-    session.receive(b"".join(c.encode(message) for message in LOGIN), 0.0)
+    receive(session, b"".join(c.encode(message) for message in LOGIN), 0.0)
     said(session)
     assert session.state is State.READY
     return session
@@ -47,7 +54,7 @@ def test_the_handshake(step: int) -> None:
     data += c.encode(c.Metadata(("s",)), correlation_id=9) + c.encode(c.Heartbeat())
     commands = []
     for start in range(0, len(data), step):
-        commands += session.receive(data[start : start + step], 0.0)
+        commands += receive(session, data[start : start + step], 0.0)
     assert [c.decode(frame).message for frame in commands] == [c.Metadata(("s",))]
     answers = said(session)
     assert [type(frame.message) for frame in answers] == [
@@ -70,7 +77,7 @@ def test_who_may_log_in_from_where() -> None:
         ({"users": {"guest": "other"}}, True, 8),
     ):
         session = new_session(is_local=is_local, **options)
-        session.receive(b"".join(c.encode(message) for message in LOGIN[:3]), 0.0)
+        receive(session, b"".join(c.encode(message) for message in LOGIN[:3]), 0.0)
         assert said(session)[2].code == code
         assert session.has_ended == (code != 1)
 
@@ -81,10 +88,10 @@ def test_passwords_are_not_shown() -> None:
 
 def test_a_user_cannot_become_another() -> None:
     session = logged_in(users={"guest": "guest", "alice": "secret"})
-    session.receive(c.encode(c.SaslAuthenticate("PLAIN", b"\0guest\0guest"), correlation_id=5), 0.0)
+    receive(session, c.encode(c.SaslAuthenticate("PLAIN", b"\0guest\0guest"), correlation_id=5), 0.0)
     assert said(session)[0].code == 1
     assert not session.has_ended
-    session.receive(c.encode(c.SaslAuthenticate("PLAIN", b"\0alice\0secret"), correlation_id=6), 0.0)
+    receive(session, c.encode(c.SaslAuthenticate("PLAIN", b"\0alice\0secret"), correlation_id=6), 0.0)
     assert said(session)[0].code == 21
     assert session.has_ended
 
@@ -98,7 +105,7 @@ def test_heartbeats() -> None:
     assert [type(frame.message) for frame in said(session)] == [c.Heartbeat]
     session.written(100.0)
     assert session.tick(100.0) == 20.0
-    session.receive(c.encode(c.Heartbeat()), 110.0)
+    receive(session, c.encode(c.Heartbeat()), 110.0)
     assert session.tick(150.0) == 10.0
     assert not session.has_ended
     assert session.tick(230.0) is None
@@ -108,7 +115,7 @@ def test_heartbeats() -> None:
 def test_no_heartbeats() -> None:
     session = new_session()
     messages = (*LOGIN[:3], c.Tune(0, 0), LOGIN[4])
-    session.receive(b"".join(c.encode(message) for message in messages), 0.0)
+    receive(session, b"".join(c.encode(message) for message in messages), 0.0)
     assert session.tick(1000.0) is None
     assert not session.has_ended
     assert session.frame_max == 1024 * 1024
@@ -116,18 +123,39 @@ def test_no_heartbeats() -> None:
 
 def test_what_comes_before_an_oversized_frame_is_heard() -> None:
     session = logged_in()
-    commands = session.receive(c.encode(c.Metadata(())) + (2**21).to_bytes(4) + b"\0\x08\0\1", 0.0)
+    commands = receive(session, c.encode(c.Metadata(())) + (2**21).to_bytes(4) + b"\0\x08\0\1", 0.0)
     assert len(commands) == 1
     assert said(session)[0].message == c.Close(14, "frame too large")
     assert session.is_closing
-    assert session.receive(c.encode(c.Metadata(())), 0.0) == []
+    assert receive(session, c.encode(c.Metadata(())), 0.0) == []
+
+
+def test_commands_are_handed_out_one_by_one() -> None:
+    """Who stops at one finds the next later, and nothing behind it has been done meanwhile."""
+    session = logged_in()
+    messages = (c.Metadata(()), c.SaslAuthenticate("PLAIN", b"\0guest\0wrong"), c.Close(1, "bye"))
+    session.feed(b"".join(c.encode(message, correlation_id=1) for message in messages), 0.0)
+    assert [c.decode(frame).message for frame in itertools.islice(session.frames(), 1)] == [c.Metadata(())]
+    assert said(session) == []
+    session.feed(c.encode(c.Heartbeat()), 0.0)
+    (frame,) = itertools.islice(session.frames(), 1)
+    assert session.take(frame)
+    assert (said(session)[0].code, session.has_ended) == (8, True)
+
+
+def test_what_follows_no_frame_is_not_kept() -> None:
+    session = logged_in()
+    for _ in range(100):
+        assert receive(session, (2**21).to_bytes(4) + bytes(2**16), 0.0) == []
+    assert session.is_closing
+    assert len(session._incoming) < 2**17
 
 
 def test_after_its_close_only_the_answer_counts() -> None:
     session = logged_in()
     session.close(13, "unknown frame")
-    assert session.receive(c.encode(c.Metadata(())), 0.0) == []
-    session.receive(c.encode(c.CloseResponse()), 0.0)
+    assert receive(session, c.encode(c.Metadata(())), 0.0) == []
+    receive(session, c.encode(c.CloseResponse()), 0.0)
     assert session.has_ended
 
 

@@ -19,9 +19,14 @@ from rstream_core import (
     ConnectionOptions,
     Credentials,
     EmbeddedBroker,
+    StreamDoesNotExist,
+    StreamNotAvailable,
     parse_uri,
 )
-from tests.clients import FIRST, bodies, publish, read
+from rstream_core.broker.log import Log
+from rstream_core.broker.streams import Streams
+from rstream_core.errors import InternalError
+from tests.clients import FIRST, PATIENCE, bodies, eventually, publish, read
 
 
 def options(broker: EmbeddedBroker, **more: Any) -> ConnectionOptions:
@@ -126,6 +131,162 @@ async def test_what_was_cut_short_is_finished(tmp_path: Path) -> None:
         await client.create_super_stream("doomed", partitions=2)
 
 
+def full(*_: object, **__: object) -> Any:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["then there is room", "then there is none either"])
+async def test_a_super_stream_that_cannot_be_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_told: bool
+) -> None:
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+        await client.create_super_stream("other", partitions=1)
+        real, write = Log.create, Streams._write
+
+        def create(directory: Path, **more: Any) -> Log:
+            if '"orders-1"' in (directory / "stream.json").read_text():
+                if not is_told:
+                    patched.setattr(Streams, "_write", full)
+                full()
+            return real(directory, **more)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Log, "create", create)
+            with pytest.raises(InternalError):
+                await client.create_super_stream("orders", partitions=3)
+        assert Streams._write is write
+        assert broker.stream_count == len(list((tmp_path / "streams").iterdir())) == 1
+        with pytest.raises(StreamDoesNotExist):
+            await client.partitions("orders")
+        if not is_told:
+            await client.create_super_stream("more", partitions=1)
+        assert "orders" not in (tmp_path / "super-streams.json").read_text()
+        await client.create_super_stream("orders", partitions=3)
+        await publish(client, "orders-2", bodies(3))
+
+
+async def test_what_cannot_be_deleted_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a super stream, what is gone is told of all the same."""
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker), recovery=None) as client:
+        await client.create_super_stream("orders", partitions=2)
+        publishers = [await client.publisher(name) for name in ("orders-0", "orders-1")]
+        stream = broker._running.streams.find("/", "orders-1")
+        rename = Path.rename
+
+        def refuse(path: Path, target: Path) -> Path:
+            return full() if path == stream.log.directory else rename(path, target)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "rename", refuse)
+            with pytest.raises(InternalError):
+                await client.delete_super_stream("orders")
+        await eventually(lambda: isinstance(publishers[0].error, StreamNotAvailable))
+        await publishers[1].publish(bodies(3))
+        await publishers[1].flush(PATIENCE)
+        assert (publishers[1].confirmed, broker.stream_count) == (3, 1)
+        await client.delete_super_stream("orders")
+        assert broker.stream_count == 0
+        for publisher in publishers:
+            await publisher.close()
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        '{"vhost": "/"',
+        "[]",
+        '{"vhost": "/", "name": 7, "arguments": {}}',
+        '{"vhost": "/", "name": "a", "arguments": {"max-length-bytes": 5}}',
+        '{"vhost": "/", "name": "a", "arguments": {"max-length-bytes": "much"}}',
+        '{"vhost": "/", "name": "b", "arguments": {}}',
+        DEEP,
+        None,
+    ],
+    ids=["empty", "cut", "list", "number", "argument", "refused", "the other's", "deep", "folder"],
+)
+async def test_a_stream_whose_description_is_damaged(tmp_path: Path, text: str | None) -> None:
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+        for name in ("a", "b"):
+            await client.create_stream(name)
+            await publish(client, name, bodies(3))
+        directory = broker._running.streams.find("/", "a").log.directory
+        other = broker._running.streams.find("/", "b").log.directory
+    path = directory / "stream.json"
+    whole = path.read_text()
+    replace(path, text)
+    last = max(directory, other) / "stream.json"  # of two of one name, the later one is put aside
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+        (line,) = broker.dropped
+        damaged = path if text is None or '"b"' not in text else last
+        assert line.startswith(f"streams/{damaged.parent.name}/stream.json: ")
+        assert line.endswith("; it is kept as stream.json.damaged")
+        assert len(await read(client, "b", 3)) == 3
+        assert not await client.stream_exists("a")
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+        assert broker.dropped == []
+    if damaged == path:
+        path.write_text(whole)
+        async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+            assert len(await read(client, "a", 3)) == 3
+
+
+async def test_what_else_lies_in_the_folder(tmp_path: Path) -> None:
+    async with EmbeddedBroker(data=tmp_path):
+        pass
+    (tmp_path / "streams" / ".DS_Store").write_text("")
+    (tmp_path / "streams" / "empty").mkdir()
+    async with EmbeddedBroker(data=tmp_path) as broker:
+        assert (broker.stream_count, broker.dropped) == (0, [])
+
+
+def replace(path: Path, text: str | None) -> None:
+    """By a folder where there is no text."""
+    path.unlink()
+    if text is None:
+        path.mkdir()
+    else:
+        path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "{}",
+        "[7]",
+        '[{"vhost": "/", "name": "o", "partitions": [["o-0", 0]], "arguments": {}, "is_deleted": false}]',
+        '[{"vhost": "/", "name": "o", "partitions": [["amq.x", "0"]], "arguments": {}, "is_deleted": false}]',
+        '[{"vhost": "/", "name": "o", "partitions": ["o0"], "arguments": {}, "is_deleted": false}]',
+        '[{"vhost": "/", "name": "o", "partitions": [], "arguments": {"max-age": 7}, "is_deleted": false}]',
+        '[{"vhost": "/", "name": "o", "partitions": [], "arguments": {}}]',
+        DEEP,
+        None,
+    ],
+    ids=["cut", "object", "number", "key", "name", "pair", "argument", "lacking", "deep", "folder"],
+)
+async def test_super_streams_that_cannot_be_read(tmp_path: Path, text: str | None) -> None:
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+        await client.create_super_stream("o", partitions=2)
+        await publish(client, "o-0", bodies(3))
+    path = tmp_path / "super-streams.json"
+    for aside in ("super-streams.json.damaged", "super-streams.json.1.damaged"):
+        replace(path, text)
+        async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+            (line,) = broker.dropped
+            assert line.startswith("super-streams.json: ")
+            assert line.endswith(f"; it is kept as {aside}")
+            assert is_there(tmp_path / aside)
+            assert len(await read(client, "o-0", 3)) == 3
+            with pytest.raises(StreamDoesNotExist):
+                await client.partitions("o")
+            await client.create_super_stream("another", partitions=1)
+            await client.delete_super_stream("another")
+
+
 @pytest.mark.parametrize("arguments", [{"vhosts": ()}, {"fsync": "sometimes"}])
 def test_what_it_cannot_be(arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
@@ -157,6 +318,9 @@ async def test_tls(tmp_path: Path) -> None:
         await round_trip(options(broker, tls=tls, server_name="localhost"))
         async with Client(options(broker, tls=tls, server_name="localhost")) as client:
             assert (await client.metadata("s")).leader.host == "localhost"
+            large = [bytes([number]) * 500_000 for number in range(10)]  # never straight from the file
+            await publish(client, "s", *([body] for body in large))
+            assert list((await read(client, "s", 20)).values())[10:] == large
 
 
 async def test_more_than_a_chunk_has_room_for() -> None:

@@ -1,0 +1,256 @@
+"""What the only writer of a log confirms, rejects and shows, where the disk fails it at one step or another."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rstream_core.broker.delivery import BrokerPublisher
+from rstream_core.broker.log import Log
+from rstream_core.broker.publishing import Entries
+from rstream_core.broker.refusal import Refused
+from rstream_core.broker.writer import Fsync, Writer
+from tests.clients import eventually
+
+ROLLING = 100
+"""A segment size that one message fills."""
+BODY = bytes(200)
+
+
+class Publisher:
+    """Keeps what it is told."""
+
+    def __init__(self, reference: str = "") -> None:
+        self.reference = reference
+        self.confirmed: list[int] = []
+        self.rejected: list[int] = []
+
+    def confirm(self, ids: Sequence[bytes]) -> None:
+        self.confirmed += map(int.from_bytes, ids)
+
+    def reject(self, ids: Sequence[bytes], code: int) -> None:
+        self.rejected += map(int.from_bytes, ids)
+
+    def hold(self) -> None: ...
+    def release(self) -> None: ...
+
+
+def message(number: int) -> Entries:
+    return Entries([number.to_bytes(8)], [len(BODY).to_bytes(4) + BODY])
+
+
+Make = Callable[..., Writer]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    with ThreadPoolExecutor(1) as executor:
+
+        def make(fsync: Fsync, segment_size: int = 10**6) -> Writer:
+            log = Log.create(tmp_path, segment_size=segment_size)
+            return Writer(log, fsync, executor, lambda: None, lambda now: None)
+
+        yield make
+
+
+class Disk:
+    """``os.fsync`` fails while ``broken``, and waits in threads other than the test's while it is ``held``."""
+
+    def __init__(self) -> None:
+        self.broken = False
+        self.held = False
+        self.go_on = threading.Event()
+        self._thread = threading.get_ident()
+
+    def sync(self, fd: int) -> None:
+        if self.held and threading.get_ident() != self._thread:
+            assert self.go_on.wait(10)
+            return
+        if self.broken:
+            raise OSError(5, "Input/output error")
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk = Disk()
+    monkeypatch.setattr(os, "fsync", disk.sync)
+    return disk
+
+
+def full(*_: object) -> int:
+    raise OSError(28, "No space left on device")
+
+
+async def test_a_failed_write_does_not_show_what_waits_for_its_sync(
+    make: Make, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, publisher = make(Fsync.ALWAYS), Publisher()
+    disk.held = True
+    writer.publish(publisher, message(1))
+    writer.flush()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        writer.publish(publisher, message(2))
+        writer.flush()
+    assert (publisher.confirmed, publisher.rejected) == ([], [2])
+    assert writer.log.committed == 0
+    disk.go_on.set()
+    await writer.close()
+    assert (publisher.confirmed, publisher.rejected) == ([1], [2])
+    assert writer.log.committed == 1
+
+
+async def test_a_failed_sync_of_a_full_segment_confirms_nothing(make: Make, disk: Disk) -> None:
+    """Neither what is being synced: the system tells of an error once, and the sync under way did not hear of it."""
+    writer, publisher = make(Fsync.ALWAYS, 3 * len(BODY)), Publisher()
+    disk.held = True
+    writer.publish(publisher, message(1))
+    writer.flush()
+    await asyncio.sleep(0)  # it is being synced
+    writer.publish(publisher, message(2))
+    writer.flush()
+    disk.broken = True
+    writer.publish(publisher, message(3))  # fills the segment
+    writer.flush()
+    assert (publisher.confirmed, publisher.rejected) == ([], [2, 3])
+    disk.broken, disk.held = False, False
+    disk.go_on.set()
+    await writer.close()
+    assert (publisher.confirmed, publisher.rejected) == ([], [2, 3, 1])
+    assert writer.log.committed == 0
+
+
+async def test_nothing_is_shown_after_a_failed_sync(make: Make, disk: Disk) -> None:
+    writer, publisher = make(Fsync.ALWAYS), Publisher()
+    disk.broken = True
+    writer.publish(publisher, message(1))
+    await writer.close()
+    disk.broken = False
+    writer.store_offset("reader", 5)
+    writer.publish(publisher, message(2))
+    await writer.close()
+    assert (publisher.confirmed, publisher.rejected) == ([], [1, 2])
+    assert writer.log.committed == 0
+    assert writer.offset("reader") is None
+
+
+async def test_a_name_is_told_its_last_id_when_the_disk_has_it(make: Make, disk: Disk) -> None:
+    """Who asks begins behind it: what is lost then is lost for good."""
+    writer, publisher = make(Fsync.ALWAYS), Publisher("writer")
+    disk.held = True
+    writer.publish(publisher, message(7))
+    disk.broken = True
+    with pytest.raises(OSError, match="Input/output"):
+        writer.sequence("writer")
+    with pytest.raises(Refused):
+        writer.sequence("writer")
+    disk.go_on.set()
+    await writer.close()
+    assert (publisher.confirmed, publisher.rejected) == ([], [7])
+
+
+@pytest.mark.parametrize("fsync", [Fsync.NEVER, Fsync.INTERVAL])
+async def test_what_is_stored_is_confirmed_though_the_segment_cannot_end(
+    make: Make, disk: Disk, monkeypatch: pytest.MonkeyPatch, fsync: Fsync
+) -> None:
+    writer, publisher = make(fsync, ROLLING), Publisher()
+    with monkeypatch.context() as patched:
+        if fsync is Fsync.NEVER:
+            patched.setattr(Path, "write_bytes", full)
+        disk.broken = True
+        writer.publish(publisher, message(1))
+        writer.flush()
+        assert (publisher.confirmed, publisher.rejected) == ([1], [])
+        assert (writer.log.committed, len(writer.log.segments)) == (1, 1)
+        disk.broken = False
+    writer.publish(publisher, message(2))
+    writer.flush()
+    assert publisher.confirmed == [1, 2]
+    assert len(writer.log.segments) == 2
+
+
+async def test_an_offset_that_cannot_be_stored_rejects_no_messages(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, publisher = make(Fsync.NEVER), Publisher()
+    with monkeypatch.context() as patched:
+        patched.setattr(Log, "store_offsets", full)
+        writer.store_offset("reader", 5)
+        writer.publish(publisher, message(1))
+        writer.flush()
+    assert (publisher.confirmed, publisher.rejected) == ([1], [])
+    assert writer.offset("reader") == 5  # the next flush stores it
+
+
+async def test_what_could_not_be_synced_is_synced_the_next_time(make: Make, disk: Disk) -> None:
+    writer, publisher = make(Fsync.INTERVAL), Publisher()
+    writer.publish(publisher, message(1))
+    writer.flush()
+    disk.broken = True
+    with pytest.raises(OSError, match="Input/output"):
+        await writer.sync()
+    assert writer.is_dirty
+    await writer.close()  # tells of it in the log
+    disk.broken = False
+    await writer.sync()
+    assert not writer.is_dirty
+
+
+async def test_what_follows_a_part_that_could_not_be_written_is_known(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame that needs two chunks, of which the second is stored: it is not stored again."""
+    monkeypatch.setattr("rstream_core.broker.writer.MAX_ENTRIES", 2)
+    writer, publisher = make(Fsync.NEVER), Publisher("writer")
+    append = Log.append
+
+    def once(log: Log, *arguments: Any, **more: Any) -> int:
+        monkeypatch.setattr(Log, "append", append)
+        return full()
+
+    monkeypatch.setattr(Log, "append", once)
+    ids = [number.to_bytes(8) for number in (1, 2, 3)]
+    writer.publish(publisher, Entries(ids, [b"\0\0\0\1x"] * 3))
+    writer.flush()
+    assert (publisher.confirmed, publisher.rejected) == ([3], [1, 2])
+    writer.publish(publisher, message(3))
+    writer.flush()
+    assert publisher.confirmed == [3, 3]
+    assert writer.log.next_offset == 1
+
+
+def test_each_publisher_that_waits_holds_its_connection() -> None:
+    class Connection:
+        def __init__(self) -> None:
+            self.reasons: set[str] = set()
+            self.hold, self.release = self.reasons.add, self.reasons.discard
+
+    connection = Connection()
+    stream: Any = None
+    one, two = (BrokerPublisher(connection, number, "", stream) for number in (1, 2))  # type: ignore[arg-type]
+    one.hold()
+    two.hold()
+    one.release()
+    assert connection.reasons
+    two.release()
+    assert not connection.reasons
+
+
+async def test_a_deleted_stream_holds_nobody(make: Make, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = make(Fsync.ALWAYS)
+    monkeypatch.setattr("rstream_core.broker.writer.MAX_UNSYNCED", 100)
+    held: list[str] = []
+    publisher = Publisher()
+    monkeypatch.setattr(publisher, "hold", lambda: held.append("held"))
+    monkeypatch.setattr(publisher, "release", held.clear)
+    writer.publish(publisher, message(1))
+    writer.flush()
+    assert held
+    writer.retire()
+    await eventually(lambda: not held)
+    await writer.close()
