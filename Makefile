@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
+# Most tests wait for brokers and processes. Each worker has a RabbitMQ of its own.
+WORKERS ?= auto
 
 .PHONY: help venv demo test check bench generate clean
 
@@ -27,7 +29,7 @@ demo: $(STAMP)
 	scripts/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
