@@ -10,6 +10,7 @@ import enum
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -273,6 +274,7 @@ def run_consume(
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_cli.consuming import ConsumePlan, ConsumeRun
         from rstream_cli.ending import run_displayed
+        from rstream_cli.kinds import telling_kinds_apart
         from rstream_cli.render.stats import ConsumeCounts, Stats
 
         plan = ConsumePlan(
@@ -301,7 +303,9 @@ def run_consume(
             quiet=connection.quiet,
             summarise=options.stats is not StatsMode.NONE,
         )
-        return await run_displayed(context, display, ConsumeRun(plan, context, numbers, display).work)
+        command = "superstream consume" if kind is Kind.SUPER_STREAM else "consume"
+        work = partial(telling_kinds_apart, context, command, target, ConsumeRun(plan, context, numbers, display).work)
+        return await run_displayed(context, display, work)
 
     run_command(main, connection=connection, graceful=True)
 

@@ -10,6 +10,7 @@ import os
 import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -376,6 +377,7 @@ def run_publish(
 
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_cli.ending import run_displayed
+        from rstream_cli.kinds import telling_kinds_apart
         from rstream_cli.publishing import PublishRun
         from rstream_cli.render.stats import PublishCounts, Stats
 
@@ -389,7 +391,9 @@ def run_publish(
             quiet=connection.quiet,
             summarise=given.stats is not StatsMode.NONE,
         )
-        return await run_displayed(context, display, PublishRun(plan, context, numbers, display).work)
+        command = "publish" if routing is None else "superstream publish"
+        work = partial(telling_kinds_apart, context, command, target, PublishRun(plan, context, numbers, display).work)
+        return await run_displayed(context, display, work)
 
     run_command(main, connection=connection, graceful=True)
 

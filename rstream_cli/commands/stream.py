@@ -294,8 +294,13 @@ def info(
     stream = connection.stream(name)
 
     async def main(context: CommandContext) -> ExitStatus:
-        async with context.client() as client:
-            facts = await facts_of(client, stream)
+        from rstream_cli.kinds import telling_kinds_apart
+
+        async def look() -> dict[str, Any]:
+            async with context.client() as client:
+                return await facts_of(client, stream)
+
+        facts = await telling_kinds_apart(context, "stream info", stream, look)
         if facts["leader"] is None:
             raise CommandError(
                 f"stream {stream!r} has no leader now",

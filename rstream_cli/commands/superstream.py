@@ -165,8 +165,13 @@ def info(
     check_stream_name(name)
 
     async def main(context: CommandContext) -> ExitStatus:
-        async with context.client() as client:
-            partitions = [await facts_of(client, partition) for partition in await client.partitions(name)]
+        from rstream_cli.kinds import telling_kinds_apart
+
+        async def look() -> list[dict[str, Any]]:
+            async with context.client() as client:
+                return [await facts_of(client, partition) for partition in await client.partitions(name)]
+
+        partitions = await telling_kinds_apart(context, "superstream info", name, look)
         if json:
             context.env.stdout.write(as_json({"super_stream": name, "partitions": partitions}))
         else:

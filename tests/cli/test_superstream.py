@@ -331,3 +331,22 @@ def test_a_signal_while_keys_are_routed_keeps_the_account(env: dict[str, str], r
     left = failed.read_bytes().splitlines()
     assert len(left) == found["failed"] + found["not_published"] - found["bad"]
     assert found["read"] >= len(left) > 0
+
+
+def test_a_stream_for_a_super_stream_and_the_other_way_round(run: Run, orders: str) -> None:
+    """The hint names the command that is meant."""
+    partition = f"{orders}-0"
+    for arguments, name, meant in (
+        (("stream", "info"), orders, "superstream info"),
+        (("publish", "-m", "x"), orders, "superstream publish"),
+        (("consume",), orders, "superstream consume"),
+        (("superstream", "info"), partition, "stream info"),
+        (("superstream", "publish", "-m", "x", "--key", "k"), partition, "publish"),
+        (("superstream", "consume"), partition, "consume"),
+    ):
+        done = run(*arguments, name)
+        assert done.returncode == 4, arguments
+        kind = "super stream" if name == orders else "stream, and no super stream"
+        assert done.stderr.decode().splitlines()[-1] == f"hint: {name!r} is a {kind}: rstream {meant} {name}"
+    done = run("consume", f"{orders}-9")
+    assert (done.returncode, len(done.stderr.splitlines())) == (4, 1)
