@@ -5,6 +5,7 @@ stdout gets one line, the URI, when it listens; everything else goes to stderr.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from dataclasses import replace
 from pathlib import Path
@@ -109,7 +110,7 @@ def run(
 ) -> None:
     """Run a broker until Ctrl-C or SIGTERM. Prints its URI once it listens.
 
-    On a terminal it shows what it does; with -v it logs who connects.
+    On a terminal it shows what it does; with -v it logs instead who connects.
     """
     # It connects nowhere, so what RSTREAM_URI and its kin say is nothing to it.
     variables = {key: value for key, value in connection.env.variables.items() if not key.startswith("RSTREAM_")}
@@ -142,18 +143,17 @@ def run(
             settings.tell(f"listening on {host}:{serving.port}; {_where(data)}; Ctrl-C ends it")
             command.env.stdout.write(_uri(serving.uri) + "\n")
             command.env.stdout.flush()
-            shown = command.env.stderr_is_tty and not settings.quiet and not settings.verbosity
-            with StatusLine(command.env, serving) if shown else _Nothing():
+            with StatusLine(command.env, serving) if _has_status_line(settings) else contextlib.nullcontext():
                 await command.interrupt.requested.wait()
         return ExitStatus.OK
 
     run_command(main, connection=settings, graceful=True)
 
 
-class _Nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
+def _has_status_line(settings: ConnectionSettings) -> bool:
+    """Log lines, and terminals that cannot clear a line, have no room for it."""
+    env = settings.env
+    return env.stderr_is_tty and env.variable("TERM") != "dumb" and not settings.quiet and not settings.verbosity
 
 
 def _parse_user(text: str) -> tuple[str, str]:

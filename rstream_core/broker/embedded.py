@@ -105,9 +105,9 @@ class EmbeddedBroker:
 
     @property
     def published(self) -> tuple[int, int]:
-        """Messages and bytes that were stored since it runs, in the streams that are there."""
-        writers = [stream.writer for stream in self._running.streams]
-        return sum(writer.published for writer in writers), sum(writer.published_bytes for writer in writers)
+        """Messages and bytes that were stored since it runs, those of deleted streams too."""
+        totals = self._running.streams.totals
+        return totals.messages, totals.size
 
     @property
     def stream_count(self) -> int:

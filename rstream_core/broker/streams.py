@@ -32,7 +32,7 @@ from rstream_core.broker.arguments import Arguments
 from rstream_core.broker.groups import Group
 from rstream_core.broker.log import Log, sync_directory
 from rstream_core.broker.refusal import Refused
-from rstream_core.broker.writer import Fsync, Writer
+from rstream_core.broker.writer import Fsync, Totals, Writer
 from rstream_core.errors import ConfigurationError
 from rstream_core.protocol.routing import MAX_PARTITIONS
 
@@ -58,7 +58,7 @@ class Stream:
         self.given = dict(arguments)
         self.arguments = Arguments.parse(arguments)
         self.log = log
-        self.writer = Writer(log, streams.fsync, streams.executor, self._on_written, self.retain)
+        self.writer = Writer(log, streams.fsync, streams.executor, self._on_written, self.retain, streams.totals)
         self.publishers: set[BrokerPublisher] = set()
         self.subscriptions: set[BrokerSubscription] = set()
         self.groups: dict[str, Group] = {}
@@ -122,6 +122,7 @@ class Streams:
         """What was not whole when the folder was opened, a line each."""
         self.on_removed: Callable[[Stream], None] = lambda stream: None
         """Called with each stream that is taken away, to tell those who use it."""
+        self.totals = Totals()
         self._streams: dict[Name, Stream] = {}
         self._super_streams: dict[Name, SuperStream] = {}
         self._lock = -1

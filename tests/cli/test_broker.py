@@ -7,6 +7,8 @@ import fcntl
 import os
 import pty
 import random
+import select
+import shlex
 import signal
 import struct
 import subprocess
@@ -16,13 +18,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
 from rstream_core import Client, ConfigurationError, EmbeddedBroker
 from rstream_core.errors import RstreamError
 from tests.brokers import Broker, broker_at
-from tests.cli.conftest import run_rstream
+from tests.cli.conftest import RSTREAM, environment, run_rstream
 from tests.cli.process import ended, interrupt, running
 from tests.clients import FIRST, PATIENCE, options_for
 
@@ -142,25 +145,86 @@ def test_damage_is_told_of(tmp_path: Path) -> None:
     assert "warning: stream 's': 00000000000000000000.segment: chunk 1 is cut off" in errors
 
 
+@contextmanager
+def on_a_terminal(*options: str, term: str = "xterm", columns: int = 200) -> Iterator[tuple[Any, Terminal]]:
+    """A broker whose stderr is a terminal."""
+    with Terminal(columns) as terminal:
+        env = {"TERM": term}
+        with running("broker", "run", "--port", "0", *options, env=env, stderr=terminal.descriptor) as process:
+            yield process, terminal
+
+
+class Terminal:
+    """One whose other side is read."""
+
+    def __init__(self, columns: int = 200) -> None:
+        self._main, self.descriptor = pty.openpty()
+        fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.shown = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._main)
+        os.close(self.descriptor)
+
+    def read(self, seconds: float) -> None:
+        """What comes within that time."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and select.select([self._main], [], [], left)[0]:
+            self.shown += os.read(self._main, 4096).decode(errors="replace")
+
+    def read_until(self, words: str) -> None:
+        deadline = time.monotonic() + 20
+        while words not in self.shown:
+            assert time.monotonic() < deadline, self.shown
+            self.read(0.1)
+
+
 def test_a_terminal_shows_what_it_does() -> None:
-    main, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
-    try:
-        with running("broker", "run", "--port", "0", env={"TERM": "xterm"}, stderr=terminal) as process:
-            assert process.stdout is not None
-            env = {"RSTREAM_URI": process.stdout.readline().decode().strip()}
-            assert run_rstream("publish", "s", "--create", "-m", "hello", env=env).returncode == 0
-            shown = ""
-            deadline = time.monotonic() + 20
-            while "1 streams   published 1 " not in shown:
-                assert time.monotonic() < deadline, shown
-                shown += os.read(main, 4096).decode(errors="replace")
-            assert "listening on 127.0.0.1:" in shown
-            interrupt(process)
-            assert process.wait(20) == 130
-    finally:
-        os.close(main)
-        os.close(terminal)
+    with on_a_terminal() as (process, terminal):
+        env = {"RSTREAM_URI": process.stdout.readline().decode().strip()}
+        assert run_rstream("publish", "s", "--create", "-m", "hello", env=env).returncode == 0
+        terminal.read_until("0 connections   1 stream   published 1 message, ")
+        assert "listening on 127.0.0.1:" in terminal.shown
+        interrupt(process)
+        assert process.wait(20) == 130
+        terminal.read(0.1)
+        assert terminal.shown.endswith("\r\x1b[J")
+
+
+def test_a_narrow_terminal_shows_the_rates() -> None:
+    with on_a_terminal(columns=40) as (_, terminal):
+        terminal.read_until("published 0/s   delivered 0 B/s\r")
+
+
+@pytest.mark.parametrize(("options", "term"), [((), "dumb"), (("-v",), "xterm"), (("-q",), "xterm")])
+def test_a_terminal_without_a_status_line(options: tuple[str, ...], term: str) -> None:
+    with on_a_terminal(*options, term=term) as (process, terminal):
+        assert process.stdout.readline()
+        terminal.read(1.2)
+        assert "\x1b" not in terminal.shown
+        assert "published" not in terminal.shown
+
+
+def test_in_the_background_the_terminal_is_the_shells() -> None:
+    with Terminal() as terminal:
+        name = os.ttyname(terminal.descriptor)  # the first that a session opens is its controlling terminal
+        script = f"exec 2<>{name}; set -m; {shlex.quote(str(RSTREAM))} broker run --port 0 & read line; kill %1; wait"
+        with subprocess.Popen(
+            ["/bin/sh", "-c", script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment({"TERM": "xterm"}),
+            start_new_session=True,
+        ) as shell:
+            assert shell.stdout is not None
+            assert shell.stdout.readline().startswith(b"rabbitmq-stream://")
+            terminal.read(1.2)
+            shell.communicate(b"\n", timeout=20)
+        assert "listening on" in terminal.shown
+        assert "published" not in terminal.shown
 
 
 def test_clients_do_not_load_it() -> None:

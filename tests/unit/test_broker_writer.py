@@ -14,7 +14,7 @@ import pytest
 from rstream_core.broker.log import Log
 from rstream_core.broker.publishing import Entries
 from rstream_core.broker.refusal import Refused
-from rstream_core.broker.writer import Fsync, Writer
+from rstream_core.broker.writer import Fsync, Totals, Writer
 from tests.clients import eventually
 
 ROLLING = 100
@@ -53,7 +53,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
         def make(fsync: Fsync, segment_size: int = 10**6) -> Writer:
             log = Log.create(tmp_path, segment_size=segment_size)
-            return Writer(log, fsync, executor, lambda: None, lambda now: None)
+            return Writer(log, fsync, executor, lambda: None, lambda now: None, Totals())
 
         yield make
 

@@ -54,6 +54,9 @@ async def test_on_the_callers_loop() -> None:
         await round_trip(options(broker))
         assert broker.published[0] == 10
         assert (broker.stream_count, broker.dropped) == (1, [])
+        async with Client(options(broker)) as client:
+            await client.delete_stream("s")
+        assert (broker.stream_count, broker.published[0]) == (0, 10)
     with pytest.raises(AlreadyClosed):
         _ = broker.uri
     await broker.stop()
