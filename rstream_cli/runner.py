@@ -184,6 +184,19 @@ def configure_logging(connection: ConnectionSettings) -> None:
     logging.raiseExceptions = False  # a closed stderr is no reason to fail
 
 
+def tell_warnings(tell: Callable[[str], None]) -> None:
+    """Hands what the core warns of to ``tell``, a line each: for a command that is the broker, without ``-v``."""
+    import logging
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tell(f"warning: {one_line(record.getMessage())}")
+
+    logger = logging.getLogger("rstream_core")
+    logger.handlers[:] = [Handler(logging.WARNING)]
+    logger.propagate = False
+
+
 async def _supervise(main: Main, connection: ConnectionSettings, graceful: bool) -> ExitStatus:
     import asyncio
 

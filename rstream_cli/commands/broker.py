@@ -5,7 +5,6 @@ stdout gets one line, the URI, when it listens; everything else goes to stderr.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ import typer
 
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.options import ConnectionSettings, general_options
-from rstream_cli.runner import CommandContext, run_command
+from rstream_cli.runner import CommandContext, run_command, tell_warnings
 from rstream_cli.typer_support import Command, new_app
 
 if TYPE_CHECKING:
@@ -137,14 +136,19 @@ def run(
             fsync=fsync.value,
             advertised_host=advertised_host,
         )
+        if not settings.verbosity:
+            tell_warnings(settings.warn)
         async with serving:
-            for line in serving.dropped:
-                settings.warn(f"warning: {line}")
             settings.tell(f"listening on {host}:{serving.port}; {_where(data)}; Ctrl-C ends it")
             command.env.stdout.write(_uri(serving.uri) + "\n")
             command.env.stdout.flush()
-            with StatusLine(command.env, serving) if _has_status_line(settings) else contextlib.nullcontext():
+            if not _has_status_line(settings):
                 await command.interrupt.requested.wait()
+            else:
+                with StatusLine(command.env, serving) as line:
+                    tell_warnings(line.note)
+                    await command.interrupt.requested.wait()
+                tell_warnings(settings.warn)
         return ExitStatus.OK
 
     run_command(main, connection=settings, graceful=True)

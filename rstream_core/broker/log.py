@@ -14,7 +14,6 @@ reserves hold a checksum of all the rest, so that a changed bit is found whereve
 from __future__ import annotations
 
 import contextlib
-import logging
 import mmap
 import os
 import struct
@@ -27,8 +26,6 @@ from rstream_core.broker import bloom
 from rstream_core.broker.tracking import Tracking, sequence_records
 from rstream_core.errors import ChunkError
 from rstream_core.protocol.chunk import CHUNK_USER, HEADER, MAGIC_AND_VERSION, MAX_DATA, parse_header
-
-logger = logging.getLogger("rstream_core.broker")
 
 CHUNK_TRACKING, CHUNK_SNAPSHOT = 1, 2
 SEGMENT_HEAD = b"OSIL\0\0\0\1"
@@ -470,7 +467,6 @@ class Log:
                 size += other.stat().st_size
             other.unlink()
         self.dropped.append(Dropped(path, position, size, reason))
-        logger.warning("%s: %s; %d bytes from byte %d on are dropped", path, reason, size, position)
 
     def _cut(self, segment: Segment) -> None:
         if segment.size == len(SEGMENT_HEAD):

@@ -8,6 +8,7 @@ import logging
 import socket
 import ssl
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ class Server:
         self._is_tls = False
         self._all_gone = asyncio.Event()
         self._syncing: asyncio.Task[None] | None = None
+        self._not_synced: weakref.WeakSet[Stream] = weakref.WeakSet()
+        """Streams whose last sync failed."""
 
     @classmethod
     async def start(
@@ -240,8 +243,11 @@ class Server:
             if stream.writer.is_dirty:
                 try:
                     await stream.writer.sync()
+                    self._not_synced.discard(stream)
                 except OSError as error:
-                    logger.error("cannot sync stream %r: %s", stream.name, error)  # noqa: TRY400 - told in one line
+                    if stream not in self._not_synced:  # it is tried every second
+                        logger.error("cannot sync stream %r: %s", stream.name, error)  # noqa: TRY400 - in one line
+                    self._not_synced.add(stream)
                 stream.close_if_unused()
 
     def _retain_all(self) -> None:

@@ -314,11 +314,11 @@ class Streams:
     def _open_stream(self, directory: Path, description: Description) -> Stream:
         vhost, name, given = description
         log = Log.open(directory, **self._log_options(Arguments.parse(given)))
-        self.dropped += [
-            f"stream {name!r}: {what.file.name}: {what.reason}; "
-            f"{what.size:,} bytes from byte {what.position:,} on are dropped"
-            for what in log.dropped
-        ]
+        for what in log.dropped:
+            self._tell(
+                f"stream {name!r}: {what.file.name}: {what.reason}; "
+                f"{what.size:,} bytes from byte {what.position:,} on are dropped"
+            )
         stream = Stream(vhost, name, given, log, self)
         self._streams[vhost, name] = stream
         return stream
@@ -344,9 +344,12 @@ class Streams:
         names = (f"{path.name}{f'.{number}' if number else ''}.damaged" for number in itertools.count())
         aside = next(other for other in map(path.with_name, names) if not other.exists())
         path.rename(aside)
-        self.dropped.append(f"{path.relative_to(self.directory)}: {why}; it is kept as {aside.name}")
-        logger.warning("%s", self.dropped[-1])
+        self._tell(f"{path.relative_to(self.directory)}: {why}; it is kept as {aside.name}")
         return None
+
+    def _tell(self, line: str) -> None:
+        self.dropped.append(line)
+        logger.warning("%s", line)
 
     def _write(self, path: Path, document: object) -> None:
         """All of it, or what was there before. Raises ``OSError``."""

@@ -142,7 +142,19 @@ def test_damage_is_told_of(tmp_path: Path) -> None:
         assert done.stdout == b"whole\n"
         interrupt(process)
         _, errors = ended(process)
-    assert "warning: stream 's': 00000000000000000000.segment: chunk 1 is cut off" in errors
+    (line,) = errors.splitlines()
+    assert line.startswith("warning: stream 's': 00000000000000000000.segment: chunk 1 is cut off")
+
+
+def test_what_goes_wrong_is_told_beside_the_status_line(tmp_path: Path) -> None:
+    with on_a_terminal("--data", str(tmp_path)) as (process, terminal):
+        env = {"RSTREAM_URI": process.stdout.readline().decode().strip()}
+        (tmp_path / "streams").rmdir()
+        terminal.read_until("published 0/s")
+        assert run_rstream("stream", "create", "s", env=env).returncode == 1
+        terminal.read_until(f"\x1b[Jwarning: Create in {tmp_path}: [Errno 2] No such file or directory: ")
+        terminal.read(1)
+        assert terminal.shown.count("Errno") == 1
 
 
 @contextmanager
