@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import math
 import socket
 import ssl
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rstream_core.broker.connection import STEP_TIMEOUT, BrokerConnection
 from rstream_core.broker.faults import Faults
@@ -25,6 +27,8 @@ logger = logging.getLogger("rstream_core.broker")
 
 MAX_CONNECTIONS = 1000
 SYNC_INTERVAL = 1.0
+NOT_ACCEPTED_INTERVAL = 60.0
+"""Seconds until it is told again that connections cannot be accepted; asyncio tries it every second."""
 RETENTION_INTERVAL = 30.0
 """Seconds. Retention by size and age; a stream's own segments are also looked at when a new one begins."""
 
@@ -63,6 +67,8 @@ class Server:
         self._holds: set[str] = set()
         self._server: asyncio.Server | None = None
         self._loop = asyncio.get_running_loop()
+        self._told_at = -math.inf
+        self._other_errors = self._loop.get_exception_handler()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._is_tls = False
         self._all_gone = asyncio.Event()
@@ -123,6 +129,20 @@ class Server:
             raise ConfigurationError(
                 f"cannot listen on {host}:{port}: {why}", hint="is another broker running there? choose another port"
             ) from None
+        self._loop.set_exception_handler(self._on_loop_error)
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Out of file handles, say, asyncio tells of a failed accept with a traceback each, and tries again."""
+        error, sock = context.get("exception"), context.get("socket")
+        ours = self._server.sockets if self._server is not None else ()
+        if isinstance(error, OSError) and sock is not None and sock.fileno() in {one.fileno() for one in ours}:
+            if loop.time() - self._told_at >= NOT_ACCEPTED_INTERVAL:
+                self._told_at = loop.time()
+                logger.error("cannot accept connections: %s", error.strerror)
+        elif self._other_errors is not None:
+            self._other_errors(loop, context)
+        else:
+            loop.default_exception_handler(context)
 
     @property
     def port(self) -> int:
@@ -136,6 +156,8 @@ class Server:
             timer.cancel()
         if self._server is not None:
             self._server.close()
+            if self._loop.get_exception_handler() == self._on_loop_error:
+                self._loop.set_exception_handler(self._other_errors)
         for stream in self.streams:
             await stream.writer.close()
         for connection in list(self._connections):

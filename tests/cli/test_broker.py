@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import pty
 import random
+import resource
 import select
 import shlex
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -155,6 +158,20 @@ def test_what_goes_wrong_is_told_beside_the_status_line(tmp_path: Path) -> None:
         terminal.read_until(f"\x1b[Jwarning: Create in {tmp_path}: [Errno 2] No such file or directory: ")
         terminal.read(1)
         assert terminal.shown.count("Errno") == 1
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="Linux only")
+def test_out_of_file_handles() -> None:
+    """Told once; whoever waits is served when there are some again."""
+    with broker_process() as (process, broker):
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (30, 30))
+        with contextlib.ExitStack() as idle:
+            for _ in range(40):
+                idle.enter_context(socket.create_connection((broker.host, broker.port)))
+            time.sleep(1.5)  # it has tried twice
+        assert run_rstream("stream", "create", "s", env={"RSTREAM_URI": broker.uri}).returncode == 0
+        interrupt(process)
+        assert ended(process) == (130, "warning: cannot accept connections: Too many open files\n")
 
 
 @contextmanager
