@@ -116,7 +116,7 @@ class EmbeddedBroker:
 
     @property
     def dropped(self) -> list[str]:
-        """What was damaged in the data folder and is not used, a line each."""
+        """What was damaged in the data folder and is not read, a line each."""
         return list(self._running.streams.dropped)
 
     @property

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from rstream_core.broker import refusal
 from rstream_core.broker.arguments import Arguments
 from rstream_core.broker.groups import Group
-from rstream_core.broker.log import Log, sync_directory
+from rstream_core.broker.log import Log, name_aside, sync_directory
 from rstream_core.broker.refusal import Refused
 from rstream_core.broker.writer import Fsync, Totals, Writer
 from rstream_core.errors import ConfigurationError
@@ -315,10 +315,12 @@ class Streams:
         vhost, name, given = description
         log = Log.open(directory, **self._log_options(Arguments.parse(given)))
         for what in log.dropped:
-            self._tell(
-                f"stream {name!r}: {what.file.name}: {what.reason}; "
-                f"{what.size:,} bytes from byte {what.position:,} on are dropped"
-            )
+            where = f"{what.size:,} bytes from byte {what.position:,} on"
+            if what.is_kept:
+                rest = f"{where} are not read, but kept as .damaged files beside it"
+            else:
+                rest = f"{where} are removed: unless the machine went down, nothing of them was confirmed"
+            self._tell(f"stream {name!r}: {what.file.name}: {what.reason}; {rest}")
         stream = Stream(vhost, name, given, log, self)
         self._streams[vhost, name] = stream
         return stream
@@ -341,8 +343,7 @@ class Streams:
             return None
         except (OSError, ValueError, RecursionError, Refused) as error:
             why = (error.strerror if isinstance(error, OSError) else None) or error
-        names = (f"{path.name}{f'.{number}' if number else ''}.damaged" for number in itertools.count())
-        aside = next(other for other in map(path.with_name, names) if not other.exists())
+        aside = name_aside(path)
         path.rename(aside)
         self._tell(f"{path.relative_to(self.directory)}: {why}; it is kept as {aside.name}")
         return None
