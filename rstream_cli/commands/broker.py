@@ -6,6 +6,7 @@ stdout gets one line, the URI, when it listens; everything else goes to stderr.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -76,8 +77,13 @@ def run(
         typer.Option(
             "--user",
             metavar="NAME:PASSWORD",
-            help="A user; may be repeated. Without any: guest, with password guest, from this machine only.",
+            help="A user; may be repeated. Without any: guest, with password guest, from this machine only."
+            " Others on this machine can read it in the list of processes.",
         ),
+    ] = None,
+    user_file: Annotated[
+        str | None,
+        typer.Option("--user-file", metavar="FILE", help="Users, one NAME:PASSWORD a line."),
     ] = None,
     vhost: Annotated[
         list[str] | None,
@@ -114,12 +120,20 @@ def run(
     # It connects nowhere, so what RSTREAM_URI and its kin say is nothing to it.
     variables = {key: value for key, value in connection.env.variables.items() if not key.startswith("RSTREAM_")}
     settings = replace(connection, env=replace(connection.env, variables=variables))
-    users = dict(map(_parse_user, user)) if user else None
+    users = _users(user or [], user_file)
     context = _tls_context(tls_cert, tls_key)
     if port is None:
         port = TLS_PORT if context else PLAIN_PORT
-    if not 0 <= port < 65536:
-        raise CommandError(f"port {port} is not between 0 and 65535")
+    from rstream_core.broker import checks
+
+    port = checks.check_number("--port", port, 0, 65_535)
+    host = checks.check_host("--host", host)
+    if advertised_host is not None:
+        advertised_host = checks.check_host("--advertised-host", advertised_host)
+    if data is not None:
+        checks.check_text("--data", data)
+    for name in vhost or ():
+        checks.check_name("--vhost", name)
 
     async def main(command: CommandContext) -> ExitStatus:
         from rstream_cli.render.status import StatusLine
@@ -129,7 +143,7 @@ def run(
         serving = EmbeddedBroker(
             host=host,
             port=port,
-            data=_folder(data),
+            data=data,
             users=users,
             vhosts=vhost or ("/",),
             tls=context,
@@ -160,11 +174,41 @@ def _has_status_line(settings: ConnectionSettings) -> bool:
     return env.stderr_is_tty and env.variable("TERM") != "dumb" and not settings.quiet and not settings.verbosity
 
 
-def _parse_user(text: str) -> tuple[str, str]:
+def _users(given: Sequence[str], file: str | None) -> dict[str, str] | None:
+    """By name, from both options; None without any."""
+    users: dict[str, str] = {}
+    for text in given:
+        _add_user(users, "--user", text)
+    if file is not None:
+        for number, line in enumerate(_lines(file), 1):
+            if line:
+                _add_user(users, f"--user-file {file}: line {number}", line)
+        if not users:
+            raise CommandError(f"--user-file {file}: there is no user in it")
+    return users or None
+
+
+def _add_user(users: dict[str, str], where: str, text: str) -> None:
+    from rstream_core.broker.checks import check_name, check_text
+
     name, separator, password = text.partition(":")
-    if not name or not separator or "\0" in text:
-        raise CommandError("--user is a name and a password, as in alice:secret")
-    return name, password
+    if not separator:
+        raise CommandError(f"{where}: not a name and a password, as in alice:secret")
+    check_name(f"{where}: the name", name)
+    check_text(f"{where}: the password", password)
+    if name in users:
+        raise CommandError(f"{where}: there is another password of {name!r}")
+    users[name] = password
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        return Path(file).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise CommandError(f"--user-file {file}: it is not UTF-8") from None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise CommandError(f"--user-file {file}: {why}") from None
 
 
 def _uri(uri: str) -> str:
@@ -175,17 +219,6 @@ def _uri(uri: str) -> str:
 
 def _where(data: str | None) -> str:
     return f"streams are kept in {data}" if data else "streams go when it ends (--data DIR keeps them)"
-
-
-def _folder(data: str | None) -> Path | None:
-    if data is None:
-        return None
-    folder = Path(data)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CommandError(f"--data {data}: {error.strerror}") from None
-    return folder
 
 
 def _tls_context(cert: str | None, key: str | None) -> ssl.SSLContext | None:

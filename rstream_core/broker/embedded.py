@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
+from rstream_core.broker.checks import MIN_FRAME_MAX, check_host, check_name, check_number, check_text
 from rstream_core.broker.faults import Faults
 from rstream_core.broker.server import Server, Statistics
 from rstream_core.broker.session import ServerOptions
@@ -37,7 +38,8 @@ class EmbeddedBroker:
     outlives the process in any case, and the machine only with ``always``. ``advertised_host`` is what clients are told
     to connect to, where that is not the address they reached it by.
 
-    Raises ``ConfigurationError`` where the folder or the port is in use.
+    Raises ``ConfigurationError`` for arguments that make no sense; when it is started, where the folder or the port is
+    in use, or the folder cannot be.
     """
 
     def __init__(
@@ -54,8 +56,25 @@ class EmbeddedBroker:
         heartbeat: int = 60,
         frame_max: int = 1024 * 1024,
     ) -> None:
-        if not vhosts:
-            raise ConfigurationError("a broker has at least one virtual host")
+        host = check_host("host", host)
+        if advertised_host is not None:
+            advertised_host = check_host("advertised_host", advertised_host)
+        check_number("port", port, 0, 65_535)
+        if data is not None and not isinstance(data, Path):
+            data = check_text("data", data)
+        if users is not None and not isinstance(users, Mapping):
+            raise ConfigurationError("users are passwords by name")
+        for name, password in (users or {}).items():
+            check_name("the name of a user", name)
+            check_text(f"the password of user {name!r}", password)
+        if isinstance(vhosts, str) or not vhosts:
+            raise ConfigurationError("vhosts are the names of the virtual hosts, at least one")
+        for name in vhosts:
+            check_name("the name of a virtual host", name)
+        if tls is not None and not isinstance(tls, ssl.SSLContext):
+            raise ConfigurationError("tls is an ssl.SSLContext")
+        check_number("heartbeat", heartbeat, 0, 2**31 - 1)
+        check_number("frame_max", frame_max, MIN_FRAME_MAX, 2**31 - 1)
         if fsync not in (mode.value for mode in Fsync):
             raise ConfigurationError(f"fsync is always, interval or never, not {fsync!r}")
         self.host = host
@@ -89,7 +108,7 @@ class EmbeddedBroker:
         """What a client connects with: address, virtual host, and the first user's name and password."""
         scheme = "rabbitmq-stream+tls" if self._tls else "rabbitmq-stream"
         login = f"{quote(self.username, safe='')}:{quote(self.password, safe='')}"
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
         host = f"[{host}]" if ":" in host else host
         return f"{scheme}://{login}@{host}:{self.port}/{quote(self.vhost, safe='')}"
 

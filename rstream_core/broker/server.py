@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import math
+import os
 import socket
 import ssl
 import time
@@ -91,13 +93,17 @@ class Server:
     ) -> Server:
         """Opens the data folder and listens. ``port`` 0 takes a free one.
 
-        Raises ``ConfigurationError`` where the folder or the port is in use, or ``OSError``.
+        Raises ``ConfigurationError`` where the folder or the port is in use, or cannot be.
         """
         executor = ThreadPoolExecutor(2, thread_name_prefix="rstream-broker-sync")
         try:
             streams = Streams.open(data, fsync, executor)
-        except BaseException:
+        except BaseException as error:
             executor.shutdown()
+            if isinstance(error, OSError):
+                is_none = isinstance(error, FileExistsError | NotADirectoryError)
+                why = "not a folder" if is_none else error.strerror or error
+                raise ConfigurationError(f"data folder {data}: {why}") from None
             raise
         server = cls(streams, executor, options, advertised_host, run)
         try:
@@ -125,10 +131,9 @@ class Server:
         except socket.gaierror as error:
             raise ConfigurationError(f"cannot listen on {host!r}: {error.strerror}") from None
         except OSError as error:
-            why = error.strerror or str(error)
-            raise ConfigurationError(
-                f"cannot listen on {host}:{port}: {why}", hint="is another broker running there? choose another port"
-            ) from None
+            number = error.errno or 0
+            why = os.strerror(number) if number else error
+            raise ConfigurationError(f"cannot listen on {host}:{port}: {why}", hint=_HINTS.get(number)) from None
         self._loop.set_exception_handler(self._on_loop_error)
 
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -276,6 +281,14 @@ class Server:
         now = int(time.time() * 1000)
         for stream in self.streams:
             stream.retain(now)
+
+
+_HINTS = {
+    errno.EADDRINUSE: "is another broker running there? choose another port",
+    errno.EADDRNOTAVAIL: "it is no address of this machine; 0.0.0.0 is all of them",
+    errno.EACCES: "this user may not listen there; choose a port above 1023",
+}
+"""By the error of the attempt to listen."""
 
 
 def _is_loopback(address: str) -> bool:

@@ -91,12 +91,28 @@ def test_a_port_that_is_in_use() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--port", "65536"), "between 0 and 65535"),
-        (("--user", "alice"), "a name and a password"),
-        (("--user", ":secret"), "a name and a password"),
+        (("--port", "65536"), "--port is a number between 0 and 65535, not 65536"),
+        (("--user", "alice"), "--user: not a name and a password"),
+        (("--user", ":secret"), "--user: the name is empty"),
+        (("--user", "alice:"), "--user: the password is empty"),
+        (("--user", "a:1", "--user", "a:2"), "--user: there is another password of 'a'"),
+        (("--user", "a" * 300 + ":b"), "--user: the name has 300 bytes"),
+        (("--user", "a\udcff:b"), "--user: the name is not UTF-8"),
+        (("--user-file", "/no/such/file"), "--user-file /no/such/file: No such file"),
+        (("--user-file", "/dev/null"), "--user-file /dev/null: there is no user in it"),
+        (("--vhost", ""), "--vhost is empty"),
+        (("--vhost", "v" * 300), "--vhost has 300 bytes; 255 is the limit"),
+        (("--host", ""), "--host is empty"),
+        (("--host", ".."), "--host: '..' is no host name"),
+        (("--host", "\u00fc" * 80), "is no host name and no address"),
+        (("--host", "8.8.8.8"), "it is no address of this machine"),
+        (("--advertised-host", ""), "--advertised-host is empty"),
+        (("--advertised-host", "a b"), "--advertised-host: 'a b' is no host name"),
+        (("--data", ""), "--data is empty"),
+        (("--data", "/dev/null"), "data folder /dev/null: not a folder"),
         (("--tls-key", "key.pem"), "--tls-key needs --tls-cert"),
         (("--tls-cert", "/no/such/file"), "No such file"),
-        (("--data", "/dev/null/x"), "Not a directory"),
+        (("--data", "/dev/null/x"), "data folder /dev/null/x: not a folder"),
         (("--fsync", "sometimes"), "sometimes"),
         (("--host", "no-such-host.invalid", "--port", "0"), "cannot listen on 'no-such-host.invalid'"),
     ],
@@ -105,6 +121,18 @@ def test_usage(options: tuple[str, ...], words: str) -> None:
     done = run_rstream("broker", "run", *options)
     assert done.returncode == 2
     assert words in done.stderr.decode()
+
+
+def test_users_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    file.write_text("alice:sec:ret\n\nb\u00f6b:x")
+    with broker_process("--user-file", str(file), "--user", "carol:y") as (_, broker):
+        for login in ("alice:sec%3Aret", "b%C3%B6b:x", "carol:y"):
+            uri = f"rabbitmq-stream://{login}@{broker.host}:{broker.port}"
+            assert run_rstream("stream", "create", "s", "--exists-ok", env={"RSTREAM_URI": uri}).returncode == 0
+    file.write_text("alice:a\nalice:b")
+    done = run_rstream("broker", "run", "--user-file", str(file))
+    assert (done.returncode, b"line 2: there is another password of 'alice'" in done.stderr) == (2, True)
 
 
 def test_what_it_is_run_with_is_not_a_clients(tmp_path: Path) -> None:

@@ -281,10 +281,58 @@ async def test_super_streams_that_cannot_be_read(tmp_path: Path, text: str | Non
             await client.delete_super_stream("another")
 
 
-@pytest.mark.parametrize("arguments", [{"vhosts": ()}, {"fsync": "sometimes"}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"vhosts": ()},
+        {"vhosts": "/prod"},
+        {"vhosts": ("",)},
+        {"vhosts": ("v" * 256,)},
+        {"fsync": "sometimes"},
+        {"host": ""},
+        {"host": None},
+        {"advertised_host": "a b"},
+        {"port": 99_999},
+        {"port": "5552"},
+        {"port": True},
+        {"data": ""},
+        {"data": 7},
+        {"users": ["alice:secret"]},
+        {"users": {"alice": ""}},
+        {"users": {"alice": None}},
+        {"users": {"a\0b": "x"}},
+        {"tls": "cert.pem"},
+        {"frame_max": 1},
+        {"frame_max": -1},
+        {"heartbeat": -1},
+        {"heartbeat": 0.5},
+    ],
+    ids=str,
+)
 def test_what_it_cannot_be(arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         EmbeddedBroker(**arguments)
+
+
+async def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="file: not a folder"):
+        await EmbeddedBroker(data=tmp_path / "file").start()
+
+
+async def test_a_folder_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Streams, "_take_lock", full)
+    with pytest.raises(ConfigurationError, match=f"data folder {tmp_path}: No space left on device"):
+        await EmbeddedBroker(data=tmp_path).start()
+
+
+async def test_an_address_in_brackets() -> None:
+    try:
+        async with EmbeddedBroker(host="[::1]") as broker:
+            assert broker.uri.startswith("rabbitmq-stream://guest:guest@[::1]:")
+            await round_trip(options(broker))
+    except ConfigurationError as error:
+        pytest.skip(str(error))  # no IPv6 here
 
 
 async def test_a_port_in_use() -> None:
