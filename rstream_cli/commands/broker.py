@@ -6,6 +6,7 @@ stdout gets one line, the URI, when it listens; everything else goes to stderr.
 from __future__ import annotations
 
 import enum
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -136,10 +137,14 @@ def run(
         checks.check_name("--vhost", name)
 
     async def main(command: CommandContext) -> ExitStatus:
+        import asyncio
+
         from rstream_cli.render.status import StatusLine
         from rstream_core import EmbeddedBroker
 
         _allow_many_files()
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as with nohup
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
         serving = EmbeddedBroker(
             host=host,
             port=port,

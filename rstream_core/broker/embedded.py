@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import os
+import shutil
 import ssl
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -21,6 +25,12 @@ from rstream_core.broker.session import ServerOptions
 from rstream_core.broker.writer import Fsync
 from rstream_core.errors import AlreadyClosed, ConfigurationError
 
+_PREFIX = "rstream-broker-"
+"""Of temporary folders."""
+_MARKER = "temporary"
+"""A file that says that a folder is nobody's to keep."""
+_ABANDONED_AFTER = 60.0
+"""Seconds. A folder is not locked from the moment on when it is made."""
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 30.0
 _CALL_TIMEOUT = 10.0
@@ -176,8 +186,11 @@ class EmbeddedBroker:
     def _folder(self) -> Path:
         if self._data is not None:
             return Path(self._data)
-        self._temporary = tempfile.TemporaryDirectory(prefix="rstream-broker-")
-        return Path(self._temporary.name)
+        _sweep()
+        self._temporary = tempfile.TemporaryDirectory(prefix=_PREFIX)
+        folder = Path(self._temporary.name)
+        (folder / _MARKER).touch()
+        return folder
 
     def _call(self, function: Callable[[], None]) -> None:
         """On the broker's loop, from wherever."""
@@ -211,8 +224,9 @@ class EmbeddedBroker:
         await self.stop()
 
     def __enter__(self) -> Self:
-        self._thread = _Thread(self)
-        self._thread.start_and_wait()
+        thread = _Thread(self)
+        thread.start_and_wait()
+        self._thread = thread
         return self
 
     def __exit__(
@@ -221,6 +235,21 @@ class EmbeddedBroker:
         thread, self._thread = self._thread, None
         assert thread is not None
         thread.stop_and_wait()
+
+
+def _sweep() -> None:
+    """Removes this user's temporary folders of brokers that were killed: nobody holds their locks."""
+    for marker in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_MARKER}"):
+        folder = marker.parent
+        with contextlib.suppress(OSError):  # it is somebody else's, in use, or just gone
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                found = os.stat(lock)
+                if found.st_uid == os.getuid() and found.st_mtime < time.time() - _ABANDONED_AFTER:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 class _Thread(threading.Thread):

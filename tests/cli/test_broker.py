@@ -55,6 +55,16 @@ def test_from_nothing_to_the_first_message(tmp_path: Path) -> None:
         assert (consumed.returncode, consumed.stdout) == (0, b"hello\n")
 
 
+def test_a_terminal_that_is_closed_leaves_nothing_behind(tmp_path: Path) -> None:
+    with running("broker", "run", "--port", "0", env={"TMPDIR": str(tmp_path)}) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        assert len(list(tmp_path.iterdir())) == 1
+        interrupt(process, signal.SIGHUP)
+        assert ended(process) == (143, "")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals, status: int) -> None:
     data = str(tmp_path / "data")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,38 @@ def test_in_a_thread() -> None:
         broker.faults.drop_connections()
     with pytest.raises(AlreadyClosed):
         _ = broker.port
+
+
+def test_entered_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    broker = EmbeddedBroker()
+    with broker:
+        with pytest.raises(AlreadyClosed), broker:
+            pass
+        asyncio.run(round_trip(options(broker)))
+    assert list(tmp_path.iterdir()) == []
+    with broker:
+        asyncio.run(round_trip(options(broker)))
+
+
+async def test_folders_of_killed_brokers_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("old", "new", "unlocked", "kept"):
+        folder = tmp_path / f"rstream-broker-{name}"
+        (folder / "streams").mkdir(parents=True)
+        if name != "kept":
+            (folder / "temporary").touch()
+        if name != "unlocked":
+            (folder / "lock").write_text("1\n")
+            os.utime(folder / "lock", None if name == "new" else (0, 0))
+    async with EmbeddedBroker() as running:
+        assert running._temporary is not None
+        folder = Path(running._temporary.name)
+        os.utime(folder / "lock", (0, 0))
+        async with EmbeddedBroker(), Client(options(running)) as client:
+            await client.create_stream("s")
+        left = {"rstream-broker-new", "rstream-broker-unlocked", "rstream-broker-kept", folder.name}
+        assert set(os.listdir(tmp_path)) == left
 
 
 async def test_users_virtual_hosts_and_limits() -> None:
