@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rstream_core.errors import ConfigurationError
 
 MAX_NAME = 255
@@ -59,3 +61,10 @@ def check_number(what: str, number: object, lowest: int, highest: int) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or not lowest <= number <= highest:
         raise ConfigurationError(f"{what} is a number between {lowest} and {highest}, not {number!r}")
     return number
+
+
+def check_seconds(what: str, seconds: object) -> float:
+    """A span of time."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        raise ConfigurationError(f"{what} is a number from 0 on, not {seconds!r}")
+    return seconds

@@ -228,10 +228,11 @@ class Server:
             connection.drop_stream(stream)
 
     def move_leader(self, vhost: str, name: str) -> None:
-        """As ``drop_users``, by name; nothing where there is no such stream."""
+        """As ``drop_users``, by name. Raises ``ConfigurationError`` where there is no such stream."""
         stream = self.streams.get(vhost, name)
-        if stream is not None:
-            self.drop_users(stream)
+        if stream is None:
+            raise ConfigurationError(f"there is no stream {name!r} in virtual host {vhost!r}")
+        self.drop_users(stream)
 
     def hold_all(self, reason: str) -> None:
         """Reads from no connection, new ones neither."""
