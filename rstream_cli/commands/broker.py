@@ -233,13 +233,37 @@ def _tls_context(cert: str | None, key: str | None) -> ssl.SSLContext | None:
         return None
     import ssl
 
+    _check_pem("--tls-cert", cert, b"-----BEGIN CERTIFICATE-----")
+    _check_pem("--tls-key" if key else "--tls-cert", key or cert, b"PRIVATE KEY-----")
+
+    def on_encrypted() -> str:
+        raise CommandError(f"the key in {key or cert} is encrypted", hint="openssl pkey -in KEY -out PLAIN decrypts it")
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(cert, key)
-    except OSError as error:
-        why = error.strerror if not isinstance(error, ssl.SSLError) else "the certificate and its key cannot be read"
-        raise CommandError(f"--tls-cert {cert}: {why}") from None
+        context.load_cert_chain(cert, key, on_encrypted)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise CommandError(f"the key in {key or cert} is not that of the certificate in {cert}") from None
+        raise CommandError(f"--tls-cert {cert}: the certificate and its key cannot be read: {error.reason}") from None
     return context
+
+
+def _check_pem(option: str, file: str, words: bytes) -> None:
+    """What the TLS library says of such files names none of them."""
+    try:
+        content = Path(file).read_bytes()
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{option} {file}: {error.strerror if isinstance(error, OSError) else error}") from None
+    if words not in content:
+        is_key = b"KEY" in words
+        what = "private key" if is_key else "certificate"
+        if b"-----BEGIN" not in content:
+            raise CommandError(f"{option} {file}: not PEM, no {what}", hint="openssl converts it from DER or PKCS12")
+        raise CommandError(
+            f"{option} {file}: there is no {what} in it",
+            hint="--tls-key names the key's own file" if is_key else None,
+        )
 
 
 def _allow_many_files() -> None:

@@ -28,6 +28,7 @@ import pytest
 from rstream_core import Client, ConfigurationError, EmbeddedBroker
 from rstream_core.errors import RstreamError
 from tests.brokers import Broker, broker_at
+from tests.certificates import Authority
 from tests.cli.conftest import RSTREAM, environment, run_rstream
 from tests.cli.process import ended, interrupt, running
 from tests.clients import FIRST, PATIENCE, options_for
@@ -210,6 +211,27 @@ def test_out_of_file_handles() -> None:
         assert run_rstream("stream", "create", "s", env={"RSTREAM_URI": broker.uri}).returncode == 0
         interrupt(process)
         assert ended(process) == (130, "warning: cannot accept connections: Too many open files\n")
+
+
+def test_certificates_that_cannot_be(tmp_path: Path) -> None:
+    authority = Authority.make(tmp_path)
+    (cert, key), (other, other_key) = (authority.issue(name, "localhost") for name in ("one", "two"))
+    der, encrypted = tmp_path / "one.der", tmp_path / "encrypted.pem"
+    convert = ("openssl", "x509", "-in", str(cert), "-outform", "der", "-out", str(der))
+    encrypt = ("openssl", "pkey", "-in", str(key), "-aes256", "-passout", "pass:secret", "-out", str(encrypted))
+    for command in (convert, encrypt):
+        subprocess.run(command, check=True, capture_output=True)
+    for files, words in (
+        ((cert,), f"--tls-cert {cert}: there is no private key in it\nhint: --tls-key names"),
+        ((cert, tmp_path / "none"), f"--tls-key {tmp_path / 'none'}: No such file or directory"),
+        ((cert, other_key), f"the key in {other_key} is not that of the certificate in {cert}"),
+        ((cert, encrypted), f"the key in {encrypted} is encrypted"),
+        ((der, key), f"--tls-cert {der}: not PEM, no certificate"),
+        ((cert, other), f"--tls-key {other}: there is no private key in it"),
+    ):
+        options = [text for pair in zip(("--tls-cert", "--tls-key"), map(str, files), strict=False) for text in pair]
+        done = run_rstream("broker", "run", "--port", "0", *options)
+        assert (done.returncode, words in done.stderr.decode()) == (2, True), done.stderr.decode()
 
 
 @contextmanager
