@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rstream_cli.environment import Environment, silence
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.options import ConnectionSettings, general_options
 from rstream_cli.runner import CommandContext, run_command, tell_warnings
@@ -159,8 +160,7 @@ def run(
             tell_warnings(settings.warn)
         async with serving:
             settings.tell(f"listening on {host}:{serving.port}; {_where(data)}; Ctrl-C ends it")
-            command.env.stdout.write(_uri(serving.uri) + "\n")
-            command.env.stdout.flush()
+            _print(command.env, _uri(serving.uri))
             if not _has_status_line(settings):
                 await command.interrupt.requested.wait()
             else:
@@ -171,6 +171,17 @@ def run(
         return ExitStatus.OK
 
     run_command(main, connection=settings, graceful=True)
+
+
+def _print(env: Environment, line: str) -> None:
+    try:
+        env.stdout.write(line + "\n")
+        env.stdout.flush()
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        silence(1)
+        raise CommandError(f"cannot write to stdout: {error.strerror}", status=ExitStatus.INTERNAL) from None
 
 
 def _has_status_line(settings: ConnectionSettings) -> bool:

@@ -134,6 +134,17 @@ def test_usage(options: tuple[str, ...], words: str) -> None:
     assert words in done.stderr.decode()
 
 
+@pytest.mark.parametrize(("target", "why"), [("&-", "Bad file descriptor"), ("/dev/full", "No space left on device")])
+def test_a_stdout_that_takes_nothing(target: str, why: str) -> None:
+    if target.startswith("/") and not os.path.exists(target):
+        pytest.skip(f"there is no {target}")
+    command = f"exec {shlex.quote(str(RSTREAM))} broker run --port 0 >{target}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], env=environment(), stderr=subprocess.PIPE, timeout=20, check=False
+    )
+    assert (done.returncode, done.stderr.decode()) == (1, f"error: cannot write to stdout: {why}\n")
+
+
 def test_users_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "users"
     file.write_text("alice:sec:ret\n\nb\u00f6b:x")
