@@ -136,6 +136,9 @@ class BrokerConnection(asyncio.Protocol):
                 self.flush()
                 if self._holds:
                     break
+        if session.failure:
+            logger.info("%s is turned away: %s", self.peer, session.failure)
+            session.failure = ""
         self.flush()
         if not self._opened and session.state is not before:
             self._advance_handshake()

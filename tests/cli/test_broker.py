@@ -177,9 +177,15 @@ def test_users_and_virtual_hosts_and_the_log() -> None:
         ):
             uri = f"rabbitmq-stream://{login}@{address}/{vhost}"
             assert run_rstream("stream", "create", f"s-{vhost}", env={"RSTREAM_URI": uri}).returncode == status, uri
+        with socket.create_connection((broker.host, broker.port)) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert sock.recv(10) == b""
         interrupt(process)
         _, log = ended(process)
+    assert " is turned away: a frame of " in log
     assert "logged in as 'alice'" in log
+    for why in ("wrong password of 'alice'", "there is no user 'guest'", "there is no virtual host '/'"):
+        assert f" is turned away: {why}\n" in log
     assert "sec:ret" not in log
 
 
