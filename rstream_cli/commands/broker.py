@@ -159,7 +159,10 @@ def run(
         if not settings.verbosity:
             tell_warnings(settings.warn)
         async with serving:
-            settings.tell(f"listening on {host}:{serving.port}; {_where(data)}; Ctrl-C ends it")
+            if users is None and host != "localhost" and not checks.is_loopback(host):
+                settings.warn("warning: only this machine can log in, as guest; --user names others")
+            where = f"[{host}]" if ":" in host else host
+            settings.tell(f"listening on {where}:{serving.port}; {_where(data)}; Ctrl-C ends it")
             _print(command.env, _uri(serving.uri))
             if not _has_status_line(settings):
                 await command.interrupt.requested.wait()

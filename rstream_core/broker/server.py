@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import logging
 import math
 import os
@@ -12,12 +11,14 @@ import socket
 import ssl
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rstream_core.broker.checks import is_loopback
 from rstream_core.broker.connection import STEP_TIMEOUT, BrokerConnection
 from rstream_core.broker.faults import Faults
 from rstream_core.broker.session import ServerOptions, ServerSession
@@ -105,6 +106,9 @@ class Server:
                 why = "not a folder" if is_none else error.strerror or error
                 raise ConfigurationError(f"data folder {data}: {why}") from None
             raise
+        for vhost, count in Counter(stream.vhost for stream in streams).items():
+            if vhost not in options.vhosts:
+                logger.warning("virtual host %r is not served, and has streams in the data folder: %d", vhost, count)
         server = cls(streams, executor, options, advertised_host, run)
         try:
             await server._listen(host, port, tls)
@@ -200,13 +204,13 @@ class Server:
             self._options,
             advertised_host=self._advertised_host or self._name_for(own[0]),
             advertised_port=own[1],
-            is_local=_is_loopback(peer[0]),
+            is_local=is_loopback(peer[0]),
             now=self._loop.time(),
         )
 
     def _name_for(self, address: str) -> str:
         """What the client reached us by; over TLS, what a certificate is likely to hold."""
-        return "localhost" if self._is_tls and _is_loopback(address) else address
+        return "localhost" if self._is_tls and is_loopback(address) else address
 
     def forget(self, connection: BrokerConnection) -> None:
         if connection in self._connections:
@@ -290,12 +294,3 @@ _HINTS = {
     errno.EACCES: "this user may not listen there; choose a port above 1023",
 }
 """By the error of the attempt to listen."""
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return (mapped or found).is_loopback

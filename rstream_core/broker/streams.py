@@ -299,9 +299,13 @@ class Streams:
             if directory.name.startswith(("new-", "deleted-")):
                 shutil.rmtree(directory, ignore_errors=True)
                 continue
-            description = self._read(directory / "stream.json", self._parse_stream)
+            description = None
+            if directory.is_dir():
+                description = self._read(directory / "stream.json", self._parse_stream)
             if description is not None:
                 self._open_stream(directory, description)
+            elif not any(directory.glob("stream.json*.damaged")):
+                self._tell(f"{directory.relative_to(self.directory)} is no stream of this broker's, and left alone")
         self._super_streams = self._read(self.directory / "super-streams.json", _parse_super_streams) or {}
         for (vhost, name), super_stream in list(self._super_streams.items()):
             if super_stream.is_deleted:
