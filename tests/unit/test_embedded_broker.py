@@ -18,6 +18,7 @@ from rstream_core import (
     AuthenticationFailure,
     Client,
     ConfigurationError,
+    ConnectionFailed,
     ConnectionOptions,
     Credentials,
     EmbeddedBroker,
@@ -390,6 +391,9 @@ async def test_tls(tmp_path: Path) -> None:
     context.load_cert_chain(cert, key)
     async with EmbeddedBroker(tls=context) as broker:
         assert broker.uri.startswith("rabbitmq-stream+tls://")
+        with pytest.raises(ConnectionFailed) as failed:
+            await round_trip(options(broker))
+        assert "is it a TLS port?" in str(failed.value.hint)
         tls = ssl.create_default_context(cafile=str(cert))
         await round_trip(options(broker, tls=tls, server_name="localhost"))
         async with Client(options(broker, tls=tls, server_name="localhost")) as client:
