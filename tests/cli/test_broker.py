@@ -11,6 +11,7 @@ import random
 import resource
 import select
 import shlex
+import shutil
 import signal
 import socket
 import struct
@@ -230,6 +231,19 @@ def test_what_goes_wrong_is_told_beside_the_status_line(tmp_path: Path) -> None:
         terminal.read_until(f"\x1b[Jwarning: Create in {tmp_path}: [Errno 2] No such file or directory: ")
         terminal.read(1)
         assert terminal.shown.count("Errno") == 1
+
+
+def test_the_same_warning_is_told_once(tmp_path: Path) -> None:
+    with broker_process("--data", str(tmp_path)) as (process, broker):
+        env = {"RSTREAM_URI": broker.uri}
+        assert run_rstream("stream", "create", "s", env=env).returncode == 0
+        shutil.rmtree(tmp_path / "streams")
+        for _ in range(3):
+            assert run_rstream("publish", "s", "-m", "lost", env=env).returncode == 7
+        interrupt(process)
+        _, errors = ended(process)
+    (line,) = errors.splitlines()
+    assert line.startswith(f"warning: cannot write to {tmp_path}")
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="Linux only")
