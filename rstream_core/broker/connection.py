@@ -98,6 +98,7 @@ class BrokerConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.is_writable = True
+        self.session.heard(self.loop.time())  # it takes what it is sent, though nothing was read from it
         self.release("writing")
         self.loop.call_soon(self._pump)  # not from within a write; and what was read comes first
 

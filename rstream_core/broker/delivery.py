@@ -39,6 +39,7 @@ class BrokerPublisher:
         self.stream = stream
         self.connection = connection
         self._id = publisher_id
+        self._reason = f"publisher {publisher_id}"
         self.is_open = True
 
     def confirm(self, ids: Sequence[bytes]) -> None:
@@ -51,10 +52,10 @@ class BrokerPublisher:
             self.connection.send_errors(self._id, ids, code)
 
     def hold(self) -> None:
-        self.connection.hold("unsynced")
+        self.connection.hold(self._reason)
 
     def release(self) -> None:
-        self.connection.release("unsynced")
+        self.connection.release(self._reason)
 
 
 class BrokerSubscription:

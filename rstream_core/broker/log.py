@@ -403,9 +403,11 @@ class Log:
             if self.segments and first is not None and first < self.next_offset and _is_empty(path):
                 path.unlink()  # begun when the disk was full, and given up: the segment before it went on
                 continue
-            if first is None or (self.segments and first != self.next_offset):
-                what = "it is not named after an offset" if first is None else "the segment before it is missing"
-                self._put_aside(path, 0, what, paths[number + 1 :])
+            if first is None:
+                self._put_aside(path, 0, "it is not named after an offset", [])
+                continue
+            if self.segments and first != self.next_offset:
+                self._put_aside(path, 0, "the segment before it is missing", paths[number + 1 :])
                 break
             segment = Segment(self.directory, first)
             if self.segments:

@@ -132,8 +132,8 @@ class Streams:
         """Reads and checks all of it. Raises ``ConfigurationError`` where another broker holds the folder."""
         streams = cls(directory, fsync, executor)
         (directory / "streams").mkdir(parents=True, exist_ok=True)
-        streams._take_lock()
         try:
+            streams._take_lock()
             streams._load()
         except BaseException:
             streams._release_lock()
@@ -299,12 +299,10 @@ class Streams:
             if directory.name.startswith(("new-", "deleted-")):
                 shutil.rmtree(directory, ignore_errors=True)
                 continue
-            description = None
-            if directory.is_dir():
-                description = self._read(directory / "stream.json", self._parse_stream)
+            description = self._read(directory / "stream.json", self._parse_stream)
             if description is not None:
                 self._open_stream(directory, description)
-            elif not any(directory.glob("stream.json*.damaged")):
+            elif any(directory.glob("*")) and not any(directory.glob("stream.json*.damaged")):
                 self._tell(f"{directory.relative_to(self.directory)} is no stream of this broker's, and left alone")
         self._super_streams = self._read(self.directory / "super-streams.json", _parse_super_streams) or {}
         for (vhost, name), super_stream in list(self._super_streams.items()):
@@ -343,7 +341,7 @@ class Streams:
         """None where there is none. One that cannot be read, or makes no sense, is put aside and told of."""
         try:
             return parse(json.loads(path.read_bytes()))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, RecursionError, Refused) as error:
             why = (error.strerror if isinstance(error, OSError) else None) or error

@@ -126,12 +126,14 @@ class Writer:
             publisher.reject(entries.refused, PRECONDITION_FAILED)
         reference = publisher.reference
         repeated: list[bytes] = []
+        last = b""
         if reference:
             entries, repeated, last = without_repeats(entries, self._last.get(reference, b""))
-            self._last[reference] = last
         while len(self._data) + len(entries.data) > MAX_ENTRIES:
             entries = self._take_part(publisher, entries)
         self._take(publisher, entries)
+        if reference:
+            self._last[reference] = last  # not before: a part that could not be written sets it back
         if repeated:  # confirmed with the chunk that may hold what they repeat
             self._confirms.setdefault(publisher, []).extend(repeated)
         if self._bytes >= MAX_CHUNK:

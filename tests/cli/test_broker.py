@@ -210,12 +210,11 @@ def test_what_nobody_can_reach_is_told_of(tmp_path: Path) -> None:
     with broker_process("--data", str(tmp_path), "--vhost", "old") as (_, broker):
         assert run_rstream("stream", "create", "s", env={"RSTREAM_URI": broker.uri}).returncode == 0
     (tmp_path / "streams" / "foo").mkdir()
-    (tmp_path / "streams" / "file").touch()
+    (tmp_path / "streams" / "foo" / "file").touch()
     with broker_process("--data", str(tmp_path), "--host", "0.0.0.0") as (process, _):
         interrupt(process)
         _, errors = ended(process)
     assert errors.splitlines() == [
-        "warning: streams/file is no stream of this broker's, and left alone",
         "warning: streams/foo is no stream of this broker's, and left alone",
         "warning: virtual host 'old' is not served, and has streams in the data folder: 1",
         "warning: only this machine can log in, as guest; --user names others",

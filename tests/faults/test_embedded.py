@@ -196,6 +196,20 @@ async def test_a_client_that_takes_nothing_is_not_read_and_then_missed() -> None
         wire.close()
 
 
+async def test_a_client_that_takes_little_at_a_time_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is read from it meanwhile; and as much may wait for it at each look, though it is not the same."""
+    monkeypatch.setattr(BrokerConnection, "_is_stuck", lambda _: True)
+    async with EmbeddedBroker(heartbeat=1) as broker, Client(options(broker), recovery=None) as client:
+        await client.create_stream(STREAM)
+        await publish(client, STREAM, *([bytes(900_000)] for _ in range(40)))
+        async with Wire(broker_at(broker.uri)) as wire:
+            wire.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            wire.send(c.Subscribe(1, STREAM, c.OffsetSpec(1), 1000, {}))
+            for _ in range(40):
+                await wire.reader.readexactly(600_000)
+                await asyncio.sleep(0.15)  # slow is what it is
+
+
 async def test_answers_to_a_client_that_takes_none_wait_for_it(
     broker: EmbeddedBroker, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

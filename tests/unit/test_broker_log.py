@@ -338,9 +338,11 @@ def test_a_missing_segment(tmp_path: Path) -> None:
     assert 0 < len(found) < len(expected)
 
 
-def test_a_file_of_another_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["zzz", f"{0:020} (copy)", "-1"])
+def test_a_file_of_another_name(tmp_path: Path, name: str) -> None:
+    """It goes, and takes nothing along."""
     expected = some_log(tmp_path)
-    (tmp_path / "zzz.segment").write_bytes(b"not a segment")
+    (tmp_path / f"{name}.segment").write_bytes(b"not a segment")
     log, found = check(tmp_path, expected)
     assert found == expected
     assert log.dropped[0].size == 13

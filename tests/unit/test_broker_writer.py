@@ -8,9 +8,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rstream_core.broker.delivery import BrokerPublisher
 from rstream_core.broker.log import Log
 from rstream_core.broker.publishing import Entries
 from rstream_core.broker.refusal import Refused
@@ -82,7 +84,7 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     return disk
 
 
-def full(*_: object) -> None:
+def full(*_: object) -> int:
     raise OSError(28, "No space left on device")
 
 
@@ -197,6 +199,46 @@ async def test_what_could_not_be_synced_is_synced_the_next_time(make: Make, disk
     disk.broken = False
     await writer.sync()
     assert not writer.is_dirty
+
+
+async def test_what_follows_a_part_that_could_not_be_written_is_known(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame that needs two chunks, of which the second is stored: it is not stored again."""
+    monkeypatch.setattr("rstream_core.broker.writer.MAX_ENTRIES", 2)
+    writer, publisher = make(Fsync.NEVER), Publisher("writer")
+    append = Log.append
+
+    def once(log: Log, *arguments: Any, **more: Any) -> int:
+        monkeypatch.setattr(Log, "append", append)
+        return full()
+
+    monkeypatch.setattr(Log, "append", once)
+    ids = [number.to_bytes(8) for number in (1, 2, 3)]
+    writer.publish(publisher, Entries(ids, [b"\0\0\0\1x"] * 3))
+    writer.flush()
+    assert (publisher.confirmed, publisher.rejected) == ([3], [1, 2])
+    writer.publish(publisher, message(3))
+    writer.flush()
+    assert publisher.confirmed == [3, 3]
+    assert writer.log.next_offset == 1
+
+
+def test_each_publisher_that_waits_holds_its_connection() -> None:
+    class Connection:
+        def __init__(self) -> None:
+            self.reasons: set[str] = set()
+            self.hold, self.release = self.reasons.add, self.reasons.discard
+
+    connection = Connection()
+    stream: Any = None
+    one, two = (BrokerPublisher(connection, number, "", stream) for number in (1, 2))  # type: ignore[arg-type]
+    one.hold()
+    two.hold()
+    one.release()
+    assert connection.reasons
+    two.release()
+    assert not connection.reasons
 
 
 async def test_a_deleted_stream_holds_nobody(make: Make, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:

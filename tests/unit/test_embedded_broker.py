@@ -272,6 +272,15 @@ async def test_a_stream_whose_description_is_damaged(tmp_path: Path, text: str |
             assert len(await read(client, "a", 3)) == 3
 
 
+async def test_what_else_lies_in_the_folder(tmp_path: Path) -> None:
+    async with EmbeddedBroker(data=tmp_path):
+        pass
+    (tmp_path / "streams" / ".DS_Store").write_text("")
+    (tmp_path / "streams" / "empty").mkdir()
+    async with EmbeddedBroker(data=tmp_path) as broker:
+        assert (broker.stream_count, broker.dropped) == (0, [])
+
+
 def replace(path: Path, text: str | None) -> None:
     """By a folder where there is no text."""
     path.unlink()
