@@ -378,7 +378,8 @@ class Streams:
             holder = os.pread(self._lock, 20, 0).decode(errors="replace").strip()
             self._release_lock()
             raise ConfigurationError(
-                f"{self.directory} is in use by another broker" + (f", process {holder}" if holder.isdigit() else ""),
+                f"data folder {self.directory} is in use by another broker"
+                + (f", process {holder}" if holder.isdigit() else ""),
                 hint="stop it, or choose another folder with --data",
             ) from None
         os.ftruncate(self._lock, 0)
