@@ -10,7 +10,7 @@ WORKERS ?= auto
 .PHONY: help venv demo test check bench generate clean
 
 help:
-	@echo "make demo      a broker, a text file of 100,000 lines through a stream and back, compared byte for byte"
+	@echo "make demo      a broker, a text file of 250,000 lines through a stream and back, compared byte for byte"
 	@echo "make test      the tests, against a real RabbitMQ where one can be had (RSTREAM_REQUIRE_RABBITMQ=1: must)"
 	@echo "make check     ruff and mypy"
 	@echo "make bench     the benchmarks, as ratios measured in one run"

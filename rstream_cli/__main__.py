@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import NoReturn
+
+TYPE_CHECKING = False  # until main() runs Ctrl-C is a traceback, and importing typing takes the longest
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def main() -> NoReturn:

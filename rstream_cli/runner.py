@@ -13,6 +13,7 @@ Commands raise, and never print an error or call ``sys.exit``. The rules:
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from rstream_core.types import ConnectionOptions
 
 _SIGNALS = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TERMINATED}
+_TELL_AGAIN = 60.0
+_MAX_TOLD = 1000
 _STRONGER_THAN_SIGNALS = (ExitStatus.NOT_CONFIRMED, ExitStatus.STDOUT_CLOSED)
 
 START_HINT = (
@@ -182,6 +185,32 @@ def configure_logging(connection: ConnectionSettings) -> None:
         logger.handlers[:] = [handler]
         logger.propagate = False
     logging.raiseExceptions = False  # a closed stderr is no reason to fail
+
+
+def tell_warnings(tell: Callable[[str], None]) -> None:
+    """Hands what the core warns of to ``tell``, a line each: for a command that is the broker, without ``-v``.
+
+    A line that was told is told again after a minute: on a full disk each message brings the same.
+    """
+    import logging
+    import time
+
+    told: dict[str, float] = {}
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            line = f"warning: {one_line(record.getMessage())}"
+            now = time.monotonic()
+            if now - told.get(line, -math.inf) < _TELL_AGAIN:
+                return
+            if len(told) >= _MAX_TOLD:
+                told.clear()
+            told[line] = now
+            tell(line)
+
+    logger = logging.getLogger("rstream_core")
+    logger.handlers[:] = [Handler(logging.WARNING)]
+    logger.propagate = False
 
 
 async def _supervise(main: Main, connection: ConnectionSettings, graceful: bool) -> ExitStatus:

@@ -362,6 +362,9 @@ class Connection(asyncio.Protocol):
                 f"{self.endpoint} speaks {name}, not the stream protocol",
                 hint="the stream port is 5552 by default",
             )
+        if not begin and (self._transport is None or self._transport.get_extra_info("sslcontext") is None):
+            # Some TLS servers, asyncio's for one, end what is no TLS without an alert.
+            error.hint = "is it a TLS port? that takes rabbitmq-stream+tls:// or --tls"
         if isinstance(error, ProtocolError):
             return ConnectionFailed(f"{self.endpoint} does not speak the stream protocol: {error}")
         return error

@@ -6,15 +6,18 @@ stdout gets one line, the URI, when it listens; everything else goes to stderr.
 from __future__ import annotations
 
 import enum
+import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rstream_cli.environment import Environment, silence
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.options import ConnectionSettings, general_options
-from rstream_cli.runner import CommandContext, run_command
+from rstream_cli.runner import CommandContext, run_command, tell_warnings
 from rstream_cli.typer_support import Command, new_app
 
 if TYPE_CHECKING:
@@ -76,8 +79,13 @@ def run(
         typer.Option(
             "--user",
             metavar="NAME:PASSWORD",
-            help="A user; may be repeated. Without any: guest, with password guest, from this machine only.",
+            help="A user; may be repeated. Without any: guest, with password guest, from this machine only."
+            " Others on this machine can read it in the list of processes.",
         ),
+    ] = None,
+    user_file: Annotated[
+        str | None,
+        typer.Option("--user-file", metavar="FILE", help="Users, one NAME:PASSWORD a line."),
     ] = None,
     vhost: Annotated[
         list[str] | None,
@@ -109,58 +117,117 @@ def run(
 ) -> None:
     """Run a broker until Ctrl-C or SIGTERM. Prints its URI once it listens.
 
-    On a terminal it shows what it does; with -v it logs who connects.
+    On a terminal it shows what it does; with -v it logs instead who connects.
     """
     # It connects nowhere, so what RSTREAM_URI and its kin say is nothing to it.
     variables = {key: value for key, value in connection.env.variables.items() if not key.startswith("RSTREAM_")}
     settings = replace(connection, env=replace(connection.env, variables=variables))
-    users = dict(map(_parse_user, user)) if user else None
+    users = _users(user or [], user_file)
     context = _tls_context(tls_cert, tls_key)
     if port is None:
         port = TLS_PORT if context else PLAIN_PORT
-    if not 0 <= port < 65536:
-        raise CommandError(f"port {port} is not between 0 and 65535")
+    from rstream_core.broker import checks
+
+    port = checks.check_number("--port", port, 0, 65_535)
+    host = checks.check_host("--host", host)
+    if advertised_host is not None:
+        advertised_host = checks.check_host("--advertised-host", advertised_host)
+    if data is not None:
+        checks.check_text("--data", data)
+    for name in vhost or ():
+        checks.check_name("--vhost", name)
 
     async def main(command: CommandContext) -> ExitStatus:
+        import asyncio
+
         from rstream_cli.render.status import StatusLine
         from rstream_core import EmbeddedBroker
 
         _allow_many_files()
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as with nohup
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
         serving = EmbeddedBroker(
             host=host,
             port=port,
-            data=_folder(data),
+            data=data,
             users=users,
             vhosts=vhost or ("/",),
             tls=context,
             fsync=fsync.value,
             advertised_host=advertised_host,
         )
+        if not settings.verbosity:
+            tell_warnings(settings.warn)
         async with serving:
-            for line in serving.dropped:
-                settings.warn(f"warning: {line}")
-            settings.tell(f"listening on {host}:{serving.port}; {_where(data)}; Ctrl-C ends it")
-            command.env.stdout.write(_uri(serving.uri) + "\n")
-            command.env.stdout.flush()
-            shown = command.env.stderr_is_tty and not settings.quiet and not settings.verbosity
-            with StatusLine(command.env, serving) if shown else _Nothing():
+            if users is None and host != "localhost" and not checks.is_loopback(host):
+                settings.warn("warning: only this machine can log in, as guest; --user names others")
+            where = f"[{host}]" if ":" in host else host
+            settings.tell(f"listening on {where}:{serving.port}; {_where(data)}; Ctrl-C ends it")
+            _print(command.env, _uri(serving.uri))
+            if not _has_status_line(settings):
                 await command.interrupt.requested.wait()
+            else:
+                with StatusLine(command.env, serving) as line:
+                    tell_warnings(line.note)
+                    await command.interrupt.requested.wait()
+                tell_warnings(settings.warn)
         return ExitStatus.OK
 
     run_command(main, connection=settings, graceful=True)
 
 
-class _Nothing:
-    def __enter__(self) -> None: ...
+def _print(env: Environment, line: str) -> None:
+    try:
+        env.stdout.write(line + "\n")
+        env.stdout.flush()
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        silence(1)
+        raise CommandError(f"cannot write to stdout: {error.strerror}", status=ExitStatus.INTERNAL) from None
 
-    def __exit__(self, *_: object) -> None: ...
+
+def _has_status_line(settings: ConnectionSettings) -> bool:
+    """Log lines, and terminals that cannot clear a line, have no room for it."""
+    env = settings.env
+    return env.stderr_is_tty and env.variable("TERM") != "dumb" and not settings.quiet and not settings.verbosity
 
 
-def _parse_user(text: str) -> tuple[str, str]:
+def _users(given: Sequence[str], file: str | None) -> dict[str, str] | None:
+    """By name, from both options; None without any."""
+    users: dict[str, str] = {}
+    for text in given:
+        _add_user(users, "--user", text)
+    if file is not None:
+        for number, line in enumerate(_lines(file), 1):
+            if line:
+                _add_user(users, f"--user-file {file}: line {number}", line)
+        if not users:
+            raise CommandError(f"--user-file {file}: there is no user in it")
+    return users or None
+
+
+def _add_user(users: dict[str, str], where: str, text: str) -> None:
+    from rstream_core.broker.checks import check_name, check_text
+
     name, separator, password = text.partition(":")
-    if not name or not separator or "\0" in text:
-        raise CommandError("--user is a name and a password, as in alice:secret")
-    return name, password
+    if not separator:
+        raise CommandError(f"{where}: not a name and a password, as in alice:secret")
+    check_name(f"{where}: the name", name)
+    check_text(f"{where}: the password", password)
+    if name in users:
+        raise CommandError(f"{where}: there is another password of {name!r}")
+    users[name] = password
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        return Path(file).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise CommandError(f"--user-file {file}: it is not UTF-8") from None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise CommandError(f"--user-file {file}: {why}") from None
 
 
 def _uri(uri: str) -> str:
@@ -173,17 +240,6 @@ def _where(data: str | None) -> str:
     return f"streams are kept in {data}" if data else "streams go when it ends (--data DIR keeps them)"
 
 
-def _folder(data: str | None) -> Path | None:
-    if data is None:
-        return None
-    folder = Path(data)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CommandError(f"--data {data}: {error.strerror}") from None
-    return folder
-
-
 def _tls_context(cert: str | None, key: str | None) -> ssl.SSLContext | None:
     if cert is None:
         if key is not None:
@@ -191,13 +247,37 @@ def _tls_context(cert: str | None, key: str | None) -> ssl.SSLContext | None:
         return None
     import ssl
 
+    _check_pem("--tls-cert", cert, b"-----BEGIN CERTIFICATE-----")
+    _check_pem("--tls-key" if key else "--tls-cert", key or cert, b"PRIVATE KEY-----")
+
+    def on_encrypted() -> str:
+        raise CommandError(f"the key in {key or cert} is encrypted", hint="openssl pkey -in KEY -out PLAIN decrypts it")
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(cert, key)
-    except OSError as error:
-        why = error.strerror if not isinstance(error, ssl.SSLError) else "the certificate and its key cannot be read"
-        raise CommandError(f"--tls-cert {cert}: {why}") from None
+        context.load_cert_chain(cert, key, on_encrypted)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise CommandError(f"the key in {key or cert} is not that of the certificate in {cert}") from None
+        raise CommandError(f"--tls-cert {cert}: the certificate and its key cannot be read: {error.reason}") from None
     return context
+
+
+def _check_pem(option: str, file: str, words: bytes) -> None:
+    """What the TLS library says of such files names none of them."""
+    try:
+        content = Path(file).read_bytes()
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{option} {file}: {error.strerror if isinstance(error, OSError) else error}") from None
+    if words not in content:
+        is_key = b"KEY" in words
+        what = "private key" if is_key else "certificate"
+        if b"-----BEGIN" not in content:
+            raise CommandError(f"{option} {file}: not PEM, no {what}", hint="openssl converts it from DER or PKCS12")
+        raise CommandError(
+            f"{option} {file}: there is no {what} in it",
+            hint="--tls-key names the key's own file" if is_key else None,
+        )
 
 
 def _allow_many_files() -> None:

@@ -1,13 +1,16 @@
 """One line at the bottom of a terminal that says what the embedded broker does.
 
-It is written by a thread of its own: a terminal that was stopped with Ctrl-S holds up nobody.
+It is written by a thread of its own, and so are the notes beside it: a terminal that was stopped with Ctrl-S holds up
+nobody. While the process is in the background the line is not shown: the terminal is the shell's then.
 """
 
 from __future__ import annotations
 
-import shutil
+import os
+import queue
 import threading
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -18,7 +21,8 @@ from rstream_core import EmbeddedBroker
 
 INTERVAL = 0.5
 _PATIENCE = 2.0
-_CLEAR = "\r\x1b[2K"
+_CLEAR = "\r\x1b[J"
+_GAP = "   "
 
 
 class StatusLine:
@@ -27,7 +31,9 @@ class StatusLine:
     def __init__(self, env: Environment, broker: EmbeddedBroker) -> None:
         self._env = env
         self._broker = broker
-        self._ended = threading.Event()
+        self._notes: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        """Lines to write; None at the end."""
+        self._is_shown = False
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
         self._published, self._delivered = Meter(), Meter()
 
@@ -38,30 +44,85 @@ class StatusLine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.set()
+        self._notes.put(None)
         self._thread.join(_PATIENCE)
+
+    def note(self, line: str) -> None:
+        """A line that stays, from any thread."""
+        self._notes.put(line)
 
     def _run(self) -> None:
         try:
-            while not self._ended.wait(INTERVAL):
-                width = shutil.get_terminal_size().columns - 1
-                self._write(_CLEAR + self.text(time.monotonic())[: max(width, 10)])
-            self._write(_CLEAR)
+            while True:
+                try:
+                    note = self._notes.get(timeout=INTERVAL)
+                except queue.Empty:
+                    self._draw()
+                    continue
+                self._clear()
+                if note is None:
+                    return
+                self._write(note + "\n")
         except (OSError, ValueError):
             pass  # nobody is there to read it
 
-    def text(self, now: float) -> str:
-        """The line at this moment."""
+    def _draw(self) -> None:
+        line = self.text(time.monotonic(), self._columns() - 1)
+        self._clear()
+        if self._is_in_foreground():
+            # The cursor goes back: when the terminal becomes narrower, all that it makes of the line is behind it.
+            self._write(line + "\r")
+            self._is_shown = True
+
+    def _clear(self) -> None:
+        if self._is_shown and self._is_in_foreground():
+            self._write(_CLEAR)
+        self._is_shown = False
+
+    def text(self, now: float, width: int) -> str:
+        """The line at this moment: as many pieces as there is room for, the rates first."""
         messages, size = self._broker.published
         statistics = self._broker.statistics
         published = self._published.sample(now, messages)
         delivered = self._delivered.sample(now, statistics.delivered_bytes)
-        return (
-            f"{statistics.connections} connections   {self._broker.stream_count} streams   "
-            f"published {words.count(messages)} ({words.size(size)}), {words.count(published)}/s   "
-            f"delivered {words.size(statistics.delivered_bytes)}, {words.size(delivered)}/s"
+        return _fitting(
+            (
+                f"published {words.count(published)}/s",
+                f"delivered {words.size(delivered)}/s",
+                _number(statistics.connections, "connection"),
+                _number(self._broker.stream_count, "stream"),
+                f"published {_number(messages, 'message')}, {words.size(size)}",
+                f"delivered {_number(statistics.delivered_chunks, 'chunk')}, {words.size(statistics.delivered_bytes)}",
+            ),
+            width,
         )
+
+    def _columns(self) -> int:
+        try:
+            return os.get_terminal_size(self._env.stderr.fileno()).columns or 80
+        except OSError:
+            return 80
+
+    def _is_in_foreground(self) -> bool:
+        try:
+            return os.tcgetpgrp(self._env.stderr.fileno()) == os.getpgrp()
+        except OSError:
+            return True  # not the terminal that governs this process: no shell writes to it
 
     def _write(self, text: str) -> None:
         self._env.stderr.write(text)
         self._env.stderr.flush()
+
+
+def _number(count: int, thing: str) -> str:
+    return f"{words.count(count)} {thing}" + ("" if count == 1 else "s")
+
+
+def _fitting(pieces: Iterable[str], width: int) -> str:
+    line = ""
+    for piece in pieces:
+        longer = line + _GAP + piece if line else piece
+        if len(longer) > width:
+            break
+        line = longer
+    return line

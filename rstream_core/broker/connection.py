@@ -137,6 +137,9 @@ class BrokerConnection(asyncio.Protocol):
                 self.flush()
                 if self._holds:
                     break
+        if session.failure:
+            logger.info("%s is turned away: %s", self.peer, session.failure)
+            session.failure = ""
         self.flush()
         if not self._opened and session.state is not before:
             self._advance_handshake()
@@ -286,7 +289,8 @@ class BrokerConnection(asyncio.Protocol):
             self._refuse(type(decoded.message), decoded.message, correlation_id, refused.code)
             return
         except (OSError, ChunkError) as error:
-            logger.error("%s: %s", type(decoded.message).__name__, error)  # noqa: TRY400 - told in one line
+            where = self._server.streams.directory
+            logger.error("%s in %s: %s", type(decoded.message).__name__, where, error)  # noqa: TRY400 - one line
             self._refuse(type(decoded.message), decoded.message, correlation_id, refusal.INTERNAL_ERROR)
             return
         if answer is not None:

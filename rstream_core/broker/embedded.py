@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import os
+import shutil
 import ssl
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -14,12 +18,19 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
+from rstream_core.broker.checks import MIN_FRAME_MAX, check_host, check_name, check_number, check_text
 from rstream_core.broker.faults import Faults
 from rstream_core.broker.server import Server, Statistics
 from rstream_core.broker.session import ServerOptions
 from rstream_core.broker.writer import Fsync
 from rstream_core.errors import AlreadyClosed, ConfigurationError
 
+_PREFIX = "rstream-broker-"
+"""Of temporary folders."""
+_MARKER = "temporary"
+"""A file that says that a folder is nobody's to keep."""
+_ABANDONED_AFTER = 60.0
+"""Seconds. A folder is not locked from the moment on when it is made."""
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 30.0
 _CALL_TIMEOUT = 10.0
@@ -37,7 +48,8 @@ class EmbeddedBroker:
     outlives the process in any case, and the machine only with ``always``. ``advertised_host`` is what clients are told
     to connect to, where that is not the address they reached it by.
 
-    Raises ``ConfigurationError`` where the folder or the port is in use.
+    Raises ``ConfigurationError`` for arguments that make no sense; when it is started, where the folder or the port is
+    in use, or the folder cannot be.
     """
 
     def __init__(
@@ -54,8 +66,25 @@ class EmbeddedBroker:
         heartbeat: int = 60,
         frame_max: int = 1024 * 1024,
     ) -> None:
-        if not vhosts:
-            raise ConfigurationError("a broker has at least one virtual host")
+        host = check_host("host", host)
+        if advertised_host is not None:
+            advertised_host = check_host("advertised_host", advertised_host)
+        check_number("port", port, 0, 65_535)
+        if data is not None and not isinstance(data, Path):
+            data = check_text("data", data)
+        if users is not None and not isinstance(users, Mapping):
+            raise ConfigurationError("users are passwords by name")
+        for name, password in (users or {}).items():
+            check_name("the name of a user", name)
+            check_text(f"the password of user {name!r}", password)
+        if isinstance(vhosts, str) or not vhosts:
+            raise ConfigurationError("vhosts are the names of the virtual hosts, at least one")
+        for name in vhosts:
+            check_name("the name of a virtual host", name)
+        if tls is not None and not isinstance(tls, ssl.SSLContext):
+            raise ConfigurationError("tls is an ssl.SSLContext")
+        check_number("heartbeat", heartbeat, 0, 2**31 - 1)
+        check_number("frame_max", frame_max, MIN_FRAME_MAX, 2**31 - 1)
         if fsync not in (mode.value for mode in Fsync):
             raise ConfigurationError(f"fsync is always, interval or never, not {fsync!r}")
         self.host = host
@@ -89,7 +118,7 @@ class EmbeddedBroker:
         """What a client connects with: address, virtual host, and the first user's name and password."""
         scheme = "rabbitmq-stream+tls" if self._tls else "rabbitmq-stream"
         login = f"{quote(self.username, safe='')}:{quote(self.password, safe='')}"
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
         host = f"[{host}]" if ":" in host else host
         return f"{scheme}://{login}@{host}:{self.port}/{quote(self.vhost, safe='')}"
 
@@ -105,9 +134,9 @@ class EmbeddedBroker:
 
     @property
     def published(self) -> tuple[int, int]:
-        """Messages and bytes that were stored since it runs, in the streams that are there."""
-        writers = [stream.writer for stream in self._running.streams]
-        return sum(writer.published for writer in writers), sum(writer.published_bytes for writer in writers)
+        """Messages and bytes that were stored since it runs, those of deleted streams too."""
+        totals = self._running.streams.totals
+        return totals.messages, totals.size
 
     @property
     def stream_count(self) -> int:
@@ -116,7 +145,7 @@ class EmbeddedBroker:
 
     @property
     def dropped(self) -> list[str]:
-        """What was damaged in the data folder and is not used, a line each."""
+        """What was damaged in the data folder and is not read, a line each."""
         return list(self._running.streams.dropped)
 
     @property
@@ -157,8 +186,11 @@ class EmbeddedBroker:
     def _folder(self) -> Path:
         if self._data is not None:
             return Path(self._data)
-        self._temporary = tempfile.TemporaryDirectory(prefix="rstream-broker-")
-        return Path(self._temporary.name)
+        _sweep()
+        self._temporary = tempfile.TemporaryDirectory(prefix=_PREFIX)
+        folder = Path(self._temporary.name)
+        (folder / _MARKER).touch()
+        return folder
 
     def _call(self, function: Callable[[], None]) -> None:
         """On the broker's loop, from wherever."""
@@ -192,8 +224,9 @@ class EmbeddedBroker:
         await self.stop()
 
     def __enter__(self) -> Self:
-        self._thread = _Thread(self)
-        self._thread.start_and_wait()
+        thread = _Thread(self)
+        thread.start_and_wait()
+        self._thread = thread
         return self
 
     def __exit__(
@@ -202,6 +235,21 @@ class EmbeddedBroker:
         thread, self._thread = self._thread, None
         assert thread is not None
         thread.stop_and_wait()
+
+
+def _sweep() -> None:
+    """Removes this user's temporary folders of brokers that were killed: nobody holds their locks."""
+    for marker in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_MARKER}"):
+        folder = marker.parent
+        with contextlib.suppress(OSError):  # it is somebody else's, in use, or just gone
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                found = os.stat(lock)
+                if found.st_uid == os.getuid() and found.st_mtime < time.time() - _ABANDONED_AFTER:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 class _Thread(threading.Thread):

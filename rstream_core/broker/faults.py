@@ -1,7 +1,7 @@
 """Faults to order: what a test wants to see its client live through.
 
 Each switch stays until it has happened, or until ``clear``. They work on all connections of a broker, also from
-another thread than the broker's.
+another thread than the broker's. Arguments that make no sense raise ``ConfigurationError``.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rstream_core.broker.checks import check_number, check_seconds
+from rstream_core.errors import ConfigurationError
 from rstream_core.protocol.commands import Key
 
 if TYPE_CHECKING:
     from rstream_core.broker.server import Server
+
+_MANY = 2**31 - 1
 
 
 @dataclass(slots=True)
@@ -44,28 +48,30 @@ class Faults:
 
         The messages are stored: the client cannot know.
         """
-        self._confirms_left = count
+        self._confirms_left = check_number("count", count, 1, _MANY)
         self.is_armed = True
 
     def cut_frame(self, key: Key, after: int = 6) -> None:
         """Sends only ``after`` bytes of the next frame with this key, and ends the connection.
 
-        An answer has the key of its request.
+        An answer has the key of its request. The first 6 bytes are the frame's size and the key.
         """
-        self._cut = key, after
+        self._cut = _check_key(key), check_number("after", after, 0, _MANY)
         self.is_armed = True
 
     def delay(self, seconds: float) -> None:
         """Handles what arrives from now on so much later, in order."""
-        self.delay_seconds = seconds
+        self.delay_seconds = check_seconds("seconds", seconds)
         self.is_armed = True
 
     def answer(self, key: Key, code: int, times: int = 1) -> None:
         """Answers the next requests with this key with a code, and does nothing else for them.
 
-        For ``Key.PUBLISH`` the messages of the next frames are rejected with the code.
+        For ``Key.PUBLISH`` the messages of the next frames are rejected with the code. Codes are those of the protocol:
+        2 is a stream that does not exist, 6 one that is not available, 15 an internal error; 1 is no error.
         """
-        self._answers[key] = _Answer(code, times)
+        code = check_number("code", code, 2, 65_535)
+        self._answers[_check_key(key)] = _Answer(code, check_number("times", times, 1, _MANY))
         self.is_armed = True
 
     def stop_reading(self) -> None:
@@ -137,3 +143,9 @@ class Faults:
                 return pos + after
             pos += 4 + int.from_bytes(data[pos : pos + 4])
         return None
+
+
+def _check_key(key: Key) -> Key:
+    if not isinstance(key, Key):
+        raise ConfigurationError(f"a key is one of rstream_core.protocol.commands.Key, not {key!r}")
+    return key

@@ -6,17 +6,19 @@ their first offset. Only the newest segment is written to.
 
 The index is what a subscription's start is looked up in, on disk: memory does not grow with the number of chunks.
 
-``Log.open`` reads everything there is and believes nothing: it cuts the log off at the first chunk that is not whole
-and right, and tells what it dropped. osiris checks the data of a chunk; here the three bytes of the header that it
+``Log.open`` reads everything there is and believes nothing: the log ends before the first chunk that is not whole and
+right. What comes then is put aside, as files ending in ``.damaged``, and told of; a last chunk that was not written to
+its end is cut off. osiris checks the data of a chunk; here the three bytes of the header that it
 reserves hold a checksum of all the rest, so that a changed bit is found wherever it is. They are zero on the wire.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
+import itertools
 import mmap
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Sequence
@@ -27,8 +29,6 @@ from rstream_core.broker import bloom
 from rstream_core.broker.tracking import Tracking, sequence_records
 from rstream_core.errors import ChunkError
 from rstream_core.protocol.chunk import CHUNK_USER, HEADER, MAGIC_AND_VERSION, MAX_DATA, parse_header
-
-logger = logging.getLogger("rstream_core.broker")
 
 CHUNK_TRACKING, CHUNK_SNAPSHOT = 1, 2
 SEGMENT_HEAD = b"OSIL\0\0\0\1"
@@ -41,19 +41,27 @@ EPOCH = 1
 
 LARGE = 64 * 1024
 """Bytes from which on a chunk's data is not read, but left to who sends it. Smaller chunks are read in blocks of it."""
+_EPOCH_AND_OFFSET = struct.Struct(">QQ")
+"""As they stand in a header."""
 _SUM_AT = 45
 """Where the header has its three reserved bytes."""
 
 
 class Dropped(NamedTuple):
-    """What was not whole when a log was opened, and is gone now."""
+    """What was not whole when a log was opened, and is not in it now."""
 
     file: Path
     position: int
     """Where in the file the damage begins."""
     size: int
-    """Bytes dropped, there and in later files."""
+    """Bytes, there and in later files."""
     reason: str
+    is_kept: bool
+    """Put aside; else it was the beginning of a last chunk, and is gone."""
+
+
+class _Torn(ChunkError):
+    """The file ends where it was last written to, before the end of what was to be written."""
 
 
 class Segment:
@@ -396,18 +404,23 @@ class Log:
                 path.unlink()  # begun when the disk was full, and given up: the segment before it went on
                 continue
             if first is None:
-                self._drop(path, 0, "it is not named after an offset", [path])
+                self._put_aside(path, 0, "it is not named after an offset", [])
                 continue
             if self.segments and first != self.next_offset:
-                self._drop(path, 0, "the segment before it is missing", paths[number:])
+                self._put_aside(path, 0, "the segment before it is missing", paths[number + 1 :])
                 break
             segment = Segment(self.directory, first)
             if self.segments:
                 segment.last_timestamp = self.active.last_timestamp
             self.segments.append(segment)
             self.next_offset = first
-            if (reason := self._scan(segment)) is not None:
-                self._drop(path, segment.size, reason, paths[number + 1 :])
+            if (error := self._scan(segment)) is not None:
+                later = paths[number + 1 :]
+                if isinstance(error, _Torn) and not later:
+                    size = path.stat().st_size - segment.size
+                    self.dropped.append(Dropped(path, segment.size, size, str(error), is_kept=False))
+                else:
+                    self._put_aside(path, segment.size if segment.chunks else 0, str(error), later)
                 self._cut(segment)
                 break
         if not self.segments:
@@ -417,24 +430,24 @@ class Log:
         self.commit()
         self.close()
 
-    def _scan(self, segment: Segment) -> str | None:
+    def _scan(self, segment: Segment) -> ChunkError | None:
         """Takes in what is whole of a segment; says why that is not all of it. Leaves its index right."""
         index = bytearray(INDEX_HEAD)
-        reason: str | None = None
+        reason: ChunkError | None = None
         with segment.path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size < len(SEGMENT_HEAD):
-                reason = "it ends within its head" if size else "it is empty"
+                reason = _Torn("it ends within its head" if size else "it is empty")
             else:
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                     if data[: len(SEGMENT_HEAD)] != SEGMENT_HEAD:
-                        reason = "it does not begin as a segment does"
+                        reason = ChunkError("it does not begin as a segment does")
                     else:
                         try:
                             while segment.size < size:
                                 index += self._take_chunk(data, segment)
                         except ChunkError as error:
-                            reason = str(error)
+                            reason = error
         if not segment.index_path.exists() or segment.index_path.read_bytes() != index:
             segment.index_path.write_bytes(index)
         return reason
@@ -443,6 +456,8 @@ class Log:
         """Takes in the chunk at the end of what is whole; its index record. Raises ``ChunkError``."""
         position = segment.size
         head = data[position : position + HEADER.size]
+        if len(head) < HEADER.size:
+            raise _Torn(f"chunk {self.next_offset} is cut off")
         header = parse_header(head)
         if header.first_offset != self.next_offset:
             raise ChunkError(f"a chunk has offset {header.first_offset} instead of {self.next_offset}")
@@ -450,7 +465,9 @@ class Log:
         end = start + header.data_length
         whole = end + header.trailer_length
         if header.data_length > MAX_DATA or whole > len(data):
-            raise ChunkError(f"chunk {header.first_offset} is cut off")
+            next_chunk = _EPOCH_AND_OFFSET.pack(header.epoch, header.first_offset + header.records)
+            is_last = data.find(next_chunk, position + HEADER.size) < 0  # else it is not as long as it says
+            raise (_Torn if is_last else ChunkError)(f"chunk {header.first_offset} is cut off")
         body, trailer = data[start:end], data[end:whole]
         bits = data[position + HEADER.size : start]
         if zlib.crc32(body) != header.crc or _header_sum(head, bits, trailer) != head[_SUM_AT:]:
@@ -464,15 +481,27 @@ class Log:
         self._count(segment, header.kind, header.first_offset, header.records, header.timestamp, whole - position)
         return INDEX_RECORD.pack(header.first_offset, header.timestamp, header.epoch, position, header.kind)
 
-    def _drop(self, path: Path, position: int, reason: str, later: Sequence[Path]) -> None:
-        """Takes later segments away, and remembers what is lost."""
-        size = path.stat().st_size - min(position, path.stat().st_size)
-        for other in later:
-            if other != path:
-                size += other.stat().st_size
-            other.unlink()
-        self.dropped.append(Dropped(path, position, size, reason))
-        logger.warning("%s: %s; %d bytes from byte %d on are dropped", path, reason, size, position)
+    def _put_aside(self, path: Path, position: int, reason: str, later: Sequence[Path]) -> None:
+        """Keeps what is not taken in under other names: from that byte on, and later files. Raises ``OSError``."""
+        size = path.stat().st_size - position + sum(other.stat().st_size for other in later)
+        if position:
+            self._copy_aside(path, position)
+        for other in later if position else [path, *later]:
+            other.rename(name_aside(other))
+        self.dropped.append(Dropped(path, position, size, reason, is_kept=True))
+
+    def _copy_aside(self, path: Path, position: int) -> None:
+        aside = name_aside(path)
+        try:
+            with path.open("rb") as source, aside.open("xb") as target:
+                source.seek(position)
+                shutil.copyfileobj(source, target)
+                target.flush()
+                if self.durable:
+                    os.fsync(target.fileno())
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
 
     def _cut(self, segment: Segment) -> None:
         if segment.size == len(SEGMENT_HEAD):
@@ -591,6 +620,12 @@ def _write_all(fd: int, data: bytes, position: int) -> None:
     written = os.pwrite(fd, data, position)
     while written < len(data):
         written += os.pwrite(fd, memoryview(data)[written:], position + written)
+
+
+def name_aside(path: Path) -> Path:
+    """A name beside it that is free, for what is damaged."""
+    names = (f"{path.name}{f'.{number}' if number else ''}.damaged" for number in itertools.count())
+    return next(other for other in map(path.with_name, names) if not other.exists())
 
 
 def _is_empty(path: Path) -> bool:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import errno
 import logging
+import math
+import os
 import socket
 import ssl
 import time
+import weakref
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from rstream_core.broker.checks import is_loopback
 from rstream_core.broker.connection import STEP_TIMEOUT, BrokerConnection
 from rstream_core.broker.faults import Faults
 from rstream_core.broker.session import ServerOptions, ServerSession
@@ -24,6 +30,8 @@ logger = logging.getLogger("rstream_core.broker")
 
 MAX_CONNECTIONS = 1000
 SYNC_INTERVAL = 1.0
+NOT_ACCEPTED_INTERVAL = 60.0
+"""Seconds until it is told again that connections cannot be accepted; asyncio tries it every second."""
 RETENTION_INTERVAL = 30.0
 """Seconds. Retention by size and age; a stream's own segments are also looked at when a new one begins."""
 
@@ -62,10 +70,14 @@ class Server:
         self._holds: set[str] = set()
         self._server: asyncio.Server | None = None
         self._loop = asyncio.get_running_loop()
+        self._told_at = -math.inf
+        self._other_errors = self._loop.get_exception_handler()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._is_tls = False
         self._all_gone = asyncio.Event()
         self._syncing: asyncio.Task[None] | None = None
+        self._not_synced: weakref.WeakSet[Stream] = weakref.WeakSet()
+        """Streams whose last sync failed."""
 
     @classmethod
     async def start(
@@ -82,14 +94,21 @@ class Server:
     ) -> Server:
         """Opens the data folder and listens. ``port`` 0 takes a free one.
 
-        Raises ``ConfigurationError`` where the folder or the port is in use, or ``OSError``.
+        Raises ``ConfigurationError`` where the folder or the port is in use, or cannot be.
         """
         executor = ThreadPoolExecutor(2, thread_name_prefix="rstream-broker-sync")
         try:
             streams = Streams.open(data, fsync, executor)
-        except BaseException:
+        except BaseException as error:
             executor.shutdown()
+            if isinstance(error, OSError):
+                is_none = isinstance(error, FileExistsError | NotADirectoryError)
+                why = "not a folder" if is_none else error.strerror or error
+                raise ConfigurationError(f"data folder {data}: {why}") from None
             raise
+        for vhost, count in Counter(stream.vhost for stream in streams).items():
+            if vhost not in options.vhosts:
+                logger.warning("virtual host %r is not served, and has streams in the data folder: %d", vhost, count)
         server = cls(streams, executor, options, advertised_host, run)
         try:
             await server._listen(host, port, tls)
@@ -116,10 +135,23 @@ class Server:
         except socket.gaierror as error:
             raise ConfigurationError(f"cannot listen on {host!r}: {error.strerror}") from None
         except OSError as error:
-            why = error.strerror or str(error)
-            raise ConfigurationError(
-                f"cannot listen on {host}:{port}: {why}", hint="is another broker running there? choose another port"
-            ) from None
+            number = error.errno or 0
+            why = os.strerror(number) if number else error
+            raise ConfigurationError(f"cannot listen on {host}:{port}: {why}", hint=_HINTS.get(number)) from None
+        self._loop.set_exception_handler(self._on_loop_error)
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Out of file handles, say, asyncio tells of a failed accept with a traceback each, and tries again."""
+        error, sock = context.get("exception"), context.get("socket")
+        ours = self._server.sockets if self._server is not None else ()
+        if isinstance(error, OSError) and sock is not None and sock.fileno() in {one.fileno() for one in ours}:
+            if loop.time() - self._told_at >= NOT_ACCEPTED_INTERVAL:
+                self._told_at = loop.time()
+                logger.error("cannot accept connections: %s", error.strerror)
+        elif self._other_errors is not None:
+            self._other_errors(loop, context)
+        else:
+            loop.default_exception_handler(context)
 
     @property
     def port(self) -> int:
@@ -133,6 +165,8 @@ class Server:
             timer.cancel()
         if self._server is not None:
             self._server.close()
+            if self._loop.get_exception_handler() == self._on_loop_error:
+                self._loop.set_exception_handler(self._other_errors)
         for stream in self.streams:
             await stream.writer.close()
         for connection in list(self._connections):
@@ -170,13 +204,13 @@ class Server:
             self._options,
             advertised_host=self._advertised_host or self._name_for(own[0]),
             advertised_port=own[1],
-            is_local=_is_loopback(peer[0]),
+            is_local=is_loopback(peer[0]),
             now=self._loop.time(),
         )
 
     def _name_for(self, address: str) -> str:
         """What the client reached us by; over TLS, what a certificate is likely to hold."""
-        return "localhost" if self._is_tls and _is_loopback(address) else address
+        return "localhost" if self._is_tls and is_loopback(address) else address
 
     def forget(self, connection: BrokerConnection) -> None:
         if connection in self._connections:
@@ -198,10 +232,11 @@ class Server:
             connection.drop_stream(stream)
 
     def move_leader(self, vhost: str, name: str) -> None:
-        """As ``drop_users``, by name; nothing where there is no such stream."""
+        """As ``drop_users``, by name. Raises ``ConfigurationError`` where there is no such stream."""
         stream = self.streams.get(vhost, name)
-        if stream is not None:
-            self.drop_users(stream)
+        if stream is None:
+            raise ConfigurationError(f"there is no stream {name!r} in virtual host {vhost!r}")
+        self.drop_users(stream)
 
     def hold_all(self, reason: str) -> None:
         """Reads from no connection, new ones neither."""
@@ -240,8 +275,11 @@ class Server:
             if stream.writer.is_dirty:
                 try:
                     await stream.writer.sync()
+                    self._not_synced.discard(stream)
                 except OSError as error:
-                    logger.error("cannot sync stream %r: %s", stream.name, error)  # noqa: TRY400 - told in one line
+                    if stream not in self._not_synced:  # it is tried every second
+                        logger.error("cannot sync stream %r: %s", stream.name, error)  # noqa: TRY400 - in one line
+                    self._not_synced.add(stream)
                 stream.close_if_unused()
 
     def _retain_all(self) -> None:
@@ -250,10 +288,9 @@ class Server:
             stream.retain(now)
 
 
-def _is_loopback(address: str) -> bool:
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return (mapped or found).is_loopback
+_HINTS = {
+    errno.EADDRINUSE: "is another broker running there? choose another port",
+    errno.EADDRNOTAVAIL: "it is no address of this machine; 0.0.0.0 is all of them",
+    errno.EACCES: "this user may not listen there; choose a port above 1023",
+}
+"""By the error of the attempt to listen."""

@@ -64,6 +64,8 @@ class ServerSession:
         self.state = State.LOGIN
         self.username = ""
         self.vhost = ""
+        self.failure = ""
+        """Why the client was turned away; never with a password."""
         self.client_properties: Mapping[str, str] = {}
         self.frame_max = options.frame_max
         self.heartbeat = options.heartbeat
@@ -135,11 +137,13 @@ class ServerSession:
                 yield frame
                 if self.has_ended:
                     return
-        except FrameSizeExceeded:
+        except FrameSizeExceeded as error:
             self._is_garbled = True
+            self.failure = str(error)
             self.close(refusal.FRAME_TOO_LARGE, "frame too large")
-        except ProtocolError:
+        except ProtocolError as error:
             self._is_garbled = True
+            self.failure = str(error)
             self.close(refusal.UNKNOWN_FRAME, "unknown frame")
 
     def take(self, frame: bytes) -> bool:
@@ -202,6 +206,7 @@ class ServerSession:
             case State.OPEN, c.Open(vhost):
                 self._open(vhost, decoded.correlation_id or 0)
             case _:
+                self.failure = f"a {type(decoded.message).__name__} in the state {self.state.name}"
                 self.state = State.ENDED
 
     def _log_in(self, message: c.SaslAuthenticate, correlation_id: int) -> None:
@@ -229,20 +234,25 @@ class ServerSession:
     def _check(self, message: c.SaslAuthenticate) -> tuple[int, str]:
         """The answer, and who it is."""
         if message.mechanism not in MECHANISMS:
+            self.failure = f"login with {message.mechanism!r}, which is not offered"
             return refusal.MECHANISM_NOT_SUPPORTED, ""
         parts = (message.data or b"").split(b"\0")
         if len(parts) != 3:
+            self.failure = "a login that holds no name and no password"
             return refusal.SASL_ERROR, ""
         username = parts[1].decode(errors="replace")
         password = self.options.users.get(username)
         if password is None or not hmac.compare_digest(password.encode(), parts[2]):
+            self.failure = f"there is no user {username!r}" if password is None else f"wrong password of {username!r}"
             return refusal.AUTHENTICATION_FAILURE, ""
         if username in self.options.loopback_users and not self._is_local:
+            self.failure = f"{username!r} may log in from this machine only"
             return refusal.LOOPBACK_ONLY, ""
         return refusal.OK, username
 
     def _open(self, vhost: str, correlation_id: int) -> None:
         if vhost not in self.options.vhosts:
+            self.failure = f"there is no virtual host {vhost!r}"
             self.refuse(c.Open, correlation_id, refusal.VHOST_ACCESS_FAILURE)
             self.state = State.ENDED
             return

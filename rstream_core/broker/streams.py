@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from rstream_core.broker import refusal
 from rstream_core.broker.arguments import Arguments
 from rstream_core.broker.groups import Group
-from rstream_core.broker.log import Log, sync_directory
+from rstream_core.broker.log import Log, name_aside, sync_directory
 from rstream_core.broker.refusal import Refused
-from rstream_core.broker.writer import Fsync, Writer
+from rstream_core.broker.writer import Fsync, Totals, Writer
 from rstream_core.errors import ConfigurationError
 from rstream_core.protocol.routing import MAX_PARTITIONS
 
@@ -58,7 +58,7 @@ class Stream:
         self.given = dict(arguments)
         self.arguments = Arguments.parse(arguments)
         self.log = log
-        self.writer = Writer(log, streams.fsync, streams.executor, self._on_written, self.retain)
+        self.writer = Writer(log, streams.fsync, streams.executor, self._on_written, self.retain, streams.totals)
         self.publishers: set[BrokerPublisher] = set()
         self.subscriptions: set[BrokerSubscription] = set()
         self.groups: dict[str, Group] = {}
@@ -122,6 +122,7 @@ class Streams:
         """What was not whole when the folder was opened, a line each."""
         self.on_removed: Callable[[Stream], None] = lambda stream: None
         """Called with each stream that is taken away, to tell those who use it."""
+        self.totals = Totals()
         self._streams: dict[Name, Stream] = {}
         self._super_streams: dict[Name, SuperStream] = {}
         self._lock = -1
@@ -301,6 +302,8 @@ class Streams:
             description = self._read(directory / "stream.json", self._parse_stream)
             if description is not None:
                 self._open_stream(directory, description)
+            elif any(directory.glob("*")) and not any(directory.glob("stream.json*.damaged")):
+                self._tell(f"{directory.relative_to(self.directory)} is no stream of this broker's, and left alone")
         self._super_streams = self._read(self.directory / "super-streams.json", _parse_super_streams) or {}
         for (vhost, name), super_stream in list(self._super_streams.items()):
             if super_stream.is_deleted:
@@ -313,11 +316,13 @@ class Streams:
     def _open_stream(self, directory: Path, description: Description) -> Stream:
         vhost, name, given = description
         log = Log.open(directory, **self._log_options(Arguments.parse(given)))
-        self.dropped += [
-            f"stream {name!r}: {what.file.name}: {what.reason}; "
-            f"{what.size:,} bytes from byte {what.position:,} on are dropped"
-            for what in log.dropped
-        ]
+        for what in log.dropped:
+            where = f"{what.size:,} bytes from byte {what.position:,} on"
+            if what.is_kept:
+                rest = f"{where} are not read, but kept as .damaged files beside it"
+            else:
+                rest = f"{where} are removed: unless the machine went down, nothing of them was confirmed"
+            self._tell(f"stream {name!r}: {what.file.name}: {what.reason}; {rest}")
         stream = Stream(vhost, name, given, log, self)
         self._streams[vhost, name] = stream
         return stream
@@ -340,12 +345,14 @@ class Streams:
             return None
         except (OSError, ValueError, RecursionError, Refused) as error:
             why = (error.strerror if isinstance(error, OSError) else None) or error
-        names = (f"{path.name}{f'.{number}' if number else ''}.damaged" for number in itertools.count())
-        aside = next(other for other in map(path.with_name, names) if not other.exists())
+        aside = name_aside(path)
         path.rename(aside)
-        self.dropped.append(f"{path.relative_to(self.directory)}: {why}; it is kept as {aside.name}")
-        logger.warning("%s", self.dropped[-1])
+        self._tell(f"{path.relative_to(self.directory)}: {why}; it is kept as {aside.name}")
         return None
+
+    def _tell(self, line: str) -> None:
+        self.dropped.append(line)
+        logger.warning("%s", line)
 
     def _write(self, path: Path, document: object) -> None:
         """All of it, or what was there before. Raises ``OSError``."""
@@ -371,7 +378,8 @@ class Streams:
             holder = os.pread(self._lock, 20, 0).decode(errors="replace").strip()
             self._release_lock()
             raise ConfigurationError(
-                f"{self.directory} is in use by another broker" + (f", process {holder}" if holder.isdigit() else ""),
+                f"data folder {self.directory} is in use by another broker"
+                + (f", process {holder}" if holder.isdigit() else ""),
                 hint="stop it, or choose another folder with --data",
             ) from None
         os.ftruncate(self._lock, 0)

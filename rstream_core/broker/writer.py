@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Protocol
 
 from rstream_core.broker.log import Log
@@ -37,6 +38,14 @@ class Fsync(enum.Enum):
     ALWAYS = "always"
     INTERVAL = "interval"
     NEVER = "never"
+
+
+@dataclass(slots=True)
+class Totals:
+    """What was stored since the start, in streams that may be gone."""
+
+    messages: int = 0
+    size: int = 0
 
 
 class Publisher(Protocol):
@@ -66,12 +75,11 @@ class Writer:
         executor: Executor,
         on_written: Callable[[], None],
         on_rolled: Callable[[int], None],
+        totals: Totals,
     ) -> None:
         """``on_written`` is called when there is more to read, ``on_rolled`` with the time when a segment is full."""
         self.log = log
-        self.published = 0
-        """Messages."""
-        self.published_bytes = 0
+        self._totals = totals
         self.is_dirty = False
         """Whether something is written that no sync was asked for."""
         self._fsync = fsync
@@ -213,8 +221,8 @@ class Writer:
                 self._on_refused(error, confirms)
                 self._offsets = offsets
                 return
-            self.published += records
-            self.published_bytes += size
+            self._totals.messages += records
+            self._totals.size += size
         # From here on it is stored: what fails is told of, and takes nothing back.
         if offsets:
             try:

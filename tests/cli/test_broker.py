@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import pty
 import random
+import resource
+import select
+import shlex
+import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -16,13 +22,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 
 from rstream_core import Client, ConfigurationError, EmbeddedBroker
 from rstream_core.errors import RstreamError
 from tests.brokers import Broker, broker_at
-from tests.cli.conftest import run_rstream
+from tests.certificates import Authority
+from tests.cli.conftest import RSTREAM, environment, run_rstream
 from tests.cli.process import ended, interrupt, running
 from tests.clients import FIRST, PATIENCE, options_for
 
@@ -47,6 +55,16 @@ def test_from_nothing_to_the_first_message(tmp_path: Path) -> None:
         assert run_rstream("publish", "events", "--create", "-m", "hello", env=env).returncode == 0
         consumed = run_rstream("consume", "events", "--offset", "first", "--until", "end", env=env)
         assert (consumed.returncode, consumed.stdout) == (0, b"hello\n")
+
+
+def test_a_terminal_that_is_closed_leaves_nothing_behind(tmp_path: Path) -> None:
+    with running("broker", "run", "--port", "0", env={"TMPDIR": str(tmp_path)}) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        assert len(list(tmp_path.iterdir())) == 1
+        interrupt(process, signal.SIGHUP)
+        assert ended(process) == (143, "")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -85,12 +103,28 @@ def test_a_port_that_is_in_use() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--port", "65536"), "between 0 and 65535"),
-        (("--user", "alice"), "a name and a password"),
-        (("--user", ":secret"), "a name and a password"),
+        (("--port", "65536"), "--port is a number between 0 and 65535, not 65536"),
+        (("--user", "alice"), "--user: not a name and a password"),
+        (("--user", ":secret"), "--user: the name is empty"),
+        (("--user", "alice:"), "--user: the password is empty"),
+        (("--user", "a:1", "--user", "a:2"), "--user: there is another password of 'a'"),
+        (("--user", "a" * 300 + ":b"), "--user: the name has 300 bytes"),
+        (("--user", "a\udcff:b"), "--user: the name is not UTF-8"),
+        (("--user-file", "/no/such/file"), "--user-file /no/such/file: No such file"),
+        (("--user-file", "/dev/null"), "--user-file /dev/null: there is no user in it"),
+        (("--vhost", ""), "--vhost is empty"),
+        (("--vhost", "v" * 300), "--vhost has 300 bytes; 255 is the limit"),
+        (("--host", ""), "--host is empty"),
+        (("--host", ".."), "--host: '..' is no host name"),
+        (("--host", "\u00fc" * 80), "is no host name and no address"),
+        (("--host", "8.8.8.8"), "it is no address of this machine"),
+        (("--advertised-host", ""), "--advertised-host is empty"),
+        (("--advertised-host", "a b"), "--advertised-host: 'a b' is no host name"),
+        (("--data", ""), "--data is empty"),
+        (("--data", "/dev/null"), "data folder /dev/null: not a folder"),
         (("--tls-key", "key.pem"), "--tls-key needs --tls-cert"),
         (("--tls-cert", "/no/such/file"), "No such file"),
-        (("--data", "/dev/null/x"), "Not a directory"),
+        (("--data", "/dev/null/x"), "data folder /dev/null/x: not a folder"),
         (("--fsync", "sometimes"), "sometimes"),
         (("--host", "no-such-host.invalid", "--port", "0"), "cannot listen on 'no-such-host.invalid'"),
     ],
@@ -99,6 +133,29 @@ def test_usage(options: tuple[str, ...], words: str) -> None:
     done = run_rstream("broker", "run", *options)
     assert done.returncode == 2
     assert words in done.stderr.decode()
+
+
+@pytest.mark.parametrize(("target", "why"), [("&-", "Bad file descriptor"), ("/dev/full", "No space left on device")])
+def test_a_stdout_that_takes_nothing(target: str, why: str) -> None:
+    if target.startswith("/") and not os.path.exists(target):
+        pytest.skip(f"there is no {target}")
+    command = f"exec {shlex.quote(str(RSTREAM))} broker run --port 0 >{target}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], env=environment(), stderr=subprocess.PIPE, timeout=20, check=False
+    )
+    assert (done.returncode, done.stderr.decode()) == (1, f"error: cannot write to stdout: {why}\n")
+
+
+def test_users_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "users"
+    file.write_text("alice:sec:ret\n\nb\u00f6b:x")
+    with broker_process("--user-file", str(file), "--user", "carol:y") as (_, broker):
+        for login in ("alice:sec%3Aret", "b%C3%B6b:x", "carol:y"):
+            uri = f"rabbitmq-stream://{login}@{broker.host}:{broker.port}"
+            assert run_rstream("stream", "create", "s", "--exists-ok", env={"RSTREAM_URI": uri}).returncode == 0
+    file.write_text("alice:a\nalice:b")
+    done = run_rstream("broker", "run", "--user-file", str(file))
+    assert (done.returncode, b"line 2: there is another password of 'alice'" in done.stderr) == (2, True)
 
 
 def test_what_it_is_run_with_is_not_a_clients(tmp_path: Path) -> None:
@@ -121,9 +178,15 @@ def test_users_and_virtual_hosts_and_the_log() -> None:
         ):
             uri = f"rabbitmq-stream://{login}@{address}/{vhost}"
             assert run_rstream("stream", "create", f"s-{vhost}", env={"RSTREAM_URI": uri}).returncode == status, uri
+        with socket.create_connection((broker.host, broker.port)) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert sock.recv(10) == b""
         interrupt(process)
         _, log = ended(process)
+    assert " is turned away: a frame of " in log
     assert "logged in as 'alice'" in log
+    for why in ("wrong password of 'alice'", "there is no user 'guest'", "there is no virtual host '/'"):
+        assert f" is turned away: {why}\n" in log
     assert "sec:ret" not in log
 
 
@@ -139,28 +202,164 @@ def test_damage_is_told_of(tmp_path: Path) -> None:
         assert done.stdout == b"whole\n"
         interrupt(process)
         _, errors = ended(process)
-    assert "warning: stream 's': 00000000000000000000.segment: chunk 1 is cut off" in errors
+    (line,) = errors.splitlines()
+    assert line.startswith("warning: stream 's': 00000000000000000000.segment: chunk 1 is cut off")
+
+
+def test_what_nobody_can_reach_is_told_of(tmp_path: Path) -> None:
+    with broker_process("--data", str(tmp_path), "--vhost", "old") as (_, broker):
+        assert run_rstream("stream", "create", "s", env={"RSTREAM_URI": broker.uri}).returncode == 0
+    (tmp_path / "streams" / "foo").mkdir()
+    (tmp_path / "streams" / "foo" / "file").touch()
+    with broker_process("--data", str(tmp_path), "--host", "0.0.0.0") as (process, _):
+        interrupt(process)
+        _, errors = ended(process)
+    assert errors.splitlines() == [
+        "warning: streams/foo is no stream of this broker's, and left alone",
+        "warning: virtual host 'old' is not served, and has streams in the data folder: 1",
+        "warning: only this machine can log in, as guest; --user names others",
+    ]
+
+
+def test_what_goes_wrong_is_told_beside_the_status_line(tmp_path: Path) -> None:
+    with on_a_terminal("--data", str(tmp_path)) as (process, terminal):
+        env = {"RSTREAM_URI": process.stdout.readline().decode().strip()}
+        (tmp_path / "streams").rmdir()
+        terminal.read_until("published 0/s")
+        assert run_rstream("stream", "create", "s", env=env).returncode == 1
+        terminal.read_until(f"\x1b[Jwarning: Create in {tmp_path}: [Errno 2] No such file or directory: ")
+        terminal.read(1)
+        assert terminal.shown.count("Errno") == 1
+
+
+def test_the_same_warning_is_told_once(tmp_path: Path) -> None:
+    with broker_process("--data", str(tmp_path)) as (process, broker):
+        env = {"RSTREAM_URI": broker.uri}
+        assert run_rstream("stream", "create", "s", env=env).returncode == 0
+        shutil.rmtree(tmp_path / "streams")
+        for _ in range(3):
+            assert run_rstream("publish", "s", "-m", "lost", env=env).returncode == 7
+        interrupt(process)
+        _, errors = ended(process)
+    (line,) = errors.splitlines()
+    assert line.startswith(f"warning: cannot write to {tmp_path}")
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="Linux only")
+def test_out_of_file_handles() -> None:
+    """Told once; whoever waits is served when there are some again."""
+    with broker_process() as (process, broker):
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (30, 30))
+        with contextlib.ExitStack() as idle:
+            for _ in range(40):
+                idle.enter_context(socket.create_connection((broker.host, broker.port)))
+            time.sleep(1.5)  # it has tried twice
+        assert run_rstream("stream", "create", "s", env={"RSTREAM_URI": broker.uri}).returncode == 0
+        interrupt(process)
+        assert ended(process) == (130, "warning: cannot accept connections: Too many open files\n")
+
+
+def test_certificates_that_cannot_be(tmp_path: Path) -> None:
+    authority = Authority.make(tmp_path)
+    (cert, key), (other, other_key) = (authority.issue(name, "localhost") for name in ("one", "two"))
+    der, encrypted = tmp_path / "one.der", tmp_path / "encrypted.pem"
+    convert = ("openssl", "x509", "-in", str(cert), "-outform", "der", "-out", str(der))
+    encrypt = ("openssl", "pkey", "-in", str(key), "-aes256", "-passout", "pass:secret", "-out", str(encrypted))
+    for command in (convert, encrypt):
+        subprocess.run(command, check=True, capture_output=True)
+    for files, words in (
+        ((cert,), f"--tls-cert {cert}: there is no private key in it\nhint: --tls-key names"),
+        ((cert, tmp_path / "none"), f"--tls-key {tmp_path / 'none'}: No such file or directory"),
+        ((cert, other_key), f"the key in {other_key} is not that of the certificate in {cert}"),
+        ((cert, encrypted), f"the key in {encrypted} is encrypted"),
+        ((der, key), f"--tls-cert {der}: not PEM, no certificate"),
+        ((cert, other), f"--tls-key {other}: there is no private key in it"),
+    ):
+        options = [text for pair in zip(("--tls-cert", "--tls-key"), map(str, files), strict=False) for text in pair]
+        done = run_rstream("broker", "run", "--port", "0", *options)
+        assert (done.returncode, words in done.stderr.decode()) == (2, True), done.stderr.decode()
+
+
+@contextmanager
+def on_a_terminal(*options: str, term: str = "xterm", columns: int = 200) -> Iterator[tuple[Any, Terminal]]:
+    """A broker whose stderr is a terminal."""
+    with Terminal(columns) as terminal:
+        env = {"TERM": term}
+        with running("broker", "run", "--port", "0", *options, env=env, stderr=terminal.descriptor) as process:
+            yield process, terminal
+
+
+class Terminal:
+    """One whose other side is read."""
+
+    def __init__(self, columns: int = 200) -> None:
+        self._main, self.descriptor = pty.openpty()
+        fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self.shown = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._main)
+        os.close(self.descriptor)
+
+    def read(self, seconds: float) -> None:
+        """What comes within that time."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and select.select([self._main], [], [], left)[0]:
+            self.shown += os.read(self._main, 4096).decode(errors="replace")
+
+    def read_until(self, words: str) -> None:
+        deadline = time.monotonic() + 20
+        while words not in self.shown:
+            assert time.monotonic() < deadline, self.shown
+            self.read(0.1)
 
 
 def test_a_terminal_shows_what_it_does() -> None:
-    main, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
-    try:
-        with running("broker", "run", "--port", "0", env={"TERM": "xterm"}, stderr=terminal) as process:
-            assert process.stdout is not None
-            env = {"RSTREAM_URI": process.stdout.readline().decode().strip()}
-            assert run_rstream("publish", "s", "--create", "-m", "hello", env=env).returncode == 0
-            shown = ""
-            deadline = time.monotonic() + 20
-            while "1 streams   published 1 " not in shown:
-                assert time.monotonic() < deadline, shown
-                shown += os.read(main, 4096).decode(errors="replace")
-            assert "listening on 127.0.0.1:" in shown
-            interrupt(process)
-            assert process.wait(20) == 130
-    finally:
-        os.close(main)
-        os.close(terminal)
+    with on_a_terminal() as (process, terminal):
+        env = {"RSTREAM_URI": process.stdout.readline().decode().strip()}
+        assert run_rstream("publish", "s", "--create", "-m", "hello", env=env).returncode == 0
+        terminal.read_until("0 connections   1 stream   published 1 message, ")
+        assert "listening on 127.0.0.1:" in terminal.shown
+        interrupt(process)
+        assert process.wait(20) == 130
+        terminal.read(0.1)
+        assert terminal.shown.endswith("\r\x1b[J")
+
+
+def test_a_narrow_terminal_shows_the_rates() -> None:
+    with on_a_terminal(columns=40) as (_, terminal):
+        terminal.read_until("published 0/s   delivered 0 B/s\r")
+
+
+@pytest.mark.parametrize(("options", "term"), [((), "dumb"), (("-v",), "xterm"), (("-q",), "xterm")])
+def test_a_terminal_without_a_status_line(options: tuple[str, ...], term: str) -> None:
+    with on_a_terminal(*options, term=term) as (process, terminal):
+        assert process.stdout.readline()
+        terminal.read(1.2)
+        assert "\x1b" not in terminal.shown
+        assert "published" not in terminal.shown
+
+
+def test_in_the_background_the_terminal_is_the_shells() -> None:
+    with Terminal() as terminal:
+        name = os.ttyname(terminal.descriptor)  # the first that a session opens is its controlling terminal
+        script = f"exec 2<>{name}; set -m; {shlex.quote(str(RSTREAM))} broker run --port 0 & read line; kill %1; wait"
+        with subprocess.Popen(
+            ["/bin/sh", "-c", script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment({"TERM": "xterm"}),
+            start_new_session=True,
+        ) as shell:
+            assert shell.stdout is not None
+            assert shell.stdout.readline().startswith(b"rabbitmq-stream://")
+            terminal.read(1.2)
+            shell.communicate(b"\n", timeout=20)
+        assert "listening on" in terminal.shown
+        assert "published" not in terminal.shown
 
 
 def test_clients_do_not_load_it() -> None:

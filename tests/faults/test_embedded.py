@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ import rstream_core.broker.connection
 import rstream_core.broker.server
 from rstream_core import (
     Client,
+    ConfigurationError,
     ConnectionClosed,
     ConnectionOptions,
     EmbeddedBroker,
@@ -24,6 +25,7 @@ from rstream_core import (
     parse_uri,
 )
 from rstream_core.broker.connection import WRITE_BUFFER, BrokerConnection
+from rstream_core.broker.faults import Faults
 from rstream_core.broker.log import LARGE, Segment
 from rstream_core.broker.writer import Fsync, Writer
 from rstream_core.errors import ChunkError, RstreamError, ServerError
@@ -293,6 +295,30 @@ async def test_a_stream_that_cannot_be_read(
             assert await wire.code(c.Subscribe(1, STREAM, c.OffsetSpec(4, 1), 1, {})) == 1
             assert (await wire.take(c.Close)).message.code == 15
     assert len(await read(client, STREAM, 3)) == 3
+
+
+ORDERS: list[Callable[[Faults], None]] = [
+    lambda faults: faults.drop_after_confirms(0),
+    lambda faults: faults.drop_after_confirms(-1),
+    lambda faults: faults.cut_frame(Key.DELIVER, -3),
+    lambda faults: faults.cut_frame("DELIVER"),  # type: ignore[arg-type]
+    lambda faults: faults.delay(-1),
+    lambda faults: faults.delay("x"),  # type: ignore[arg-type]
+    lambda faults: faults.delay(float("inf")),
+    lambda faults: faults.delay(float("nan")),
+    lambda faults: faults.answer("CREATE", 15),  # type: ignore[arg-type]
+    lambda faults: faults.answer(Key.CREATE, 1),
+    lambda faults: faults.answer(Key.CREATE, 70_000),
+    lambda faults: faults.answer(Key.CREATE, 15, times=0),
+    lambda faults: faults.move_leader("nope"),
+]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+async def test_an_order_that_makes_no_sense(broker: EmbeddedBroker, order: Callable[[Faults], None]) -> None:
+    with pytest.raises(ConfigurationError):
+        order(broker.faults)
+    assert not broker.faults.is_armed
 
 
 async def test_a_login_that_never_ends(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from rstream_core.broker.log import INDEX_HEAD, INDEX_RECORD, SEGMENT_HEAD, Curs
 from rstream_core.broker.publishing import ENTRIES_AT, split_filtered
 from rstream_core.broker.tracking import MAX_SEQUENCES, Tracking, offset_records, sequence_records
 from rstream_core.errors import ChunkError
-from rstream_core.protocol.chunk import parse_chunk, parse_header
+from rstream_core.protocol.chunk import HEADER, parse_chunk, parse_header
 
 FIRST_SEGMENT = f"{0:020}.segment"
 
@@ -260,9 +260,45 @@ def test_cut_anywhere(tmp_path: Path, number: int) -> None:
     assert len(lengths) > 1 or number == -1
 
 
+def contents(directory: Path, kind: str) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(directory.glob(f"*.{kind}"))]
+
+
+def test_what_is_damaged_can_be_put_together_again(tmp_path: Path) -> None:
+    some_log(tmp_path)
+    whole = contents(tmp_path, "segment")
+    first = min(tmp_path.glob("*.segment"))
+    length_at = len(SEGMENT_HEAD) + 37  # of the chunk's data: it seems to end after the file
+    for position in (len(SEGMENT_HEAD) + HEADER.size, len(whole[0]) // 2, length_at):
+        data = bytearray(whole[0])
+        data[position] ^= 0x80
+        first.write_bytes(data)
+        Log.open(tmp_path, segment_size=300).close()
+        kept = contents(tmp_path, "damaged")
+        read = first.read_bytes()
+        assert b"".join(kept) in (b"".join([data[len(read) :], *whole[1:]]), b"".join([data, *whole[1:]]))
+        assert len(kept) == len(whole)
+        for path in tmp_path.glob("*.damaged"):
+            path.rename(path.with_suffix(""))
+        first.write_bytes(whole[0])
+    assert contents(tmp_path, "segment") == whole
+
+
+def test_a_last_chunk_that_is_not_whole_is_not_kept(tmp_path: Path) -> None:
+    some_log(tmp_path)
+    last = max(tmp_path.glob("*.segment"))
+    os.truncate(last, last.stat().st_size - 1)
+    (dropped,) = Log.open(tmp_path, segment_size=300).dropped
+    assert not dropped.is_kept
+    assert contents(tmp_path, "damaged") == []
+
+
 @pytest.mark.parametrize("number", [0, -2])
 def test_a_flipped_bit_anywhere(tmp_path: Path, number: int) -> None:
-    """In the data and in the header, in filters and in trailers: it is found, and nothing after it is believed."""
+    """In the data and in the header, in filters and in trailers: it is found, and nothing after it is believed.
+
+    What is not believed is kept, all of it.
+    """
     expected = some_log(tmp_path / "whole")
     name = sorted((tmp_path / "whole").glob("*.segment"))[number].name
     size = (tmp_path / "whole" / name).stat().st_size
@@ -276,7 +312,7 @@ def test_a_flipped_bit_anywhere(tmp_path: Path, number: int) -> None:
         dropped = log.dropped[0]
         assert dropped.file.name == name
         assert dropped.position <= max(position, len(SEGMENT_HEAD))
-        assert dropped.size > 0
+        assert (dropped.size, dropped.is_kept) == (sum(map(len, contents(directory, "damaged"))), True)
         assert is_beginning(read(log), expected)
         assert log.tracking.sequence("writer") <= 12
         log.close()

@@ -16,7 +16,7 @@ from rstream_core.broker.delivery import BrokerPublisher
 from rstream_core.broker.log import Log
 from rstream_core.broker.publishing import Entries
 from rstream_core.broker.refusal import Refused
-from rstream_core.broker.writer import Fsync, Writer
+from rstream_core.broker.writer import Fsync, Totals, Writer
 from tests.clients import eventually
 
 ROLLING = 100
@@ -55,7 +55,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
         def make(fsync: Fsync, segment_size: int = 10**6) -> Writer:
             log = Log.create(tmp_path, segment_size=segment_size)
-            return Writer(log, fsync, executor, lambda: None, lambda now: None)
+            return Writer(log, fsync, executor, lambda: None, lambda now: None, Totals())
 
         yield make
 

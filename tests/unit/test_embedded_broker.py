@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from rstream_core import (
     AuthenticationFailure,
     Client,
     ConfigurationError,
+    ConnectionFailed,
     ConnectionOptions,
     Credentials,
     EmbeddedBroker,
@@ -54,6 +57,9 @@ async def test_on_the_callers_loop() -> None:
         await round_trip(options(broker))
         assert broker.published[0] == 10
         assert (broker.stream_count, broker.dropped) == (1, [])
+        async with Client(options(broker)) as client:
+            await client.delete_stream("s")
+        assert (broker.stream_count, broker.published[0]) == (0, 10)
     with pytest.raises(AlreadyClosed):
         _ = broker.uri
     await broker.stop()
@@ -65,6 +71,38 @@ def test_in_a_thread() -> None:
         broker.faults.drop_connections()
     with pytest.raises(AlreadyClosed):
         _ = broker.port
+
+
+def test_entered_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    broker = EmbeddedBroker()
+    with broker:
+        with pytest.raises(AlreadyClosed), broker:
+            pass
+        asyncio.run(round_trip(options(broker)))
+    assert list(tmp_path.iterdir()) == []
+    with broker:
+        asyncio.run(round_trip(options(broker)))
+
+
+async def test_folders_of_killed_brokers_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("old", "new", "unlocked", "kept"):
+        folder = tmp_path / f"rstream-broker-{name}"
+        (folder / "streams").mkdir(parents=True)
+        if name != "kept":
+            (folder / "temporary").touch()
+        if name != "unlocked":
+            (folder / "lock").write_text("1\n")
+            os.utime(folder / "lock", None if name == "new" else (0, 0))
+    async with EmbeddedBroker() as running:
+        assert running._temporary is not None
+        folder = Path(running._temporary.name)
+        os.utime(folder / "lock", (0, 0))
+        async with EmbeddedBroker(), Client(options(running)) as client:
+            await client.create_stream("s")
+        left = {"rstream-broker-new", "rstream-broker-unlocked", "rstream-broker-kept", folder.name}
+        assert set(os.listdir(tmp_path)) == left
 
 
 async def test_users_virtual_hosts_and_limits() -> None:
@@ -287,10 +325,58 @@ async def test_super_streams_that_cannot_be_read(tmp_path: Path, text: str | Non
             await client.delete_super_stream("another")
 
 
-@pytest.mark.parametrize("arguments", [{"vhosts": ()}, {"fsync": "sometimes"}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"vhosts": ()},
+        {"vhosts": "/prod"},
+        {"vhosts": ("",)},
+        {"vhosts": ("v" * 256,)},
+        {"fsync": "sometimes"},
+        {"host": ""},
+        {"host": None},
+        {"advertised_host": "a b"},
+        {"port": 99_999},
+        {"port": "5552"},
+        {"port": True},
+        {"data": ""},
+        {"data": 7},
+        {"users": ["alice:secret"]},
+        {"users": {"alice": ""}},
+        {"users": {"alice": None}},
+        {"users": {"a\0b": "x"}},
+        {"tls": "cert.pem"},
+        {"frame_max": 1},
+        {"frame_max": -1},
+        {"heartbeat": -1},
+        {"heartbeat": 0.5},
+    ],
+    ids=str,
+)
 def test_what_it_cannot_be(arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         EmbeddedBroker(**arguments)
+
+
+async def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="file: not a folder"):
+        await EmbeddedBroker(data=tmp_path / "file").start()
+
+
+async def test_a_folder_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Streams, "_take_lock", full)
+    with pytest.raises(ConfigurationError, match=f"data folder {tmp_path}: No space left on device"):
+        await EmbeddedBroker(data=tmp_path).start()
+
+
+async def test_an_address_in_brackets() -> None:
+    try:
+        async with EmbeddedBroker(host="[::1]") as broker:
+            assert broker.uri.startswith("rabbitmq-stream://guest:guest@[::1]:")
+            await round_trip(options(broker))
+    except ConfigurationError as error:
+        pytest.skip(str(error))  # no IPv6 here
 
 
 async def test_a_port_in_use() -> None:
@@ -314,6 +400,9 @@ async def test_tls(tmp_path: Path) -> None:
     context.load_cert_chain(cert, key)
     async with EmbeddedBroker(tls=context) as broker:
         assert broker.uri.startswith("rabbitmq-stream+tls://")
+        with pytest.raises(ConnectionFailed) as failed:
+            await round_trip(options(broker))
+        assert "is it a TLS port?" in str(failed.value.hint)
         tls = ssl.create_default_context(cafile=str(cert))
         await round_trip(options(broker, tls=tls, server_name="localhost"))
         async with Client(options(broker, tls=tls, server_name="localhost")) as client:

@@ -1,0 +1,81 @@
+"""What the embedded broker is run with, looked at before it starts: each raises ``ConfigurationError``.
+
+``what`` is how the caller calls it: an argument in Python, an option on the command line.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+
+from rstream_core.errors import ConfigurationError
+
+MAX_NAME = 255
+"""Bytes of a user's or a virtual host's name, as in RabbitMQ."""
+MIN_FRAME_MAX = 8192
+
+
+def check_host(what: str, host: str) -> str:
+    """A host name or an address; without the brackets that an IPv6 address has in a URI."""
+    if not isinstance(host, str):
+        raise ConfigurationError(f"{what} is a name or an address, not {host!r}")
+    if not host:
+        raise ConfigurationError(f"{what} is empty")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        valid = False
+    else:
+        valid = host.isprintable() and not set(host) & set(" []/@")
+    if not valid:
+        raise ConfigurationError(f"{what}: {host!r} is no host name and no address")
+    return host
+
+
+def check_name(what: str, name: str) -> str:
+    """A user's name, or a virtual host's."""
+    check_text(what, name)
+    if (size := len(name.encode())) > MAX_NAME:
+        raise ConfigurationError(f"{what} has {size} bytes; {MAX_NAME} is the limit")
+    return name
+
+
+def check_text(what: str, text: str) -> str:
+    """Something that a login can hold."""
+    if not isinstance(text, str):
+        raise ConfigurationError(f"{what} is text, not {text!r}")
+    if not text:
+        raise ConfigurationError(f"{what} is empty")
+    if "\0" in text:
+        raise ConfigurationError(f"{what} holds a NUL")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{what} is not UTF-8") from None
+    return text
+
+
+def check_number(what: str, number: object, lowest: int, highest: int) -> int:
+    """Within these limits."""
+    if not isinstance(number, int) or isinstance(number, bool) or not lowest <= number <= highest:
+        raise ConfigurationError(f"{what} is a number between {lowest} and {highest}, not {number!r}")
+    return number
+
+
+def check_seconds(what: str, seconds: object) -> float:
+    """A span of time."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        raise ConfigurationError(f"{what} is a number from 0 on, not {seconds!r}")
+    return seconds
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches it."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback
