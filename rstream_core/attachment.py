@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from rstream_core.connection import Connection
@@ -89,6 +90,7 @@ class Attachment(ABC):
             self._on_loss(error)
             self._outages.begin(error)
             self._recovering = self._recoveries.start(self._recover(error))
+            self._recovering.add_done_callback(partial(self._on_recovery_end, error))
 
     # What the two do in their own ways.
 
@@ -141,10 +143,13 @@ class Attachment(ABC):
             await self._outages.recover(error, self.attach)
         except RstreamError as reason:
             self._end(reason)
-        except BaseException:
-            if not self._closed:
+
+    def _on_recovery_end(self, error: RstreamError, task: asyncio.Task[None]) -> None:
+        """For one that was cancelled, perhaps before its first step, or fell over."""
+        if task is self._recovering:
+            self._outages.give_up(error)
+            if self.error is None and not self._attached and not self._closed:
                 self._end(error)
-            raise
 
     async def _stop_recovering(self) -> None:
         task = self._recovering

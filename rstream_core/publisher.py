@@ -397,13 +397,28 @@ class Publisher(Attachment):
         connection = lease.connection
         connection.publishers[lease.id] = self  # from now on: what comes before the answer counts, too
         connection.streams[self] = self.stream
-        await _declare(lease, self.stream, self.reference)
+        await self._make_known()
         if not self.next_publishing_id:
             self.next_publishing_id = await _first_free_id(lease, self.stream, self.reference)
         limit = connection.frame_max or MAX_FRAME
         self.max_message_size = limit - (_FRAME_HEAD.size - 4) - _ENTRY_HEAD
         self._target = min(limit, FRAME_TARGET, self._max_in_flight_bytes // 2)
         await self._write_again()
+
+    async def _make_known(self) -> None:
+        what = f"publishing to stream {self.stream!r}"
+        message = c.DeclarePublisher(self._lease.id, self.reference or "", self.stream)
+        try:
+            await self._connection.request(message, c.DeclarePublisherResponse, what)
+        except PreconditionFailed:
+            if self.reference is not None and any(
+                other is not self and (other.stream, other.reference) == (self.stream, self.reference)
+                for other in self._connection.publishers.values()
+                if isinstance(other, Publisher)
+            ):
+                raise PreconditionFailed(f"{what}: this client has a publisher {self.reference!r} already") from None
+            # A used id and a long reference, the other reasons for it, are none of ours.
+            raise PublishingBlocked(f"{what}: {PublishingBlocked.summary}") from None
 
     def _go_on(self) -> None:
         self._watch_later()
@@ -459,7 +474,8 @@ class Publisher(Attachment):
     def _detach(self) -> None:
         super()._detach()
         self._stop_watching()
-        self._connection.publishers.pop(self._lease.id, None)
+        if self._connection.publishers.get(self._lease.id) is self:
+            del self._connection.publishers[self._lease.id]
         self._connection.streams.pop(self, None)
 
     def _end(self, error: RstreamError) -> None:
@@ -692,15 +708,6 @@ def check_reference(reference: str) -> None:
     size = len(reference.encode(errors="surrogatepass"))
     if not 0 < size <= MAX_REFERENCE:
         raise ConfigurationError(f"a reference takes 1 to {MAX_REFERENCE} bytes, not {size}")
-
-
-async def _declare(lease: Lease, stream: str, reference: str | None) -> None:
-    what = f"publishing to stream {stream!r}"
-    message = c.DeclarePublisher(lease.id, reference or "", stream)
-    try:
-        await lease.connection.request(message, c.DeclarePublisherResponse, what)
-    except PreconditionFailed:  # the other reasons for it, a used id and a long reference, are none of ours
-        raise PublishingBlocked(f"{what}: {PublishingBlocked.summary}") from None
 
 
 async def _first_free_id(lease: Lease, stream: str, reference: str | None) -> int:

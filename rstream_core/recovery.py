@@ -211,40 +211,44 @@ class Outages:
         self._loop = asyncio.get_running_loop()
         self._run: Run | None = None
         self._since = 0.0
+        self._attempts_before = 0
+        self._is_open = False
+        """Whether it was told that it is lost, and not what became of that."""
 
     def progress(self) -> None:
         """Something has come of the last recovery: the next loss is another outage."""
         self._run = None
 
     def begin(self, error: RstreamError) -> None:
-        """It is lost; ``recover`` is to follow."""
+        """It is lost; ``recover`` is to follow, or ``give_up``."""
         now = self._loop.time()
         if self._run is None or now - self._since > STEADY:
             policy = self._recoveries.policy
             assert policy is not None
             self._run = Run(policy.backoff, policy.seconds)
         self._since = now
+        self._attempts_before = self._run.attempts
+        self._is_open = True
         self._recoveries.tell(RecoveryEvent(self._stream, self._what, RecoveryState.LOST, error))
 
     async def recover(self, error: RstreamError, attach: Callable[[], Awaitable[None]]) -> None:
         """Attaches it again. Raises the error for which that is given up."""
-        run = self._run
-        assert run is not None
-        before = run.attempts
-
-        def tell(state: RecoveryState, error: RstreamError) -> None:
-            now = self._loop.time()
-            self._recoveries.tell(
-                RecoveryEvent(self._stream, self._what, state, error, run.attempts - before, now - self._since)
-            )
-            self._since = now
-
+        assert self._run is not None
         try:
-            await run.retry(attach, reason=error)
+            await self._run.retry(attach, reason=error)
         except RstreamError as reason:
-            tell(RecoveryState.GIVEN_UP, reason)
+            self._tell(RecoveryState.GIVEN_UP, reason)
             raise
-        except BaseException:
-            tell(RecoveryState.GIVEN_UP, error)
-            raise
-        tell(RecoveryState.RECOVERED, error)
+        self._tell(RecoveryState.RECOVERED, error)
+
+    def give_up(self, error: RstreamError) -> None:
+        """Nothing more is done about what was lost by this, if anything was to be."""
+        if self._is_open:
+            self._tell(RecoveryState.GIVEN_UP, error)
+
+    def _tell(self, state: RecoveryState, error: RstreamError) -> None:
+        now = self._loop.time()
+        attempts = 0 if self._run is None else self._run.attempts - self._attempts_before
+        self._recoveries.tell(RecoveryEvent(self._stream, self._what, state, error, attempts, now - self._since))
+        self._since = now
+        self._is_open = False

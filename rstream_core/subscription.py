@@ -385,7 +385,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             logger.debug("looking where stream %r ends: %s", self.stream, error)
             self._looked = False
             return
-        if there < seen and self.error is None:
+        if there < seen and self.error is None and self._attached and not self._closed:
             self._detach()
             self._end(
                 StreamDoesNotExist(
@@ -422,8 +422,9 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
 
     def _detach(self) -> None:
         super()._detach()
-        self._lease.connection.subscriptions.pop(self._lease.id, None)
-        self._lease.connection.streams.pop(self, None)
+        if self._connection.subscriptions.get(self._lease.id) is self:
+            del self._connection.subscriptions[self._lease.id]
+        self._connection.streams.pop(self, None)
         if self._single_active is not None:
             self._era += 1
             self.active = False

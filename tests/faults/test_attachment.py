@@ -14,6 +14,7 @@ from rstream_core import (
     ConnectionClosed,
     ConsumerOffsetSpecification,
     NotConfirmed,
+    PreconditionFailed,
     ProtocolError,
     Recovery,
     SingleActiveConsumer,
@@ -234,3 +235,59 @@ async def test_a_broker_that_cannot_count(client: Client, stream: str) -> None:
     with pytest.raises(ProtocolError, match=r"more of stream '.*' than it was asked for"):
         send(100)
     await subscription.close()
+
+
+async def test_a_name_that_this_client_uses_already(client: Client, stream: str) -> None:
+    """Brokers refuse it on the same connection, as they do while they have an alarm."""
+    first = await client.publisher(stream, "writer")
+    with pytest.raises(PreconditionFailed, match="this client has a publisher 'writer' already") as caught:
+        await client.publisher(stream, "writer")
+    assert not caught.value.retriable
+    await first.publish([b"x"])
+    await first.close()
+    assert first.confirmed == 1
+    again = await client.publisher(stream, "writer")
+    await again.close()
+
+
+@pytest.mark.parametrize("delay", [0, 0.05])
+async def test_each_loss_is_followed_by_word_of_what_became_of_it(
+    through: Client, proxy: Proxy, stream: str, events: Events, delay: float
+) -> None:
+    """Also where it is closed before the recovery has begun."""
+    publisher = await through.publisher(stream, "writer")
+    subscription = await through.subscribe(stream, FIRST)
+    proxy.refuse()
+    connections = publisher._connection, subscription._connection
+    for connection in connections:
+        connection.abort()
+    assert events.states == [LOST, LOST]
+    await asyncio.sleep(delay)
+    await publisher.close(timeout=0)
+    await subscription.close()
+    assert events.states == [LOST, LOST, GIVEN_UP, GIVEN_UP]
+
+
+async def test_a_look_that_ends_late_touches_nobody_else(
+    client: Client, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = await client.subscribe(stream, FIRST)
+    first = await client.subscribe(stream, FIRST)
+    end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def position(_: ConsumerOffsetSpecification) -> int:
+        return await end
+
+    monkeypatch.setattr(first, "_position", position)
+    looking = asyncio.create_task(first._look(5))
+    await asyncio.sleep(0)
+    await first.close()
+    second = await client.subscribe(stream, FIRST)
+    assert (second._connection, second.id) == (first._connection, first.id)
+    end.set_result(0)
+    await looking
+    assert first.error is None
+    await publish(client, stream, bodies(3))
+    assert (await asyncio.wait_for(anext(second), PATIENCE)).messages == bodies(3)
+    await keeper.close()
+    await second.close()

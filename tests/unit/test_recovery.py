@@ -148,6 +148,8 @@ async def test_an_outage_that_is_cancelled_is_told_of() -> None:
     await asyncio.sleep(0)
     await recoveries.close()
     assert task.cancelled()
+    for _ in range(2):
+        outages.give_up(loss)
     assert [event.state for event in events] == [RecoveryState.LOST, RecoveryState.GIVEN_UP]
     assert not recoveries.can_help(loss)
 
