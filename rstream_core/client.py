@@ -50,6 +50,8 @@ from rstream_core.types import (
 
 MAX_IN_FLIGHT = 50_000
 MAX_IN_FLIGHT_BYTES = 16 * 1024 * 1024
+MAX_NAMES = 256
+"""Publisher names, each in a stream, of which is remembered what they have published: those last opened."""
 
 
 class Client:
@@ -77,6 +79,8 @@ class Client:
         self._locator = Locator(self.options, self._recoveries)
         self._publisher_pool = ConnectionPool(self._locator, max_per_connection=max_publishers_by_connection)
         self._subscriber_pool = ConnectionPool(self._locator, max_per_connection=max_subscribers_by_connection)
+        self._named: dict[tuple[str, str], Publisher] = {}
+        """The last publisher of each name in each stream; at most ``MAX_NAMES``."""
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -416,6 +420,9 @@ class Client:
         that name, and confirms them. ``max_in_flight`` and ``max_in_flight_bytes`` bound what is written and not
         confirmed; a publisher that waits for a confirm for more than ``confirm_timeout`` seconds ends.
         ``on_end`` is called once, with the error, where the publisher ends by itself: not while it recovers.
+
+        It counts its ids on from what the broker knows, and from what an earlier publisher of this client used under
+        that name: of that some may be on its way to the broker still. A restarted program cannot know of it.
         """
         self._check_open()
         if reference is not None:
@@ -433,7 +440,21 @@ class Client:
             confirm_timeout=confirm_timeout,
         )
         await self._locator.again(publisher.open)
+        if reference is not None:
+            self._count_on(publisher, (stream, reference))
         return publisher
+
+    def _count_on(self, publisher: Publisher, name: tuple[str, str]) -> None:
+        """Leaves out ids that an earlier publisher of this name may have used and that the broker has not read yet.
+
+        They would make it take what has the same ids now for repetitions.
+        """
+        earlier = self._named.pop(name, None)
+        if earlier is not None:
+            publisher.next_publishing_id = max(publisher.next_publishing_id, earlier.next_publishing_id)
+        self._named[name] = publisher
+        if len(self._named) > MAX_NAMES:
+            del self._named[next(iter(self._named))]
 
     async def subscribe(
         self,
