@@ -229,17 +229,29 @@ class Locator:
             del self._remembered[next(iter(self._remembered))]
 
     def _resolved(self, endpoint: Endpoint) -> Endpoint:
-        """Where to reach a node that calls itself so."""
+        """Where to reach a node that calls itself so. ``HostNotFound`` where the resolver does not know."""
         resolver = self.options.resolver
-        return endpoint if resolver is None else resolver(endpoint)
+        if resolver is None:
+            return endpoint
+        try:
+            return resolver(endpoint)
+        except Exception as error:
+            raise HostNotFound(f"the resolver failed for {endpoint}: {error!r}") from error
 
     async def _connect_to_a_seed(self) -> Connection:
         if not self.options.load_balancer_mode:
-            return await self._first_that_answers(dict.fromkeys([*self.options.endpoints, *self._known()]))
+            return await self._first_that_answers(self._seeds())
         return await self._past_dead_nodes(lambda: self._first_that_answers(self.options.endpoints))
 
-    def _known(self) -> Iterable[Endpoint]:
-        return map(self._resolved, self._remembered)
+    def _seeds(self) -> Iterable[Endpoint]:
+        """Those that were given, then the nodes that are remembered."""
+        seeds = dict.fromkeys(self.options.endpoints)
+        for node in self._remembered:
+            try:
+                seeds[self._resolved(node)] = None
+            except HostNotFound as error:
+                logger.debug("seed node: %s", error)
+        return seeds
 
     async def _first_that_answers(self, seeds: Iterable[Endpoint]) -> Connection:
         last: RstreamError | None = None

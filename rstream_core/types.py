@@ -142,7 +142,8 @@ class ConnectionOptions:
     resolver: Callable[[Endpoint], Endpoint] | None = None
     """Where to reach a node that advertises an endpoint: for names or ports that mean nothing here, as with NAT or
     containers. Called for every node that the broker names, not for the seeds, and not in load balancer mode; must
-    not wait. TLS checks the certificate against the resolved host, unless there is a ``server_name``."""
+    not wait. A node for which it raises is one that cannot be reached. TLS checks the certificate against the resolved
+    host, unless there is a ``server_name``."""
     mechanism: str = "PLAIN"
     connect_timeout: float = 10.0
     """Seconds for a connection with its handshake."""

@@ -14,13 +14,14 @@ from rstream_core import (
     ConnectionClosed,
     ConnectionFailed,
     Endpoint,
+    HostNotFound,
     Recovery,
     ServerError,
 )
 from tests.brokers import Broker
 from tests.clients import FIRST, PATIENCE, bodies, options_for, publish
 from tests.proxy import Proxy, options_through
-from tests.recovering import Events, stored
+from tests.recovering import LOST, RECOVERED, Events, stored
 
 DOCUMENTED = (ConnectionFailed, ConnectionClosed, ServerError)
 
@@ -137,6 +138,33 @@ async def test_a_resolver_says_where_nodes_are_reached(
     async with Client(nowhere) as lost:
         with pytest.raises(AdvertisedHostUnreachable, match="does not resolve"):
             await lost.publisher(stream)
+
+
+async def test_a_resolver_that_does_not_know_a_node(
+    broker: Broker, proxy: Proxy, client: Client, stream: str, events: Events
+) -> None:
+    """That node cannot be reached, and the seeds still can; what recovers goes on when the resolver knows."""
+    knows = True
+
+    def resolver(endpoint: Endpoint) -> Endpoint:
+        if not knows:
+            raise KeyError(endpoint.host)
+        return proxy.endpoint
+
+    options = options_for(broker, endpoints=(proxy.endpoint,), resolver=resolver)
+    async with Client(options, recovery=QUICK, on_recovery=events) as through:
+        publisher = await through.publisher(stream, "writer")
+        knows = False
+        proxy.cut()
+        assert await through.stream_exists(stream)
+        with pytest.raises(HostNotFound, match=r"the resolver failed for .*: KeyError"):
+            await through.subscribe(stream, FIRST)
+        assert events.states == [LOST]
+        knows = True
+        await publisher.publish(bodies(3))
+        await publisher.flush(PATIENCE)
+        await publisher.close()
+    assert events.states == [LOST, RECOVERED]
 
 
 async def test_a_load_balancer_that_leads_to_a_dead_node_first(proxy: Proxy, broker: Broker, stream: str) -> None:
