@@ -51,6 +51,8 @@ DEAD_NODE_WAIT = Backoff(attempts=6, initial=0.005, maximum=0.2)
 """Until a load balancer knows that a node behind it is down, each connection that it leads there ends."""
 MAX_REMEMBERED = 32
 """Nodes that are remembered as further seeds."""
+AVOIDED = 30.0
+"""Seconds for which others are tried before a place that failed."""
 
 
 class Locator:
@@ -62,6 +64,7 @@ class Locator:
         self._connection: Connection | None = None
         self._opening = asyncio.Lock()
         self._remembered: dict[Endpoint, None] = {}
+        self._failed_at: dict[Endpoint, float] = {}
         self._closed = False
 
     async def connection(self) -> Connection:
@@ -86,14 +89,18 @@ class Locator:
         policy = self._recoveries.policy
         if policy is None:
             return await operation()
-        lost = self._connection is not None and not self._connection.is_open
+        lost = self._is_lost()
 
         def helps(error: RstreamError) -> bool:
             nonlocal lost
-            lost = lost or isinstance(error, ConnectionClosed)
-            return lost and isinstance(error, (ConnectionClosed, ConnectionFailed)) and self._recoveries.can_help(error)
+            lost = lost or isinstance(error, ConnectionClosed) or self._is_lost()
+            kinds = (ConnectionClosed, ConnectionFailed, RequestTimeout)
+            return lost and isinstance(error, kinds) and self._recoveries.can_help(error)
 
         return await Run(policy.backoff, policy.seconds).retry(operation, helps=helps)
+
+    def _is_lost(self) -> bool:
+        return self._connection is not None and not self._connection.is_open
 
     async def ask(self, message: object, expect: type[T], what: str) -> T:
         """A question, asked again after a lost connection."""
@@ -126,11 +133,11 @@ class Locator:
 
     async def leader_now(self, stream: str) -> Endpoint:
         """The leader. Asks once and waits for nothing: whoever recovers does that."""
-        return (await self._locate(stream))[0]
+        return (await self._leader_and_replicas(stream))[0]
 
     async def replica_now(self, stream: str) -> Endpoint:
         """A replica, as with ``leader_now``."""
-        return _choose_replica(*await self._locate(stream))
+        return _choose_replica(*await self._leader_and_replicas(stream))
 
     async def explain(self, stream: str, error: RstreamError) -> RstreamError:
         """Tells a deleted stream from one that moved: the broker's notice does not."""
@@ -185,7 +192,17 @@ class Locator:
             await self._connection.close()
 
     async def _ask(self, message: object, expect: type[T], what: str) -> T:
-        return await (await self.connection()).request(message, expect, what)
+        """Gives a node up that does not answer: another may know.
+
+        It may be well: with a leader that has stalled, RabbitMQ answers Metadata only after up to 50 s, on any node.
+        """
+        connection = await self.connection()
+        try:
+            return await connection.request(message, expect, what)
+        except RequestTimeout:
+            self._failed(connection.endpoint)
+            connection.abort(f"{connection.endpoint} did not answer")
+            raise
 
     async def _metadata(self, stream: str) -> StreamMetadata:
         what = f"stream {stream!r}"
@@ -213,14 +230,6 @@ class Locator:
 
     async def _wait_for_leader(self, stream: str) -> tuple[Endpoint, tuple[Endpoint, ...]]:
         return await self.again(lambda: retry(lambda: self._leader_and_replicas(stream), LEADER_WAIT, helps=_elects))
-
-    async def _locate(self, stream: str) -> tuple[Endpoint, tuple[Endpoint, ...]]:
-        try:
-            return await self._leader_and_replicas(stream)
-        except RequestTimeout:  # the node may have stalled, and another may know
-            if self._connection is not None:
-                self._connection.abort(f"{self._connection.endpoint} did not answer")
-            raise
 
     def _remember(self, endpoint: Endpoint) -> None:
         self._remembered.pop(endpoint, None)
@@ -255,17 +264,32 @@ class Locator:
 
     async def _first_that_answers(self, seeds: Iterable[Endpoint]) -> Connection:
         last: RstreamError | None = None
-        for endpoint in seeds:
+        for endpoint in self._in_order(seeds):
             try:
-                return await Connection.open(endpoint, self.options)
+                connection = await Connection.open(endpoint, self.options)
             except RstreamError as error:
                 if not error.retriable and not isinstance(error, ConnectionFailed):
                     raise  # another node would say the same
                 logger.debug("seed node %s: %s", endpoint, error)
+                self._failed(endpoint)
                 if last is None or endpoint in self.options.endpoints:
                     last = error
+            else:
+                self._failed_at.pop(endpoint, None)
+                return connection
         assert last is not None
         raise last
+
+    def _failed(self, place: Endpoint) -> None:
+        self._failed_at.pop(place, None)
+        self._failed_at[place] = asyncio.get_running_loop().time()
+        if len(self._failed_at) > MAX_REMEMBERED:
+            del self._failed_at[next(iter(self._failed_at))]
+
+    def _in_order(self, places: Iterable[Endpoint]) -> list[Endpoint]:
+        """As they are, but for those that have just failed: they come last."""
+        forgotten = asyncio.get_running_loop().time() - AVOIDED
+        return sorted(places, key=lambda place: max(self._failed_at.get(place, forgotten), forgotten))
 
     async def _connect_through_load_balancer(self, wanted: Endpoint) -> Connection:
         """Connects again until the node that answers is the wanted one."""

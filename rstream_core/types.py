@@ -131,7 +131,7 @@ class ConnectionOptions:
     """How to reach a broker or a cluster, and as whom."""
 
     endpoints: tuple[Endpoint, ...] = (Endpoint("localhost", 5552),)
-    """Seed nodes, tried in this order."""
+    """Seed nodes, tried in this order, but for those that have just failed."""
     credentials: Credentials = field(default_factory=Credentials)
     vhost: str = "/"
     tls: ssl.SSLContext | None = None

@@ -16,6 +16,7 @@ from rstream_core import (
     Endpoint,
     HostNotFound,
     Recovery,
+    RequestTimeout,
     ServerError,
 )
 from tests.brokers import Broker
@@ -212,3 +213,22 @@ async def test_seeds_are_tried_in_order(broker: Broker, proxy: Proxy, stream: st
         async with Client(options) as client:
             assert await client.stream_exists(stream)
             assert silent.accepted == 1
+
+
+@pytest.mark.parametrize("recovery", [QUICK, None])
+async def test_a_node_that_falls_silent_is_left_for_another(
+    broker: Broker, proxy: Proxy, stream: str, recovery: Recovery | None
+) -> None:
+    """Long before its heartbeats are missed, and without asking it again first."""
+    async with Proxy(options_for(broker).endpoints[0]) as another:
+        options = options_for(
+            broker, endpoints=(proxy.endpoint, another.endpoint), connect_timeout=PATIENCE, request_timeout=0.3
+        )
+        async with asyncio.timeout(5), Client(options, recovery=recovery) as client:
+            await client.start()
+            proxy.stall()
+            if recovery is None:
+                with pytest.raises(RequestTimeout):
+                    await client.stream_exists(stream)
+            assert await client.stream_exists(stream)
+            assert (proxy.accepted, another.accepted) == (1, 1)
