@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,6 @@ from rstream_core.connection import Connection
 from rstream_core.errors import (
     AlreadyClosed,
     ConfigurationError,
-    ConnectionClosed,
     OffsetNotFound,
     PreconditionFailed,
     RequestTimeout,
@@ -31,13 +29,14 @@ from rstream_core.pool import MAX_IDS, ConnectionPool
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.routing import partitions_by_keys, partitions_by_number
 from rstream_core.publisher import Outcome, Publisher, check_reference
-from rstream_core.recovery import RECOVER, Backoff, Recoveries, Recovery, RecoveryListener
+from rstream_core.recovery import RECOVER, Backoff, Recoveries, Recovery, RecoveryListener, Run
 from rstream_core.subscription import (
     DEFAULT_CREDIT,
     SingleActiveConsumer,
     Subscription,
     query_offset,
     resolve_offset,
+    stored_offset,
 )
 from rstream_core.types import (
     ConnectionOptions,
@@ -52,6 +51,10 @@ MAX_IN_FLIGHT = 50_000
 MAX_IN_FLIGHT_BYTES = 16 * 1024 * 1024
 MAX_NAMES = 256
 """Publisher names, each in a stream, of which is remembered what they have published: those last opened."""
+
+
+STORED_WAIT = Backoff(attempts=1_000_000, initial=0.005, maximum=0.25)
+"""Between looks at a stored offset. Their time is what bounds them."""
 
 
 class Client:
@@ -322,47 +325,25 @@ class Client:
         """Stores an offset under a name. The broker does not answer: ``query_offset`` tells whether it has it.
 
         With a ``verify_timeout`` that is asked here, until the broker tells this offset; ``RequestTimeout`` where it
-        does not within so many seconds.
+        does not within so many seconds. The time of an outage comes on top, as the client's recovery allows.
         """
         self._check_open()
         check_reference(reference)
         if not 0 <= offset < 2**64:
             raise ValueError(f"an offset is between 0 and 2**64-1, not {offset}")
         message = c.StoreOffset(reference, stream, offset)
-        connection = await self._locator.connection()
-        try:
+
+        async def store(connection: Connection) -> _NotStored | None:
             await connection.drain()  # nobody answers, so nothing else holds a busy caller back
             connection.send(message)
-        except ConnectionClosed:  # it has just ended
-            connection = await self._locator.connection()
-            connection.send(message)
-        if verify_timeout is not None:
-            await self._see_stored(connection, message, verify_timeout)
+            return None if verify_timeout is None else await _see_stored(connection, message, verify_timeout)
 
-    async def _see_stored(self, connection: Connection, message: c.StoreOffset, limit: float) -> None:
-        delays = itertools.chain(Backoff(initial=0.005, maximum=0.25).delays(), itertools.repeat(0.25))
-        stream, reference, offset = message.stream, message.reference, message.offset
-        stored: int | None = None
-        try:
-            async with asyncio.timeout(limit):
-                for delay in delays:  # the broker does not announce it
-                    try:
-                        stored = await query_offset(self._locator, stream, reference)
-                    except OffsetNotFound:
-                        stored = None
-                    if stored == offset:
-                        return
-                    if not connection.is_open:  # it may have been lost with the connection
-                        connection = await self._locator.connection()
-                        connection.send(message)
-                    await asyncio.sleep(delay)
-        except TimeoutError:
-            found = "no offset" if stored is None else f"offset {stored}"
+        missing = await self._locator.use(store)
+        if missing is not None:
             raise RequestTimeout(
-                f"offset {offset} does not show in stream {stream!r} within {limit:g} s: the broker has {found} under "
-                f"{reference!r}",
-                hint=None if stored is None else "does another program store under this name?",
-            ) from None
+                f"offset {offset} does not show in stream {stream!r} within {verify_timeout:g} s: {missing}",
+                hint=missing.hint,
+            )
 
     async def query_offset(self, stream: str, reference: str) -> int:
         """The offset that is stored under a name. ``OffsetNotFound`` where there is none."""
@@ -542,6 +523,33 @@ class Client:
     def _check_open(self) -> None:
         if self._closed:
             raise AlreadyClosed("this client is closed")
+
+
+class _NotStored(RstreamError):
+    """The broker does not tell the offset that was stored."""
+
+
+async def _see_stored(connection: Connection, message: c.StoreOffset, limit: float) -> _NotStored | None:
+    """Waits until the broker tells the offset; what it told last, where it does not within ``limit`` seconds."""
+    reference = message.reference
+
+    async def look() -> None:  # the broker does not announce it
+        try:
+            stored = await stored_offset(connection, message.stream, reference)
+        except OffsetNotFound:
+            raise _NotStored(f"the broker has no offset under {reference!r}") from None
+        if stored != message.offset:
+            hint = "does another program store under this name?"
+            raise _NotStored(f"the broker has offset {stored} under {reference!r}", hint=hint)
+
+    def helps(error: RstreamError) -> bool:
+        return isinstance(error, _NotStored)
+
+    try:
+        await Run(STORED_WAIT, limit).retry(look, helps=helps, reason=_NotStored("the broker does not tell"))
+    except _NotStored as error:
+        return error
+    return None
 
 
 def _arguments(arguments: Mapping[str, object] | None) -> dict[str, str]:

@@ -87,8 +87,6 @@ class Locator:
         Where a connection cannot be made in the first place, that is told at once.
         """
         policy = self._recoveries.policy
-        if policy is None:
-            return await operation()
         lost = self._is_lost()
 
         def helps(error: RstreamError) -> bool:
@@ -97,10 +95,21 @@ class Locator:
             kinds = (ConnectionClosed, ConnectionFailed, RequestTimeout)
             return lost and isinstance(error, kinds) and self._recoveries.can_help(error)
 
-        return await Run(policy.backoff, policy.seconds).retry(operation, helps=helps)
+        try:
+            return await operation()
+        except RstreamError as error:
+            if policy is None or not helps(error):
+                raise
+            loss = error
+        # The policy's time is that of an outage, and not of an operation that goes well.
+        return await Run(policy.backoff, policy.seconds).retry(operation, helps=helps, reason=loss)
 
     def _is_lost(self) -> bool:
         return self._connection is not None and not self._connection.is_open
+
+    async def use(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
+        """Runs what may be run twice on the connection for questions: again after a lost connection."""
+        return await self.again(lambda: self._use(operation))
 
     async def ask(self, message: object, expect: type[T], what: str) -> T:
         """A question, asked again after a lost connection."""
@@ -191,18 +200,21 @@ class Locator:
         if self._connection is not None:
             await self._connection.close()
 
-    async def _ask(self, message: object, expect: type[T], what: str) -> T:
+    async def _use(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
         """Gives a node up that does not answer: another may know.
 
         It may be well: with a leader that has stalled, RabbitMQ answers Metadata only after up to 50 s, on any node.
         """
         connection = await self.connection()
         try:
-            return await connection.request(message, expect, what)
+            return await operation(connection)
         except RequestTimeout:
             self._failed(connection.endpoint)
             connection.abort(f"{connection.endpoint} did not answer")
             raise
+
+    async def _ask(self, message: object, expect: type[T], what: str) -> T:
+        return await self._use(lambda connection: connection.request(message, expect, what))
 
     async def _metadata(self, stream: str) -> StreamMetadata:
         what = f"stream {stream!r}"

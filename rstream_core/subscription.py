@@ -674,12 +674,13 @@ class Subscriptions(AsyncIterator[Chunk]):
 
 async def query_offset(locator: Locator, stream: str, reference: str) -> int:
     """The offset that is stored under a name. ``OffsetNotFound`` where there is none."""
-    answer = await locator.ask(
-        c.QueryOffset(reference, stream),
-        c.QueryOffsetResponse,
-        f"the offset of {reference!r} in stream {stream!r}",
-    )
-    return answer.offset
+    return await locator.use(lambda connection: stored_offset(connection, stream, reference))
+
+
+async def stored_offset(connection: Connection, stream: str, reference: str) -> int:
+    """As ``query_offset``, asked once."""
+    what = f"the offset of {reference!r} in stream {stream!r}"
+    return (await connection.request(c.QueryOffset(reference, stream), c.QueryOffsetResponse, what)).offset
 
 
 async def resolve_offset(connection: Connection, stream: str, spec: ConsumerOffsetSpecification) -> int | None:
