@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -17,6 +17,7 @@ from rstream_core.connection import Connection
 from rstream_core.errors import (
     AlreadyClosed,
     ConfigurationError,
+    ConnectionFailed,
     OffsetNotFound,
     PreconditionFailed,
     RequestTimeout,
@@ -42,6 +43,7 @@ from rstream_core.types import (
     ConnectionOptions,
     ConsumerOffsetSpecification,
     Credentials,
+    Endpoint,
     OffsetType,
     StreamMetadata,
     StreamStats,
@@ -194,7 +196,7 @@ class Client:
         Read from the leader's last chunk: exact on every version, also where the broker's own bookkeeping
         follows the last message.
         """
-        return await self._locator.again(lambda: self._last_offset(stream))
+        return await self._locator.when_elected(lambda: self._last_offset(stream))
 
     async def _last_offset(self, stream: str) -> int | None:
         last = ConsumerOffsetSpecification(OffsetType.LAST)
@@ -226,7 +228,7 @@ class Client:
         reach = count
         while True:
             start = max(0, end - reach + 1)
-            seen, first = await self._locator.again(partial(self._count_back, stream, start, end, count))
+            seen, first = await self._locator.when_elected(partial(self._count_back, stream, start, end, count))
             if seen >= count or start == 0:
                 return first
             reach += max(2 * (count - seen), 1024)
@@ -359,14 +361,14 @@ class Client:
         older one is subscribed to, and the next message is then taken to follow the last one.
         """
         self._check_open()
-        offset = await self._locator.again(lambda: self._resolve_offset(stream, spec))
+        offset = await self._locator.when_elected(lambda: self._resolve_offset(stream, spec))
         if offset is None:
-            offset = await self._position(stream, spec)
+            offset = await self._locator.when_elected(lambda: self._position(stream, spec))
         # That of the chunk which holds it, or of the next one; what comes before is dropped on this side.
         return max(offset, spec.offset or 0) if spec.offset_type is OffsetType.OFFSET else offset
 
     async def _resolve_offset(self, stream: str, spec: ConsumerOffsetSpecification) -> int | None:
-        lease = await self._subscriber_pool.acquire(await self._locator.leader(stream))
+        lease = await self._subscriber_pool.acquire(await self._locator.leader_now(stream))
         try:
             return await resolve_offset(lease.connection, stream, spec)
         finally:
@@ -379,7 +381,7 @@ class Client:
                 chunk = await subscription.next_there_is()
             if chunk is not None:
                 return chunk.offset
-        last = await self.last_offset(stream)
+        last = await self._last_offset(stream)
         return 0 if last is None else last + 1
 
     # Publishing and consuming.
@@ -420,7 +422,7 @@ class Client:
             max_in_flight_bytes=max_in_flight_bytes,
             confirm_timeout=confirm_timeout,
         )
-        await self._locator.again(publisher.open)
+        await self._locator.when_elected(publisher.open)
         if reference is not None:
             self._count_on(publisher, (stream, reference))
         return publisher
@@ -481,17 +483,19 @@ class Client:
         subscription = self._subscription(stream, spec, credit, told, self._recoveries, single_active)
 
         async def subscribe() -> None:
-            node = self._locator.leader if at_leader else self._locator.replica
-            await subscription.open(await node(stream))
+            if at_leader:
+                await subscription.open(await self._locator.leader_now(stream))
+            else:
+                await _first_that_serves(await self._locator.readers_now(stream), subscription.open)
 
-        await self._locator.again(subscribe)
+        await self._locator.when_elected(subscribe)
         return subscription
 
     async def _subscribe_at_leader(self, stream: str, spec: ConsumerOffsetSpecification) -> Subscription:
         """For a look. It does not recover: the whole look is taken again."""
         self._check_open()
         subscription = self._subscription(stream, spec, 1, {}, Recoveries(None))
-        await subscription.open(await self._locator.leader(stream))
+        await subscription.open(await self._locator.leader_now(stream))
         return subscription
 
     def _subscription(
@@ -523,6 +527,20 @@ class Client:
     def _check_open(self) -> None:
         if self._closed:
             raise AlreadyClosed("this client is closed")
+
+
+async def _first_that_serves(nodes: Iterable[Endpoint], use: Callable[[Endpoint], Awaitable[None]]) -> None:
+    """Uses the first node that can be reached and is well. Raises the first error where none is."""
+    first: RstreamError | None = None
+    for node in nodes:
+        try:
+            return await use(node)
+        except RstreamError as error:
+            if not error.retriable and not isinstance(error, ConnectionFailed):
+                raise
+            first = first or error
+    assert first is not None
+    raise first
 
 
 class _NotStored(RstreamError):

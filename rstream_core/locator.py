@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 from rstream_core.connection import Connection
@@ -24,6 +24,7 @@ from rstream_core.errors import (
     ConnectionClosed,
     ConnectionFailed,
     HostNotFound,
+    InternalError,
     LeaderNotAvailable,
     RequestTimeout,
     RstreamError,
@@ -132,21 +133,22 @@ class Locator:
             return True
         return True
 
-    async def leader(self, stream: str) -> Endpoint:
-        """The leader, waiting a moment for one to be elected."""
-        return (await self._wait_for_leader(stream))[0]
-
-    async def replica(self, stream: str) -> Endpoint:
-        """A replica by chance, to spread readers and to spare the leader; the leader where it is alone."""
-        return _choose_replica(*await self._wait_for_leader(stream))
+    async def when_elected(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Runs what needs the stream's leader, or a replica, waiting a moment for one to be elected."""
+        return await self.again(lambda: retry(operation, LEADER_WAIT, helps=_elects))
 
     async def leader_now(self, stream: str) -> Endpoint:
         """The leader. Asks once and waits for nothing: whoever recovers does that."""
         return (await self._leader_and_replicas(stream))[0]
 
     async def replica_now(self, stream: str) -> Endpoint:
-        """A replica, as with ``leader_now``."""
-        return _choose_replica(*await self._leader_and_replicas(stream))
+        """The first of ``readers_now``."""
+        return (await self.readers_now(stream))[0]
+
+    async def readers_now(self, stream: str) -> list[Endpoint]:
+        """Where to read, the best first: the replicas by chance, to spread readers; the leader last, to spare it."""
+        leader, replicas = await self._leader_and_replicas(stream)
+        return [*random.sample(replicas, len(replicas)), leader]
 
     async def explain(self, stream: str, error: RstreamError) -> RstreamError:
         """Tells a deleted stream from one that moved: the broker's notice does not."""
@@ -239,9 +241,6 @@ class Locator:
         if metadata.leader is None:
             raise LeaderNotAvailable(f"stream {stream!r} has no leader at the moment")
         return metadata.leader, metadata.replicas
-
-    async def _wait_for_leader(self, stream: str) -> tuple[Endpoint, tuple[Endpoint, ...]]:
-        return await self.again(lambda: retry(lambda: self._leader_and_replicas(stream), LEADER_WAIT, helps=_elects))
 
     def _remember(self, endpoint: Endpoint) -> None:
         self._remembered.pop(endpoint, None)
@@ -336,9 +335,5 @@ class _AnotherNode(ConnectionFailed):
 
 
 def _elects(error: RstreamError) -> bool:
-    """Whether it may be over in a moment: a leader is being elected."""
-    return error.retriable and not isinstance(error, (ConnectionFailed, ConnectionClosed, RequestTimeout))
-
-
-def _choose_replica(leader: Endpoint, replicas: Sequence[Endpoint]) -> Endpoint:
-    return random.choice(replicas) if replicas else leader  # noqa: S311 - spreads load, keeps no secret
+    """Whether it may be over in a moment: a leader is being elected, or a member of a new stream is on its way."""
+    return isinstance(error, (LeaderNotAvailable, StreamNotAvailable, InternalError))

@@ -206,8 +206,8 @@ class Publisher:
         self._most = max(1, max_in_flight // 2)
 
     async def open(self) -> None:
-        """Declares it on the stream's leader. Called once, by ``Client.publisher``."""
-        await self._attach(await self._locator.leader(self.stream))
+        """Declares it on the stream's leader. Called by ``Client.publisher``, until it succeeds once."""
+        await self._attach(await self._locator.leader_now(self.stream))
 
     # Publishing.
 

@@ -180,7 +180,7 @@ class Subscription(AsyncIterator[Chunk]):
         self._start_at(spec)
 
     async def open(self, endpoint: Endpoint) -> None:
-        """Subscribes on this node. Called once, by ``Client``."""
+        """Subscribes on this node. Called by ``Client``, until it succeeds once."""
         await self._attach(endpoint)
 
     async def __aenter__(self) -> Self:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rstream_core import (
+    AccessRefused,
     Client,
     ConnectionClosed,
     ConnectionOptions,
@@ -106,9 +107,9 @@ async def test_what_is_late_stays_in_order(broker: EmbeddedBroker, client: Clien
 
 
 async def test_an_answer_with_a_code(broker: EmbeddedBroker, client: Client) -> None:
-    broker.faults.answer(Key.SUBSCRIBE, 6, times=2)
+    broker.faults.answer(Key.SUBSCRIBE, 16, times=2)
     for _ in range(2):
-        with pytest.raises(StreamNotAvailable):
+        with pytest.raises(AccessRefused):
             await client.subscribe(STREAM, FIRST)
     await (await client.subscribe(STREAM, FIRST)).close()
     broker.faults.answer(Key.CREATE, 15)
