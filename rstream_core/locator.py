@@ -31,6 +31,7 @@ from rstream_core.errors import (
     ServerError,
     StreamDoesNotExist,
     StreamNotAvailable,
+    TlsError,
     error_from_code,
 )
 from rstream_core.protocol import commands as c
@@ -178,6 +179,8 @@ class Locator:
             seed = self.options.endpoints[0] if self._connection is None else self._connection.endpoint
             if reached in self.options.endpoints:
                 raise
+            if isinstance(error, TlsError):  # it can be reached, and no other attempt will find it otherwise
+                raise TlsError(f"the node that {seed} calls {endpoint}: {error}", hint=error.hint) from error
             why = "does not resolve" if isinstance(error, HostNotFound) else f"cannot be reached ({error})"
             if reached != endpoint:
                 why = f"the resolver takes for {reached}, which {why}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 
 import pytest
@@ -18,10 +19,12 @@ from rstream_core import (
     OffsetType,
     StreamMetadata,
     StreamNotAvailable,
+    TlsError,
     parse_uri,
 )
+from rstream_core.locator import Locator
 from rstream_core.protocol.commands import Key
-from tests.clients import FIRST, PATIENCE, bodies, publish, take
+from tests.clients import FIRST, PATIENCE, bodies, listening, publish, take
 
 NOBODY = Endpoint("127.0.0.1", 1)
 NOBODY_ELSE = Endpoint("127.0.0.1", 2)
@@ -98,3 +101,15 @@ async def test_a_leader_is_not_waited_for_without_end(
         await Client(ConnectionOptions(endpoints=(NOBODY,))).publisher("s")
     publisher = await electing.publisher("s")
     await publisher.close()
+
+
+async def test_tls_that_fails_with_an_advertised_node_is_told_as_that() -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"this is not TLS")
+
+    async with listening(serve) as node:
+        locator = Locator(ConnectionOptions(endpoints=(NOBODY,), tls=ssl.create_default_context()))
+        with pytest.raises(TlsError, match=f"{NOBODY} calls {node}: no TLS connection") as caught:
+            await locator.connect(node)
+    assert not caught.value.retriable
+    assert "TLS port" in (caught.value.hint or "")
