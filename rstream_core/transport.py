@@ -37,7 +37,7 @@ async def open_transport(
                 endpoint.port,
                 ssl=tls,
                 server_hostname=(server_name or endpoint.host) if tls else None,
-                happy_eyeballs_delay=0.25,
+                happy_eyeballs_delay=None if _is_address(endpoint.host) else 0.25,
             )
     except TimeoutError:
         raise ConnectionFailed(f"no answer from {endpoint} within {timeout:g} s") from None
