@@ -10,9 +10,9 @@ change something are sent once.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
@@ -67,6 +67,9 @@ class Locator:
         self._opening = asyncio.Lock()
         self._remembered: dict[Endpoint, None] = {}
         self._failed_at: dict[Endpoint, float] = {}
+        self._entries = deque(options.endpoints)
+        """The load balancers, in turn."""
+        self._entries.rotate(1)  # so that the first is the first
         self._closed = False
 
     async def connection(self) -> Connection:
@@ -262,9 +265,9 @@ class Locator:
             raise HostNotFound(f"the resolver failed for {endpoint}: {error!r}") from error
 
     async def _connect_to_a_seed(self) -> Connection:
-        if not self.options.load_balancer_mode:
-            return await self._first_that_answers(self._seeds())
-        return await self._past_dead_nodes(lambda: self._first_that_answers(self.options.endpoints))
+        if self.options.load_balancer_mode:
+            return await self._connect_to_any()
+        return await self._first_that_answers(self._seeds())
 
     def _seeds(self) -> Iterable[Endpoint]:
         """Those that were given, then the nodes that are remembered."""
@@ -307,30 +310,38 @@ class Locator:
 
     async def _connect_through_load_balancer(self, wanted: Endpoint) -> Connection:
         """Connects again until the node that answers is the wanted one."""
-        entries = itertools.cycle(self.options.endpoints)
+        run = Run(LOAD_BALANCER_WAIT, LOAD_BALANCER_SECONDS)
         seen: set[Endpoint] = set()
 
         async def attempt() -> Connection:
-            connection = await self._past_dead_nodes(lambda: Connection.open(next(entries), self.options))
+            connection = await self._connect_to_any()
             advertised = connection.session.advertised
             if advertised == wanted:
                 return connection
             if advertised is not None:
                 seen.add(advertised)
             await connection.close()
-            through = self.options.endpoints[0]
+            entries, reached = (", ".join(map(str, places)) for places in (self._entries, sorted(seen, key=str)))
             raise _AnotherNode(
-                f"{LOAD_BALANCER_WAIT.attempts} connections through {through} never reached {wanted}; "
-                f"they reached {', '.join(map(str, sorted(seen, key=str))) or 'nodes that do not say who they are'}",
+                f"{run.attempts} connections through {entries} never reached {wanted}; "
+                f"they reached {reached or 'nodes that do not say who they are'}",
                 hint="does the load balancer spread connections over all nodes?",
             )
 
-        run = Run(LOAD_BALANCER_WAIT, LOAD_BALANCER_SECONDS)
         return await run.retry(attempt, helps=lambda error: isinstance(error, _AnotherNode))
 
-    async def _past_dead_nodes(self, connect: Callable[[], Awaitable[Connection]]) -> Connection:
-        """Connects through a load balancer. Takes hardly longer than one connection may."""
-        return await Run(DEAD_NODE_WAIT, self.options.connect_timeout + 1).retry(connect)
+    async def _connect_to_any(self) -> Connection:
+        """Connects through a load balancer, past nodes that are down: each time through the next, if there are several.
+
+        Takes hardly longer than one connection through each may.
+        """
+
+        async def attempt() -> Connection:
+            self._entries.rotate(-1)
+            return await self._first_that_answers(self._entries)
+
+        seconds = len(self._entries) * self.options.connect_timeout + 1
+        return await Run(DEAD_NODE_WAIT, seconds).retry(attempt)
 
 
 class _AnotherNode(ConnectionFailed):

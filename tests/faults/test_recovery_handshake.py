@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -183,6 +184,33 @@ async def test_a_load_balancer_that_leads_to_a_dead_node_first(proxy: Proxy, bro
         with pytest.raises(ConnectionFailed, match=r"(closed|ended) the connection"):
             await through.start()
     assert 1 < proxy.accepted < 20
+
+
+@pytest.mark.parametrize("how", ["down", "silent"])
+async def test_the_second_load_balancer_where_the_first_does_not_serve(
+    proxy: Proxy, broker: Broker, stream: str, how: str
+) -> None:
+    """It is noticed once, and then left alone for a while; while both serve they take turns."""
+    async with Proxy(options_for(broker).endpoints[0]) as second:
+        options = options_through(proxy, broker, connect_timeout=1.0, request_timeout=1.0)
+        options = replace(options, endpoints=(proxy.endpoint, second.endpoint))
+        async with asyncio.timeout(8), Client(options, recovery=QUICK, max_publishers_by_connection=1) as through:
+            publishers = [await through.publisher(stream) for _ in range(3)]
+            assert (proxy.accepted, second.accepted) == (2, 2)
+            proxy.accepted = second.accepted = 0
+            if how == "down":
+                proxy.refuse()
+                proxy.cut()
+            else:
+                proxy.stall()
+            publishers += [await through.publisher(stream) for _ in range(5)]
+            assert proxy.accepted <= 1
+            assert second.accepted >= 5
+            proxy.cut()
+            for publisher in publishers:
+                await publisher.publish([b"x"])
+                await publisher.flush(PATIENCE)
+                await publisher.close()
 
 
 async def test_ipv6(broker: Broker, client: Client, stream: str) -> None:
