@@ -272,7 +272,7 @@ class Connection(asyncio.Protocol):
 
     def _check_open(self) -> None:
         if self.error is not None:
-            raise self.error
+            raise self.error.with_traceback(None)  # else each time adds to it
 
     def _flush(self) -> None:
         data = self.session.take_output()

@@ -15,6 +15,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
+from weakref import WeakSet
 
 from rstream_core.connection import Connection
 from rstream_core.errors import (
@@ -70,6 +71,8 @@ class Locator:
         self._entries = deque(options.endpoints)
         """The load balancers, in turn."""
         self._entries.rotate(1)  # so that the first is the first
+        self._explained: WeakSet[RstreamError] = WeakSet()
+        """What was looked into already."""
         self._closed = False
 
     async def connection(self) -> Connection:
@@ -155,8 +158,8 @@ class Locator:
         return [*random.sample(replicas, len(replicas)), leader]
 
     async def explain(self, stream: str, error: RstreamError) -> RstreamError:
-        """Tells a deleted stream from one that moved: the broker's notice does not."""
-        if not isinstance(error, StreamNotAvailable):
+        """Tells a deleted stream from one that moved: the broker's notice does not. Looks once for each error."""
+        if not isinstance(error, StreamNotAvailable) or error in self._explained:
             return error
 
         async def look() -> None:
@@ -166,6 +169,7 @@ class Locator:
         try:
             await retry(look, GONE_WAIT)
         except ServerError as found:
+            self._explained.add(found)
             return found
         except RstreamError as problem:
             logger.debug("looking for stream %r: %s", stream, problem)

@@ -324,7 +324,7 @@ class Publisher:
         """Raises the error with which this publisher ended, having asked what became of its stream."""
         if self.error is not None:
             self.error = await self._locator.explain(self.stream, self.error)
-            raise self.error
+            raise self.error.with_traceback(None)
         if self._closed:
             raise AlreadyClosed(f"this publisher of stream {self.stream!r} is closed")
 

@@ -247,7 +247,7 @@ class Subscription(AsyncIterator[Chunk]):
         """Raises the error that ended the subscription, if one did."""
         if self.error is not None:
             self.error = await self._locator.explain(self.stream, self.error)
-            raise self.error
+            raise self.error.with_traceback(None)
 
     @property
     def is_closed(self) -> bool:

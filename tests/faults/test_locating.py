@@ -17,14 +17,16 @@ from rstream_core import (
     EmbeddedBroker,
     Endpoint,
     OffsetType,
+    RstreamError,
     StreamMetadata,
     StreamNotAvailable,
     TlsError,
     parse_uri,
 )
 from rstream_core.locator import Locator
+from rstream_core.protocol import commands as c
 from rstream_core.protocol.commands import Key
-from tests.clients import FIRST, PATIENCE, bodies, listening, publish, take
+from tests.clients import FIRST, PATIENCE, bodies, eventually, listening, publish, take
 
 NOBODY = Endpoint("127.0.0.1", 1)
 NOBODY_ELSE = Endpoint("127.0.0.1", 2)
@@ -113,3 +115,40 @@ async def test_tls_that_fails_with_an_advertised_node_is_told_as_that() -> None:
             await locator.connect(node)
     assert not caught.value.retriable
     assert "TLS port" in (caught.value.hint or "")
+
+
+async def test_errors_that_are_raised_again_do_not_grow(
+    electing: Client, faulty: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the broker is asked once, and not each time, what became of the stream."""
+    publisher = await electing.publisher("s")
+    subscription = await electing.subscribe("s", FIRST)
+    faulty.faults.move_leader("s")
+    await eventually(lambda: None not in (publisher.error, subscription.error))
+    asked = 0
+    ask = electing._locator._metadata
+
+    async def metadata(stream: str) -> StreamMetadata:
+        nonlocal asked
+        asked += 1
+        return await ask(stream)
+
+    monkeypatch.setattr(electing._locator, "_metadata", metadata)
+    connection = await electing._locator.connection()
+    connection.abort()
+    for again in (
+        lambda: publisher.publish([b"x"]),
+        subscription.raise_error,
+        lambda: connection.request(c.Metadata(()), c.MetadataResponse, "a question"),
+    ):
+        lengths, looks = [], []
+        for _ in range(3):
+            with pytest.raises(RstreamError) as caught:
+                await again()
+            lengths.append(len(caught.traceback))
+            looks.append(asked)
+        assert lengths[0] == lengths[1] == lengths[2]
+        assert looks[0] == looks[1] == looks[2]
+    assert asked > 0
+    await subscription.close()
+    await publisher.close()
