@@ -11,9 +11,10 @@ import socket
 import ssl
 import statistics
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from rstream_cli.connection_settings import EXTERNAL
 from rstream_core import (
     AccessRefused,
     AuthenticationFailure,
@@ -121,7 +122,9 @@ class Diagnosis:
             yield finding
             if finding.status == FAIL:
                 return
-        user = f"user {self._options.credentials.username!r}, {self._options.mechanism}"
+        options = self._options
+        who = "the certificate's user" if options.mechanism == EXTERNAL else f"user {options.credentials.username!r}"
+        user = f"{who}, {options.mechanism}"
         try:
             connection = await Connection.open(endpoint, self._options)
         except RstreamError as error:
@@ -202,8 +205,7 @@ class Diagnosis:
             return Finding("advertised", SKIPPED, f"{advertised}, which --load-balancer does not connect to")
         if advertised == seed:
             return Finding("advertised", OK, f"{advertised}, as it was reached")
-        locator = Locator(self._options)
-        return await self._node("advertised", advertised, locator)
+        return await self._node("advertised", advertised, Locator(replace(self._options, endpoints=(seed,))))
 
     # A stream.
 
