@@ -123,7 +123,7 @@ class Diagnosis:
             if finding.status == FAIL:
                 return
         options = self._options
-        who = "the certificate's user" if options.mechanism == EXTERNAL else f"user {options.credentials.username!r}"
+        who = "the certificate's user" if options.mechanism == EXTERNAL else f"user {options.login().username!r}"
         user = f"{who}, {options.mechanism}"
         try:
             connection = await Connection.open(endpoint, self._options)

@@ -129,10 +129,13 @@ class Client:
 
         For a password that is a token and ends: replace it before it does, and nothing is interrupted. Raises the
         ``ServerError`` with which a broker refuses it; the connection ends then, as the broker closes it.
+
+        Where the options have a function for the credentials, that is asked for connections to come.
         """
         self._check_open()
-        credentials = Credentials(self.options.credentials.username, password)
-        self.options = self._locator.options = replace(self.options, credentials=credentials)
+        credentials = Credentials(self.options.login().username, password)
+        if isinstance(self.options.credentials, Credentials):
+            self.options = self._locator.options = replace(self.options, credentials=credentials)
         sources = (self._locator, self._publisher_pool, self._subscriber_pool)
         live = [connection for source in sources for connection in source.connections if connection.is_open]
         answers = await asyncio.gather(

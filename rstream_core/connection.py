@@ -64,11 +64,11 @@ class SubscriptionHandler(Protocol):
 class Connection(asyncio.Protocol):
     """Made by ``Connection.open``. Safe for many tasks of one event loop."""
 
-    def __init__(self, endpoint: Endpoint, options: ConnectionOptions) -> None:
+    def __init__(self, endpoint: Endpoint, options: ConnectionOptions, credentials: Credentials) -> None:
         self.endpoint = endpoint
         self.session = Session(
             SessionOptions(
-                credentials=options.credentials,
+                credentials=credentials,
                 vhost=options.vhost,
                 mechanism=options.mechanism,
                 frame_max=options.frame_max,
@@ -98,10 +98,11 @@ class Connection(asyncio.Protocol):
 
         Raises ``ConnectionFailed`` and its kinds, or the ``ServerError`` with which the broker refuses.
         """
+        credentials = options.login()
         deadline = asyncio.get_running_loop().time() + options.connect_timeout
         transport, connection = await open_transport(
             endpoint,
-            lambda: cls(endpoint, options),
+            lambda: cls(endpoint, options, credentials),
             tls=options.tls,
             server_name=options.server_name,
             timeout=options.connect_timeout,

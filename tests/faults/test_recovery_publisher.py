@@ -19,6 +19,7 @@ from rstream_core import (
     ConfirmationStatus,
     ConnectionClosed,
     ConnectionFailed,
+    Credentials,
     NotConfirmed,
     Outcome,
     Producer,
@@ -511,3 +512,36 @@ async def test_what_names_have_published_is_remembered_within_a_bound(
         publisher = await client.publisher(stream, name)
         await publisher.close()
     assert [name for _, name in client._named] == ["a", "c"]
+
+
+async def test_a_password_that_ends_during_an_outage(proxy: Proxy, broker: Broker, stream: str, events: Events) -> None:
+    """A function is asked for the credentials each time, and may fail for a while."""
+    right = Credentials(broker.username, broker.password)
+    asked: list[str] = []
+
+    def credentials() -> Credentials:
+        asked.append("")
+        if len(asked) == 4:
+            raise LookupError("no token yet")
+        return right
+
+    options = options_through(proxy, broker)
+    async with Client(replace(options, credentials=credentials), recovery=EAGER, on_recovery=events) as through:
+        publisher = await through.publisher(stream, "writer")
+        assert len(asked) == 2
+        assert broker.password not in repr(through.options)
+        proxy.cut()
+        await publisher.publish(bodies(3))
+        await publisher.flush(PATIENCE)
+        assert len(asked) >= 5
+        assert events.states == [LOST, RECOVERED]
+        await through.update_password(broker.password)
+        assert through.options.credentials is credentials
+        await publisher.close()
+
+    def broken() -> Credentials:
+        raise LookupError("no token")
+
+    async with Client(replace(options, credentials=broken), recovery=None) as through:
+        with pytest.raises(ConnectionFailed, match="the function for the credentials failed: LookupError"):
+            await through.start()
