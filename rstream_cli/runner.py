@@ -7,8 +7,8 @@ Commands raise, and never print an error or call ``sys.exit``. The rules:
   the others; the second cancels; the third ends the process at once, should even cancelling hang.
 - An interrupted command ends in 130 or 143, unless it returns NOT_CONFIRMED (7) or STDOUT_CLOSED (141), or raises.
 - An error is one line on stderr, and a hint where there is one. ``-vv`` adds the traceback.
-- Commands must not leave a thread of asyncio's default executor blocked (in a read of stdin, say): the loop
-  waits for it while it closes. Use a daemon thread and ``os.read``.
+- Nothing may hold the process up at its end: what blocks (a read of stdin, say) is in a daemon thread. So is what
+  asyncio gives to its default executor, which it otherwise waits for.
 """
 
 from __future__ import annotations
@@ -187,10 +187,13 @@ def configure_logging(connection: ConnectionSettings) -> None:
 async def _supervise(main: Main, connection: ConnectionSettings, graceful: bool) -> ExitStatus:
     import asyncio
 
+    from rstream_cli.lookups import LookupExecutor
+
     interrupt = Interrupt()
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(LookupExecutor())
 
     def on_signal(number: signal.Signals) -> None:
         if interrupt.signal is None:
