@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rstream_cli.connection_settings import EXTERNAL
+from rstream_cli.runner import in_options
 from rstream_core import (
     AccessRefused,
     AuthenticationFailure,
@@ -275,7 +276,7 @@ def _failure(check: str, error: RstreamError) -> Finding:
     hint = error.hint
     if hint is None:
         hint = next((text for kinds, text in _HINTS if isinstance(error, kinds)), None)
-    return Finding(check, FAIL, str(error), hint, error)
+    return Finding(check, FAIL, str(error), None if hint is None else in_options(hint), error)
 
 
 def _issuer(certificate: dict[str, Any]) -> str:

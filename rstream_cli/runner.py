@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 _SIGNALS = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TERMINATED}
 _STRONGER_THAN_SIGNALS = (ExitStatus.NOT_CONFIRMED, ExitStatus.STDOUT_CLOSED)
 
+_OPTIONS = {
+    "load_balancer_mode=True": "--load-balancer",
+    "an ssl_context": "--ca-file",
+    "a server_name": "--server-name",
+    "pass an SSLContext": "use rabbitmq-stream+tls:// or --tls",
+}
+"""What the hints of the core call the options of the command line."""
+
 START_HINT = (
     "to start one for a try: rstream broker run; or RabbitMQ: docker run --rm -p 5552:5552"
     " -e RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-rabbitmq_stream advertised_host localhost' rabbitmq:4"
@@ -137,7 +145,7 @@ def write_error(env: Environment, message: str, hint: str | None = None, color: 
     red, cyan, plain = ("\x1b[1;31m", "\x1b[36m", "\x1b[0m") if env.use_color(color) else ("", "", "")
     lines = f"{red}error:{plain} {one_line(message)}\n"
     if hint:
-        lines += f"{cyan}hint:{plain} {one_line(hint)}\n"
+        lines += f"{cyan}hint:{plain} {one_line(in_options(hint))}\n"
     write_stderr(env, lines)
 
 
@@ -160,6 +168,13 @@ def describe(error: BaseException) -> str:
     if isinstance(error, RstreamError | CommandError | ValueError | OSError):
         return str(error) or type(error).__name__
     return f"internal error: {type(error).__name__}: {error}"
+
+
+def in_options(hint: str) -> str:
+    """A hint in the words of the command line."""
+    for argument, option in _OPTIONS.items():
+        hint = hint.replace(argument, option)
+    return hint
 
 
 def one_line(text: str) -> str:

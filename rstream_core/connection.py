@@ -354,9 +354,7 @@ class Connection(asyncio.Protocol):
             return error
         begin = self._first_bytes[:4]
         if begin[:2] == b"\x15\x03":
-            return ConnectionFailed(
-                f"{self.endpoint} speaks TLS", hint="use rabbitmq-stream+tls:// or --tls for this port"
-            )
+            return ConnectionFailed(f"{self.endpoint} speaks TLS", hint="pass an SSLContext for this port")
         if begin in (b"AMQP", b"HTTP"):
             name = "AMQP" if begin == b"AMQP" else "HTTP"
             return ConnectionFailed(

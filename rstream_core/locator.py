@@ -193,7 +193,7 @@ class Locator:
                 why = f"the resolver takes for {reached}, which {why}"
             raise AdvertisedHostUnreachable(
                 f"connected to {seed}, but it advertises {endpoint}, which {why}",
-                hint="pass --load-balancer, or set stream.advertised_host on the broker",
+                hint="pass load_balancer_mode=True, or set stream.advertised_host on the broker",
             ) from error
 
     def retire(self) -> None:

@@ -67,7 +67,7 @@ def connection_error(endpoint: Endpoint, error: OSError, *, tls: bool = False) -
     if isinstance(error, ssl.SSLCertVerificationError):
         return TlsError(
             f"the certificate of {endpoint} is not accepted: {error.verify_message}",
-            hint="pass --ca-file with the authority that signed it, or --server-name if it names another host",
+            hint="pass an ssl_context with the authority that signed it, or a server_name if it names another host",
         )
     if isinstance(error, ssl.SSLError):
         return TlsError(

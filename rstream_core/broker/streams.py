@@ -312,7 +312,7 @@ class Streams:
             self._release_lock()
             raise ConfigurationError(
                 f"{self.directory} is in use by another broker" + (f", process {holder}" if holder.isdigit() else ""),
-                hint="stop it, or choose another folder with --data",
+                hint="stop it, or choose another folder",
             ) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
