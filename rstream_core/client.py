@@ -407,8 +407,9 @@ class Client:
         confirmed; a publisher that waits for a confirm for more than ``confirm_timeout`` seconds ends.
         ``on_end`` is called once, with the error, where the publisher ends by itself: not while it recovers.
 
-        It counts its ids on from what the broker knows, and from what an earlier publisher of this client used under
-        that name: of that some may be on its way to the broker still. A restarted program cannot know of it.
+        It counts its ids on from what the broker knows (``known_publishing_id``), and from what an earlier publisher of
+        this client used under that name: of that some may be on its way to the broker still. A restarted program cannot
+        know of it. To publish again what the broker does not know, give the same ids again.
         """
         self._check_open()
         if reference is not None:
@@ -435,6 +436,7 @@ class Client:
 
         They would make it take what has the same ids now for repetitions.
         """
+        publisher.known_publishing_id = publisher.next_publishing_id - 1
         earlier = self._named.pop(name, None)
         if earlier is not None:
             publisher.next_publishing_id = max(publisher.next_publishing_id, earlier.next_publishing_id)

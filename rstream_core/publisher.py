@@ -171,6 +171,8 @@ class Publisher:
         self.stream = stream
         self.reference = reference
         self.next_publishing_id = 0
+        self.known_publishing_id = 0
+        """The last one that the broker knew under the name when this was opened; 0 for none."""
         self.published = self.confirmed = self.failed = 0
         self.in_flight = self.in_flight_bytes = 0
         self.error: RstreamError | None = None

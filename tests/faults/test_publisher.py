@@ -192,13 +192,13 @@ async def test_a_name_makes_a_repetition_after_a_cut_harmless(
     chance = random.Random(5)
     for _ in range(30):
         publisher = await through.publisher(stream, "writer", max_in_flight=200)
-        start = publisher.next_publishing_id - 1
+        start = publisher.known_publishing_id
         if start == len(messages):
             await publisher.close()
             break
         proxy.cut_at = proxy.from_client + chance.randrange(10_000, 30_000)
         try:
-            await publisher.publish(messages[start:])
+            await publisher.publish(messages[start:], publishing_ids=range(start + 1, len(messages) + 1))
             await publisher.flush(PATIENCE)
         except (ConnectionClosed, ConnectionFailed):
             pass
