@@ -66,12 +66,12 @@ _WORDS = {
 class Layer:
     """What was said in one place: setting -> text. ``label`` names a setting the way it is written there."""
 
-    values: Mapping[str, str]
+    values: Mapping[str, str] = field(repr=False)  # there may be a password among them
     label: Callable[[str], str]
     explicit: bool = False
     """Said for this one run: what cannot take effect is then an error, not ignored."""
-    uris: tuple[StreamUri, ...] = field(default=())
-    ports_given: tuple[bool, ...] = field(default=())
+    uris: tuple[StreamUri, ...] = ()
+    ports_given: tuple[bool, ...] = ()
 
     def __contains__(self, name: str) -> bool:
         return name in self.values

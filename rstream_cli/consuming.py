@@ -33,7 +33,6 @@ from rstream_core import (
     ConsumerOffsetSpecification,
     OffsetNotFound,
     OffsetType,
-    RequestTimeout,
     RstreamError,
     SingleActiveConsumer,
     StreamDoesNotExist,
@@ -497,9 +496,11 @@ class ConsumeRun:
         stream = subscription.stream
         if not active:
             try:
-                await self._store(client, source, verify=True)
-            except RstreamError as error:
-                self.display.note(f"warning: {error}")
+                async with asyncio.timeout(_STORE_TIMEOUT):  # others wait for their turn
+                    await self._store(client, source, verify=True)
+            except (RstreamError, TimeoutError) as error:
+                why = str(error) or f"the offset was not stored within {_STORE_TIMEOUT:g} s"
+                self.display.note(f"warning: {why}")
         source.turn += 1
         source.passed, source.unstored = None, 0
         if active:
@@ -583,26 +584,28 @@ class ConsumeRun:
                 await self._store(client, source)
 
     async def _store(self, client: Client, source: _Source, *, verify: bool = False) -> None:
-        """Stores how far it has come, if that is news, or if the broker is to be asked whether it has it."""
+        """Stores how far it has come, if that is news, or if the broker is to be asked whether it has it.
+
+        That goes on after an outage, for as long as ``--recover-for`` allows. Otherwise there is another time.
+        """
         name, offset = self.plan.name, source.passed
         if name is None or offset is None or not (source.unstored or verify):
             return
         unstored, source.unstored = source.unstored, 0
         try:
-            async with asyncio.timeout(_STORE_TIMEOUT):
-                await client.store_offset(
-                    source.stream, name, offset, verify_timeout=_STORE_TIMEOUT if verify else None
-                )
+            if verify:
+                await client.store_offset(source.stream, name, offset, verify_timeout=_STORE_TIMEOUT)
+            else:
+                async with asyncio.timeout(_STORE_TIMEOUT):
+                    await client.store_offset(source.stream, name, offset)
         except (RstreamError, TimeoutError) as error:
             if self._counts.stored_offset == offset:
                 self._counts.stored_offset = None  # nobody knows what the broker has
-            if not verify and isinstance(error, (ConnectionClosed, ConnectionFailed, TimeoutError)):
-                # An outage. The subscription finds out whether it can be recovered from.
-                source.unstored, source.stored_at = unstored, asyncio.get_running_loop().time()
-                return
-            if isinstance(error, RstreamError):
+            if verify or not isinstance(error, (ConnectionClosed, ConnectionFailed, TimeoutError)):
                 raise
-            raise RequestTimeout(f"offset {offset} was not stored under {name!r} within {_STORE_TIMEOUT:g} s") from None
+            # An outage. The subscription finds out whether it can be recovered from.
+            source.unstored, source.stored_at = unstored, asyncio.get_running_loop().time()
+            return
         if len(self._sources) == 1:
             self._counts.stored_offset = offset
         source.stored_at = asyncio.get_running_loop().time()
@@ -610,7 +613,12 @@ class ConsumeRun:
     async def _store_the_last(self, client: Client, *, quietly: bool) -> None:
         """At the end. ``quietly``: the run has failed anyway, try."""
         stores = [self._store(client, source, verify=True) for source in self._sources.values()]
-        for result in await asyncio.gather(*stores, return_exceptions=True):
+        try:
+            async with asyncio.timeout(_STORE_TIMEOUT if quietly else None):
+                results = await asyncio.gather(*stores, return_exceptions=True)
+        except TimeoutError:
+            return
+        for result in results:
             if isinstance(result, BaseException) and not (quietly and isinstance(result, RstreamError)):
                 raise result
 

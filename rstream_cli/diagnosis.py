@@ -11,9 +11,11 @@ import socket
 import ssl
 import statistics
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from rstream_cli.connection_settings import EXTERNAL
+from rstream_cli.runner import in_options
 from rstream_core import (
     AccessRefused,
     AuthenticationFailure,
@@ -121,7 +123,9 @@ class Diagnosis:
             yield finding
             if finding.status == FAIL:
                 return
-        user = f"user {self._options.credentials.username!r}, {self._options.mechanism}"
+        options = self._options
+        who = "the certificate's user" if options.mechanism == EXTERNAL else f"user {options.login().username!r}"
+        user = f"{who}, {options.mechanism}"
         try:
             connection = await Connection.open(endpoint, self._options)
         except RstreamError as error:
@@ -202,8 +206,7 @@ class Diagnosis:
             return Finding("advertised", SKIPPED, f"{advertised}, which --load-balancer does not connect to")
         if advertised == seed:
             return Finding("advertised", OK, f"{advertised}, as it was reached")
-        locator = Locator(self._options)
-        return await self._node("advertised", advertised, locator)
+        return await self._node("advertised", advertised, Locator(replace(self._options, endpoints=(seed,))))
 
     # A stream.
 
@@ -273,7 +276,7 @@ def _failure(check: str, error: RstreamError) -> Finding:
     hint = error.hint
     if hint is None:
         hint = next((text for kinds, text in _HINTS if isinstance(error, kinds)), None)
-    return Finding(check, FAIL, str(error), hint, error)
+    return Finding(check, FAIL, str(error), None if hint is None else in_options(hint), error)
 
 
 def _issuer(certificate: dict[str, Any]) -> str:

@@ -299,7 +299,7 @@ class PublishRun:
             )
             if plan.has_filters:
                 publisher.require_filters()
-            self._lanes.append(_Lane(stream, publisher, publisher.next_publishing_id - 1))
+            self._lanes.append(_Lane(stream, publisher, publisher.known_publishing_id))
 
     def _publisher_ended(self, error: RstreamError) -> None:
         if self._input is not None:

@@ -7,8 +7,8 @@ Commands raise, and never print an error or call ``sys.exit``. The rules:
   the others; the second cancels; the third ends the process at once, should even cancelling hang.
 - An interrupted command ends in 130 or 143, unless it returns NOT_CONFIRMED (7) or STDOUT_CLOSED (141), or raises.
 - An error is one line on stderr, and a hint where there is one. ``-vv`` adds the traceback.
-- Commands must not leave a thread of asyncio's default executor blocked (in a read of stdin, say): the loop
-  waits for it while it closes. Use a daemon thread and ``os.read``.
+- Nothing may hold the process up at its end: what blocks (a read of stdin, say) is in a daemon thread. So is what
+  asyncio gives to its default executor, which it otherwise waits for.
 """
 
 from __future__ import annotations
@@ -37,6 +37,14 @@ _SIGNALS = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TE
 _TELL_AGAIN = 60.0
 _MAX_TOLD = 1000
 _STRONGER_THAN_SIGNALS = (ExitStatus.NOT_CONFIRMED, ExitStatus.STDOUT_CLOSED)
+
+_OPTIONS = {
+    "load_balancer_mode=True": "--load-balancer",
+    "an ssl_context": "--ca-file",
+    "a server_name": "--server-name",
+    "pass an SSLContext": "use rabbitmq-stream+tls:// or --tls",
+}
+"""What the hints of the core call the options of the command line."""
 
 START_HINT = (
     "to start one for a try: rstream broker run; or RabbitMQ: docker run --rm -p 5552:5552"
@@ -140,7 +148,7 @@ def write_error(env: Environment, message: str, hint: str | None = None, color: 
     red, cyan, plain = ("\x1b[1;31m", "\x1b[36m", "\x1b[0m") if env.use_color(color) else ("", "", "")
     lines = f"{red}error:{plain} {one_line(message)}\n"
     if hint:
-        lines += f"{cyan}hint:{plain} {one_line(hint)}\n"
+        lines += f"{cyan}hint:{plain} {one_line(in_options(hint))}\n"
     write_stderr(env, lines)
 
 
@@ -163,6 +171,13 @@ def describe(error: BaseException) -> str:
     if isinstance(error, RstreamError | CommandError | ValueError | OSError):
         return str(error) or type(error).__name__
     return f"internal error: {type(error).__name__}: {error}"
+
+
+def in_options(hint: str) -> str:
+    """A hint in the words of the command line."""
+    for argument, option in _OPTIONS.items():
+        hint = hint.replace(argument, option)
+    return hint
 
 
 def one_line(text: str) -> str:
@@ -216,10 +231,13 @@ def tell_warnings(tell: Callable[[str], None]) -> None:
 async def _supervise(main: Main, connection: ConnectionSettings, graceful: bool) -> ExitStatus:
     import asyncio
 
+    from rstream_cli.lookups import LookupExecutor
+
     interrupt = Interrupt()
     task = asyncio.current_task()
     assert task is not None
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(LookupExecutor())
 
     def on_signal(number: signal.Signals) -> None:
         if interrupt.signal is None:

@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -18,7 +17,7 @@ from rstream_core.connection import Connection
 from rstream_core.errors import (
     AlreadyClosed,
     ConfigurationError,
-    ConnectionClosed,
+    ConnectionFailed,
     OffsetNotFound,
     PreconditionFailed,
     RequestTimeout,
@@ -31,18 +30,20 @@ from rstream_core.pool import MAX_IDS, ConnectionPool
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.routing import partitions_by_keys, partitions_by_number
 from rstream_core.publisher import Outcome, Publisher, check_reference
-from rstream_core.recovery import RECOVER, Backoff, Recoveries, Recovery, RecoveryListener
+from rstream_core.recovery import RECOVER, Backoff, Recoveries, Recovery, RecoveryListener, Run
 from rstream_core.subscription import (
     DEFAULT_CREDIT,
     SingleActiveConsumer,
     Subscription,
     query_offset,
     resolve_offset,
+    stored_offset,
 )
 from rstream_core.types import (
     ConnectionOptions,
     ConsumerOffsetSpecification,
     Credentials,
+    Endpoint,
     OffsetType,
     StreamMetadata,
     StreamStats,
@@ -50,6 +51,12 @@ from rstream_core.types import (
 
 MAX_IN_FLIGHT = 50_000
 MAX_IN_FLIGHT_BYTES = 16 * 1024 * 1024
+MAX_NAMES = 256
+"""Publisher names, each in a stream, of which is remembered what they have published: those last opened."""
+
+
+STORED_WAIT = Backoff(attempts=1_000_000, initial=0.005, maximum=0.25)
+"""Between looks at a stored offset. Their time is what bounds them."""
 
 
 class Client:
@@ -77,6 +84,8 @@ class Client:
         self._locator = Locator(self.options, self._recoveries)
         self._publisher_pool = ConnectionPool(self._locator, max_per_connection=max_publishers_by_connection)
         self._subscriber_pool = ConnectionPool(self._locator, max_per_connection=max_subscribers_by_connection)
+        self._named: dict[tuple[str, str], Publisher] = {}
+        """The last publisher of each name in each stream; at most ``MAX_NAMES``."""
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -120,10 +129,13 @@ class Client:
 
         For a password that is a token and ends: replace it before it does, and nothing is interrupted. Raises the
         ``ServerError`` with which a broker refuses it; the connection ends then, as the broker closes it.
+
+        Where the options have a function for the credentials, that is asked for connections to come.
         """
         self._check_open()
-        credentials = Credentials(self.options.credentials.username, password)
-        self.options = self._locator.options = replace(self.options, credentials=credentials)
+        credentials = Credentials(self.options.login().username, password)
+        if isinstance(self.options.credentials, Credentials):
+            self.options = self._locator.options = replace(self.options, credentials=credentials)
         sources = (self._locator, self._publisher_pool, self._subscriber_pool)
         live = [connection for source in sources for connection in source.connections if connection.is_open]
         answers = await asyncio.gather(
@@ -187,7 +199,7 @@ class Client:
         Read from the leader's last chunk: exact on every version, also where the broker's own bookkeeping
         follows the last message.
         """
-        return await self._locator.again(lambda: self._last_offset(stream))
+        return await self._locator.when_elected(lambda: self._last_offset(stream))
 
     async def _last_offset(self, stream: str) -> int | None:
         last = ConsumerOffsetSpecification(OffsetType.LAST)
@@ -219,7 +231,7 @@ class Client:
         reach = count
         while True:
             start = max(0, end - reach + 1)
-            seen, first = await self._locator.again(partial(self._count_back, stream, start, end, count))
+            seen, first = await self._locator.when_elected(partial(self._count_back, stream, start, end, count))
             if seen >= count or start == 0:
                 return first
             reach += max(2 * (count - seen), 1024)
@@ -318,47 +330,25 @@ class Client:
         """Stores an offset under a name. The broker does not answer: ``query_offset`` tells whether it has it.
 
         With a ``verify_timeout`` that is asked here, until the broker tells this offset; ``RequestTimeout`` where it
-        does not within so many seconds.
+        does not within so many seconds. The time of an outage comes on top, as the client's recovery allows.
         """
         self._check_open()
         check_reference(reference)
         if not 0 <= offset < 2**64:
             raise ValueError(f"an offset is between 0 and 2**64-1, not {offset}")
         message = c.StoreOffset(reference, stream, offset)
-        connection = await self._locator.connection()
-        try:
+
+        async def store(connection: Connection) -> _NotStored | None:
             await connection.drain()  # nobody answers, so nothing else holds a busy caller back
             connection.send(message)
-        except ConnectionClosed:  # it has just ended
-            connection = await self._locator.connection()
-            connection.send(message)
-        if verify_timeout is not None:
-            await self._see_stored(connection, message, verify_timeout)
+            return None if verify_timeout is None else await _see_stored(connection, message, verify_timeout)
 
-    async def _see_stored(self, connection: Connection, message: c.StoreOffset, limit: float) -> None:
-        delays = itertools.chain(Backoff(initial=0.005, maximum=0.25).delays(), itertools.repeat(0.25))
-        stream, reference, offset = message.stream, message.reference, message.offset
-        stored: int | None = None
-        try:
-            async with asyncio.timeout(limit):
-                for delay in delays:  # the broker does not announce it
-                    try:
-                        stored = await query_offset(self._locator, stream, reference)
-                    except OffsetNotFound:
-                        stored = None
-                    if stored == offset:
-                        return
-                    if not connection.is_open:  # it may have been lost with the connection
-                        connection = await self._locator.connection()
-                        connection.send(message)
-                    await asyncio.sleep(delay)
-        except TimeoutError:
-            found = "no offset" if stored is None else f"offset {stored}"
+        missing = await self._locator.use(store)
+        if missing is not None:
             raise RequestTimeout(
-                f"offset {offset} does not show in stream {stream!r} within {limit:g} s: the broker has {found} under "
-                f"{reference!r}",
-                hint=None if stored is None else "does another program store under this name?",
-            ) from None
+                f"offset {offset} does not show in stream {stream!r} within {verify_timeout:g} s: {missing}",
+                hint=missing.hint,
+            )
 
     async def query_offset(self, stream: str, reference: str) -> int:
         """The offset that is stored under a name. ``OffsetNotFound`` where there is none."""
@@ -374,14 +364,14 @@ class Client:
         older one is subscribed to, and the next message is then taken to follow the last one.
         """
         self._check_open()
-        offset = await self._locator.again(lambda: self._resolve_offset(stream, spec))
+        offset = await self._locator.when_elected(lambda: self._resolve_offset(stream, spec))
         if offset is None:
-            offset = await self._position(stream, spec)
+            offset = await self._locator.when_elected(lambda: self._position(stream, spec))
         # That of the chunk which holds it, or of the next one; what comes before is dropped on this side.
         return max(offset, spec.offset or 0) if spec.offset_type is OffsetType.OFFSET else offset
 
     async def _resolve_offset(self, stream: str, spec: ConsumerOffsetSpecification) -> int | None:
-        lease = await self._subscriber_pool.acquire(await self._locator.leader(stream))
+        lease = await self._subscriber_pool.acquire(await self._locator.leader_now(stream))
         try:
             return await resolve_offset(lease.connection, stream, spec)
         finally:
@@ -394,7 +384,7 @@ class Client:
                 chunk = await subscription.next_there_is()
             if chunk is not None:
                 return chunk.offset
-        last = await self.last_offset(stream)
+        last = await self._last_offset(stream)
         return 0 if last is None else last + 1
 
     # Publishing and consuming.
@@ -416,6 +406,10 @@ class Client:
         that name, and confirms them. ``max_in_flight`` and ``max_in_flight_bytes`` bound what is written and not
         confirmed; a publisher that waits for a confirm for more than ``confirm_timeout`` seconds ends.
         ``on_end`` is called once, with the error, where the publisher ends by itself: not while it recovers.
+
+        It counts its ids on from what the broker knows (``known_publishing_id``), and from what an earlier publisher of
+        this client used under that name: of that some may be on its way to the broker still. A restarted program cannot
+        know of it. To publish again what the broker does not know, give the same ids again.
         """
         self._check_open()
         if reference is not None:
@@ -432,8 +426,23 @@ class Client:
             max_in_flight_bytes=max_in_flight_bytes,
             confirm_timeout=confirm_timeout,
         )
-        await self._locator.again(publisher.open)
+        await self._locator.when_elected(publisher.open)
+        if reference is not None:
+            self._count_on(publisher, (stream, reference))
         return publisher
+
+    def _count_on(self, publisher: Publisher, name: tuple[str, str]) -> None:
+        """Leaves out ids that an earlier publisher of this name may have used and that the broker has not read yet.
+
+        They would make it take what has the same ids now for repetitions.
+        """
+        publisher.known_publishing_id = publisher.next_publishing_id - 1
+        earlier = self._named.pop(name, None)
+        if earlier is not None:
+            publisher.next_publishing_id = max(publisher.next_publishing_id, earlier.next_publishing_id)
+        self._named[name] = publisher
+        if len(self._named) > MAX_NAMES:
+            del self._named[next(iter(self._named))]
 
     async def subscribe(
         self,
@@ -479,17 +488,19 @@ class Client:
         subscription = self._subscription(stream, spec, credit, told, self._recoveries, single_active, at_leader)
 
         async def subscribe() -> None:
-            node = self._locator.leader if at_leader else self._locator.replica
-            await subscription.open(await node(stream))
+            if at_leader:
+                await subscription.open(await self._locator.leader_now(stream))
+            else:
+                await _first_that_serves(await self._locator.readers_now(stream), subscription.open)
 
-        await self._locator.again(subscribe)
+        await self._locator.when_elected(subscribe)
         return subscription
 
     async def _subscribe_at_leader(self, stream: str, spec: ConsumerOffsetSpecification) -> Subscription:
         """For a look. It does not recover: the whole look is taken again."""
         self._check_open()
         subscription = self._subscription(stream, spec, 1, {}, Recoveries(None))
-        await subscription.open(await self._locator.leader(stream))
+        await subscription.open(await self._locator.leader_now(stream))
         return subscription
 
     def _subscription(
@@ -523,6 +534,47 @@ class Client:
     def _check_open(self) -> None:
         if self._closed:
             raise AlreadyClosed("this client is closed")
+
+
+async def _first_that_serves(nodes: Iterable[Endpoint], use: Callable[[Endpoint], Awaitable[None]]) -> None:
+    """Uses the first node that can be reached and is well. Raises the first error where none is."""
+    first: RstreamError | None = None
+    for node in nodes:
+        try:
+            return await use(node)
+        except RstreamError as error:
+            if not error.retriable and not isinstance(error, ConnectionFailed):
+                raise
+            first = first or error
+    assert first is not None
+    raise first
+
+
+class _NotStored(RstreamError):
+    """The broker does not tell the offset that was stored."""
+
+
+async def _see_stored(connection: Connection, message: c.StoreOffset, limit: float) -> _NotStored | None:
+    """Waits until the broker tells the offset; what it told last, where it does not within ``limit`` seconds."""
+    reference = message.reference
+
+    async def look() -> None:  # the broker does not announce it
+        try:
+            stored = await stored_offset(connection, message.stream, reference)
+        except OffsetNotFound:
+            raise _NotStored(f"the broker has no offset under {reference!r}") from None
+        if stored != message.offset:
+            hint = "does another program store under this name?"
+            raise _NotStored(f"the broker has offset {stored} under {reference!r}", hint=hint)
+
+    def helps(error: RstreamError) -> bool:
+        return isinstance(error, _NotStored)
+
+    try:
+        await Run(STORED_WAIT, limit).retry(look, helps=helps, reason=_NotStored("the broker does not tell"))
+    except _NotStored as error:
+        return error
+    return None
 
 
 def _arguments(arguments: Mapping[str, object] | None) -> dict[str, str]:

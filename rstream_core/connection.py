@@ -64,11 +64,11 @@ class SubscriptionHandler(Protocol):
 class Connection(asyncio.Protocol):
     """Made by ``Connection.open``. Safe for many tasks of one event loop."""
 
-    def __init__(self, endpoint: Endpoint, options: ConnectionOptions) -> None:
+    def __init__(self, endpoint: Endpoint, options: ConnectionOptions, credentials: Credentials) -> None:
         self.endpoint = endpoint
         self.session = Session(
             SessionOptions(
-                credentials=options.credentials,
+                credentials=credentials,
                 vhost=options.vhost,
                 mechanism=options.mechanism,
                 frame_max=options.frame_max,
@@ -98,10 +98,11 @@ class Connection(asyncio.Protocol):
 
         Raises ``ConnectionFailed`` and its kinds, or the ``ServerError`` with which the broker refuses.
         """
+        credentials = options.login()
         deadline = asyncio.get_running_loop().time() + options.connect_timeout
         transport, connection = await open_transport(
             endpoint,
-            lambda: cls(endpoint, options),
+            lambda: cls(endpoint, options, credentials),
             tls=options.tls,
             server_name=options.server_name,
             timeout=options.connect_timeout,
@@ -272,7 +273,7 @@ class Connection(asyncio.Protocol):
 
     def _check_open(self) -> None:
         if self.error is not None:
-            raise self.error
+            raise self.error.with_traceback(None)  # else each time adds to it
 
     def _flush(self) -> None:
         data = self.session.take_output()
@@ -353,9 +354,7 @@ class Connection(asyncio.Protocol):
             return error
         begin = self._first_bytes[:4]
         if begin[:2] == b"\x15\x03":
-            return ConnectionFailed(
-                f"{self.endpoint} speaks TLS", hint="use rabbitmq-stream+tls:// or --tls for this port"
-            )
+            return ConnectionFailed(f"{self.endpoint} speaks TLS", hint="pass an SSLContext for this port")
         if begin in (b"AMQP", b"HTTP"):
             name = "AMQP" if begin == b"AMQP" else "HTTP"
             return ConnectionFailed(

@@ -452,12 +452,14 @@ class Consumer:
         if offset is None or (offset == stored.offset and verify_timeout is None):
             return
         try:
-            await self._client.store_offset(
-                subscription.stream, wishes.store_name, offset, verify_timeout=verify_timeout
-            )
+            async with asyncio.timeout(verify_timeout):  # somebody waits for it, also in an outage
+                await self._client.store_offset(
+                    subscription.stream, wishes.store_name, offset, verify_timeout=verify_timeout
+                )
             stored.offset = offset
-        except RstreamError as error:
-            logger.warning("offset %d of stream %r was not stored: %s", offset, subscription.stream, error)
+        except (RstreamError, TimeoutError) as error:
+            why = str(error) or f"not within {verify_timeout} s"
+            logger.warning("offset %d of stream %r was not stored: %s", offset, subscription.stream, why)
 
     async def _turn(
         self, name: str, wishes: _Wishes, stored: _Stored, subscription: Subscription, active: bool

@@ -137,9 +137,11 @@ class RequestTimeout(ClientError, TimeoutError):
 
 
 class NotConfirmed(ClientError):
-    """A message was not confirmed: in time, or before the connection ended. It may or may not be stored."""
+    """A message was not confirmed: in time, or before the connection ended. It may or may not be stored.
 
-    retriable = True
+    So it is not ``retriable``: the same call may store it twice. Under a publisher name, with publishing ids of your
+    own, it does not.
+    """
 
 
 class LeaderNotAvailable(ClientError):

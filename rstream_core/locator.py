@@ -10,11 +10,12 @@ change something are sent once.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
+from weakref import WeakSet
 
 from rstream_core.connection import Connection
 from rstream_core.errors import (
@@ -24,12 +25,14 @@ from rstream_core.errors import (
     ConnectionClosed,
     ConnectionFailed,
     HostNotFound,
+    InternalError,
     LeaderNotAvailable,
     RequestTimeout,
     RstreamError,
     ServerError,
     StreamDoesNotExist,
     StreamNotAvailable,
+    TlsError,
     error_from_code,
 )
 from rstream_core.protocol import commands as c
@@ -51,6 +54,8 @@ DEAD_NODE_WAIT = Backoff(attempts=6, initial=0.005, maximum=0.2)
 """Until a load balancer knows that a node behind it is down, each connection that it leads there ends."""
 MAX_REMEMBERED = 32
 """Nodes that are remembered as further seeds."""
+AVOIDED = 30.0
+"""Seconds for which others are tried before a place that failed."""
 
 
 class Locator:
@@ -62,6 +67,12 @@ class Locator:
         self._connection: Connection | None = None
         self._opening = asyncio.Lock()
         self._remembered: dict[Endpoint, None] = {}
+        self._failed_at: dict[Endpoint, float] = {}
+        self._entries = deque(options.endpoints)
+        """The load balancers, in turn."""
+        self._entries.rotate(1)  # so that the first is the first
+        self._explained: WeakSet[RstreamError] = WeakSet()
+        """What was looked into already."""
         self._closed = False
 
     async def connection(self) -> Connection:
@@ -84,16 +95,29 @@ class Locator:
         Where a connection cannot be made in the first place, that is told at once.
         """
         policy = self._recoveries.policy
-        if policy is None:
-            return await operation()
-        lost = self._connection is not None and not self._connection.is_open
+        lost = self._is_lost()
 
         def helps(error: RstreamError) -> bool:
             nonlocal lost
-            lost = lost or isinstance(error, ConnectionClosed)
-            return lost and isinstance(error, (ConnectionClosed, ConnectionFailed)) and self._recoveries.can_help(error)
+            lost = lost or isinstance(error, ConnectionClosed) or self._is_lost()
+            kinds = (ConnectionClosed, ConnectionFailed, RequestTimeout)
+            return lost and isinstance(error, kinds) and self._recoveries.can_help(error)
 
-        return await Run(policy.backoff, policy.seconds).retry(operation, helps=helps)
+        try:
+            return await operation()
+        except RstreamError as error:
+            if policy is None or not helps(error):
+                raise
+            loss = error
+        # The policy's time is that of an outage, and not of an operation that goes well.
+        return await Run(policy.backoff, policy.seconds).retry(operation, helps=helps, reason=loss)
+
+    def _is_lost(self) -> bool:
+        return self._connection is not None and not self._connection.is_open
+
+    async def use(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
+        """Runs what may be run twice on the connection for questions: again after a lost connection."""
+        return await self.again(lambda: self._use(operation))
 
     async def ask(self, message: object, expect: type[T], what: str) -> T:
         """A question, asked again after a lost connection."""
@@ -116,25 +140,26 @@ class Locator:
             return True
         return True
 
-    async def leader(self, stream: str) -> Endpoint:
-        """The leader, waiting a moment for one to be elected."""
-        return (await self._wait_for_leader(stream))[0]
-
-    async def replica(self, stream: str) -> Endpoint:
-        """A replica by chance, to spread readers and to spare the leader; the leader where it is alone."""
-        return _choose_replica(*await self._wait_for_leader(stream))
+    async def when_elected(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Runs what needs the stream's leader, or a replica, waiting a moment for one to be elected."""
+        return await self.again(lambda: retry(operation, LEADER_WAIT, helps=_elects))
 
     async def leader_now(self, stream: str) -> Endpoint:
         """The leader. Asks once and waits for nothing: whoever recovers does that."""
-        return (await self._locate(stream))[0]
+        return (await self._leader_and_replicas(stream))[0]
 
     async def replica_now(self, stream: str) -> Endpoint:
-        """A replica, as with ``leader_now``."""
-        return _choose_replica(*await self._locate(stream))
+        """The first of ``readers_now``."""
+        return (await self.readers_now(stream))[0]
+
+    async def readers_now(self, stream: str) -> list[Endpoint]:
+        """Where to read, the best first: the replicas by chance, to spread readers; the leader last, to spare it."""
+        leader, replicas = await self._leader_and_replicas(stream)
+        return [*random.sample(replicas, len(replicas)), leader]
 
     async def explain(self, stream: str, error: RstreamError) -> RstreamError:
-        """Tells a deleted stream from one that moved: the broker's notice does not."""
-        if not isinstance(error, StreamNotAvailable):
+        """Tells a deleted stream from one that moved: the broker's notice does not. Looks once for each error."""
+        if not isinstance(error, StreamNotAvailable) or error in self._explained:
             return error
 
         async def look() -> None:
@@ -144,6 +169,7 @@ class Locator:
         try:
             await retry(look, GONE_WAIT)
         except ServerError as found:
+            self._explained.add(found)
             return found
         except RstreamError as problem:
             logger.debug("looking for stream %r: %s", stream, problem)
@@ -160,12 +186,14 @@ class Locator:
             seed = self.options.endpoints[0] if self._connection is None else self._connection.endpoint
             if reached in self.options.endpoints:
                 raise
+            if isinstance(error, TlsError):  # it can be reached, and no other attempt will find it otherwise
+                raise TlsError(f"the node that {seed} calls {endpoint}: {error}", hint=error.hint) from error
             why = "does not resolve" if isinstance(error, HostNotFound) else f"cannot be reached ({error})"
             if reached != endpoint:
                 why = f"the resolver takes for {reached}, which {why}"
             raise AdvertisedHostUnreachable(
                 f"connected to {seed}, but it advertises {endpoint}, which {why}",
-                hint="pass --load-balancer, or set stream.advertised_host on the broker",
+                hint="pass load_balancer_mode=True, or set stream.advertised_host on the broker",
             ) from error
 
     def retire(self) -> None:
@@ -184,8 +212,21 @@ class Locator:
         if self._connection is not None:
             await self._connection.close()
 
+    async def _use(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
+        """Gives a node up that does not answer: another may know.
+
+        It may be well: with a leader that has stalled, RabbitMQ answers Metadata only after up to 50 s, on any node.
+        """
+        connection = await self.connection()
+        try:
+            return await operation(connection)
+        except RequestTimeout:
+            self._failed(connection.endpoint)
+            connection.abort(f"{connection.endpoint} did not answer")
+            raise
+
     async def _ask(self, message: object, expect: type[T], what: str) -> T:
-        return await (await self.connection()).request(message, expect, what)
+        return await self._use(lambda connection: connection.request(message, expect, what))
 
     async def _metadata(self, stream: str) -> StreamMetadata:
         what = f"stream {stream!r}"
@@ -211,17 +252,6 @@ class Locator:
             raise LeaderNotAvailable(f"stream {stream!r} has no leader at the moment")
         return metadata.leader, metadata.replicas
 
-    async def _wait_for_leader(self, stream: str) -> tuple[Endpoint, tuple[Endpoint, ...]]:
-        return await self.again(lambda: retry(lambda: self._leader_and_replicas(stream), LEADER_WAIT, helps=_elects))
-
-    async def _locate(self, stream: str) -> tuple[Endpoint, tuple[Endpoint, ...]]:
-        try:
-            return await self._leader_and_replicas(stream)
-        except RequestTimeout:  # the node may have stalled, and another may know
-            if self._connection is not None:
-                self._connection.abort(f"{self._connection.endpoint} did not answer")
-            raise
-
     def _remember(self, endpoint: Endpoint) -> None:
         self._remembered.pop(endpoint, None)
         self._remembered[endpoint] = None
@@ -229,58 +259,93 @@ class Locator:
             del self._remembered[next(iter(self._remembered))]
 
     def _resolved(self, endpoint: Endpoint) -> Endpoint:
-        """Where to reach a node that calls itself so."""
+        """Where to reach a node that calls itself so. ``HostNotFound`` where the resolver does not know."""
         resolver = self.options.resolver
-        return endpoint if resolver is None else resolver(endpoint)
+        if resolver is None:
+            return endpoint
+        try:
+            return resolver(endpoint)
+        except Exception as error:
+            raise HostNotFound(f"the resolver failed for {endpoint}: {error!r}") from error
 
     async def _connect_to_a_seed(self) -> Connection:
-        if not self.options.load_balancer_mode:
-            return await self._first_that_answers(dict.fromkeys([*self.options.endpoints, *self._known()]))
-        return await self._past_dead_nodes(lambda: self._first_that_answers(self.options.endpoints))
+        if self.options.load_balancer_mode:
+            return await self._connect_to_any()
+        return await self._first_that_answers(self._seeds())
 
-    def _known(self) -> Iterable[Endpoint]:
-        return map(self._resolved, self._remembered)
+    def _seeds(self) -> Iterable[Endpoint]:
+        """Those that were given, then the nodes that are remembered."""
+        seeds = dict.fromkeys(self.options.endpoints)
+        for node in self._remembered:
+            try:
+                seeds[self._resolved(node)] = None
+            except HostNotFound as error:
+                logger.debug("seed node: %s", error)
+        return seeds
 
     async def _first_that_answers(self, seeds: Iterable[Endpoint]) -> Connection:
         last: RstreamError | None = None
-        for endpoint in seeds:
+        for endpoint in self._in_order(seeds):
             try:
-                return await Connection.open(endpoint, self.options)
+                connection = await Connection.open(endpoint, self.options)
             except RstreamError as error:
                 if not error.retriable and not isinstance(error, ConnectionFailed):
                     raise  # another node would say the same
                 logger.debug("seed node %s: %s", endpoint, error)
+                self._failed(endpoint)
                 if last is None or endpoint in self.options.endpoints:
                     last = error
+            else:
+                self._failed_at.pop(endpoint, None)
+                return connection
         assert last is not None
         raise last
 
+    def _failed(self, place: Endpoint) -> None:
+        self._failed_at.pop(place, None)
+        self._failed_at[place] = asyncio.get_running_loop().time()
+        if len(self._failed_at) > MAX_REMEMBERED:
+            del self._failed_at[next(iter(self._failed_at))]
+
+    def _in_order(self, places: Iterable[Endpoint]) -> list[Endpoint]:
+        """As they are, but for those that have just failed: they come last."""
+        forgotten = asyncio.get_running_loop().time() - AVOIDED
+        return sorted(places, key=lambda place: max(self._failed_at.get(place, forgotten), forgotten))
+
     async def _connect_through_load_balancer(self, wanted: Endpoint) -> Connection:
         """Connects again until the node that answers is the wanted one."""
-        entries = itertools.cycle(self.options.endpoints)
+        run = Run(LOAD_BALANCER_WAIT, LOAD_BALANCER_SECONDS)
         seen: set[Endpoint] = set()
 
         async def attempt() -> Connection:
-            connection = await self._past_dead_nodes(lambda: Connection.open(next(entries), self.options))
+            connection = await self._connect_to_any()
             advertised = connection.session.advertised
             if advertised == wanted:
                 return connection
             if advertised is not None:
                 seen.add(advertised)
             await connection.close()
-            through = self.options.endpoints[0]
+            entries, reached = (", ".join(map(str, places)) for places in (self._entries, sorted(seen, key=str)))
             raise _AnotherNode(
-                f"{LOAD_BALANCER_WAIT.attempts} connections through {through} never reached {wanted}; "
-                f"they reached {', '.join(map(str, sorted(seen, key=str))) or 'nodes that do not say who they are'}",
+                f"{run.attempts} connections through {entries} never reached {wanted}; "
+                f"they reached {reached or 'nodes that do not say who they are'}",
                 hint="does the load balancer spread connections over all nodes?",
             )
 
-        run = Run(LOAD_BALANCER_WAIT, LOAD_BALANCER_SECONDS)
         return await run.retry(attempt, helps=lambda error: isinstance(error, _AnotherNode))
 
-    async def _past_dead_nodes(self, connect: Callable[[], Awaitable[Connection]]) -> Connection:
-        """Connects through a load balancer. Takes hardly longer than one connection may."""
-        return await Run(DEAD_NODE_WAIT, self.options.connect_timeout + 1).retry(connect)
+    async def _connect_to_any(self) -> Connection:
+        """Connects through a load balancer, past nodes that are down: each time through the next, if there are several.
+
+        Takes hardly longer than one connection through each may.
+        """
+
+        async def attempt() -> Connection:
+            self._entries.rotate(-1)
+            return await self._first_that_answers(self._entries)
+
+        seconds = len(self._entries) * self.options.connect_timeout + 1
+        return await Run(DEAD_NODE_WAIT, seconds).retry(attempt)
 
 
 class _AnotherNode(ConnectionFailed):
@@ -288,9 +353,5 @@ class _AnotherNode(ConnectionFailed):
 
 
 def _elects(error: RstreamError) -> bool:
-    """Whether it may be over in a moment: a leader is being elected."""
-    return error.retriable and not isinstance(error, (ConnectionFailed, ConnectionClosed, RequestTimeout))
-
-
-def _choose_replica(leader: Endpoint, replicas: Sequence[Endpoint]) -> Endpoint:
-    return random.choice(replicas) if replicas else leader  # noqa: S311 - spreads load, keeps no secret
+    """Whether it may be over in a moment: a leader is being elected, or a member of a new stream is on its way."""
+    return isinstance(error, (LeaderNotAvailable, StreamNotAvailable, InternalError))

@@ -173,6 +173,8 @@ class Publisher(Attachment):
         super().__init__(stream, pool, locator, recoveries)
         self.reference = reference
         self.next_publishing_id = 0
+        self.known_publishing_id = 0
+        """The last one that the broker knew under the name when this was opened; 0 for none."""
         self.published = self.confirmed = self.failed = 0
         self.in_flight = self.in_flight_bytes = 0
         self.max_message_size = 0
@@ -195,8 +197,8 @@ class Publisher(Attachment):
         self._most = max(1, max_in_flight // 2)
 
     async def open(self) -> None:
-        """Declares it on the stream's leader. Called once, by ``Client.publisher``."""
-        await self.attach(await self._locator.leader(self.stream))
+        """Declares it on the stream's leader. Called by ``Client.publisher``, until it succeeds once."""
+        await self.attach(await self._locator.leader_now(self.stream))
 
     # Publishing.
 
@@ -313,7 +315,7 @@ class Publisher(Attachment):
         """Raises the error with which this publisher ended, having asked what became of its stream."""
         if self.error is not None:
             self.error = await self._locator.explain(self.stream, self.error)
-            raise self.error
+            raise self.error.with_traceback(None)
         if self._closed:
             raise AlreadyClosed(f"this publisher of stream {self.stream!r} is closed")
 

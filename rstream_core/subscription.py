@@ -181,7 +181,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._start_at(spec)
 
     async def open(self, endpoint: Endpoint) -> None:
-        """Subscribes on this node. Called once, by ``Client``."""
+        """Subscribes on this node. Called by ``Client``, until it succeeds once."""
         await self.attach(endpoint)
 
     async def __aenter__(self) -> Self:
@@ -248,7 +248,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         """Raises the error that ended the subscription, if one did."""
         if self.error is not None:
             self.error = await self._locator.explain(self.stream, self.error)
-            raise self.error
+            raise self.error.with_traceback(None)
 
     @property
     def is_closed(self) -> bool:
@@ -655,12 +655,13 @@ class Subscriptions(AsyncIterator[Chunk]):
 
 async def query_offset(locator: Locator, stream: str, reference: str) -> int:
     """The offset that is stored under a name. ``OffsetNotFound`` where there is none."""
-    answer = await locator.ask(
-        c.QueryOffset(reference, stream),
-        c.QueryOffsetResponse,
-        f"the offset of {reference!r} in stream {stream!r}",
-    )
-    return answer.offset
+    return await locator.use(lambda connection: stored_offset(connection, stream, reference))
+
+
+async def stored_offset(connection: Connection, stream: str, reference: str) -> int:
+    """As ``query_offset``, asked once."""
+    what = f"the offset of {reference!r} in stream {stream!r}"
+    return (await connection.request(c.QueryOffset(reference, stream), c.QueryOffsetResponse, what)).offset
 
 
 async def resolve_offset(connection: Connection, stream: str, spec: ConsumerOffsetSpecification) -> int | None:

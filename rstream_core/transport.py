@@ -37,7 +37,7 @@ async def open_transport(
                 endpoint.port,
                 ssl=tls,
                 server_hostname=(server_name or endpoint.host) if tls else None,
-                happy_eyeballs_delay=0.25,
+                happy_eyeballs_delay=None if _is_address(endpoint.host) else 0.25,
             )
     except TimeoutError:
         raise ConnectionFailed(f"no answer from {endpoint} within {timeout:g} s") from None
@@ -67,7 +67,7 @@ def connection_error(endpoint: Endpoint, error: OSError, *, tls: bool = False) -
     if isinstance(error, ssl.SSLCertVerificationError):
         return TlsError(
             f"the certificate of {endpoint} is not accepted: {error.verify_message}",
-            hint="pass --ca-file with the authority that signed it, or --server-name if it names another host",
+            hint="pass an ssl_context with the authority that signed it, or a server_name if it names another host",
         )
     if isinstance(error, ssl.SSLError):
         return TlsError(

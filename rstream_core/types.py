@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rstream_core.errors import ConfigurationError
+from rstream_core.errors import ConfigurationError, ConnectionFailed
 
 if TYPE_CHECKING:
     import ssl
@@ -135,8 +135,10 @@ class ConnectionOptions:
     """How to reach a broker or a cluster, and as whom."""
 
     endpoints: tuple[Endpoint, ...] = (Endpoint("localhost", 5552),)
-    """Seed nodes, tried in this order."""
-    credentials: Credentials = field(default_factory=Credentials)
+    """Seed nodes, tried in this order, but for those that have just failed."""
+    credentials: Credentials | Callable[[], Credentials] = field(default_factory=Credentials)
+    """As whom; or a function that tells, for a password that is a token and ends. It is asked at each connection that
+    is made, must not wait, and where it raises the connection cannot be made now."""
     vhost: str = "/"
     tls: ssl.SSLContext | None = None
     server_name: str | None = None
@@ -146,7 +148,8 @@ class ConnectionOptions:
     resolver: Callable[[Endpoint], Endpoint] | None = None
     """Where to reach a node that advertises an endpoint: for names or ports that mean nothing here, as with NAT or
     containers. Called for every node that the broker names, not for the seeds, and not in load balancer mode; must
-    not wait. TLS checks the certificate against the resolved host, unless there is a ``server_name``."""
+    not wait. A node for which it raises is one that cannot be reached. TLS checks the certificate against the resolved
+    host, unless there is a ``server_name``."""
     mechanism: str = "PLAIN"
     connect_timeout: float = 10.0
     """Seconds for a connection with its handshake."""
@@ -160,6 +163,15 @@ class ConnectionOptions:
     """Bytes of the largest frame that this side sends; the broker may ask for less."""
     connection_name: str = ""
     """Shown in the broker's management pages."""
+
+    def login(self) -> Credentials:
+        """The credentials for a connection that is made now. ``ConnectionFailed`` where they cannot be told."""
+        if isinstance(self.credentials, Credentials):
+            return self.credentials
+        try:
+            return self.credentials()
+        except Exception as error:
+            raise ConnectionFailed(f"the function for the credentials failed: {error!r}") from error
 
     def __post_init__(self) -> None:
         if not self.endpoints:

@@ -66,6 +66,14 @@ class Proxy:
         self.client_may_speak.clear()
         self.broker_may_speak.clear()
 
+    def stall_those_there(self) -> asyncio.Event:
+        """Nothing passes any more from the clients that are connected now, until the event is set."""
+        gate = self.client_may_speak
+        gate.clear()
+        self.client_may_speak = asyncio.Event()
+        self.client_may_speak.set()
+        return gate
+
     def cut(self) -> None:
         """Resets every connection, in both directions."""
         for writer in self._writers:

@@ -380,7 +380,7 @@ class Streams:
             raise ConfigurationError(
                 f"data folder {self.directory} is in use by another broker"
                 + (f", process {holder}" if holder.isdigit() else ""),
-                hint="stop it, or choose another folder with --data",
+                hint="stop it, or choose another folder",
             ) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)

@@ -371,6 +371,9 @@ class SaslAuthenticate(NamedTuple):
     mechanism: str
     data: bytes | None
 
+    def __repr__(self) -> str:
+        return f"SaslAuthenticate({self.mechanism!r})"  # the rest is a password
+
 
 class SaslAuthenticateResponse(NamedTuple):
     """``challenge`` is there with code 10 only."""

@@ -153,3 +153,9 @@ def test_the_password_is_the_first_line_without_its_end(tmp_path: Path) -> None:
     file = tmp_path / "p"
     file.write_bytes(" pä ss \r\nmore".encode())
     assert build({"username": "u", "password_file": str(file)}).credentials.password == " pä ss "
+
+
+def test_no_password_shows_in_the_repr_of_a_layer() -> None:
+    said = {"RSTREAM_PASSWORD": "hush", "RSTREAM_URI": "rabbitmq-stream://user:hush@host"}
+    for layer in (environment_layer(said), command_line_layer({"uri": said["RSTREAM_URI"]})):
+        assert "hush" not in repr(layer)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rstream_cli.diagnosis import FAIL, OK, SKIPPED
+from rstream_core import EmbeddedBroker
 from tests.brokers import Broker
 from tests.cli.conftest import run_rstream
 from tests.conftest import OwnRabbitMQ
@@ -108,3 +109,11 @@ def test_an_advertised_name_that_does_not_resolve(own_rabbitmq: OwnRabbitMQ, str
     assert "--load-balancer" in failures["leader"]["hint"]
     through = statuses(doctor(broker.uri, "--stream", stream_name, "--load-balancer", code=0))
     assert through["leader"] == OK
+
+
+def test_it_is_the_examined_node_that_sends_elsewhere(closed_port: int) -> None:
+    with EmbeddedBroker(advertised_host="no-such-host.invalid") as broker:
+        address = f"127.0.0.1:{broker.port}"
+        found = doctor(f"rabbitmq-stream://127.0.0.1:{closed_port}", "--uri", f"rabbitmq-stream://{address}", code=6)
+    assert found[-1]["check"] == "advertised"
+    assert f"connected to {address}, but it advertises no-such-host.invalid" in found[-1]["detail"]

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -327,3 +328,25 @@ def test_a_closed_stdin_is_an_error(broker_env: dict[str, str], stream_name: str
     )
     assert done.returncode == 2
     assert b"standard input" in done.stderr
+
+
+_SLOW_NAMES = """
+import socket, sys, time
+from rstream_cli.__main__ import main
+
+def getaddrinfo(*_, **__):
+    time.sleep(30)
+
+socket.getaddrinfo = getaddrinfo
+main()
+"""
+
+
+def test_a_name_server_that_does_not_answer_holds_nothing_up() -> None:
+    begin = time.monotonic()
+    words = ("stream", "info", "s", "--host", "somewhere.invalid", "--connect-timeout", "1s")
+    process = _start(sys.executable, "-c", _SLOW_NAMES, *words)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (6, b"")
+    assert err.startswith(b"error: no answer from somewhere.invalid:5552 within 1 s")
+    assert time.monotonic() - begin < 15

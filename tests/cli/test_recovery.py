@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
+from rstream_core import EmbeddedBroker
 from tests.brokers import Broker
 from tests.cli.conftest import run_rstream
 from tests.cli.process import ended, eventually, running, summary_of
@@ -77,3 +81,23 @@ def test_a_broker_that_does_not_come_back(broker: Broker) -> None:
             assert warning.startswith("warning: the connection to ")
             assert warning.endswith("trying again, for 2 s at most")
             assert error.startswith("error: ")
+
+
+def test_an_offset_is_stored_where_the_run_ends_in_an_outage(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        with EmbeddedBroker(data=tmp_path) as broker:
+            port, env = broker.port, {"RSTREAM_URI": broker.uri}
+            assert run_rstream("stream", "create", "s", env=env).returncode == 0
+            assert run_rstream("publish", "s", stdin=b"one\ntwo\n", env=env).returncode == 0
+            words = ("--offset", "first", "--name", "g", "--store-every", "1000", "--idle-timeout", "1s")
+            consumer = stack.enter_context(running("consume", "s", *words, "--stats", "json", env=env))
+            assert consumer.stdout is not None
+            assert [consumer.stdout.readline() for _ in range(2)] == [b"one\n", b"two\n"]
+        time.sleep(2)  # the run is over by then, but for its offset
+        assert consumer.poll() is None
+        stack.enter_context(EmbeddedBroker(data=tmp_path, port=port))
+        code, errors = ended(consumer)
+        assert code == 0, errors
+        assert summary_of(errors)["stored_offset"] == 1
+        found = run_rstream("offset", "query", "s", "--name", "g", env=env)
+        assert found.stdout == b"1\n", found.stderr

@@ -94,6 +94,7 @@ def test_a_client_certificate_logs_in(secure: Broker, authority: Authority) -> N
         words = ("--uri", uri(secure, user=""), "--ca-file", str(authority.ca_file), "--sasl", "external")
         done = run_rstream("doctor", *words, "--cert", str(certificate), "--key", str(key))
         assert done.returncode == code, done.stdout
+        assert b"guest" not in done.stdout
     assert run_rstream("doctor", "--uri", uri(secure), "--sasl", "external").returncode == 2
 
 

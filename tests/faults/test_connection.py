@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import time
 from collections.abc import AsyncIterator
 
@@ -14,6 +16,7 @@ from rstream_core import (
     ConnectionFailed,
     Consumer,
     ConsumerOffsetSpecification,
+    Endpoint,
     HeartbeatMissed,
     LeaderNotAvailable,
     MessageContext,
@@ -358,3 +361,21 @@ async def test_a_broker_that_is_killed(own_rabbitmq: OwnRabbitMQ, stream_name: s
                     await asyncio.sleep(0.2)
         assert last + 1 >= confirmed
         assert last + 1 <= len(told) + 50
+
+
+async def test_a_connection_that_is_given_up_leaves_no_socket(broker: Broker) -> None:
+    """Cancelled wherever it may be on its way."""
+    options = options_for(broker, endpoints=(Endpoint("127.0.0.1", broker.port),))
+    before = open_files()
+    for steps in range(40):
+        opening = asyncio.create_task(Connection.open(options.endpoints[0], options))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        opening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await (await opening).close()
+    await eventually(lambda: open_files() <= before)
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd" if os.path.exists("/proc/self/fd") else "/dev/fd"))

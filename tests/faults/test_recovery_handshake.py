@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -14,13 +15,15 @@ from rstream_core import (
     ConnectionClosed,
     ConnectionFailed,
     Endpoint,
+    HostNotFound,
     Recovery,
+    RequestTimeout,
     ServerError,
 )
 from tests.brokers import Broker
 from tests.clients import FIRST, PATIENCE, bodies, options_for, publish
 from tests.proxy import Proxy, options_through
-from tests.recovering import Events, stored
+from tests.recovering import LOST, RECOVERED, Events, stored
 
 DOCUMENTED = (ConnectionFailed, ConnectionClosed, ServerError)
 
@@ -139,6 +142,33 @@ async def test_a_resolver_says_where_nodes_are_reached(
             await lost.publisher(stream)
 
 
+async def test_a_resolver_that_does_not_know_a_node(
+    broker: Broker, proxy: Proxy, client: Client, stream: str, events: Events
+) -> None:
+    """That node cannot be reached, and the seeds still can; what recovers goes on when the resolver knows."""
+    knows = True
+
+    def resolver(endpoint: Endpoint) -> Endpoint:
+        if not knows:
+            raise KeyError(endpoint.host)
+        return proxy.endpoint
+
+    options = options_for(broker, endpoints=(proxy.endpoint,), resolver=resolver)
+    async with Client(options, recovery=QUICK, on_recovery=events) as through:
+        publisher = await through.publisher(stream, "writer")
+        knows = False
+        proxy.cut()
+        assert await through.stream_exists(stream)
+        with pytest.raises(HostNotFound, match=r"the resolver failed for .*: KeyError"):
+            await through.subscribe(stream, FIRST)
+        assert events.states == [LOST]
+        knows = True
+        await publisher.publish(bodies(3))
+        await publisher.flush(PATIENCE)
+        await publisher.close()
+    assert events.states == [LOST, RECOVERED]
+
+
 async def test_a_load_balancer_that_leads_to_a_dead_node_first(proxy: Proxy, broker: Broker, stream: str) -> None:
     """As one does until it knows: that node's connections end, and others are led elsewhere."""
     async with Client(options_through(proxy, broker), recovery=None) as through:
@@ -151,9 +181,36 @@ async def test_a_load_balancer_that_leads_to_a_dead_node_first(proxy: Proxy, bro
         await publisher.close()
     proxy.accepted, proxy.turn_away = 0, 1000
     async with Client(options_through(proxy, broker), recovery=None) as through:
-        with pytest.raises(ConnectionFailed, match="closed the connection during the handshake"):
+        with pytest.raises(ConnectionFailed, match=r"(closed|ended) the connection"):
             await through.start()
     assert 1 < proxy.accepted < 20
+
+
+@pytest.mark.parametrize("how", ["down", "silent"])
+async def test_the_second_load_balancer_where_the_first_does_not_serve(
+    proxy: Proxy, broker: Broker, stream: str, how: str
+) -> None:
+    """It is noticed once, and then left alone for a while; while both serve they take turns."""
+    async with Proxy(options_for(broker).endpoints[0]) as second:
+        options = options_through(proxy, broker, connect_timeout=1.0, request_timeout=1.0)
+        options = replace(options, endpoints=(proxy.endpoint, second.endpoint))
+        async with asyncio.timeout(8), Client(options, recovery=QUICK, max_publishers_by_connection=1) as through:
+            publishers = [await through.publisher(stream) for _ in range(3)]
+            assert (proxy.accepted, second.accepted) == (2, 2)
+            proxy.accepted = second.accepted = 0
+            if how == "down":
+                proxy.refuse()
+                proxy.cut()
+            else:
+                proxy.stall()
+            publishers += [await through.publisher(stream) for _ in range(5)]
+            assert proxy.accepted <= 1
+            assert second.accepted >= 5
+            proxy.cut()
+            for publisher in publishers:
+                await publisher.publish([b"x"])
+                await publisher.flush(PATIENCE)
+                await publisher.close()
 
 
 async def test_ipv6(broker: Broker, client: Client, stream: str) -> None:
@@ -184,3 +241,22 @@ async def test_seeds_are_tried_in_order(broker: Broker, proxy: Proxy, stream: st
         async with Client(options) as client:
             assert await client.stream_exists(stream)
             assert silent.accepted == 1
+
+
+@pytest.mark.parametrize("recovery", [QUICK, None])
+async def test_a_node_that_falls_silent_is_left_for_another(
+    broker: Broker, proxy: Proxy, stream: str, recovery: Recovery | None
+) -> None:
+    """Long before its heartbeats are missed, and without asking it again first."""
+    async with Proxy(options_for(broker).endpoints[0]) as another:
+        options = options_for(
+            broker, endpoints=(proxy.endpoint, another.endpoint), connect_timeout=PATIENCE, request_timeout=0.3
+        )
+        async with asyncio.timeout(5), Client(options, recovery=recovery) as client:
+            await client.start()
+            proxy.stall()
+            if recovery is None:
+                with pytest.raises(RequestTimeout):
+                    await client.stream_exists(stream)
+            assert await client.stream_exists(stream)
+            assert (proxy.accepted, another.accepted) == (1, 1)

@@ -19,6 +19,7 @@ from rstream_core import (
     ConfirmationStatus,
     ConnectionClosed,
     ConnectionFailed,
+    Credentials,
     NotConfirmed,
     Outcome,
     Producer,
@@ -470,3 +471,77 @@ async def test_a_listener_that_fails_is_logged(
         await publisher.flush(PATIENCE)
         await publisher.close()
     assert "on_recovery failed" in caplog.text
+
+
+async def test_a_name_is_not_used_with_ids_that_may_still_arrive(
+    proxy: Proxy, broker: Broker, client: Client, stream: str
+) -> None:
+    """A publisher ended by its timeout has bytes on their way: its successor counts on behind them."""
+    told: list[ConfirmationStatus] = []
+    async with Client(options_through(proxy, broker), max_publishers_by_connection=1) as through:
+        publisher = await through.publisher(stream, "writer", confirm_timeout=0.3)
+        await publisher.publish([b"first"])
+        await publisher.flush(PATIENCE)
+        stalled = proxy.stall_those_there()
+        for questions in through._locator.connections:
+            questions.abort()
+        await publisher.publish(bodies(5, "old"))
+        await eventually(lambda: publisher.error is not None)
+        async with Producer(client=through) as producer:
+            await producer.send_batch(stream, [], "writer")  # opens it
+            stalled.set()
+            await eventually_stored(client, stream, 6)
+            await producer.send_batch(stream, bodies(5, "new"), "writer", told.append)
+            await producer.flush(PATIENCE)
+        await publisher.close()
+    assert [status.is_confirmed for status in told] == [True] * 5
+    assert await stored(client, stream) == [b"first", *bodies(5, "old"), *bodies(5, "new")]
+
+
+async def eventually_stored(client: Client, stream: str, count: int) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while len(await stored(client, stream)) < count:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+
+
+async def test_what_names_have_published_is_remembered_within_a_bound(
+    client: Client, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rstream_core.client.MAX_NAMES", 2)
+    for name in ("a", "b", "a", "c"):
+        publisher = await client.publisher(stream, name)
+        await publisher.close()
+    assert [name for _, name in client._named] == ["a", "c"]
+
+
+async def test_a_password_that_ends_during_an_outage(proxy: Proxy, broker: Broker, stream: str, events: Events) -> None:
+    """A function is asked for the credentials each time, and may fail for a while."""
+    right = Credentials(broker.username, broker.password)
+    asked: list[str] = []
+
+    def credentials() -> Credentials:
+        asked.append("")
+        if len(asked) == 4:
+            raise LookupError("no token yet")
+        return right
+
+    options = options_through(proxy, broker)
+    async with Client(replace(options, credentials=credentials), recovery=EAGER, on_recovery=events) as through:
+        publisher = await through.publisher(stream, "writer")
+        assert len(asked) == 2
+        assert broker.password not in repr(through.options)
+        proxy.cut()
+        await publisher.publish(bodies(3))
+        await publisher.flush(PATIENCE)
+        assert len(asked) >= 5
+        assert events.states == [LOST, RECOVERED]
+        await through.update_password(broker.password)
+        assert through.options.credentials is credentials
+        await publisher.close()
+
+    def broken() -> Credentials:
+        raise LookupError("no token")
+
+    async with Client(replace(options, credentials=broken), recovery=None) as through:
+        with pytest.raises(ConnectionFailed, match="the function for the credentials failed: LookupError"):
+            await through.start()

@@ -353,6 +353,33 @@ async def test_questions_are_asked_again_and_commands_are_not_repeated(
     assert await client.query_offset(stream, "reader") == 1
 
 
+@pytest.mark.parametrize("verify_timeout", [None, 0.5])
+async def test_storing_an_offset_waits_for_the_end_of_an_outage(
+    through: Client, proxy: Proxy, client: Client, stream: str, verify_timeout: float | None
+) -> None:
+    await publish(client, stream, bodies(3))
+    await through.start()
+    proxy.refuse()
+    proxy.cut()
+    await eventually(lambda: not through._locator.connections[0].is_open)
+    storing = asyncio.create_task(through.store_offset(stream, "reader", 2, verify_timeout=verify_timeout))
+    await asyncio.sleep(0.7)
+    assert not storing.done()
+    await proxy.accept_again()
+    await asyncio.wait_for(storing, PATIENCE)
+    await client.store_offset(stream, "other", 2, verify_timeout=PATIENCE)  # the first one is stored by then
+    assert await client.query_offset(stream, "reader") == 2
+
+
+async def test_the_time_of_a_recovery_is_that_of_an_outage(through: Client) -> None:
+    async def slow() -> str:
+        await asyncio.sleep(0.3)
+        return "done"
+
+    through._recoveries.policy = Recovery(seconds=0.1)
+    assert await through._locator.again(slow) == "done"
+
+
 async def test_a_first_connection_is_not_tried_again(proxy: Proxy, broker: Broker, stream: str) -> None:
     proxy.refuse()
     async with Client(options_through(proxy, broker)) as client:

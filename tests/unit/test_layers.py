@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import rstream_core
+from rstream_cli.runner import _OPTIONS, in_options
 
 ROOT = Path(rstream_core.__file__).resolve().parent.parent
 
@@ -207,3 +208,20 @@ def test_the_heavy_libraries_wait_until_they_are_needed() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_the_hints_of_the_core_know_no_options() -> None:
+    """They name the core's own arguments, and the command line has its words for those, and no others."""
+    hints = [hint for path in sorted((ROOT / "rstream_core").rglob("*.py")) for hint in hints_in(path.read_text())]
+    assert len(hints) > 5
+    assert [hint for hint in hints if "--" in hint] == []
+    for argument, option in _OPTIONS.items():
+        found = [hint for hint in hints if argument in hint]
+        assert found, argument
+        assert all(option in in_options(hint) for hint in found)
+
+
+def hints_in(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.keyword) and node.arg == "hint":
+            yield from (part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and part.value)

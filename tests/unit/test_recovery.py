@@ -16,6 +16,7 @@ from rstream_core import (
     ConfigurationError,
     ConnectionClosed,
     ConnectionOptions,
+    NotConfirmed,
     Producer,
     Recovery,
     RecoveryEvent,
@@ -46,6 +47,10 @@ def test_a_policy_that_cannot_work(arguments: dict[str, float]) -> None:
 def test_a_node_that_stalls_is_left_before_a_publisher_gives_up() -> None:
     for publishing in (Client.publisher, Producer.__init__):
         assert 2 * ConnectionOptions().heartbeat < inspect.signature(publishing).parameters["confirm_timeout"].default
+
+
+def test_what_may_be_stored_already_is_not_to_be_tried_again() -> None:
+    assert not NotConfirmed("nobody knows").retriable
 
 
 class Operation:

@@ -25,7 +25,7 @@ from rstream_core.errors import (
 )
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.framing import FrameBuffer
-from rstream_core.protocol.session import Session, SessionOptions, State, negotiate
+from rstream_core.protocol.session import Session, SessionOptions, State, negotiate, sasl_authenticate
 from rstream_core.types import Credentials, Endpoint
 from tests.vectors import vectors
 
@@ -455,5 +455,6 @@ def test_a_closed_session_takes_no_bytes() -> None:
 
 
 def test_credentials_show_in_no_repr() -> None:
+    assert "hush" not in repr(sasl_authenticate("PLAIN", Credentials("user", "hush")))
     options = SessionOptions(credentials=Credentials("me", "hush"))
     assert "hush" not in repr(options)
