@@ -20,6 +20,7 @@ from itertools import repeat
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypedDict, Unpack
 
+from rstream_core.administration import Administration
 from rstream_core.arguments import ConnectionArguments, connection_options
 from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, RstreamError
@@ -163,7 +164,7 @@ _called: ContextVar[_Called | None] = ContextVar("rstream_called", default=None)
 """Set in the tasks that call, and in those that are started from there."""
 
 
-class Consumer:
+class Consumer(Administration):
     """Consumes messages; connects when it is first needed, or by ``start()``. For the tasks of one event loop.
 
     After a lost connection it goes on as ``recovery`` says, with the message after the last one that came, and tells
@@ -261,25 +262,7 @@ class Consumer:
             finally:
                 self.stop()
 
-    async def update_password(self, password: str) -> None:
-        """See ``Client.update_password``."""
-        await self._client.update_password(password)
-
-    # Streams and offsets.
-
-    async def create_stream(
-        self, stream: str, arguments: Mapping[str, object] | None = None, exists_ok: bool = False
-    ) -> None:
-        """See ``Client.create_stream``."""
-        await self._client.create_stream(stream, arguments, exists_ok=exists_ok)
-
-    async def delete_stream(self, stream: str, missing_ok: bool = False) -> None:
-        """See ``Client.delete_stream``."""
-        await self._client.delete_stream(stream, missing_ok=missing_ok)
-
-    async def stream_exists(self, stream: str) -> bool:
-        """Whether the stream exists, with or without a leader at the moment."""
-        return await self._client.stream_exists(stream)
+    # Offsets.
 
     async def store_offset(self, stream: str, subscriber_name: str, offset: int) -> None:
         """Stores the offset of the last message that was processed: go on from the one after it."""

@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
+from rstream_core.administration import Administration
 from rstream_core.arguments import ConnectionArguments, connection_options
 from rstream_core.client import MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, Client
 from rstream_core.errors import (
@@ -85,7 +86,7 @@ class _Outbox(Outbox):
         raise Losses(lost, self._lost_reason, self)
 
 
-class Producer:
+class Producer(Administration):
     """Publishes messages; streams are connected to when they are first used. For the tasks of one event loop.
 
     ``linger`` is how long, in seconds, ``send`` may hold a message back to gather others, and ``batch_size`` how
@@ -186,25 +187,7 @@ class Producer:
                 await self._client.close()
         raise_together([answer for answer in answers if isinstance(answer, BaseException)])
 
-    async def update_password(self, password: str) -> None:
-        """See ``Client.update_password``."""
-        await self._client.update_password(password)
-
-    # Streams.
-
-    async def create_stream(
-        self, stream: str, arguments: Mapping[str, object] | None = None, exists_ok: bool = False
-    ) -> None:
-        """See ``Client.create_stream``."""
-        await self._client.create_stream(stream, arguments, exists_ok=exists_ok)
-
-    async def delete_stream(self, stream: str, missing_ok: bool = False) -> None:
-        """See ``Client.delete_stream``."""
-        await self._client.delete_stream(stream, missing_ok=missing_ok)
-
-    async def stream_exists(self, stream: str) -> bool:
-        """Whether the stream exists, with or without a leader at the moment."""
-        return await self._client.stream_exists(stream)
+    # Super streams.
 
     async def create_super_stream(
         self,

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+from rstream_core.administration import SuperStreamAdministration
 from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, MessageTooLarge, RouteNotFound
 from rstream_core.outbox import ConfirmCallback, Message
@@ -94,7 +95,7 @@ class Router:
         return routes
 
 
-class SuperStreamProducer:
+class SuperStreamProducer(SuperStreamAdministration):
     """Publishes to a super stream: each message goes to the partition of its routing key.
 
     ``routing`` is ``RouteType.Hash`` or ``RouteType.Key``, and ``routing_extractor`` gives a message's key; or
@@ -160,10 +161,6 @@ class SuperStreamProducer:
         self._closed = True
         await self._producer.close()
 
-    async def update_password(self, password: str) -> None:
-        """See ``Client.update_password``."""
-        await self._producer.update_password(password)
-
     # Streams.
 
     async def create_super_stream(
@@ -175,9 +172,9 @@ class SuperStreamProducer:
         arguments: Mapping[str, object] | None = None,
         exists_ok: bool = False,
     ) -> list[str]:
-        """See ``Client.create_super_stream``; this producer's own, where no other is named."""
-        created = await self._producer.create_super_stream(
-            super_stream or self.super_stream,
+        """See ``Client.create_super_stream``."""
+        created = await super().create_super_stream(
+            super_stream,
             partitions=partitions,
             routing_keys=routing_keys,
             arguments=arguments,
@@ -187,13 +184,9 @@ class SuperStreamProducer:
         return created
 
     async def delete_super_stream(self, super_stream: str | None = None, missing_ok: bool = False) -> None:
-        """See ``Client.delete_super_stream``; this producer's own, where no other is named."""
-        await self._producer.delete_super_stream(super_stream or self.super_stream, missing_ok=missing_ok)
+        """See ``Client.delete_super_stream``."""
+        await super().delete_super_stream(super_stream, missing_ok=missing_ok)
         self._router = None
-
-    async def stream_exists(self, stream: str) -> bool:
-        """See ``Producer.stream_exists``; ``stream`` is a partition."""
-        return await self._producer.stream_exists(stream)
 
     async def partitions(self) -> list[str]:
         """The partitions, in the broker's order."""

@@ -6,11 +6,12 @@ The order of messages is that of their partition; between partitions there is no
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, Self, Unpack, cast
 
+from rstream_core.administration import SuperStreamAdministration
 from rstream_core.arguments import ConnectionArguments
 from rstream_core.client import Client
 from rstream_core.consumer import Callback, Consumer, Decoder, MessageContext, SubscribeOptions, specification
@@ -23,7 +24,7 @@ from rstream_core.types import ConsumerOffsetSpecification
 Offsets = Mapping[str, ConsumerOffsetSpecification]
 
 
-class SuperStreamConsumer:
+class SuperStreamConsumer(SuperStreamAdministration):
     """Consumes a super stream; connects when it is first needed, or by ``start()``. For the tasks of one event loop.
 
     Partitions are asked for at each subscription; those that are added later are not seen. After a lost connection it
@@ -85,37 +86,7 @@ class SuperStreamConsumer:
         """See ``Consumer.close``; ``context.consumer.close()`` in a callback does the same."""
         await self._consumer.close()
 
-    async def update_password(self, password: str) -> None:
-        """See ``Client.update_password``."""
-        await self._consumer.update_password(password)
-
     # Streams and offsets.
-
-    async def create_super_stream(
-        self,
-        super_stream: str | None = None,
-        *,
-        partitions: int | None = None,
-        routing_keys: Sequence[str] | None = None,
-        arguments: Mapping[str, object] | None = None,
-        exists_ok: bool = False,
-    ) -> list[str]:
-        """See ``Client.create_super_stream``; this consumer's own, where no other is named."""
-        return await self.client.create_super_stream(
-            super_stream or self.super_stream,
-            partitions=partitions,
-            routing_keys=routing_keys,
-            arguments=arguments,
-            exists_ok=exists_ok,
-        )
-
-    async def delete_super_stream(self, super_stream: str | None = None, missing_ok: bool = False) -> None:
-        """See ``Client.delete_super_stream``; this consumer's own, where no other is named."""
-        await self.client.delete_super_stream(super_stream or self.super_stream, missing_ok=missing_ok)
-
-    async def stream_exists(self, stream: str) -> bool:
-        """See ``Consumer.stream_exists``; ``stream`` is a partition."""
-        return await self._consumer.stream_exists(stream)
 
     async def stream(self, subscriber_name: str) -> str:
         """See ``get_stream``."""

@@ -28,7 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"rstream_core.attachment"}),
     frozenset({"rstream_core.publisher", "rstream_core.subscription"}),
     frozenset({"rstream_core.client"}),
-    frozenset({"rstream_core.outbox"}),
+    frozenset({"rstream_core.outbox", "rstream_core.administration"}),
     frozenset({"rstream_core.producer", "rstream_core.consumer"}),
     frozenset({"rstream_core.superstream", "rstream_core.superstream_consumer"}),
     frozenset({"rstream_core"}),

@@ -1,0 +1,76 @@
+"""What producers and consumers offer of their client's administration, beside their own work."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+from rstream_core.client import Client
+
+
+class Administration(ABC):
+    """Of streams."""
+
+    @property
+    @abstractmethod
+    def client(self) -> Client:
+        """The client underneath: for the rest of its administration, or to be shared."""
+
+    async def update_password(self, password: str) -> None:
+        """See ``Client.update_password``."""
+        await self.client.update_password(password)
+
+    async def create_stream(
+        self, stream: str, arguments: Mapping[str, object] | None = None, exists_ok: bool = False
+    ) -> None:
+        """See ``Client.create_stream``."""
+        await self.client.create_stream(stream, arguments, exists_ok=exists_ok)
+
+    async def delete_stream(self, stream: str, missing_ok: bool = False) -> None:
+        """See ``Client.delete_stream``."""
+        await self.client.delete_stream(stream, missing_ok=missing_ok)
+
+    async def stream_exists(self, stream: str) -> bool:
+        """Whether the stream exists, with or without a leader at the moment."""
+        return await self.client.stream_exists(stream)
+
+
+class SuperStreamAdministration(ABC):
+    """Of super streams: its own, where no other is named."""
+
+    super_stream: str
+
+    @property
+    @abstractmethod
+    def client(self) -> Client:
+        """The client underneath: for the rest of its administration, or to be shared."""
+
+    async def update_password(self, password: str) -> None:
+        """See ``Client.update_password``."""
+        await self.client.update_password(password)
+
+    async def create_super_stream(
+        self,
+        super_stream: str | None = None,
+        *,
+        partitions: int | None = None,
+        routing_keys: Sequence[str] | None = None,
+        arguments: Mapping[str, object] | None = None,
+        exists_ok: bool = False,
+    ) -> list[str]:
+        """See ``Client.create_super_stream``."""
+        return await self.client.create_super_stream(
+            super_stream or self.super_stream,
+            partitions=partitions,
+            routing_keys=routing_keys,
+            arguments=arguments,
+            exists_ok=exists_ok,
+        )
+
+    async def delete_super_stream(self, super_stream: str | None = None, missing_ok: bool = False) -> None:
+        """See ``Client.delete_super_stream``."""
+        await self.client.delete_super_stream(super_stream or self.super_stream, missing_ok=missing_ok)
+
+    async def stream_exists(self, stream: str) -> bool:
+        """Whether a partition exists, with or without a leader at the moment."""
+        return await self.client.stream_exists(stream)
