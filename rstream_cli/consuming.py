@@ -128,6 +128,10 @@ class ConsumeRun:
     """The wait that ``_stop`` ends."""
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _last_arrival: float = 0.0
+    _outages: OutageReports = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._outages = OutageReports(self.display, self.stats, self.context.connection.recovery)
 
     @property
     def _counts(self) -> ConsumeCounts:
@@ -147,7 +151,7 @@ class ConsumeRun:
         if plan.timeout is not None:
             ran_out = Ended(f"--timeout of {plan.timeout:g} s ran out", ExitStatus.TIMED_OUT)
             timer = loop.call_later(plan.timeout, self._stop, ran_out)
-        client = self.context.client(OutageReports(self.display, self.stats, self.context.connection.recovery))
+        client = self.context.client(self._outages)
         output = Output(lambda: self._stop(Ended("stdout was closed", ExitStatus.STDOUT_CLOSED, BrokenPipeError())))
         try:
             return await self._run(client, output)
@@ -367,7 +371,7 @@ class ConsumeRun:
         if self._waits_for_group:
             await self._look_at_group(client)
         idle = self.plan.idle_timeout
-        if idle is not None and now >= self._last_arrival + idle:
+        if idle is not None and now >= self._idle_since + idle:
             self._stop(Ended(f"no message for {idle:g} s"))
         return None
 
@@ -403,13 +407,18 @@ class ConsumeRun:
             if source.end is not None and stored >= source.end:
                 await self._finish(client, source)
 
+    @property
+    def _idle_since(self) -> float:
+        """An outage is not idle time: what would have come in it is yet to come."""
+        return max(self._last_arrival, self._outages.until)
+
     def _deadline(self) -> float | None:
         """When to look around, if no chunk comes first."""
         plan = self.plan
         loop = asyncio.get_running_loop()
         times: list[float] = []
         if plan.idle_timeout is not None:
-            times.append(self._last_arrival + plan.idle_timeout)
+            times.append(self._idle_since + plan.idle_timeout)
         if plan.store_every.seconds is not None:
             times += [s.stored_at + plan.store_every.seconds for s in self._sources.values() if s.unstored]
         if self._until_time is not None and any(source.end is None for source in self._unfinished):

@@ -22,9 +22,14 @@ class OutageReports:
         self._stats = stats
         self._recovery = recovery
         self._lost: set[tuple[str, str]] = set()
-        self._since = 0.0
+        self._since = self._until = 0.0
         self._telling: asyncio.TimerHandle | None = None
         self._told = False
+
+    @property
+    def until(self) -> float:
+        """When the last outage ended, by the event loop's clock: now, while there is one; 0 where there was none."""
+        return asyncio.get_running_loop().time() if self._lost else self._until
 
     def __call__(self, event: RecoveryEvent) -> None:
         key = event.stream, event.what
@@ -38,10 +43,11 @@ class OutageReports:
         self._lost.discard(key)
         if self._lost:
             return
+        self._until = asyncio.get_running_loop().time()
         if self._telling is not None:
             self._telling.cancel()
         if self._told and event.state is RecoveryState.RECOVERED:
-            seconds = asyncio.get_running_loop().time() - self._since
+            seconds = self._until - self._since
             self._display.event(
                 "recovered", f"recovered after {seconds:.1f} s", stream=event.stream, seconds=round(seconds, 3)
             )

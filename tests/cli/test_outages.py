@@ -1,0 +1,64 @@
+"""What a run does and says while its broker is away: a broker that ends, and comes back with what it held."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from rstream_core import EmbeddedBroker
+from tests.cli.conftest import run_rstream
+from tests.cli.process import ended, running
+
+
+class Outage:
+    """A broker with a stream ``s``, that a test ends and starts again on the same port and data."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+        self._stack = ExitStack()
+        self._port = 0
+        self.broker = self.start()
+        assert self.run("stream", "create", "s").returncode == 0
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"RSTREAM_URI": f"rabbitmq-stream://127.0.0.1:{self._port}"}
+
+    def run(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        return run_rstream(*arguments, stdin=stdin, env=self.env)
+
+    def start(self) -> EmbeddedBroker:
+        self.broker = self._stack.enter_context(EmbeddedBroker(data=self._data, port=self._port))
+        self._port = self.broker.port
+        return self.broker
+
+    def stop(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture
+def outage(tmp_path: Path) -> Iterator[Outage]:
+    made = Outage(tmp_path)
+    yield made
+    made.stop()
+
+
+def test_an_outage_is_not_idle_time(outage: Outage) -> None:
+    assert outage.run("publish", "s", "-m", "one").returncode == 0
+    with running("consume", "s", "-o", "first", "--idle-timeout", "1s", env=outage.env) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"one\n"
+        outage.stop()
+        time.sleep(2.0)
+        assert process.poll() is None
+        outage.start()
+        assert outage.run("publish", "s", "-m", "two").returncode == 0
+        assert process.stdout.read() == b"two\n"
+        code, errors = ended(process)
+    assert code == 0
+    assert "recovered after" in errors
