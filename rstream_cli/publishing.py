@@ -55,6 +55,8 @@ _PACED_SLICES = 50
 """Batches a second, where ``--rate`` paces them."""
 _CATCH_UP = 0.1
 """Seconds that pacing may make up for after a late timer."""
+_BREATH = 100
+"""Messages after which the event loop has a turn: handing over waits for nothing as long as there is room in flight."""
 _SUB_ENTRY_TARGET = 1024 * 1024
 """Bytes of a sub-entry before it is compressed, where it holds more than one message."""
 _SUB_ENTRY_OVERHEAD = 64
@@ -688,7 +690,7 @@ class PublishRun:
     async def _send_lane(self, lane: _Lane) -> bool:
         """Hands over what a lane holds, batch by batch. False after a signal: the rest is not published."""
         messages, publisher = lane.messages, lane.publisher
-        start = 0
+        start = breath = 0
         try:
             for end in self._batch_ends(messages):
                 batch = slice(start, end)
@@ -700,6 +702,9 @@ class PublishRun:
                 finally:
                     start += publisher.published - before
                     self._show(lane)
+                if start - breath >= _BREATH:
+                    breath = start
+                    await asyncio.sleep(0)  # for signals, deadlines and confirms
         finally:
             self._pending_bytes -= sum(map(len, messages[:start]))
             lane.drop(start)

@@ -1,7 +1,9 @@
-"""What a run does and says while its broker is away: a broker that ends, and comes back with what it held."""
+"""What a run does and says while its broker is slow, or away: one that ends, and comes back with what it held."""
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ import pytest
 
 from rstream_core import EmbeddedBroker
 from tests.cli.conftest import run_rstream
-from tests.cli.process import ended, running
+from tests.cli.process import ended, interrupt, running, summary_of
 
 
 class Outage:
@@ -62,3 +64,23 @@ def test_an_outage_is_not_idle_time(outage: Outage) -> None:
         code, errors = ended(process)
     assert code == 0
     assert "recovered after" in errors
+
+
+@pytest.mark.parametrize("method", ["batch", "send", "wait", "sub-entry"])
+def test_the_drain_timeout_is_kept_while_confirms_trickle_in(outage: Outage, method: str) -> None:
+    outage.broker.faults.delay(0.3)
+    options = ("--method", method, "--drain-timeout", "1s", "--stats", "json", "--stats-interval", "100ms")
+    with (
+        subprocess.Popen(["yes"], stdout=subprocess.PIPE) as source,
+        running("publish", "s", *options, stdin=source.stdout, env=outage.env) as process,
+    ):
+        assert process.stderr is not None
+        while json.loads(process.stderr.readline())["confirmed"] == 0:
+            pass
+        interrupt(process, signal.SIGTERM)
+        started = time.monotonic()
+        code, errors = ended(process)
+        assert time.monotonic() - started < 3
+        source.kill()
+    assert code in (7, 143)
+    assert summary_of(errors)["exit_code"] == code
