@@ -31,6 +31,7 @@ from rstream_cli.input import BLOCK_SIZE, Block, Input, name_of
 from rstream_cli.outages import OutageReports
 from rstream_cli.parsing import Rate
 from rstream_cli.records.framing_in import RecordError, RecordReader
+from rstream_cli.render import words
 from rstream_cli.render.display import Display
 from rstream_cli.render.stats import PublishCounts, Stats
 from rstream_cli.runner import CommandContext, describe
@@ -197,6 +198,7 @@ class _Lane:
     published: int = 0
     """Of the publisher, as far as the account has it."""
     in_flight: int = 0
+    sent_again: int = 0
 
     def add(self, encoded: Encoded, start: int) -> None:
         """Takes what there is from a place on."""
@@ -348,6 +350,7 @@ class PublishRun:
         if problem is not None:
             await self._take_the_rest()
         self._settle()
+        self._tell_of_repetitions()
         return self._judge(ended, problem)
 
     async def _let_the_others_finish(self) -> None:
@@ -395,6 +398,16 @@ class PublishRun:
         for stream, messages, filters in left:
             self.stats.bytes -= self._size(messages)
             self._write_failed(stream, messages, filters, "not published")
+
+    def _tell_of_repetitions(self) -> None:
+        """The exit code does not: everything is stored, some of it perhaps twice."""
+        again = self._counts.sent_again
+        if not again:
+            return
+        sub_entries = self.plan.method == "sub-entry"
+        why = "the broker does not deduplicate sub-entries reliably" if sub_entries else "--name prevents that"
+        line = f"warning: {words.messages(again)} sent again after a lost connection may be stored twice; {why}"
+        self.display.event("sent_again", line, messages=again)
 
     @property
     def _unsent(self) -> int:
@@ -770,7 +783,9 @@ class PublishRun:
         counts, publisher = self._counts, lane.publisher
         counts.published += publisher.published - lane.published
         counts.in_flight += publisher.in_flight - lane.in_flight
+        counts.sent_again += publisher.sent_again - lane.sent_again
         lane.published, lane.in_flight = publisher.published, publisher.in_flight
+        lane.sent_again = publisher.sent_again
 
     def _told(self, number: int, outcome: Outcome) -> None:
         counts, lane = self._counts, self._lanes[number]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rstream_core import EmbeddedBroker
+from rstream_core.protocol.commands import Key
 from tests.cli.conftest import run_rstream
 from tests.cli.process import ended, interrupt, running, summary_of
 
@@ -84,3 +85,29 @@ def test_the_drain_timeout_is_kept_while_confirms_trickle_in(outage: Outage, met
         source.kill()
     assert code in (7, 143)
     assert summary_of(errors)["exit_code"] == code
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ((), "--name prevents that"),
+        (("--method", "sub-entry"), "the broker does not deduplicate sub-entries reliably"),
+        (("--name", "me"), None),
+    ],
+)
+def test_what_may_be_stored_twice_is_told(outage: Outage, options: tuple[str, ...], why: str | None) -> None:
+    lines = b"".join(b"%d\n" % number for number in range(100))
+    outage.broker.faults.cut_frame(Key.PUBLISH_CONFIRM)
+    done = outage.run("publish", "s", *options, stdin=lines)
+    told = f"warning: 100 messages sent again after a lost connection may be stored twice; {why}\n"
+    assert (done.returncode, done.stderr.decode()) == (0, "" if why is None else told)
+    stored = outage.run("consume", "s", "-o", "first", "--until", "end").stdout
+    assert stored == (lines if why is None else lines + lines)
+
+    outage.broker.faults.cut_frame(Key.PUBLISH_CONFIRM)
+    done = outage.run("publish", "s", *options, "--stats", "json", stdin=lines)
+    assert summary_of(done.stderr)["sent_again"] == (0 if why is None else 100)
+
+    outage.broker.faults.cut_frame(Key.PUBLISH_CONFIRM)
+    done = outage.run("publish", "s", *options, "--stats", "line", stdin=lines)
+    assert (b"failed 0; 100 sent again, which may be stored twice; confirm" in done.stderr) == (why is not None)
