@@ -1,17 +1,19 @@
-"""What a run tells of lost connections: a line when an outage begins and one when it is over, however many
-publishers and subscriptions it hits.
+"""What a run tells of what holds it up. Lost connections: a line when an outage begins and one when it is over, however
+many publishers and subscriptions it hits. And a broker that is there, and confirms nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-from rstream_cli.render.display import Display
-from rstream_cli.render.stats import Stats
+from rstream_cli.render.display import Display, StatsMode
+from rstream_cli.render.stats import PublishCounts, Stats
 from rstream_core import Recovery, RecoveryEvent, RecoveryState
 
 _WORTH_A_LINE = 0.5
 """Seconds: a stream that just moved, or is just being deleted, is not worth a word."""
+_LONG_WITHOUT_CONFIRM = 5.0
+_LOOK_INTERVAL = 0.5
 
 
 class OutageReports:
@@ -58,3 +60,19 @@ class OutageReports:
         limit = f", for {self._recovery.seconds:g} s at most" if self._recovery is not None else ""
         line = f"warning: {event.error}; trying again{limit}"
         self._display.event("lost", line, stream=event.stream, reason=str(event.error))
+
+
+async def report_unconfirmed(display: Display, stats: Stats, counts: PublishCounts, outages: OutageReports) -> None:
+    """Tells, once for each such time, that nothing has been confirmed for long. Displays for people do so anyway."""
+    if display.mode in (StatsMode.LIVE, StatsMode.LINE):
+        return
+    now = asyncio.get_running_loop().time
+    settled, since, is_told = 0, now(), False
+    while True:
+        await asyncio.sleep(_LOOK_INTERVAL)
+        if not counts.in_flight or counts.confirmed + counts.failed != settled:
+            settled, since, is_told = counts.confirmed + counts.failed, now(), False
+        if not is_told and now() - max(since, outages.until) >= _LONG_WITHOUT_CONFIRM:
+            is_told = True
+            line = f"warning: nothing confirmed for {_LONG_WITHOUT_CONFIRM:g} s"
+            display.event("unconfirmed", line, stream=stats.stream, seconds=_LONG_WITHOUT_CONFIRM)

@@ -28,7 +28,7 @@ from typing import BinaryIO, NamedTuple, Protocol, Self
 from rstream_cli.ending import Ended, signal_name, take_leave
 from rstream_cli.exit_status import CommandError, ExitStatus, status_of
 from rstream_cli.input import BLOCK_SIZE, Block, Input, name_of
-from rstream_cli.outages import OutageReports
+from rstream_cli.outages import OutageReports, report_unconfirmed
 from rstream_cli.parsing import Rate
 from rstream_cli.records.framing_in import RecordError, RecordReader
 from rstream_cli.render import words
@@ -260,9 +260,11 @@ class PublishRun:
         rate = plan.rate
         if rate is not None:
             self._pacer = Pacer(rate.messages_per_second or rate.bytes_per_second or 1.0)
-        client = context.client(OutageReports(self.display, self.stats, context.connection.recovery))
+        outages = OutageReports(self.display, self.stats, context.connection.recovery)
+        client = context.client(outages)
         scope = asyncio.timeout(None)
         stopper = asyncio.create_task(self._stop_on_signal(scope))
+        watcher = asyncio.create_task(report_unconfirmed(self.display, self.stats, self._counts, outages))
         try:
             try:
                 async with scope:
@@ -278,6 +280,7 @@ class PublishRun:
             return await self._publish_all(client, scope)
         finally:
             stopper.cancel()
+            watcher.cancel()
             if self._input is not None:
                 self._input.close()
             await take_leave(client, client.close(), hurry=self._unresponsive or context.interrupt.forced)

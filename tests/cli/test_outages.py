@@ -15,7 +15,7 @@ import pytest
 from rstream_core import EmbeddedBroker
 from rstream_core.protocol.commands import Key
 from tests.cli.conftest import run_rstream
-from tests.cli.process import ended, interrupt, running, summary_of
+from tests.cli.process import ended, eventually, interrupt, running, summary_of
 
 
 class Outage:
@@ -111,3 +111,36 @@ def test_what_may_be_stored_twice_is_told(outage: Outage, options: tuple[str, ..
     outage.broker.faults.cut_frame(Key.PUBLISH_CONFIRM)
     done = outage.run("publish", "s", *options, "--stats", "line", stdin=lines)
     assert (b"failed 0; 100 sent again, which may be stored twice; confirm" in done.stderr) == (why is not None)
+
+
+@pytest.mark.parametrize("mode", ["none", "json"])
+def test_confirms_that_do_not_come_are_told_once(outage: Outage, mode: str) -> None:
+    words = ("-q", "--stats", mode, "--stats-interval", "60s")
+    with running("publish", "s", *words, stdin=subprocess.PIPE, env=outage.env) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"one\n")
+        process.stdin.flush()
+        eventually(lambda: outage.run("consume", "s", "-o", "first", "-n", "1").stdout)
+        outage.broker.faults.delay(7.0)
+        process.stdin.write(b"two\n")
+        process.stdin.close()
+        code, errors = ended(process)
+    assert code == 0
+    if mode == "none":
+        assert errors == "warning: nothing confirmed for 5 s\n"
+    else:
+        event, summary = map(json.loads, errors.splitlines())
+        assert event == {"event": "unconfirmed", "stream": "s", "seconds": 5.0}
+        assert summary["confirmed"] == 2
+
+
+def test_progress_tells_of_an_outage(outage: Outage) -> None:
+    with running("consume", "s", "--stats", "json", "--stats-interval", "200ms", env=outage.env) as process:
+        assert process.stderr is not None
+        assert json.loads(process.stderr.readline())["reconnecting"] is False
+        outage.stop()
+        while not json.loads(process.stderr.readline()).get("reconnecting"):
+            pass
+        outage.start()
+        while json.loads(process.stderr.readline()).get("reconnecting") is not False:
+            pass
