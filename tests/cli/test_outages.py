@@ -144,3 +144,13 @@ def test_progress_tells_of_an_outage(outage: Outage) -> None:
         outage.start()
         while json.loads(process.stderr.readline()).get("reconnecting") is not False:
             pass
+
+
+def test_a_short_outage_is_told_with_v(outage: Outage) -> None:
+    for option, told in (("-q", False), ("-v", True)):
+        outage.broker.faults.cut_frame(Key.PUBLISH_CONFIRM)
+        done = outage.run("publish", "s", "--name", "me", "-m", "one", option)
+        lines = done.stderr.decode().splitlines()
+        assert done.returncode == 0
+        for words in ("lost (the connection to ", "recovered after 0."):
+            assert any(f" INFO publisher of stream 's': {words}" in line for line in lines) == told
