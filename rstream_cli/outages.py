@@ -50,9 +50,8 @@ class OutageReports:
             self._telling.cancel()
         if self._told and event.state is RecoveryState.RECOVERED:
             seconds = self._until - self._since
-            self._display.event(
-                "recovered", f"recovered after {seconds:.1f} s", stream=event.stream, seconds=round(seconds, 3)
-            )
+            line = f"recovered after {seconds:.1f} s"
+            self._display.event("recovered", line, always=True, stream=event.stream, seconds=round(seconds, 3))
         self._told = self._stats.reconnecting = False
 
     def _tell(self, event: RecoveryEvent) -> None:
