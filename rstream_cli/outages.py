@@ -43,9 +43,12 @@ class OutageReports:
             self._lost.add(key)
             return
         self._lost.discard(key)
+        now = asyncio.get_running_loop().time()
+        if self._told and event.state is RecoveryState.GIVEN_UP and event.error.retriable:
+            event.error.__notes__ = [f"gave up after {now - self._since:.0f} s"]  # others may have ended by it too
         if self._lost:
             return
-        self._until = asyncio.get_running_loop().time()
+        self._until = now
         if self._telling is not None:
             self._telling.cancel()
         if self._told and event.state is RecoveryState.RECOVERED:

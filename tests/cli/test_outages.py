@@ -157,3 +157,18 @@ def test_a_short_outage_is_told_with_v(outage: Outage) -> None:
         assert done.returncode == 0
         for words in ("lost (the connection to ", "recovered after 0."):
             assert any(f" INFO publisher of stream 's': {words}" in line for line in lines) == told
+
+
+@pytest.mark.parametrize("command", ["consume", "publish"])
+def test_a_recovery_that_is_given_up_says_so(outage: Outage, command: str) -> None:
+    with running(command, "s", "--recover-for", "1s", stdin=subprocess.PIPE, env=outage.env) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"one\n")
+        process.stdin.flush()
+        eventually(lambda: outage.broker.statistics.connections == 2)
+        outage.stop()
+        code, errors = ended(process)
+    assert code in (6, 7)  # the last confirm may have been lost
+    error = errors.splitlines()[1]
+    assert error.startswith("error: ")
+    assert error.endswith(" refuses the connection; gave up after 1 s")
