@@ -102,6 +102,8 @@ class _Source:
     """Nothing more of it is wanted."""
     subscription: Subscription | None = None
     seen_first: bool = False
+    active: bool | None = None
+    """What was last told of a single active consumer."""
     turn: int = 0
     """Counts a single active consumer's turns: what is left of one that is over does not count for the next."""
     passed: int | None = None
@@ -508,13 +510,13 @@ class ConsumeRun:
             try:
                 await self._store(client, source, verify=True)
             except RstreamError as error:
-                self.display.note(f"warning: {error}")
+                self.display.note(f"warning: storing failed: {error}")
         source.turn += 1
         source.passed, source.unstored = None, 0
-        if active:
-            self.display.event("active", f"active on {stream!r}", stream=stream)
-        else:
-            self.display.event("idle", f"idle on {stream!r}", stream=stream)
+        if active is not source.active:  # a lost connection ends a turn, and then the broker may say so, too
+            source.active = active
+            state = "active" if active else "idle"
+            self.display.event(state, f"{state} on {stream!r}", stream=stream)
         return None
 
     # Writing.
