@@ -101,6 +101,8 @@ class _Source:
     """Nothing more of it is wanted."""
     subscription: Subscription | None = None
     seen_first: bool = False
+    active: bool | None = None
+    """What was last told of a single active consumer."""
     turn: int = 0
     """Counts a single active consumer's turns: what is left of one that is over does not count for the next."""
     passed: int | None = None
@@ -127,6 +129,10 @@ class ConsumeRun:
     """The wait that ``_stop`` ends."""
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _last_arrival: float = 0.0
+    _outages: OutageReports = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._outages = OutageReports(self.display, self.stats, self.context.connection.recovery)
 
     @property
     def _counts(self) -> ConsumeCounts:
@@ -146,7 +152,7 @@ class ConsumeRun:
         if plan.timeout is not None:
             ran_out = Ended(f"--timeout of {plan.timeout:g} s ran out", ExitStatus.TIMED_OUT)
             timer = loop.call_later(plan.timeout, self._stop, ran_out)
-        client = self.context.client(OutageReports(self.display, self.stats, self.context.connection.recovery))
+        client = self.context.client(self._outages)
         output = Output(lambda: self._stop(Ended("stdout was closed", ExitStatus.STDOUT_CLOSED, BrokenPipeError())))
         try:
             return await self._run(client, output)
@@ -366,7 +372,7 @@ class ConsumeRun:
         if self._waits_for_group:
             await self._look_at_group(client)
         idle = self.plan.idle_timeout
-        if idle is not None and now >= self._last_arrival + idle:
+        if idle is not None and now >= self._idle_since + idle:
             self._stop(Ended(f"no message for {idle:g} s"))
         return None
 
@@ -402,13 +408,18 @@ class ConsumeRun:
             if source.end is not None and stored >= source.end:
                 await self._finish(client, source)
 
+    @property
+    def _idle_since(self) -> float:
+        """An outage is not idle time: what would have come in it is yet to come."""
+        return max(self._last_arrival, self._outages.until)
+
     def _deadline(self) -> float | None:
         """When to look around, if no chunk comes first."""
         plan = self.plan
         loop = asyncio.get_running_loop()
         times: list[float] = []
         if plan.idle_timeout is not None:
-            times.append(self._last_arrival + plan.idle_timeout)
+            times.append(self._idle_since + plan.idle_timeout)
         if plan.store_every.seconds is not None:
             times += [s.stored_at + plan.store_every.seconds for s in self._sources.values() if s.unstored]
         if self._until_time is not None and any(source.end is None for source in self._unfinished):
@@ -499,14 +510,14 @@ class ConsumeRun:
                 async with asyncio.timeout(_STORE_TIMEOUT):  # others wait for their turn
                     await self._store(client, source, verify=True)
             except (RstreamError, TimeoutError) as error:
-                why = str(error) or f"the offset was not stored within {_STORE_TIMEOUT:g} s"
-                self.display.note(f"warning: {why}")
+                why = str(error) or f"no answer within {_STORE_TIMEOUT:g} s"
+                self.display.note(f"warning: storing failed: {why}")
         source.turn += 1
         source.passed, source.unstored = None, 0
-        if active:
-            self.display.event("active", f"active on {stream!r}", stream=stream)
-        else:
-            self.display.event("idle", f"idle on {stream!r}", stream=stream)
+        if active is not source.active:  # a lost connection ends a turn, and then the broker may say so, too
+            source.active = active
+            state = "active" if active else "idle"
+            self.display.event(state, f"{state} on {stream!r}", stream=stream)
         return None
 
     # Writing.

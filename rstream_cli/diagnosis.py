@@ -83,6 +83,8 @@ class Finding:
     hint: str | None = None
     error: BaseException | None = None
     """Decides the exit code."""
+    node: str | None = None
+    """The seed node that was examined; None where the stream was."""
 
 
 class Diagnosis:
@@ -100,7 +102,7 @@ class Diagnosis:
         """All lines, in the order of the steps; never raises for what it examines."""
         for endpoint in self._options.endpoints:
             async for finding in self._seed(endpoint):
-                yield finding
+                yield replace(finding, node=str(endpoint))
         if self._stream is not None:
             async for finding in self._stream_findings(self._stream):
                 yield finding

@@ -1,17 +1,19 @@
-"""What a run tells of lost connections: a line when an outage begins and one when it is over, however many
-publishers and subscriptions it hits.
+"""What a run tells of what holds it up. Lost connections: a line when an outage begins and one when it is over, however
+many publishers and subscriptions it hits. And a broker that is there, and confirms nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-from rstream_cli.render.display import Display
-from rstream_cli.render.stats import Stats
+from rstream_cli.render.display import Display, StatsMode
+from rstream_cli.render.stats import PublishCounts, Stats
 from rstream_core import Recovery, RecoveryEvent, RecoveryState
 
 _WORTH_A_LINE = 0.5
 """Seconds: a stream that just moved, or is just being deleted, is not worth a word."""
+_LONG_WITHOUT_CONFIRM = 5.0
+_LOOK_INTERVAL = 0.5
 
 
 class OutageReports:
@@ -22,9 +24,14 @@ class OutageReports:
         self._stats = stats
         self._recovery = recovery
         self._lost: set[tuple[str, str]] = set()
-        self._since = 0.0
+        self._since = self._until = 0.0
         self._telling: asyncio.TimerHandle | None = None
         self._told = False
+
+    @property
+    def until(self) -> float:
+        """When the last outage ended, by the event loop's clock: now, while there is one; 0 where there was none."""
+        return asyncio.get_running_loop().time() if self._lost else self._until
 
     def __call__(self, event: RecoveryEvent) -> None:
         key = event.stream, event.what
@@ -36,15 +43,18 @@ class OutageReports:
             self._lost.add(key)
             return
         self._lost.discard(key)
+        now = asyncio.get_running_loop().time()
+        if self._told and event.state is RecoveryState.GIVEN_UP and event.error.retriable:
+            event.error.__notes__ = [f"gave up after {now - self._since:.0f} s"]  # others may have ended by it too
         if self._lost:
             return
+        self._until = now
         if self._telling is not None:
             self._telling.cancel()
         if self._told and event.state is RecoveryState.RECOVERED:
-            seconds = asyncio.get_running_loop().time() - self._since
-            self._display.event(
-                "recovered", f"recovered after {seconds:.1f} s", stream=event.stream, seconds=round(seconds, 3)
-            )
+            seconds = self._until - self._since
+            line = f"recovered after {seconds:.1f} s"
+            self._display.event("recovered", line, always=True, stream=event.stream, seconds=round(seconds, 3))
         self._told = self._stats.reconnecting = False
 
     def _tell(self, event: RecoveryEvent) -> None:
@@ -52,3 +62,19 @@ class OutageReports:
         limit = f", for {self._recovery.seconds:g} s at most" if self._recovery is not None else ""
         line = f"warning: {event.error}; trying again{limit}"
         self._display.event("lost", line, stream=event.stream, reason=str(event.error))
+
+
+async def report_unconfirmed(display: Display, stats: Stats, counts: PublishCounts, outages: OutageReports) -> None:
+    """Tells, once for each such time, that nothing has been confirmed for long. Displays for people do so anyway."""
+    if display.mode in (StatsMode.LIVE, StatsMode.LINE):
+        return
+    now = asyncio.get_running_loop().time
+    settled, since, is_told = 0, now(), False
+    while True:
+        await asyncio.sleep(_LOOK_INTERVAL)
+        if not counts.in_flight or counts.confirmed + counts.failed != settled:
+            settled, since, is_told = counts.confirmed + counts.failed, now(), False
+        if not is_told and now() - max(since, outages.until) >= _LONG_WITHOUT_CONFIRM:
+            is_told = True
+            line = f"warning: nothing confirmed for {_LONG_WITHOUT_CONFIRM:g} s"
+            display.event("unconfirmed", line, stream=stats.stream, seconds=_LONG_WITHOUT_CONFIRM)

@@ -28,9 +28,10 @@ from typing import BinaryIO, NamedTuple, Protocol, Self
 from rstream_cli.ending import Ended, signal_name, take_leave
 from rstream_cli.exit_status import CommandError, ExitStatus, status_of
 from rstream_cli.input import BLOCK_SIZE, Block, Input, name_of
-from rstream_cli.outages import OutageReports
+from rstream_cli.outages import OutageReports, report_unconfirmed
 from rstream_cli.parsing import Rate
 from rstream_cli.records.framing_in import RecordError, RecordReader
+from rstream_cli.render import words
 from rstream_cli.render.display import Display
 from rstream_cli.render.stats import PublishCounts, Stats
 from rstream_cli.runner import CommandContext, describe
@@ -55,6 +56,13 @@ _PACED_SLICES = 50
 """Batches a second, where ``--rate`` paces them."""
 _CATCH_UP = 0.1
 """Seconds that pacing may make up for after a late timer."""
+_SHORT_MESSAGE = 20
+"""Bytes: how much input ``--rate`` takes for a number of messages."""
+_LEAST_BLOCK_SIZE = 512
+_SLOW_BLOCK_SIZES = {"send": 16 * 1024, "wait": 4 * 1024}
+"""Of the methods that hand over message by message."""
+_BREATH = 0.02
+"""Seconds after which the event loop has a turn: handing over waits for nothing as long as there is room in flight."""
 _SUB_ENTRY_TARGET = 1024 * 1024
 """Bytes of a sub-entry before it is compressed, where it holds more than one message."""
 _SUB_ENTRY_OVERHEAD = 64
@@ -146,20 +154,15 @@ class Pacer:
     rate: float
     due: float = 0.0
 
-    async def wait(self, cost: float, stop: asyncio.Event) -> bool:
-        """Waits for its turn; False where ``stop`` was set first."""
+    async def wait(self, cost: float, stop: asyncio.Event) -> None:
+        """Waits for its turn, or until ``stop`` is set: then there is nothing to pace any more."""
         now = asyncio.get_running_loop().time()
         start = max(self.due, now - _CATCH_UP)
         if start > now:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(start - now):
                     await stop.wait()
-            except TimeoutError:
-                pass
-        if stop.is_set():
-            return False
         self.due = start + cost / self.rate
-        return True
 
 
 class FailedFile:
@@ -195,6 +198,7 @@ class _Lane:
     published: int = 0
     """Of the publisher, as far as the account has it."""
     in_flight: int = 0
+    sent_again: int = 0
 
     def add(self, encoded: Encoded, start: int) -> None:
         """Takes what there is from a place on."""
@@ -256,9 +260,11 @@ class PublishRun:
         rate = plan.rate
         if rate is not None:
             self._pacer = Pacer(rate.messages_per_second or rate.bytes_per_second or 1.0)
-        client = context.client(OutageReports(self.display, self.stats, context.connection.recovery))
+        outages = OutageReports(self.display, self.stats, context.connection.recovery)
+        client = context.client(outages)
         scope = asyncio.timeout(None)
         stopper = asyncio.create_task(self._stop_on_signal(scope))
+        watcher = asyncio.create_task(report_unconfirmed(self.display, self.stats, self._counts, outages))
         try:
             try:
                 async with scope:
@@ -274,6 +280,7 @@ class PublishRun:
             return await self._publish_all(client, scope)
         finally:
             stopper.cancel()
+            watcher.cancel()
             if self._input is not None:
                 self._input.close()
             await take_leave(client, client.close(), hurry=self._unresponsive or context.interrupt.forced)
@@ -346,6 +353,7 @@ class PublishRun:
         if problem is not None:
             await self._take_the_rest()
         self._settle()
+        self._tell_of_repetitions()
         return self._judge(ended, problem)
 
     async def _let_the_others_finish(self) -> None:
@@ -393,6 +401,16 @@ class PublishRun:
         for stream, messages, filters in left:
             self.stats.bytes -= self._size(messages)
             self._write_failed(stream, messages, filters, "not published")
+
+    def _tell_of_repetitions(self) -> None:
+        """The exit code does not: everything is stored, some of it perhaps twice."""
+        again = self._counts.sent_again
+        if not again:
+            return
+        sub_entries = self.plan.method == "sub-entry"
+        why = "the broker does not deduplicate sub-entries reliably" if sub_entries else "--name prevents that"
+        line = f"warning: {words.messages(again)} sent again after a lost connection may be stored twice; {why}"
+        self.display.event("sent_again", line, messages=again)
 
     @property
     def _unsent(self) -> int:
@@ -487,12 +505,13 @@ class PublishRun:
             self.display.note("note: the last record was not read to its end, and is not published")
 
     def _input_settings(self) -> dict[str, int]:
-        """With ``--rate``, reading ahead would only lengthen what a signal leaves unpublished."""
+        """Where publishing is slow, reading ahead would only lengthen what a signal leaves to be published."""
+        block_size = _SLOW_BLOCK_SIZES.get(self.plan.method, BLOCK_SIZE)
         rate = self.plan.rate
-        if rate is None:
-            return {}
-        per_second = rate.bytes_per_second or (rate.messages_per_second or 1.0) * 100
-        return {"block_size": int(min(max(per_second / 10, 4096), BLOCK_SIZE)), "ahead": 1}
+        if rate is not None:
+            per_second = rate.bytes_per_second or (rate.messages_per_second or 1.0) * _SHORT_MESSAGE
+            block_size = min(block_size, max(int(per_second / 10), _LEAST_BLOCK_SIZE))
+        return {} if block_size == BLOCK_SIZE else {"block_size": block_size, "ahead": 1}
 
     async def _next_block(self, source: Input) -> Block | None:
         """The next block; what is pending is sent when its time has come, whatever the input does."""
@@ -669,44 +688,47 @@ class PublishRun:
         return signal_name(self.context) if self.context.interrupt.signal is not None else None
 
     def _due(self) -> bool:
-        plan = self.plan
         if self._since is None:
             return False
+        size, most = self._batch_limits
         pending = sum(len(lane.messages) for lane in self._lanes)
-        full = pending >= plan.batch_size or self._pending_bytes >= BLOCK_SIZE
-        if full or plan.method in ("send", "wait"):
+        if pending >= size or self._pending_bytes >= min(most or BLOCK_SIZE, BLOCK_SIZE):
             return True
-        return asyncio.get_running_loop().time() >= self._since + plan.linger
+        return asyncio.get_running_loop().time() >= self._since + self.plan.linger
 
     async def _send_pending(self) -> None:
         """Hands over what is pending, lane by lane; what could not be handed over stays pending."""
         for lane in self._lanes:
-            if lane.messages and not await self._send_lane(lane):
-                return
+            if lane.messages:
+                await self._send_lane(lane)
         self._since = None
 
-    async def _send_lane(self, lane: _Lane) -> bool:
-        """Hands over what a lane holds, batch by batch. False after a signal: the rest is not published."""
+    async def _send_lane(self, lane: _Lane) -> None:
+        """Hands over what a lane holds, batch by batch."""
         messages, publisher = lane.messages, lane.publisher
-        start = 0
+        start, now = 0, asyncio.get_running_loop().time
+        breath = now() + _BREATH
         try:
             for end in self._batch_ends(messages):
                 batch = slice(start, end)
-                if self._pacer is not None and not await self._turn(messages[batch]):
-                    return False
+                if self._pacer is not None:
+                    await self._turn(messages[batch])
                 before = publisher.published
                 try:
                     await self._send(lane, batch)
                 finally:
                     start += publisher.published - before
                     self._show(lane)
+                if now() >= breath:
+                    await asyncio.sleep(0)  # for signals, deadlines and confirms
+                    breath = now() + _BREATH
         finally:
             self._pending_bytes -= sum(map(len, messages[:start]))
             lane.drop(start)
-        return True
 
-    def _batch_ends(self, messages: list[bytes]) -> Iterator[int]:
-        """Where each batch ends: by ``--batch-size``, the pace of ``--rate`` and what a sub-entry should hold."""
+    @property
+    def _batch_limits(self) -> tuple[int, float | None]:
+        """The messages of a batch, by ``--batch-size`` and the pace of ``--rate``; its bytes, where they matter."""
         plan, rate = self.plan, self.plan.rate
         size = 1 if plan.method in ("send", "wait") else plan.batch_size
         most = float(_SUB_ENTRY_TARGET) if plan.method == "sub-entry" else None
@@ -715,6 +737,11 @@ class PublishRun:
         if rate is not None and rate.bytes_per_second is not None:
             paced = rate.bytes_per_second / _PACED_SLICES
             most = paced if most is None else min(most, paced)
+        return size, most
+
+    def _batch_ends(self, messages: list[bytes]) -> Iterator[int]:
+        """Where each batch ends."""
+        size, most = self._batch_limits
         if most is None:
             yield from range(size, len(messages), size)
         else:
@@ -727,12 +754,12 @@ class PublishRun:
         if messages:
             yield len(messages)
 
-    async def _turn(self, batch: list[bytes]) -> bool:
-        """Waits until ``--rate`` allows the batch. False after a signal: the rest is not published."""
+    async def _turn(self, batch: list[bytes]) -> None:
+        """Waits until ``--rate`` allows the batch; not after a signal, as what was read has little time then."""
         assert self._pacer is not None
         assert self.plan.rate is not None
         cost = len(batch) if self.plan.rate.messages_per_second is not None else max(self._size(batch), 1)
-        return await self._pacer.wait(cost, self.context.interrupt.requested)
+        await self._pacer.wait(cost, self.context.interrupt.requested)
 
     async def _send(self, lane: _Lane, batch: slice) -> None:
         publisher = lane.publisher
@@ -765,7 +792,9 @@ class PublishRun:
         counts, publisher = self._counts, lane.publisher
         counts.published += publisher.published - lane.published
         counts.in_flight += publisher.in_flight - lane.in_flight
+        counts.sent_again += publisher.sent_again - lane.sent_again
         lane.published, lane.in_flight = publisher.published, publisher.in_flight
+        lane.sent_again = publisher.sent_again
 
     def _told(self, number: int, outcome: Outcome) -> None:
         counts, lane = self._counts, self._lanes[number]

@@ -162,14 +162,14 @@ def write_stderr(env: Environment, text: str) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """What and why, in words."""
+    """What and why, in words; with the notes that were added to it."""
     from rstream_core.errors import RstreamError
 
     if isinstance(error, OSError) and error.strerror and not isinstance(error, RstreamError):
         named = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         return named + error.strerror
     if isinstance(error, RstreamError | CommandError | ValueError | OSError):
-        return str(error) or type(error).__name__
+        return "; ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())])
     return f"internal error: {type(error).__name__}: {error}"
 
 

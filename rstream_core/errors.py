@@ -29,7 +29,7 @@
         ├── AuthenticationFailure 8 · SASLError 9 · …
         ├── AccessRefused 16 · OffsetNotFound 19 · …
         └── PreconditionFailed 17
-            └── PublishingBlocked      the broker has an alarm
+            └── PublishingBlocked      the broker's disk is full
 
 An error knows whether trying again can help: ``retriable``. The response codes are those of
 rabbitmq-server, deps/rabbitmq_stream/docs/PROTOCOL.adoc.
@@ -281,11 +281,11 @@ class PreconditionFailed(ServerError):
 
 
 class PublishingBlocked(PreconditionFailed):
-    """The broker takes no new publisher: it has an alarm, of its memory or of its disk."""
+    """The broker takes no new publisher: its disk is full. (Its memory alarm holds no publisher back.)"""
 
     retriable = True
     summary = "the broker takes no publishers at the moment"
-    hint = "a full disk, or too little memory? rabbitmq-diagnostics alarms tells"
+    hint = "is its disk full? rabbitmq-diagnostics alarms tells"
 
 
 class PublisherDoesNotExist(ServerError):

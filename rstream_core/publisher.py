@@ -101,6 +101,7 @@ class _Batch:
         "size",
         "sub_batch",
         "weight",
+        "writes",
         "written_at",
     )
 
@@ -111,6 +112,7 @@ class _Batch:
         size: int,
         now: float,
         *,
+        writes: int,
         sub_batch: c.PublishedSubBatch | None = None,
         filter_values: FilterValues | None = None,
     ) -> None:
@@ -120,6 +122,8 @@ class _Batch:
         self.messages = messages
         self.size = size
         self.written_at = now
+        self.writes = writes
+        """How often it has been written: 0 where the connection was lost just before."""
         self.sub_batch = sub_batch
         self.weight = 1 if sub_batch is None else len(messages)
         """Messages behind one id."""
@@ -177,6 +181,9 @@ class Publisher(Attachment):
         """The last one that the broker knew under the name when this was opened; 0 for none."""
         self.published = self.confirmed = self.failed = 0
         self.in_flight = self.in_flight_bytes = 0
+        self.sent_again = 0
+        """Messages that were written more than once, after lost connections, and may be stored twice: not those with a
+        reference, which the broker drops, but for those in sub-entries."""
         self.max_message_size = 0
         """Bytes of the largest message that fits a frame."""
         self._listener = listener
@@ -251,11 +258,11 @@ class Publisher(Attachment):
                 await self._room(high - low, size)
                 part = slice(low, high)
                 columns = None if filters is None else filters[part]
-                self._write(publish_frame(self._lease.id, ids[part], messages[part], size, columns))
+                writes = self._write(publish_frame(self._lease.id, ids[part], messages[part], size, columns))
                 kept = None if filters is None or filter_values is None else filter_values[part]
-                self._register(
-                    _Batch(ids[part], messages[part], size, self._loop.time(), filter_values=kept), high - low
-                )
+                now = self._loop.time()
+                batch = _Batch(ids[part], messages[part], size, now, writes=writes, filter_values=kept)
+                self._register(batch, high - low)
                 low = high
         return ids
 
@@ -294,8 +301,9 @@ class Publisher(Attachment):
                     f"a sub-entry of {len(data)} bytes does not fit a frame of {self._connection.frame_max}"
                 )
             await self._room(len(messages), len(data))
-            self._write(c.encode(c.Publish(self._lease.id, (entry,))))
-            batch = _Batch((publishing_id,), tuple(messages), len(data), self._loop.time(), sub_batch=entry)
+            writes = self._write(c.encode(c.Publish(self._lease.id, (entry,))))
+            now = self._loop.time()
+            batch = _Batch((publishing_id,), tuple(messages), len(data), now, writes=writes, sub_batch=entry)
             self._register(batch, len(messages))
         return publishing_id
 
@@ -447,6 +455,9 @@ class Publisher(Attachment):
             if batch.open:
                 self._connection.write(self._frames(batch))
                 batch.written_at = self._loop.time()
+                batch.writes += 1
+                if batch.writes == 2 and (not self.reference or batch.sub_batch is not None):
+                    self.sent_again += batch.open * batch.weight
 
     def _frames(self, batch: _Batch) -> list[bytes]:
         """What of a batch is not resolved; in several frames where this connection's are smaller."""
@@ -495,14 +506,16 @@ class Publisher(Attachment):
         """The position of the batch that holds an id, or else of a neighbour."""
         return max(bisect_right(self._batches, publishing_id, key=_first_id) - 1, 0)
 
-    def _write(self, frame: bytes) -> None:
-        """Writes what is about to be registered. Where the connection is lost by now, the recovery writes it."""
+    def _write(self, frame: bytes) -> int:
+        """Writes what is about to be registered, and tells how often: 0 where the recovery will do it."""
         try:
             self._connection.write([frame])
         except ConnectionClosed as error:
             self.on_unavailable(error)
             if self.error is not None:
                 raise self.error from None
+            return 0
+        return 1
 
     def _confirm(self, batch: _Batch, ids: Sequence[int], now: float) -> None:
         """Resolves ids of one batch, which are in order; unknown ones are passed over."""

@@ -179,7 +179,8 @@ class Recoveries:
         return task
 
     def tell(self, event: RecoveryEvent) -> None:
-        logger.debug("%s of stream %r: %s (%s)", event.what, event.stream, event.state, event.error)
+        after = "" if event.state is RecoveryState.LOST else f" after {event.seconds:.1f} s"
+        logger.info("%s of stream %r: %s%s (%s)", event.what, event.stream, event.state, after, event.error)
         if self._listener is not None:
             try:
                 self._listener(event)

@@ -63,7 +63,8 @@ def doctor(
 def _json_line(finding: Finding) -> str:
     import json
 
-    record = {"check": finding.check, "status": finding.status, "detail": finding.detail, "hint": finding.hint}
+    fields = ("node", "check", "status", "detail", "hint")
+    record = {field: getattr(finding, field) for field in fields}
     return json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 

@@ -119,10 +119,13 @@ class Display:
                 line = "warning: there are more; the summary counts them"
             self._write(line)
 
-    def event(self, event: str, line: str, *, bounded: bool = False, **fields: str | float) -> None:
+    def event(
+        self, event: str, line: str, *, bounded: bool = False, always: bool = False, **fields: str | float
+    ) -> None:
         """Something that happened to the run: a line for people, or an object with ``--stats json``.
 
-        ``bounded``: it may happen very often; people are told the first times only.
+        ``bounded``: it may happen very often; people are told the first times only. ``always``: also with ``-q``, as it
+        ends what a warning told of.
         """
         if bounded and self.mode is not StatsMode.JSON:
             self.note(line)
@@ -130,7 +133,7 @@ class Display:
             import orjson
 
             self._write(orjson.dumps({"event": event, **fields}).decode())
-        elif self._is_told(line):
+        elif always or self._is_told(line):
             self._write(line)
 
     def _is_told(self, line: str) -> bool:

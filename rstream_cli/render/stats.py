@@ -111,6 +111,8 @@ class PublishCounts:
     failed: int = 0
     """Rejected, or not confirmed by the end."""
     in_flight: int = 0
+    sent_again: int = 0
+    """Of ``published``: those sent once more after a lost connection, which may be stored twice."""
 
     @property
     def messages(self) -> int:

@@ -93,6 +93,8 @@ def summary(snapshot: Snapshot, reason: str) -> str:
     published = counts["published"] or 0
     parts = [f"published {messages(published)} ({size(snapshot.bytes)}) to {snapshot.stream} {took}"]
     parts.append(f"confirmed {count(counts['confirmed'] or 0)}, failed {count(counts['failed'] or 0)}")
+    if counts["sent_again"]:
+        parts.append(f"{count(counts['sent_again'])} sent again, which may be stored twice")
     if counts["not_published"]:
         some = [
             f"{name.replace('_', ' ')} {count(counts[name] or 0)}"

@@ -97,6 +97,13 @@ def test_one_seed_of_two_is_down(rabbitmq: Broker, closed_port: int) -> None:
     assert done.stdout.startswith(b"ok ")
 
 
+def test_json_says_which_node(rabbitmq: Broker, closed_port: int) -> None:
+    closed = f"127.0.0.1:{closed_port}"
+    found = doctor(rabbitmq.uri, "--uri", f"rabbitmq-stream://{closed}", "--stream", "none", code=6)
+    good = f"{rabbitmq.host}:{rabbitmq.port}"
+    assert [finding["node"] for finding in found] == [*[good] * len(_STEPS), *[closed] * len(_STEPS), None]
+
+
 @pytest.mark.slow
 def test_an_advertised_name_that_does_not_resolve(own_rabbitmq: OwnRabbitMQ, stream_name: str) -> None:
     broker = own_rabbitmq("--advertised-host", "no-such-host.invalid")

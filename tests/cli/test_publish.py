@@ -453,6 +453,36 @@ def test_a_signal_ends_with_all_that_was_read_confirmed(
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        (("--rate", "20000/s"), None),
+        (("--rate", "2/s"), 500),
+        (("--rate", "10B/s"), 500),
+        (("--method", "wait"), None),
+        (("--method", "send"), None),
+    ],
+)
+def test_a_signal_ends_a_slow_run_with_all_that_was_read_confirmed(
+    env: dict[str, str], run: Run, stream: str, options: tuple[str, ...], most: int | None
+) -> None:
+    """What was read ahead goes out after the signal, and is not much."""
+    with (
+        subprocess.Popen(["seq", "100000000"], stdout=subprocess.PIPE) as source,
+        running("publish", stream, "--stats", "json", *options, stdin=source.stdout, env=env) as process,
+    ):
+        eventually(lambda: everything(run, stream, "--count", "1"))
+        interrupt(process)
+        status, errors = ended(process)
+        source.kill()
+    assert status == 130
+    found = summary_of(errors)
+    assert found["read"] == found["confirmed"] > 0
+    whole = b"".join(b"%d\n" % number for number in range(1, found["read"] + 1))
+    assert everything(run, stream) == whole
+    assert most is None or found["read"] < most
+
+
 def test_a_signal_while_waiting_for_input_says_what_was_done(env: dict[str, str], run: Run, stream: str) -> None:
     with running("publish", stream, stdin=subprocess.PIPE, env=env) as process:
         assert process.stdin is not None
