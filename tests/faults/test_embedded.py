@@ -279,6 +279,20 @@ async def test_what_was_published_before_a_close_is_confirmed(broker: EmbeddedBr
         assert [frame.message for frame in await wire.ended()] == [c.PublishConfirm(1, (7,)), c.CloseResponse()]
 
 
+async def test_nothing_comes_after_the_answer_to_a_close(broker: EmbeddedBroker, client: Client) -> None:
+    """Neither what somebody else publishes in the same turn, and is large enough to be sent from the file."""
+    async with Wire(broker_at(broker.uri)) as writer, Wire(broker_at(broker.uri)) as reader:
+        await writer.ask(c.DeclarePublisher(1, "", STREAM))
+        await reader.ask(c.Subscribe(1, STREAM, c.OffsetSpec(3), 10, {}))
+        connections = broker._running._connections
+        (publishing,) = (connection for connection in connections if connection._publishers)
+        (reading,) = (connection for connection in connections if connection._subscriptions)
+        publishing.data_received(c.encode(c.Publish(1, [c.PublishedMessage(1, bytes(2 * LARGE))])))
+        reading.data_received(c.encode(c.Close(1, "bye"), correlation_id=2))
+        assert [frame.message for frame in await reader.ended()] == [c.CloseResponse()]
+        await writer.take(c.PublishConfirm)
+
+
 async def test_a_stream_that_cannot_be_read(
     broker: EmbeddedBroker, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
