@@ -140,10 +140,9 @@ class Streams:
             raise
         return streams
 
-    async def close(self) -> None:
-        """Writes what is gathered."""
+    def close(self) -> None:
+        """After the writers are closed."""
         for stream in self:
-            await stream.writer.close()
             stream.log.close()
         self._release_lock()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -414,6 +415,52 @@ async def test_a_stream_that_is_deleted_while_it_is_synced(tmp_path: Path) -> No
         await client.create_stream(STREAM)
         await publish(client, STREAM, bodies(3))
         assert len(await read(client, STREAM, 3)) == 3
+
+
+async def test_it_stops_while_somebody_publishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes while one sync runs waits for the next one: there always is one, unless nothing more is read."""
+    monkeypatch.setattr(os, "fsync", lambda fd: time.sleep(0.01))
+    broker = EmbeddedBroker(data=tmp_path, fsync="always")
+    await broker.start()
+    async with Client(options(broker), recovery=None) as client:
+        await client.create_stream(STREAM)
+        publisher = await client.publisher(STREAM, max_in_flight=10**5)
+
+        async def publish_for_ever() -> None:
+            while True:
+                await publisher.publish(bodies(500))
+
+        task = asyncio.create_task(publish_for_ever())
+        await eventually(lambda: publisher.confirmed > 0)
+        stopping = asyncio.create_task(broker.stop())
+        done, _ = await asyncio.wait([stopping], timeout=5)
+        assert done, "it does not stop"
+        with pytest.raises(RstreamError):
+            await task
+        confirmed = publisher.confirmed
+        await publisher.close()
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker), recovery=None) as client:
+        assert (await client.last_offset(STREAM) or 0) >= confirmed - 1
+
+
+async def test_a_disk_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rstream_core.broker.server, "SYNC_TIMEOUT", 0.2)
+    answers = threading.Event()
+    broker = EmbeddedBroker(data=tmp_path, fsync="always")
+    await broker.start()
+    async with Client(options(broker), recovery=None) as client:
+        await client.create_stream(STREAM)
+        publisher = await client.publisher(STREAM)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", lambda fd: answers.wait(PATIENCE))
+            await publisher.publish(bodies(3))
+            await eventually(lambda: broker.published[0] == 3)
+            stopping = asyncio.create_task(broker.stop())
+            done, _ = await asyncio.wait([stopping], timeout=5)
+            answers.set()
+            assert done, "it does not stop"
+        await publisher.close()
+        assert (publisher.confirmed, publisher.failed) == (0, 3)
 
 
 async def test_a_failed_sync_confirms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
