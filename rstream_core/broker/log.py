@@ -637,6 +637,17 @@ def _first_offset(path: Path) -> int | None:
     return int(path.stem) if path.stem.isdecimal() and path.stem.isascii() else None
 
 
+def sync_folder(directory: Path) -> None:
+    """Until the disk has all of it, files and names. Raises ``OSError``."""
+    for path in directory.iterdir():
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    sync_directory(directory)
+
+
 def sync_directory(directory: Path) -> None:
     """Makes names in it last; nothing where the system cannot."""
     with contextlib.suppress(OSError):

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from rstream_core.broker import refusal
 from rstream_core.broker.arguments import Arguments
 from rstream_core.broker.groups import Group
-from rstream_core.broker.log import Log, name_aside, sync_directory
+from rstream_core.broker.log import Log, name_aside, sync_directory, sync_folder
 from rstream_core.broker.refusal import Refused
 from rstream_core.broker.writer import Fsync, Totals, Writer
 from rstream_core.errors import ConfigurationError
@@ -303,6 +303,7 @@ class Streams:
                 self._open_stream(directory, description)
             elif any(directory.glob("*")) and not any(directory.glob("stream.json*.damaged")):
                 self._tell(f"{directory.relative_to(self.directory)} is no stream of this broker's, and left alone")
+        self._sync(self.directory / "streams")
         self._super_streams = self._read(self.directory / "super-streams.json", _parse_super_streams) or {}
         for (vhost, name), super_stream in list(self._super_streams.items()):
             if super_stream.is_deleted:
@@ -315,6 +316,8 @@ class Streams:
     def _open_stream(self, directory: Path, description: Description) -> Stream:
         vhost, name, given = description
         log = Log.open(directory, **self._log_options(Arguments.parse(given)))
+        if self.fsync is Fsync.ALWAYS:  # who wrote it may have been killed before the sync, or made none
+            sync_folder(directory)
         for what in log.dropped:
             where = f"{what.size:,} bytes from byte {what.position:,} on"
             if what.is_kept:

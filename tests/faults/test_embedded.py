@@ -417,6 +417,33 @@ async def test_a_stream_that_is_deleted_while_it_is_synced(tmp_path: Path) -> No
         assert len(await read(client, STREAM, 3)) == 3
 
 
+def files_of_streams(folder: Path) -> dict[str, int]:
+    """Folders too; their names and inodes."""
+    return {path.name: path.stat().st_ino for path in folder.glob("streams/**/*")}
+
+
+async def test_what_a_killed_broker_has_not_synced_is_synced_when_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be shown, and its ids vouched for, and might be lost with the machine."""
+    async with EmbeddedBroker(data=tmp_path, fsync="never") as broker, Client(options(broker)) as client:
+        await client.create_stream(STREAM, {"stream-max-segment-size-bytes": 100})
+        await publish(client, STREAM, bodies(50))
+        await publish(client, STREAM, bodies(50))
+    fsync = os.fsync
+    synced: set[int] = set()
+
+    def counting(fd: int) -> None:
+        fsync(fd)
+        synced.add(os.fstat(fd).st_ino)
+
+    monkeypatch.setattr(os, "fsync", counting)
+    async with EmbeddedBroker(data=tmp_path, fsync="always"):
+        written = files_of_streams(tmp_path)
+        assert {"stream.json", f"{0:020}.segment", f"{50:020}.segment", f"{100:020}.segment"} < written.keys()
+        assert synced >= set(written.values())
+
+
 async def test_it_stops_while_somebody_publishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes while one sync runs waits for the next one: there always is one, unless nothing more is read."""
     monkeypatch.setattr(os, "fsync", lambda fd: time.sleep(0.01))
