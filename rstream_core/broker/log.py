@@ -258,10 +258,6 @@ class Log:
         """Whether the newest segment is large enough."""
         return self.active.size >= self.segment_size or self.active.chunks >= MAX_CHUNKS
 
-    def sync(self) -> None:
-        """Until the disk has the newest segment; its index is made anew from it. Raises ``OSError``."""
-        os.fsync(self.active.fd)
-
     def roll(self, timestamp: int) -> None:
         """Begins a new segment. Raises ``OSError``; the log goes on all the same, in the old one or the new one."""
         full = self.active

@@ -11,6 +11,7 @@ import asyncio
 import enum
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -102,6 +103,10 @@ class Writer:
         self._unsynced_bytes = 0
         self._held: set[Publisher] = set()
         self._syncing: asyncio.Task[None] | None = None
+        self._disk = threading.Lock()
+        """Held by the thread that syncs."""
+        self._sync_error: OSError | None = None
+        """With ``Fsync.ALWAYS``, that of the first sync that failed. Set with ``_disk``."""
         self._failed = False
         self._retired = False
 
@@ -300,25 +305,45 @@ class Writer:
             publisher.release()
 
     async def sync(self) -> None:
-        """Syncs what is written, in a thread. Raises ``OSError``; it stays dirty then."""
+        """Syncs the newest segment, in a thread; its index is made anew from it. Raises ``OSError``; it stays dirty."""
         self.is_dirty = False
         try:
-            await self._loop.run_in_executor(self._executor, _sync_and_close, os.dup(self.log.active.fd))
+            await self._loop.run_in_executor(self._executor, self._sync_and_close, os.dup(self.log.active.fd))
         except OSError:
             self.is_dirty = True
             raise
 
     def _sync_now(self) -> None:
-        """Syncs what is written, and returns when that is done. Raises ``OSError``."""
+        """Syncs the newest segment, and returns when that is done. Raises ``OSError``."""
         try:
-            self.log.sync()
+            self._sync_file(self.log.active.fd)
         except OSError as error:
             if self._fsync is Fsync.ALWAYS:
                 self._fail(error)
             raise
 
+    def _sync_file(self, fd: int) -> None:
+        """From any thread. The system tells of an error once: who asks then waits, and hears of it from here."""
+        with self._disk:
+            if self._sync_error is not None:
+                raise self._sync_error
+            try:
+                os.fsync(fd)
+            except OSError as error:
+                if self._fsync is Fsync.ALWAYS:
+                    self._sync_error = error
+                raise
+
+    def _sync_and_close(self, fd: int) -> None:
+        try:
+            self._sync_file(fd)
+        finally:
+            os.close(fd)
+
     def _fail(self, error: OSError) -> None:
         """Whether the disk has it is not known, and asking again would not tell: nothing more is taken or shown."""
+        if self._failed:
+            return
         self._failed = True
         logger.error("cannot sync %s: %s; the stream takes no more messages", self.log.directory, error)
         unsynced, self._unsynced = self._unsynced, []
@@ -352,10 +377,3 @@ def _confirm(confirms: Confirms) -> None:
 def _reject(confirms: Confirms) -> None:
     for publisher, ids in confirms.items():
         publisher.reject(ids, INTERNAL_ERROR)
-
-
-def _sync_and_close(fd: int) -> None:
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
