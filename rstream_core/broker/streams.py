@@ -66,7 +66,7 @@ class Stream:
     def _on_written(self) -> None:
         for subscription in list(self.subscriptions):
             subscription.pump()
-        if not self.publishers and not self.subscriptions:
+        if not self.publishers and not self.subscriptions and not self.writer.has_unsynced:
             self.log.close_unused()
 
     def remove_publisher(self, publisher: BrokerPublisher) -> None:
@@ -89,7 +89,8 @@ class Stream:
         """Gives file handles back where nobody publishes or reads."""
         if not self.publishers and not self.subscriptions:
             self.writer.flush()
-            self.log.close_unused()
+            if not self.writer.has_unsynced:
+                self.log.close_unused()
 
 
 class Description(NamedTuple):

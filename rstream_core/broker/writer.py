@@ -31,6 +31,8 @@ MAX_CHUNK = 1024 * 1024
 """Bytes of a chunk, unless a single frame has more."""
 MAX_UNSYNCED = 16 * 1024 * 1024
 """Bytes that may be written and not synced before publishing connections are not read."""
+RETRY_INTERVAL = 0.2
+"""Seconds until a sync is tried again that had no file handle."""
 
 
 class Fsync(enum.Enum):
@@ -167,6 +169,11 @@ class Writer:
             raise Refused(INTERNAL_ERROR, "what is stored of this stream is not known")
         return self.log.tracking.sequence(reference)
 
+    @property
+    def has_unsynced(self) -> bool:
+        """Whether a sync is to follow: until then the file stays open, or the system might forget its error."""
+        return bool(self._unsynced)
+
     # Writing.
 
     def _schedule(self) -> None:
@@ -283,21 +290,30 @@ class Writer:
             while self._unsynced and not self._retired:
                 waiting, self._unsynced, self._unsynced_bytes = self._unsynced, [], 0
                 written = self.log.next_offset, self.log.last_chunk_id
-                try:
-                    await self.sync()
-                except OSError as error:
-                    self._fail(error)
-                if self._failed:  # maybe meanwhile, and the error is told only once
-                    for confirms in waiting:
-                        _reject(confirms)
-                else:
+                if await self._are_synced():
                     self.log.commit(*written)
                     for confirms in waiting:
                         _confirm(confirms)
                     self._on_written()
+                else:
+                    for confirms in waiting:
+                        _reject(confirms)
                 self._release_held()
         finally:
             self._syncing = None
+
+    async def _are_synced(self) -> bool:
+        """Syncs until that is known: the disk may fail, but where there is no file handle there will be one."""
+        while not self._failed and not self._retired:
+            try:
+                await self.sync()
+            except OSError:
+                self._heed_sync_error()
+                if not self._failed:
+                    await asyncio.sleep(RETRY_INTERVAL)
+            else:
+                return not self._failed  # maybe meanwhile
+        return False
 
     def _release_held(self) -> None:
         held, self._held = self._held, set()
@@ -308,7 +324,13 @@ class Writer:
         """Syncs the newest segment, in a thread; its index is made anew from it. Raises ``OSError``; it stays dirty."""
         self.is_dirty = False
         try:
-            await self._loop.run_in_executor(self._executor, self._sync_and_close, os.dup(self.log.active.fd))
+            fd = self.log.active.fd
+            try:
+                thread_fd = os.dup(fd)
+            except OSError:  # no more file handles
+                self._sync_file(fd)
+            else:
+                await self._loop.run_in_executor(self._executor, self._sync_and_close, thread_fd)
         except OSError:
             self.is_dirty = True
             raise
@@ -317,9 +339,8 @@ class Writer:
         """Syncs the newest segment, and returns when that is done. Raises ``OSError``."""
         try:
             self._sync_file(self.log.active.fd)
-        except OSError as error:
-            if self._fsync is Fsync.ALWAYS:
-                self._fail(error)
+        except OSError:
+            self._heed_sync_error()
             raise
 
     def _sync_file(self, fd: int) -> None:
@@ -340,9 +361,10 @@ class Writer:
         finally:
             os.close(fd)
 
-    def _fail(self, error: OSError) -> None:
+    def _heed_sync_error(self) -> None:
         """Whether the disk has it is not known, and asking again would not tell: nothing more is taken or shown."""
-        if self._failed:
+        error = self._sync_error
+        if error is None or self._failed:
             return
         self._failed = True
         logger.error("cannot sync %s: %s; the stream takes no more messages", self.log.directory, error)

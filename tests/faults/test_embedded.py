@@ -490,6 +490,30 @@ async def test_a_disk_that_does_not_answer_is_not_waited_for(tmp_path: Path, mon
         assert (publisher.confirmed, publisher.failed) == (0, 3)
 
 
+async def test_a_file_is_not_closed_before_its_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system tells errors to who has it open, and need not remember them."""
+    go_on = threading.Event()
+    async with (
+        EmbeddedBroker(data=tmp_path, fsync="always") as broker,
+        Client(options(broker), recovery=None) as client,
+    ):
+        await client.create_stream(STREAM)
+        log = broker._running.streams.find("/", STREAM).log
+        monkeypatch.setattr(os, "fsync", lambda fd: go_on.wait(PATIENCE))
+        async with Wire(broker_at(broker.uri)) as wire:
+            await wire.ask(c.DeclarePublisher(1, "", STREAM))
+            for number in (1, 2):  # the second while the first is synced
+                wire.send(c.Publish(1, [c.PublishedMessage(number, b"x")]))
+                await eventually(lambda number=number: broker.published[0] == number)  # type: ignore[misc]
+            fd = log.active.fd
+        await eventually(lambda: broker.statistics.connections == 1)
+        assert log.committed == 0
+        assert log.active._fd == fd
+        go_on.set()
+        await eventually(lambda: log.committed == 2)
+        assert log.active._fd == -1
+
+
 async def test_a_failed_sync_confirms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with (
         EmbeddedBroker(data=tmp_path, fsync="always") as broker,

@@ -181,6 +181,38 @@ async def test_an_error_that_a_sync_under_way_is_told_is_known_to_who_asks(
     assert (publisher.confirmed, publisher.rejected) == ([], [7])
 
 
+def no_handle(*_: object, **__: object) -> int:
+    raise OSError(24, "Too many open files")
+
+
+async def test_out_of_file_handles_it_is_synced_all_the_same(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no error of the disk's."""
+    writer, publisher = make(Fsync.ALWAYS), Publisher()
+    monkeypatch.setattr(os, "dup", no_handle)
+    for number in (1, 2):
+        writer.publish(publisher, message(number))
+        await writer.close()
+    assert (publisher.confirmed, publisher.rejected) == ([1, 2], [])
+
+
+async def test_where_a_file_cannot_be_opened_to_sync_it_is_tried_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rstream_core.broker.writer.RETRY_INTERVAL", 0.05)
+    writer, publisher = make(Fsync.ALWAYS, ROLLING), Publisher("writer")
+    writer.publish(publisher, message(1))
+    writer.flush()
+    writer.log.active.close()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", no_handle)
+        await asyncio.sleep(0.1)
+        with pytest.raises(OSError, match="Too many"):
+            writer.sequence("writer")
+    assert (publisher.confirmed, publisher.rejected) == ([], [])
+    await writer.close()
+    assert (publisher.confirmed, publisher.rejected) == ([1], [])
+
+
 @pytest.mark.parametrize("fsync", [Fsync.NEVER, Fsync.INTERVAL])
 async def test_what_is_stored_is_confirmed_though_the_segment_cannot_end(
     make: Make, disk: Disk, monkeypatch: pytest.MonkeyPatch, fsync: Fsync
