@@ -299,20 +299,40 @@ class Streams:
             if directory.name.startswith(("new-", "deleted-")):
                 shutil.rmtree(directory, ignore_errors=True)
                 continue
+            if directory.suffix == ".damaged":
+                continue
             description = self._read(directory / "stream.json", self._parse_stream)
             if description is not None:
-                self._open_stream(directory, description)
+                try:
+                    self._open_stream(directory, description)
+                except OSError as error:
+                    self._leave_out(directory, description.name, error)
             elif any(directory.glob("*")) and not any(directory.glob("stream.json*.damaged")):
                 self._tell(f"{directory.relative_to(self.directory)} is no stream of this broker's, and left alone")
         self._sync(self.directory / "streams")
         self._super_streams = self._read(self.directory / "super-streams.json", _parse_super_streams) or {}
         for (vhost, name), super_stream in list(self._super_streams.items()):
-            if super_stream.is_deleted:
-                self.delete_super_stream(vhost, name)
-                continue
-            for partition in super_stream.names():
-                if (vhost, partition) not in self._streams:
-                    self.create(vhost, partition, super_stream.arguments)
+            try:
+                self._finish(vhost, name, super_stream)
+            except OSError as error:
+                self._tell(f"super stream {name!r} cannot be finished: {error.strerror or error}")
+
+    def _finish(self, vhost: str, name: str, super_stream: SuperStream) -> None:
+        """Deletes or makes what is left to do of it."""
+        if super_stream.is_deleted:
+            self.delete_super_stream(vhost, name)
+            return
+        for partition in super_stream.names():
+            if (vhost, partition) not in self._streams:
+                self.create(vhost, partition, super_stream.arguments)
+
+    def _leave_out(self, directory: Path, name: str, error: OSError) -> None:
+        """Puts a stream aside that cannot be opened, whole: the others are there all the same."""
+        kept = directory
+        with contextlib.suppress(OSError):
+            kept = directory.rename(name_aside(directory))
+        why = error.strerror or error
+        self._tell(f"stream {name!r} cannot be opened: {why}; it is kept as {kept.relative_to(self.directory)}")
 
     def _open_stream(self, directory: Path, description: Description) -> Stream:
         vhost, name, given = description
