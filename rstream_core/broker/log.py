@@ -80,8 +80,7 @@ class Segment:
 
     @property
     def fd(self) -> int:
-        if self._fd < 0:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        self._open()
         return self._fd
 
     @property
@@ -89,6 +88,10 @@ class Segment:
         if self._index_fd < 0:
             self._index_fd = os.open(self.index_path, os.O_RDWR | os.O_CLOEXEC)
         return self._index_fd
+
+    def _open(self) -> None:
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
 
     def close(self) -> None:
         """Gives the file handles back; they are opened again when they are needed."""
@@ -110,7 +113,7 @@ class Segment:
     def unlink(self) -> None:
         """The files go; whoever reads them reads on."""
         if self.readers:
-            assert self.fd >= 0  # opened, as long as it can be
+            self._open()  # as long as it can be
         self.path.unlink(missing_ok=True)
         self.index_path.unlink(missing_ok=True)
 
