@@ -54,7 +54,8 @@ class BrokerConnection(asyncio.Protocol):
         self.peer = ""
         self._is_plain = True
         """Whether the socket has what is written, and not TLS."""
-        self.is_writable = False
+        self._is_full = False
+        """Whether what is written waits for the client."""
         self._publishers: dict[int, BrokerPublisher] = {}
         self._subscriptions: dict[int, BrokerSubscription] = {}
         self._asked: dict[int, tuple[BrokerSubscription, bool, asyncio.TimerHandle]] = {}
@@ -73,7 +74,6 @@ class BrokerConnection(asyncio.Protocol):
         self.transport = transport
         self._is_plain = transport.get_extra_info("sslcontext") is None
         transport.set_write_buffer_limits(high=WRITE_BUFFER, low=0)
-        self.is_writable = True
         session = self._server.admit(self)
         if session is None:
             transport.abort()
@@ -82,7 +82,6 @@ class BrokerConnection(asyncio.Protocol):
         self._closing = self.loop.call_later(STEP_TIMEOUT, transport.abort)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.is_writable = False
         for timer in (self._timer, self._closing):
             if timer is not None:
                 timer.cancel()
@@ -93,11 +92,11 @@ class BrokerConnection(asyncio.Protocol):
         self._server.forget(self)
 
     def pause_writing(self) -> None:
-        self.is_writable = False
+        self._is_full = True
         self.hold("writing")
 
     def resume_writing(self) -> None:
-        self.is_writable = True
+        self._is_full = False
         self.session.heard(self.loop.time())  # it takes what it is sent, though nothing was read from it
         self.release("writing")
         self.loop.call_soon(self._pump)  # not from within a write; and what was read comes first
@@ -178,6 +177,11 @@ class BrokerConnection(asyncio.Protocol):
 
     # Writing.
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether more may be sent."""
+        return not self._is_full and not self.transport.is_closing()
+
     def flush(self) -> None:
         """Writes what the session has, and closes where it has ended."""
         if data := self.session.take_output():
@@ -203,6 +207,8 @@ class BrokerConnection(asyncio.Protocol):
     def delivered(self, chunks: int, size: int, parts: Sequence[bytes | memoryview], span: Span | None) -> None:
         """Sends so many chunks of that size: ``parts``, and then ``span``. Raises ``ChunkError`` or ``OSError``."""
         self.flush()  # what was to be said before
+        if self.transport.is_closing():  # that was the last
+            return
         statistics = self._server.statistics
         statistics.delivered_chunks += chunks
         statistics.delivered_bytes += size

@@ -80,8 +80,7 @@ class Segment:
 
     @property
     def fd(self) -> int:
-        if self._fd < 0:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        self._open()
         return self._fd
 
     @property
@@ -89,6 +88,10 @@ class Segment:
         if self._index_fd < 0:
             self._index_fd = os.open(self.index_path, os.O_RDWR | os.O_CLOEXEC)
         return self._index_fd
+
+    def _open(self) -> None:
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
 
     def close(self) -> None:
         """Gives the file handles back; they are opened again when they are needed."""
@@ -110,7 +113,7 @@ class Segment:
     def unlink(self) -> None:
         """The files go; whoever reads them reads on."""
         if self.readers:
-            assert self.fd >= 0  # opened, as long as it can be
+            self._open()  # as long as it can be
         self.path.unlink(missing_ok=True)
         self.index_path.unlink(missing_ok=True)
 
@@ -257,10 +260,6 @@ class Log:
     def is_full(self) -> bool:
         """Whether the newest segment is large enough."""
         return self.active.size >= self.segment_size or self.active.chunks >= MAX_CHUNKS
-
-    def sync(self) -> None:
-        """Until the disk has the newest segment; its index is made anew from it. Raises ``OSError``."""
-        os.fsync(self.active.fd)
 
     def roll(self, timestamp: int) -> None:
         """Begins a new segment. Raises ``OSError``; the log goes on all the same, in the old one or the new one."""
@@ -635,6 +634,17 @@ def _is_empty(path: Path) -> bool:
 
 def _first_offset(path: Path) -> int | None:
     return int(path.stem) if path.stem.isdecimal() and path.stem.isascii() else None
+
+
+def sync_folder(directory: Path) -> None:
+    """Until the disk has all of it, files and names. Raises ``OSError``."""
+    for path in directory.iterdir():
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    sync_directory(directory)
 
 
 def sync_directory(directory: Path) -> None:

@@ -30,6 +30,8 @@ logger = logging.getLogger("rstream_core.broker")
 
 MAX_CONNECTIONS = 1000
 SYNC_INTERVAL = 1.0
+SYNC_TIMEOUT = 10.0
+"""Seconds for the disk to sync what is written, when the broker stops."""
 NOT_ACCEPTED_INTERVAL = 60.0
 """Seconds until it is told again that connections cannot be accepted; asyncio tries it every second."""
 RETENTION_INTERVAL = 30.0
@@ -167,8 +169,17 @@ class Server:
             self._server.close()
             if self._loop.get_exception_handler() == self._on_loop_error:
                 self._loop.set_exception_handler(self._other_errors)
+        self.hold_all("stopping")  # else what they publish while one sync runs has the next one run
         for stream in self.streams:
-            await stream.writer.close()
+            stream.writer.flush()
+        try:
+            async with asyncio.timeout(SYNC_TIMEOUT):
+                for stream in self.streams:
+                    await stream.writer.close()
+                if self._syncing is not None:
+                    await asyncio.wait((self._syncing,))
+        except TimeoutError:
+            logger.error("the disk does not answer: what is written and not synced is left to it")  # noqa: TRY400
         for connection in list(self._connections):
             connection.transport.close()
         try:
@@ -179,10 +190,8 @@ class Server:
         except TimeoutError:  # somebody does not take what is left for it
             self.abort_all()
             await asyncio.sleep(0)
-        if self._syncing is not None:
-            await asyncio.wait((self._syncing,))
-        await self.streams.close()
-        self._executor.shutdown()
+        self.streams.close()
+        self._executor.shutdown(wait=False)
 
     # Connections.
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from rstream_core.broker import refusal
 from rstream_core.broker.arguments import Arguments
 from rstream_core.broker.groups import Group
-from rstream_core.broker.log import Log, name_aside, sync_directory
+from rstream_core.broker.log import Log, name_aside, sync_directory, sync_folder
 from rstream_core.broker.refusal import Refused
 from rstream_core.broker.writer import Fsync, Totals, Writer
 from rstream_core.errors import ConfigurationError
@@ -66,7 +66,7 @@ class Stream:
     def _on_written(self) -> None:
         for subscription in list(self.subscriptions):
             subscription.pump()
-        if not self.publishers and not self.subscriptions:
+        if not self.publishers and not self.subscriptions and not self.writer.has_unsynced:
             self.log.close_unused()
 
     def remove_publisher(self, publisher: BrokerPublisher) -> None:
@@ -89,7 +89,8 @@ class Stream:
         """Gives file handles back where nobody publishes or reads."""
         if not self.publishers and not self.subscriptions:
             self.writer.flush()
-            self.log.close_unused()
+            if not self.writer.has_unsynced:
+                self.log.close_unused()
 
 
 class Description(NamedTuple):
@@ -140,10 +141,9 @@ class Streams:
             raise
         return streams
 
-    async def close(self) -> None:
-        """Writes what is gathered."""
+    def close(self) -> None:
+        """After the writers are closed."""
         for stream in self:
-            await stream.writer.close()
             stream.log.close()
         self._release_lock()
 
@@ -299,23 +299,46 @@ class Streams:
             if directory.name.startswith(("new-", "deleted-")):
                 shutil.rmtree(directory, ignore_errors=True)
                 continue
+            if directory.suffix == ".damaged":
+                continue
             description = self._read(directory / "stream.json", self._parse_stream)
             if description is not None:
-                self._open_stream(directory, description)
+                try:
+                    self._open_stream(directory, description)
+                except OSError as error:
+                    self._leave_out(directory, description.name, error)
             elif any(directory.glob("*")) and not any(directory.glob("stream.json*.damaged")):
                 self._tell(f"{directory.relative_to(self.directory)} is no stream of this broker's, and left alone")
+        self._sync(self.directory / "streams")
         self._super_streams = self._read(self.directory / "super-streams.json", _parse_super_streams) or {}
         for (vhost, name), super_stream in list(self._super_streams.items()):
-            if super_stream.is_deleted:
-                self.delete_super_stream(vhost, name)
-                continue
-            for partition in super_stream.names():
-                if (vhost, partition) not in self._streams:
-                    self.create(vhost, partition, super_stream.arguments)
+            try:
+                self._finish(vhost, name, super_stream)
+            except OSError as error:
+                self._tell(f"super stream {name!r} cannot be finished: {error.strerror or error}")
+
+    def _finish(self, vhost: str, name: str, super_stream: SuperStream) -> None:
+        """Deletes or makes what is left to do of it."""
+        if super_stream.is_deleted:
+            self.delete_super_stream(vhost, name)
+            return
+        for partition in super_stream.names():
+            if (vhost, partition) not in self._streams:
+                self.create(vhost, partition, super_stream.arguments)
+
+    def _leave_out(self, directory: Path, name: str, error: OSError) -> None:
+        """Puts a stream aside that cannot be opened, whole: the others are there all the same."""
+        kept = directory
+        with contextlib.suppress(OSError):
+            kept = directory.rename(name_aside(directory))
+        why = error.strerror or error
+        self._tell(f"stream {name!r} cannot be opened: {why}; it is kept as {kept.relative_to(self.directory)}")
 
     def _open_stream(self, directory: Path, description: Description) -> Stream:
         vhost, name, given = description
         log = Log.open(directory, **self._log_options(Arguments.parse(given)))
+        if self.fsync is Fsync.ALWAYS:  # who wrote it may have been killed before the sync, or made none
+            sync_folder(directory)
         for what in log.dropped:
             where = f"{what.size:,} bytes from byte {what.position:,} on"
             if what.is_kept:

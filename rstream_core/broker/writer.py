@@ -11,6 +11,7 @@ import asyncio
 import enum
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -30,6 +31,8 @@ MAX_CHUNK = 1024 * 1024
 """Bytes of a chunk, unless a single frame has more."""
 MAX_UNSYNCED = 16 * 1024 * 1024
 """Bytes that may be written and not synced before publishing connections are not read."""
+RETRY_INTERVAL = 0.2
+"""Seconds until a sync is tried again that had no file handle."""
 
 
 class Fsync(enum.Enum):
@@ -102,6 +105,10 @@ class Writer:
         self._unsynced_bytes = 0
         self._held: set[Publisher] = set()
         self._syncing: asyncio.Task[None] | None = None
+        self._disk = threading.Lock()
+        """Held by the thread that syncs."""
+        self._sync_error: OSError | None = None
+        """With ``Fsync.ALWAYS``, that of the first sync that failed. Set with ``_disk``."""
         self._failed = False
         self._retired = False
 
@@ -161,6 +168,11 @@ class Writer:
         if self._failed:
             raise Refused(INTERNAL_ERROR, "what is stored of this stream is not known")
         return self.log.tracking.sequence(reference)
+
+    @property
+    def has_unsynced(self) -> bool:
+        """Whether a sync is to follow: until then the file stays open, or the system might forget its error."""
+        return bool(self._unsynced)
 
     # Writing.
 
@@ -278,21 +290,30 @@ class Writer:
             while self._unsynced and not self._retired:
                 waiting, self._unsynced, self._unsynced_bytes = self._unsynced, [], 0
                 written = self.log.next_offset, self.log.last_chunk_id
-                try:
-                    await self.sync()
-                except OSError as error:
-                    self._fail(error)
-                if self._failed:  # maybe meanwhile, and the error is told only once
-                    for confirms in waiting:
-                        _reject(confirms)
-                else:
+                if await self._are_synced():
                     self.log.commit(*written)
                     for confirms in waiting:
                         _confirm(confirms)
                     self._on_written()
+                else:
+                    for confirms in waiting:
+                        _reject(confirms)
                 self._release_held()
         finally:
             self._syncing = None
+
+    async def _are_synced(self) -> bool:
+        """Syncs until that is known: the disk may fail, but where there is no file handle there will be one."""
+        while not self._failed and not self._retired:
+            try:
+                await self.sync()
+            except OSError:
+                self._heed_sync_error()
+                if not self._failed:
+                    await asyncio.sleep(RETRY_INTERVAL)
+            else:
+                return not self._failed  # maybe meanwhile
+        return False
 
     def _release_held(self) -> None:
         held, self._held = self._held, set()
@@ -300,25 +321,51 @@ class Writer:
             publisher.release()
 
     async def sync(self) -> None:
-        """Syncs what is written, in a thread. Raises ``OSError``; it stays dirty then."""
+        """Syncs the newest segment, in a thread; its index is made anew from it. Raises ``OSError``; it stays dirty."""
         self.is_dirty = False
         try:
-            await self._loop.run_in_executor(self._executor, _sync_and_close, os.dup(self.log.active.fd))
+            fd = self.log.active.fd
+            try:
+                thread_fd = os.dup(fd)
+            except OSError:  # no more file handles
+                self._sync_file(fd)
+            else:
+                await self._loop.run_in_executor(self._executor, self._sync_and_close, thread_fd)
         except OSError:
             self.is_dirty = True
             raise
 
     def _sync_now(self) -> None:
-        """Syncs what is written, and returns when that is done. Raises ``OSError``."""
+        """Syncs the newest segment, and returns when that is done. Raises ``OSError``."""
         try:
-            self.log.sync()
-        except OSError as error:
-            if self._fsync is Fsync.ALWAYS:
-                self._fail(error)
+            self._sync_file(self.log.active.fd)
+        except OSError:
+            self._heed_sync_error()
             raise
 
-    def _fail(self, error: OSError) -> None:
+    def _sync_file(self, fd: int) -> None:
+        """From any thread. The system tells of an error once: who asks then waits, and hears of it from here."""
+        with self._disk:
+            if self._sync_error is not None:
+                raise self._sync_error
+            try:
+                os.fsync(fd)
+            except OSError as error:
+                if self._fsync is Fsync.ALWAYS:
+                    self._sync_error = error
+                raise
+
+    def _sync_and_close(self, fd: int) -> None:
+        try:
+            self._sync_file(fd)
+        finally:
+            os.close(fd)
+
+    def _heed_sync_error(self) -> None:
         """Whether the disk has it is not known, and asking again would not tell: nothing more is taken or shown."""
+        error = self._sync_error
+        if error is None or self._failed:
+            return
         self._failed = True
         logger.error("cannot sync %s: %s; the stream takes no more messages", self.log.directory, error)
         unsynced, self._unsynced = self._unsynced, []
@@ -352,10 +399,3 @@ def _confirm(confirms: Confirms) -> None:
 def _reject(confirms: Confirms) -> None:
     for publisher, ids in confirms.items():
         publisher.reject(ids, INTERNAL_ERROR)
-
-
-def _sync_and_close(fd: int) -> None:
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -280,6 +281,20 @@ async def test_what_was_published_before_a_close_is_confirmed(broker: EmbeddedBr
         assert [frame.message for frame in await wire.ended()] == [c.PublishConfirm(1, (7,)), c.CloseResponse()]
 
 
+async def test_nothing_comes_after_the_answer_to_a_close(broker: EmbeddedBroker, client: Client) -> None:
+    """Neither what somebody else publishes in the same turn, and is large enough to be sent from the file."""
+    async with Wire(broker_at(broker.uri)) as writer, Wire(broker_at(broker.uri)) as reader:
+        await writer.ask(c.DeclarePublisher(1, "", STREAM))
+        await reader.ask(c.Subscribe(1, STREAM, c.OffsetSpec(3), 10, {}))
+        connections = broker._running._connections
+        (publishing,) = (connection for connection in connections if connection._publishers)
+        (reading,) = (connection for connection in connections if connection._subscriptions)
+        publishing.data_received(c.encode(c.Publish(1, [c.PublishedMessage(1, bytes(2 * LARGE))])))
+        reading.data_received(c.encode(c.Close(1, "bye"), correlation_id=2))
+        assert [frame.message for frame in await reader.ended()] == [c.CloseResponse()]
+        await writer.take(c.PublishConfirm)
+
+
 async def test_a_stream_that_cannot_be_read(
     broker: EmbeddedBroker, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,6 +416,103 @@ async def test_a_stream_that_is_deleted_while_it_is_synced(tmp_path: Path) -> No
         await client.create_stream(STREAM)
         await publish(client, STREAM, bodies(3))
         assert len(await read(client, STREAM, 3)) == 3
+
+
+def files_of_streams(folder: Path) -> dict[str, int]:
+    """Folders too; their names and inodes."""
+    return {path.name: path.stat().st_ino for path in folder.glob("streams/**/*")}
+
+
+async def test_what_a_killed_broker_has_not_synced_is_synced_when_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be shown, and its ids vouched for, and might be lost with the machine."""
+    async with EmbeddedBroker(data=tmp_path, fsync="never") as broker, Client(options(broker)) as client:
+        await client.create_stream(STREAM, {"stream-max-segment-size-bytes": 100})
+        await publish(client, STREAM, bodies(50))
+        await publish(client, STREAM, bodies(50))
+    fsync = os.fsync
+    synced: set[int] = set()
+
+    def counting(fd: int) -> None:
+        fsync(fd)
+        synced.add(os.fstat(fd).st_ino)
+
+    monkeypatch.setattr(os, "fsync", counting)
+    async with EmbeddedBroker(data=tmp_path, fsync="always"):
+        written = files_of_streams(tmp_path)
+        assert {"stream.json", f"{0:020}.segment", f"{50:020}.segment", f"{100:020}.segment"} < written.keys()
+        assert synced >= set(written.values())
+
+
+async def test_it_stops_while_somebody_publishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes while one sync runs waits for the next one: there always is one, unless nothing more is read."""
+    monkeypatch.setattr(os, "fsync", lambda fd: time.sleep(0.01))
+    broker = EmbeddedBroker(data=tmp_path, fsync="always")
+    await broker.start()
+    async with Client(options(broker), recovery=None) as client:
+        await client.create_stream(STREAM)
+        publisher = await client.publisher(STREAM, max_in_flight=10**5)
+
+        async def publish_for_ever() -> None:
+            while True:
+                await publisher.publish(bodies(500))
+
+        task = asyncio.create_task(publish_for_ever())
+        await eventually(lambda: publisher.confirmed > 0)
+        stopping = asyncio.create_task(broker.stop())
+        done, _ = await asyncio.wait([stopping], timeout=5)
+        assert done, "it does not stop"
+        with pytest.raises(RstreamError):
+            await task
+        confirmed = publisher.confirmed
+        await publisher.close()
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker), recovery=None) as client:
+        assert (await client.last_offset(STREAM) or 0) >= confirmed - 1
+
+
+async def test_a_disk_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rstream_core.broker.server, "SYNC_TIMEOUT", 0.2)
+    answers = threading.Event()
+    broker = EmbeddedBroker(data=tmp_path, fsync="always")
+    await broker.start()
+    async with Client(options(broker), recovery=None) as client:
+        await client.create_stream(STREAM)
+        publisher = await client.publisher(STREAM)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", lambda fd: answers.wait(PATIENCE))
+            await publisher.publish(bodies(3))
+            await eventually(lambda: broker.published[0] == 3)
+            stopping = asyncio.create_task(broker.stop())
+            done, _ = await asyncio.wait([stopping], timeout=5)
+            answers.set()
+            assert done, "it does not stop"
+        await publisher.close()
+        assert (publisher.confirmed, publisher.failed) == (0, 3)
+
+
+async def test_a_file_is_not_closed_before_its_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system tells errors to who has it open, and need not remember them."""
+    go_on = threading.Event()
+    async with (
+        EmbeddedBroker(data=tmp_path, fsync="always") as broker,
+        Client(options(broker), recovery=None) as client,
+    ):
+        await client.create_stream(STREAM)
+        log = broker._running.streams.find("/", STREAM).log
+        monkeypatch.setattr(os, "fsync", lambda fd: go_on.wait(PATIENCE))
+        async with Wire(broker_at(broker.uri)) as wire:
+            await wire.ask(c.DeclarePublisher(1, "", STREAM))
+            for number in (1, 2):  # the second while the first is synced
+                wire.send(c.Publish(1, [c.PublishedMessage(number, b"x")]))
+                await eventually(lambda number=number: broker.published[0] == number)  # type: ignore[misc]
+            fd = log.active.fd
+        await eventually(lambda: broker.statistics.connections == 1)
+        assert log.committed == 0
+        assert log.active._fd == fd
+        go_on.set()
+        await eventually(lambda: log.committed == 2)
+        assert log.active._fd == -1
 
 
 async def test_a_failed_sync_confirms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -435,6 +437,26 @@ def test_a_segment_that_cannot_go_goes_the_next_time(log: Log, monkeypatch: pyte
     assert len(log.segments) == before
     log.retain(0, None, 50)
     assert len(log.segments) == len(list(log.directory.glob("*.segment"))) == 1
+
+
+OPTIMIZED = """
+import pathlib, sys
+from rstream_core.broker.log import Log
+log = Log.create(pathlib.Path(sys.argv[1]))
+log.append([b"\\0\\0\\0\\1x"], 1, 1)
+log.roll(1)
+log.commit()
+log.close_unused()
+cursor = log.first()
+log.retain(0, None, 1)
+print(len(log.segments), cursor.next_chunk() is not None)
+"""
+
+
+def test_who_has_not_begun_to_read_can_although_the_segment_goes(tmp_path: Path) -> None:
+    """Without assertions too."""
+    command = [sys.executable, "-O", "-c", OPTIMIZED, str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1 True\n"
 
 
 # What a stream remembers.

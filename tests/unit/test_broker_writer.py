@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -118,10 +119,10 @@ async def test_a_failed_sync_of_a_full_segment_confirms_nothing(make: Make, disk
     writer.flush()
     disk.broken = True
     writer.publish(publisher, message(3))  # fills the segment
+    threading.Timer(0.1, disk.go_on.set).start()  # it waits for the sync under way
     writer.flush()
     assert (publisher.confirmed, publisher.rejected) == ([], [2, 3])
     disk.broken, disk.held = False, False
-    disk.go_on.set()
     await writer.close()
     assert (publisher.confirmed, publisher.rejected) == ([], [2, 3, 1])
     assert writer.log.committed == 0
@@ -154,6 +155,62 @@ async def test_a_name_is_told_its_last_id_when_the_disk_has_it(make: Make, disk:
     disk.go_on.set()
     await writer.close()
     assert (publisher.confirmed, publisher.rejected) == ([], [7])
+
+
+async def test_an_error_that_a_sync_under_way_is_told_is_known_to_who_asks(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system tells one of those who sync; the loop has not heard of it when it syncs too."""
+    writer, publisher = make(Fsync.ALWAYS), Publisher("writer")
+    begun = threading.Event()
+
+    def sync(fd: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            time.sleep(0.1)
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    writer.publish(publisher, message(7))
+    writer.flush()
+    await asyncio.sleep(0)
+    assert begun.wait(10)
+    with pytest.raises(OSError, match="Input/output"):
+        writer.sequence("writer")
+    await writer.close()
+    assert (publisher.confirmed, publisher.rejected) == ([], [7])
+
+
+def no_handle(*_: object, **__: object) -> int:
+    raise OSError(24, "Too many open files")
+
+
+async def test_out_of_file_handles_it_is_synced_all_the_same(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no error of the disk's."""
+    writer, publisher = make(Fsync.ALWAYS), Publisher()
+    monkeypatch.setattr(os, "dup", no_handle)
+    for number in (1, 2):
+        writer.publish(publisher, message(number))
+        await writer.close()
+    assert (publisher.confirmed, publisher.rejected) == ([1, 2], [])
+
+
+async def test_where_a_file_cannot_be_opened_to_sync_it_is_tried_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rstream_core.broker.writer.RETRY_INTERVAL", 0.05)
+    writer, publisher = make(Fsync.ALWAYS, ROLLING), Publisher("writer")
+    writer.publish(publisher, message(1))
+    writer.flush()
+    writer.log.active.close()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", no_handle)
+        await asyncio.sleep(0.1)
+        with pytest.raises(OSError, match="Too many"):
+            writer.sequence("writer")
+    assert (publisher.confirmed, publisher.rejected) == ([], [])
+    await writer.close()
+    assert (publisher.confirmed, publisher.rejected) == ([1], [])
 
 
 @pytest.mark.parametrize("fsync", [Fsync.NEVER, Fsync.INTERVAL])

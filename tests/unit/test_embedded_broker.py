@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import ssl
 import subprocess
 import sys
@@ -226,6 +227,53 @@ async def test_what_cannot_be_deleted_stays(tmp_path: Path, monkeypatch: pytest.
         assert broker.stream_count == 0
         for publisher in publishers:
             await publisher.close()
+
+
+def damage(path: Path) -> None:
+    """In the last chunk."""
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+async def test_a_stream_that_cannot_be_opened_keeps_no_others_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no room to keep what is damaged of it: nothing of it is touched, and it can be opened later."""
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+        for name in ("bad", "good"):
+            await client.create_stream(name)
+            for _ in range(2):
+                await publish(client, name, bodies(10))
+        path = broker._running.streams.find("/", "bad").log.active.path
+    damage(path)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfileobj", full)
+        async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+            aside = f"streams/{path.parent.name}.damaged"
+            assert broker.dropped == [f"stream 'bad' cannot be opened: No space left on device; it is kept as {aside}"]
+            assert not await client.stream_exists("bad")
+            assert len(await read(client, "good", 20)) == 20
+    async with EmbeddedBroker(data=tmp_path) as broker:
+        assert (broker.dropped, broker.stream_count) == ([], 1)
+    os.rename(tmp_path / aside, path.parent)
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+        assert "bytes from byte" in broker.dropped[0]
+        assert len(await read(client, "bad", 10)) == 10
+
+
+async def test_a_partition_that_cannot_be_made_again_keeps_no_others_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+        await client.create_super_stream("orders", partitions=2)
+        shutil.rmtree(broker._running.streams.find("/", "orders-1").log.directory)
+    with monkeypatch.context() as patched:
+        patched.setattr(Log, "create", full)
+        async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+            assert broker.dropped == ["super stream 'orders' cannot be finished: No space left on device"]
+            await publish(client, "orders-0", bodies(3))
+    async with EmbeddedBroker(data=tmp_path) as broker:
+        assert (broker.dropped, broker.stream_count) == ([], 2)
 
 
 DEEP = "[" * 100_000 + "]" * 100_000
