@@ -78,7 +78,9 @@ class Stream:
         self.close_if_unused()
 
     def retain(self, now: int) -> None:
-        """Drops what is too old or too much."""
+        """Drops what is too old or too much, unless the segment that remembers what is in it is not on disk yet."""
+        if self.writer.rolled_at is not None:
+            return
         age = self.arguments.max_age
         try:
             self.log.retain(self.arguments.max_length_bytes, None if age is None else age * 1000, now)
