@@ -78,7 +78,9 @@ class Stream:
         self.close_if_unused()
 
     def retain(self, now: int) -> None:
-        """Drops what is too old or too much."""
+        """Drops what is too old or too much, unless the segment that remembers what is in it is not on disk yet."""
+        if self.writer.rolled_at is not None:
+            return
         age = self.arguments.max_age
         try:
             self.log.retain(self.arguments.max_length_bytes, None if age is None else age * 1000, now)
@@ -220,7 +222,7 @@ class Streams:
     def create_super_stream(
         self, vhost: str, name: str, partitions: Sequence[str], keys: Sequence[str], given: Mapping[str, str]
     ) -> None:
-        """Raises ``Refused`` or ``OSError``; then nothing of it is there."""
+        """Raises ``Refused`` or ``OSError``; then nothing of it is there, but for partitions that cannot go."""
         name = _clean(name)
         names = [_clean(partition) for partition in partitions]
         Arguments.parse(given)
@@ -239,10 +241,11 @@ class Streams:
                 self.create(vhost, partition, given)
         except OSError:
             self._super_streams = before  # the file follows, if not now then with the next change
-            with contextlib.suppress(OSError):
-                for partition in names:
-                    if (stream := self.get(vhost, partition)) is not None:
+            for partition in names:
+                if (stream := self.get(vhost, partition)) is not None:
+                    with contextlib.suppress(OSError):
                         self._remove(stream)
+            with contextlib.suppress(OSError):
                 self._set_super_streams(before)
             raise
 

@@ -80,11 +80,16 @@ class Writer:
         on_rolled: Callable[[int], None],
         totals: Totals,
     ) -> None:
-        """``on_written`` is called when there is more to read, ``on_rolled`` with the time when a segment is full."""
+        """``on_written`` is called when there is more to read, ``on_rolled`` with the time when a new segment began.
+
+        What is remembered lies in the new one then, on disk too unless nothing is synced: older ones may go.
+        """
         self.log = log
         self._totals = totals
         self.is_dirty = False
         """Whether something is written that no sync was asked for."""
+        self.rolled_at: int | None = None
+        """When the newest segment began, until it is synced."""
         self._fsync = fsync
         self._executor = executor
         self._on_written = on_written
@@ -270,7 +275,10 @@ class Writer:
         except OSError as error:
             logger.error("cannot begin a new segment in %s: %s", self.log.directory, error)  # noqa: TRY400
             return
-        self._on_rolled(now)
+        if self._fsync is Fsync.NEVER:
+            self._on_rolled(now)
+        else:
+            self.rolled_at = now
 
     # Syncing.
 
@@ -323,8 +331,9 @@ class Writer:
     async def sync(self) -> None:
         """Syncs the newest segment, in a thread; its index is made anew from it. Raises ``OSError``; it stays dirty."""
         self.is_dirty = False
+        segment = self.log.active
         try:
-            fd = self.log.active.fd
+            fd = segment.fd
             try:
                 thread_fd = os.dup(fd)
             except OSError:  # no more file handles
@@ -334,6 +343,9 @@ class Writer:
         except OSError:
             self.is_dirty = True
             raise
+        if self.rolled_at is not None and segment is self.log.active and not self._retired:
+            now, self.rolled_at = self.rolled_at, None
+            self._on_rolled(now)
 
     def _sync_now(self) -> None:
         """Syncs the newest segment, and returns when that is done. Raises ``OSError``."""

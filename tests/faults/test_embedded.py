@@ -491,6 +491,34 @@ async def test_a_disk_that_does_not_answer_is_not_waited_for(tmp_path: Path, mon
         assert (publisher.confirmed, publisher.failed) == (0, 3)
 
 
+async def test_nothing_is_dropped_before_the_newest_segment_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds what is remembered of the others."""
+    go_on = threading.Event()
+
+    def sync(fd: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            assert go_on.wait(PATIENCE)
+
+    async with (
+        EmbeddedBroker(data=tmp_path, fsync="always") as broker,
+        Client(options(broker), recovery=None) as client,
+    ):
+        await client.create_stream(STREAM, {"stream-max-segment-size-bytes": 100, "max-length-bytes": 100})
+        log = broker._running.streams.find("/", STREAM).log
+        monkeypatch.setattr(os, "fsync", sync)
+        publisher = await client.publisher(STREAM, "writer")
+        await publisher.publish(bodies(100))
+        await eventually(lambda: len(log.segments) == 2)
+        broker._running._retain_all()
+        assert len(log.segments) == 2
+        go_on.set()
+        await publisher.flush(PATIENCE)
+        assert len(log.segments) == 1
+        await publisher.close()
+
+
 async def test_a_file_is_not_closed_before_its_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The system tells errors to who has it open, and need not remember them."""
     go_on = threading.Event()

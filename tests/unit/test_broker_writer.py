@@ -54,9 +54,11 @@ Make = Callable[..., Writer]
 def make(tmp_path: Path) -> Iterator[Make]:
     with ThreadPoolExecutor(1) as executor:
 
-        def make(fsync: Fsync, segment_size: int = 10**6) -> Writer:
+        def make(
+            fsync: Fsync, segment_size: int = 10**6, on_rolled: Callable[[int], None] = lambda now: None
+        ) -> Writer:
             log = Log.create(tmp_path, segment_size=segment_size)
-            return Writer(log, fsync, executor, lambda: None, lambda now: None, Totals())
+            return Writer(log, fsync, executor, lambda: None, on_rolled, Totals())
 
         yield make
 
@@ -179,6 +181,23 @@ async def test_an_error_that_a_sync_under_way_is_told_is_known_to_who_asks(
         writer.sequence("writer")
     await writer.close()
     assert (publisher.confirmed, publisher.rejected) == ([], [7])
+
+
+@pytest.mark.parametrize("is_broken", [False, True], ids=["it is synced", "it cannot be"])
+@pytest.mark.parametrize("fsync", [Fsync.ALWAYS, Fsync.INTERVAL])
+async def test_older_segments_go_when_the_new_one_is_synced(
+    make: Make, disk: Disk, fsync: Fsync, is_broken: bool
+) -> None:
+    """It holds what is remembered of them."""
+    rolled: list[int] = []
+    writer, publisher = make(fsync, ROLLING, rolled.append), Publisher("writer")
+    writer.publish(publisher, message(1))
+    writer.flush()
+    assert len(writer.log.segments) == 2
+    assert rolled == []
+    disk.broken = is_broken
+    await writer.close()
+    assert len(rolled) == (not is_broken)
 
 
 def no_handle(*_: object, **__: object) -> int:

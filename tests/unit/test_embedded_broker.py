@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from rstream_core import (
     parse_uri,
 )
 from rstream_core.broker.log import Log
-from rstream_core.broker.streams import Streams
+from rstream_core.broker.streams import Stream, Streams
 from rstream_core.errors import InternalError
 from tests.clients import FIRST, PATIENCE, bodies, eventually, publish, read
 
@@ -202,6 +203,27 @@ async def test_a_super_stream_that_cannot_be_made_leaves_nothing(
         assert "orders" not in (tmp_path / "super-streams.json").read_text()
         await client.create_super_stream("orders", partitions=3)
         await publish(client, "orders-2", bodies(3))
+
+
+async def test_of_a_super_stream_that_cannot_be_made_goes_what_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+        real, remove = Streams.create, Streams._remove
+
+        def create(streams: Streams, vhost: str, name: str, given: Mapping[str, str]) -> Stream:
+            return full() if name == "orders-2" else real(streams, vhost, name, given)
+
+        def refuse(streams: Streams, stream: Stream) -> None:
+            return full() if stream.name == "orders-0" else remove(streams, stream)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Streams, "create", create)
+            patched.setattr(Streams, "_remove", refuse)
+            with pytest.raises(InternalError):
+                await client.create_super_stream("orders", partitions=3)
+        assert [stream.name for stream in broker._running.streams] == ["orders-0"]
+        assert "orders" not in (tmp_path / "super-streams.json").read_text()
 
 
 async def test_what_cannot_be_deleted_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
