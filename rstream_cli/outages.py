@@ -5,6 +5,7 @@ many publishers and subscriptions it hits. And a broker that is there, and confi
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from rstream_cli.render.display import Display, StatsMode
 from rstream_cli.render.stats import PublishCounts, Stats
@@ -64,17 +65,20 @@ class OutageReports:
         self._display.event("lost", line, stream=event.stream, reason=str(event.error))
 
 
-async def report_unconfirmed(display: Display, stats: Stats, counts: PublishCounts, outages: OutageReports) -> None:
-    """Tells, once for each such time, that nothing has been confirmed for long. Displays for people do so anyway."""
-    if display.mode in (StatsMode.LIVE, StatsMode.LINE):
-        return
+async def report_unconfirmed(display: Display, account: Callable[[], PublishCounts], outages: OutageReports) -> None:
+    """Tells, once for each such time, that nothing has been confirmed for long. Displays for people do so anyway.
+
+    ``account`` brings the numbers up to date first: a call that waits for room has told nothing yet.
+    """
     now = asyncio.get_running_loop().time
-    settled, since, is_told = 0, now(), False
+    is_shown = display.mode in (StatsMode.LIVE, StatsMode.LINE)
+    settled, since, is_told = 0, now(), is_shown
     while True:
         await asyncio.sleep(_LOOK_INTERVAL)
+        counts = account()
         if not counts.in_flight or counts.confirmed + counts.failed != settled:
-            settled, since, is_told = counts.confirmed + counts.failed, now(), False
+            settled, since, is_told = counts.confirmed + counts.failed, now(), is_shown
         if not is_told and now() - max(since, outages.until) >= _LONG_WITHOUT_CONFIRM:
             is_told = True
             line = f"warning: nothing confirmed for {_LONG_WITHOUT_CONFIRM:g} s"
-            display.event("unconfirmed", line, stream=stats.stream, seconds=_LONG_WITHOUT_CONFIRM)
+            display.event("unconfirmed", line, seconds=_LONG_WITHOUT_CONFIRM)

@@ -264,7 +264,7 @@ class PublishRun:
         client = context.client(outages)
         scope = asyncio.timeout(None)
         stopper = asyncio.create_task(self._stop_on_signal(scope))
-        watcher = asyncio.create_task(report_unconfirmed(self.display, self.stats, self._counts, outages))
+        watcher = asyncio.create_task(report_unconfirmed(self.display, self._account, outages))
         try:
             try:
                 async with scope:
@@ -795,6 +795,11 @@ class PublishRun:
         counts.sent_again += publisher.sent_again - lane.sent_again
         lane.published, lane.in_flight = publisher.published, publisher.in_flight
         lane.sent_again = publisher.sent_again
+
+    def _account(self) -> PublishCounts:
+        for lane in self._lanes:
+            self._show(lane)
+        return self._counts
 
     def _told(self, number: int, outcome: Outcome) -> None:
         counts, lane = self._counts, self._lanes[number]

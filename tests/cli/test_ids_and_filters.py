@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from rstream_core import Client
+from rstream_core import Client, EmbeddedBroker
 from tests.brokers import Broker
 from tests.cli.conftest import run_rstream
-from tests.cli.process import ended, eventually, interrupt, running, summary_of
+from tests.cli.process import ended, interrupt, running, summary_of
 from tests.clients import FIRST, PATIENCE, options_for
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
@@ -221,22 +221,33 @@ def test_a_bad_filter_value_is_a_bad_record(
     assert words in found["error"]
 
 
-def test_messages_that_are_left_keep_their_filter_value(
-    env: dict[str, str], run: Run, stream: str, tmp_path: Path
-) -> None:
+def test_messages_that_are_left_keep_their_filter_value(tmp_path: Path) -> None:
     failed = tmp_path / "failed"
-    command = ("publish", stream, "--filter", "eu", "--rate", "1/m", "--failed-to", str(failed))
-    with running(*command, env=env, stdin=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        process.stdin.write(b"a\nb\nc\n")
-        process.stdin.flush()
-        eventually(lambda: held(run, stream))
-        interrupt(process)  # the rest would take two minutes
-        code, _ = ended(process)
-    assert code == 130
+    words = ("--filter", "eu", "--failed-to", str(failed), "--max-in-flight", "1", "--drain-timeout", "0")
+    with EmbeddedBroker() as broker:
+        env = {"RSTREAM_URI": broker.uri}
+        assert run_rstream("stream", "create", "s", env=env).returncode == 0
+        command = ("publish", "s", *words, "--stats", "json", "--stats-interval", "50ms")
+        with running(*command, env=env, stdin=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            assert process.stderr is not None
+            process.stdin.write(b"a\n")
+            process.stdin.flush()
+            while json.loads(process.stderr.readline())["confirmed"] < 1:
+                pass
+            broker.faults.delay(10.0)
+            process.stdin.write(b"b\nc\n")  # one in flight, and one that waits for it
+            process.stdin.flush()
+            while json.loads(process.stderr.readline())["in_flight"] < 1:
+                pass
+            interrupt(process)
+            code, errors = ended(process)
+    assert code == 7
+    found = summary_of(errors)
+    assert (found["confirmed"], found["failed"], found["not_published"]) == (1, 1, 1)
     lines = [json.loads(line) for line in failed.read_bytes().splitlines()]
     assert [line["body"] for line in lines] == ["b", "c"]
-    assert {(line["filter"], line["stream"]) for line in lines} == {("eu", stream)}
+    assert {(line["filter"], line["stream"]) for line in lines} == {("eu", "s")}
 
 
 @pytest.mark.parametrize("value", ["first", "last", "none"])

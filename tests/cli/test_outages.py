@@ -117,24 +117,24 @@ def test_what_may_be_stored_twice_is_told(outage: Outage, options: tuple[str, ..
 
 
 @pytest.mark.parametrize("mode", ["none", "json"])
-def test_confirms_that_do_not_come_are_told_once(outage: Outage, mode: str) -> None:
-    words = ("-q", "--stats", mode, "--stats-interval", "60s")
+def test_each_wait_for_a_confirm_is_told_once(outage: Outage, mode: str) -> None:
+    words = ("-q", "--stats", mode, "--stats-interval", "60s", "--max-in-flight", "1")
     with running("publish", "s", *words, stdin=subprocess.PIPE, env=outage.env) as process:
         assert process.stdin is not None
         process.stdin.write(b"one\n")
         process.stdin.flush()
         eventually(lambda: outage.run("consume", "s", "-o", "first", "-n", "1").stdout)
-        outage.broker.faults.delay(7.0)
-        process.stdin.write(b"two\n")
+        outage.broker.faults.delay(6.0)
+        process.stdin.write(b"two\nthree\n")  # one in flight, and one that waits for it
         process.stdin.close()
         code, errors = ended(process)
     assert code == 0
     if mode == "none":
-        assert errors == "warning: nothing confirmed for 5 s\n"
+        assert errors == 2 * "warning: nothing confirmed for 5 s\n"
     else:
-        event, summary = map(json.loads, errors.splitlines())
-        assert event == {"event": "unconfirmed", "stream": "s", "seconds": 5.0}
-        assert summary["confirmed"] == 2
+        *events, summary = map(json.loads, errors.splitlines())
+        assert events == 2 * [{"event": "unconfirmed", "seconds": 5.0}]
+        assert summary["confirmed"] == 3
 
 
 def test_progress_tells_of_an_outage(outage: Outage) -> None:
