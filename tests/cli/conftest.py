@@ -10,7 +10,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -48,10 +48,27 @@ def run_rstream(
     return done
 
 
+Run = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
 @pytest.fixture
-def broker_env(rabbitmq: Broker) -> dict[str, str]:
+def env(rabbitmq: Broker) -> dict[str, str]:
     """The environment variables that name the real broker."""
     return {"RSTREAM_URI": rabbitmq.uri}
+
+
+@pytest.fixture
+def run(env: dict[str, str]) -> Run:
+    """``run_rstream`` with ``env``."""
+    return lambda *arguments, **settings: run_rstream(*arguments, env={**env, **settings.pop("env", {})}, **settings)
+
+
+@pytest.fixture
+def stream(run: Run, stream_name: str) -> Iterator[str]:
+    """A stream that holds nothing."""
+    assert run("stream", "create", stream_name).returncode == 0
+    yield stream_name
+    run("stream", "delete", stream_name, "--missing-ok", "--yes")
 
 
 @pytest.fixture

@@ -36,22 +36,22 @@ def the_failure(found: list[dict[str, Any]]) -> dict[str, Any]:
     return failure
 
 
-def test_all_is_well(rabbitmq: Broker, stream_name: str, broker_env: dict[str, str]) -> None:
-    run_rstream("stream", "create", stream_name, env=broker_env)
+def test_all_is_well(rabbitmq: Broker, stream_name: str, env: dict[str, str]) -> None:
+    run_rstream("stream", "create", stream_name, env=env)
     found = doctor(rabbitmq.uri, "--stream", stream_name, code=0)
     assert list(statuses(found)) == [*_STEPS, "stream", "leader"]
     assert {check for check, status in statuses(found).items() if status != OK} == {"TLS"}
-    run_rstream("stream", "delete", stream_name, "--yes", env=broker_env)
+    run_rstream("stream", "delete", stream_name, "--yes", env=env)
 
 
-def test_the_text_for_a_person(broker_env: dict[str, str]) -> None:
-    done = run_rstream("doctor", env=broker_env)
+def test_the_text_for_a_person(env: dict[str, str]) -> None:
+    done = run_rstream("doctor", env=env)
     assert done.returncode == 0
     lines = done.stdout.decode().splitlines()
     assert lines[0].startswith("ok       name ")
     assert [line for line in lines if line.startswith("skipped  TLS ")]
     assert b"\x1b" not in done.stdout
-    assert b"\x1b[32mok" in run_rstream("doctor", "--color", "always", env=broker_env).stdout
+    assert b"\x1b[32mok" in run_rstream("doctor", "--color", "always", env=env).stdout
 
 
 def test_a_missing_stream(rabbitmq: Broker, stream_name: str) -> None:

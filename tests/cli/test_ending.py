@@ -57,9 +57,9 @@ def test_a_full_disk_is_told(arguments: tuple[str, ...]) -> None:
     assert done.stderr.count(b"\n") == 1
 
 
-def test_closed_standard_streams_are_no_place_for_a_socket(broker_env: dict[str, str], stream_name: str) -> None:
+def test_closed_standard_streams_are_no_place_for_a_socket(env: dict[str, str], stream_name: str) -> None:
     command = f"exec {RSTREAM} publish {stream_name} --create -m x <&- >&- 2>&-"
-    done = subprocess.run(["sh", "-c", command], env=environment(broker_env), check=False)
+    done = subprocess.run(["sh", "-c", command], env=environment(env), check=False)
     assert done.returncode == 0  # it reads nothing, and has nothing to say
 
 
@@ -305,24 +305,24 @@ def test_a_closed_stdout_is_an_error(words: tuple[str, ...]) -> None:
     assert b"Traceback" not in done.stderr
 
 
-def test_nothing_counts_as_consumed_where_stdout_is_closed(broker_env: dict[str, str], stream_name: str) -> None:
-    assert run_rstream("publish", stream_name, "--create", "-m", "x", env=broker_env).returncode == 0
+def test_nothing_counts_as_consumed_where_stdout_is_closed(env: dict[str, str], stream_name: str) -> None:
+    assert run_rstream("publish", stream_name, "--create", "-m", "x", env=env).returncode == 0
     words = ("consume", stream_name, "--offset", "first", "--until", "end", "--name", "closed")
     done = subprocess.run(
         ["sh", "-c", 'exec "$0" "$@" >&-', str(RSTREAM), *words],
-        env=environment(broker_env),
+        env=environment(env),
         capture_output=True,
         check=False,
     )
     assert done.returncode == 1
-    assert run_rstream("offset", "query", stream_name, "--name", "closed", env=broker_env).returncode == 4
+    assert run_rstream("offset", "query", stream_name, "--name", "closed", env=env).returncode == 4
 
 
-def test_a_closed_stdin_is_an_error(broker_env: dict[str, str], stream_name: str) -> None:
+def test_a_closed_stdin_is_an_error(env: dict[str, str], stream_name: str) -> None:
     words = ("publish", stream_name, "--create")
     done = subprocess.run(
         ["sh", "-c", 'exec "$0" "$@" <&-', str(RSTREAM), *words],
-        env=environment(broker_env),
+        env=environment(env),
         capture_output=True,
         check=False,
     )

@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +13,9 @@ import pytest
 
 from rstream_core import Client, EmbeddedBroker
 from tests.brokers import Broker
-from tests.cli.conftest import run_rstream
+from tests.cli.conftest import Run, run_rstream
 from tests.cli.process import ended, interrupt, running, summary_of
 from tests.clients import FIRST, PATIENCE, options_for
-
-Run = Callable[..., subprocess.CompletedProcess[bytes]]
-
-
-@pytest.fixture
-def env(rabbitmq: Broker) -> dict[str, str]:
-    return {"RSTREAM_URI": rabbitmq.uri}
-
-
-@pytest.fixture
-def run(env: dict[str, str]) -> Run:
-    return lambda *arguments, **settings: run_rstream(*arguments, env={**env, **settings.pop("env", {})}, **settings)
-
-
-@pytest.fixture
-def stream(run: Run, stream_name: str) -> Iterator[str]:
-    assert run("stream", "create", stream_name).returncode == 0
-    yield stream_name
-    run("stream", "delete", stream_name, "--missing-ok", "--yes")
 
 
 def held(run: Run, stream: str) -> bytes:

@@ -11,35 +11,15 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.brokers import Broker
-from tests.cli.conftest import RSTREAM, environment, run_rstream
+from tests.cli.conftest import RSTREAM, Run, environment, run_rstream
 from tests.cli.process import ended, eventually, interrupt, running, summary_of
 from tests.conftest import OwnRabbitMQ
-
-Run = Callable[..., subprocess.CompletedProcess[bytes]]
-
-
-@pytest.fixture
-def env(rabbitmq: Broker) -> dict[str, str]:
-    return {"RSTREAM_URI": rabbitmq.uri}
-
-
-@pytest.fixture
-def run(env: dict[str, str]) -> Run:
-    return lambda *arguments, **settings: run_rstream(*arguments, env={**env, **settings.pop("env", {})}, **settings)
-
-
-@pytest.fixture
-def stream(run: Run, stream_name: str) -> Iterator[str]:
-    assert run("stream", "create", stream_name).returncode == 0
-    yield stream_name
-    run("stream", "delete", stream_name, "--missing-ok", "--yes")
 
 
 def everything(run: Run, stream: str, *options: str) -> bytes:

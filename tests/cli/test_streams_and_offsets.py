@@ -8,31 +8,12 @@ import pty
 import select
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.brokers import Broker
-from tests.cli.conftest import RSTREAM, environment, run_rstream
-
-Run = Callable[..., subprocess.CompletedProcess[bytes]]
-
-
-@pytest.fixture
-def run(rabbitmq: Broker) -> Run:
-    """``run_rstream`` with the real broker's address in the environment."""
-    return lambda *arguments, **settings: run_rstream(
-        *arguments, env={"RSTREAM_URI": rabbitmq.uri, **settings.pop("env", {})}, **settings
-    )
-
-
-@pytest.fixture
-def stream(run: Run, stream_name: str) -> Iterator[str]:
-    """A stream that exists."""
-    assert run("stream", "create", stream_name).returncode == 0
-    yield stream_name
-    run("stream", "delete", stream_name, "--missing-ok", "--yes")
+from tests.cli.conftest import RSTREAM, Run, environment, run_rstream
 
 
 def _ended(done: subprocess.CompletedProcess[bytes]) -> tuple[int, str, str]:

@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rstream_core.protocol.routing import partition_index
-from tests.brokers import Broker
-from tests.cli.conftest import run_rstream
+from tests.cli.conftest import Run
 from tests.cli.process import ended, eventually, interrupt, running, summary_of
-
-Run = Callable[..., subprocess.CompletedProcess[bytes]]
-
-
-@pytest.fixture
-def env(rabbitmq: Broker) -> dict[str, str]:
-    return {"RSTREAM_URI": rabbitmq.uri}
-
-
-@pytest.fixture
-def run(env: dict[str, str]) -> Run:
-    return lambda *arguments, **settings: run_rstream(*arguments, env={**env, **settings.pop("env", {})}, **settings)
 
 
 @pytest.fixture

@@ -10,23 +10,16 @@ import signal
 import subprocess
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rstream_core import AMQPMessage, Client
 from tests.brokers import Broker
-from tests.cli.conftest import run_rstream
+from tests.cli.conftest import Run, run_rstream
 from tests.cli.process import ended, eventually, interrupt, running, summary_of
 from tests.clients import options_for, publish, publish_filtered
-
-Run = Callable[..., subprocess.CompletedProcess[bytes]]
-
-
-@pytest.fixture
-def env(rabbitmq: Broker) -> dict[str, str]:
-    return {"RSTREAM_URI": rabbitmq.uri}
 
 
 @pytest.fixture
