@@ -23,6 +23,8 @@ class Proxy:
         self._host = host
         self._writers: list[asyncio.StreamWriter] = []
         self._to_clients: list[asyncio.StreamWriter] = []
+        self._to_brokers: list[asyncio.StreamWriter] = []
+        self._half_closed: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self.client_may_speak = asyncio.Event()
@@ -35,6 +37,12 @@ class Proxy:
         """Bytes that the broker sent and that were passed on."""
         self.cut_broker_at: int | None = None
         """Cut everything once so many bytes came from the broker."""
+        self.cuts_in_half = False
+        """Whether such a cut only says, towards the other side, that nothing more comes."""
+        self.piece = 65536
+        """Bytes that are passed on at a time."""
+        self.delay = 0.0
+        """Seconds that each piece is held back."""
         self.accepted = 0
         """Connections that were taken."""
         self.turn_away = 0
@@ -80,6 +88,16 @@ class Proxy:
             writer.transport.abort()
         self._writers.clear()
         self._to_clients.clear()
+        self._to_brokers.clear()
+
+    def half_close(self, *, client: bool) -> None:
+        """Says, as if the clients or as if the broker did, that nothing more comes; the other direction stays open."""
+        for writer in self._to_brokers if client else self._to_clients:
+            self._end_of(writer)
+
+    def _end_of(self, writer: asyncio.StreamWriter) -> None:
+        self._half_closed.add(writer)
+        writer.write_eof()
 
     def refuse(self) -> None:
         """Takes no new connections."""
@@ -113,6 +131,7 @@ class Proxy:
             return
         self._writers.append(broker_writer)
         self._to_clients.append(writer)
+        self._to_brokers.append(broker_writer)
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(
                 self._carry(reader, broker_writer, self.client_may_speak, client=True),
@@ -125,16 +144,23 @@ class Proxy:
         try:
             while True:
                 await gate.wait()
-                data = await reader.read(65536)
+                data = await reader.read(self.piece)
                 await gate.wait()
+                if self.delay:
+                    await asyncio.sleep(self.delay)
                 if not data:
                     break
+                if writer in self._half_closed:
+                    continue
                 limit = self.cut_at if client else self.cut_broker_at
                 passed = self.from_client if client else self.from_broker
                 if limit is not None and passed + len(data) > limit:
                     self.cut_at = self.cut_broker_at = None
                     writer.write(data[: limit - passed])
                     await writer.drain()
+                    if self.cuts_in_half:
+                        self._end_of(writer)
+                        continue
                     self.cut()
                     break
                 if client:

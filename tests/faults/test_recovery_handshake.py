@@ -110,6 +110,63 @@ async def test_a_delivery_that_is_cut_at_every_byte(through: Client, proxy: Prox
         assert found == bodies(3)
 
 
+@pytest.mark.parametrize("side", ["client", "broker"])
+async def test_a_first_connection_that_is_half_closed_at_every_byte(proxy: Proxy, broker: Broker, side: str) -> None:
+    """One side is told that nothing more comes, and the other can still speak: an error, well in time."""
+    length = (await handshake_bytes(proxy, broker))[side == "broker"]
+    proxy.cuts_in_half = True
+    for count in range(0, length, 5):
+        proxy.from_client = proxy.from_broker = 0
+        if side == "client":
+            proxy.cut_at = count
+        else:
+            proxy.cut_broker_at = count
+        async with asyncio.timeout(8):
+            client = Client(options_for(broker, endpoints=(proxy.endpoint,), connect_timeout=2))
+            with pytest.raises(DOCUMENTED):
+                await client.start()
+            await client.close()
+    proxy.cut_at = proxy.cut_broker_at = None
+
+
+@pytest.mark.parametrize("side", ["client", "broker"])
+async def test_connections_that_are_half_closed(
+    through: Client, proxy: Proxy, client: Client, stream: str, side: str
+) -> None:
+    publisher = await through.publisher(stream, "writer")
+    subscription = await through.subscribe(stream, FIRST)
+    expected: list[bytes] = []
+    found: list[bytes] = []
+    for number in range(5):
+        messages = bodies(100, f"{number}-")
+        expected += messages
+        async with asyncio.timeout(10):
+            await publisher.publish(messages[:50])
+            proxy.half_close(client=side == "client")
+            await publisher.publish(messages[50:])
+            await publisher.flush()
+            while len(found) < len(expected):
+                found += (await anext(subscription)).messages
+    assert (publisher.confirmed, publisher.failed) == (len(expected), 0)
+    assert found == await stored(client, stream) == expected
+    await publisher.close()
+    await subscription.close()
+
+
+async def test_bytes_that_come_late_and_in_pieces(
+    proxy: Proxy, broker: Broker, client: Client, stream: str, events: Events
+) -> None:
+    proxy.piece, proxy.delay = 11, 0.001
+    async with asyncio.timeout(60), Client(options_through(proxy, broker), on_recovery=events) as through:
+        publisher = await through.publisher(stream)
+        await publisher.publish(bodies(300))
+        await publisher.flush()
+        assert (publisher.confirmed, publisher.failed) == (300, 0)
+        await publisher.close()
+        assert await stored(through, stream) == bodies(300)
+    assert events == []
+
+
 # Where nodes are reached.
 
 
