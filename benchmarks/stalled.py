@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import select
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from rstream_core import Client, ConnectionOptions, Credentials, parse_uri
 SIZE = 1000
 BATCH = 1000
 STREAM = "bench-stalled"
+PATIENCE = 60.0
 LIMIT = 100
 """Megabytes that a reader may hold."""
 
@@ -84,6 +86,13 @@ def resident(process: subprocess.Popen[bytes], peak: bool = False) -> float:
     raise SystemExit(f"error: a reader has ended with {process.wait()}")
 
 
+def wait_until_there(way: str, process: subprocess.Popen[bytes]) -> None:
+    """Until it has got messages: it says so, or has written some."""
+    assert process.stdout is not None
+    if not select.select([process.stdout], [], [], PATIENCE)[0]:
+        raise SystemExit(f"error: {way} has got nothing within {PATIENCE:g} s")
+
+
 def read_to_the_end(process: subprocess.Popen[bytes]) -> int:
     """How many bytes came out."""
     assert process.stdout is not None
@@ -120,6 +129,8 @@ def measure(uri: str, count: int, seconds: float) -> bool:
     }
     readers = {way: subprocess.Popen(words, stdout=subprocess.PIPE) for way, words in ways.items()}
     try:
+        for way, reader in readers.items():
+            wait_until_there(way, reader)
         time.sleep(seconds / 2)
         half = {way: resident(reader) for way, reader in readers.items()}
         time.sleep(seconds / 2)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from rstream_core.client import Client
 
 
-class Administration(ABC):
-    """Of streams."""
+class _ClientView(ABC):
+    """Has a client underneath."""
 
     @property
     @abstractmethod
@@ -19,6 +19,14 @@ class Administration(ABC):
     async def update_password(self, password: str) -> None:
         """See ``Client.update_password``."""
         await self.client.update_password(password)
+
+    async def stream_exists(self, stream: str) -> bool:
+        """Whether the stream, or partition, exists, with or without a leader at the moment."""
+        return await self.client.stream_exists(stream)
+
+
+class Administration(_ClientView):
+    """Of streams."""
 
     async def create_stream(
         self, stream: str, arguments: Mapping[str, object] | None = None, exists_ok: bool = False
@@ -30,24 +38,11 @@ class Administration(ABC):
         """See ``Client.delete_stream``."""
         await self.client.delete_stream(stream, missing_ok=missing_ok)
 
-    async def stream_exists(self, stream: str) -> bool:
-        """Whether the stream exists, with or without a leader at the moment."""
-        return await self.client.stream_exists(stream)
 
-
-class SuperStreamAdministration(ABC):
+class SuperStreamAdministration(_ClientView):
     """Of super streams: its own, where no other is named."""
 
     super_stream: str
-
-    @property
-    @abstractmethod
-    def client(self) -> Client:
-        """The client underneath: for the rest of its administration, or to be shared."""
-
-    async def update_password(self, password: str) -> None:
-        """See ``Client.update_password``."""
-        await self.client.update_password(password)
 
     async def create_super_stream(
         self,
@@ -59,18 +54,21 @@ class SuperStreamAdministration(ABC):
         exists_ok: bool = False,
     ) -> list[str]:
         """See ``Client.create_super_stream``."""
-        return await self.client.create_super_stream(
+        created = await self.client.create_super_stream(
             super_stream or self.super_stream,
             partitions=partitions,
             routing_keys=routing_keys,
             arguments=arguments,
             exists_ok=exists_ok,
         )
+        self._forget_partitions()
+        return created
 
     async def delete_super_stream(self, super_stream: str | None = None, missing_ok: bool = False) -> None:
         """See ``Client.delete_super_stream``."""
         await self.client.delete_super_stream(super_stream or self.super_stream, missing_ok=missing_ok)
+        self._forget_partitions()
 
-    async def stream_exists(self, stream: str) -> bool:
-        """Whether a partition exists, with or without a leader at the moment."""
-        return await self.client.stream_exists(stream)
+    @abstractmethod
+    def _forget_partitions(self) -> None:
+        """What is known of them may no longer be so."""

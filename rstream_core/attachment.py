@@ -19,7 +19,7 @@ from rstream_core.connection import Connection
 from rstream_core.errors import RequestTimeout, RstreamError, ServerError
 from rstream_core.locator import Locator
 from rstream_core.pool import ConnectionPool, Lease
-from rstream_core.recovery import Outages, Recoveries
+from rstream_core.recovery import Outages, Recoveries, ended
 from rstream_core.types import Endpoint
 
 logger = logging.getLogger("rstream_core")
@@ -155,7 +155,7 @@ class Attachment(ABC):
         task = self._recovering
         if task is not None and task is not asyncio.current_task():
             task.cancel()
-            await asyncio.wait((task,))
+            await ended([task])
 
     async def _leave(self, timeout: float = GOODBYE_TIMEOUT) -> None:
         """Takes leave of the connection, if it has one; orderly, where somebody hears it within ``timeout`` seconds."""

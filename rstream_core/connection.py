@@ -363,7 +363,7 @@ class Connection(asyncio.Protocol):
             )
         if not begin and (self._transport is None or self._transport.get_extra_info("sslcontext") is None):
             # Some TLS servers, asyncio's for one, end what is no TLS without an alert.
-            error.hint = "is it a TLS port? that takes rabbitmq-stream+tls:// or --tls"
+            error.hint = "is it a TLS port? pass an SSLContext for it"
         if isinstance(error, ProtocolError):
             return ConnectionFailed(f"{self.endpoint} does not speak the stream protocol: {error}")
         return error

@@ -16,6 +16,7 @@ from typing import Any
 from rstream_core.errors import RESPONSE_OK, MessageTooLarge, NotConfirmed, RstreamError
 from rstream_core.protocol.amqp import AMQPMessage, encode_message
 from rstream_core.publisher import FRAME_TARGET, FilterValues, Outcome, Publisher
+from rstream_core.recovery import ended
 from rstream_core.types import CompressionType, ConfirmationStatus
 
 logger = logging.getLogger("rstream_core")
@@ -213,7 +214,7 @@ class Outbox:
         if self._worker is not None and not self._worker.done():
             await asyncio.wait([self._worker], timeout=timeout)
             self._worker.cancel()
-            await asyncio.wait([self._worker])
+            await ended([self._worker])
         await self.publisher.close(timeout)
         if self._lost:
             self._tell_lost()

@@ -15,7 +15,7 @@ import asyncio
 import enum
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,6 +25,8 @@ logger = logging.getLogger("rstream_core")
 
 T = TypeVar("T")
 
+CANCEL_TIMEOUT = 10.0
+"""Seconds for a task to end that was cancelled."""
 STEADY = 10.0
 """Seconds after which a recovery has held, though nothing was confirmed and nothing came."""
 
@@ -96,6 +98,14 @@ class RecoveryEvent(NamedTuple):
 
 RecoveryListener = Callable[[RecoveryEvent], None]
 """Called on the event loop; must not wait."""
+
+
+async def ended(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Waits for tasks that were cancelled; not for ever: an application's function may run in one, and not end."""
+    if tasks:
+        _, late = await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)
+        for task in late:
+            logger.warning("%s was cancelled and has not ended within %g s", task.get_name(), CANCEL_TIMEOUT)
 
 
 def can_help(error: RstreamError) -> bool:
@@ -193,8 +203,7 @@ class Recoveries:
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await ended(tasks)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -41,7 +41,7 @@ from rstream_core.locator import Locator
 from rstream_core.pool import ConnectionPool
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import CHUNK_USER, parse_chunk, parse_header
-from rstream_core.recovery import Recoveries
+from rstream_core.recovery import Recoveries, ended
 from rstream_core.types import ConsumerOffsetSpecification, Endpoint, OffsetType
 
 logger = logging.getLogger("rstream_core")
@@ -309,7 +309,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         if asyncio.current_task() is not self._listening:  # a listener may close; its task is waited for by these
             if self._updating is not None:
                 self._updating.cancel()
-                await asyncio.wait((self._updating,))
+                await ended([self._updating])
             await self._stop_recovering()
         await self._leave()
 

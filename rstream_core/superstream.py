@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -163,29 +163,7 @@ class SuperStreamProducer(SuperStreamAdministration):
 
     # Streams.
 
-    async def create_super_stream(
-        self,
-        super_stream: str | None = None,
-        *,
-        partitions: int | None = None,
-        routing_keys: Sequence[str] | None = None,
-        arguments: Mapping[str, object] | None = None,
-        exists_ok: bool = False,
-    ) -> list[str]:
-        """See ``Client.create_super_stream``."""
-        created = await super().create_super_stream(
-            super_stream,
-            partitions=partitions,
-            routing_keys=routing_keys,
-            arguments=arguments,
-            exists_ok=exists_ok,
-        )
-        self._router = None  # its partitions are asked for again
-        return created
-
-    async def delete_super_stream(self, super_stream: str | None = None, missing_ok: bool = False) -> None:
-        """See ``Client.delete_super_stream``."""
-        await super().delete_super_stream(super_stream, missing_ok=missing_ok)
+    def _forget_partitions(self) -> None:
         self._router = None
 
     async def partitions(self) -> list[str]:

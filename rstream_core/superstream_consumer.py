@@ -88,6 +88,9 @@ class SuperStreamConsumer(SuperStreamAdministration):
 
     # Streams and offsets.
 
+    def _forget_partitions(self) -> None:
+        """It knows of none: each subscription asks."""
+
     async def stream(self, subscriber_name: str) -> str:
         """See ``get_stream``."""
         return self.get_stream(subscriber_name)

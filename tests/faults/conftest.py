@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from rstream_core import Client
 from tests.brokers import Broker
 from tests.clients import arguments, client, options, options_for, stream
-from tests.proxy import Proxy
-from tests.recovering import Events
+from tests.proxy import Proxy, options_through
+from tests.recovering import EAGER, Events
 
 __all__ = ["arguments", "client", "options", "stream"]
 
@@ -23,3 +24,10 @@ async def proxy(broker: Broker) -> AsyncIterator[Proxy]:
 @pytest.fixture
 def events() -> Events:
     return Events()
+
+
+@pytest.fixture
+async def through(proxy: Proxy, broker: Broker, events: Events) -> AsyncIterator[Client]:
+    """A client that recovers eagerly, and reaches the broker through the proxy."""
+    async with Client(options_through(proxy, broker), recovery=EAGER, on_recovery=events) as opened:
+        yield opened

@@ -29,13 +29,6 @@ from tests.recovering import EAGER, GIVEN_UP, LOST, RECOVERED, Events, stored
 
 
 @pytest.fixture
-async def through(proxy: Proxy, broker: Broker, events: Events) -> AsyncIterator[Client]:
-    """A client that recovers eagerly, and reaches the broker through the proxy."""
-    async with Client(options_through(proxy, broker), recovery=EAGER, on_recovery=events) as opened:
-        yield opened
-
-
-@pytest.fixture
 async def other_stream(client: Client, stream_name: str) -> AsyncIterator[str]:
     other = f"{stream_name}-other"
     await client.create_stream(other)

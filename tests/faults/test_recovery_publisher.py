@@ -6,7 +6,6 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -35,13 +34,6 @@ from tests.brokers import Broker
 from tests.clients import FIRST, PATIENCE, bodies, eventually
 from tests.proxy import Proxy, options_through
 from tests.recovering import EAGER, GIVEN_UP, LOST, RECOVERED, Events, cut_now_and_then, stored
-
-
-@pytest.fixture
-async def through(proxy: Proxy, broker: Broker, events: Events) -> AsyncIterator[Client]:
-    """A client that recovers eagerly, and reaches the broker through the proxy."""
-    async with Client(options_through(proxy, broker), recovery=EAGER, on_recovery=events) as opened:
-        yield opened
 
 
 class Ledger:

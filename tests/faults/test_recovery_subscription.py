@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import pytest
@@ -34,13 +33,6 @@ from tests.recovering import EAGER, GIVEN_UP, LOST, RECOVERED, Events
 NEXT = ConsumerOffsetSpecification(OffsetType.NEXT)
 LAST = ConsumerOffsetSpecification(OffsetType.LAST)
 GROUP = "group"
-
-
-@pytest.fixture
-async def through(proxy: Proxy, broker: Broker, events: Events) -> AsyncIterator[Client]:
-    """A client that recovers eagerly, and reaches the broker through the proxy."""
-    async with Client(options_through(proxy, broker), recovery=EAGER, on_recovery=events) as opened:
-        yield opened
 
 
 async def cut_broker_now_and_then(proxy: Proxy, chance: random.Random, low: int, high: int) -> None:

@@ -223,5 +223,8 @@ def test_the_hints_of_the_core_know_no_options() -> None:
 
 def hints_in(source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.keyword) and node.arg == "hint":
+        if (isinstance(node, ast.keyword) and node.arg == "hint") or (
+            isinstance(node, ast.Assign)
+            and any(getattr(target, "attr", getattr(target, "id", "")) == "hint" for target in node.targets)
+        ):
             yield from (part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and part.value)
