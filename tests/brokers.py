@@ -18,6 +18,9 @@ from urllib.parse import unquote, urlsplit
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "rabbitmq"
 
+RUN = "RSTREAM_TEST_RUN"
+"""The variable that names a folder with a file for each broker of a run of tests, over all its processes."""
+
 # Long enough for the first use on a machine, which builds a Debian tree or pulls an image.
 UP_TIMEOUT = 600.0
 _NO_WAY = 6
@@ -119,12 +122,10 @@ def shared_broker(name: str) -> Iterator[Broker]:
 def own_broker(name: str, *options: str) -> Iterator[Broker]:
     """A broker that nobody else uses, whatever RSTREAM_TEST_URI says; `options` are those of `up`."""
     environ = _without_given_broker()
-    try:
+    with _taken_down(name, "down"):
         uri = _answer("up", "--name", name, *options, environ=environ).strip()
         status: dict[str, Any] = json.loads(_answer("status", "--name", name, "--json", environ=environ))
         yield _from_uri(name, uri, status["nodes"][0]["ports"], environ)
-    finally:
-        _answer("down", "--name", name, environ=environ)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,11 +165,30 @@ class Cluster:
 def own_cluster(name: str, *options: str) -> Iterator[Cluster]:
     """A cluster of three; `options` are those of `cluster up`."""
     environ = _without_given_broker()
-    try:
+    with _taken_down(name, "cluster", "down"):
         uris = _answer("cluster", "up", "--name", name, *options, environ=environ).split()
         yield Cluster(name, tuple(_from_uri(name, uri, {}, environ) for uri in uris))
+
+
+@contextlib.contextmanager
+def _taken_down(name: str, *command: str) -> Iterator[None]:
+    """Takes it down in the end; what ends this process before is left to `take_down_the_rest`."""
+    note = Path(os.environ[RUN]) / name if RUN in os.environ else None
+    if note is not None:
+        note.write_text(" ".join(command))
+    try:
+        yield
     finally:
-        _answer("cluster", "down", "--name", name, environ=environ)
+        _answer(*command, "--name", name, environ=_without_given_broker())
+        if note is not None:
+            note.unlink(missing_ok=True)
+
+
+def take_down_the_rest(run: Path) -> None:
+    """Those of a run's processes that were ended before they could do it."""
+    for note in run.iterdir():
+        run_script(*note.read_text().split(), "--name", note.name, environ=_without_given_broker())
+        note.unlink(missing_ok=True)
 
 
 def _without_given_broker() -> dict[str, str]:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -19,6 +21,7 @@ from hypothesis import settings
 
 from rstream_core.broker import EmbeddedBroker
 from tests.brokers import (
+    RUN,
     Broker,
     Cluster,
     NoRabbitMQError,
@@ -26,6 +29,7 @@ from tests.brokers import (
     own_broker,
     own_cluster,
     shared_broker,
+    take_down_the_rest,
 )
 
 # What decides whether a change lands must not depend on chance; everywhere else new examples are welcome.
@@ -36,6 +40,20 @@ if os.environ.get("CI"):
 OwnRabbitMQ = Callable[..., Broker]
 
 _REAL_BROKER_FIXTURES = {"rabbitmq", "own_rabbitmq", "cluster"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The first of a run's processes keeps a folder for all of them."""
+    if not hasattr(config, "workerinput"):
+        os.environ[RUN] = tempfile.mkdtemp(prefix="rstream-test-run-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Ctrl-C ends the processes that tests run in, and leaves them no time to take their brokers down."""
+    if not hasattr(config, "workerinput"):
+        run = Path(os.environ.pop(RUN))
+        take_down_the_rest(run)
+        run.rmdir()
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest itself selects by marker

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +113,29 @@ def test_interrupted_up(how: signal.Signals, environ: dict[str, str], tmp_path: 
         answer("down", environ=environ)
     else:
         assert process.returncode == 130
+    assert_nothing_left(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_process_of_the_tests_that_dies_leaves_no_broker(environ: dict[str, str], tmp_path: Path) -> None:
+    """As Ctrl-C may end one; the process that runs the others takes the broker down."""
+    folder = tmp_path / "tests"
+    folder.mkdir()
+    (folder / "test_dying.py").write_text(
+        "import os, signal\n\ndef test_dying(rabbitmq):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    options = ("-p", "tests.conftest", "-p", "no:cacheprovider", "-n", "1", "--max-worker-restart", "0")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "test_dying.py"],
+        cwd=folder,
+        env={**environ, "PYTHONPATH": str(SCRIPT.parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "crashed" in done.stdout
+    shutil.rmtree(folder)
     assert_nothing_left(tmp_path)
 
 
