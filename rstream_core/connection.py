@@ -195,20 +195,27 @@ class Connection(asyncio.Protocol):
         self.session.written(self._loop.time())
 
     async def close(self, *, timeout: float = 5.0) -> None:
-        """Says goodbye and waits for the answer, ``timeout`` seconds at most. Never raises; may be repeated."""
-        if self.is_open:
-            try:
-                await self.request(c.Close(RESPONSE_OK, "OK"), c.CloseResponse, "closing", timeout=timeout)
-            except RstreamError as error:
-                logger.debug("closing %s: %s", self.endpoint, error)
-                if self._transport is not None:
+        """Says goodbye and waits for the answer, ``timeout`` seconds at most. Never raises; may be repeated.
+
+        One that is cancelled ends the connection at once.
+        """
+        try:
+            if self.is_open:
+                try:
+                    await self.request(c.Close(RESPONSE_OK, "OK"), c.CloseResponse, "closing", timeout=timeout)
+                except RstreamError as error:
+                    logger.debug("closing %s: %s", self.endpoint, error)
+                    if self._transport is not None:
+                        self._transport.abort()
+                self._end(ConnectionClosed(f"the connection to {self.endpoint} was closed by this side"))
+            if self._transport is not None:
+                self._transport.close()
+                await asyncio.wait([self._gone], timeout=timeout)
+                if not self._gone.done():
                     self._transport.abort()
-            self._end(ConnectionClosed(f"the connection to {self.endpoint} was closed by this side"))
-        if self._transport is not None:
-            self._transport.close()
-            await asyncio.wait([self._gone], timeout=timeout)
-            if not self._gone.done():
-                self._transport.abort()
+        except asyncio.CancelledError:
+            self.abort()
+            raise
 
     def abort(self, why: str = "this side has no time left for it") -> None:
         """Ends it without a goodbye, for a peer that does not answer. Whoever waits is told."""

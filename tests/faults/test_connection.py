@@ -377,5 +377,20 @@ async def test_a_connection_that_is_given_up_leaves_no_socket(broker: Broker) ->
     await eventually(lambda: open_files() <= before)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 5])
+async def test_a_close_that_is_cancelled_leaves_no_socket(broker: Broker, proxy: Proxy, steps: int) -> None:
+    """Though the broker is silent."""
+    connection = await Connection.open(proxy.endpoint, options_for(broker))
+    proxy.stall()
+    closing = asyncio.create_task(connection.close())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await asyncio.wait_for(asyncio.shield(connection._gone), 1)
+    assert not connection.is_open
+
+
 def open_files() -> int:
     return len(os.listdir("/proc/self/fd" if os.path.exists("/proc/self/fd") else "/dev/fd"))
