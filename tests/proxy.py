@@ -64,6 +64,7 @@ class Proxy:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        self.cut()  # what a task was about to write
 
     def resume(self) -> None:
         self.client_may_speak.set()
@@ -119,14 +120,14 @@ class Proxy:
         self.accepted += 1
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if self.turn_away:
-            self.turn_away -= 1
+        if self.turn_away or not (self._server and self._server.is_serving()):
+            self.turn_away = max(0, self.turn_away - 1)
             writer.transport.abort()
             return
         self._writers.append(writer)
         try:
             broker_reader, broker_writer = await asyncio.open_connection(self._target.host, self._target.port)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             writer.transport.abort()
             return
         self._writers.append(broker_writer)
