@@ -176,8 +176,7 @@ async def test_a_resolver_says_where_nodes_are_reached(
         await publisher.publish(bodies(3))
         await publisher.flush(PATIENCE)
         assert publisher._connection.endpoint == proxy.endpoint
-        async with await through.subscribe(stream, FIRST) as subscription:
-            assert (await asyncio.wait_for(anext(subscription), PATIENCE)).messages == bodies(3)
+        assert await stored(through, stream) == bodies(3)
         await publisher.close()
     assert set(asked) == {advertised}
     assert len(events) == 2
