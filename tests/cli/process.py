@@ -42,11 +42,15 @@ def running(
 
 
 def ended(process: subprocess.Popen[bytes], *, timeout: float = 30.0) -> tuple[int, str]:
-    """The exit code, and what was written to stderr, once it has ended by itself."""
+    """The exit code, and what was written to stderr, once it has ended by itself; else it is killed (-9)."""
     assert process.stderr is not None
+    limit = threading.Timer(timeout, process.kill)
+    limit.daemon = True
+    limit.start()
     threading.Thread(target=process.wait, daemon=True).start()
     errors = process.stderr.read().decode()
-    code = process.wait(timeout)
+    code = process.wait()
+    limit.cancel()
     assert "Traceback" not in errors, errors
     return code, errors
 

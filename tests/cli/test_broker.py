@@ -57,6 +57,15 @@ def test_from_nothing_to_the_first_message(tmp_path: Path) -> None:
         assert (consumed.returncode, consumed.stdout) == (0, b"hello\n")
 
 
+@pytest.fixture
+def hangups_are_heard() -> Iterator[None]:
+    """By the processes that a test starts, also under nohup; this one passes them over."""
+    before = signal.signal(signal.SIGHUP, lambda *_: None)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangups_are_heard")
 def test_a_terminal_that_is_closed_leaves_nothing_behind(tmp_path: Path) -> None:
     with running("broker", "run", "--port", "0", env={"TMPDIR": str(tmp_path)}) as process:
         assert process.stdout is not None
