@@ -96,6 +96,13 @@ class Wire:
         assert type(frame.message) is kind, f"{frame} instead of {kind.__name__}"
         return frame
 
+    async def confirmed(self, count: int) -> list[int]:
+        """The next ``count`` publishing ids: a busy broker may confirm what came in one frame in several."""
+        ids: list[int] = []
+        while len(ids) < count:
+            ids += (await self.take(c.PublishConfirm)).message.publishing_ids
+        return ids
+
     async def find(self, kind: type[Any]) -> c.Frame:
         """The next frame of this kind; what comes before it waits for ``take``."""
         passed: list[c.Frame] = []

@@ -42,8 +42,9 @@ def running(
 
 
 def ended(process: subprocess.Popen[bytes], *, timeout: float = 30.0) -> tuple[int, str]:
-    """The exit code, and what was written to stderr, once it has ended by itself; else it is killed (-9)."""
+    """The exit code, and what was written to stderr, once it has ended by itself; fails where it does not."""
     assert process.stderr is not None
+    until = time.monotonic() + timeout
     limit = threading.Timer(timeout, process.kill)
     limit.daemon = True
     limit.start()
@@ -51,6 +52,7 @@ def ended(process: subprocess.Popen[bytes], *, timeout: float = 30.0) -> tuple[i
     errors = process.stderr.read().decode()
     code = process.wait()
     limit.cancel()
+    assert time.monotonic() < until, f"it did not end within {timeout:g} s"
     assert "Traceback" not in errors, errors
     return code, errors
 

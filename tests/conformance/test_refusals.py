@@ -333,10 +333,7 @@ async def test_repeated_ids_are_dropped_and_confirmed(wire: Wire, there: str) ->
     await wire.ask(c.DeclarePublisher(1, "ref", there))
     ids = (3, 4, 4, 2, 9, 8, 10)
     wire.send(c.Publish(1, [c.PublishedMessage(number, b"m") for number in ids]))
-    confirmed: list[int] = []
-    while len(confirmed) < len(ids):
-        confirmed += (await wire.take(c.PublishConfirm)).message.publishing_ids
-    assert sorted(confirmed) == sorted(ids)
+    assert sorted(await wire.confirmed(len(ids))) == sorted(ids)
     assert (await wire.ask(c.StreamStats(there))).message.stats["committed_offset"] == 3
     assert (await wire.ask(c.QueryPublisherSequence("ref", there))).message.sequence == 10
     for repeated in (
@@ -355,9 +352,7 @@ async def test_a_name_goes_on_where_it_ended(wire: Wire, there: str) -> None:
     for publisher_id, ids in ((1, (1, 2)), (2, (2, 3)), (1, (3, 4))):
         assert await wire.code(c.DeclarePublisher(publisher_id, "name", there)) == 1
         wire.send(c.Publish(publisher_id, [c.PublishedMessage(number, b"m") for number in ids]))
-        confirmed: list[int] = []
-        while len(confirmed) < 2:
-            confirmed += (await wire.take(c.PublishConfirm)).message.publishing_ids
+        await wire.confirmed(len(ids))
         assert await wire.code(c.DeletePublisher(publisher_id)) == 1
     assert (await wire.ask(c.StreamStats(there))).message.stats["committed_offset"] == 3
 
