@@ -102,12 +102,19 @@ class Client:
         await self._locator.connection()
 
     async def close(self) -> None:
-        """Closes every connection. Publishers and subscriptions are to be closed before. May be repeated."""
+        """Closes every connection. Publishers and subscriptions are to be closed before. May be repeated.
+
+        One that is cancelled ends the connections at once.
+        """
         self._closed = True
         self._locator.retire()
-        await self._recoveries.close()
-        await asyncio.gather(self._publisher_pool.close(), self._subscriber_pool.close())
-        await self._locator.close()
+        try:
+            await self._recoveries.close()
+            await asyncio.gather(self._publisher_pool.close(), self._subscriber_pool.close())
+            await self._locator.close()
+        except asyncio.CancelledError:
+            self.abort()
+            raise
 
     def abort(self) -> None:
         """Ends every connection at once: for a broker that does not answer, and a program that must end now.

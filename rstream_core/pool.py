@@ -100,6 +100,5 @@ class ConnectionPool:
     async def close(self) -> None:
         """Closes every connection. Never raises."""
         self._closed = True
-        connections = self.connections
-        self._shared.clear()
-        await asyncio.gather(*(connection.close() for connection in connections))
+        await asyncio.gather(*(connection.close() for connection in self.connections))
+        self._shared.clear()  # and not before: whoever cancels this aborts them

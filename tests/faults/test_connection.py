@@ -392,5 +392,29 @@ async def test_a_close_that_is_cancelled_leaves_no_socket(broker: Broker, proxy:
     assert not connection.is_open
 
 
+@pytest.mark.parametrize("steps", range(1, 8))
+async def test_a_client_whose_close_is_cancelled_leaves_no_socket(
+    broker: Broker, proxy: Proxy, stream: str, steps: int
+) -> None:
+    """Though the broker is silent, and a publisher is recovering."""
+    client = Client(options_through(proxy, broker))
+    publisher = await client.publisher(stream)
+    await client.subscribe(stream, NEXT)
+    proxy.stall()
+    pools = (client._locator, client._publisher_pool, client._subscriber_pool)
+    connections = [connection for pool in pools for connection in pool.connections]
+    assert len(connections) == 3
+    client._publisher_pool.connections[0].abort()
+    await eventually(lambda: client._recoveries._tasks)
+    closing = asyncio.create_task(client.close())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await asyncio.wait_for(asyncio.shield(asyncio.gather(*(connection._gone for connection in connections))), 1)
+    await publisher.close()
+
+
 def open_files() -> int:
     return len(os.listdir("/proc/self/fd" if os.path.exists("/proc/self/fd") else "/dev/fd"))
