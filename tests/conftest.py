@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -46,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """The first of a run's processes keeps a folder for all of them."""
     if not hasattr(config, "workerinput"):
         os.environ[RUN] = tempfile.mkdtemp(prefix="rstream-test-run-")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the run as Ctrl-C does
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -336,18 +336,6 @@ async def test_close_sends_what_is_held_back(client: Client, stream: str) -> Non
             await call
 
 
-async def test_what_is_in_flight_is_bounded(client: Client, stream: str) -> None:
-    producer = Producer(client=client, max_in_flight=20, batch_size=10, linger=0)
-    highest = 0
-    for body in bodies(MANY):
-        await producer.send(stream, body)
-        publisher = producer._outboxes[stream, None].publisher
-        highest = max(highest, publisher.in_flight)
-    await producer.close()
-    assert 0 < highest <= 20
-    assert await stored(client, stream, MANY) == bodies(MANY)
-
-
 async def test_a_cancelled_send_wait_leaves_the_producer_in_order(
     client: Client, producer: Producer, stream: str
 ) -> None:

@@ -117,16 +117,26 @@ def test_interrupted_up(how: signal.Signals, environ: dict[str, str], tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_process_of_the_tests_that_dies_leaves_no_broker(environ: dict[str, str], tmp_path: Path) -> None:
-    """As Ctrl-C may end one; the process that runs the others takes the broker down."""
+@pytest.mark.parametrize(
+    ("ending", "processes", "told"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", 1, "crashed"),  # as Ctrl-C may end one
+        ("os.kill(os.getppid(), signal.SIGTERM)", 1, "KeyboardInterrupt"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", 0, "KeyboardInterrupt"),
+    ],
+)
+def test_a_run_of_tests_that_is_ended_leaves_no_broker(
+    environ: dict[str, str], tmp_path: Path, ending: str, processes: int, told: str
+) -> None:
+    """The process that runs the others takes down what one that died has left."""
     folder = tmp_path / "tests"
     folder.mkdir()
-    (folder / "test_dying.py").write_text(
-        "import os, signal\n\ndef test_dying(rabbitmq):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    (folder / "test_ending.py").write_text(
+        f"import os, signal, time\n\ndef test_ending(rabbitmq):\n    {ending}\n    time.sleep(60)\n"
     )
-    options = ("-p", "tests.conftest", "-p", "no:cacheprovider", "-n", "1", "--max-worker-restart", "0")
+    options = ("-p", "tests.conftest", "-p", "no:cacheprovider", "-n", str(processes), "--max-worker-restart", "0")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "test_dying.py"],
+        [sys.executable, "-m", "pytest", *options, "test_ending.py"],
         cwd=folder,
         env={**environ, "PYTHONPATH": str(SCRIPT.parent.parent)},
         capture_output=True,
@@ -134,7 +144,7 @@ def test_a_process_of_the_tests_that_dies_leaves_no_broker(environ: dict[str, st
         timeout=120,
         check=False,
     )
-    assert "crashed" in done.stdout
+    assert told in done.stdout
     shutil.rmtree(folder)
     assert_nothing_left(tmp_path)
 

@@ -245,6 +245,27 @@ async def test_a_producer_that_is_held_back_can_be_cancelled_and_closed(
     assert told.confirmed == set()
 
 
+async def test_what_a_producer_has_in_flight_is_bounded(through: Client, proxy: Proxy, stream: str) -> None:
+    producer = Producer(client=through, max_in_flight=20, batch_size=10, linger=0)
+    await producer.send_wait(stream, b"first")
+    publisher = producer._outboxes[stream, None].publisher
+    proxy.broker_may_speak.clear()
+
+    async def send_all() -> None:
+        for body in bodies(2000):
+            await producer.send(stream, body)
+
+    sending = asyncio.create_task(send_all())
+    await eventually(lambda: publisher.in_flight == 20)
+    await asyncio.sleep(0.1)
+    assert publisher.in_flight == 20
+    assert not sending.done()
+    proxy.broker_may_speak.set()
+    await asyncio.wait_for(sending, PATIENCE)
+    await producer.close()
+    assert list((await read(through, stream, 2001)).values()) == [b"first", *bodies(2000)]
+
+
 async def test_a_stream_that_is_deleted_while_it_is_published_to(client: Client, stream: str) -> None:
     publisher = await client.publisher(stream)
     await publisher.publish(bodies(10))
