@@ -8,7 +8,10 @@ before the summary, because there the summary is the last line.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+import os
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rstream_cli.exit_status import ExitStatus, first_error, status_of
@@ -60,7 +63,8 @@ async def take_leave(client: Client, closing: Coroutine[object, object, object],
 async def run_displayed(context: CommandContext, display: Display, work: Work) -> ExitStatus:
     """Do the work, show its end, and give the exit code; raises the error where the runner is to report it."""
     try:
-        ended = await work()
+        with _giving_way(display):
+            ended = await work()
     except asyncio.CancelledError:
         if context.interrupt.status is None:
             display.stop()
@@ -69,6 +73,27 @@ async def run_displayed(context: CommandContext, display: Display, work: Work) -
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - it is reported, here or by the runner
         ended = Ended(describe(first_error(error)), status_of(error), error)
     return _finish(context, display, ended)
+
+
+@contextmanager
+def _giving_way(display: Display) -> Iterator[None]:
+    """Ctrl-Z gives the shell a terminal without a display, and with its cursor."""
+    loop = asyncio.get_running_loop()
+    suspends = display.mode is StatsMode.LIVE and signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
+
+    def suspend() -> None:
+        display.hide()
+        loop.remove_signal_handler(signal.SIGTSTP)
+        os.kill(os.getpid(), signal.SIGTSTP)  # returns when the shell lets it go on
+        loop.add_signal_handler(signal.SIGTSTP, suspend)
+
+    if suspends:
+        loop.add_signal_handler(signal.SIGTSTP, suspend)
+    try:
+        yield
+    finally:
+        if suspends:
+            loop.remove_signal_handler(signal.SIGTSTP)
 
 
 def _finish(context: CommandContext, display: Display, ended: Ended) -> ExitStatus:

@@ -83,6 +83,13 @@ class Environment:
             return False
         return self.stdout_is_tty if stdout else self.stderr_is_tty
 
+    def is_in_foreground(self) -> bool:
+        """Whether a display may draw on the terminal of stderr: while this is a background job, it is the shell's."""
+        try:
+            return os.tcgetpgrp(self.stderr.fileno()) == os.getpgrp()
+        except (OSError, ValueError):
+            return True  # not the terminal that governs this process: no shell writes to it
+
 
 def silence(descriptor: int) -> None:
     """Points a file descriptor that nobody reads at /dev/null, so that the last flush at exit finds no fault."""

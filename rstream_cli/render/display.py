@@ -2,12 +2,14 @@
 
 A display never holds up the event loop: a terminal that was stopped with Ctrl-S, or a log reader that sleeps, blocks
 the display's own thread and nothing else. ``Display`` lives as long as a run: started when the work starts, and
-finished with the reason and the exit code.
+finished with the reason and the exit code. A live one is not shown while the process is a background job, or is
+stopped with Ctrl-Z: the terminal, and its cursor, are the shell's then.
 """
 
 from __future__ import annotations
 
 import enum
+import queue
 import threading
 from typing import Protocol
 
@@ -41,7 +43,7 @@ class View(Protocol):
         """A line beside the display, from any thread."""
 
     def close(self) -> None:
-        """Clean up what is on the screen."""
+        """Clean up what is on the screen, until the next ``update``."""
 
     def finish(self, snapshot: Snapshot, reason: str, status: int, error: str | None) -> None:
         """Show the end, after ``close``."""
@@ -96,7 +98,8 @@ class Display:
         self._quiet = quiet
         self._summarise = summarise
         self._view: View | None = None
-        self._stop = threading.Event()
+        self._wishes: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
+        """To be set once the display is hidden; None to end."""
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -149,10 +152,17 @@ class Display:
         except (OSError, ValueError):
             pass  # nobody is there to read it
 
+    def hide(self) -> None:
+        """Takes a live display away, until it is drawn the next time."""
+        if self._thread is not None:
+            hidden = threading.Event()
+            self._wishes.put(hidden)
+            hidden.wait(_PATIENCE)
+
     def stop(self) -> None:
         """Takes a live display away, so that other lines can be written. May be repeated."""
-        self._stop.set()
         if self._thread is not None:
+            self._wishes.put(None)
             self._thread.join(_PATIENCE)
             self._thread = None
 
@@ -192,9 +202,17 @@ class Display:
         assert self._view is not None
         try:
             if self.mode is StatsMode.LIVE:
-                self._view.update(self._stats.snapshot())
-            while not self._stop.wait(self._interval):
-                self._view.update(self._stats.snapshot())
+                self._draw(self._view)
+            while True:
+                try:
+                    wish = self._wishes.get(timeout=self._interval)
+                except queue.Empty:
+                    self._draw(self._view)
+                    continue
+                if wish is None:
+                    break
+                self._view.close()
+                wish.set()
         except (OSError, ValueError):
             pass  # stderr is gone; the work goes on
         finally:
@@ -202,3 +220,9 @@ class Display:
                 self._view.close()
             except (OSError, ValueError):
                 pass
+
+    def _draw(self, view: View) -> None:
+        if self.mode is StatsMode.LIVE and not self._env.is_in_foreground():
+            view.close()
+        else:
+            view.update(self._stats.snapshot())

@@ -34,7 +34,18 @@ class LiveView:
             markup=False,
             emoji=False,
         )
-        self._live = Live(
+        self._live: Live | None = None
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Draw this moment."""
+        # Some columns stay free: terminals wrap at the last one, and show ^C behind what is drawn.
+        width = max(self._console.width - 3, 10)
+        if self._live is None:
+            self._live = self._start()
+        self._live.update(Text("\n").join(layout(snapshot, width)), refresh=True)
+
+    def _start(self) -> Live:
+        live = Live(
             console=self._console,
             auto_refresh=False,
             transient=True,
@@ -42,21 +53,18 @@ class LiveView:
             redirect_stderr=False,
             vertical_overflow="crop",
         )
-        self._live.start()
-
-    def update(self, snapshot: Snapshot) -> None:
-        """Draw this moment."""
-        # Some columns stay free: terminals wrap at the last one, and show ^C behind what is drawn.
-        width = max(self._console.width - 3, 10)
-        self._live.update(Text("\n").join(layout(snapshot, width)), refresh=True)
+        live.start()
+        return live
 
     def note(self, line: str) -> None:
         """A line that stays, above the display."""
         self._console.print(line)
 
     def close(self) -> None:
-        """Take the display away."""
-        self._live.stop()
+        """Take the display away, and give the cursor back."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
     def finish(self, snapshot: Snapshot, reason: str, status: int, error: str | None) -> None:
         """The summary, in place of the display."""

@@ -69,13 +69,13 @@ class StatusLine:
     def _draw(self) -> None:
         line = self.text(time.monotonic(), self._columns() - 1)
         self._clear()
-        if self._is_in_foreground():
+        if self._env.is_in_foreground():
             # The cursor goes back: when the terminal becomes narrower, all that it makes of the line is behind it.
             self._write(line + "\r")
             self._is_shown = True
 
     def _clear(self) -> None:
-        if self._is_shown and self._is_in_foreground():
+        if self._is_shown and self._env.is_in_foreground():
             self._write(_CLEAR)
         self._is_shown = False
 
@@ -102,12 +102,6 @@ class StatusLine:
             return os.get_terminal_size(self._env.stderr.fileno()).columns or 80
         except OSError:
             return 80
-
-    def _is_in_foreground(self) -> bool:
-        try:
-            return os.tcgetpgrp(self._env.stderr.fileno()) == os.getpgrp()
-        except OSError:
-            return True  # not the terminal that governs this process: no shell writes to it
 
     def _write(self, text: str) -> None:
         self._env.stderr.write(text)

@@ -22,10 +22,16 @@ def running(
     stdin: int | IO[bytes] = subprocess.DEVNULL,
     stdout: int | IO[bytes] = subprocess.PIPE,
     stderr: int | IO[bytes] = subprocess.PIPE,
+    process_group: int | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A running ``rstream``; it is killed at the end, if it still runs."""
     process = subprocess.Popen(
-        [str(RSTREAM), *arguments], stdin=stdin, stdout=stdout, stderr=stderr, env=environment(env)
+        [str(RSTREAM), *arguments],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=environment(env),
+        process_group=process_group,
     )
     try:
         yield process

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
-import pty
 import random
 import resource
-import select
 import shlex
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
@@ -32,6 +27,7 @@ from tests.brokers import Broker, broker_at
 from tests.certificates import Authority
 from tests.cli.conftest import RSTREAM, environment, run_rstream
 from tests.cli.process import ended, interrupt, running
+from tests.cli.terminal import Terminal, shell_on
 from tests.clients import FIRST, PATIENCE, options_for
 
 ROUNDS = int(os.environ.get("RSTREAM_KILL_ROUNDS", "6"))
@@ -298,34 +294,6 @@ def on_a_terminal(*options: str, term: str = "xterm", columns: int = 200) -> Ite
             yield process, terminal
 
 
-class Terminal:
-    """One whose other side is read."""
-
-    def __init__(self, columns: int = 200) -> None:
-        self._main, self.descriptor = pty.openpty()
-        fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-        self.shown = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._main)
-        os.close(self.descriptor)
-
-    def read(self, seconds: float) -> None:
-        """What comes within that time."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and select.select([self._main], [], [], left)[0]:
-            self.shown += os.read(self._main, 4096).decode(errors="replace")
-
-    def read_until(self, words: str) -> None:
-        deadline = time.monotonic() + 20
-        while words not in self.shown:
-            assert time.monotonic() < deadline, self.shown
-            self.read(0.1)
-
-
 def test_a_terminal_shows_what_it_does() -> None:
     with on_a_terminal() as (process, terminal):
         env = {"RSTREAM_URI": process.stdout.readline().decode().strip()}
@@ -354,15 +322,8 @@ def test_a_terminal_without_a_status_line(options: tuple[str, ...], term: str) -
 
 def test_in_the_background_the_terminal_is_the_shells() -> None:
     with Terminal() as terminal:
-        name = os.ttyname(terminal.descriptor)  # the first that a session opens is its controlling terminal
-        script = f"exec 2<>{name}; set -m; {shlex.quote(str(RSTREAM))} broker run --port 0 & read line; kill %1; wait"
-        with subprocess.Popen(
-            ["/bin/sh", "-c", script],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment({"TERM": "xterm"}),
-            start_new_session=True,
-        ) as shell:
+        command = f"{shlex.quote(str(RSTREAM))} broker run --port 0 & read line; kill %1; wait"
+        with shell_on(terminal, command) as shell:
             assert shell.stdout is not None
             assert shell.stdout.readline().startswith(b"rabbitmq-stream://")
             terminal.read(1.2)
