@@ -282,10 +282,10 @@ def test_depth_is_bounded_on_both_ways(shape: str) -> None:
     ids=["zeros", "descriptors", "lists", "array-descriptors"],
 )
 def test_deep_input_is_an_error_at_once(data: bytes) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()  # not by the clock: others may have the machine meanwhile
     with pytest.raises(AmqpError):
         decode_value(data)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
 
 
 def test_a_loop_is_an_error() -> None:

@@ -97,12 +97,16 @@ from rstream_core.protocol.chunk import parse_chunk
 from tests.unit.test_compression import PACKED, MB, entry, in_chunk, zeros
 data = in_chunk(entry({int(codec)}, 1, 10_000, zeros(CompressionType({int(codec)}), 1000 * MB)), records=1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-start = time.process_time()
-try:
-    parse_chunk(data)
-except ChunkError:
-    spent = time.process_time() - start
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, spent)
+spent = []
+for _ in range(5):
+    start = time.process_time()
+    try:
+        parse_chunk(data)
+    except ChunkError:
+        spent.append(time.process_time() - start)
+assert len(spent) == 5
+# The least of them: on a busy machine one may take several times as long.
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, min(spent))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     grown, spent = map(float, done.stdout.split())

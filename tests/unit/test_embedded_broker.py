@@ -488,7 +488,7 @@ async def test_more_than_a_chunk_has_room_for() -> None:
         await client.create_stream("s")
         publisher = await client.publisher("s", max_in_flight=200_000)
         await publisher.publish([b""] * 160_000)
-        await publisher.flush(10)
+        await publisher.flush(PATIENCE)
         assert publisher.confirmed == 160_000
         await publisher.close()
         found = 0
