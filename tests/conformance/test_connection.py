@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import socket
 import ssl
@@ -36,7 +37,7 @@ from rstream_core.connection import Connection
 from rstream_core.protocol import commands as c
 from tests.brokers import Broker, NoRabbitMQError, ScriptFailedError, own_broker
 from tests.certificates import Authority
-from tests.clients import FIRST, at, listening, options_for, publish, publish_filtered, read, take
+from tests.clients import FIRST, PATIENCE, at, listening, options_for, publish, publish_filtered, read, take
 from tests.conftest import OwnRabbitMQ
 
 LAST = ConsumerOffsetSpecification(OffsetType.LAST)
@@ -138,9 +139,10 @@ async def test_producer_and_consumer_connect_by_start_and_by_with(arguments: dic
 
 
 async def test_the_seed_nodes_are_tried_in_order(options: ConnectionOptions) -> None:
-    dead = Endpoint("127.0.0.1", unused_port())
-    async with Client(changed(options, endpoints=(dead, *options.endpoints))) as client:
-        await client.start()
+    with dead_port() as port:
+        dead = Endpoint("127.0.0.1", port)
+        async with Client(changed(options, endpoints=(dead, *options.endpoints))) as client:
+            await client.start()
 
 
 # No broker at all.
@@ -152,16 +154,27 @@ def unused_port() -> int:
         return port
 
 
+@contextlib.contextmanager
+def dead_port() -> Iterator[int]:
+    """One that refuses connections, and that nobody else can get meanwhile: it is bound, and not listened on."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port: int = held.getsockname()[1]
+        yield port
+
+
 async def test_refused() -> None:
-    endpoint = Endpoint("127.0.0.1", unused_port())
-    error = await fails(ConnectionOptions(endpoints=(endpoint,)))
+    with dead_port() as port:
+        endpoint = Endpoint("127.0.0.1", port)
+        error = await fails(ConnectionOptions(endpoints=(endpoint,)))
     assert type(error) is ConnectionFailed
     assert str(error) == f"{endpoint} refuses the connection"
     assert error.hint is not None
 
 
 async def test_refused_on_every_address_of_a_name() -> None:
-    error = await fails(ConnectionOptions(endpoints=(Endpoint("localhost", unused_port()),)))
+    with dead_port() as port:
+        error = await fails(ConnectionOptions(endpoints=(Endpoint("localhost", port),)))
     assert type(error) is ConnectionFailed
     assert "refuses" in str(error)
 
@@ -206,7 +219,7 @@ async def test_a_port_that_is_something_else(data: bytes, words: str) -> None:
         writer.close()
 
     async with listening(serve) as endpoint:
-        error = await fails(ConnectionOptions(endpoints=(endpoint,), connect_timeout=2))
+        error = await fails(ConnectionOptions(endpoints=(endpoint,), connect_timeout=PATIENCE))
     assert type(error) is ConnectionFailed
     assert words in str(error)
 
