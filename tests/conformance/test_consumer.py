@@ -197,6 +197,7 @@ async def test_a_slow_callback_holds_back_only_its_own_stream(
     await consumer.subscribe(other, seen)
     await seen.count(10)
     (subscription,) = (s.subscription for s in consumer._subscribers.values() if s.subscription.stream == stream)
+    await eventually(lambda: len(started) > 0)
     await asyncio.sleep(0.1)
     assert started == [0]
     assert len(subscription._waiting) <= 3
@@ -211,8 +212,27 @@ async def test_a_callback_that_never_waits_leaves_room_for_others(
     await publish(client, stream, *[bodies(10)] * 50)
     one, two = Seen(), Seen()
     order: list[int] = []
-    await consumer.subscribe(stream, lambda m, c: (one(m, c), order.append(1))[0])
-    await consumer.subscribe(stream, lambda m, c: (two(m, c), order.append(2))[0])
+    both = asyncio.Event()
+
+    async def begin() -> None:
+        await both.wait()
+
+    def of(seen: Seen, number: int) -> Callable[[bytes, MessageContext], Awaitable[None] | None]:
+        def callback(message: bytes, context: MessageContext) -> Awaitable[None] | None:
+            seen(message, context)
+            order.append(number)
+            return None if context.offset else begin()
+
+        return callback
+
+    await consumer.subscribe(stream, of(one, 1), initial_credit=50)
+    await consumer.subscribe(stream, of(two, 2), initial_credit=50)
+    # Else one might be through before the other has anything.
+    subscriptions = [subscriber.subscription for subscriber in consumer._subscribers.values()]
+    await eventually(lambda: all(len(subscription._waiting) == 49 for subscription in subscriptions))
+    await eventually(lambda: len(order) == 2)
+    order.clear()
+    both.set()
     await one.count(500)
     await two.count(500)
     assert 1 in order[order.index(2) :]

@@ -18,7 +18,7 @@ from rstream_core import (
     StreamDoesNotExist,
     StreamStats,
 )
-from tests.clients import FIRST, publish
+from tests.clients import FIRST, PATIENCE, publish
 
 
 async def test_create_and_delete(client: Client, stream_name: str) -> None:
@@ -114,7 +114,7 @@ UNKNOWN: dict[str, Callable[[Client, str], Awaitable[Any]]] = {
 
 @pytest.mark.parametrize("doing", UNKNOWN)
 async def test_an_unknown_stream(client: Client, stream_name: str, doing: str) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         with pytest.raises(StreamDoesNotExist, match=stream_name):
             await UNKNOWN[doing](client, stream_name)
 

@@ -152,6 +152,7 @@ async def test_a_slow_reader_holds_the_broker_back(client: Client, stream: str, 
     await publish(client, stream, *[[body] for body in bodies(batches)])
     highest = 0
     async with await client.subscribe(stream, FIRST, credit=credit) as subscription:
+        await eventually(lambda: len(subscription._waiting) >= credit)
         for number in range(batches):
             if number % 20 == 0:
                 await asyncio.sleep(0.05)
