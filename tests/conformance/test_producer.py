@@ -23,7 +23,7 @@ from rstream_core import (
     RequestTimeout,
     amqp_decoder,
 )
-from tests.clients import FIRST, PATIENCE, bodies, eventually, lose, read
+from tests.clients import PATIENCE, bodies, eventually, lose, read
 
 MANY = 2000
 
@@ -300,15 +300,24 @@ async def test_too_large(client: Client, producer: Producer, stream: str) -> Non
 
 async def test_the_linger_gathers_and_then_sends(client: Client, stream: str) -> None:
     producer = Producer(client=client, linger=0.05, batch_size=1_000_000)
-    done = asyncio.Event()
+    await producer.send_wait(stream, b"first")
+    connection = producer._outboxes[stream, None].publisher._connection
+    write = connection.write
+    written: list[tuple[float, int]] = []
+
+    def watching(frames: list[bytes]) -> None:
+        written.append((time.monotonic(), b"".join(frames).count(b"lingering")))
+        write(frames)
+
+    connection.write = watching  # type: ignore[method-assign, assignment]
     start = time.monotonic()
     for _ in range(10):
-        await producer.send(stream, b"x", on_publish_confirm=lambda _: done.set())
-    assert not done.is_set()
-    await asyncio.wait_for(done.wait(), PATIENCE)
-    assert 0.05 <= time.monotonic() - start < 1
-    async with await client.subscribe(stream, FIRST) as subscription:
-        assert len((await anext(subscription)).messages) == 10
+        await producer.send(stream, b"lingering")
+    assert not written
+    await eventually(lambda: bool(written))
+    ((moment, count),) = written
+    assert count == 10
+    assert 0.05 <= moment - start < 5
     await producer.close()
 
 
