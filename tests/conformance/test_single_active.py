@@ -97,7 +97,7 @@ async def test_one_of_two_gets_messages_and_the_other_takes_over(
     await publish(client, stream, bodies(2))
     await one.has(0, 1, 2, 3, 4)
     assert (one.turns, two.turns, two.offsets) == ([True], [], [])
-    await one.consumer.store_offset(stream, GROUP, 2)
+    await one.client.store_offset(stream, GROUP, 2, verify_timeout=PATIENCE)  # on another connection than it leaves
     await one.close()
     await two.has(3, 4)  # after the stored one, inside of a chunk or not
     assert two.turns == [True]
@@ -268,12 +268,16 @@ async def test_a_callback_that_does_not_end(
     stream = partition
     await publish(client, stream, bodies(5))
 
+    reached = asyncio.Event()
+
     async def endless(message: bytes, context: MessageContext) -> None:
         if context.offset == 2:
+            reached.set()
             await asyncio.Event().wait()
 
     options = {"super_stream": super_stream, "store_offset_every": 0.02}
     await one.join(stream, callback=endless, **options)
+    await reached.wait()
     await two.join(stream, **options)
     await two.has(0, 1, 2, 3, 4)  # no chunk was finished, so none is stored
     assert f"still works on a message of stream {stream!r}" in caplog.text

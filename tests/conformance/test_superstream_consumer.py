@@ -284,6 +284,11 @@ async def test_partitions_are_shared(client: Client, options: ConnectionOptions,
     for member, callback in zip(members, seen, strict=True):
         await member.subscribe(callback, single_active_consumer=True, subscriber_name="group", store_offset_every=600.0)
     partitions = await members[0].partitions()
+
+    def turns(member: SuperStreamConsumer) -> int:
+        return sum(subscriber.subscription.active for subscriber in member._consumer._subscribers.values())
+
+    await eventually(lambda: [turns(member) for member in members] == [1, 1, 1])  # else the first gets more
     for partition in partitions:
         await publish(client, partition, bodies(10))
     await eventually(lambda: [s.total for s in seen] == [10, 10, 10])
