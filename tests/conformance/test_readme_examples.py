@@ -1,9 +1,9 @@
 """The examples of the client readme run, unchanged but for their import line.
 
 They lie in readme_examples/, each with a note of the slips that had to be mended. Each runs as a program of its
-own, every warning an error: with the broker's address in place of localhost:5552, and with this test's stream names
-in place of the example's. Where the readme describes and shows no code ("Same is valid also for send_batch", the load
-balancer), the test is the example.
+own, every warning an error: with the broker's address in place of localhost:5552, with this test's stream names in
+place of the example's, and, where it waits some seconds before it ends, as long as it takes. Where the readme
+describes and shows no code ("Same is valid also for send_batch", the load balancer), the test is the example.
 """
 
 from __future__ import annotations
@@ -96,6 +96,37 @@ def run(program: str, *options: str, status: int = 0) -> str:
     if status == 0:  # an example that exits from within a task has asyncio's word on it
         assert done.stderr == ""
     return done.stdout
+
+
+def until_told(text: str) -> str:
+    """An example that waits a moment and ends: the moment lasts until it gets a line, on any machine."""
+    text, count = re.subn(r"await asyncio\.sleep\(\d\)", "await asyncio.to_thread(input)", text)
+    assert count == 1
+    return text
+
+
+@asynccontextmanager
+async def started(program: str, *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A program that runs meanwhile."""
+    process = await asyncio.create_subprocess_exec(
+        *command(program, *options),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def lines(process: asyncio.subprocess.Process, count: int) -> list[str]:
+    """The next lines that it prints."""
+    assert process.stdout is not None
+    return [(await process.stdout.readline()).decode() for _ in range(count)]
 
 
 @asynccontextmanager
@@ -214,21 +245,10 @@ async def test_publishing_to_a_super_stream(broker: Broker, stream_name: str) ->
 async def test_consuming(broker: Broker, stream_name: str) -> None:
     async with producer(broker, stream_name) as made:
         await made.send_batch(stream_name, [AMQPMessage(body=f"hello: {i}") for i in range(3)])
-        process = await asyncio.create_subprocess_exec(
-            *command(example("consume", broker, mystream=stream_name)),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            async with asyncio.timeout(PATIENCE):
-                assert process.stdout is not None
-                printed = [(await process.stdout.readline()).decode() for _ in range(3)]
-                process.send_signal(signal.SIGINT)  # the example's way to end
-                rest, errors = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+        async with started(example("consume", broker, mystream=stream_name)) as process:
+            printed = await lines(process, 3)
+            process.send_signal(signal.SIGINT)  # the example's way to end
+            rest, errors = await process.communicate()
         assert printed == [f"Got message: hello: {i}from stream {stream_name}offset: {i}\n" for i in range(3)]
         assert (process.returncode, rest, errors) == (0, b"", b"")
 
@@ -237,20 +257,30 @@ async def test_consuming_from_a_superstream(client: Client, broker: Broker, supe
     for number in range(3):
         await publish(client, f"{super_stream}-{number}", [AMQPMessage(body=f"a:{number}").encode()])
     text = example("superstream_consume", broker, mixing=super_stream)
-    printed = (await asyncio.to_thread(run, text, *UNCLOSED)).splitlines()
-    assert printed[0] == "consume"
-    assert sorted(printed[1:]) == [f"Got message: a:{n}from stream {super_stream}-{n}offset: 0" for n in range(3)]
+    async with started(until_told(text), *UNCLOSED) as process:
+        printed = await lines(process, 4)
+        rest, errors = await process.communicate(b"\n")
+    assert printed[0] == "consume\n"
+    assert sorted(printed[1:]) == [f"Got message: a:{n}from stream {super_stream}-{n}offset: 0\n" for n in range(3)]
+    assert (process.returncode, rest, errors) == (0, b"", b"")
 
 
 async def test_offset_tracking(broker: Broker, stream_name: str) -> None:
     async with producer(broker, stream_name) as made, Consumer(**arguments(broker)) as consumer:
         await made.send_batch(stream_name, [AMQPMessage(body=str(i)) for i in range(2600)])
         await made.flush()
-        await consumer.store_offset(stream_name, "subscriber-1", 500)
-        printed = await asyncio.to_thread(run, example("offset_tracking", broker, mixing=stream_name), *UNCLOSED)
+        await consumer.client.store_offset(stream_name, "subscriber-1", 500, verify_timeout=PATIENCE)
+        text = until_told(example("offset_tracking", broker, mixing=stream_name))
+        async with started(text, *UNCLOSED) as process:
+            printed = "".join(await lines(process, 2100))
+            # The broker does not tell of the 2,000th's.
+            while await consumer.query_offset(stream_name, "subscriber-1") != 2499:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            rest, errors = await process.communicate(b"\n")
         got = [int(text) for text in re.findall(r"^Got message: (\d+)from stream", printed, re.MULTILINE)]
         assert got == list(range(500, 2600))
-        assert await consumer.query_offset(stream_name, "subscriber-1") == 2499  # the 2,000th
+        assert (process.returncode, rest, errors) == (0, b"", b"")
+        assert await consumer.query_offset(stream_name, "subscriber-1") == 2499
 
 
 async def test_offset_tracking_without_an_offset(broker: Broker, stream_name: str) -> None:
