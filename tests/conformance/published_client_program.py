@@ -137,4 +137,4 @@ async def main():
     print(json.dumps(results))
 
 
-asyncio.run(asyncio.wait_for(main(), 50))
+asyncio.run(asyncio.wait_for(main(), 110))

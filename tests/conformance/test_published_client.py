@@ -39,7 +39,7 @@ def test_it_creates_publishes_consumes_and_stores_offsets(python: Path, broker: 
         [python, PROGRAM, broker.host, str(broker.port), broker.username, broker.password, stream_name],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.brokers import SCRIPT, Broker, run_script
+from tests.brokers import SCRIPT, UP_TIMEOUT, Broker, run_script
 from tests.conftest import OwnRabbitMQ
 
 
@@ -102,12 +102,12 @@ def test_up_holds_no_pipe_open_and_down_follows_a_kill(environ: dict[str, str], 
 def test_interrupted_up(how: signal.Signals, environ: dict[str, str], tmp_path: Path) -> None:
     state = tmp_path / f"rstream-rabbitmq-{os.getuid()}" / "default" / "state.json"
     with subprocess.Popen([SCRIPT, "up"], env=environ, stdout=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not (state.exists() and status(environ=environ)["nodes"][0]["pids"]):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(how)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=120)
     assert output == ""
     if how is signal.SIGKILL:
         answer("down", environ=environ)
@@ -141,7 +141,7 @@ def test_a_run_of_tests_that_is_ended_leaves_no_broker(
         env={**environ, "PYTHONPATH": str(SCRIPT.parent.parent)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=UP_TIMEOUT,
         check=False,
     )
     assert told in done.stdout
