@@ -80,7 +80,7 @@ async def test_a_cut_in_the_middle_of_the_handshake(proxy: Proxy, broker: Broker
 
 async def test_a_broker_that_falls_silent_while_connecting(proxy: Proxy, broker: Broker) -> None:
     proxy.broker_may_speak.clear()
-    client = Client(options_through(proxy, broker, connect_timeout=3), recovery=None)
+    client = Client(options_for(broker, endpoints=(proxy.endpoint,), connect_timeout=3), recovery=None)
     start = time.monotonic()
     with pytest.raises(ConnectionFailed, match=r"handshake within 3 s"):
         await client.start()
