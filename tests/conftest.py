@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from rstream_core.broker import EmbeddedBroker
 from tests.brokers import (
@@ -33,10 +33,11 @@ from tests.brokers import (
     take_down_the_rest,
 )
 
+# How long an example takes says how busy the machine is.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # What decides whether a change lands must not depend on chance; everywhere else new examples are welcome.
-settings.register_profile("repeatable", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("repeatable")
+settings.register_profile("repeatable", settings.get_profile("patient"), derandomize=True)
+settings.load_profile("repeatable" if os.environ.get("CI") else "patient")
 
 OwnRabbitMQ = Callable[..., Broker]
 

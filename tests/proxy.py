@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +29,8 @@ class Proxy:
         self._half_closed: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._place: socket.socket | None = None
+        """Holds the port, so that nobody else gets it while no connections are taken."""
         self.client_may_speak = asyncio.Event()
         self.broker_may_speak = asyncio.Event()
         self.from_client = 0
@@ -37,6 +41,8 @@ class Proxy:
         """Bytes that the broker sent and that were passed on."""
         self.cut_broker_at: int | None = None
         """Cut everything once so many bytes came from the broker."""
+        self.after_cut: Callable[[], None] | None = None
+        """Called at once after such a cut, to order the next one before anything more can pass."""
         self.cuts_in_half = False
         """Whether such a cut only says, towards the other side, that nothing more comes."""
         self.piece = 65536
@@ -51,8 +57,16 @@ class Proxy:
 
     async def __aenter__(self) -> Self:
         self.resume()
-        self._server = await asyncio.start_server(self._accept, self._host, 0)
-        self.endpoint = Endpoint(self._host, self._server.sockets[0].getsockname()[1])
+        place = socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET)
+        try:
+            place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            place.bind((self._host, 0))
+        except OSError:
+            place.close()
+            raise
+        self._place = place
+        self.endpoint = Endpoint(self._host, place.getsockname()[1])
+        await self.accept_again()
         return self
 
     async def __aexit__(
@@ -65,6 +79,8 @@ class Proxy:
         if self._tasks:
             await asyncio.wait(self._tasks)
         self.cut()  # what a task was about to write
+        if self._place is not None:
+            self._place.close()
 
     def resume(self) -> None:
         self.client_may_speak.set()
@@ -107,7 +123,7 @@ class Proxy:
 
     async def accept_again(self) -> None:
         """Takes connections after ``refuse``, on the same port."""
-        self._server = await asyncio.start_server(self._accept, self._host, self.endpoint.port)
+        self._server = await asyncio.start_server(self._accept, self._host, self.endpoint.port, reuse_port=True)
 
     def say(self, data: bytes) -> None:
         """Sends this to every client, as if the broker did."""
@@ -157,6 +173,8 @@ class Proxy:
                 passed = self.from_client if client else self.from_broker
                 if limit is not None and passed + len(data) > limit:
                     self.cut_at = self.cut_broker_at = None
+                    if self.after_cut is not None:
+                        self.after_cut()
                     writer.write(data[: limit - passed])
                     await writer.drain()
                     if self.cuts_in_half:

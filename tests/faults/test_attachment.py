@@ -103,7 +103,7 @@ async def test_closing_what_does_not_answer_is_quick(through: Client, proxy: Pro
     for closing in (publisher.close(), subscription.close()):
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(closing, 0.2)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 5  # what a goodbye alone takes that is waited for
     assert not any(connection.is_open for connection in connections)  # nobody else was there
     proxy.resume()
 
@@ -151,7 +151,7 @@ async def test_waiting_for_a_connection_that_another_has_filled_is_bounded(
         fill = asyncio.create_task(filling.publish([b"x" * 100_000] * 200))
         await eventually(lambda: not filling._connection.is_writable)
         with pytest.raises(NotConfirmed, match="has read nothing for"):
-            await asyncio.wait_for(waiting.publish([b"y"]), 5)
+            await asyncio.wait_for(waiting.publish([b"y"]), PATIENCE)
         assert (waiting.published, waiting.failed) == (0, 0)
         fill.cancel()
         for publisher in (filling, waiting):
@@ -202,12 +202,12 @@ async def test_the_last_message_of_a_turn_takes_no_time_from_the_recovery(
     proxy: Proxy, broker: Broker, client: Client, stream: str, events: Events
 ) -> None:
     await publish(client, stream, bodies(1))
-    quick = Recovery(seconds=0.5, backoff=EAGER.backoff)
+    quick = Recovery(seconds=5, backoff=EAGER.backoff)  # a busy machine may need as long
     async with Client(options_through(proxy, broker), recovery=quick, on_recovery=events) as through:
         subscription = await through.subscribe(stream, FIRST, single_active=SingleActiveConsumer("group"))
         await asyncio.wait_for(anext(subscription), PATIENCE)
         proxy.cut()
-        await asyncio.sleep(1.0)  # the application works on it
+        await asyncio.sleep(quick.seconds + 0.5)  # the application works on it
         assert GIVEN_UP not in events.states
         subscription.finish()
         await eventually(lambda: events.states == [LOST, RECOVERED])

@@ -28,6 +28,7 @@ from rstream_core import (
     ServerClosed,
     StreamDoesNotExist,
     StreamNotAvailable,
+    Subscription,
 )
 from rstream_core.connection import Connection
 from rstream_core.protocol import commands as c
@@ -79,24 +80,27 @@ async def test_a_cut_in_the_middle_of_the_handshake(proxy: Proxy, broker: Broker
 
 async def test_a_broker_that_falls_silent_while_connecting(proxy: Proxy, broker: Broker) -> None:
     proxy.broker_may_speak.clear()
-    client = Client(options_through(proxy, broker, connect_timeout=0.3), recovery=None)
+    client = Client(options_for(broker, endpoints=(proxy.endpoint,), connect_timeout=3), recovery=None)
     start = time.monotonic()
-    with pytest.raises(ConnectionFailed, match=r"handshake within 0\.3 s"):
+    with pytest.raises(ConnectionFailed, match=r"handshake within 3 s"):
         await client.start()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 8  # less than the default
     await client.close()
 
 
 async def test_a_broker_that_falls_silent_is_missed_within_two_heartbeats(
     proxy: Proxy, broker: Broker, stream: str
 ) -> None:
-    async with Client(options_through(proxy, broker, heartbeat=1), recovery=None) as client:
+    # So long that a pause of this machine does not look like a silence of two.
+    async with (
+        Client(options_for(broker, heartbeat=4), recovery=None) as other,
+        Client(options_through(proxy, broker, heartbeat=4), recovery=None) as client,
+    ):
+        idle = await other._locator.connection()
         subscription = await client.subscribe(stream, NEXT)
         publisher = await client.publisher(stream)
         connection = await client._locator.connection()
-        assert connection.session.heartbeat == 1
-        await asyncio.sleep(2.6)  # an idle connection lives on
-        assert connection.is_open
+        assert connection.session.heartbeat == idle.session.heartbeat == 4
         proxy.stall()
         start = time.monotonic()
         request = asyncio.create_task(client.stream_exists(stream))
@@ -106,14 +110,15 @@ async def test_a_broker_that_falls_silent_is_missed_within_two_heartbeats(
             await anext(subscription)
         await eventually(lambda: publisher.error is not None)
         assert isinstance(publisher.error, HeartbeatMissed)
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 12
+        assert idle.is_open  # as long, and longer, without a word but the broker's heartbeats
         proxy.refuse()
 
 
 async def test_a_busy_connection_needs_no_heartbeats(proxy: Proxy, broker: Broker, stream: str) -> None:
-    async with Client(options_through(proxy, broker, heartbeat=1), recovery=None) as client:
+    async with Client(options_through(proxy, broker, heartbeat=2), recovery=None) as client:
         publisher = await client.publisher(stream)
-        end = time.monotonic() + 2.5
+        end = time.monotonic() + 5
         while time.monotonic() < end:
             await publisher.publish([b"x"])
             await asyncio.sleep(0.05)
@@ -128,6 +133,7 @@ async def test_a_request_times_out_and_its_late_answer_is_nobodys(proxy: Proxy, 
         with pytest.raises(RequestTimeout, match=r"within 0\.2 s") as caught:
             await client.stream_exists(stream)
         assert caught.value.retriable
+        client._locator.options = options_through(proxy, broker)  # whatever this machine does meanwhile
         proxy.broker_may_speak.set()
         assert await client.stream_exists(stream)
 
@@ -230,7 +236,7 @@ async def test_closing_is_bounded(proxy: Proxy, broker: Broker) -> None:
     proxy.stall()
     start = time.monotonic()
     await connection.close(timeout=0.2)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 4.5  # less than the default
     assert not connection.is_open
 
 
@@ -244,13 +250,19 @@ async def test_a_cut_ends_an_iteration_after_what_came(
     consumer = Consumer(client=through)
     found: list[bytes] = []
 
+    async def cut_when_all_came() -> None:
+        (connection,) = through._subscriber_pool.connections
+        (subscription,) = connection.subscriptions.values()
+        assert isinstance(subscription, Subscription)
+        await eventually(lambda: len(subscription._waiting) == 4)
+        proxy.cut()
+        await eventually(lambda: subscription.error is not None)
+
     async def iterate() -> None:
         async for message, _ in consumer.messages(stream):
             found.append(message)
             if len(found) == 1:
-                await asyncio.sleep(0.1)
-                proxy.cut()
-                await asyncio.sleep(0.1)
+                await cut_when_all_came()
 
     with pytest.raises(ConnectionClosed, match="was lost"):
         await asyncio.wait_for(iterate(), PATIENCE)
@@ -288,7 +300,7 @@ async def test_a_stream_that_is_deleted_while_it_is_consumed(client: Client, str
     await client.delete_stream(stream)
     for ended in (waiting, run):
         with pytest.raises(StreamDoesNotExist, match=stream):
-            await asyncio.wait_for(ended, 5)
+            await asyncio.wait_for(ended, PATIENCE)
     await subscription.close()
     await consumer.close()
 
@@ -300,7 +312,7 @@ async def test_only_the_deleted_streams_subscriptions_end(client: Client, stream
     assert one._lease.connection is two._lease.connection
     await client.delete_stream(other)
     with pytest.raises(StreamDoesNotExist):
-        await asyncio.wait_for(anext(two), 5)
+        await asyncio.wait_for(anext(two), PATIENCE)
     await two.close()
     await publish(client, stream, [b"x"])
     assert (await asyncio.wait_for(anext(one), PATIENCE)).messages == [b"x"]
@@ -353,11 +365,11 @@ async def test_a_broker_that_is_killed(own_rabbitmq: OwnRabbitMQ, stream_name: s
         assert confirmed + failed == len(told) >= sent
         await asyncio.to_thread(broker.start)
         last = None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while last is None:
                 try:
                     last = await client.last_offset(stream_name)
-                except (ConnectionFailed, ConnectionClosed, StreamNotAvailable, LeaderNotAvailable):
+                except (ConnectionFailed, ConnectionClosed, RequestTimeout, StreamNotAvailable, LeaderNotAvailable):
                     await asyncio.sleep(0.2)
         assert last + 1 >= confirmed
         assert last + 1 <= len(told) + 50
@@ -388,7 +400,7 @@ async def test_a_close_that_is_cancelled_leaves_no_socket(broker: Broker, proxy:
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
-    await asyncio.wait_for(asyncio.shield(connection._gone), 1)
+    await asyncio.wait_for(asyncio.shield(connection._gone), 4)  # less than a goodbye is waited for
     assert not connection.is_open
 
 
@@ -412,7 +424,7 @@ async def test_a_client_whose_close_is_cancelled_leaves_no_socket(
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
-    await asyncio.wait_for(asyncio.shield(asyncio.gather(*(connection._gone for connection in connections))), 1)
+    await asyncio.wait_for(asyncio.shield(asyncio.gather(*(connection._gone for connection in connections))), 4)
     await publisher.close()
 
 

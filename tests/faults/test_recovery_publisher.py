@@ -89,9 +89,14 @@ async def test_without_a_name_each_message_is_stored_at_least_once(
     messages = bodies(10_000, "x" * 50)
     ledger = Ledger()
     publisher = await through.publisher(stream, listener=ledger, max_in_flight=2000)
+    proxy.broker_may_speak.clear()  # the first are stored, and the client does not know
+    await publisher.publish(messages[:500])
+    await eventually_stored(client, stream, 500)
+    proxy.cut()
+    proxy.resume()
     cutting = cut_now_and_then(proxy, random.Random(7), 50_000, 200_000)
     async with asyncio.timeout(60):
-        for low in range(0, len(messages), 500):
+        for low in range(500, len(messages), 500):
             await publisher.publish(messages[low : low + 500])
         cutting.cancel()
         proxy.cut_at = None
@@ -102,7 +107,7 @@ async def test_without_a_name_each_message_is_stored_at_least_once(
     found = await stored(client, stream)
     assert set(found) == set(messages)
     twice = sum(times > 1 for times in Counter(found).values())
-    assert 0 < twice <= publisher.sent_again <= 10_000  # or the test has shown nothing
+    assert 500 <= twice <= publisher.sent_again <= 10_000
     firsts = list(dict.fromkeys(found))
     assert firsts == messages  # in order, but for repetitions
 
@@ -205,7 +210,6 @@ async def test_publishing_waits_while_it_recovers(through: Client, proxy: Proxy,
     assert (publisher.confirmed, publisher.error) == (3, None)
     assert events.states == [LOST, RECOVERED]
     assert events[1].seconds > 0.1
-    assert events[1].seconds > 0.09
     await publisher.close()
 
 
@@ -226,23 +230,22 @@ async def test_a_write_that_notices_first(through: Client, stream: str, client: 
 async def test_a_policy_that_is_used_up(proxy: Proxy, broker: Broker, stream: str, events: Events) -> None:
     ended: list[RstreamError] = []
     ledger = Ledger()
-    policy = Recovery(seconds=0.3, backoff=EAGER.backoff)
+    policy = Recovery(seconds=3.5, backoff=EAGER.backoff)
     async with Client(options_through(proxy, broker), recovery=policy, on_recovery=events) as through:
         publisher = await through.publisher(stream, "writer", listener=ledger, on_end=ended.append)
         proxy.broker_may_speak.clear()
         await publisher.publish(bodies(10))
         proxy.refuse()
         proxy.cut()
-        await eventually(lambda: events.states == [LOST])
-        start = time.monotonic()
+        await eventually(lambda: LOST in events.states)
         with pytest.raises(ConnectionFailed):
             await asyncio.wait_for(publisher.publish([b"x"]), PATIENCE)
-        assert 0.2 < time.monotonic() - start < 3
         ledger.holds_for(publisher)
         assert (publisher.failed, ended) == (10, [publisher.error])
         assert events.states == [LOST, GIVEN_UP]
         assert events[1].error is publisher.error
         assert events[1].attempts > 1
+        assert 3.4 < events[1].seconds < 10
         await publisher.flush(PATIENCE)
         await publisher.close()
     policy = Recovery(backoff=Backoff(attempts=3, initial=0.01))
@@ -269,15 +272,14 @@ async def test_a_broker_that_ends_each_connection_over_the_same_frame_is_given_u
         await publisher.flush(PATIENCE)
         length = len(b"\0" * 25_000)
 
-        async def cut_again() -> None:
-            while True:
-                proxy.cut_at = proxy.from_client + length
-                await eventually(lambda: proxy.cut_at is None, 60)
+        def cut_again() -> None:
+            proxy.cut_at = proxy.from_client + length
 
-        cutting = asyncio.create_task(cut_again())
+        proxy.after_cut = cut_again
+        cut_again()
         await publisher.publish([bytes(100_000)])
         await publisher.flush(PATIENCE)
-        cutting.cancel()
+        proxy.after_cut = proxy.cut_at = None
         assert isinstance(publisher.error, (ConnectionClosed, ConnectionFailed))
         assert publisher.failed == 1
         assert sum(event.attempts for event in events) == 5
@@ -294,7 +296,7 @@ async def test_a_stream_that_is_deleted_during_an_outage(
     await client.delete_stream(stream)
     await proxy.accept_again()
     with pytest.raises(StreamDoesNotExist, match=stream):
-        await asyncio.wait_for(publisher.publish([b"x"]), 5)
+        await asyncio.wait_for(publisher.publish([b"x"]), PATIENCE)
     assert events.states == [LOST, GIVEN_UP]
     await publisher.close()
 
@@ -302,7 +304,7 @@ async def test_a_stream_that_is_deleted_during_an_outage(
 async def test_a_stream_that_is_deleted_ends_it_at_once(through: Client, client: Client, stream: str) -> None:
     publisher = await through.publisher(stream, "writer")
     await client.delete_stream(stream)
-    await eventually(lambda: publisher.error is not None, 5)
+    await eventually(lambda: publisher.error is not None, 10)
     assert isinstance(publisher.error, StreamDoesNotExist)
     await publisher.close()
 
@@ -331,12 +333,12 @@ async def test_close_during_an_outage(through: Client, proxy: Proxy, stream: str
     waiting = asyncio.create_task(publisher.publish([b"x"]))
     start = time.monotonic()
     await publisher.close(0.2)
-    assert 0.15 < time.monotonic() - start < 2
+    assert 0.15 < time.monotonic() - start < 8  # less than the default, and than the recovery's time
     ledger.holds_for(publisher)
     assert publisher.failed == 10
     assert events.states == [LOST, GIVEN_UP]
     with pytest.raises(RstreamError):
-        await asyncio.wait_for(waiting, 2)
+        await asyncio.wait_for(waiting, PATIENCE)
     assert through._recoveries._tasks == set()
 
 
@@ -373,13 +375,13 @@ async def test_a_client_that_is_closed_ends_its_recoveries(proxy: Proxy, broker:
 async def test_an_outage_is_not_held_against_the_confirm_timeout(
     through: Client, proxy: Proxy, stream: str, events: Events
 ) -> None:
-    publisher = await through.publisher(stream, "writer", confirm_timeout=0.4)
+    publisher = await through.publisher(stream, "writer", confirm_timeout=3.5)
     proxy.broker_may_speak.clear()
     await publisher.publish(bodies(10))
     proxy.refuse()
     proxy.cut()
     await eventually(lambda: events.states == [LOST])
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(4)
     assert publisher.error is None
     proxy.resume()
     await proxy.accept_again()
@@ -387,7 +389,7 @@ async def test_an_outage_is_not_held_against_the_confirm_timeout(
     assert publisher.confirmed == 10
     proxy.broker_may_speak.clear()
     await publisher.publish([b"x"])
-    await eventually(lambda: publisher.error is not None, 3)
+    await eventually(lambda: publisher.error is not None, 10)
     assert isinstance(publisher.error, NotConfirmed)  # but it holds again afterwards
     proxy.resume()
     await publisher.close()
@@ -422,12 +424,12 @@ async def test_a_stream_that_moves(through: Client, proxy: Proxy, client: Client
 async def test_a_stalled_broker_is_left_after_two_heartbeats(
     proxy: Proxy, broker: Broker, stream: str, events: Events
 ) -> None:
-    options = options_through(proxy, broker, heartbeat=1, request_timeout=2)
+    options = options_through(proxy, broker, heartbeat=2)  # not 1: a pause of this machine might look like two
     async with Client(options, recovery=EAGER, on_recovery=events) as through:
         publisher = await through.publisher(stream, "writer")
         proxy.stall()
         await publisher.publish(bodies(10))
-        await eventually(lambda: events.states == [LOST], 4)
+        await eventually(lambda: events.states == [LOST], 8)
         proxy.cut()
         proxy.resume()
         await publisher.flush(PATIENCE)
@@ -492,9 +494,10 @@ async def test_a_name_is_not_used_with_ids_that_may_still_arrive(
     """A publisher ended by its timeout has bytes on their way: its successor counts on behind them."""
     told: list[ConfirmationStatus] = []
     async with Client(options_through(proxy, broker), max_publishers_by_connection=1) as through:
+        first = await through.publisher(stream, "writer")  # whose confirm may take its time
+        await first.publish([b"first"])
+        await first.close()
         publisher = await through.publisher(stream, "writer", confirm_timeout=0.3)
-        await publisher.publish([b"first"])
-        await publisher.flush(PATIENCE)
         stalled = proxy.stall_those_there()
         for questions in through._locator.connections:
             questions.abort()

@@ -35,10 +35,14 @@ LAST = ConsumerOffsetSpecification(OffsetType.LAST)
 GROUP = "group"
 
 
-async def cut_broker_now_and_then(proxy: Proxy, chance: random.Random, low: int, high: int) -> None:
-    while True:
+def cut_broker_now_and_then(proxy: Proxy, chance: random.Random, low: int, high: int) -> None:
+    """Until ``after_cut`` is taken back."""
+
+    def order() -> None:
         proxy.cut_broker_at = proxy.from_broker + chance.randrange(low, high)
-        await eventually(lambda: proxy.cut_broker_at is None, 60)
+
+    proxy.after_cut = order
+    order()
 
 
 async def read_all(subscription: Subscription, count: int, pause: float = 0.0) -> list[bytes]:
@@ -64,10 +68,9 @@ async def test_nothing_is_lost_and_nothing_comes_twice(
     messages = bodies(6000, "x" * 50)
     await publish(client, stream, *[messages[low : low + 50] for low in range(0, 6000, 50)])
     subscription = await through.subscribe(stream, at(1234), credit=credit)
-    cutting = asyncio.create_task(cut_broker_now_and_then(proxy, random.Random(credit), 2_000, 60_000))
+    cut_broker_now_and_then(proxy, random.Random(credit), 2_000, 60_000)
     found = await read_all(subscription, 6000 - 1234, pause)
-    cutting.cancel()
-    proxy.cut_broker_at = None
+    proxy.after_cut = proxy.cut_broker_at = None
     await subscription.close()
     assert found == messages[1234:]
     assert events.states.count(LOST) >= 5
@@ -88,10 +91,9 @@ async def test_chunks_that_have_arrived_are_handed_out_and_within_the_bound(
         await eventually(lambda: len(subscription._waiting) == 4)
     first = await anext(subscription)
     assert (first.offset, len(subscription._waiting)) == (0, 3)
-    for _ in range(5):
+    for outage in range(5, 10):
         proxy.cut()
-        await eventually(lambda: events.states[-1] is LOST)
-        await eventually(lambda: events.states[-1] is RECOVERED)
+        await eventually(lambda outage=outage: events.states == [LOST, RECOVERED] * (outage + 1))
         assert len(subscription._waiting) <= 4
     assert await read_all(subscription, 39) == bodies(40)[1:]
     await subscription.close()
@@ -206,7 +208,7 @@ async def test_a_stream_that_is_deleted_during_an_outage(
     await proxy.accept_again()
     assert (await anext(subscription)).messages == bodies(3)  # what came is handed out
     with pytest.raises(StreamDoesNotExist, match=stream):
-        await asyncio.wait_for(anext(subscription), 5)
+        await asyncio.wait_for(anext(subscription), PATIENCE)
     assert events.states == [LOST, GIVEN_UP]
     await subscription.close()
 
@@ -221,7 +223,7 @@ async def test_a_policy_that_is_used_up(proxy: Proxy, broker: Broker, stream: st
         proxy.refuse()
         proxy.cut()
         with pytest.raises(ConnectionFailed):
-            await asyncio.wait_for(run, 5)
+            await asyncio.wait_for(run, PATIENCE)
         assert (events.states, events[-1].attempts) == ([LOST, GIVEN_UP], 3)
         await consumer.close()
 
@@ -245,7 +247,7 @@ async def test_closing_and_cancelling_during_an_outage(
     await eventually(lambda: events.states == [LOST, LOST])
     waiting = asyncio.create_task(anext(subscription))  # type: ignore[arg-type]
     await asyncio.sleep(0)
-    await asyncio.wait_for(subscription.close(), 2)
+    await asyncio.wait_for(subscription.close(), 8)
     with pytest.raises(StopAsyncIteration):
         await waiting
     cancelled = asyncio.create_task(anext(other))  # type: ignore[arg-type]
@@ -345,7 +347,7 @@ async def test_questions_are_asked_again_and_commands_are_not_repeated(
     assert await client.query_offset(stream, "reader") == 1
 
 
-@pytest.mark.parametrize("verify_timeout", [None, 0.5])
+@pytest.mark.parametrize("verify_timeout", [None, 3.5])
 async def test_storing_an_offset_waits_for_the_end_of_an_outage(
     through: Client, proxy: Proxy, client: Client, stream: str, verify_timeout: float | None
 ) -> None:
@@ -355,11 +357,11 @@ async def test_storing_an_offset_waits_for_the_end_of_an_outage(
     proxy.cut()
     await eventually(lambda: not through._locator.connections[0].is_open)
     storing = asyncio.create_task(through.store_offset(stream, "reader", 2, verify_timeout=verify_timeout))
-    await asyncio.sleep(0.7)
+    await asyncio.sleep((verify_timeout or 0) + 0.5)
     assert not storing.done()
     await proxy.accept_again()
     await asyncio.wait_for(storing, PATIENCE)
-    await client.store_offset(stream, "other", 2, verify_timeout=PATIENCE)  # the first one is stored by then
+    await through.store_offset(stream, "other", 2, verify_timeout=PATIENCE)  # the first one is stored by then
     assert await client.query_offset(stream, "reader") == 2
 
 
@@ -377,7 +379,7 @@ async def test_a_first_connection_is_not_tried_again(proxy: Proxy, broker: Broke
     async with Client(options_through(proxy, broker)) as client:
         for call in (client.start, lambda: client.stream_exists(stream), lambda: client.publisher(stream)):
             with pytest.raises(ConnectionFailed):
-                await asyncio.wait_for(call(), 2)  # type: ignore[operator]
+                await asyncio.wait_for(call(), 10)  # type: ignore[operator]
 
 
 # Single active consumers.
@@ -451,6 +453,7 @@ async def test_a_single_active_consumer_that_is_alone_goes_on_without_a_gap_or_a
     member = Member(through)
     member.store = store
     await member.join(stream)
+    await eventually(lambda: member.subscription.active)  # or it has no turn to lose the first time
     publisher = await client.publisher(stream)
     found: list[int] = []
     for _ in range(6):
@@ -537,12 +540,12 @@ async def test_a_super_stream_goes_on(
 
 
 async def test_taking_across_a_stall(proxy: Proxy, broker: Broker, client: Client, stream: str, events: Events) -> None:
-    options = options_through(proxy, broker, heartbeat=1, request_timeout=2)
+    options = options_through(proxy, broker, heartbeat=2)  # not 1: a pause of this machine might look like two
     async with Client(options, recovery=EAGER, on_recovery=events) as through:
         subscription = await through.subscribe(stream, NEXT)
         proxy.stall()
         await publish(client, stream, bodies(5))
-        await eventually(lambda: events.states == [LOST], 4)
+        await eventually(lambda: events.states == [LOST], 8)
         proxy.cut()
         proxy.resume()
         assert list((await take(subscription, 5)).values()) == bodies(5)

@@ -27,7 +27,7 @@ def test_the_hammer_finds_faults() -> None:
             raise KeyError(data)
 
     def dawdles(data: bytes) -> None:
-        sum(range(10_000_000))
+        sum(range(30_000_000))
 
     for run in (falls, dawdles):
         with pytest.raises(FaultError):
