@@ -325,14 +325,15 @@ class Locator:
             if advertised is not None:
                 seen.add(advertised)
             await connection.close()
-            entries, reached = (", ".join(map(str, places)) for places in (self._entries, sorted(seen, key=str)))
+            reached = ", ".join(sorted(map(str, seen)))
             raise _AnotherNode(
-                f"{run.attempts} connections through {entries} never reached {wanted}; "
+                f"{run.attempts} connections through {self._names_of_entries()} never reached {wanted}; "
                 f"they reached {reached or 'nodes that do not say who they are'}",
                 hint="does the load balancer spread connections over all nodes?",
             )
 
-        return await run.retry(attempt, helps=lambda error: isinstance(error, _AnotherNode))
+        late = self._too_late(LOAD_BALANCER_SECONDS)
+        return await run.retry(attempt, helps=lambda error: isinstance(error, _AnotherNode), reason=late)
 
     async def _connect_to_any(self) -> Connection:
         """Connects through a load balancer, past nodes that are down: each time through the next, if there are several.
@@ -345,7 +346,13 @@ class Locator:
             return await self._first_that_answers(self._entries)
 
         seconds = len(self._entries) * self.options.connect_timeout + 1
-        return await Run(DEAD_NODE_WAIT, seconds).retry(attempt)
+        return await Run(DEAD_NODE_WAIT, seconds).retry(attempt, reason=self._too_late(seconds))
+
+    def _too_late(self, seconds: float) -> ConnectionFailed:
+        return ConnectionFailed(f"no connection through {self._names_of_entries()} within {seconds:g} s")
+
+    def _names_of_entries(self) -> str:
+        return ", ".join(map(str, self._entries))
 
 
 class _AnotherNode(ConnectionFailed):

@@ -19,6 +19,7 @@ from rstream_core import (
     Recovery,
     RequestTimeout,
     ServerError,
+    locator,
 )
 from tests.brokers import Broker
 from tests.clients import FIRST, PATIENCE, bodies, options_for, publish
@@ -229,6 +230,20 @@ async def test_a_load_balancer_that_leads_to_a_dead_node_first(proxy: Proxy, bro
         with pytest.raises(ConnectionFailed, match=r"(closed|ended) the connection"):
             await through.start()
     assert 1 < proxy.accepted < 20
+
+
+async def test_a_load_balancer_that_takes_too_long(
+    proxy: Proxy, broker: Broker, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than all attempts together may: then no attempt has an error to tell."""
+    monkeypatch.setattr(locator, "LOAD_BALANCER_SECONDS", 0.5)
+    async with Client(options_through(proxy, broker), recovery=None) as through:
+        assert await through.stream_exists(stream)
+        leader = await through._locator.leader_now(stream)
+        proxy.stall()
+        with pytest.raises(ConnectionFailed, match=rf"no connection through {proxy.endpoint} within 0\.5 s"):
+            await through._locator.connect(leader)
+        proxy.cut()
 
 
 @pytest.mark.parametrize("how", ["down", "silent"])
