@@ -72,8 +72,8 @@ def stream(run: Run, stream_name: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def closed_port() -> int:
-    """A port of this machine that refuses connections."""
+def closed_port() -> Iterator[int]:
+    """A port of this machine that refuses connections; it is taken, so that nobody else gets it."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+        yield int(sock.getsockname()[1])

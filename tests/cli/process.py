@@ -68,6 +68,14 @@ def interrupt(process: subprocess.Popen[bytes], number: signal.Signals = signal.
     process.send_signal(number)
 
 
+def told(process: subprocess.Popen[bytes], question: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """The next line of ``--stats json`` with a true answer. With the first of all the run has begun to read."""
+    assert process.stderr is not None
+    while not question(found := json.loads(process.stderr.readline())):
+        pass
+    return dict(found)
+
+
 def summary_of(errors: str | bytes) -> dict[str, Any]:
     """The last line of ``--stats json``; its numbers add up."""
     text = errors if isinstance(errors, str) else errors.decode()

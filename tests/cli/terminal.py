@@ -11,7 +11,7 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -36,9 +36,9 @@ class Terminal:
         os.close(self.descriptor)
 
     def read(self, seconds: float) -> None:
-        """What comes within that time."""
+        """What is there, and what comes within that time."""
         until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and select.select([self._main], [], [], left)[0]:
+        while select.select([self._main], [], [], max(until - time.monotonic(), 0))[0]:
             self.shown += os.read(self._main, 4096).decode(errors="replace")
 
     @property
@@ -48,8 +48,12 @@ class Terminal:
 
     def read_until(self, words: str) -> None:
         """Fails where the text does not come."""
+        self.read_while(lambda: words not in self.text)
+
+    def read_while(self, question: Callable[[], object]) -> None:
+        """Fails where that does not end."""
         deadline = time.monotonic() + 20
-        while words not in self.text:
+        while question():
             assert time.monotonic() < deadline, self.shown
             self.read(0.1)
 

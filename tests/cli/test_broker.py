@@ -28,7 +28,7 @@ from tests.certificates import Authority
 from tests.cli.conftest import RSTREAM, environment, run_rstream
 from tests.cli.process import ended, interrupt, running
 from tests.cli.terminal import Terminal, shell_on
-from tests.clients import FIRST, PATIENCE, options_for
+from tests.clients import FIRST, PATIENCE, eventually, options_for
 
 ROUNDS = int(os.environ.get("RSTREAM_KILL_ROUNDS", "6"))
 """How often a broker is killed; the whole proof is 50."""
@@ -232,7 +232,8 @@ def test_what_goes_wrong_is_told_beside_the_status_line(tmp_path: Path) -> None:
         (tmp_path / "streams").rmdir()
         terminal.read_until("published 0/s")
         assert run_rstream("stream", "create", "s", env=env).returncode == 1
-        terminal.read_until(f"\x1b[Jwarning: Create in {tmp_path}: [Errno 2] No such file or directory: ")
+        terminal.read_until(f"warning: Create in {tmp_path}: [Errno 2] No such file or directory: ")
+        assert "\x1b[Jwarning: " in terminal.shown
         terminal.read(1)
         assert terminal.shown.count("Errno") == 1
 
@@ -302,8 +303,7 @@ def test_a_terminal_shows_what_it_does() -> None:
         assert "listening on 127.0.0.1:" in terminal.shown
         interrupt(process)
         assert process.wait(20) == 130
-        terminal.read(0.1)
-        assert terminal.shown.endswith("\r\x1b[J")
+        terminal.read_while(lambda: not terminal.shown.endswith("\r\x1b[J"))
 
 
 def test_a_narrow_terminal_shows_the_rates() -> None:
@@ -326,9 +326,9 @@ def test_in_the_background_the_terminal_is_the_shells() -> None:
         with shell_on(terminal, command) as shell:
             assert shell.stdout is not None
             assert shell.stdout.readline().startswith(b"rabbitmq-stream://")
+            terminal.read_until("listening on")
             terminal.read(1.2)
             shell.communicate(b"\n", timeout=20)
-        assert "listening on" in terminal.shown
         assert "published" not in terminal.shown
 
 
@@ -382,6 +382,8 @@ async def test_killed_while_publishing(tmp_path: Path, fsync: str) -> None:
                 await verify(broker, publishing.confirmed)
             task = asyncio.create_task(publishing.run(broker, "s"))
             await asyncio.sleep(chance.uniform(0.05, 0.4))  # the moment is the test
+            if number == rounds - 1:  # on a busy machine none of these moments may have been late enough
+                await eventually(lambda: publishing.confirmed > 100)
             process.send_signal(signal.SIGKILL)
             await asyncio.wait_for(task, PATIENCE)
     with broker_process("--data", str(tmp_path)) as (_, broker):

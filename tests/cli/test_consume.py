@@ -14,7 +14,7 @@ import pytest
 
 from tests.brokers import Broker
 from tests.cli.conftest import RSTREAM, Run, environment, run_rstream
-from tests.cli.process import ended, eventually, interrupt, resident_bytes, running, summary_of
+from tests.cli.process import ended, eventually, interrupt, resident_bytes, running, summary_of, told
 from tests.conftest import OwnRabbitMQ
 
 
@@ -25,10 +25,11 @@ def fill(run: Run, stream: str, *numbers: int) -> None:
 
 @pytest.fixture
 def ten(run: Run, stream: str) -> str:
-    """A stream that holds 0 to 9, in chunks of 0-3, 4-7 and 8-9."""
-    for numbers in ((0, 1, 2, 3), (4, 5, 6, 7), (8, 9)):
-        fill(run, stream, *numbers)
-        time.sleep(0.02)
+    """A stream that holds 0 to 9, the last two in a chunk of their own."""
+    fill(run, stream, 0, 1, 2, 3)
+    fill(run, stream, 4, 5, 6, 7)
+    # A sub-entry is in one chunk for certain; a busy broker may put messages of one frame into two.
+    assert run("publish", stream, "--method", "sub-entry", stdin=lines(8, 9)).returncode == 0
     return stream
 
 
@@ -75,7 +76,7 @@ def stored(run: Run, stream: str, name: str) -> int | None:
         (("-o", "-1h", "--until", "-1s"), None),
         (("-o", "2100-01-01", "--until", "end"), ()),
         (("-o", "first", "--until", "2000-01-01"), ()),
-        (("-o", "first", "--idle-timeout", "500ms"), range(10)),
+        (("-o", "first", "--idle-timeout", "5s"), range(10)),
         (("-o", "next", "--idle-timeout", "200ms"), ()),
         (("-o", "first", "-n", "10", "--credit", "1"), range(10)),
         (("-o", "first", "-n", "7", "--unbuffered"), range(7)),
@@ -125,13 +126,15 @@ def test_times_are_exact(run: Run, stream: str) -> None:
 @pytest.mark.parametrize("start", ["first", "next", "3"])
 def test_until_a_time_that_comes(env: dict[str, str], run: Run, stream: str, start: str) -> None:
     fill(run, stream, 0)
-    until = datetime.fromtimestamp(time.time() + 6, UTC).isoformat()
-    with running("consume", stream, "-o", start, "--until", until, env=env) as consumer:
-        time.sleep(3)  # so that it has begun; nothing tells
+    until = datetime.fromtimestamp(time.time() + 12, UTC).isoformat()
+    with running("consume", stream, "-o", start, "--until", until, "--stats", "json", env=env) as consumer:
+        told(consumer, lambda line: line["event"] == "progress")
         fill(run, stream, 1)
         assert consumer.stdout is not None
         written = consumer.stdout.read()
-        assert ended(consumer) == (0, "")
+        code, errors = ended(consumer)
+    assert code == 0
+    assert summary_of(errors)["reason"] == "--until is reached"
     assert written == {"first": lines(0, 1), "next": lines(1), "3": b""}[start]
 
 
@@ -145,12 +148,12 @@ def test_until_an_offset_that_comes(env: dict[str, str], run: Run, ten: str) -> 
 
 
 def test_next_is_what_comes(env: dict[str, str], run: Run, ten: str) -> None:
-    with running("consume", ten, "-n", "1", env=env) as consumer:
-        time.sleep(1.0)
+    with running("consume", ten, "-n", "1", "--stats", "json", env=env) as consumer:
+        told(consumer, lambda line: line["event"] == "progress")
         fill(run, ten, 10)
         assert consumer.stdout is not None
         assert consumer.stdout.read() == b"10\n"
-        assert ended(consumer) == (0, "")
+        assert ended(consumer)[0] == 0
 
 
 def test_the_stream_may_come_from_the_environment(run: Run, ten: str) -> None:
@@ -269,8 +272,8 @@ def test_what_was_not_written_out_is_not_stored(env: dict[str, str], run: Run, s
         time.sleep(2.0)
         assert stored(run, stream, "me") is None
         got = 0
-        while got < 300_000:
-            got += len(os.read(reader, 65536))
+        while got < 300_000:  # and no more: the rest of the second message is not to fit into the pipe
+            got += len(os.read(reader, min(65536, 300_000 - got)))
         eventually(lambda: stored(run, stream, "me") == 0)
         interrupt(consumer)
         code, errors = ended(consumer)
@@ -331,8 +334,8 @@ def test_access_and_connection(run: Run, rabbitmq: Broker, closed_port: int) -> 
 
 def test_timeout(run: Run, ten: str) -> None:
     begin = time.monotonic()
-    done = run("consume", ten, "-o", "first", "--timeout", "1s", "--name", "me")
-    assert 1 <= time.monotonic() - begin < 5
+    done = run("consume", ten, "-o", "first", "--timeout", "6s", "--name", "me")
+    assert 6 <= time.monotonic() - begin < 20
     assert (done.returncode, done.stdout) == (124, lines(*range(10)))
     assert stored(run, ten, "me") == 9
     assert done.stderr.decode().startswith("consumed 10 messages")
@@ -377,7 +380,7 @@ def test_a_reader_that_leaves_while_nothing_comes(env: dict[str, str], run: Run,
         assert consumer.stdout is not None
         assert consumer.stdout.read(20) == lines(*range(10))
         consumer.stdout.close()
-        assert ended(consumer, timeout=5) == (141, "")
+        assert ended(consumer) == (141, "")
 
 
 def test_a_full_disk(env: dict[str, str], ten: str) -> None:
@@ -409,7 +412,7 @@ def test_a_stream_that_is_deleted_meanwhile(env: dict[str, str], run: Run, ten: 
         assert run("stream", "delete", ten, "--yes").returncode == 0
         code, errors = ended(consumer)
     assert code == 4, errors
-    assert errors.startswith("error: ")
+    assert "\nerror: " in "\n" + errors  # after a warning, where it takes the broker half a second
 
 
 # --- a reader that stalls ------------------------------------------------------------------------------------
@@ -424,7 +427,7 @@ def _stalled(env: dict[str, str], run: Run, stream: str, seconds: float, heartbe
     with running("consume", stream, *options, env=env) as consumer:
         assert consumer.stdout is not None
         assert consumer.stdout.read(len(line)) == line
-        time.sleep(1.0)
+        time.sleep(4.0)  # so that what it reads ahead is there
         begin = resident_bytes(consumer)
         time.sleep(seconds)
         assert resident_bytes(consumer) - begin < 5_000_000
@@ -437,7 +440,7 @@ def _stalled(env: dict[str, str], run: Run, stream: str, seconds: float, heartbe
 
 
 def test_a_reader_that_stalls(env: dict[str, str], run: Run, stream: str) -> None:
-    _stalled(env, run, stream, 4.0, "1")
+    _stalled(env, run, stream, 10.0, "3")
 
 
 @pytest.mark.slow

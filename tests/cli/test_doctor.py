@@ -72,7 +72,7 @@ def test_nobody_listens(closed_port: int) -> None:
 def test_somebody_who_never_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        found = doctor(f"rabbitmq-stream://127.0.0.1:{port}", "--connect-timeout", "1s", code=6)
+        found = doctor(f"rabbitmq-stream://127.0.0.1:{port}", "--connect-timeout", "5s", code=6)
     failure = the_failure(found)
     assert failure["check"] == "login"
     assert "handshake" in failure["detail"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import subprocess
 from pathlib import Path
@@ -115,25 +116,34 @@ def test_a_publisher_that_is_killed_again_and_again(env: dict[str, str], run: Ru
     """SIGKILL at random moments, and the same command again: the stream holds each line once, in order."""
     count = 100_000
     source = tmp_path / "lines"
-    source.write_bytes(b"".join(b"line %d\n" % number for number in range(count)))
-    command = ("publish", stream, str(source), "--name", "import", "--id-from", "line")
+    lines = [b"line %d\n" % number for number in range(count)]
+    source.write_bytes(b"".join(lines))
+    options = ("--name", "import", "--id-from", "line")
+    # A run that is killed has only the beginning of the lines, and waits for more: however late the kill comes, it
+    # has not ended, and has left something for the next one.
+    begin, more = tmp_path / "begin", tmp_path / "more"
+    os.mkfifo(more)
+    writer = os.open(more, os.O_RDWR)
     chance = random.Random(9)
     reached: list[int] = []
     for at in sorted(chance.sample(range(1000, 60_000), 5)):
+        begin.write_bytes(b"".join(lines[: at + 30_000]))
+        command = ("publish", stream, str(begin), str(more), *options)
         # The pace makes sure that the kill comes in the middle, however fast the machine is.
         with running(*command, "--rate", "60k/s", "--stats", "json", "--stats-interval", "10ms", env=env) as process:
             assert process.stderr is not None
             for line in process.stderr:
                 told = json.loads(line)
                 assert told["event"] == "progress", told
-                if told["confirmed"] + told["already_published"] >= at:
+                if told["confirmed"] and told["confirmed"] + told["already_published"] >= at:
                     break
             process.kill()
             assert process.wait(30) == -9
             reached.append(told["already_published"])
+    os.close(writer)
     assert reached == sorted(reached)
     assert reached[-1] > 0  # what an earlier run left is not sent again
-    done = run(*command, "--stats", "json", timeout=60)
+    done = run("publish", stream, str(source), *options, "--stats", "json", timeout=60)
     found = summary_of(done.stderr)
     assert (done.returncode, found["read"]) == (0, count)
     assert found["confirmed"] + found["already_published"] == count

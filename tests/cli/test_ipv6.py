@@ -39,7 +39,8 @@ def test_rabbitmq(own_rabbitmq: OwnRabbitMQ, port: int) -> None:
     goes_through(f"rabbitmq-stream://guest:guest@[::1]:{port}")
 
 
-def test_embedded(port: int) -> None:
-    with EmbeddedBroker(host="::1", port=port) as broker:
-        assert broker.uri == f"rabbitmq-stream://guest:guest@[::1]:{port}/%2F"
+@pytest.mark.usefixtures("port")
+def test_embedded() -> None:
+    with EmbeddedBroker(host="::1") as broker:
+        assert broker.uri == f"rabbitmq-stream://guest:guest@[::1]:{broker.port}/%2F"
         goes_through(broker.uri)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -16,6 +17,9 @@ from rstream_core import EmbeddedBroker
 from rstream_core.protocol.commands import Key
 from tests.cli.conftest import run_rstream
 from tests.cli.process import ended, eventually, interrupt, running, summary_of
+
+OUTAGE = ("warning: the connection to ", "recovered after ")
+"""How the lines that tell of one begin."""
 
 
 class Outage:
@@ -53,11 +57,11 @@ def outage(tmp_path: Path) -> Iterator[Outage]:
 
 def test_an_outage_is_not_idle_time(outage: Outage) -> None:
     assert outage.run("publish", "s", "-m", "one").returncode == 0
-    with running("consume", "s", "-q", "-o", "first", "--idle-timeout", "1s", env=outage.env) as process:
+    with running("consume", "s", "-q", "-o", "first", "--idle-timeout", "5s", env=outage.env) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"one\n"
         outage.stop()
-        time.sleep(2.0)
+        time.sleep(6.0)
         assert process.poll() is None
         outage.start()
         assert outage.run("publish", "s", "-m", "two").returncode == 0
@@ -84,7 +88,7 @@ def test_the_drain_timeout_is_kept_while_confirms_trickle_in(outage: Outage, met
         interrupt(process, signal.SIGTERM)
         started = time.monotonic()
         code, errors = ended(process)
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 8  # with a message in flight at a time the rest takes minutes
         source.kill()
     assert code in (7, 143)
     assert summary_of(errors)["exit_code"] == code
@@ -102,8 +106,11 @@ def test_what_may_be_stored_twice_is_told(outage: Outage, options: tuple[str, ..
     lines = b"".join(b"%d\n" % number for number in range(100))
     outage.broker.faults.cut_frame(Key.PUBLISH_CONFIRM)
     done = outage.run("publish", "s", *options, stdin=lines)
-    told = f"warning: 100 messages sent again after a lost connection may be stored twice; {why}\n"
-    assert (done.returncode, done.stderr.decode()) == (0, "" if why is None else told)
+    told = f"warning: 100 messages sent again after a lost connection may be stored twice; {why}"
+    assert done.returncode == 0
+    # An outage is told of as well, if it takes half a second.
+    others = [line for line in done.stderr.decode().splitlines() if not line.startswith(OUTAGE)]
+    assert others == ([] if why is None else [told])
     stored = outage.run("consume", "s", "-o", "first", "--until", "end").stdout
     assert stored == (lines if why is None else lines + lines)
 
@@ -124,7 +131,7 @@ def test_each_wait_for_a_confirm_is_told_once(outage: Outage, mode: str) -> None
         process.stdin.write(b"one\n")
         process.stdin.flush()
         eventually(lambda: outage.run("consume", "s", "-o", "first", "-n", "1").stdout)
-        outage.broker.faults.delay(6.0)
+        outage.broker.faults.delay(9.0)
         process.stdin.write(b"two\nthree\n")  # one in flight, and one that waits for it
         process.stdin.close()
         code, errors = ended(process)
@@ -155,17 +162,19 @@ def test_a_short_outage_is_told_with_v(outage: Outage) -> None:
         done = outage.run("publish", "s", "--name", "me", "-m", "one", option)
         lines = done.stderr.decode().splitlines()
         assert done.returncode == 0
-        for words in ("lost (the connection to ", "recovered after 0."):
+        for words in ("lost (the connection to ", "recovered after "):
             assert any(f" INFO publisher of stream 's': {words}" in line for line in lines) == told
 
 
 def given_up(error: str) -> bool:
-    return error.startswith("error: ") and error.endswith(" refuses the connection; gave up after 1 s")
+    """After the five seconds that the tests below give it."""
+    found = re.fullmatch(r"error: .* refuses the connection; gave up after (\d+) s", error)
+    return found is not None and 4 <= int(found[1]) < 15
 
 
 def test_a_consumer_that_gives_up_says_so(outage: Outage) -> None:
     assert outage.run("publish", "s", "-m", "one").returncode == 0
-    with running("consume", "s", "-o", "first", "--recover-for", "1s", env=outage.env) as process:
+    with running("consume", "s", "-o", "first", "--recover-for", "5s", env=outage.env) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"one\n"
         outage.stop()
@@ -175,7 +184,7 @@ def test_a_consumer_that_gives_up_says_so(outage: Outage) -> None:
 
 
 def test_a_publisher_that_gives_up_says_so(outage: Outage) -> None:
-    with running("publish", "s", "--recover-for", "1s", stdin=subprocess.PIPE, env=outage.env) as process:
+    with running("publish", "s", "--recover-for", "5s", stdin=subprocess.PIPE, env=outage.env) as process:
         assert process.stdin is not None
         process.stdin.write(b"one\n")
         process.stdin.flush()

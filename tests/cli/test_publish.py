@@ -18,7 +18,7 @@ import pytest
 
 from tests.brokers import Broker
 from tests.cli.conftest import RSTREAM, Run, environment, run_rstream
-from tests.cli.process import ended, eventually, interrupt, running, summary_of
+from tests.cli.process import ended, eventually, interrupt, running, summary_of, told
 from tests.conftest import OwnRabbitMQ
 
 
@@ -41,12 +41,13 @@ def len32(records: list[bytes]) -> bytes:
 
 
 def stop_confirming(broker: Broker) -> None:
-    """The broker goes on, and its streams stop: the processes that write them are held for 20 seconds."""
+    """The broker goes on, and its streams stop: the processes that write them are held from now on for a minute."""
     broker.ctl(
         "eval",
-        "spawn(fun() -> Ps = [P || P <- processes(), {dictionary, D} <- [process_info(P, dictionary)],"
+        "Self = self(), spawn(fun() -> Ps = [P || P <- processes(), {dictionary, D} <- [process_info(P, dictionary)],"
         " proplists:get_value('$initial_call', D) =:= {osiris_writer, init, 1}],"
-        " [erlang:suspend_process(P) || P <- Ps], timer:sleep(20000), [erlang:resume_process(P) || P <- Ps] end).",
+        " [erlang:suspend_process(P) || P <- Ps], Self ! done, timer:sleep(60000),"
+        " [erlang:resume_process(P) || P <- Ps] end), receive done -> ok end.",
     )
 
 
@@ -202,12 +203,13 @@ def test_a_growing_input_is_published_as_it_grows(env: dict[str, str], run: Run,
         assert ended(publisher) == (0, "")
 
 
-def test_the_input_is_read_no_faster_than_the_broker_confirms(env: dict[str, str], stream: str) -> None:
+def test_the_input_is_read_no_faster_than_the_broker_confirms(env: dict[str, str], run: Run, stream: str) -> None:
     """With one message in flight and a slow rate, a pipe that could give gigabytes stays full."""
     with (
         subprocess.Popen(["yes"], stdout=subprocess.PIPE) as source,
         running("publish", stream, "--rate", "50/s", stdin=source.stdout, env=env) as publisher,
     ):
+        eventually(lambda: everything(run, stream, "--count", "1"))
         time.sleep(2.0)
         taken = int(Path(f"/proc/{source.pid}/io").read_text().split("wchar: ")[1].split()[0])
         interrupt(publisher)
@@ -282,10 +284,10 @@ def test_create(run: Run, stream_name: str) -> None:
 
 
 def test_rate(run: Run, stream: str) -> None:
-    for rate, least in (("100/s", 0.8), ("1kB/s", 0.8)):
+    for rate, least in (("20/s", 4.0), ("200B/s", 4.0)):
         found = publish(run, stream, "--rate", rate, stdin=b"123456789\n" * 100)
         assert found["confirmed"] == 100
-        assert least < found["elapsed"] < 3
+        assert least < found["elapsed"] < 15
 
 
 def test_max_in_flight_of_one(run: Run, stream: str) -> None:
@@ -473,7 +475,7 @@ def test_a_signal_while_waiting_for_input_says_what_was_done(env: dict[str, str]
         interrupt(process)
         code, errors = ended(process)
     assert code == 130
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 8  # and waits for no more input until --drain-timeout
     note, summary = errors.splitlines()
     assert note == "note: the last record was not read to its end, and is not published"
     assert summary.startswith(f"published 1 message (1 B) to {stream}")
@@ -486,9 +488,9 @@ def test_a_signal_while_connecting() -> None:
         with running("publish", "s", "-m", "a", "--port", str(port), "--host", "127.0.0.1", env={}) as process:
             accepted, _ = silent.accept()
             with accepted:
-                time.sleep(0.1)
+                assert accepted.recv(1)  # it has begun to log in
                 interrupt(process)
-                assert ended(process, timeout=5)[0] == 130
+                assert ended(process)[0] == 130
 
 
 def test_a_broker_that_dies(own_rabbitmq: OwnRabbitMQ, tmp_path: Path) -> None:
@@ -552,27 +554,28 @@ def test_a_stream_that_is_deleted_meanwhile(env: dict[str, str], run: Run, strea
         status, errors = ended(process)
         source.kill()
     assert status in (4, 7)
-    assert errors.startswith("error: ")
+    assert "\nerror: " in "\n" + errors  # after a warning, where it takes the broker half a second
 
 
 def test_a_second_signal_ends_at_once_and_counts_the_lost(own_rabbitmq: OwnRabbitMQ) -> None:
     broker = own_rabbitmq()
     env = {"RSTREAM_URI": broker.uri}
     assert run_rstream("stream", "create", "s", env=env).returncode == 0
+    patient = ("--drain-timeout", "60s", "--confirm-timeout", "60s")
     with (
         subprocess.Popen(["yes"], stdout=subprocess.PIPE) as source,
-        running("publish", "s", "--stats", "json", stdin=source.stdout, env=env) as process,
+        running("publish", "s", "--stats", "json", *patient, stdin=source.stdout, env=env) as process,
     ):
-        time.sleep(1.5)
+        told(process, lambda line: line["confirmed"] > 0)
         stop_confirming(broker)
-        time.sleep(1.0)
+        told(process, lambda line: line["event"] == "unconfirmed")
         interrupt(process)
         time.sleep(1.0)
         assert process.poll() is None  # it drains
         interrupt(process)
         started = time.monotonic()
-        status, errors = ended(process, timeout=10)
-        assert time.monotonic() - started < 3
+        status, errors = ended(process)
+        assert time.monotonic() - started < 8
         source.kill()
     assert status == 7
     found = summary_of(errors)
@@ -585,34 +588,48 @@ def test_drain_timeout(own_rabbitmq: OwnRabbitMQ) -> None:
     assert run_rstream("stream", "create", "s", env=env).returncode == 0
     with (
         subprocess.Popen(["yes"], stdout=subprocess.PIPE) as source,
-        running("publish", "s", "--drain-timeout", "1s", stdin=source.stdout, env=env) as process,
+        running("publish", "s", "--stats", "json", "--drain-timeout", "1s", stdin=source.stdout, env=env) as process,
     ):
-        time.sleep(1.5)
+        told(process, lambda line: line["confirmed"] > 0)
         stop_confirming(broker)
-        time.sleep(0.5)
-        interrupt(process)
+        told(process, lambda line: line["event"] == "unconfirmed")
         started = time.monotonic()
-        status, errors = ended(process, timeout=20)
+        interrupt(process)
+        status, errors = ended(process)
+        assert 0.8 < time.monotonic() - started < 8
+        source.kill()
     assert status == 7
-    assert 0.8 < time.monotonic() - started < 8
-    assert "not confirmed" in errors
+    assert "not confirmed" in summary_of(errors)["error"]
 
 
 # --- statistics --------------------------------------------------------------------------------------------
 
 
-def test_statistics_as_lines(run: Run, stream: str) -> None:
-    done = run("publish", stream, "--stats", "line", "--stats-interval", "100ms", "--rate", "100/s", stdin=b"x\n" * 50)
-    *lines, summary = done.stderr.decode().splitlines()
+def statistics(env: dict[str, str], stream: str, mode: str) -> list[str]:
+    """The lines of a run that lasts until there are two."""
+    words = ("--stats", mode, "--stats-interval", "100ms", "--rate", "100/s")
+    with running("publish", stream, *words, stdin=subprocess.PIPE, env=env) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(b"x\n" * 50)
+        process.stdin.flush()
+        begin = [process.stderr.readline().decode() for _ in range(2)]
+        process.stdin.close()
+        code, errors = ended(process)
+    assert code == 0
+    return "".join([*begin, errors]).splitlines()
+
+
+def test_statistics_as_lines(env: dict[str, str], stream: str) -> None:
+    *lines, summary = statistics(env, stream, "line")
     assert len(lines) >= 2
     assert all("published " in line and "confirmed " in line for line in lines)
-    assert summary.startswith(f"published 50 messages (50 B) to {stream} in 0.")
+    assert summary.startswith(f"published 50 messages (50 B) to {stream} in ")
     assert summary.endswith("; end of input")
 
 
-def test_statistics_as_json(run: Run, stream: str) -> None:
-    done = run("publish", stream, "--stats", "json", "--stats-interval", "100ms", "--rate", "100/s", stdin=b"x\n" * 50)
-    *events, last = [json.loads(line) for line in done.stderr.splitlines()]
+def test_statistics_as_json(env: dict[str, str], stream: str) -> None:
+    *events, last = map(json.loads, statistics(env, stream, "json"))
     assert {event["event"] for event in events} == {"progress"}
     assert last["event"] == "summary"
     assert (last["reason"], last["exit_code"], last["error"]) == ("end of input", 0, None)

@@ -12,7 +12,7 @@ import pytest
 
 from rstream_core.protocol.routing import partition_index
 from tests.cli.conftest import Run
-from tests.cli.process import ended, eventually, interrupt, running, summary_of
+from tests.cli.process import ended, eventually, interrupt, running, summary_of, told
 
 
 @pytest.fixture
@@ -254,7 +254,7 @@ def test_a_partition_that_is_deleted_meanwhile(env: dict[str, str], run: Run, or
         assert process.stdin is not None
         process.stdin.write(b"hello1:a\nhello2:b\n")
         process.stdin.flush()
-        eventually(lambda: held(run, f"{orders}-1") and held(run, f"{orders}-0"))
+        told(process, lambda line: line["confirmed"] == 2)
         run("stream", "delete", f"{orders}-1", "--yes")
         code, errors = ended(process)
     found = summary_of(errors)

@@ -39,16 +39,15 @@ def test_a_stopped_run_gives_the_terminal_back(env: dict[str, str]) -> None:
             process.send_signal(signal.SIGTSTP)
             _, status = os.waitpid(process.pid, os.WUNTRACED)
             assert os.WIFSTOPPED(status)
+            terminal.read_while(lambda: terminal.shown.count(HIDDEN) != terminal.shown.count(SHOWN))
             terminal.read(0.2)
-            assert terminal.shown.count(HIDDEN) == terminal.shown.count(SHOWN)
             assert terminal.shown.endswith("\x1b[2K")  # nothing is left of the display
             terminal.shown = ""
             process.send_signal(signal.SIGCONT)
         terminal.read_until("consumed 1 ")
         interrupt(process)
         assert process.wait(20) == 130
-        terminal.read(0.2)
-        assert terminal.shown.count(HIDDEN) == terminal.shown.count(SHOWN)
+        terminal.read_while(lambda: terminal.shown.count(HIDDEN) != terminal.shown.count(SHOWN))
 
 
 def test_a_background_job_draws_nothing_until_it_is_in_the_foreground(env: dict[str, str], tmp_path: Path) -> None:
@@ -66,8 +65,8 @@ def test_a_background_job_draws_nothing_until_it_is_in_the_foreground(env: dict[
         terminal.read_until("confirmed 1 ")
         source.close()
         assert shell.wait(20) == 0
-        terminal.read(0.2)
-        assert terminal.shown.count(HIDDEN) == terminal.shown.count(SHOWN) > 0
+        terminal.read_while(lambda: terminal.shown.count(HIDDEN) != terminal.shown.count(SHOWN))
+        assert HIDDEN in terminal.shown
 
 
 def until_published(env: dict[str, str], count: int) -> None:
