@@ -47,6 +47,8 @@ _FILTER_INTERVAL = 0.2
 """Seconds without a chunk after which the broker is asked whether more is to come, where it filters."""
 _GROUP_INTERVAL = 1.0
 """Seconds between two looks at how far the others of a group have come."""
+_STOOD_STILL = 0.25
+"""A timer that is so late, in seconds, tells that the process was stopped, as with Ctrl-Z, or had no processor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,14 +356,18 @@ class ConsumeRun:
 
     async def _next_chunk(self, client: Client, subscriptions: Subscriptions) -> Chunk | None:
         """The next one; None where something else was due, or the run has ended."""
+        loop = asyncio.get_running_loop()
+        began, due = loop.time(), self._deadline()
         try:
-            async with self._interruptible(self._deadline()):
+            async with self._interruptible(due):
                 return await anext(subscriptions)
         except TimeoutError:
             pass
         if self._ended is not None:
             return None
-        now = asyncio.get_running_loop().time()
+        now = loop.time()
+        if due is not None and now > max(began, due) + _STOOD_STILL:
+            self._last_arrival = now  # what came meanwhile, or a lost connection, is yet to be seen
         await self._store_if_due(client)
         if self._until_time is not None and self._now_ms() > self._until_time:
             for source in self._unfinished:

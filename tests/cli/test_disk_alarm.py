@@ -16,6 +16,9 @@ from tests.brokers import Broker
 from tests.cli.conftest import run_rstream
 from tests.cli.process import ended, eventually, running
 
+PATIENTLY = ("--confirm-timeout", "3m")
+"""Each rabbitmqctl may take many seconds on a busy machine, and the alarm ends with one."""
+
 
 @pytest.fixture
 def env(rabbitmq: Broker, stream_name: str) -> Iterator[dict[str, str]]:
@@ -77,7 +80,7 @@ def wait_until_blocked(process: subprocess.Popen[bytes]) -> None:
 
 
 def test_an_alarm_that_ends_in_time(env: dict[str, str], alarm: Callable[[bool], None]) -> None:
-    with publishing(env) as (process, feed):
+    with publishing(env, *PATIENTLY) as (process, feed):
         alarm(True)
         wait_until_blocked(process)
         alarm(False)
@@ -115,7 +118,7 @@ def test_an_alarm_that_is_there_before(env: dict[str, str], alarm: Callable[[boo
 def test_a_lost_connection_while_there_is_an_alarm(
     rabbitmq: Broker, env: dict[str, str], alarm: Callable[[bool], None]
 ) -> None:
-    with publishing(env) as (process, feed):
+    with publishing(env, *PATIENTLY) as (process, feed):
         alarm(True)
         wait_until_blocked(process)
         rabbitmq.ctl("close_all_connections", "over")

@@ -74,6 +74,20 @@ def test_an_outage_is_not_idle_time(outage: Outage) -> None:
     assert recovered.startswith("recovered after ")
 
 
+def test_a_run_that_stands_still_is_not_idle(outage: Outage) -> None:
+    """As one that was stopped with Ctrl-Z: what came meanwhile is there when it goes on."""
+    assert outage.run("publish", "s", "-m", "one").returncode == 0
+    with running("consume", "s", "-o", "first", "--idle-timeout", "5s", env=outage.env) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"one\n"
+        process.send_signal(signal.SIGSTOP)
+        assert outage.run("publish", "s", "-m", "two").returncode == 0
+        time.sleep(6.0)
+        process.send_signal(signal.SIGCONT)
+        assert process.stdout.read() == b"two\n"
+        assert ended(process) == (0, "")
+
+
 @pytest.mark.parametrize("method", ["batch", "send", "wait", "sub-entry"])
 def test_the_drain_timeout_is_kept_while_confirms_trickle_in(outage: Outage, method: str) -> None:
     outage.broker.faults.delay(0.3)
