@@ -104,7 +104,7 @@ class Client:
     async def close(self) -> None:
         """Closes every connection. Publishers and subscriptions are to be closed before. May be repeated.
 
-        One that is cancelled ends the connections at once.
+        One that is cancelled ends at once the connections that there are.
         """
         self._closed = True
         self._locator.retire()

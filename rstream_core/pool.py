@@ -54,6 +54,7 @@ class ConnectionPool:
         """An id on an open connection to ``endpoint``; connects where there is no room."""
         # A lock for each node: one that does not answer must not keep others waiting.
         async with self._locks.setdefault(endpoint, asyncio.Lock()):
+            self._check_open()
             members = self._shared.setdefault(endpoint, [])
             members[:] = [shared for shared in members if shared.connection.is_open]
             for shared in members:
@@ -61,13 +62,19 @@ class ConnectionPool:
                     break
             else:
                 shared = _Shared(await self._locator.connect(endpoint))
-                if self._closed:  # perhaps in the meantime
+                try:
+                    self._check_open()  # it may have been closed in the meantime
+                except AlreadyClosed:
                     await shared.connection.close()
-                    raise AlreadyClosed("this client is closed")
+                    raise
                 members.append(shared)
             lease = Lease(shared.connection, shared.next_id())
             shared.ids.add(lease.id)
             return lease
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise AlreadyClosed("this client is closed")
 
     async def release(self, lease: Lease, *, is_free: bool = True) -> None:
         """Gives an id back, and closes the connection where none is in use.

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from rstream_core import (
+    AlreadyClosed,
     Client,
     ConnectionClosed,
     ConnectionFailed,
@@ -425,6 +426,20 @@ async def test_a_client_whose_close_is_cancelled_leaves_no_socket(
     with pytest.raises(asyncio.CancelledError):
         await closing
     await asyncio.wait_for(asyncio.shield(asyncio.gather(*(connection._gone for connection in connections))), 4)
+    await publisher.close()
+
+
+async def test_a_client_that_is_closing_gives_out_no_connection(through: Client, proxy: Proxy, stream: str) -> None:
+    publisher = await through.publisher(stream)
+    endpoint = await through._locator.leader_now(stream)
+    proxy.stall()
+    closing = asyncio.create_task(through.close())
+    await eventually(lambda: through._publisher_pool._closed)
+    assert through._publisher_pool.connections
+    with pytest.raises(AlreadyClosed):
+        await through._publisher_pool.acquire(endpoint)
+    proxy.resume()
+    await closing
     await publisher.close()
 
 
