@@ -47,8 +47,6 @@ _FILTER_INTERVAL = 0.2
 """Seconds without a chunk after which the broker is asked whether more is to come, where it filters."""
 _GROUP_INTERVAL = 1.0
 """Seconds between two looks at how far the others of a group have come."""
-_STOOD_STILL = 0.25
-"""A timer that is so late, in seconds, tells that the process was stopped, as with Ctrl-Z, or had no processor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,18 +354,13 @@ class ConsumeRun:
 
     async def _next_chunk(self, client: Client, subscriptions: Subscriptions) -> Chunk | None:
         """The next one; None where something else was due, or the run has ended."""
-        loop = asyncio.get_running_loop()
-        began, due = loop.time(), self._deadline()
         try:
-            async with self._interruptible(due):
+            async with self._interruptible(self._deadline()):
                 return await anext(subscriptions)
         except TimeoutError:
             pass
         if self._ended is not None:
             return None
-        now = loop.time()
-        if due is not None and now > max(began, due) + _STOOD_STILL:
-            self._last_arrival = now  # what came meanwhile, or a lost connection, is yet to be seen
         await self._store_if_due(client)
         if self._until_time is not None and self._now_ms() > self._until_time:
             for source in self._unfinished:
@@ -377,10 +370,28 @@ class ConsumeRun:
             await self._look_behind_filter(client)
         if self._waits_for_group:
             await self._look_at_group(client)
-        idle = self.plan.idle_timeout
-        if idle is not None and now >= self._idle_since + idle:
-            self._stop(Ended(f"no message for {idle:g} s"))
+        if self._is_idle() and await self._nothing_has_come() and self._is_idle():
+            self._stop(Ended(f"no message for {self.plan.idle_timeout:g} s"))
         return None
+
+    def _is_idle(self) -> bool:
+        """Whether ``--idle-timeout`` is over. An outage is not idle time: what would have come in it is yet to come."""
+        idle = self.plan.idle_timeout
+        return idle is not None and asyncio.get_running_loop().time() >= self._idle_since + idle
+
+    async def _nothing_has_come(self) -> bool:
+        """Whether the broker has nothing either: a run that was stopped, as with Ctrl-Z, has not read meanwhile."""
+        try:
+            async with self._interruptible(None):
+                for source in self._unfinished:
+                    subscription = source.subscription
+                    if subscription is not None and subscription.active and not await subscription.nothing_to_come():
+                        return False
+        except TimeoutError:
+            if self._ended is None:
+                raise
+            return False
+        return True
 
     async def _settle_end(self, client: Client, source: _Source) -> None:
         """The time of ``--until`` has come. Whatever the stream holds by now is all that can be wanted."""
@@ -416,7 +427,7 @@ class ConsumeRun:
 
     @property
     def _idle_since(self) -> float:
-        """An outage is not idle time: what would have come in it is yet to come."""
+        """The last arrival, or the end of an outage."""
         return max(self._last_arrival, self._outages.until)
 
     def _deadline(self) -> float | None:
