@@ -302,6 +302,7 @@ def run_consume(
             interval=options.stats_interval,
             quiet=connection.quiet,
             summarise=options.stats is not StatsMode.NONE,
+            gives_way=options.stats is StatsMode.AUTO,
         )
         command = "superstream consume" if kind is Kind.SUPER_STREAM else "consume"
         work = partial(telling_kinds_apart, context, command, target, ConsumeRun(plan, context, numbers, display).work)

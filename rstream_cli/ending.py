@@ -78,22 +78,34 @@ async def run_displayed(context: CommandContext, display: Display, work: Work) -
 @contextmanager
 def _giving_way(display: Display) -> Iterator[None]:
     """Ctrl-Z gives the shell a terminal without a display, and with its cursor."""
+    if display.mode is not StatsMode.LIVE or signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL:
+        yield
+        return
     loop = asyncio.get_running_loop()
-    suspends = display.mode is StatsMode.LIVE and signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
+    is_wanted = False
+
+    def on_signal(*_: object) -> None:
+        nonlocal is_wanted
+        is_wanted = True
+        loop.call_soon_threadsafe(suspend)
 
     def suspend() -> None:
-        display.hide()
-        loop.remove_signal_handler(signal.SIGTSTP)
-        os.kill(os.getpid(), signal.SIGTSTP)  # returns when the shell lets it go on
-        loop.add_signal_handler(signal.SIGTSTP, suspend)
+        nonlocal is_wanted
+        if not is_wanted:
+            return  # several signals came before it stopped
+        with display.hidden():
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTSTP)  # returns when it may go on: at once where no shell could let it
+            is_wanted = False
+            signal.signal(signal.SIGTSTP, on_signal)
 
-    if suspends:
-        loop.add_signal_handler(signal.SIGTSTP, suspend)
+    signal.signal(signal.SIGTSTP, on_signal)
     try:
         yield
     finally:
-        if suspends:
-            loop.remove_signal_handler(signal.SIGTSTP)
+        is_wanted = False
+        display.stop()
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 
 
 def _finish(context: CommandContext, display: Display, ended: Ended) -> ExitStatus:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from rstream_cli.render.display import Display, StatsMode
+from rstream_cli.render.display import Display
 from rstream_cli.render.stats import PublishCounts, Stats
 from rstream_core import Recovery, RecoveryEvent, RecoveryState
 
@@ -71,14 +71,14 @@ async def report_unconfirmed(display: Display, account: Callable[[], PublishCoun
     ``account`` brings the numbers up to date first: a call that waits for room has told nothing yet.
     """
     now = asyncio.get_running_loop().time
-    is_shown = display.mode in (StatsMode.LIVE, StatsMode.LINE)
-    settled, since, is_told = 0, now(), is_shown
+    settled, since, is_told = 0, now(), False
     while True:
         await asyncio.sleep(_LOOK_INTERVAL)
         counts = account()
         if not counts.in_flight or counts.confirmed + counts.failed != settled:
-            settled, since, is_told = counts.confirmed + counts.failed, now(), is_shown
-        if not is_told and now() - max(since, outages.until) >= _LONG_WITHOUT_CONFIRM:
+            settled, since, is_told = counts.confirmed + counts.failed, now(), False
+        is_long = now() - max(since, outages.until) >= _LONG_WITHOUT_CONFIRM
+        if is_long and not is_told and not display.is_shown:
             is_told = True
             line = f"warning: nothing confirmed for {_LONG_WITHOUT_CONFIRM:g} s"
             display.event("unconfirmed", line, seconds=_LONG_WITHOUT_CONFIRM)

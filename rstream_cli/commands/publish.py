@@ -390,6 +390,7 @@ def run_publish(
             interval=given.stats_interval,
             quiet=connection.quiet,
             summarise=given.stats is not StatsMode.NONE,
+            gives_way=given.stats is StatsMode.AUTO,
         )
         command = "publish" if routing is None else "superstream publish"
         work = partial(telling_kinds_apart, context, command, target, PublishRun(plan, context, numbers, display).work)

@@ -1,9 +1,9 @@
 """Which display a run has, and the thread that keeps it up to date.
 
-A display never holds up the event loop: a terminal that was stopped with Ctrl-S, or a log reader that sleeps, blocks
-the display's own thread and nothing else. ``Display`` lives as long as a run: started when the work starts, and
-finished with the reason and the exit code. A live one is not shown while the process is a background job, or is
-stopped with Ctrl-Z: the terminal, and its cursor, are the shell's then.
+A display does not hold up the event loop: a terminal that was stopped with Ctrl-S, or a log reader that sleeps, blocks
+the display's own thread, and others for a moment at the most. ``Display`` lives as long as a run: started when the work
+starts, and finished with the reason and the exit code. While the process is a background job, or is stopped with
+Ctrl-Z, the terminal and its cursor are the shell's: a live display that nobody asked for is not drawn then.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from __future__ import annotations
 import enum
 import queue
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Protocol
 
 from rstream_cli.environment import ColorChoice, Environment
@@ -20,7 +23,7 @@ LIVE_INTERVAL = 0.25
 LINE_INTERVAL = 1.0
 _MAX_NOTES = 20
 _PATIENCE = 2.0
-"""Seconds to wait for the thread at the end: its last write may be stuck."""
+"""Seconds to wait for the thread: its last write may be stuck."""
 
 
 class StatsMode(enum.StrEnum):
@@ -42,8 +45,8 @@ class View(Protocol):
     def note(self, line: str) -> None:
         """A line beside the display, from any thread."""
 
-    def close(self) -> None:
-        """Clean up what is on the screen, until the next ``update``."""
+    def close(self, *, erase: bool = True) -> None:
+        """Clean up what is on the screen, until the next ``update``; not ``erase``: others have written there since."""
 
     def finish(self, snapshot: Snapshot, reason: str, status: int, error: str | None) -> None:
         """Show the end, after ``close``."""
@@ -87,8 +90,13 @@ class Display:
         interval: float | None = None,
         quiet: bool = False,
         summarise: bool = True,
+        gives_way: bool = True,
     ) -> None:
-        """``summarise``: an interrupted run says what it did, also where nothing else is shown."""
+        """``summarise``: an interrupted run says what it did, also where nothing else is shown.
+
+        ``gives_way``: a live display is not drawn while the process is in the background. That is how a job of a shell
+        looks, and one that ``timeout`` runs behind a pipe, too.
+        """
         self.mode = mode
         self._stats = stats
         self._env = env
@@ -97,9 +105,10 @@ class Display:
         self._noted = 0
         self._quiet = quiet
         self._summarise = summarise
+        self._gives_way = gives_way
         self._view: View | None = None
-        self._wishes: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
-        """To be set once the display is hidden; None to end."""
+        self._requests: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        """What the thread is to do between two moments; None: to end."""
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -143,6 +152,12 @@ class Display:
         return not self._quiet or line.startswith("warning: ")
 
     def _write(self, line: str) -> None:
+        if self.mode is StatsMode.LIVE and self._thread is not None and self._thread.is_alive():
+            self._requests.put(partial(self._note, line))
+        else:
+            self._note(line)
+
+    def _note(self, line: str) -> None:
         try:
             if self._view is not None and self.mode is StatsMode.LIVE:
                 self._view.note(line)
@@ -152,17 +167,33 @@ class Display:
         except (OSError, ValueError):
             pass  # nobody is there to read it
 
-    def hide(self) -> None:
-        """Takes a live display away, until it is drawn the next time."""
-        if self._thread is not None:
-            hidden = threading.Event()
-            self._wishes.put(hidden)
-            hidden.wait(_PATIENCE)
+    @property
+    def is_shown(self) -> bool:
+        """Whether a person sees at this moment how the run gets on."""
+        return self.mode is StatsMode.LINE or (self.mode is StatsMode.LIVE and self._may_draw())
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Takes a live display away meanwhile."""
+        away, over = threading.Event(), threading.Event()
+
+        def stand_aside() -> None:
+            self._close()
+            away.set()
+            over.wait()
+
+        if self._thread is not None and self._thread.is_alive():
+            self._requests.put(stand_aside)
+            away.wait(_PATIENCE)
+        try:
+            yield
+        finally:
+            over.set()
 
     def stop(self) -> None:
         """Takes a live display away, so that other lines can be written. May be repeated."""
         if self._thread is not None:
-            self._wishes.put(None)
+            self._requests.put(None)
             self._thread.join(_PATIENCE)
             self._thread = None
 
@@ -199,30 +230,36 @@ class Display:
         return None
 
     def _run(self) -> None:
-        assert self._view is not None
         try:
             if self.mode is StatsMode.LIVE:
-                self._draw(self._view)
+                self._draw()
             while True:
                 try:
-                    wish = self._wishes.get(timeout=self._interval)
+                    request = self._requests.get(timeout=self._interval)
                 except queue.Empty:
-                    self._draw(self._view)
+                    self._draw()
                     continue
-                if wish is None:
+                if request is None:
                     break
-                self._view.close()
-                wish.set()
+                request()
         except (OSError, ValueError):
             pass  # stderr is gone; the work goes on
         finally:
             try:
-                self._view.close()
+                self._close()
             except (OSError, ValueError):
                 pass
 
-    def _draw(self, view: View) -> None:
-        if self.mode is StatsMode.LIVE and not self._env.is_in_foreground():
-            view.close()
+    def _draw(self) -> None:
+        assert self._view is not None
+        if self.mode is StatsMode.LIVE and not self._may_draw():
+            self._close()
         else:
-            view.update(self._stats.snapshot())
+            self._view.update(self._stats.snapshot())
+
+    def _may_draw(self) -> bool:
+        return not self._gives_way or self._env.is_in_foreground()
+
+    def _close(self) -> None:
+        assert self._view is not None
+        self._view.close(erase=self._may_draw())

@@ -53,7 +53,7 @@ class JsonView:
     def note(self, line: str) -> None:
         """Lines pass beside this view."""
 
-    def close(self) -> None:
+    def close(self, *, erase: bool = True) -> None:
         """Nothing to clean up."""
 
     def finish(self, snapshot: Snapshot, reason: str, status: int, error: str | None) -> None:

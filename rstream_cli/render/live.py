@@ -21,20 +21,24 @@ _GAP = "   "
 
 
 class LiveView:
-    """Draws snapshots over each other. ``update`` is for one thread at a time."""
+    """Draws snapshots over each other. For one thread at a time."""
 
     def __init__(self, stream: TextIO, *, color: bool) -> None:
         self._stream = stream
-        self._console = Console(
-            file=stream,
+        self._color = color
+        self._console = self._new_console()
+        self._live: Live | None = None
+
+    def _new_console(self) -> Console:
+        return Console(
+            file=self._stream,
             force_terminal=True,
-            no_color=not color,
-            color_system="auto" if color else None,
+            no_color=not self._color,
+            color_system="auto" if self._color else None,
             highlight=False,
             markup=False,
             emoji=False,
         )
-        self._live: Live | None = None
 
     def update(self, snapshot: Snapshot) -> None:
         """Draw this moment."""
@@ -60,11 +64,17 @@ class LiveView:
         """A line that stays, above the display."""
         self._console.print(line)
 
-    def close(self) -> None:
+    def close(self, *, erase: bool = True) -> None:
         """Take the display away, and give the cursor back."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        live = self._live
+        if live is None:
+            return
+        self._live = None
+        if erase:
+            live.stop()
+        else:
+            self._console.show_cursor()
+            self._console = self._new_console()  # the other one would redraw it around every line
 
     def finish(self, snapshot: Snapshot, reason: str, status: int, error: str | None) -> None:
         """The summary, in place of the display."""

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +267,124 @@ def test_a_stderr_that_is_gone_does_not_matter() -> None:
     time.sleep(0.05)
     display.note("a note")
     display.finish("end of input", 0)
+
+
+# --- a live display, and whose terminal it is -----------------------------------------------------------------
+
+
+class Screen(io.StringIO):
+    """What was written since ``take``."""
+
+    def take(self) -> str:
+        shown = self.getvalue()
+        self.seek(0)
+        self.truncate()
+        return shown
+
+
+@pytest.fixture
+def foreground(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether the process is there; the list's one element."""
+    found = [True]
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(Environment, "is_in_foreground", lambda _: found[0])
+    return found
+
+
+def live_display(screen: io.StringIO, **options: Any) -> Display:
+    stats = Stats("publish", "s", PublishCounts())
+    return Display(StatsMode.LIVE, stats, environment(screen, tty=False), interval=0.01, **options)
+
+
+def wait_for(question: Callable[[], object]) -> None:
+    until = time.monotonic() + 10
+    while not question():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_in_the_background_the_terminal_is_left_as_it_is(foreground: list[bool]) -> None:
+    screen = Screen()
+    display = live_display(screen)
+    display.start()
+    wait_for(lambda: screen.getvalue().count("publishing to ") > 2)
+    foreground[0] = False
+    wait_for(lambda: screen.getvalue().endswith("\x1b[?25h"))  # the cursor, and nothing is erased
+    screen.take()
+    display.note("warning: a note")
+    wait_for(screen.getvalue)
+    time.sleep(0.1)
+    assert screen.take() == "warning: a note\n"
+    foreground[0] = True
+    wait_for(lambda: "publishing to " in screen.getvalue())
+    foreground[0] = False
+    display.stop()
+    assert screen.getvalue().endswith("\x1b[?25h")
+
+
+def test_a_display_that_is_asked_for_does_not_give_way(foreground: list[bool]) -> None:
+    foreground[0] = False
+    screen = Screen()
+    display = live_display(screen, gives_way=False)
+    display.start()
+    wait_for(lambda: "publishing to " in screen.getvalue())
+    display.stop()
+
+
+@pytest.mark.parametrize(
+    ("mode", "gives_way", "there", "shown"),
+    [
+        ("live", True, True, True),
+        ("live", True, False, False),
+        ("live", False, False, True),
+        ("line", True, False, True),
+        ("json", True, True, False),
+        ("none", True, True, False),
+    ],
+)
+def test_whether_it_is_shown(foreground: list[bool], mode: str, gives_way: bool, there: bool, shown: bool) -> None:
+    foreground[0] = there
+    env = environment(io.StringIO(), tty=False)
+    display = Display(StatsMode(mode), Stats("publish", "s", PublishCounts()), env, gives_way=gives_way)
+    assert display.is_shown is shown
+
+
+@pytest.mark.usefixtures("foreground")
+def test_a_display_is_hidden_as_long_as_it_is_to_be() -> None:
+    screen = Screen()
+    display = live_display(screen)
+    display.start()
+    for _ in range(3):
+        wait_for(lambda: "publishing to " in screen.getvalue())
+        with display.hidden():
+            assert screen.take().endswith("\x1b[2K")
+            time.sleep(0.1)
+            display.note("warning: later")
+            assert screen.getvalue() == ""
+        wait_for(lambda: "warning: later\n" in screen.getvalue())
+        screen.take()
+    display.stop()
+    with display.hidden():
+        pass
+
+
+def test_a_display_whose_terminal_is_gone_is_hidden_at_once(foreground: list[bool]) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError
+
+    display = live_display(Gone())
+    display.start()
+    thread = display._thread
+    assert thread is not None
+    thread.join(10)
+    begin = time.monotonic()
+    for _ in range(10):
+        with display.hidden():
+            pass
+    assert time.monotonic() - begin < 10  # two seconds for each, if it were waited for
+    assert foreground == [True]
+    display.stop()
 
 
 # --- lines and JSON ----------------------------------------------------------------------------------------
