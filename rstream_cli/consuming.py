@@ -357,6 +357,8 @@ class ConsumeRun:
         try:
             async with self._interruptible(self._deadline()):
                 return await anext(subscriptions)
+        except RstreamError:  # RequestTimeout too, which is a TimeoutError
+            raise
         except TimeoutError:
             pass
         if self._ended is not None:

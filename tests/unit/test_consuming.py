@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any, cast
 
+import pytest
+
 from rstream_cli.consuming import ConsumePlan, ConsumeRun, _Source
 from rstream_cli.environment import Environment
 from rstream_cli.options import ConnectionSettings
@@ -12,7 +14,8 @@ from rstream_cli.parsing import OffsetKind, OffsetSpec
 from rstream_cli.render.display import Display, StatsMode
 from rstream_cli.render.stats import ConsumeCounts, Stats
 from rstream_cli.runner import CommandContext, Interrupt
-from rstream_core import Client, ConnectionOptions, StreamNotAvailable, Subscription
+from rstream_core import Client, ConnectionOptions, RequestTimeout, StreamNotAvailable, Subscription
+from rstream_core.subscription import Subscriptions
 
 
 class NotAvailable:
@@ -26,15 +29,36 @@ class Partition:
     stream = "s-0"
 
 
-async def test_each_state_is_told_once_and_a_store_that_failed() -> None:
-    env = Environment(io.StringIO(), io.StringIO(), io.StringIO(), {})
+def consume_run(env: Environment, **plan: Any) -> ConsumeRun:
     stats = Stats("consume", "s", ConsumeCounts())
-    run = ConsumeRun(
-        ConsumePlan("s", OffsetSpec(OffsetKind.FIRST), cast("Any", None), name="gg", single_active=True),
+    return ConsumeRun(
+        ConsumePlan("s", OffsetSpec(OffsetKind.FIRST), cast("Any", None), **plan),
         CommandContext(env, ConnectionSettings(env), ConnectionOptions(), Interrupt()),
         stats,
         Display(StatsMode.NONE, stats, env),
     )
+
+
+def environment() -> Environment:
+    return Environment(io.StringIO(), io.StringIO(), io.StringIO(), {})
+
+
+@pytest.mark.parametrize("idle_timeout", [None, 10.0])
+async def test_a_subscription_that_ends_because_nobody_answers_ends_the_run(idle_timeout: float | None) -> None:
+    """Its error is a TimeoutError too, and no time of the run's own is over."""
+
+    class Ended:
+        async def __anext__(self) -> None:
+            raise RequestTimeout("no answer")
+
+    run = consume_run(environment(), idle_timeout=idle_timeout)
+    with pytest.raises(RequestTimeout, match="no answer"):
+        await run._next_chunk(cast("Client", None), cast("Subscriptions", Ended()))
+
+
+async def test_each_state_is_told_once_and_a_store_that_failed() -> None:
+    env = environment()
+    run = consume_run(env, name="gg", single_active=True)
     source = _Source("s-0")
     for active, passed in ((True, None), (True, 41), (False, None), (False, None), (True, 41), (False, None)):
         await run._turn(cast("Client", NotAvailable()), source, cast("Subscription", Partition()), active)
