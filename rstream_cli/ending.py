@@ -64,10 +64,12 @@ async def run_displayed(context: CommandContext, display: Display, work: Work) -
     """Do the work, show its end, and give the exit code; raises the error where the runner is to report it."""
     try:
         with _giving_way(display):
-            ended = await work()
+            try:
+                ended = await work()
+            finally:
+                display.stop()  # while Ctrl-Z still hides it
     except asyncio.CancelledError:
         if context.interrupt.status is None:
-            display.stop()
             raise
         ended = Ended(f"{signal_name(context)} twice, stopped at once", context.interrupt.status)
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - it is reported, here or by the runner
@@ -104,7 +106,6 @@ def _giving_way(display: Display) -> Iterator[None]:
         yield
     finally:
         is_wanted = False
-        display.stop()
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 
 
@@ -113,7 +114,6 @@ def _finish(context: CommandContext, display: Display, ended: Ended) -> ExitStat
     signal_status = context.interrupt.status
     if signal_status is not None and error is None and status not in _NOT_HIDDEN_BY_SIGNALS:
         status = signal_status
-    display.stop()
     connection = context.connection
     quiet = connection.quiet or status is ExitStatus.STDOUT_CLOSED
     words = None if error is None else describe(first_error(error))

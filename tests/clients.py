@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -85,6 +86,15 @@ async def super_stream(client: Client, stream_name: str) -> AsyncIterator[str]:
     await client.create_super_stream(stream_name, partitions=3)
     yield stream_name
     await client.delete_super_stream(stream_name, missing_ok=True)
+
+
+@contextlib.contextmanager
+def closed_port() -> Iterator[int]:
+    """A port that refuses connections, and that nobody else can get meanwhile: it is bound, and not listened on."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port: int = held.getsockname()[1]
+        yield port
 
 
 def bodies(count: int, prefix: str = "") -> list[bytes]:

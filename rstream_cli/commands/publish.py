@@ -302,7 +302,7 @@ class PublishOptions:
         StatsMode,
         typer.Option(
             "--stats",
-            help="What to show on stderr meanwhile: auto is live on a terminal, and none elsewhere.",
+            help="What to show on stderr meanwhile: auto is live on a terminal, in the foreground, else none.",
             rich_help_panel=_STATS,
         ),
     ] = StatsMode.AUTO

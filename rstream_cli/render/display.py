@@ -152,7 +152,7 @@ class Display:
         return not self._quiet or line.startswith("warning: ")
 
     def _write(self, line: str) -> None:
-        if self.mode is StatsMode.LIVE and self._thread is not None and self._thread.is_alive():
+        if self.mode is StatsMode.LIVE and self._is_running():
             self._requests.put(partial(self._note, line))
         else:
             self._note(line)
@@ -182,7 +182,7 @@ class Display:
             away.set()
             over.wait()
 
-        if self._thread is not None and self._thread.is_alive():
+        if self._is_running():
             self._requests.put(stand_aside)
             away.wait(_PATIENCE)
         try:
@@ -228,6 +228,9 @@ class Display:
 
             return JsonView(self._env.stderr)
         return None
+
+    def _is_running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def _run(self) -> None:
         try:

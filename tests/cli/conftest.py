@@ -7,7 +7,6 @@ the process.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import Broker
+from tests.clients import closed_port
 
 RSTREAM = Path(sys.executable).with_name("rstream")
 
@@ -71,9 +71,8 @@ def stream(run: Run, stream_name: str) -> Iterator[str]:
     run("stream", "delete", stream_name, "--missing-ok", "--yes")
 
 
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port of this machine that refuses connections; it is taken, so that nobody else gets it."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        yield int(sock.getsockname()[1])
+@pytest.fixture(name="closed_port")
+def _closed_port() -> Iterator[int]:
+    """A port of this machine that refuses connections."""
+    with closed_port() as port:
+        yield port

@@ -47,18 +47,32 @@ def running(
         process.wait()
 
 
+@contextmanager
+def limited(process: subprocess.Popen[bytes], timeout: float = 30.0) -> Iterator[None]:
+    """What waits for the process has so many seconds: then it is killed, and the test fails."""
+    over = threading.Event()
+
+    def kill() -> None:
+        over.set()
+        process.kill()
+
+    limit = threading.Timer(timeout, kill)
+    limit.daemon = True
+    limit.start()
+    try:
+        yield
+    finally:
+        limit.cancel()
+        assert not over.is_set(), f"it took longer than {timeout:g} s"
+
+
 def ended(process: subprocess.Popen[bytes], *, timeout: float = 30.0) -> tuple[int, str]:
     """The exit code, and what was written to stderr, once it has ended by itself; fails where it does not."""
     assert process.stderr is not None
-    until = time.monotonic() + timeout
-    limit = threading.Timer(timeout, process.kill)
-    limit.daemon = True
-    limit.start()
     threading.Thread(target=process.wait, daemon=True).start()
-    errors = process.stderr.read().decode()
-    code = process.wait()
-    limit.cancel()
-    assert time.monotonic() < until, f"it did not end within {timeout:g} s"
+    with limited(process, timeout):
+        errors = process.stderr.read().decode()
+        code = process.wait()
     assert "Traceback" not in errors, errors
     return code, errors
 
@@ -71,8 +85,9 @@ def interrupt(process: subprocess.Popen[bytes], number: signal.Signals = signal.
 def told(process: subprocess.Popen[bytes], question: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     """The next line of ``--stats json`` with a true answer. With the first of all the run has begun to read."""
     assert process.stderr is not None
-    while not question(found := json.loads(process.stderr.readline())):
-        pass
+    with limited(process):
+        while not question(found := json.loads(process.stderr.readline())):
+            pass
     return dict(found)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from rstream_core import EmbeddedBroker
 from tests.cli.conftest import RSTREAM, run_rstream
-from tests.cli.process import interrupt, running
+from tests.cli.process import interrupt, limited, running
 from tests.cli.terminal import Terminal, shell_on
 
 HIDDEN, SHOWN = "\x1b[?25l", "\x1b[?25h"
@@ -38,7 +38,8 @@ def test_a_stopped_run_gives_the_terminal_back(env: dict[str, str]) -> None:
             assert terminal.shown.count(HIDDEN) == terminal.shown.count(SHOWN) + 1
             for _ in range(times):  # however often: it stops once
                 process.send_signal(signal.SIGTSTP)
-            _, status = os.waitpid(process.pid, os.WUNTRACED)
+            with limited(process):
+                _, status = os.waitpid(process.pid, os.WUNTRACED)
             assert os.WIFSTOPPED(status)
             terminal.read_while(lambda: terminal.shown.count(HIDDEN) != terminal.shown.count(SHOWN))
             terminal.read(0.2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import socket
 import ssl
@@ -37,7 +36,18 @@ from rstream_core.connection import Connection
 from rstream_core.protocol import commands as c
 from tests.brokers import Broker, NoRabbitMQError, ScriptFailedError, own_broker
 from tests.certificates import Authority
-from tests.clients import FIRST, PATIENCE, at, listening, options_for, publish, publish_filtered, read, take
+from tests.clients import (
+    FIRST,
+    PATIENCE,
+    at,
+    closed_port,
+    listening,
+    options_for,
+    publish,
+    publish_filtered,
+    read,
+    take,
+)
 from tests.conftest import OwnRabbitMQ
 
 LAST = ConsumerOffsetSpecification(OffsetType.LAST)
@@ -139,7 +149,7 @@ async def test_producer_and_consumer_connect_by_start_and_by_with(arguments: dic
 
 
 async def test_the_seed_nodes_are_tried_in_order(options: ConnectionOptions) -> None:
-    with dead_port() as port:
+    with closed_port() as port:
         dead = Endpoint("127.0.0.1", port)
         async with Client(changed(options, endpoints=(dead, *options.endpoints))) as client:
             await client.start()
@@ -154,17 +164,8 @@ def unused_port() -> int:
         return port
 
 
-@contextlib.contextmanager
-def dead_port() -> Iterator[int]:
-    """One that refuses connections, and that nobody else can get meanwhile: it is bound, and not listened on."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-        yield port
-
-
 async def test_refused() -> None:
-    with dead_port() as port:
+    with closed_port() as port:
         endpoint = Endpoint("127.0.0.1", port)
         error = await fails(ConnectionOptions(endpoints=(endpoint,)))
     assert type(error) is ConnectionFailed
@@ -173,7 +174,7 @@ async def test_refused() -> None:
 
 
 async def test_refused_on_every_address_of_a_name() -> None:
-    with dead_port() as port:
+    with closed_port() as port:
         error = await fails(ConnectionOptions(endpoints=(Endpoint("localhost", port),)))
     assert type(error) is ConnectionFailed
     assert "refuses" in str(error)

@@ -192,7 +192,7 @@ async def test_what_was_processed_is_stored_before_the_next_turn(
 
     options = {"super_stream": super_stream, "store_offset_every": 600.0}
     await one.join(stream, callback=slow, **options)
-    await reached.wait()
+    await asyncio.wait_for(reached.wait(), PATIENCE)
     joining = asyncio.create_task(two.join(stream, **options))
     subscription = next(iter(one.consumer._subscribers.values())).subscription
     await eventually(lambda: not subscription.active)
@@ -277,7 +277,7 @@ async def test_a_callback_that_does_not_end(
 
     options = {"super_stream": super_stream, "store_offset_every": 0.02}
     await one.join(stream, callback=endless, **options)
-    await reached.wait()
+    await asyncio.wait_for(reached.wait(), PATIENCE)
     await two.join(stream, **options)
     await two.has(0, 1, 2, 3, 4)  # no chunk was finished, so none is stored
     assert f"still works on a message of stream {stream!r}" in caplog.text

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 import pytest
 
@@ -390,17 +391,22 @@ async def test_a_connection_that_is_given_up_leaves_no_socket(broker: Broker) ->
     await eventually(lambda: open_files() <= before)
 
 
+async def cancelled_after(steps: int, closing: Coroutine[Any, Any, None]) -> None:
+    """Runs it for so many turns of the event loop."""
+    task = asyncio.create_task(closing)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 @pytest.mark.parametrize("steps", [1, 2, 5])
 async def test_a_close_that_is_cancelled_leaves_no_socket(broker: Broker, proxy: Proxy, steps: int) -> None:
     """Though the broker is silent."""
     connection = await Connection.open(proxy.endpoint, options_for(broker))
     proxy.stall()
-    closing = asyncio.create_task(connection.close())
-    for _ in range(steps):
-        await asyncio.sleep(0)
-    closing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await closing
+    await cancelled_after(steps, connection.close())
     await asyncio.wait_for(asyncio.shield(connection._gone), 4)  # less than a goodbye is waited for
     assert not connection.is_open
 
@@ -419,12 +425,7 @@ async def test_a_client_whose_close_is_cancelled_leaves_no_socket(
     assert len(connections) == 3
     client._publisher_pool.connections[0].abort()
     await eventually(lambda: client._recoveries._tasks)
-    closing = asyncio.create_task(client.close())
-    for _ in range(steps):
-        await asyncio.sleep(0)
-    closing.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await closing
+    await cancelled_after(steps, client.close())
     await asyncio.wait_for(asyncio.shield(asyncio.gather(*(connection._gone for connection in connections))), 4)
     await publisher.close()
 

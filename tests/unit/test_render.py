@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from rstream_cli.render.json_lines import JsonView
 from rstream_cli.render.line import progress_line
 from rstream_cli.render.live import LiveView, layout
 from rstream_cli.render.stats import ConsumeCounts, PublishCounts, Snapshot, Stats
+from tests.cli.process import eventually
 
 
 def snapshot(*, verb: str = "publish", progress: bool = True, name: str = "orders") -> Snapshot:
@@ -296,27 +297,20 @@ def live_display(screen: io.StringIO, **options: Any) -> Display:
     return Display(StatsMode.LIVE, stats, environment(screen, tty=False), interval=0.01, **options)
 
 
-def wait_for(question: Callable[[], object]) -> None:
-    until = time.monotonic() + 10
-    while not question():
-        assert time.monotonic() < until
-        time.sleep(0.005)
-
-
 def test_in_the_background_the_terminal_is_left_as_it_is(foreground: list[bool]) -> None:
     screen = Screen()
     display = live_display(screen)
     display.start()
-    wait_for(lambda: screen.getvalue().count("publishing to ") > 2)
+    eventually(lambda: screen.getvalue().count("publishing to ") > 2)
     foreground[0] = False
-    wait_for(lambda: screen.getvalue().endswith("\x1b[?25h"))  # the cursor, and nothing is erased
+    eventually(lambda: screen.getvalue().endswith("\x1b[?25h"))  # the cursor, and nothing is erased
     screen.take()
     display.note("warning: a note")
-    wait_for(screen.getvalue)
+    eventually(screen.getvalue)
     time.sleep(0.1)
     assert screen.take() == "warning: a note\n"
     foreground[0] = True
-    wait_for(lambda: "publishing to " in screen.getvalue())
+    eventually(lambda: "publishing to " in screen.getvalue())
     foreground[0] = False
     display.stop()
     assert screen.getvalue().endswith("\x1b[?25h")
@@ -327,7 +321,7 @@ def test_a_display_that_is_asked_for_does_not_give_way(foreground: list[bool]) -
     screen = Screen()
     display = live_display(screen, gives_way=False)
     display.start()
-    wait_for(lambda: "publishing to " in screen.getvalue())
+    eventually(lambda: "publishing to " in screen.getvalue())
     display.stop()
 
 
@@ -355,13 +349,13 @@ def test_a_display_is_hidden_as_long_as_it_is_to_be() -> None:
     display = live_display(screen)
     display.start()
     for _ in range(3):
-        wait_for(lambda: "publishing to " in screen.getvalue())
+        eventually(lambda: "publishing to " in screen.getvalue())
         with display.hidden():
             assert screen.take().endswith("\x1b[2K")
             time.sleep(0.1)
             display.note("warning: later")
             assert screen.getvalue() == ""
-        wait_for(lambda: "warning: later\n" in screen.getvalue())
+        eventually(lambda: "warning: later\n" in screen.getvalue())
         screen.take()
     display.stop()
     with display.hidden():
