@@ -54,8 +54,11 @@ def test_a_broker_that_is_killed_and_comes_back(broker: Broker) -> None:
         consumed, told = ended(consumer)
     assert (code, consumed) == (0, 0), errors + told
     assert summary_of(errors)["confirmed"] == COUNT
-    assert events(errors) == ["lost", "recovered", "summary"]
-    assert events(told) == ["lost", "recovered", "summary"]
+    for account in (errors, told):
+        *outages, end = events(account)
+        assert end == "summary"
+        # A RabbitMQ that starts may have a stream for a moment, and lose its leader once more: another outage.
+        assert outages == ["lost", "recovered"] * max(len(outages) // 2, 1)
     lines = [str(number).encode() for number in range(1, COUNT + 1)]
     assert seen.splitlines() == lines
     stored = run_rstream("consume", "s", "-o", "first", "--until", "end", env=env)
