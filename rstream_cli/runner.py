@@ -4,7 +4,8 @@ Everything that ends a command passes through here: a status, an error, a signal
 Commands raise, and never print an error or call ``sys.exit``. The rules:
 
 - The first SIGINT or SIGTERM sets ``Interrupt.requested`` for commands that drain (``graceful=True``) and cancels
-  the others; the second cancels; the third ends the process at once, should even cancelling hang.
+  the others; the second cancels; the third ends the process at once, should even cancelling hang. The same signal
+  again within ``SAME_STOP`` is the same one: GNU timeout, and wrappers that forward Ctrl-C, send it twice.
 - An interrupted command ends in 130 or 143, unless it returns NOT_CONFIRMED (7) or STDOUT_CLOSED (141), or raises.
 - An error is one line on stderr, and a hint where there is one. ``-vv`` adds the traceback.
 - Nothing may hold the process up at its end: what blocks (a read of stdin, say) is in a daemon thread. So is what
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from rstream_core.types import ConnectionOptions
 
 _SIGNALS = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TERMINATED}
+SAME_STOP = 0.1
+"""Seconds."""
 _TELL_AGAIN = 60.0
 _MAX_TOLD = 1000
 _STRONGER_THAN_SIGNALS = (ExitStatus.NOT_CONFIRMED, ExitStatus.STDOUT_CLOSED)
@@ -239,7 +242,14 @@ async def _supervise(main: Main, connection: ConnectionSettings, graceful: bool)
     loop = asyncio.get_running_loop()
     loop.set_default_executor(LookupExecutor())
 
+    last: signal.Signals | None = None
+    told = 0.0
+
     def on_signal(number: signal.Signals) -> None:
+        nonlocal last, told
+        if number is last and loop.time() - told < SAME_STOP:
+            return
+        last, told = number, loop.time()
         if interrupt.signal is None:
             interrupt.signal = number
             interrupt.requested.set()

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -23,10 +23,11 @@ def running(
     stdout: int | IO[bytes] = subprocess.PIPE,
     stderr: int | IO[bytes] = subprocess.PIPE,
     process_group: int | None = None,
+    program: Sequence[str] = (str(RSTREAM),),
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A running ``rstream``; it is killed at the end, if it still runs."""
     process = subprocess.Popen(
-        [str(RSTREAM), *arguments],
+        [*program, *arguments],
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import RSTREAM, environment, run_rstream
+from tests.cli.conftest import RSTREAM, Run, environment, run_rstream
+from tests.cli.process import ended, interrupt, running, summary_of, told
 
 
 def _with_closed_stdout(*arguments: str) -> subprocess.CompletedProcess[bytes]:
@@ -188,11 +189,14 @@ def test_the_first_signal_ends_a_command_that_has_nothing_to_drain(number: int, 
 
 # A graceful command: says `ready`, then does what its argument tells when it is interrupted.
 _GRACEFUL = """
-import asyncio, sys
+import asyncio, os, signal, sys
+from rstream_cli import runner
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import ExitStatus
 from rstream_cli.options import ConnectionSettings
 from rstream_cli.runner import run_command
+
+runner.SAME_STOP = float(sys.argv[2])
 
 async def main(context):
     print("ready", flush=True)
@@ -205,8 +209,10 @@ async def main(context):
         return ExitStatus.NOT_CONFIRMED
     if how == "fails":
         raise ValueError("the drain failed")
+    if how == "again":
+        os.kill(os.getpid(), signal.SIGTERM)
     try:
-        await asyncio.sleep(60)
+        await asyncio.sleep(0.5 if how == "again" else 60)
     except asyncio.CancelledError:
         print("forced", context.interrupt.forced, flush=True)
         if how == "deaf":
@@ -234,10 +240,13 @@ except typer.Exit as done:
         ("stuck", [signal.SIGTERM, signal.SIGINT], 143, ["draining", "forced True"]),
         ("unconfirmed", [signal.SIGINT, signal.SIGINT], 7, ["draining", "forced True"]),
         ("deaf", [signal.SIGINT] * 3, 130, ["draining", "forced True"]),
+        ("again", [signal.SIGTERM], 143, ["draining"]),
+        ("again", [signal.SIGINT], 130, ["draining", "forced True"]),
     ],
 )
 def test_a_graceful_command_drains_first(how: str, signals: list[int], status: int, output: list[str]) -> None:
-    process = _start(sys.executable, "-c", _GRACEFUL, how)
+    same_stop = "60" if how == "again" else "0"  # seconds: a busy machine makes no difference
+    process = _start(sys.executable, "-c", _GRACEFUL, how, same_stop)
     assert process.stdout is not None
     guard = threading.Timer(30, process.kill)
     guard.start()
@@ -251,6 +260,27 @@ def test_a_graceful_command_drains_first(how: str, signals: list[int], status: i
     assert process.returncode == status
     assert out.decode().splitlines() == output[len(signals) - 1 :]
     assert b"Traceback" not in err
+
+
+ONE_STOP = (sys.executable, "-c", "from rstream_cli import __main__, runner; runner.SAME_STOP = 60; __main__.main()")
+"""``rstream`` that takes the same signal for the same stop for so long that a busy machine makes no difference."""
+
+
+def test_a_stop_that_comes_twice_leaves_nothing_unconfirmed(env: dict[str, str], run: Run, stream: str) -> None:
+    """As GNU timeout stops a command: it signals the process, and then its group."""
+    with (
+        subprocess.Popen(["yes", "y" * 100], stdout=subprocess.PIPE) as source,
+        running("publish", stream, "--stats", "json", stdin=source.stdout, env=env, program=ONE_STOP) as process,
+    ):
+        told(process, lambda stats: stats.get("confirmed"))
+        interrupt(process, signal.SIGTERM)
+        time.sleep(0.01)  # else the two may arrive as one
+        interrupt(process, signal.SIGTERM)
+        status, errors = ended(process)
+        source.kill()
+    found = summary_of(errors)
+    assert (status, found["reason"], found["failed"]) == (143, "SIGTERM", 0)
+    assert found["read"] == found["confirmed"] > 0
 
 
 # --- imports -----------------------------------------------------------------------------------------------
