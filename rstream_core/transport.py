@@ -37,7 +37,7 @@ async def open_transport(
                 endpoint.port,
                 ssl=tls,
                 server_hostname=(server_name or endpoint.host) if tls else None,
-                happy_eyeballs_delay=None if _is_address(endpoint.host) else 0.25,
+                happy_eyeballs_delay=0.25 if _may_race(loop, endpoint.host) else None,
             )
     except TimeoutError:
         raise ConnectionFailed(f"no answer from {endpoint} within {timeout:g} s") from None
@@ -51,13 +51,19 @@ async def open_transport(
     return transport, protocol
 
 
-def _is_address(host: str) -> bool:
-    """Whether there is nothing to race for. A race that is cancelled as it ends leaves its socket open (asyncio)."""
+def _may_race(loop: asyncio.AbstractEventLoop, host: str) -> bool:
+    """Whether to try a host's addresses side by side.
+
+    Not an address, for which there is nothing to race: a race that is cancelled as it ends leaves its socket open. Nor
+    where tasks are eager: there a race ends in an AssertionError (asyncio of Python 3.12.1 and 3.13.0).
+    """
+    if loop.get_task_factory() is not None:
+        return False
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        return False
-    return True
+        return True
+    return False
 
 
 def connection_error(endpoint: Endpoint, error: OSError, *, tls: bool = False) -> ConnectionFailed:

@@ -7,10 +7,12 @@ unless RSTREAM_REQUIRE_RABBITMQ=1 says that this would hide something.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import os
 import signal
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -46,6 +48,8 @@ _REAL_BROKER_FIXTURES = {"rabbitmq", "own_rabbitmq", "cluster"}
 
 def pytest_configure(config: pytest.Config) -> None:
     """The first of a run's processes keeps a folder for all of them."""
+    if os.environ.get("RSTREAM_EAGER_TASKS") == "1":
+        make_tasks_eager()
     if not hasattr(config, "workerinput"):
         os.environ[RUN] = tempfile.mkdtemp(prefix="rstream-test-run-")
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the run as Ctrl-C does
@@ -123,6 +127,19 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 def stream_name() -> str:
     """The name of a stream that no other test uses."""
     return f"test-{uuid.uuid4().hex}"
+
+
+def make_tasks_eager() -> None:
+    """From now on every event loop starts its tasks at once: RSTREAM_EAGER_TASKS=1, from Python 3.12."""
+    if sys.version_info < (3, 12):
+        pytest.exit("RSTREAM_EAGER_TASKS=1 needs Python 3.12", returncode=2)
+    make = asyncio.BaseEventLoop.__init__
+
+    def make_eager(loop: asyncio.BaseEventLoop) -> None:
+        make(loop)
+        loop.set_task_factory(asyncio.eager_task_factory)
+
+    asyncio.BaseEventLoop.__init__ = make_eager  # type: ignore[method-assign]
 
 
 def give_up(reason: str) -> NoReturn:
