@@ -59,7 +59,9 @@ class Attachment(ABC):
 
     async def attach(self, endpoint: Endpoint | None = None) -> None:
         """Takes an id on this node, or on one that it finds, and declares itself there."""
-        await self._leave()
+        if self._leased:  # it was lost; what is left of that need not be waited for
+            self._leased = False
+            self._recoveries.start(self._part(self._lease, GOODBYE_TIMEOUT))
         self._lease = await self._pool.acquire(endpoint or await self._locate())
         self._leased = True
         self._interrupted = None
@@ -107,8 +109,8 @@ class Attachment(ABC):
         """It is attached."""
 
     @abstractmethod
-    def _goodbye(self) -> Goodbye:
-        """How to take leave of ``_lease``."""
+    def _goodbye(self, lease: Lease) -> Goodbye:
+        """How to take leave of it."""
 
     @abstractmethod
     def _detach(self) -> None:
@@ -162,11 +164,17 @@ class Attachment(ABC):
         if not self._leased:
             return
         self._leased = False
-        lease = self._lease
+        try:
+            await self._part(self._lease, timeout)
+        finally:
+            self._detach()
+
+    async def _part(self, lease: Lease, timeout: float) -> None:
+        """Says goodbye for an id, and gives it back."""
         gone = False
         try:
             if lease.connection.is_open:  # also after an error
-                message, expect = self._goodbye()
+                message, expect = self._goodbye(lease)
                 await lease.connection.request(message, expect, f"the {self.what} of {self.stream!r}", timeout=timeout)
             gone = True
         except ServerError:  # it knows nothing of it
@@ -174,5 +182,4 @@ class Attachment(ABC):
         except RstreamError as error:
             logger.debug("leaving: %s", error)
         finally:
-            self._detach()
             await self._pool.release(lease, is_free=gone)

@@ -104,7 +104,8 @@ class Client:
     async def close(self) -> None:
         """Closes every connection. Publishers and subscriptions are to be closed before. May be repeated.
 
-        One that is cancelled ends at once the connections that there are.
+        One that is cancelled ends at once the connections that there are. What ``on_recovery`` let out that is no
+        ``Exception`` and does not end the program, as ``pytest.fail()`` does, is raised at the end.
         """
         self._closed = True
         self._locator.retire()
@@ -115,6 +116,7 @@ class Client:
         except asyncio.CancelledError:
             self.abort()
             raise
+        self._recoveries.callbacks.check()
 
     def abort(self) -> None:
         """Ends every connection at once: for a broker that does not answer, and a program that must end now.

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
+from rstream_core.callbacks import own_task
 from rstream_core.errors import (
     RESPONSE_OK,
     ConnectionClosed,
@@ -98,7 +99,11 @@ class Connection(asyncio.Protocol):
 
         Raises ``ConnectionFailed`` and its kinds, or the ``ServerError`` with which the broker refuses.
         """
-        credentials = options.login()
+        # In a task of its own: what comes on the connection concerns all who share it, not who opened it.
+        return await own_task(cls._open(endpoint, options, options.login()))
+
+    @classmethod
+    async def _open(cls, endpoint: Endpoint, options: ConnectionOptions, credentials: Credentials) -> Connection:
         deadline = asyncio.get_running_loop().time() + options.connect_timeout
         transport, connection = await open_transport(
             endpoint,
@@ -208,6 +213,8 @@ class Connection(asyncio.Protocol):
                     if self._transport is not None:
                         self._transport.abort()
                 self._end(ConnectionClosed(f"the connection to {self.endpoint} was closed by this side"))
+            elif self._transport is not None and not self._gone.done():
+                self._transport.abort()  # what is not written yet is for nobody, and may wait for ever
             if self._transport is not None:
                 self._transport.close()
                 await asyncio.wait([self._gone], timeout=timeout)

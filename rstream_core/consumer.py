@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Self, TypedDict, Unpack
 
 from rstream_core.administration import Administration
 from rstream_core.arguments import ConnectionArguments, connection_options
+from rstream_core.callbacks import Callbacks, own_task
 from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, RstreamError
 from rstream_core.pool import MAX_IDS
@@ -194,6 +195,7 @@ class Consumer(Administration):
         self._stopped = False
         self._ended = asyncio.Event()
         """There is something for ``run`` to look at."""
+        self._callbacks = Callbacks()
         self._closed = False
         self._closing: asyncio.Future[None] | None = None
 
@@ -218,10 +220,14 @@ class Consumer(Administration):
     async def run(self) -> None:
         """Waits until ``close()`` or ``stop()``. Raises the error with which a subscription ended by itself.
 
+        So it does with what a callback let out that is no ``Exception``, such as that of ``pytest.fail()``: that ends
+        its subscription.
+
         Each error is raised once, and that of a stream that was subscribed to again is forgotten: called again, it
         waits for what is there then.
         """
         while True:
+            self._callbacks.check()
             for subscriber in self._subscribers.values():
                 if subscriber.error is not None:
                     del self._subscribers[subscriber.id]
@@ -241,14 +247,13 @@ class Consumer(Administration):
     async def close(self) -> None:
         """Ends every subscription and disconnects. A callback that runs is cancelled, unless it is the one that calls.
 
-        Never raises; may be repeated.
+        Raises nothing but what a callback let out, see ``run``, and that once; may be repeated.
         """
-        if self._closing is not None:
-            await asyncio.shield(self._closing)
-            return
-        self._closed = True
-        self._closing = asyncio.ensure_future(self._close(asyncio.current_task()))
+        if self._closing is None:
+            self._closed = True
+            self._closing = own_task(self._close(asyncio.current_task()))
         await asyncio.shield(self._closing)
+        self._callbacks.check()
 
     async def _close(self, caller: asyncio.Task[Any] | None) -> None:
         """In a task of its own: whoever waits for it may be cancelled, by it even."""
@@ -503,6 +508,12 @@ class Consumer(Administration):
             await self._leave(subscriber)
             subscriber.error = error
             self._subscribers[subscriber.id] = subscriber  # until run() has raised it
+            self._ended.set()
+        except (Exception, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a callback's: run() or close() raises it
+            self._callbacks.report(error, f"the callback of stream {subscription.stream!r}")
+            await self._leave(subscriber)
             self._ended.set()
 
     def _with_contexts(self, subscriber: _Subscriber, chunk: Chunk) -> Iterator[tuple[Any, MessageContext]]:

@@ -37,7 +37,7 @@ rabbitmq-server, deps/rabbitmq_stream/docs/PROTOCOL.adoc.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 RESPONSE_OK = 1
 
@@ -55,6 +55,17 @@ class RstreamError(Exception):
         super().__init__(message)
         if hint is not None:
             self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied with all that it carries, whatever its constructor takes: it may leave the process."""
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(kind: type[RstreamError], args: tuple[object, ...], fields: dict[str, object]) -> RstreamError:
+    error = kind.__new__(kind, *args)
+    error.args = args  # those that are an OSError too do not have them from __new__
+    error.__dict__.update(fields)
+    return error
 
 
 class ClientError(RstreamError):

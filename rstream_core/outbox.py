@@ -7,61 +7,28 @@ messages, however many tasks call. One worker carries the jobs out.
 from __future__ import annotations
 
 import asyncio
-import inspect
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Any
 
+from rstream_core.callbacks import own_task
 from rstream_core.errors import RESPONSE_OK, MessageTooLarge, NotConfirmed, RstreamError
 from rstream_core.protocol.amqp import AMQPMessage, encode_message
 from rstream_core.publisher import FRAME_TARGET, FilterValues, Outcome, Publisher
 from rstream_core.recovery import ended
 from rstream_core.types import CompressionType, ConfirmationStatus
 
-logger = logging.getLogger("rstream_core")
-
 Message = AMQPMessage | bytes | Any
 """An ``AMQPMessage``, a ``uamqp.Message``, or bytes that are sent as they are."""
 ConfirmCallback = Callable[[ConfirmationStatus], Awaitable[None] | None]
-
-
-class Callbacks:
-    """Calls users' functions: their errors are logged, and those that must be awaited get a task with an owner."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Future[None]] = set()
-
-    def call(self, callback: ConfirmCallback, status: ConfirmationStatus) -> None:
-        try:
-            result = callback(status)
-        except Exception:
-            logger.exception("on_publish_confirm failed for message %s", status.message_id)
-            return
-        if result is not None and inspect.isawaitable(result):
-            task = asyncio.ensure_future(self._run(result, status.message_id))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _run(self, waiting: Awaitable[None], message_id: int) -> None:
-        try:
-            await waiting
-        except Exception:
-            logger.exception("on_publish_confirm failed for message %s", message_id)
-
-    async def finish(self, timeout: float) -> None:
-        """Waits for those that run, and cancels the rest."""
-        current = asyncio.current_task()
-        tasks = [task for task in self._tasks if task is not current]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=timeout)
-            for task in late:
-                task.cancel()
-
+"""As users give it; the outbox is given a ``Told``."""
+Told = Callable[[ConfirmationStatus], None]
+"""Told what became of a message, on the event loop; never raises (``Callbacks.bind``)."""
 
 _CLOSED_FIRST = "the producer was closed before it was sent"
 
-JobCallbacks = ConfirmCallback | Sequence[ConfirmCallback | None] | None
+JobCallbacks = Told | Sequence[Told | None] | None
 """One for all messages of a job, one for each, or none."""
 
 
@@ -95,18 +62,17 @@ class Outbox:
 
     publisher: Publisher
 
-    def __init__(self, linger: float, batch_size: int, callbacks: Callbacks) -> None:
+    def __init__(self, linger: float, batch_size: int) -> None:
         self._linger = linger
         self._batch_size = batch_size
-        self._callbacks = callbacks
         self._loop = asyncio.get_running_loop()
         self._next_id = 0
         self._held: list[bytes] = []
         self._held_ids: list[int] | None = None
-        self._held_callbacks: list[ConfirmCallback | None] | None = None
+        self._held_callbacks: list[Told | None] | None = None
         self._held_filters: list[str | None] | None = None
         self._held_bytes = 0
-        self._confirms: dict[int, ConfirmCallback] = {}
+        self._confirms: dict[int, Told] = {}
         self._jobs: deque[_Job] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -125,7 +91,7 @@ class Outbox:
     def is_dead(self) -> bool:
         return self.publisher.error is not None
 
-    def add(self, message: Message, callback: ConfirmCallback | None, filter_value: str | None = None) -> bool:
+    def add(self, message: Message, callback: Told | None, filter_value: str | None = None) -> bool:
         """Holds one message back, and returns whether it is time for ``flush``."""
         data = encode_message(message)
         if filter_value is not None:
@@ -154,7 +120,7 @@ class Outbox:
         held.append(data)
         self._held_bytes += len(data)
         if self._timer is None:
-            self._timer = self._loop.call_later(self._linger, self._on_linger)
+            self._timer = self._loop.call_later(self._linger, self._on_linger, context=Context())
         return len(held) >= self._batch_size or self._held_bytes >= FRAME_TARGET
 
     async def flush(self) -> None:
@@ -168,7 +134,7 @@ class Outbox:
             await asyncio.shield(self._worker)
 
     async def publish(
-        self, batch: Sequence[Message], callback: ConfirmCallback | None, filter_values: FilterValues | None = None
+        self, batch: Sequence[Message], callback: Told | None, filter_values: FilterValues | None = None
     ) -> list[int]:
         """Publishes a batch after what is held back."""
         encoded = list(map(encode_message, batch))
@@ -190,7 +156,7 @@ class Outbox:
         return list(ids)
 
     async def publish_sub_entry(
-        self, messages: Sequence[Message], compression: CompressionType, callback: ConfirmCallback | None
+        self, messages: Sequence[Message], compression: CompressionType, callback: Told | None
     ) -> int:
         """Publishes one sub-entry after what is held back."""
         encoded = list(map(encode_message, messages))
@@ -226,7 +192,7 @@ class Outbox:
             for publishing_id in outcome.publishing_ids:
                 callback = confirms.pop(publishing_id, None)
                 if callback is not None:
-                    self._callbacks.call(callback, ConfirmationStatus(publishing_id, True, RESPONSE_OK))
+                    callback(ConfirmationStatus(publishing_id, True, RESPONSE_OK))
         told = None
         for failure in outcome.failed:
             if failure.publishing_id != told and self._fail(failure.publishing_id, failure.code, failure.reason):
@@ -260,7 +226,7 @@ class Outbox:
     def _queue(self, job: _Job) -> _Job:
         self._jobs.append(job)
         if self._worker is None or self._worker.done():
-            self._worker = self._loop.create_task(self._work())
+            self._worker = own_task(self._work())
         return job
 
     async def _work(self) -> None:
@@ -326,7 +292,7 @@ class Outbox:
         """Tells of a message that failed, or counts it; whether there was a callback to tell."""
         callback = self._confirms.pop(publishing_id, None)
         if callback is not None:
-            self._callbacks.call(callback, ConfirmationStatus(publishing_id, False, code))
+            callback(ConfirmationStatus(publishing_id, False, code))
         elif count:
             self._lost += 1
             self._lost_reason = reason
@@ -346,7 +312,7 @@ class Outbox:
     def _on_linger(self) -> None:
         self._timer = None
         if self._jobs:  # the broker is slow: hold on, so that a full outbox makes its senders wait
-            self._timer = self._loop.call_later(self._linger, self._on_linger)
+            self._timer = self._loop.call_later(self._linger, self._on_linger, context=Context())
         else:
             self._queue_held()
 

@@ -24,6 +24,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 from rstream_core.administration import Administration
 from rstream_core.arguments import ConnectionArguments, connection_options
+from rstream_core.callbacks import Callbacks, own_task
 from rstream_core.client import MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, Client
 from rstream_core.errors import (
     AlreadyClosed,
@@ -32,7 +33,7 @@ from rstream_core.errors import (
     RequestTimeout,
     error_from_code,
 )
-from rstream_core.outbox import Callbacks, ConfirmCallback, Message, Outbox
+from rstream_core.outbox import ConfirmCallback, Message, Outbox, Told
 from rstream_core.pool import MAX_IDS
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
 from rstream_core.types import CompressionType, ConfirmationStatus
@@ -72,6 +73,9 @@ class Losses(NotConfirmed):
         self.count = count
         self.reason = reason
         self.outbox = outbox
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NotConfirmed, self.args  # elsewhere it is what users see: there is no outbox
 
 
 class _Outbox(Outbox):
@@ -172,6 +176,9 @@ class Producer(Administration):
 
         Where the broker does not answer, taking leave may last some seconds more. Raises ``NotConfirmed`` where
         messages without a callback were not confirmed; everything is closed then too. May be repeated.
+
+        What a callback let out that is no ``Exception`` and does not end the program, as ``pytest.fail()`` does, is
+        raised here, by ``flush``, or by the next call that publishes, whichever comes first.
         """
         if self._closed:
             return
@@ -185,7 +192,10 @@ class Producer(Administration):
         finally:
             if self._owns_client:
                 await self._client.close()
-        raise_together([answer for answer in answers if isinstance(answer, BaseException)])
+        try:
+            raise_together([answer for answer in answers if isinstance(answer, BaseException)])
+        finally:
+            self._callbacks.check()
 
     # Super streams.
 
@@ -218,7 +228,8 @@ class Producer(Administration):
     ) -> None:
         """Publishes one message, gathered with others.
 
-        ``on_publish_confirm`` is called once, on the event loop, and may be a coroutine function. With a
+        ``on_publish_confirm`` is called once, on the event loop, in a copy of this call's context variables, and may
+        be a coroutine function. What it raises is logged. With a
         ``publisher_name``, messages are deduplicated by ``message.publishing_id``, or by a number counted on from
         the last one that the broker knows. Raises ``MessageTooLarge``, or what keeps the stream from being reached;
         and ``NotConfirmed`` where earlier messages without a callback were lost. The message of a call that raises
@@ -230,7 +241,7 @@ class Producer(Administration):
         outbox = self._outboxes.get((stream, publisher_name))
         if outbox is None or outbox.is_dead or self._entering:
             outbox = await self._outbox(stream, publisher_name)
-        if outbox.add(message, on_publish_confirm, value):
+        if outbox.add(message, self._told(on_publish_confirm), value):
             await outbox.flush()
 
     async def send_batch(
@@ -247,7 +258,7 @@ class Producer(Administration):
         """
         values = None if self._filter_of is None else await self._filter_values(self._filter_of, batch)
         outbox = await self._outbox(stream, publisher_name)
-        return await outbox.publish(batch, on_publish_confirm, values)
+        return await outbox.publish(batch, self._told(on_publish_confirm), values)
 
     async def send_wait(
         self, stream: str, message: Message, publisher_name: str | None = None, timeout: float | None = 5
@@ -293,7 +304,7 @@ class Producer(Administration):
                 "a sub-entry cannot carry filter values", hint="use send_batch, or a producer without an extractor"
             )
         outbox = await self._outbox(stream, publisher_name)
-        return await outbox.publish_sub_entry(sub_entry_messages, compression_type, on_publish_confirm)
+        return await outbox.publish_sub_entry(sub_entry_messages, compression_type, self._told(on_publish_confirm))
 
     async def flush(self, timeout: float | None = None) -> None:
         """Publishes what is held back, and waits until everything is confirmed or has failed.
@@ -318,7 +329,13 @@ class Producer(Administration):
         except asyncio.CancelledError:
             take_back(errors)
             raise
-        raise_together(errors)
+        try:
+            raise_together(errors)
+        finally:
+            self._callbacks.check()
+
+    def _told(self, callback: ConfirmCallback | None) -> Told | None:
+        return None if callback is None else self._callbacks.bind(callback, "on_publish_confirm")
 
     async def _filter_values(self, extract: FilterValueExtractor, batch: Sequence[Message]) -> list[str | None]:
         """The filter values, in the order of the calls. The caller awaits nothing before it has an outbox."""
@@ -327,6 +344,7 @@ class Producer(Administration):
 
     async def _outbox(self, stream: str, publisher_name: str | None) -> _Outbox:
         self._check_open()
+        self._callbacks.check()
         key = (stream, publisher_name)
         outbox = self._outboxes.get(key)
         if outbox is not None and not outbox.is_dead and not self._entering[key]:
@@ -354,14 +372,16 @@ class Producer(Administration):
                 self._outboxes.pop(key, None)
                 outbox = None
             if outbox is None:
-                outbox = _Outbox(self._linger, self._batch_size, self._callbacks)
+                outbox = _Outbox(self._linger, self._batch_size)
                 outbox.attach(
-                    await self._client.publisher(
-                        *key,
-                        listener=outbox.on_outcome,
-                        max_in_flight=self._max_in_flight,
-                        max_in_flight_bytes=self._max_in_flight_bytes,
-                        confirm_timeout=self._confirm_timeout,
+                    await own_task(
+                        self._client.publisher(
+                            *key,
+                            listener=outbox.on_outcome,
+                            max_in_flight=self._max_in_flight,
+                            max_in_flight_bytes=self._max_in_flight_bytes,
+                            confirm_timeout=self._confirm_timeout,
+                        )
                     )
                 )
                 try:

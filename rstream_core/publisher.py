@@ -12,15 +12,16 @@ broker has stored is not asked for: it drops what it knows under a publisher's n
 from __future__ import annotations
 
 import asyncio
-import logging
 import operator
 import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context
 from itertools import compress as compress_by
 from typing import NamedTuple
 
 from rstream_core.attachment import GOODBYE_TIMEOUT, Attachment, Goodbye
+from rstream_core.callbacks import Callbacks
 from rstream_core.errors import (
     AlreadyClosed,
     ConfigurationError,
@@ -43,8 +44,6 @@ from rstream_core.protocol.compression import MAX_UNCOMPRESSED, compress
 from rstream_core.protocol.primitives import MAX_STRING
 from rstream_core.recovery import Recoveries
 from rstream_core.types import CompressionType, Endpoint
-
-logger = logging.getLogger("rstream_core")
 
 MAX_REFERENCE = 255
 MAX_SUB_ENTRY_RECORDS = 0xFFFF
@@ -186,8 +185,10 @@ class Publisher(Attachment):
         reference, which the broker drops, but for those in sub-entries."""
         self.max_message_size = 0
         """Bytes of the largest message that fits a frame."""
-        self._listener = listener
-        self._on_end = on_end
+        self._callbacks = Callbacks()
+        whose = f"of publisher {reference!r} of stream {stream!r}"
+        self._listener = None if listener is None else self._callbacks.bind(listener, f"a listener {whose}")
+        self._on_end = None if on_end is None else self._callbacks.bind(on_end, f"on_end {whose}")
         self._max_in_flight = max_in_flight
         self._max_in_flight_bytes = max_in_flight_bytes
         self._confirm_timeout = confirm_timeout
@@ -318,9 +319,11 @@ class Publisher(Attachment):
                     await self._next_progress()
         except TimeoutError:
             raise RequestTimeout(f"{self.in_flight} messages are not confirmed within {timeout:g} s") from None
+        self._callbacks.check()
 
     async def check(self) -> None:
         """Raises the error with which this publisher ended, having asked what became of its stream."""
+        self._callbacks.check()
         if self.error is not None:
             self.error = await self._locator.explain(self.stream, self.error)
             raise self.error.with_traceback(None)
@@ -351,6 +354,7 @@ class Publisher(Attachment):
             self._progress.set()
             await self._stop_recovering()
             await self._leave(goodbye)
+        self._callbacks.check()
 
     # What the connection calls.
 
@@ -434,8 +438,8 @@ class Publisher(Attachment):
         self._watch_later()
         self._progress.set()
 
-    def _goodbye(self) -> Goodbye:
-        return Goodbye(c.DeletePublisher(self._lease.id), c.DeletePublisherResponse)
+    def _goodbye(self, lease: Lease) -> Goodbye:
+        return Goodbye(c.DeletePublisher(lease.id), c.DeletePublisherResponse)
 
     def _is_over(self) -> bool:
         return self._closed and not self._open
@@ -495,10 +499,7 @@ class Publisher(Attachment):
         super()._end(error)
         self._fail_all(error)
         if self._on_end is not None and not self._closed:
-            try:
-                self._on_end(error)
-            except Exception:
-                logger.exception("on_end of publisher %r of stream %r failed", self.reference, self.stream)
+            self._on_end(error)
 
     # Inside.
 
@@ -535,14 +536,14 @@ class Publisher(Attachment):
         self.in_flight -= messages
         self._forget_if_resolved(batch)
         if self._listener is not None:
-            self._tell(Outcome(messages, now - batch.written_at, (), ids))
+            self._listener(Outcome(messages, now - batch.written_at, (), ids))
 
     def _fail(self, batch: _Batch, failures: list[FailedMessage]) -> None:
         self.failed += len(failures)
         self.in_flight -= len(failures)
         self._forget_if_resolved(batch)
         if self._listener is not None:
-            self._tell(Outcome(0, self._loop.time() - batch.written_at, failures))
+            self._listener(Outcome(0, self._loop.time() - batch.written_at, failures))
 
     def _fail_all(self, error: RstreamError) -> None:
         for batch in [batch for batch in self._batches if batch.open]:
@@ -559,13 +560,6 @@ class Publisher(Attachment):
             self._open -= 1
             self.in_flight_bytes -= batch.size
             batch.messages = ()
-
-    def _tell(self, outcome: Outcome) -> None:
-        assert self._listener is not None
-        try:
-            self._listener(outcome)
-        except Exception:
-            logger.exception("a listener of publisher %r of stream %r failed", self.reference, self.stream)
 
     def _settle(self) -> None:
         """Forgets resolved batches and wakes whoever waits.
@@ -603,7 +597,7 @@ class Publisher(Attachment):
 
     def _watch_later(self) -> None:
         if self._watchdog is None and self._confirm_timeout and self._open and self._attached:
-            self._watchdog = self._loop.call_later(self._confirm_timeout, self._watch)
+            self._watchdog = self._loop.call_later(self._confirm_timeout, self._watch, context=Context())
 
     def _stop_watching(self) -> None:
         if self._watchdog is not None:
@@ -619,7 +613,7 @@ class Publisher(Attachment):
         oldest = next(batch for batch in self._batches if batch.open)
         due = oldest.written_at + self._confirm_timeout - self._loop.time()
         if due > 0:
-            self._watchdog = self._loop.call_later(due, self._watch)
+            self._watchdog = self._loop.call_later(due, self._watch, context=Context())
             return
         self._end(NotConfirmed(f"the broker did not confirm within {self._confirm_timeout:g} s"))
 

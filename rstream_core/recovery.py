@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+from rstream_core.callbacks import Callbacks, own_task
 from rstream_core.errors import ConfigurationError, RequestTimeout, RstreamError
 
 logger = logging.getLogger("rstream_core")
@@ -62,10 +63,14 @@ class Recovery:
     """Whether a publisher without a name sends what is unconfirmed again, so that it may be stored twice; else it has
     failed. One with a name always sends it again: the broker drops what it has."""
     backoff: Backoff = Backoff(attempts=100, initial=0.1, maximum=5.0)
+    spread: float = 0.25
+    """Seconds over which the first attempts are spread, at random: a node that ends loses all its clients at once."""
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0 or self.backoff.attempts < 1:
-            raise ConfigurationError("a recovery takes more than 0 seconds, and at least one attempt")
+        if self.seconds <= 0 or self.backoff.attempts < 1 or self.spread < 0:
+            raise ConfigurationError(
+                "a recovery takes more than 0 seconds, at least one attempt, and no negative spread"
+            )
 
 
 RECOVER = Recovery()
@@ -116,8 +121,9 @@ def can_help(error: RstreamError) -> bool:
 class Run:
     """One use of a policy: what is used up of its attempts and of its time."""
 
-    def __init__(self, backoff: Backoff, seconds: float | None = None) -> None:
+    def __init__(self, backoff: Backoff, seconds: float | None = None, *, spread: float = 0.0) -> None:
         self.attempts = 0
+        self._first = random.uniform(0.0, spread)  # noqa: S311 - spreads load, keeps no secret
         self._delays = backoff.delays()
         self._left = seconds
 
@@ -142,6 +148,8 @@ class Run:
                         if delay is None:
                             raise reason or _nothing()
                         await asyncio.sleep(delay)
+                    elif self._first:
+                        await asyncio.sleep(self._first)
                     self.attempts += 1
                     try:
                         return await operation()
@@ -174,7 +182,8 @@ class Recoveries:
 
     def __init__(self, policy: Recovery | None, listener: RecoveryListener | None = None) -> None:
         self.policy = policy
-        self._listener = listener
+        self.callbacks = Callbacks()
+        self._listener = None if listener is None else self.callbacks.bind(listener, "on_recovery")
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -183,7 +192,7 @@ class Recoveries:
         return self.policy is not None and not self._closed and error.retriable
 
     def start(self, recovering: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(recovering)
+        task = own_task(recovering)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
@@ -192,10 +201,7 @@ class Recoveries:
         after = "" if event.state is RecoveryState.LOST else f" after {event.seconds:.1f} s"
         logger.info("%s of stream %r: %s%s (%s)", event.what, event.stream, event.state, after, event.error)
         if self._listener is not None:
-            try:
-                self._listener(event)
-            except Exception:
-                logger.exception("on_recovery failed")
+            self._listener(event)
 
     async def close(self) -> None:
         """Ends what is recovering; nothing recovers from here on."""
@@ -235,7 +241,7 @@ class Outages:
         if self._run is None or now - self._since > STEADY:
             policy = self._recoveries.policy
             assert policy is not None
-            self._run = Run(policy.backoff, policy.seconds)
+            self._run = Run(policy.backoff, policy.seconds, spread=min(policy.spread, policy.seconds / 10))
         self._since = now
         self._attempts_before = self._run.attempts
         self._is_open = True

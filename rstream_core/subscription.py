@@ -21,11 +21,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from rstream_core.attachment import Attachment, Goodbye
+from rstream_core.callbacks import Callbacks, own_task
 from rstream_core.connection import Connection
 from rstream_core.errors import (
     AlreadyClosed,
@@ -38,7 +40,7 @@ from rstream_core.errors import (
     StreamDoesNotExist,
 )
 from rstream_core.locator import Locator
-from rstream_core.pool import ConnectionPool
+from rstream_core.pool import ConnectionPool, Lease
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import CHUNK_USER, parse_chunk, parse_header
 from rstream_core.recovery import Recoveries, ended
@@ -178,6 +180,9 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._updates: deque[tuple[bool, int]] = deque()
         self._updating: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[ConsumerOffsetSpecification | None] | None = None
+        self._callbacks = Callbacks()
+        self._context = copy_context() if single_active is not None else Context()
+        """That of the listener."""
         self._start_at(spec)
 
     async def open(self, endpoint: Endpoint) -> None:
@@ -245,7 +250,8 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         return self.active and chunk is not self._overdue
 
     async def raise_error(self) -> None:
-        """Raises the error that ended the subscription, if one did."""
+        """Raises the error that ended the subscription, if one did, or what a listener let out (``Callbacks``)."""
+        self._callbacks.check()
         if self.error is not None:
             self.error = await self._locator.explain(self.stream, self.error)
             raise self.error.with_traceback(None)
@@ -334,7 +340,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._waiting.clear()  # what belongs to a turn that is over
         self._updates.append((active, correlation_id))
         if self._updating is None or self._updating.done():
-            self._updating = asyncio.create_task(self._answer_updates())
+            self._updating = own_task(self._answer_updates())
 
     # Attaching, and recovering.
 
@@ -394,8 +400,8 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
                 )
             )
 
-    def _goodbye(self) -> Goodbye:
-        return Goodbye(c.Unsubscribe(self._lease.id), c.UnsubscribeResponse)
+    def _goodbye(self, lease: Lease) -> Goodbye:
+        return Goodbye(c.Unsubscribe(lease.id), c.UnsubscribeResponse)
 
     async def _before_recovery(self) -> None:
         await self._lose_turn()
@@ -546,7 +552,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         listener = self._single_active.listener
         if listener is None:
             return None
-        task = self._listening = asyncio.ensure_future(_call(listener, self, active))
+        task = self._listening = self._context.run(asyncio.ensure_future, _call(listener, self, active))
         try:
             done, _ = await asyncio.wait((task,), timeout=LISTENER_TIMEOUT)
         finally:
@@ -558,7 +564,9 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         elif task.cancelled():
             logger.error("the consumer update listener of stream %r was cancelled", self.stream)
         elif (error := task.exception()) is not None:
-            logger.error("the consumer update listener of stream %r failed", self.stream, exc_info=error)
+            if not isinstance(error, KeyboardInterrupt | SystemExit):  # which the task has let out by itself
+                self._callbacks.report(error, f"the consumer update listener of stream {self.stream!r}")
+                self.arrived.set()
         else:
             return task.result()
         return None

@@ -9,7 +9,7 @@ from rstream_core import Backoff, Client, Recovery, RecoveryEvent, RecoveryState
 from tests.clients import FIRST, PATIENCE, eventually
 from tests.proxy import Proxy
 
-EAGER = Recovery(seconds=PATIENCE, backoff=Backoff(attempts=1000, initial=0.005, maximum=0.05))
+EAGER = Recovery(seconds=PATIENCE, backoff=Backoff(attempts=1000, initial=0.005, maximum=0.05), spread=0.01)
 
 LOST, RECOVERED, GIVEN_UP = RecoveryState.LOST, RecoveryState.RECOVERED, RecoveryState.GIVEN_UP
 

@@ -20,6 +20,7 @@ from rstream_core import (
     SingleActiveConsumer,
     StreamDoesNotExist,
     Subscription,
+    attachment,
 )
 from rstream_core.protocol import commands as c
 from tests.brokers import Broker
@@ -284,3 +285,50 @@ async def test_a_look_that_ends_late_touches_nobody_else(
     assert (await asyncio.wait_for(anext(second), PATIENCE)).messages == bodies(3)
     await keeper.close()
     await second.close()
+
+
+async def test_a_recovery_does_not_wait_for_a_goodbye(
+    proxy: Proxy, broker: Broker, client: Client, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream moved, and the old connection, whose buffer is full, is read no more."""
+    monkeypatch.setattr(attachment, "GOODBYE_TIMEOUT", 10 * PATIENCE)
+    options = options_through(proxy, broker, request_timeout=2.0)  # what asks where the stream is is stalled, too
+    async with Client(
+        options, recovery=EAGER, max_publishers_by_connection=1, max_subscribers_by_connection=1
+    ) as through:
+        subscription = await through.subscribe(stream, FIRST, at_leader=True)
+        publisher = await through.publisher(stream, "writer")
+        old = publisher._connection
+        proxy.stall_those_there()
+        publishing = asyncio.create_task(publisher.publish([bytes(100_000)] * 100))
+        await eventually(lambda: not old.is_writable)
+        proxy.say(c.encode(c.MetadataUpdate(6, stream)))
+        async with asyncio.timeout(PATIENCE):
+            await publishing
+            await publisher.flush()
+            received = 0
+            async for chunk in subscription:
+                received += len(chunk.messages)
+                if received == 100:
+                    break
+        assert publisher._connection is not old
+        through.abort()
+    assert len(await stored(client, stream)) == 100
+
+
+async def test_a_recovery_does_not_wait_until_what_was_written_is_read(
+    through: Client, proxy: Proxy, client: Client, stream: str
+) -> None:
+    """The broker ends the connection, and reads nothing any more."""
+    publisher = await through.publisher(stream, "writer")
+    connection = publisher._connection
+    proxy.stall_those_there()
+    publishing = asyncio.create_task(publisher.publish([bytes(100_000)] * 100))
+    await eventually(lambda: not connection.is_writable)
+    proxy.say(c.encode(c.Close(1, "enough"), correlation_id=1))
+    await eventually(connection._gone.done, 4)  # and not after the 5 s that a close waits
+    async with asyncio.timeout(PATIENCE):
+        await publishing
+        await publisher.flush()
+    assert len(await stored(client, stream)) == 100
+    await publisher.close()

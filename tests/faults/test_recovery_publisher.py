@@ -561,3 +561,18 @@ async def test_a_password_that_ends_during_an_outage(proxy: Proxy, broker: Broke
     async with Client(replace(options, credentials=broken), recovery=None) as through:
         with pytest.raises(ConnectionFailed, match="the function for the credentials failed: LookupError"):
             await through.start()
+
+
+async def test_clients_that_lose_a_node_at_once_do_not_come_back_at_once(
+    proxy: Proxy, broker: Broker, stream: str
+) -> None:
+    """The first attempts are spread over a part of a second, at random."""
+    spread = Recovery(seconds=100 * PATIENCE, spread=PATIENCE / 3)
+    events = Events()
+    async with Client(options_through(proxy, broker), recovery=spread, on_recovery=events) as through:
+        publishers = [await through.publisher(stream) for _ in range(20)]
+        proxy.cut()
+        await eventually(lambda: events.states.count(RECOVERED) == 20)
+        waits = sorted(event.seconds for event in events if event.state is RECOVERED)
+        assert waits[-1] - waits[0] > PATIENCE / 30  # 20 of PATIENCE / 3 at random: less, once in 10**17
+        await asyncio.gather(*(publisher.close() for publisher in publishers))

@@ -21,6 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"rstream_core.uri", "rstream_core.arguments"}),
     frozenset({"rstream_core.protocol"}),
     frozenset({"rstream_core.broker"}),
+    frozenset({"rstream_core.callbacks"}),
     frozenset({"rstream_core.transport", "rstream_core.recovery"}),
     frozenset({"rstream_core.connection"}),
     frozenset({"rstream_core.locator"}),

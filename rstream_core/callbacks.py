@@ -1,0 +1,97 @@
+"""Calls an application's functions, so that none of them can harm the core, and each sees its own context variables.
+
+A callback runs on the event loop in the midst of the core's work: while a confirm is counted, while publishers are
+told that their connection is lost. So what it raises ends here, and is told once:
+
+- An ``Exception`` is logged. So is a ``CancelledError``: it is that of a future whose ``result()`` was asked for.
+- ``KeyboardInterrupt`` and ``SystemExit`` leave the event loop, as asyncio has it, once the core has done its work:
+  ``asyncio.run`` raises them.
+- Any other ``BaseException``, such as that of ``pytest.fail()``, is raised by the next call that waits: see ``check``.
+
+A connection is shared, so it belongs to the context of no caller: the core's own tasks run in an empty one. A
+callback runs in the context of the call that it was given to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
+from functools import partial
+from typing import Any, NoReturn, TypeVar
+
+logger = logging.getLogger("rstream_core")
+
+T = TypeVar("T")
+
+
+def own_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task of the core's own: it holds no caller's context variables, nor what those keep alive."""
+    return Context().run(asyncio.get_running_loop().create_task, coroutine)
+
+
+class Callbacks:
+    """Those of one object of an application's, and the tasks of those that are coroutine functions."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._escaped: BaseException | None = None
+
+    def bind(self, callback: Callable[..., Any], what: str) -> Callable[..., None]:
+        """A function that calls this one in the context of now, and never raises. ``what`` names it in the log."""
+        return partial(self._call, copy_context(), callback, what)
+
+    def check(self) -> None:
+        """Raises, once, what a callback let out that is neither logged nor leaves the event loop."""
+        escaped, self._escaped = self._escaped, None
+        if escaped is not None:
+            raise escaped
+
+    async def finish(self, timeout: float) -> None:
+        """Waits for the tasks that run, and cancels those that are left after ``timeout`` seconds."""
+        current = asyncio.current_task()
+        tasks = [task for task in self._tasks if task is not current]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout)
+            for task in late:
+                task.cancel()
+
+    def report(self, error: BaseException, what: str, *args: object) -> None:
+        """Tells of what a callback raised, in the way of its kind; ``args`` are those of the call."""
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            asyncio.get_running_loop().call_soon(_leave_the_loop, error)
+        elif isinstance(error, Exception | asyncio.CancelledError) or self._escaped is not None:
+            _log(what, args, error)
+        else:
+            self._escaped = error
+
+    def _call(self, context: Context, callback: Callable[..., Any], what: str, *args: object) -> None:
+        try:
+            result = context.run(callback, *args)
+            if result is None or not inspect.isawaitable(result):
+                return
+            task = context.run(asyncio.ensure_future, result)
+        except BaseException as error:  # noqa: BLE001 - each kind is told in its own way
+            self.report(error, what, *args)
+            return
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._done, what, args), context=Context())
+
+    def _done(self, what: str, args: tuple[object, ...], task: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            if isinstance(task, asyncio.Task) and not task.cancelling():  # what it waited for was cancelled, not this
+                _log(what, args, asyncio.CancelledError())
+        elif (error := task.exception()) is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
+            self.report(error, what, *args)  # the two have left the event loop already
+
+
+def _log(what: str, args: tuple[object, ...], error: BaseException) -> None:
+    called_with = "".join(f" for {argument!r:.200}" for argument in args)
+    logger.error("%s failed%s", what, called_with, exc_info=error)
+
+
+def _leave_the_loop(error: BaseException) -> NoReturn:
+    raise error
