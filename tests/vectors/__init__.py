@@ -54,6 +54,17 @@ def vectors() -> tuple[Vector, ...]:
     return tuple(found)
 
 
+def linked_lz4() -> tuple[bytes, list[bytes]]:
+    """The data of a sub-entry in an lz4 frame whose blocks are linked, and the messages that it holds.
+
+    ``compress(CompressionType.Lz4, ...)`` of this client wrote it, with cramjam 2.14, before its blocks became
+    independent; such frames are in people's streams. It has three blocks, and each but the first refers to the one
+    before it. ``lz4 -d`` reads it too.
+    """
+    messages = [b"%05d the blocks of this frame are linked" % (number % 100) for number in range(4000)]
+    return (DIRECTORY / "lz4-linked-blocks.lz4").read_bytes(), messages
+
+
 def plain(value: Any) -> Any:
     """A decoded field as the vectors write it: JSON has no bytes and no tuples."""
     if isinstance(value, bytes):
