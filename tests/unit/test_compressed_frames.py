@@ -18,7 +18,7 @@ import pytest
 from rstream_core import CompressionType
 from rstream_core.protocol.chunk import join_sub_batch
 from rstream_core.protocol.compression import MAX_UNCOMPRESSED, compress, decompress
-from tests.vectors import linked_lz4
+from tests.vectors import sub_entries, sub_entry_messages
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -201,8 +201,12 @@ def test_zstd_needs_no_dictionary_and_a_small_window(name: str) -> None:
     assert decompress(CompressionType.Zstd, frame, len(plain)) == plain
 
 
-def test_linked_lz4_blocks_are_still_read() -> None:
-    frame, messages = linked_lz4()
-    plain = join_sub_batch(messages)
-    assert _is_linked(frame)
-    assert decompress(CompressionType.Lz4, frame, len(plain)) == plain
+@pytest.mark.parametrize("name", sub_entries())
+def test_what_other_clients_write_is_read(name: str) -> None:
+    codec = CompressionType[name.rpartition(".")[2].capitalize()]
+    plain = join_sub_batch(sub_entry_messages())
+    assert decompress(codec, sub_entries()[name], len(plain)) == plain
+
+
+def test_the_vector_of_linked_blocks_has_them() -> None:
+    assert _is_linked(sub_entries()["rstream-linked.lz4"])

@@ -54,15 +54,15 @@ def vectors() -> tuple[Vector, ...]:
     return tuple(found)
 
 
-def linked_lz4() -> tuple[bytes, list[bytes]]:
-    """The data of a sub-entry in an lz4 frame whose blocks are linked, and the messages that it holds.
+def sub_entry_messages() -> list[bytes]:
+    """What each file of ``sub-entries/`` holds: its README says which client wrote it."""
+    return [b"%05d the blocks of this frame are linked" % (number % 100) for number in range(4000)]
 
-    ``compress(CompressionType.Lz4, ...)`` of this client wrote it, with cramjam 2.14, before its blocks became
-    independent; such frames are in people's streams. It has three blocks, and each but the first refers to the one
-    before it. ``lz4 -d`` reads it too.
-    """
-    messages = [b"%05d the blocks of this frame are linked" % (number % 100) for number in range(4000)]
-    return (DIRECTORY / "lz4-linked-blocks.lz4").read_bytes(), messages
+
+def sub_entries() -> dict[str, bytes]:
+    """The data of compressed sub-entries, by names such as ``java.lz4`` that end in the codec's."""
+    paths = (DIRECTORY / "sub-entries").iterdir()
+    return {path.name: path.read_bytes() for path in sorted(paths) if path.suffix != ".md"}
 
 
 def plain(value: Any) -> Any:
