@@ -8,7 +8,6 @@ the connection ends without a word; the embedded broker answers them with a Clos
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -20,21 +19,6 @@ ONE = b"\0\0\0\1"
 NUL = b"\0"
 NUMBER = 77
 """The correlation id of the request that a case is about."""
-
-
-@pytest.fixture
-async def wire(broker: Broker) -> AsyncIterator[Wire]:
-    async with Wire(broker) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def there(wire: Wire, stream_name: str) -> AsyncIterator[str]:
-    """A stream, by a broker that ``wire`` talks to."""
-    assert await wire.code(c.Create(stream_name, {})) == 1
-    yield stream_name
-    async with Wire(wire.broker) as other:
-        await other.ask(c.Delete(stream_name))
 
 
 def text(value: str | bytes) -> bytes:
