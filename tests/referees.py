@@ -21,7 +21,10 @@ _DISTRIBUTIONS = {"proton": "python-qpid-proton", "uamqp": "uamqp"}
 
 
 def referee(module: str, *submodules: str) -> Any:
-    """The module, with those submodules imported. Skips, or fails, the test or the whole file that asks for it where it is not installed."""
+    """The module, with those submodules imported.
+
+    Skips, or fails, the test or the whole file that asks for it where it is not installed.
+    """
     if importlib.util.find_spec(module) is None:
         distribution = _DISTRIBUTIONS[module]
         if os.environ.get("RSTREAM_REQUIRE_REFEREES") == "1" and _is_for_this_machine(distribution):
