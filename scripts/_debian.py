@@ -11,7 +11,6 @@ default.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import re
@@ -104,11 +103,18 @@ def in_namespace(script: str, *options: str) -> list[str]:
 def copy_network_settings(tree: Path) -> None:
     """Let names resolve and certificates be verified in a tree as they are on this machine."""
     for name in ("resolv.conf", "hosts"):  # the mirror's address may be known from either
-        with contextlib.suppress(FileNotFoundError):
-            (tree / "etc" / name).write_bytes(Path("/etc", name).read_bytes())
+        put_file(Path("/etc", name), tree / "etc" / name)
     bundle = Path(os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt")
-    if bundle.is_file():
-        shutil.copyfile(bundle, tree / "etc/ssl/certs/ca-certificates.crt")
+    put_file(bundle, tree / "etc/ssl/certs/ca-certificates.crt")
+
+
+def put_file(source: Path, target: Path) -> None:
+    """Copy a file, if it is there, over whatever there is: not into it, as that may be a link to another tree's."""
+    if source.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        shutil.copyfile(source, target)
+        target.chmod(0o644)
 
 
 def _build(recipe: Recipe, cache: Path, release: str, tree: Path) -> None:
@@ -224,10 +230,8 @@ def _copy_apt_settings(tree: Path) -> None:
     # A mirror that stands still, or a clock ahead of it, makes lists "expired"; they are signed all the same.
     lines = ['Acquire::Check-Valid-Until "false";']
     for key, value in _apt_acquire_settings():
-        if key.rpartition("::")[2] in {"CAInfo", "SslCert", "SslKey"} and Path(value).is_file():
-            copy = tree / value.lstrip("/")
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(value, copy)
+        if key.rpartition("::")[2] in {"CAInfo", "SslCert", "SslKey"}:
+            put_file(Path(value), tree / value.lstrip("/"))
         lines.append(f'{key} "{value}";')
     (tree / "etc/apt/apt.conf.d/90rstream").write_text("\n".join(lines) + "\n")
 

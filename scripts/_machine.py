@@ -116,7 +116,7 @@ def end_processes(find: Callable[[], Sequence[int]], patience: float) -> None:
     """Ask the processes to end, and kill those that still live once the patience is over."""
     for pid in find():
         _signal(pid, signal.SIGTERM)
-    if not _gone_within(find, patience):
+    if not gone_within(find, patience):
         kill_processes(find)
 
 
@@ -126,7 +126,7 @@ def kill_processes(find: Callable[[], Sequence[int]]) -> None:
     while time.monotonic() < deadline:
         for pid in find():
             _signal(pid, signal.SIGKILL)
-        if _gone_within(find, 0.5):
+        if gone_within(find, 0.5):
             return
     raise Trouble(f"processes that do not die: {', '.join(map(str, find()))}")
 
@@ -136,7 +136,8 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _gone_within(find: Callable[[], Sequence[int]], patience: float) -> bool:
+def gone_within(find: Callable[[], Sequence[int]], patience: float) -> bool:
+    """Whether none is left, at the latest after so many seconds."""
     deadline = time.monotonic() + patience
     while not all_gone(find):
         if time.monotonic() > deadline:
