@@ -2,44 +2,60 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# The package alone, and with what it is worked on.
+PACKAGE := $(VENV)/.package
+DEV := $(VENV)/.dev
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST_ARGS ?=
 # Most tests wait for brokers and processes. Each worker has a RabbitMQ of its own.
 WORKERS ?= auto
 
-.PHONY: help venv demo test check bench generate clean
+.PHONY: help venv referees demo test check bench soak generate clean
 
 help:
 	@echo "make demo      a broker, a text file of 250,000 lines through a stream and back, compared byte for byte"
 	@echo "make test      the tests, against a real RabbitMQ where one can be had (RSTREAM_REQUIRE_RABBITMQ=1: must)"
+	@echo "make referees  installs what the codec is compared with; a C compiler is needed"
 	@echo "make check     ruff and mypy"
 	@echo "make bench     the benchmarks, as ratios measured in one run"
+	@echo "make soak      long runs: kills, hostile input, a ledger, a fresh machine; PARTS=\"kill fuzz\" chooses"
 	@echo "make generate  writes the generated files again: completions/ and docs/cli.md"
 
-venv: $(STAMP)
+venv: $(DEV)
 
-$(STAMP): pyproject.toml
+$(PACKAGE): pyproject.toml hatch_build.py
 	$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable . --group dev
+	$(PIP) install --editable .
 	touch $@
 
-demo: $(STAMP)
+$(DEV): $(PACKAGE)
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install --group dev
+	$(PIP) install --only-binary :all: --group uamqp || echo 'uamqp cannot be installed here: its tests are skipped'
+	touch $@
+
+referees: $(DEV)
+	$(PIP) install --group referees
+
+demo: $(PACKAGE)
 	scripts/demo
 
-test: $(STAMP)
+test: $(DEV)
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
-check: $(STAMP)
+check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP)
+bench: $(DEV)
 	$(BIN)/python -m benchmarks
 
-generate: $(STAMP)
+soak: $(DEV)
+	scripts/soak $(PARTS)
+
+generate: $(DEV)
 	$(BIN)/python scripts/generate.py
 
 clean:

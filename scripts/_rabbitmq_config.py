@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from _rabbitmq_state import LOOPBACK, MARKER, NODE_MARKER, Broker, Exit, Node, Ports, Trouble
+from _machine import Trouble
+from _rabbitmq_state import LOOPBACK, MARKER, NODE_MARKER, Broker, Exit, Node, Ports
 
 PLUGINS = ("rabbitmq_auth_mechanism_ssl", "rabbitmq_management", "rabbitmq_stream")
 """The first one does nothing until `--config auth_mechanisms.1=EXTERNAL` asks for it."""

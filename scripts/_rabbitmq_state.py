@@ -5,29 +5,26 @@ directory: one folder a broker, holding `state.json`, the Erlang cookie, and for
 data and logs. The state is written before the first process starts, so that `down` can clean up after a crash
 at any moment.
 
-Processes are recognised by an environment variable that they inherit (`MARKER`), not by pid files: it holds
-for epmd and for helpers of the server too, survives a `kill -9`, and cannot name somebody else's process.
+Processes are recognised by an environment variable that they inherit (`MARKER`), epmd and the server's helpers
+too.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import enum
-import fcntl
 import json
 import os
 import re
 import shutil
-import signal
 import socket
 import stat
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from _machine import NO_WAY, VANISHED, Trouble, kill_processes, locked, processes_with
 
 MARKER = "RSTREAM_RABBITMQ_BROKER"
 NODE_MARKER = "RSTREAM_RABBITMQ_NODE"
@@ -47,21 +44,8 @@ class Exit(enum.IntEnum):
     FAILED = 1
     USAGE = 2
     NOT_UP = 3
-    NO_WAY = 6
+    NO_WAY = NO_WAY
     INTERRUPTED = 130
-
-
-class Trouble(Exception):
-    """Something the user should read, and the status to end with."""
-
-    def __init__(self, message: str, status: Exit = Exit.FAILED) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-def say(message: str) -> None:
-    """Tell the user what goes on; stdout carries nothing but answers."""
-    print(f"rabbitmq: {message}", file=sys.stderr, flush=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,10 +142,6 @@ def runtime_root(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(base).absolute() / f"rstream-rabbitmq-{os.getuid()}"
 
 
-# What a directory answers that another process removes, with its last broker, while this one makes sure of it.
-_VANISHED = (FileNotFoundError, FileExistsError)
-
-
 def open_runtime_root(root: Path) -> None:
     """Create the runtime root, refusing one that another user has laid there for us."""
     while True:
@@ -169,52 +149,11 @@ def open_runtime_root(root: Path) -> None:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
             found = root.lstat()
             break
-        except _VANISHED:
+        except VANISHED:
             if root.is_file() or root.is_symlink():
                 raise Trouble(f"{root} is not a directory") from None
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise Trouble(f"{root} is not a private directory of this user")
-
-
-@contextlib.contextmanager
-def locked(path: Path, waiting: str) -> Iterator[None]:
-    """Hold an exclusive lock; the file, and its directory if it is empty then, are removed afterwards.
-
-    Removing a lock file that others wait for is safe only since each of them checks, once it has the lock,
-    that the file it locked is still the one at that path.
-    """
-    while True:
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        except _VANISHED:
-            if path.parent.is_file():
-                raise
-            continue
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(waiting)
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            if not _still_at(handle, path):
-                continue
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):
-                    path.parent.rmdir()
-            return
-        finally:
-            os.close(handle)
-
-
-def _still_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def free_ports(count: int, taken: set[int]) -> list[int]:
@@ -285,74 +224,10 @@ def remove_directory(directory: Path) -> None:
 
 def marked_processes(directory: Path, node: Node | None = None) -> dict[int, str]:
     """The living processes of a broker (or of one node of it): pid and program name."""
-    wanted = [f"{MARKER}={directory}".encode()]
-    if node is not None:
-        wanted.append(f"{NODE_MARKER}={node.index}".encode())
-    found: dict[int, str] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            environment = _environment_of(entry)
-            if all(item in environment for item in wanted):
-                found[int(entry.name)] = (entry / "comm").read_text().strip()
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # gone in the meantime (a zombie has no environment), or not ours
-    return found
-
-
-def _environment_of(process: Path) -> list[bytes]:
-    """The environment a process was started with; it reads as empty for a moment during an exec."""
-    for _ in range(5):
-        content = (process / "environ").read_bytes()
-        if content:
-            return content.split(b"\0")
-        (process / "exe").readlink()  # fails for a zombie or kernel thread: those have none for good
-        time.sleep(0.002)
-    return []
-
-
-def all_gone(find: Callable[[], Sequence[int]]) -> bool:
-    """Whether none is left. Looks twice: one look can miss a process whose parent starts it and ends."""
-    if find():
-        return False
-    time.sleep(0.02)
-    return not find()
-
-
-def end_processes(find: Callable[[], Sequence[int]], patience: float) -> None:
-    """Ask the processes to end, and kill those that still live once the patience is over."""
-    for pid in find():
-        _signal(pid, signal.SIGTERM)
-    if not _gone_within(find, patience):
-        kill_processes(find)
-
-
-def kill_processes(find: Callable[[], Sequence[int]]) -> None:
-    """Kill the processes and wait until none is left; some may start others while they are being killed."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        for pid in find():
-            _signal(pid, signal.SIGKILL)
-        if _gone_within(find, 0.5):
-            return
-    raise Trouble(f"processes that do not die: {', '.join(map(str, find()))}")
+    of_node = () if node is None else (f"{NODE_MARKER}={node.index}",)
+    return processes_with(f"{MARKER}={directory}", *of_node)
 
 
 def remove_processes(directory: Path) -> None:
     """End every process that was started for this directory, even if nothing else is known of it."""
     kill_processes(lambda: list(marked_processes(directory)))
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def _gone_within(find: Callable[[], Sequence[int]], patience: float) -> bool:
-    deadline = time.monotonic() + patience
-    while not all_gone(find):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Protocol
 
 import _rabbitmq_chroot as chroot
+from _debian import cannot_chroot
+from _machine import Trouble, end_processes, kill_processes, say
 from _rabbitmq_config import (
     Placement,
     local_environment,
@@ -32,12 +34,8 @@ from _rabbitmq_state import (
     Exit,
     Node,
     Ports,
-    Trouble,
-    end_processes,
-    kill_processes,
     marked_processes,
     remove_processes,
-    say,
 )
 
 DEFAULT_RELEASE = "forky"
@@ -190,7 +188,7 @@ class Chroot(LocalWay):
         self._release = release or DEFAULT_RELEASE
 
     def unavailable(self) -> str | None:
-        return chroot.cannot_chroot()
+        return cannot_chroot()
 
     def prepare(self) -> None:
         chroot.ensure_tree(self._release)
@@ -422,7 +420,7 @@ _WAYS: Mapping[str, Callable[[str | None], Way]] = {
 
 _INSTALL_SOMETHING = (
     "no way to run RabbitMQ here: install docker or podman, or rabbitmq-server 3.13 or later, "
-    "or run as root on Debian or Ubuntu"
+    "or run as root on Debian or Ubuntu with debootstrap"
 )
 
 

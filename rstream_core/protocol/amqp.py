@@ -314,15 +314,16 @@ class AMQPMessage:
     def to_uamqp(self) -> uamqp.Message:
         """As uamqp decodes it: a received ``uamqp.Message``, with bytes for strings and symbols.
 
-        Raises :class:`~rstream_core.errors.ConfigurationError` where uamqp is not installed, and
+        Raises :class:`~rstream_core.errors.ConfigurationError` where uamqp, an extra, is not installed, and
         ``ValueError`` where uamqp cannot decode the message: it reads no sequences, decimals or chars.
         """
         try:
             import uamqp  # noqa: PLC0415 - 150 ms, and optional
-        except ImportError:
+        except ImportError as error:  # it is not installed, or its C library does not load
             raise ConfigurationError(
-                "uamqp is not installed", hint="pip install uamqp (Python 3.13 and older)"
-            ) from None
+                f"to_uamqp needs uamqp: {error}",
+                hint="install the extra rstream-cli[uamqp]: x86-64, Python 3.13 and older",
+            ) from error
         if self.body_type == "sequence":  # it would come out with no body, and no error
             raise ValueError("uamqp cannot decode this message: its body is a sequence")
         try:

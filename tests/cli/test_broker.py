@@ -389,6 +389,7 @@ async def test_killed_while_publishing(tmp_path: Path, fsync: str) -> None:
     with broker_process("--data", str(tmp_path)) as (_, broker):
         await verify(broker, publishing.confirmed)
     assert publishing.confirmed > 100
+    print(f"{rounds} kills with --fsync {fsync}: {publishing.confirmed:,} messages confirmed, each is there once")
 
 
 async def verify(broker: Broker, confirmed: int) -> None:

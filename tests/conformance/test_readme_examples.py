@@ -42,6 +42,7 @@ from tests.brokers import Broker
 from tests.certificates import Authority
 from tests.clients import publish
 from tests.conftest import OwnRabbitMQ
+from tests.referees import referee
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = Path(__file__).parent / "readme_examples"
@@ -224,7 +225,7 @@ async def test_create_stream_again(broker: Broker, stream_name: str) -> None:
 
 
 async def test_publishing_to_a_super_stream(broker: Broker, stream_name: str) -> None:
-    pytest.importorskip("uamqp")
+    referee("uamqp")
     async with Producer(**arguments(broker)) as made:
         partitions = await made.create_super_stream(stream_name, partitions=3)
         try:
@@ -406,7 +407,7 @@ async def test_load_balancer_mode(own_rabbitmq: OwnRabbitMQ, stream_name: str) -
 
 async def test_properties_of_uamqp(broker: Broker, stream_name: str) -> None:
     # From the super stream example, whose messages carry an id.
-    uamqp = pytest.importorskip("uamqp")
+    uamqp = referee("uamqp")
     async with producer(broker, stream_name) as made:
         for i in range(3):
             amqp_message = AMQPMessage(
@@ -427,7 +428,7 @@ async def test_properties_of_uamqp(broker: Broker, stream_name: str) -> None:
 
 
 async def test_whole_messages_of_uamqp(broker: Broker, stream_name: str) -> None:
-    uamqp = pytest.importorskip("uamqp")
+    uamqp = referee("uamqp")
     properties = uamqp.message.MessageProperties(message_id="one", reply_to="there")
     message = uamqp.Message(b"whole", properties=properties, application_properties={"k": "v"})
     async with producer(broker, stream_name) as made:

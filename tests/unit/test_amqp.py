@@ -778,7 +778,25 @@ def test_uamqp_is_not_imported() -> None:
 
 def test_without_uamqp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uamqp", None)
-    with pytest.raises(ConfigurationError, match="not installed"):
+    with pytest.raises(ConfigurationError, match="to_uamqp needs uamqp") as found:
         AMQPMessage(b"x").to_uamqp()
+    assert "rstream-cli[uamqp]" in str(found.value.hint)
     with pytest.raises(TypeError, match="uamqp"):
         AMQPMessage.from_uamqp(b"x")
+
+
+def test_no_module_needs_uamqp() -> None:
+    code = """
+import importlib, pkgutil, sys
+sys.modules["uamqp"] = None
+for name in ("rstream_core", "rstream_cli", "rstream_pytest"):
+    package = importlib.import_module(name)
+    for module in pkgutil.walk_packages(package.__path__, f"{name}."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+from rstream_core import AMQPMessage, Properties, amqp_decoder
+message = AMQPMessage("x", properties=Properties(message_id=1), application_properties={"k": 1})
+assert amqp_decoder(bytes(message)) == message
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

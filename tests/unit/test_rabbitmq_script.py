@@ -19,8 +19,9 @@ import pytest
 from tests.brokers import SCRIPT, run_script
 
 sys.path.insert(0, str(SCRIPT.parent))
-chroot = importlib.import_module("_rabbitmq_chroot")
 config = importlib.import_module("_rabbitmq_config")
+debian = importlib.import_module("_debian")
+machine = importlib.import_module("_machine")
 probe = importlib.import_module("_rabbitmq_probe")
 state = importlib.import_module("_rabbitmq_state")
 ways = importlib.import_module("_rabbitmq_ways")
@@ -53,7 +54,7 @@ class TestMirror:
         for name, content in files.items():
             (apt / name).write_text(content)
         (tmp_path / "os-release").write_text(os_release)
-        return chroot.find_mirror(apt, tmp_path / "os-release")
+        return debian.find_mirror(apt, tmp_path / "os-release")
 
     def test_one_line_format(self, tmp_path: Path) -> None:
         lines = (
@@ -114,7 +115,7 @@ class TestPorts:
             monkeypatch.setattr(state, "_can_listen", lambda port: port == free or can_listen(port))
             monkeypatch.setattr(state, "PORT_RANGE", [busy, free])
             assert state.free_ports(1, set()) == [free]
-            with pytest.raises(state.Trouble, match="free ports"):
+            with pytest.raises(machine.Trouble, match="free ports"):
                 state.free_ports(1, {free})
 
     def test_claimed_by_brokers_of_ours(self, tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ class TestState:
 
     @pytest.mark.parametrize("name", ["", "a/b", "..", "-a", "a b", "a" * 41])
     def test_names_that_are_none(self, name: str) -> None:
-        with pytest.raises(state.Trouble):
+        with pytest.raises(machine.Trouble):
             state.check_name(name)
 
     def test_lock_excludes_and_leaves_nothing(self, tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ class TestState:
         most: list[int] = []
 
         def work() -> None:
-            with state.locked(tmp_path / "run" / "x.lock", "waiting"):
+            with machine.locked(tmp_path / "run" / "x.lock", "waiting"):
                 held.append(1)
                 most.append(len(held))
                 held.pop()
@@ -162,7 +163,7 @@ class TestState:
         root = tmp_path / "root"
         root.mkdir()
         root.chmod(0o777)
-        with pytest.raises(state.Trouble, match="private"):
+        with pytest.raises(machine.Trouble, match="private"):
             state.open_runtime_root(root)
 
     def test_root_follows_the_environment(self) -> None:
@@ -172,8 +173,8 @@ class TestState:
         assert state.runtime_root({"TMPDIR": "/t", "RSTREAM_RUN": "/r"}) == Path("/r") / tail
 
     def test_cache_follows_the_environment(self) -> None:
-        assert chroot.cache_root({"RSTREAM_CACHE": "/c", "XDG_CACHE_HOME": "/x"}) == Path("/c/rabbitmq")
-        assert chroot.cache_root({"XDG_CACHE_HOME": "/x"}) == Path("/x/rstream/rabbitmq")
+        assert debian.cache_root("rabbitmq", {"RSTREAM_CACHE": "/c", "XDG_CACHE_HOME": "/x"}) == Path("/c/rabbitmq")
+        assert debian.cache_root("rabbitmq", {"XDG_CACHE_HOME": "/x"}) == Path("/x/rstream/rabbitmq")
 
 
 class TestConfig:
@@ -218,7 +219,7 @@ class TestConfig:
 
     @pytest.mark.parametrize("line", ["", "key", "=value", "key=", "a b=c", "a=b\nc=d"])
     def test_lines_that_are_none(self, line: str) -> None:
-        with pytest.raises(state.Trouble, match="KEY=VALUE"):
+        with pytest.raises(machine.Trouble, match="KEY=VALUE"):
             config.parse_settings([line])
 
     def test_environment_shares_nothing_with_another_rabbitmq(self, tmp_path: Path) -> None:

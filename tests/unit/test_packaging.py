@@ -1,0 +1,137 @@
+"""What is built of this project: which files, which dependencies, and where the README's links lead."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from email import message_from_bytes
+from email.message import Message
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ("rstream_cli", "rstream_core", "rstream_pytest")
+LINKS = "https://code.invalid/owner/project/blob/main/"
+
+sys.path.insert(0, str(ROOT))
+absolute = importlib.import_module("hatch_build").absolute
+
+
+def build(source: Path, target: Path, *what: str) -> Path:
+    """Builds without the network, and returns the one file that was made."""
+    command = [sys.executable, "-m", "hatchling", "build", "--directory", str(target), *what]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    (made,) = target.iterdir()
+    return made
+
+
+def metadata_of(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        return message_from_bytes(archive.read(name))
+
+
+def readme_of(wheel: Path) -> str:
+    text = metadata_of(wheel).get_payload(decode=True)
+    assert isinstance(text, bytes)
+    return text.decode()
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that are built from, without what lies about in a working copy."""
+    place = tmp_path_factory.mktemp("checkout")
+    for path in ROOT.iterdir():
+        if path.name in (*SOURCES, "completions", "docs", "scripts", "benchmarks", "tests"):
+            shutil.copytree(path, place / path.name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+        elif path.is_file() and not path.name.startswith("."):
+            shutil.copy(path, place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def wheel(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(checkout, tmp_path_factory.mktemp("wheel"), "--target", "wheel")
+
+
+def test_the_sdist_makes_the_same_wheel(checkout: Path, wheel: Path, tmp_path: Path) -> None:
+    sdist = build(checkout, tmp_path / "sdist", "--target", "sdist")
+    (tmp_path / "unpacked").mkdir()
+    subprocess.run(["tar", "-xf", sdist, "-C", tmp_path / "unpacked"], check=True)
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    again = build(unpacked, tmp_path / "wheel", "--target", "wheel")
+    assert again.name == wheel.name
+    with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(again) as other:
+        assert {item.filename: item.CRC for item in one.infolist()} == {
+            item.filename: item.CRC for item in other.infolist()
+        }
+    for name in [*re.findall(r"\]\(([\w/.-]+)", (ROOT / "README.md").read_text()), "Makefile", "tests", "scripts"]:
+        assert (unpacked / name).exists(), f"the sdist has no {name}"
+
+
+def test_the_wheel_has_all_modules_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        found = {name for name in archive.namelist() if ".dist-info/" not in name}
+    wanted = {
+        str(path.relative_to(ROOT))
+        for name in SOURCES
+        for path in (ROOT / name).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert found == wanted
+
+
+def test_what_is_installed_needs_no_compiler(wheel: Path) -> None:
+    """uamqp, which many machines cannot install, comes with its extra only."""
+    needed = metadata_of(wheel).get_all("Requires-Dist") or []
+    names = {re.split(r"[<>=;\s]", line)[0]: line for line in needed}
+    assert {name for name, line in names.items() if "extra" not in line} == {
+        "typer",
+        "rich",
+        "cramjam",
+        "mmh3",
+        "orjson",
+    }
+    assert {name for name, line in names.items() if "extra == 'uamqp'" in line} == {"uamqp"}
+
+
+def test_what_tests_are_run_with_needs_no_compiler() -> None:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    assert not [line for line in groups["dev"] if "proton" in str(line) or "uamqp" in str(line)]
+
+
+def test_links_stay_as_they_are_where_no_address_is_given(wheel: Path) -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"]["custom"]
+    readme = (ROOT / "README.md").read_text()
+    assert readme_of(wheel) == absolute(readme, settings["links"])
+    assert absolute(readme, "") == readme
+
+
+def test_links_lead_to_the_address_that_is_given(checkout: Path, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    shutil.copytree(checkout, given)
+    project = (given / "pyproject.toml").read_text()
+    (given / "pyproject.toml").write_text(re.sub(r'^links = ".*"$', f'links = "{LINKS}"', project, flags=re.MULTILINE))
+    built = readme_of(build(given, tmp_path / "wheel", "--target", "wheel"))
+    targets = re.findall(r"\]\(([^)\s]+)\)", built)
+    assert f"{LINKS}docs/cli.md" in targets
+    assert all(re.match(r"https?://|#", target) for target in targets)
+    assert built.replace(LINKS, "") == (ROOT / "README.md").read_text()
+
+
+def test_what_is_no_relative_link_stays() -> None:
+    text = "[a](docs/a.md#b) [c](#c) [d](https://d.invalid) [e](mailto:e@e.invalid)\n\n```\nx[0](y)\n```\n[f](F.md)\n"
+    assert absolute(text, LINKS) == text.replace("docs/a", f"{LINKS}docs/a").replace("F.md", f"{LINKS}F.md")
+
+
+@pytest.mark.parametrize("links", ["code.invalid/", "https://code.invalid/main", "http://code.invalid/", "https:// /"])
+def test_an_address_that_is_none_is_refused(links: str) -> None:
+    with pytest.raises(ValueError, match="links"):
+        absolute("", links)
