@@ -21,6 +21,7 @@ from itertools import compress as compress_by
 from typing import NamedTuple
 
 from rstream_core.attachment import GOODBYE_TIMEOUT, Attachment, Goodbye
+from rstream_core.checks import MAX_STRING
 from rstream_core.errors import (
     AlreadyClosed,
     ConfigurationError,
@@ -28,6 +29,7 @@ from rstream_core.errors import (
     MessageTooLarge,
     NotConfirmed,
     PreconditionFailed,
+    ProtocolError,
     PublisherDoesNotExist,
     PublishingBlocked,
     RequestTimeout,
@@ -40,7 +42,6 @@ from rstream_core.pool import ConnectionPool, Lease
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import join_sub_batch
 from rstream_core.protocol.compression import MAX_UNCOMPRESSED, compress
-from rstream_core.protocol.primitives import MAX_STRING
 from rstream_core.recovery import Recoveries
 from rstream_core.types import CompressionType, Endpoint
 
@@ -250,6 +251,11 @@ class Publisher(Attachment):
                 raise ValueError("publishing ids must grow")
             elif self._open and ids[0] <= self._batches[-1].last:
                 await self._wait(lambda: not self._open)
+            if publishing_ids is None and ids[-1] >= 2**64:
+                raise ProtocolError(
+                    f"{self._connection.endpoint}: no publishing id is left in stream {self.stream!r} for the name"
+                    f" {self.reference!r}, whose last one is {ids[0] - 1}"
+                )
             if not 0 <= ids[0] <= ids[-1] < 2**64:
                 raise ValueError(f"a publishing id is between 0 and 2**64-1; these are {ids[0]} to {ids[-1]}")
             low = 0

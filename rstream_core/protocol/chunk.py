@@ -25,6 +25,7 @@ HEADER = struct.Struct(">BBHIqQQIIIB3x")
 MAX_DATA = 1024 * 1024 * 1024
 """Bytes of one chunk, as it comes and once its sub-entries are unpacked."""
 CHUNK_USER = 0
+MAX_OFFSET = 2**64 - 1
 
 _SUB_BATCH = struct.Struct(">BHII")
 _SIZE = struct.Struct(">I")
@@ -57,7 +58,10 @@ def parse_header(data: bytes) -> ChunkHeader:
     magic, *fields = HEADER.unpack_from(data)
     if magic != MAGIC_AND_VERSION:
         raise ChunkError(f"not a chunk: it begins with 0x{magic:02x}, not 0x{MAGIC_AND_VERSION:02x}")
-    return ChunkHeader(*fields)
+    header = ChunkHeader(*fields)
+    if header.first_offset + header.records > MAX_OFFSET + 1:
+        raise ChunkError(f"chunk {header.first_offset} claims {header.records} messages, past the last offset there is")
+    return header
 
 
 def parse_chunk(data: bytes, *, verify_crc: bool = True) -> tuple[ChunkHeader, list[bytes]]:
