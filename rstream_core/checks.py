@@ -13,6 +13,8 @@ from rstream_core.errors import ConfigurationError
 
 MAX_STRING = 0x7FFF
 """Bytes of a string: its length is a signed 16-bit number."""
+MAX_OFFSET = 2**64 - 1
+"""Of messages; it is the largest publishing id, too."""
 MAX_NAME = 255
 """Bytes of the name of a stream, of a super stream, and of what publishes or stores offsets."""
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import NamedTuple
 
+from rstream_core.checks import MAX_OFFSET
 from rstream_core.errors import ChunkError
 from rstream_core.protocol.commands import SUB_BATCH_BIT
 from rstream_core.protocol.compression import decompress
@@ -25,7 +26,6 @@ HEADER = struct.Struct(">BBHIqQQIIIB3x")
 MAX_DATA = 1024 * 1024 * 1024
 """Bytes of one chunk, as it comes and once its sub-entries are unpacked."""
 CHUNK_USER = 0
-MAX_OFFSET = 2**64 - 1
 
 _SUB_BATCH = struct.Struct(">BHII")
 _SIZE = struct.Struct(">I")

@@ -47,6 +47,8 @@ FOR_BROKER = (
     "rstream_core.protocol",
     "rstream_core.errors",
     "rstream_core.types",
+    "rstream_core.text",
+    "rstream_core.checks",
     "rstream_core.version",
 )
 """All of the core that the embedded broker may use: never the client that it serves."""

@@ -331,12 +331,11 @@ def test_the_advertised_endpoint(properties: dict[str, str], advertised: Endpoin
     assert walk.session.advertised == advertised
 
 
-@pytest.mark.parametrize("port", ["x", "²", "-1", "0", "65536", "1" * 5000, " 1", "1_0", "١"])
-@pytest.mark.parametrize("host", ["h"])
-def test_an_advertised_port_that_can_be_none(host: str, port: str) -> None:
+@pytest.mark.parametrize("port", ["x", "²", "-1", "0", "65536", "1" * 5000, " 1", "1_0", "\u0661"])
+def test_an_advertised_port_that_can_be_none(port: str) -> None:
     walk = Walk().to(State.OPEN)
     with pytest.raises(ProtocolError, match="advertises"):
-        walk.answer(responded(c.OpenResponse({"advertised_host": host, "advertised_port": port})))
+        walk.answer(responded(c.OpenResponse({"advertised_host": "h", "advertised_port": port})))
 
 
 @pytest.mark.parametrize("host", ["a\0b", "\x1b[31m", "a\nb", "\u202eb", "a" * 256])
