@@ -13,7 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from rstream_core.checks import MAX_OFFSET, check_name, check_properties, check_text, check_texts, check_whole
+from rstream_core.checks import MAX_NAME, MAX_OFFSET, check_name, check_properties, check_text, check_texts, check_whole
 from rstream_core.connection import Connection
 from rstream_core.errors import (
     AlreadyClosed,
@@ -21,6 +21,7 @@ from rstream_core.errors import (
     ConnectionFailed,
     OffsetNotFound,
     PreconditionFailed,
+    ProtocolError,
     RequestTimeout,
     RstreamError,
     StreamAlreadyExists,
@@ -333,10 +334,10 @@ class Client:
         check_name("super_stream", super_stream)
         await self._require(c.Key.PARTITIONS, "3.11", "super streams")
         what = f"super stream {super_stream!r}"
-        answer = await self._locator.ask(c.Partitions(super_stream), c.PartitionsResponse, what)
-        if not answer.streams:
+        streams = await self._ask_for_streams(c.Partitions(super_stream), c.PartitionsResponse, what)
+        if not streams:
             raise StreamDoesNotExist(f"{what} has no partitions")
-        return list(answer.streams)
+        return streams
 
     async def route(self, super_stream: str, routing_key: str) -> list[str]:
         """The partitions that are bound to a routing key; none where no binding has it."""
@@ -344,10 +345,25 @@ class Client:
         check_name("super_stream", super_stream)
         check_text("routing_key", routing_key)
         await self._require(c.Key.ROUTE, "3.11", "super streams")
-        answer = await self._locator.ask(
-            c.Route(routing_key, super_stream), c.RouteResponse, f"super stream {super_stream!r}"
-        )
-        return list(answer.streams)
+        what = f"super stream {super_stream!r}"
+        return await self._ask_for_streams(c.Route(routing_key, super_stream), c.RouteResponse, what)
+
+    async def _ask_for_streams(
+        self,
+        message: c.Partitions | c.Route,
+        expect: type[c.PartitionsResponse] | type[c.RouteResponse],
+        what: str,
+    ) -> list[str]:
+        """What the broker names, each of which can be a stream."""
+
+        async def ask(connection: Connection) -> list[str]:
+            streams = (await connection.request(message, expect, what)).streams
+            for stream in streams:
+                if not 0 < len(stream.encode()) <= MAX_NAME:
+                    raise ProtocolError(f"{what}: {connection.endpoint} names what can be no stream: {stream!r:.80}")
+            return list(streams)
+
+        return await self._locator.use(ask)
 
     # Offsets.
 

@@ -42,6 +42,8 @@ from typing import ClassVar, Self
 from rstream_core.text import harmless
 
 RESPONSE_OK = 1
+MAX_REASON = 1000
+"""Characters of a broker's words that a message takes."""
 
 
 class RstreamError(Exception):
@@ -113,7 +115,7 @@ class ServerClosed(ConnectionClosed):
     def __init__(self, code: int, reason: str) -> None:
         self.code = code
         self.reason = reason
-        words = harmless(reason) or response_name(code)
+        words = harmless(reason[:MAX_REASON]) or response_name(code)
         super().__init__(f"the broker closed the connection: {words} (code {code})")
 
 

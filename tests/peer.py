@@ -17,16 +17,18 @@ from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import build_chunk
 from rstream_core.protocol.framing import FrameBuffer
 
-Say = bytes | Callable[["Peer", Any, int], bytes]
-"""What to say to a request: bytes, or a function of the peer, the request, and its correlation id."""
+Speak = Callable[["Peer", Any, int], bytes]
+"""A function of the peer, the request, and its correlation id."""
+Say = bytes | Speak
+"""What to say to a request."""
 
 
-def answer(message: Any, code: int = 1) -> Say:
+def answer(message: Any, code: int = 1) -> Speak:
     """An answer of this code; the fields are those of the message."""
     return lambda _peer, _request, number: c.encode(message, correlation_id=number, code=code)
 
 
-def refuse(request: type[Any], code: int) -> Say:
+def refuse(request: type[Any], code: int) -> Speak:
     """An answer that is a code and nothing more."""
     return lambda _peer, _request, number: c.encode_error(request, correlation_id=number, code=code)
 
@@ -99,7 +101,7 @@ class Peer:
             pass  # the other side has had enough
 
 
-def deliver(*chunks: bytes) -> Say:
+def deliver(*chunks: bytes) -> Speak:
     """Takes a subscription, and delivers these."""
 
     def say(_peer: Peer, request: c.Subscribe, number: int) -> bytes:
@@ -110,12 +112,11 @@ def deliver(*chunks: bytes) -> Say:
     return say
 
 
-def then(first: Say, said: bytes) -> Say:
+def then(first: Speak, said: bytes) -> Speak:
     """Says something behind what is said first."""
 
     def say(peer: Peer, request: Any, number: int) -> bytes:
-        begin = first(peer, request, number) if callable(first) else first
-        return begin + said
+        return first(peer, request, number) + said
 
     return say
 

@@ -64,7 +64,7 @@ class Done(NamedTuple):
 def run_here(*arguments: str, env: Mapping[str, str] | None = None, terminal: bool = False) -> Done:
     """Runs a command line in this process, without a start of its own: for tests with hundreds of them.
 
-    What ``consume`` writes goes to this process's stdout. ``terminal``: stdout and stderr are taken for one. What
+    What ``consume`` writes goes to this process's stdout. ``terminal``: the three streams are taken for one. What
     asyncio complains of fails the test, and logging is as it was before.
     """
     output, errors = io.StringIO(), io.StringIO()
@@ -73,6 +73,7 @@ def run_here(*arguments: str, env: Mapping[str, str] | None = None, terminal: bo
         stdout=output,
         stderr=errors,
         variables={**(env or {}), **({"TERM": "dumb"} if terminal else {})},
+        stdin_is_tty=terminal,
         stdout_is_tty=terminal,
         stderr_is_tty=terminal,
     )

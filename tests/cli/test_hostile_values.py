@@ -86,6 +86,12 @@ CASES: dict[str, tuple[Mapping[type[Any], Say], tuple[tuple[str, ...], ...]]] = 
         {c.ResolveOffsetSpec: answer(c.ResolveOffsetSpecResponse(c.OffsetSpec(5, -5)))},
         (RESOLVE, ("consume", "s", "-o", "next", "--timeout", "20s", "--recover-for", "60s")),
     ),
+    "a partition without a name": (
+        {c.Partitions: answer(c.PartitionsResponse(("",)))},
+        (SUPER_INFO, ROUTE, ("superstream", "consume", "s", *CONSUME[2:])),
+    ),
+    "a partition with a long name": ({c.Partitions: answer(c.PartitionsResponse(("p" * 256,)))}, (SUPER_INFO,)),
+    "a route without a name": ({c.Route: answer(c.RouteResponse(("",)))}, (ROUTE,)),
     "another answer": ({c.StreamStats: answer(c.CreateResponse())}, (INFO,)),
     "an answer that is cut off": (
         {c.Partitions: lambda _p, _r, number: bytes.fromhex("00000008 80190001") + number.to_bytes(4)},
@@ -152,6 +158,17 @@ def check(says: Mapping[type[Any], Say], command: tuple[str, ...], status: int =
 
 def test_messages_for_which_no_publishing_id_is_left_are_not_confirmed() -> None:
     check({c.QueryPublisherSequence: answer(c.QueryPublisherSequenceResponse(2**64 - 1))}, NAMED, status=7)
+
+
+def test_a_route_to_what_is_no_partition() -> None:
+    """It may have been added since."""
+    with Peer({c.Route: answer(c.RouteResponse(("elsewhere",)))}) as peer:
+        command = ("superstream", "publish", "s", "--routing", "key", "--key", "k", "-m", "x")
+        done = run_here(*command, env={"RSTREAM_URI": peer.uri})
+    assert (done.status, done.errors) == (
+        8,
+        "error: record 1: routing key 'k' is bound to 'elsewhere', which was no partition when the run began\n",
+    )
 
 
 def test_a_peer_that_says_what_a_broker_says_is_one() -> None:
