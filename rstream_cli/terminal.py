@@ -13,7 +13,7 @@ import functools
 import re
 from collections.abc import Iterator
 
-_PASSWORD = re.compile(r"(://[^\s:@/]*):\S*@")
+_WORD = re.compile(r"\S+")
 _NOT_PLAIN = re.compile(rb"[^\t\n\x20-\x7e]")
 
 
@@ -21,7 +21,16 @@ def line(text: str) -> str:
     """One line, whatever is in the text."""
     from rstream_core.text import harmless
 
-    return harmless(_PASSWORD.sub(r"\1:***@", text))
+    return harmless(_WORD.sub(_without_password, text))
+
+
+def _without_password(found: re.Match[str]) -> str:
+    word = found[0]
+    start, at = word.find("://") + 3, word.rfind("@")
+    colon = word.find(":", start, at)
+    if start < 3 or colon < 0 or any(c in word[start:colon] for c in "/@"):
+        return word
+    return f"{word[: colon + 1]}***{word[at:]}"
 
 
 def name(text: str) -> str:

@@ -6,7 +6,7 @@ A wrong type is a ``TypeError``; what the protocol cannot hold is a ``Configurat
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import SupportsIndex
 
 from rstream_core.errors import ConfigurationError
@@ -38,10 +38,10 @@ def check_name(what: str, name: str) -> None:
         raise ConfigurationError(f"{what} is empty; it takes 1 to {MAX_NAME} bytes")
 
 
-def check_texts(what: str, texts: Iterable[str]) -> None:
+def check_texts(what: str, texts: Collection[str]) -> None:
     """As ``check_text``, for each of several."""
-    if isinstance(texts, (str, bytes)):
-        raise TypeError(f"{what} is a list of str, not one {type(texts).__name__}")
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Collection):  # an iterator would be used up here
+        raise TypeError(f"{what} is a list of str, not a {type(texts).__name__}")
     for text in texts:
         check_text(f"one of {what}", text)
 

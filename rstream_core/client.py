@@ -65,7 +65,7 @@ class Client:
     """Connects when it is first needed, or by ``start()``. For the tasks of one event loop.
 
     Every method that asks the broker raises the ``ServerError`` of its answer, ``ConnectionFailed`` and
-    ``ConnectionClosed`` and their kinds, ``ProtocolError`` for an answer that can be none, or ``RequestTimeout``.
+    ``ConnectionClosed`` and their kinds, ``ProtocolError`` for an answer that makes no sense, or ``RequestTimeout``.
     An argument that cannot be right is a ``TypeError`` or a ``ValueError`` that names it, before anything is asked.
 
     ``recovery`` says how long publishers and subscriptions, and questions that can be asked twice, go on after a
@@ -354,13 +354,15 @@ class Client:
         expect: type[c.PartitionsResponse] | type[c.RouteResponse],
         what: str,
     ) -> list[str]:
-        """What the broker names, each of which can be a stream."""
+        """The streams that the broker names. ``ProtocolError`` for a name that no stream can have."""
 
         async def ask(connection: Connection) -> list[str]:
             streams = (await connection.request(message, expect, what)).streams
             for stream in streams:
                 if not 0 < len(stream.encode()) <= MAX_NAME:
-                    raise ProtocolError(f"{what}: {connection.endpoint} names what can be no stream: {stream!r:.80}")
+                    raise ProtocolError(
+                        f"{what}: {connection.endpoint} names a stream that cannot exist: {stream!r:.80}"
+                    )
             return list(streams)
 
         return await self._locator.use(ask)

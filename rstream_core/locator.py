@@ -240,7 +240,7 @@ class Locator:
         brokers = {broker.reference: Endpoint(broker.host, broker.port) for broker in answer.brokers}
         for endpoint in brokers.values():
             if endpoint.problem:
-                raise ProtocolError(f"{what}: {asked} names a node that can be none: {endpoint.problem}")
+                raise ProtocolError(f"{what}: {asked} names a node that cannot exist: {endpoint.problem}")
         for endpoint in brokers.values():
             self._remember(endpoint)
         for location in answer.streams:
@@ -278,7 +278,7 @@ class Locator:
         except Exception as error:
             raise HostNotFound(f"the resolver failed for {endpoint}: {error!r}") from error
         if problem:
-            raise HostNotFound(f"the resolver takes {endpoint} for what can be no place: {problem}")
+            raise HostNotFound(f"the resolver takes {endpoint} for a place that cannot exist: {problem}")
         return reached
 
     async def _connect_to_a_seed(self) -> Connection:

@@ -116,7 +116,7 @@ class Endpoint:
 
     @property
     def problem(self) -> str | None:
-        """Why there can be no such place, in words; None where there can be."""
+        """Why such a place cannot exist, in words; None where it can."""
         if not self.host or len(self.host) > MAX_HOST or not is_harmless(self.host):
             return f"{self.host[:MAX_HOST]!r} is not a host name"
         if not 0 < self.port <= MAX_PORT:

@@ -283,9 +283,9 @@ def sasl_authenticate(mechanism: str, credentials: Credentials) -> c.SaslAuthent
 
 
 def _check_version(version: str) -> None:
-    """A version is told to people, and compared: short, and of letters that all can read."""
+    """A version is told to people, and compared. ``ProtocolError`` for one that is long, or not printable ASCII."""
     if len(version) > MAX_VERSION or not version.isascii() or not version.isprintable():
-        raise ProtocolError(f"the broker tells a version that can be none: {version[:MAX_VERSION]!r}")
+        raise ProtocolError(f"the broker tells a version that makes no sense: {version[:MAX_VERSION]!r}")
 
 
 def _release(version: str) -> tuple[int, ...]:
@@ -295,7 +295,7 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _advertised(properties: Mapping[str, str]) -> Endpoint | None:
-    """How the broker says that it is called, if it says so. Raises ``ProtocolError`` for what can be no place."""
+    """How the broker says that it is called, if it says so. Raises ``ProtocolError`` for a place that cannot exist."""
     host, port = properties.get("advertised_host"), properties.get("advertised_port")
     if not host or not port:
         return None
@@ -303,5 +303,5 @@ def _advertised(properties: Mapping[str, str]) -> Endpoint | None:
         raise ProtocolError(f"the broker advertises a port that is no number: {port[:20]!r}")
     endpoint = Endpoint(host, int(port))
     if endpoint.problem:
-        raise ProtocolError(f"the broker advertises what can be no place: {endpoint.problem}")
+        raise ProtocolError(f"the broker advertises a place that cannot exist: {endpoint.problem}")
     return endpoint

@@ -164,6 +164,11 @@ OTHERS: dict[str, tuple[Call, type[Exception], str]] = {
         TypeError,
         "filter_values is a list of str",
     ),
+    "an iterator of filter values": (
+        lambda client, _: client.subscribe("s", FIRST, filter_values=iter(["eu"])),  # type: ignore[arg-type]
+        TypeError,
+        "filter_values is a list of str, not a list_iterator",
+    ),
     "a long filter value": (
         lambda client, _: client.subscribe("s", FIRST, filter_values=[HUGE]),
         ValueError,

@@ -332,21 +332,21 @@ def test_the_advertised_endpoint(properties: dict[str, str], advertised: Endpoin
 
 
 @pytest.mark.parametrize("port", ["x", "²", "-1", "0", "65536", "1" * 5000, " 1", "1_0", "\u0661"])
-def test_an_advertised_port_that_can_be_none(port: str) -> None:
+def test_an_advertised_port_that_cannot_exist(port: str) -> None:
     walk = Walk().to(State.OPEN)
     with pytest.raises(ProtocolError, match="advertises"):
         walk.answer(responded(c.OpenResponse({"advertised_host": "h", "advertised_port": port})))
 
 
 @pytest.mark.parametrize("host", ["a\0b", "\x1b[31m", "a\nb", "\u202eb", "a" * 256])
-def test_an_advertised_host_that_can_be_none(host: str) -> None:
+def test_an_advertised_host_that_cannot_exist(host: str) -> None:
     walk = Walk().to(State.OPEN)
     with pytest.raises(ProtocolError, match="advertises"):
         walk.answer(responded(c.OpenResponse({"advertised_host": host, "advertised_port": "1"})))
 
 
 @pytest.mark.parametrize("version", ["²", "².1", "1.²", "9" * 5000, "4.3\x1b[31m", "4.3\n"])
-def test_a_version_that_can_be_none(version: str) -> None:
+def test_a_version_that_makes_no_sense(version: str) -> None:
     walk = Walk()
     with pytest.raises(ProtocolError, match="version"):
         walk.answer(walk.steps(version=version)[0])
