@@ -230,7 +230,7 @@ def _endpoints(
     port = _first(above_uri, "port", _port)
     default_port = TLS_PORT if tls else PLAIN_PORT
     if uris is None:
-        host = _first(layers, "host", str) or "localhost"
+        host = _first(layers, "host", _host) or "localhost"
         return (Endpoint(host.removeprefix("[").removesuffix("]"), port or default_port),)
     return tuple(
         Endpoint(uri.endpoint.host, port or (uri.endpoint.port if given else default_port))
@@ -371,6 +371,12 @@ def _mechanism(text: str) -> str:
     if text.upper() not in (PLAIN, EXTERNAL):
         raise ValueError(f"not a way to log in: {text!r}; plain or external")
     return text.upper()
+
+
+def _host(text: str) -> str:
+    if "://" in text:  # which may hold a password, and is not shown
+        raise ConfigurationError("this is a URI, and no host", hint="pass it as --uri, or set RSTREAM_URI")
+    return text
 
 
 def _port(text: str) -> int:

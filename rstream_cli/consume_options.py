@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 from rstream_cli.commands.publish import Codec, positive_duration
+from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.options import ConnectionSettings, check_reference
 from rstream_cli.parsing import (
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from rstream_cli.consuming import StoreEvery
     from rstream_cli.filtering import Filter
     from rstream_cli.rendering import Renderer
+    from rstream_cli.terminal import Bodies
 
 T = TypeVar("T")
 
@@ -97,7 +99,8 @@ class ConsumeOptions:
         typer.Option(
             "--output",
             help="A body and a newline (the default) or a NUL, a body behind its length (32 bits, big endian), a line"
-            " of JSON with everything, or the bodies with nothing between.",
+            " of JSON with everything, or the bodies with nothing between. On a terminal, all but the last make control"
+            " characters visible.",
             rich_help_panel=_OUTPUT,
         ),
     ] = None
@@ -262,6 +265,7 @@ def run_consume(
         nul=options.nul,
         json_lines=options.json_lines,
         raw=raw,
+        shown=_bodies_on(env),
     )
     mode = choose_mode(
         options.stats,
@@ -370,6 +374,15 @@ def _store_every(text: str | None, name: str | None) -> StoreEvery:
         raise CommandError(f"--store-every: a number of messages, or a time: {error}") from None
 
 
+def _bodies_on(env: Environment) -> Bodies | None:
+    """How bodies are shown where a person reads them; None where a program does, which gets the bytes."""
+    if not env.stdout_is_tty:
+        return None
+    from rstream_cli.terminal import Bodies
+
+    return Bodies(env.stdout.encoding or "utf-8")
+
+
 def _renderer(
     output: OutputFormat | None,
     template: str | None,
@@ -378,6 +391,7 @@ def _renderer(
     nul: bool,
     json_lines: bool,
     raw: bool,
+    shown: Bodies | None,
 ) -> Renderer:
     from rstream_cli.records.framing_out import DelimiterWriter, Len32Writer, RawWriter
     from rstream_cli.records.template import Template
@@ -395,18 +409,18 @@ def _renderer(
         raise CommandError(f"{' and '.join(chosen)} contradict each other")
     if template is not None:
         try:
-            return template_renderer(Template(template), raw=raw)
+            return template_renderer(Template(template, shown), raw=raw)
         except ValueError as error:
             raise CommandError(f"--format: {error}") from None
     shape = next(iter(chosen.values()), OutputFormat.LINES)
     if shape is OutputFormat.JSON:
-        return json_renderer(raw=raw)
+        return json_renderer(raw=raw, shown=shown)
     if shape is OutputFormat.LEN32:
-        return bodies_renderer(Len32Writer(), raw=raw)
+        return bodies_renderer(Len32Writer(), raw=raw, shown=shown, framing_too=True)
     if shape is OutputFormat.RAW:
         return bodies_renderer(RawWriter(), raw=raw)
     try:
         bound = b"\0" if shape is OutputFormat.NUL else parse_delimiter(r"\n" if delimiter is None else delimiter)
     except ValueError as error:
         raise CommandError(f"--delimiter: {error}") from None
-    return bodies_renderer(DelimiterWriter(bound), raw=raw)
+    return bodies_renderer(DelimiterWriter(bound), raw=raw, shown=shown, framing_too=shape is OutputFormat.NUL)

@@ -27,7 +27,7 @@ class ExitStatus(enum.IntEnum):
     ACCESS = 5
     """Authentication or permission."""
     CONNECTION = 6
-    """Cannot connect, TLS, no leader."""
+    """Cannot connect, TLS, no leader; a peer that does not follow the protocol, or answers with an unknown code."""
     NOT_CONFIRMED = 7
     """Some messages were rejected or not confirmed; wins over INTERRUPTED and TERMINATED."""
     BAD_RECORD = 8
@@ -84,7 +84,8 @@ def _status_of_core_error(error: BaseException) -> ExitStatus | None:
 
     if not isinstance(error, e.RstreamError):
         return None
-    # The first line that fits counts; the classes of a line do not overlap with those of a later one.
+    # The first line that fits counts: an AmqpError is a ProtocolError of a message, and a ServerError at the end is one
+    # that tells nothing of what was asked for.
     table: tuple[tuple[tuple[type[BaseException], ...], ExitStatus], ...] = (
         ((e.ConfigurationError,), ExitStatus.USAGE),
         ((e.StreamDoesNotExist, e.OffsetNotFound, e.RouteNotFound), ExitStatus.NOT_FOUND),
@@ -111,8 +112,9 @@ def _status_of_core_error(error: BaseException) -> ExitStatus | None:
             ExitStatus.CONNECTION,
         ),
         ((e.NotConfirmed,), ExitStatus.NOT_CONFIRMED),
-        ((e.MessageTooLarge,), ExitStatus.BAD_RECORD),
+        ((e.MessageTooLarge, e.AmqpError), ExitStatus.BAD_RECORD),
         ((e.PreconditionFailed, e.StreamAlreadyExists, e.UnsupportedByBroker), ExitStatus.PRECONDITION),
+        ((e.ProtocolError, e.ServerError), ExitStatus.CONNECTION),
     )
     for classes, status in table:
         if isinstance(error, classes):

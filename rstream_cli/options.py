@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from rstream_cli import terminal
 from rstream_cli.environment import ColorChoice, Environment
 from rstream_cli.exit_status import CommandError
 from rstream_cli.typer_support import with_signature
@@ -216,7 +218,7 @@ class ConnectionSettings:
 
     def _write(self, line: str) -> None:
         try:
-            self.env.stderr.write(line + "\n")
+            self.env.stderr.write(terminal.line(line) + "\n")
             self.env.stderr.flush()
         except OSError:
             pass  # nobody is there to read it
@@ -232,7 +234,19 @@ def check_reference(name: str) -> str:
     return _check_name("reference (--name)", name)
 
 
+_URI = re.compile(r"\s*(?:(?:rabbitmq-stream(?:\+tls)?|amqps?)://|[a-z][a-z0-9+.-]*://[^/]*@)", re.IGNORECASE)
+
+
+def check_no_uri(what: str, text: str) -> None:
+    """A usage error for the address of a broker where it does not belong. It may hold a password, and is not shown."""
+    if _URI.match(text):
+        raise CommandError(
+            f"the {what} is a URI", hint="the address of a broker goes behind --uri, or into RSTREAM_URI"
+        )
+
+
 def _check_name(what: str, name: str) -> str:
+    check_no_uri(what, name)
     try:
         size = len(name.encode())
     except UnicodeEncodeError:

@@ -637,6 +637,8 @@ class PublishRun:
             return str(error)
         if len(routes) > 1:
             return f"routing key {key.decode()!r} is bound to {len(routes)} partitions; one is needed"
+        if routes[0] not in self._router.partitions:
+            return f"routing key {key.decode()!r} is bound to {routes[0]!r}, which was no partition when the run began"
         return self._router.partitions.index(routes[0])
 
     def _fitting(self, encoded: Encoded, first: int) -> Encoded:

@@ -13,6 +13,7 @@ from typing import NamedTuple, cast
 from rstream_cli.records.envelope import batch_to_json, body_bytes, to_json
 from rstream_cli.records.framing_out import RecordWriter
 from rstream_cli.records.template import Place, Template
+from rstream_cli.terminal import Bodies
 from rstream_core import AmqpError, AMQPMessage
 from rstream_core.protocol.amqp import bodies_of
 
@@ -39,11 +40,28 @@ Renderer = Callable[[Batch], bytes]
 """Raises NotAmqpError."""
 
 
-def bodies_renderer(writer: RecordWriter, *, raw: bool) -> Renderer:
-    """The bodies alone, framed; ``raw``: what was stored is the body."""
-    if raw:
-        return lambda batch: writer.join(batch.messages)
-    return lambda batch: writer.join(_bodies(batch.messages))
+def bodies_renderer(
+    writer: RecordWriter, *, raw: bool, shown: Bodies | None = None, framing_too: bool = False
+) -> Renderer:
+    """The bodies alone, framed; ``raw``: what was stored is the body.
+
+    ``shown``: made visible for a terminal. A delimiter that a user typed is not. The framing is, where it is that of
+    the format (``framing_too``): a length is four bytes of any kind.
+    """
+
+    def bodies(batch: Batch) -> Sequence[bytes]:
+        return batch.messages if raw else _bodies(batch.messages)
+
+    if shown is None:
+        return lambda batch: writer.join(bodies(batch))
+
+    def visible(batch: Batch) -> bytes:
+        plain = bodies(batch)
+        block = writer.join(plain)
+        harmless = shown.show(block)
+        return harmless if framing_too or harmless is block else writer.join(list(map(shown.show, plain)))
+
+    return visible
 
 
 def _bodies(messages: Sequence[bytes]) -> list[bytes]:
@@ -63,7 +81,7 @@ def _body(index: int, message: AMQPMessage) -> bytes:
         raise NotAmqpError(index, str(error)) from None
 
 
-def json_renderer(*, raw: bool) -> Renderer:
+def json_renderer(*, raw: bool, shown: Bodies | None = None) -> Renderer:
     """One envelope a line."""
 
     def render(batch: Batch) -> bytes:
@@ -72,7 +90,8 @@ def json_renderer(*, raw: bool) -> Renderer:
             lines = batch_to_json(messages, stream=stream, offsets=offsets, timestamp_ms=timestamp, raw=raw)
         except AmqpError:
             lines = [_envelope(index, batch) for index in range(len(messages))]  # raises for the first bad one
-        return b"\n".join([*lines, b""])
+        block = b"\n".join([*lines, b""])
+        return block if shown is None else shown.show_json(block)
 
     return render
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from rstream_cli import terminal
 from rstream_cli.environment import ColorChoice, Environment, silence
 from rstream_cli.exit_status import CommandError, ExitStatus, first_error, status_of
 from rstream_cli.options import ConnectionSettings
@@ -137,9 +138,7 @@ def report(
     if isinstance(error, KeyboardInterrupt):
         return status
     if verbosity > 1:
-        import traceback
-
-        write_stderr(env, "".join(traceback.format_exception(error)))
+        write_stderr(env, terminal.traceback_of(error))
     message = describe(error)
     hint = hint or getattr(error, "hint", None)
     write_error(env, message, hint, color)
@@ -149,9 +148,9 @@ def report(
 def write_error(env: Environment, message: str, hint: str | None = None, color: ColorChoice = ColorChoice.AUTO) -> None:
     """``error: …`` and ``hint: …``, a line each, on stderr."""
     red, cyan, plain = ("\x1b[1;31m", "\x1b[36m", "\x1b[0m") if env.use_color(color) else ("", "", "")
-    lines = f"{red}error:{plain} {one_line(message)}\n"
+    lines = f"{red}error:{plain} {terminal.line(message)}\n"
     if hint:
-        lines += f"{cyan}hint:{plain} {one_line(in_options(hint))}\n"
+        lines += f"{cyan}hint:{plain} {terminal.line(in_options(hint))}\n"
     write_stderr(env, lines)
 
 
@@ -183,23 +182,30 @@ def in_options(hint: str) -> str:
     return hint
 
 
-def one_line(text: str) -> str:
-    """The text without line breaks and other characters that steer a terminal: a broker chose some of it."""
-    joined = " ".join(text.split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in joined)
-
-
 def configure_logging(connection: ConnectionSettings) -> None:
-    """``-v`` shows what the core and the command line log, ``-vv`` their debugging too."""
-    if connection.verbosity == 0:
-        return
+    """``-v`` shows what the core and the command line log, ``-vv`` their debugging too; without it warnings alone.
+
+    A record is a line, and the traceback that it may bring is behind it.
+    """
     import logging
 
+    class Lines(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            record.message = record.getMessage()
+            if self.usesTime():
+                record.asctime = self.formatTime(record, self.datefmt)
+            text = terminal.line(self.formatMessage(record))
+            error = record.exc_info[1] if record.exc_info else None
+            return text if error is None else f"{text}\n{terminal.traceback_of(error).removesuffix(chr(10))}"
+
+    verbosity = connection.verbosity
     handler = logging.StreamHandler(connection.env.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(message)s", "%H:%M:%S"))
-    for name in ("rstream_core", "rstream_cli"):
+    form = "%(asctime)s.%(msecs)03d %(levelname)s %(message)s" if verbosity else "%(message)s"
+    handler.setFormatter(Lines(form, "%H:%M:%S"))
+    own = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
+    for name, level in (("rstream_core", own), ("rstream_cli", own), ("asyncio", logging.WARNING)):
         logger = logging.getLogger(name)
-        logger.setLevel(logging.INFO if connection.verbosity == 1 else logging.DEBUG)
+        logger.setLevel(level)
         logger.handlers[:] = [handler]
         logger.propagate = False
     logging.raiseExceptions = False  # a closed stderr is no reason to fail
@@ -217,7 +223,7 @@ def tell_warnings(tell: Callable[[str], None]) -> None:
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            line = f"warning: {one_line(record.getMessage())}"
+            line = terminal.line(f"warning: {record.getMessage()}")
             now = time.monotonic()
             if now - told.get(line, -math.inf) < _TELL_AGAIN:
                 return

@@ -279,7 +279,7 @@ def usage_error(error: typer.TyperException, arguments: Sequence[str], program: 
     name = getattr(error, "option_name", None)
     if name is not None and hasattr(error, "possibilities"):
         return f"no such option: {name}", _option_hint(name, context, path, arguments)
-    message = error.format_message().strip().removesuffix(".")
+    message = " ".join(error.format_message().split()).removesuffix(".")
     return message[:1].lower() + message[1:], f"see `{path} --help`"
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+from rstream_core.checks import MAX_NAME, MAX_OFFSET, check_name, check_properties, check_text, check_texts, check_whole
 from rstream_core.connection import Connection
 from rstream_core.errors import (
     AlreadyClosed,
@@ -20,6 +21,7 @@ from rstream_core.errors import (
     ConnectionFailed,
     OffsetNotFound,
     PreconditionFailed,
+    ProtocolError,
     RequestTimeout,
     RstreamError,
     StreamAlreadyExists,
@@ -28,8 +30,8 @@ from rstream_core.errors import (
 from rstream_core.locator import Locator
 from rstream_core.pool import MAX_IDS, ConnectionPool
 from rstream_core.protocol import commands as c
-from rstream_core.protocol.routing import partitions_by_keys, partitions_by_number
-from rstream_core.publisher import Outcome, Publisher, check_reference
+from rstream_core.protocol.routing import MAX_PARTITIONS, partitions_by_keys, partitions_by_number
+from rstream_core.publisher import Outcome, Publisher
 from rstream_core.recovery import RECOVER, Backoff, Recoveries, Recovery, RecoveryListener, Run
 from rstream_core.subscription import (
     DEFAULT_CREDIT,
@@ -53,7 +55,7 @@ MAX_IN_FLIGHT = 50_000
 MAX_IN_FLIGHT_BYTES = 16 * 1024 * 1024
 MAX_NAMES = 256
 """Publisher names, each in a stream, of which is remembered what they have published: those last opened."""
-
+MAX_CREDIT = 0xFFFF
 
 STORED_WAIT = Backoff(attempts=1_000_000, initial=0.005, maximum=0.25)
 """Between looks at a stored offset. Their time is what bounds them."""
@@ -63,7 +65,8 @@ class Client:
     """Connects when it is first needed, or by ``start()``. For the tasks of one event loop.
 
     Every method that asks the broker raises the ``ServerError`` of its answer, ``ConnectionFailed`` and
-    ``ConnectionClosed`` and their kinds, or ``RequestTimeout``.
+    ``ConnectionClosed`` and their kinds, ``ProtocolError`` for an answer that makes no sense, or ``RequestTimeout``.
+    An argument that cannot be right is a ``TypeError`` or a ``ValueError`` that names it, before anything is asked.
 
     ``recovery`` says how long publishers and subscriptions, and questions that can be asked twice, go on after a
     lost connection; None: not at all. ``on_recovery`` is told a ``RecoveryEvent`` when a publisher or a subscription
@@ -164,8 +167,10 @@ class Client:
         ``StreamAlreadyExists`` unless ``exists_ok``; ``PreconditionFailed`` where it exists with other arguments.
         """
         self._check_open()
+        check_name("stream", stream)
+        message = c.Create(stream, _arguments(arguments))
         try:
-            await self._locator.command(c.Create(stream, _arguments(arguments)), c.CreateResponse, f"stream {stream!r}")
+            await self._locator.command(message, c.CreateResponse, f"stream {stream!r}")
         except StreamAlreadyExists:
             if not exists_ok:
                 raise
@@ -173,6 +178,7 @@ class Client:
     async def delete_stream(self, stream: str, *, missing_ok: bool = False) -> None:
         """Deletes a stream with all its messages. ``StreamDoesNotExist`` unless ``missing_ok``."""
         self._check_open()
+        check_name("stream", stream)
         try:
             await self._locator.command(c.Delete(stream), c.DeleteResponse, f"stream {stream!r}")
         except StreamDoesNotExist:
@@ -182,16 +188,19 @@ class Client:
     async def stream_exists(self, stream: str) -> bool:
         """Whether the stream exists, with or without a leader at the moment."""
         self._check_open()
+        check_name("stream", stream)
         return await self._locator.exists(stream)
 
     async def metadata(self, stream: str) -> StreamMetadata:
         """Where the stream lives."""
         self._check_open()
+        check_name("stream", stream)
         return await self._locator.metadata(stream)
 
     async def stats(self, stream: str) -> StreamStats:
         """First and committed positions. ``UnsupportedByBroker`` before RabbitMQ 3.11."""
         self._check_open()
+        check_name("stream", stream)
         await self._require(c.Key.STREAM_STATS, "3.11", "reading a stream's statistics")
         answer = await self._locator.ask(c.StreamStats(stream), c.StreamStatsResponse, f"stream {stream!r}")
         known = {key: value for key, value in answer.stats.items() if value >= 0}
@@ -208,6 +217,8 @@ class Client:
         Read from the leader's last chunk: exact on every version, also where the broker's own bookkeeping
         follows the last message.
         """
+        self._check_open()
+        check_name("stream", stream)
         return await self._locator.when_elected(lambda: self._last_offset(stream))
 
     async def _last_offset(self, stream: str) -> int | None:
@@ -232,6 +243,7 @@ class Client:
 
         Offsets have gaps where the broker keeps its own records among the messages, so they are counted.
         """
+        check_whole("count", count, -MAX_OFFSET, MAX_OFFSET)
         end = await self.last_offset(stream)
         if end is None:
             return None
@@ -281,16 +293,21 @@ class Client:
         (the broker tells nothing of its arguments), ``UnsupportedByBroker`` before RabbitMQ 3.13.
         """
         self._check_open()
+        check_name("super_stream", super_stream)
         if (partitions is None) == (routing_keys is None):
             raise ConfigurationError("pass partitions or routing_keys")
         if routing_keys is None:
             assert partitions is not None
-            names, keys = partitions_by_number(super_stream, partitions)
+            names, keys = partitions_by_number(super_stream, check_whole("partitions", partitions, 1, MAX_PARTITIONS))
         else:
+            check_texts("routing_keys", routing_keys)
             names, keys = partitions_by_keys(super_stream, routing_keys)
+        for name in names:
+            check_name("the name of a partition", name)
         what = f"super stream {super_stream!r}"
+        told = _arguments(arguments)
         await self._require(c.Key.CREATE_SUPER_STREAM, "3.13", "creating a super stream")
-        message = c.CreateSuperStream(super_stream, names, keys, _arguments(arguments))
+        message = c.CreateSuperStream(super_stream, names, keys, told)
         try:
             await self._locator.command(message, c.CreateSuperStreamResponse, what)
         except StreamAlreadyExists:
@@ -303,6 +320,7 @@ class Client:
     async def delete_super_stream(self, super_stream: str, *, missing_ok: bool = False) -> None:
         """Deletes a super stream and all its partitions. ``StreamDoesNotExist`` unless ``missing_ok``."""
         self._check_open()
+        check_name("super_stream", super_stream)
         await self._require(c.Key.DELETE_SUPER_STREAM, "3.13", "deleting a super stream")
         try:
             await self._locator.command(
@@ -315,21 +333,41 @@ class Client:
     async def partitions(self, super_stream: str) -> list[str]:
         """The partitions of a super stream, in the broker's order. ``StreamDoesNotExist`` where there is none."""
         self._check_open()
+        check_name("super_stream", super_stream)
         await self._require(c.Key.PARTITIONS, "3.11", "super streams")
         what = f"super stream {super_stream!r}"
-        answer = await self._locator.ask(c.Partitions(super_stream), c.PartitionsResponse, what)
-        if not answer.streams:
+        streams = await self._ask_for_streams(c.Partitions(super_stream), c.PartitionsResponse, what)
+        if not streams:
             raise StreamDoesNotExist(f"{what} has no partitions")
-        return list(answer.streams)
+        return streams
 
     async def route(self, super_stream: str, routing_key: str) -> list[str]:
         """The partitions that are bound to a routing key; none where no binding has it."""
         self._check_open()
+        check_name("super_stream", super_stream)
+        check_text("routing_key", routing_key)
         await self._require(c.Key.ROUTE, "3.11", "super streams")
-        answer = await self._locator.ask(
-            c.Route(routing_key, super_stream), c.RouteResponse, f"super stream {super_stream!r}"
-        )
-        return list(answer.streams)
+        what = f"super stream {super_stream!r}"
+        return await self._ask_for_streams(c.Route(routing_key, super_stream), c.RouteResponse, what)
+
+    async def _ask_for_streams(
+        self,
+        message: c.Partitions | c.Route,
+        expect: type[c.PartitionsResponse] | type[c.RouteResponse],
+        what: str,
+    ) -> list[str]:
+        """The streams that the broker names. ``ProtocolError`` for a name that no stream can have."""
+
+        async def ask(connection: Connection) -> list[str]:
+            streams = (await connection.request(message, expect, what)).streams
+            for stream in streams:
+                if not 0 < len(stream.encode()) <= MAX_NAME:
+                    raise ProtocolError(
+                        f"{what}: {connection.endpoint} names a stream that cannot exist: {stream!r:.80}"
+                    )
+            return list(streams)
+
+        return await self._locator.use(ask)
 
     # Offsets.
 
@@ -342,10 +380,9 @@ class Client:
         does not within so many seconds. The time of an outage comes on top, as the client's recovery allows.
         """
         self._check_open()
-        check_reference(reference)
-        if not 0 <= offset < 2**64:
-            raise ValueError(f"an offset is between 0 and 2**64-1, not {offset}")
-        message = c.StoreOffset(reference, stream, offset)
+        check_name("stream", stream)
+        check_name("reference", reference)
+        message = c.StoreOffset(reference, stream, check_whole("offset", offset, 0, MAX_OFFSET))
 
         async def store(connection: Connection) -> _NotStored | None:
             await connection.drain()  # nobody answers, so nothing else holds a busy caller back
@@ -362,7 +399,8 @@ class Client:
     async def query_offset(self, stream: str, reference: str) -> int:
         """The offset that is stored under a name. ``OffsetNotFound`` where there is none."""
         self._check_open()
-        check_reference(reference)
+        check_name("stream", stream)
+        check_name("reference", reference)
         return await query_offset(self._locator, stream, reference)
 
     async def resolve_offset(self, stream: str, spec: ConsumerOffsetSpecification) -> int:
@@ -373,6 +411,8 @@ class Client:
         older one is subscribed to, and the next message is then taken to follow the last one.
         """
         self._check_open()
+        check_name("stream", stream)
+        _check_specification(spec)
         offset = await self._locator.when_elected(lambda: self._resolve_offset(stream, spec))
         if offset is None:
             offset = await self._locator.when_elected(lambda: self._position(stream, spec))
@@ -421,8 +461,11 @@ class Client:
         know of it. To publish again what the broker does not know, give the same ids again.
         """
         self._check_open()
+        check_name("stream", stream)
         if reference is not None:
-            check_reference(reference)
+            check_name("reference", reference)
+        check_whole("max_in_flight", max_in_flight, 1, MAX_OFFSET)
+        check_whole("max_in_flight_bytes", max_in_flight_bytes, 1, MAX_OFFSET)
         publisher = Publisher(
             stream,
             reference,
@@ -479,13 +522,20 @@ class Client:
         ``properties`` are more of what the broker takes. Those of the two above may be given there as well.
         """
         self._check_open()
+        check_name("stream", stream)
+        _check_specification(spec)
+        check_whole("credit", credit, 1, MAX_CREDIT)
         told = dict(properties or {})
+        check_properties("properties", told)
+        check_texts("filter_values", filter_values)
         if single_active is None and told.get("single-active-consumer", "").lower() == "true":
             if not told.get("name"):
                 raise ConfigurationError("a single active consumer needs a name")
             single_active = SingleActiveConsumer(told["name"], told.get("super-stream"))
         if single_active is not None:
-            check_reference(single_active.name)
+            check_name("the name of a single active consumer", single_active.name)
+            if single_active.super_stream is not None:
+                check_name("super_stream", single_active.super_stream)
             await self._require(c.Key.PARTITIONS, "3.11", "a single active consumer")  # of the same version
             told |= single_active.properties()
         told |= {f"filter.{number}": value for number, value in enumerate(filter_values)}
@@ -522,8 +572,6 @@ class Client:
         single_active: SingleActiveConsumer | None = None,
         at_leader: bool = False,
     ) -> Subscription:
-        if not 0 < credit <= 0xFFFF:
-            raise ValueError(f"credit is between 1 and 65535, not {credit}")
         return Subscription(
             stream,
             spec,
@@ -586,8 +634,15 @@ async def _see_stored(connection: Connection, message: c.StoreOffset, limit: flo
     return None
 
 
+def _check_specification(spec: ConsumerOffsetSpecification) -> None:
+    if not isinstance(spec, ConsumerOffsetSpecification):
+        raise TypeError(f"an offset specification is a ConsumerOffsetSpecification, not {spec!r:.80}")
+
+
 def _arguments(arguments: Mapping[str, object] | None) -> dict[str, str]:
     """Stream arguments are strings on the wire."""
-    return {
+    told = {
         key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in (arguments or {}).items()
     }
+    check_properties("arguments", told)
+    return told

@@ -21,6 +21,7 @@ from rstream_core.errors import (
     ProtocolError,
     RequestTimeout,
     RstreamError,
+    ServerError,
     error_from_code,
 )
 from rstream_core.protocol import commands as c
@@ -172,7 +173,7 @@ class Connection(asyncio.Protocol):
         finally:
             self._waiters.pop(correlation_id, None)
         if not isinstance(answer, expect):
-            raise ProtocolError(f"{what}: the broker answered with {type(answer).__name__}")
+            raise ProtocolError(f"{what}: {self.endpoint} answered with {type(answer).__name__}")
         return answer
 
     async def authenticate(self, credentials: Credentials) -> None:
@@ -259,7 +260,7 @@ class Connection(asyncio.Protocol):
             try:
                 self._dispatch(frame)
             except RstreamError as error:
-                self._end(error)
+                self._end(self._explain(error))
                 return
         if frames and self.session.state is State.CLOSED:
             self.data_received(b"")  # raises there what came after these frames
@@ -299,7 +300,7 @@ class Connection(asyncio.Protocol):
         try:
             delay = self.session.tick(self._loop.time())
         except RstreamError as error:
-            self._end(error)
+            self._end(error.located(self.endpoint))
             if self._transport is not None:
                 self._transport.abort()
             return
@@ -354,18 +355,20 @@ class Connection(asyncio.Protocol):
         if frame.code == RESPONSE_OK:
             future.set_result(frame.message)
         else:
-            future.set_exception(error_from_code(frame.code, what))
+            future.set_exception(error_from_code(frame.code, what, where=self.endpoint))
 
     def _metadata_update(self, message: c.MetadataUpdate) -> None:
         logger.debug("stream %r moved or was deleted", message.stream)
-        error = error_from_code(message.code, f"stream {message.stream!r} moved or was deleted")
+        error = error_from_code(message.code, f"stream {message.stream!r} moved or was deleted", where=self.endpoint)
         for handler in [h for h, stream in self.streams.items() if stream == message.stream]:
             handler.on_unavailable(error)
 
     def _explain(self, error: RstreamError) -> RstreamError:
-        """During the handshake: what the peer most likely is, where it speaks no stream protocol."""
+        """Whose fault it is; during the handshake: what the peer most likely is, where it speaks no stream protocol."""
+        if isinstance(error, ServerError):
+            return error.located(self.endpoint) if error.is_fault else error
         if self._ready.done():
-            return error
+            return error.located(self.endpoint)
         begin = self._first_bytes[:4]
         if begin[:2] == b"\x15\x03":
             return ConnectionFailed(f"{self.endpoint} speaks TLS", hint="pass an SSLContext for this port")
@@ -380,7 +383,7 @@ class Connection(asyncio.Protocol):
             error.hint = "is it a TLS port? pass an SSLContext for it"
         if isinstance(error, ProtocolError):
             return ConnectionFailed(f"{self.endpoint} does not speak the stream protocol: {error}")
-        return error
+        return error.located(self.endpoint)
 
     def _end(self, error: RstreamError) -> None:
         """Fails everything that waits on this connection; the first reason counts."""

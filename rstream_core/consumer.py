@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, Self, TypedDict, Unpack
 from rstream_core.administration import Administration
 from rstream_core.arguments import ConnectionArguments, connection_options
 from rstream_core.callbacks import Callbacks, own_task
+from rstream_core.checks import check_name, check_properties
 from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, RstreamError
 from rstream_core.pool import MAX_IDS
@@ -313,7 +314,7 @@ class Consumer(Administration):
         next message follows. ``decoder`` makes the message of its bytes (``amqp_decoder``; None: the bytes as they
         were stored). ``SubscribeOptions`` names the options.
         """
-        subscriber = await self._subscribe(stream, decoder, _wishes(options))
+        subscriber = await self._subscribe(stream, decoder, check_options(options))
         subscriber.task = asyncio.create_task(self._deliver(subscriber, callback))
         subscriber.task.add_done_callback(lambda _: self._ended.set())
         return subscriber.id
@@ -335,7 +336,7 @@ class Consumer(Administration):
         values a chunk holds other messages too. Raises what ends a subscription, such as ``ConnectionClosed`` or
         ``StreamDoesNotExist``.
         """
-        wishes = _wishes(options)
+        wishes = check_options(options)
         if wishes.filter.predicate is not None:
             raise ConfigurationError("chunks are not decoded: a post filter is for messages")
         async with self._subscribed(streams, None, wishes) as (_, chunks):
@@ -350,7 +351,7 @@ class Consumer(Administration):
         Of several streams, given as a mapping of each to where it starts, the messages come chunk by chunk as they
         arrive. Raises what ends a subscription, and what the decoder or the post filter raises.
         """
-        wishes = _wishes(options)
+        wishes = check_options(options)
         wanted = wishes.filter.predicate
         decode = _one_by_one(decoder)
         async with self._subscribed(streams, decoder, wishes) as (subscribers, chunks):
@@ -563,13 +564,19 @@ def _one_by_one(decoder: Decoder | None) -> Decoder | None:
     return None if decoder is amqp_decoder else decoder
 
 
-def _wishes(options: SubscribeOptions) -> _Wishes:
-    """Raises ``TypeError`` for an unknown option, ``ConfigurationError`` where they do not go together."""
+def check_options(options: SubscribeOptions) -> _Wishes:
+    """What they say. Raises ``TypeError`` for an unknown option or a wrong type, ``ConfigurationError`` where a value
+    cannot be right, or they do not go together."""
     unknown = options.keys() - SubscribeOptions.__annotations__.keys()
     if unknown:
         raise TypeError(f"unexpected argument: {', '.join(sorted(unknown))}")
     properties = dict(options.get("properties") or {})
+    check_properties("properties", properties)
     name = options.get("subscriber_name")
+    if name is not None:
+        check_name("subscriber_name", name)
+    if (of := options.get("super_stream")) is not None:
+        check_name("super_stream", of)
     group, super_stream = _group(options, properties, name)
     listener = options.get("consumer_update_listener")
     if listener is not None and group is None:

@@ -37,9 +37,13 @@ rabbitmq-server, deps/rabbitmq_stream/docs/PROTOCOL.adoc.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
+
+from rstream_core.text import harmless
 
 RESPONSE_OK = 1
+MAX_REASON = 1000
+"""Characters of a broker's words that a message takes."""
 
 
 class RstreamError(Exception):
@@ -59,6 +63,13 @@ class RstreamError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled and copied with all that it carries, whatever its constructor takes: it may leave the process."""
         return _made_again, (type(self), self.args, self.__dict__)
+
+    def located(self, endpoint: object) -> Self:
+        """The same error; its message begins with where it happened, unless it says so already."""
+        message = str(self)
+        if str(endpoint) not in message:
+            self.args = (f"{endpoint}: {message}", *self.args[1:])
+        return self
 
 
 def _made_again(kind: type[RstreamError], args: tuple[object, ...], fields: dict[str, object]) -> RstreamError:
@@ -109,13 +120,14 @@ class HeartbeatMissed(ConnectionClosed):
 class ServerClosed(ConnectionClosed):
     """The broker closed the connection.
 
-    ``code`` is its response code, ``reason`` its words.
+    ``code`` is its response code, ``reason`` its words, as they came: in the message they are harmless.
     """
 
     def __init__(self, code: int, reason: str) -> None:
         self.code = code
         self.reason = reason
-        super().__init__(f"the broker closed the connection: {reason or response_name(code)} (code {code})")
+        words = harmless(reason[:MAX_REASON]) or response_name(code)
+        super().__init__(f"the broker closed the connection: {words} (code {code})")
 
 
 class ProtocolError(ClientError):
@@ -207,6 +219,11 @@ class ServerError(RstreamError):
     def __init__(self, message: str | None = None, *, response_code: int = 0, hint: str | None = None) -> None:
         self.response_code = response_code or self.code
         super().__init__(message or self.summary, hint=hint)
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether the code tells nothing of what was asked for, and is no answer to a right question."""
+        return self.response_code not in _ANSWERS
 
 
 class StreamDoesNotExist(ServerError):
@@ -339,8 +356,16 @@ def response_name(code: int) -> str:
     return cls.summary if cls else f"unknown response code {code}"
 
 
-def error_from_code(code: int, context: str = "") -> ServerError:
-    """The error for a response code; ``context`` says what was asked for, and of what."""
+_ANSWERS = frozenset({2, 5, 6, 7, 8, 9, 10, 11, 12, 16, 17, 19, 20, 21})
+"""The codes that tell of what was asked for. Any other is a fault, and the error says whose."""
+
+
+def error_from_code(code: int, context: str = "", *, where: object = None) -> ServerError:
+    """The error for a response code.
+
+    ``context`` says what was asked for, and of what; ``where`` who answered, which a code that is no answer names.
+    """
     cls = _BY_CODE.get(code, ServerError)
     words = response_name(code)
-    return cls(f"{context}: {words}" if context else words, response_code=code)
+    error = cls(f"{context}: {words}" if context else words, response_code=code)
+    return error.located(where) if where is not None and error.is_fault else error

@@ -27,6 +27,7 @@ from rstream_core.errors import (
     HostNotFound,
     InternalError,
     LeaderNotAvailable,
+    ProtocolError,
     RequestTimeout,
     RstreamError,
     ServerError,
@@ -230,21 +231,29 @@ class Locator:
 
     async def _metadata(self, stream: str) -> StreamMetadata:
         what = f"stream {stream!r}"
-        answer = await self._ask(c.Metadata((stream,)), c.MetadataResponse, what)
+
+        async def ask(connection: Connection) -> tuple[Endpoint, c.MetadataResponse]:
+            answer = await connection.request(c.Metadata((stream,)), c.MetadataResponse, what)
+            return connection.endpoint, answer
+
+        asked, answer = await self._use(ask)
         brokers = {broker.reference: Endpoint(broker.host, broker.port) for broker in answer.brokers}
+        for endpoint in brokers.values():
+            if endpoint.problem:
+                raise ProtocolError(f"{what}: {asked} names a node that cannot exist: {endpoint.problem}")
         for endpoint in brokers.values():
             self._remember(endpoint)
         for location in answer.streams:
             if location.stream != stream:
                 continue
             if location.code != RESPONSE_OK:
-                raise error_from_code(location.code, what)
+                raise error_from_code(location.code, what, where=asked)
             return StreamMetadata(
                 stream,
                 brokers.get(location.leader),
                 tuple(brokers[replica] for replica in location.replicas if replica in brokers),
             )
-        raise StreamDoesNotExist(f"{what}: the broker's answer does not name it")
+        raise ProtocolError(f"{what}: the answer of {asked} does not name it")
 
     async def _leader_and_replicas(self, stream: str) -> tuple[Endpoint, tuple[Endpoint, ...]]:
         metadata = await self._metadata(stream)
@@ -264,9 +273,13 @@ class Locator:
         if resolver is None:
             return endpoint
         try:
-            return resolver(endpoint)
+            reached = resolver(endpoint)
+            problem = reached.problem
         except Exception as error:
             raise HostNotFound(f"the resolver failed for {endpoint}: {error!r}") from error
+        if problem:
+            raise HostNotFound(f"the resolver takes {endpoint} for a place that cannot exist: {problem}")
+        return reached
 
     async def _connect_to_a_seed(self) -> Connection:
         if self.options.load_balancer_mode:

@@ -25,6 +25,7 @@ from typing import Any, Self, TypeVar, Unpack
 from rstream_core.administration import Administration
 from rstream_core.arguments import ConnectionArguments, connection_options
 from rstream_core.callbacks import Callbacks, own_task
+from rstream_core.checks import check_text
 from rstream_core.client import MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, Client
 from rstream_core.errors import (
     AlreadyClosed,
@@ -340,7 +341,7 @@ class Producer(Administration):
     async def _filter_values(self, extract: FilterValueExtractor, batch: Sequence[Message]) -> list[str | None]:
         """The filter values, in the order of the calls. The caller awaits nothing before it has an outbox."""
         async with self._extracting:
-            return [await resolved(extract(message)) for message in batch]
+            return [_checked(await resolved(extract(message))) for message in batch]
 
     async def _outbox(self, stream: str, publisher_name: str | None) -> _Outbox:
         self._check_open()
@@ -395,6 +396,13 @@ class Producer(Administration):
     def _check_open(self) -> None:
         if self._closed:
             raise AlreadyClosed("this producer is closed")
+
+
+def _checked(filter_value: str | None) -> str | None:
+    """A wrong one must not come to light among the messages of others."""
+    if filter_value is not None:
+        check_text("the filter value of a message", filter_value)
+    return filter_value
 
 
 @asynccontextmanager

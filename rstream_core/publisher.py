@@ -22,13 +22,14 @@ from typing import NamedTuple
 
 from rstream_core.attachment import GOODBYE_TIMEOUT, Attachment, Goodbye
 from rstream_core.callbacks import Callbacks
+from rstream_core.checks import MAX_STRING, check_text
 from rstream_core.errors import (
     AlreadyClosed,
-    ConfigurationError,
     ConnectionClosed,
     MessageTooLarge,
     NotConfirmed,
     PreconditionFailed,
+    ProtocolError,
     PublisherDoesNotExist,
     PublishingBlocked,
     RequestTimeout,
@@ -41,11 +42,9 @@ from rstream_core.pool import ConnectionPool, Lease
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import join_sub_batch
 from rstream_core.protocol.compression import MAX_UNCOMPRESSED, compress
-from rstream_core.protocol.primitives import MAX_STRING
 from rstream_core.recovery import Recoveries
 from rstream_core.types import CompressionType, Endpoint
 
-MAX_REFERENCE = 255
 MAX_SUB_ENTRY_RECORDS = 0xFFFF
 MAX_FRAME = 2**31 - 1
 """Bytes of a frame where the broker sets no limit."""
@@ -251,6 +250,11 @@ class Publisher(Attachment):
                 raise ValueError("publishing ids must grow")
             elif self._open and ids[0] <= self._batches[-1].last:
                 await self._wait(lambda: not self._open)
+            if publishing_ids is None and ids[-1] >= 2**64:
+                raise ProtocolError(
+                    f"{self._connection.endpoint}: no publishing id is left in stream {self.stream!r} for the name"
+                    f" {self.reference!r}, whose last one is {ids[0] - 1}"
+                )
             if not 0 <= ids[0] <= ids[-1] < 2**64:
                 raise ValueError(f"a publishing id is between 0 and 2**64-1; these are {ids[0]} to {ids[-1]}")
             low = 0
@@ -667,7 +671,10 @@ def publish_frame(
     ``size`` is that of the messages, with their ``filters``, which are encoded already.
     """
     count = len(ids)
-    packed = struct.pack(f">{count}Q", *ids)
+    try:
+        packed = struct.pack(f">{count}Q", *ids)
+    except struct.error:
+        raise TypeError("a publishing id is no whole number") from None
     columns: list[Iterable[bytes]] = [
         [packed[at : at + 8] for at in range(0, 8 * count, 8)],
         map(_pack_size, map(len, messages)),
@@ -690,9 +697,13 @@ def publish_frame(
 def _encode_filter(value: str | None) -> bytes:
     if value is None:
         return _NO_FILTER
-    data = value.encode()
+    try:
+        data = value.encode()
+    except (AttributeError, UnicodeEncodeError):
+        check_text("a filter value", value)  # says what is wrong with it
+        raise
     if len(data) > MAX_STRING:
-        raise ValueError(f"a filter value takes at most {MAX_STRING} bytes, not {len(data)}")
+        check_text("a filter value", value)
     return len(data).to_bytes(2) + data
 
 
@@ -710,13 +721,6 @@ def _grows(ids: Sequence[int]) -> bool:
     if type(ids) is range:
         return ids.step > 0
     return all(map(operator.lt, ids, ids[1:]))
-
-
-def check_reference(reference: str) -> None:
-    """Raises ``ConfigurationError`` for a name that the broker would refuse: empty, or over 255 bytes."""
-    size = len(reference.encode(errors="surrogatepass"))
-    if not 0 < size <= MAX_REFERENCE:
-        raise ConfigurationError(f"a reference takes 1 to {MAX_REFERENCE} bytes, not {size}")
 
 
 async def _first_free_id(lease: Lease, stream: str, reference: str | None) -> int:

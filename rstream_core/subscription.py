@@ -219,7 +219,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             try:
                 chunk = self._open_chunk(data, committed)
             except ChunkError as error:
-                self.error = error
+                self.error = error.located(self._connection.endpoint)
                 self._waiting.clear()
                 raise
             if chunk is not None:
@@ -335,6 +335,8 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             self.arrived.set()
 
     def on_consumer_update(self, active: bool, correlation_id: int) -> None:
+        if self._single_active is None:
+            raise ProtocolError(f"the broker tells of a turn in stream {self.stream!r}, which nobody takes turns in")
         self.active = False
         self._owed += len(self._waiting)
         self._waiting.clear()  # what belongs to a turn that is over
@@ -680,4 +682,6 @@ async def resolve_offset(connection: Connection, stream: str, spec: ConsumerOffs
     answer = await connection.request(
         c.ResolveOffsetSpec(stream, wire, {}), c.ResolveOffsetSpecResponse, f"stream {stream!r}"
     )
+    if answer.offset_spec.offset_type != OffsetType.OFFSET:
+        raise ProtocolError(f"stream {stream!r}: {connection.endpoint} resolved an offset to none")
     return answer.offset_spec.offset

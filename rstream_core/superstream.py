@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from rstream_core.administration import SuperStreamAdministration
+from rstream_core.checks import check_name
 from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, MessageTooLarge, RouteNotFound
 from rstream_core.outbox import ConfirmCallback, Message
@@ -121,6 +122,7 @@ class SuperStreamProducer(SuperStreamAdministration):
             raise ConfigurationError("a routing_extractor is needed: it gives the routing key of a message")
         if not isinstance(routing, RouteType) and routing_extractor is not None:
             raise ConfigurationError("a routing function takes the message itself: pass no routing_extractor")
+        check_name("super_stream", super_stream)
         self.super_stream = super_stream
         self._routing = routing
         self._extract = routing_extractor

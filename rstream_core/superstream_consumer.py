@@ -13,8 +13,17 @@ from typing import Any, Self, Unpack, cast
 
 from rstream_core.administration import SuperStreamAdministration
 from rstream_core.arguments import ConnectionArguments
+from rstream_core.checks import check_name
 from rstream_core.client import Client
-from rstream_core.consumer import Callback, Consumer, Decoder, MessageContext, SubscribeOptions, specification
+from rstream_core.consumer import (
+    Callback,
+    Consumer,
+    Decoder,
+    MessageContext,
+    SubscribeOptions,
+    check_options,
+    specification,
+)
 from rstream_core.errors import AlreadyClosed, ConfigurationError
 from rstream_core.pool import MAX_IDS
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
@@ -43,6 +52,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
         max_subscribers_by_connection: int = MAX_IDS,
         **connection: Unpack[ConnectionArguments],
     ) -> None:
+        check_name("super_stream", super_stream)
         self.super_stream = super_stream
         self._consumer = Consumer(  # a callback may close it: it is the one that owns the client
             host,
@@ -180,6 +190,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
         otherwise = specification(
             options.get("offset_type"), options.get("offset"), options.get("offset_specification")
         )
+        check_options(self._options(options))  # before anything is asked
         partitions = await self.partitions()
         given = offsets or {}
         unknown = given.keys() - set(partitions)

@@ -7,10 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rstream_core.checks import MAX_NAME, check_text, check_texts, check_whole
 from rstream_core.errors import ConfigurationError, ConnectionFailed
+from rstream_core.text import is_harmless
 
 if TYPE_CHECKING:
     import ssl
+
+MAX_HOST = 255
+"""Characters of a host's name; a name server's have fewer."""
+MAX_PORT = 65_535
+MIN_FRAME_MAX = 1000
+"""Bytes of the smallest frame that may be agreed on: every request whose names take 255 bytes each fits in."""
 
 
 class OffsetType(enum.IntEnum):
@@ -36,11 +44,15 @@ class ConsumerOffsetSpecification:
     offset: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.offset_type, OffsetType):
+            raise TypeError(f"offset_type is an OffsetType, not {self.offset_type!r:.80}")
         takes_value = self.offset_type in (OffsetType.OFFSET, OffsetType.TIMESTAMP)
         if takes_value and self.offset is None:
             raise ValueError(f"offset type {self.offset_type.name} needs an offset")
         if self.offset is None:
             return
+        if not isinstance(self.offset, int):
+            raise TypeError(f"an offset is a whole number, not {self.offset!r:.80}")
         if self.offset_type is OffsetType.OFFSET and not 0 <= self.offset < 2**64:
             raise ValueError(f"an offset is between 0 and 2**64-1, not {self.offset}")
         if self.offset_type is OffsetType.TIMESTAMP and not -(2**63) <= self.offset < 2**63:
@@ -67,6 +79,7 @@ class FilterConfiguration:
     def __post_init__(self) -> None:
         if isinstance(self.values_to_filter, str):
             raise ConfigurationError("values_to_filter is a list of values, not one value")
+        check_texts("values_to_filter", self.values_to_filter)
         if self.match_unfiltered and not self.values_to_filter:
             raise ConfigurationError("match_unfiltered is for a consumer with filter values")
 
@@ -100,6 +113,15 @@ class Endpoint:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def problem(self) -> str | None:
+        """Why such a place cannot exist, in words; None where it can."""
+        if not self.host or len(self.host) > MAX_HOST or not is_harmless(self.host):
+            return f"{self.host[:MAX_HOST]!r} is not a host name"
+        if not 0 < self.port <= MAX_PORT:
+            return f"port {self.port} is not between 1 and {MAX_PORT}"
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +182,7 @@ class ConnectionOptions:
     be less than a publisher's ``confirm_timeout``, which otherwise ends it before it has looked for another node. An
     event loop that blocks for so long loses its connections."""
     frame_max: int = 1024 * 1024
-    """Bytes of the largest frame that this side sends; the broker may ask for less."""
+    """Bytes of the largest frame that this side sends, at least 1000; the broker may ask for less. 0: no limit."""
     connection_name: str = ""
     """Shown in the broker's management pages."""
 
@@ -177,9 +199,14 @@ class ConnectionOptions:
         if not self.endpoints:
             raise ConfigurationError("at least one endpoint is needed")
         for endpoint in self.endpoints:
-            if not 0 < endpoint.port < 65536:
-                raise ConfigurationError(f"port {endpoint.port} is not between 1 and 65535")
-        if self.heartbeat < 0 or self.frame_max < 0:
-            raise ConfigurationError("heartbeat and frame_max are at least 0")
+            check_text("host", endpoint.host)
+            check_whole("port", endpoint.port, 1, MAX_PORT)
+            if problem := endpoint.problem:
+                raise ConfigurationError(problem)
+        check_text("vhost", self.vhost, most=MAX_NAME)
+        check_text("connection_name", self.connection_name)
+        check_whole("heartbeat", self.heartbeat, 0, 2**31 - 1)
+        if 0 < check_whole("frame_max", self.frame_max, 0, 2**31 - 1) < MIN_FRAME_MAX:
+            raise ConfigurationError(f"frame_max is 0, for no limit, or at least {MIN_FRAME_MAX}, not {self.frame_max}")
         if self.connect_timeout <= 0 or self.request_timeout <= 0:
             raise ConfigurationError("connect_timeout and request_timeout are more than 0")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rstream_cli import terminal
 from rstream_cli.exit_status import ExitStatus, status_of
 from rstream_cli.options import ConnectionSettings, check_stream_name, connection_options
-from rstream_cli.runner import CommandContext, one_line, run_command
+from rstream_cli.runner import CommandContext, run_command
 from rstream_cli.typer_support import Command
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _json_line(finding: Finding) -> str:
 
     fields = ("node", "check", "status", "detail", "hint")
     record = {field: getattr(finding, field) for field in fields}
-    return json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+    return terminal.as_json(json.dumps(record, ensure_ascii=False, separators=(",", ":"))) + "\n"
 
 
 def _text_lines(*, colored: bool) -> Callable[[Finding], str]:
@@ -77,7 +78,7 @@ def _text_lines(*, colored: bool) -> Callable[[Finding], str]:
         word = f"{finding.status:<8}"
         if finding.status in colors:
             word = f"{colors[finding.status]}{word}\x1b[0m"
-        text = f"{word} {finding.check:<12}  {one_line(finding.detail)}\n"
-        return text if finding.hint is None else f"{text}{'':<8} {'':<12}  hint: {one_line(finding.hint)}\n"
+        text = f"{word} {finding.check:<12}  {terminal.line(finding.detail)}\n"
+        return text if finding.hint is None else f"{text}{'':<8} {'':<12}  hint: {terminal.line(finding.hint)}\n"
 
     return lines

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from rstream_cli import terminal
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.options import ConnectionSettings, check_reference, connection_options
 from rstream_cli.parsing import MAX_OFFSET, OffsetKind, parse_offset
@@ -166,7 +167,7 @@ def _print_offset(context: CommandContext, record: dict[str, str | int], *, json
     if json:
         import json as json_module
 
-        text = json_module.dumps(record, ensure_ascii=False, separators=(",", ":"))
+        text = terminal.as_json(json_module.dumps(record, ensure_ascii=False, separators=(",", ":")))
     else:
         text = str(record["offset"])
     context.env.stdout.write(text + "\n")

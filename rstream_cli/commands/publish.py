@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from rstream_cli.exit_status import CommandError, ExitStatus
-from rstream_cli.options import ConnectionSettings, check_reference, connection_options
+from rstream_cli.options import ConnectionSettings, check_no_uri, check_reference, connection_options
 from rstream_cli.parsing import Path, parse_delimiter, parse_duration, parse_header, parse_path, parse_rate
 from rstream_cli.render.display import Display, StatsMode, choose_mode
 from rstream_cli.runner import CommandContext, run_command
@@ -542,6 +542,8 @@ def _plan(
 
     shape = _input_format(given.input_format, nul=given.nul, whole=given.whole, json_lines=given.json_lines)
     sources = list(files or ["-"])
+    for source in sources:
+        check_no_uri("name of a file", source)
     _check_input(shape, sources, files, given)
     if given.name is not None:
         check_reference(given.name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from rstream_cli import terminal
 from rstream_cli.exit_status import CommandError, ExitStatus, status_of
 from rstream_cli.options import ConnectionSettings, check_stream_name, connection_options
 from rstream_cli.parsing import parse_max_age, parse_pair, parse_size
@@ -259,7 +260,7 @@ def _confirm(streams: list[str], connection: ConnectionSettings) -> None:
     if not (env.stdin_is_tty and env.stderr_is_tty):
         raise CommandError("deleting needs a yes", hint="pass --yes; there is no terminal to ask on")
     named = ", ".join(map(repr, streams))
-    env.stderr.write(f"Delete {named} with all messages? [y/N] ")
+    env.stderr.write(terminal.line(f"Delete {named} with all messages? [y/N] "))
     env.stderr.flush()
     try:
         answer = env.stdin.readline()
@@ -339,7 +340,7 @@ def as_json(facts: dict[str, Any]) -> str:
     """One line of JSON."""
     import json
 
-    return json.dumps(facts, ensure_ascii=False, separators=(",", ":")) + "\n"
+    return terminal.as_json(json.dumps(facts, ensure_ascii=False, separators=(",", ":"))) + "\n"
 
 
 def _as_text(facts: dict[str, Any]) -> str:
@@ -352,4 +353,4 @@ def shown(value: Any) -> str:
     """A fact for people; a dash for what is not known."""
     if value is None or value == []:
         return "-"
-    return ", ".join(value) if isinstance(value, list) else str(value)
+    return ", ".join(map(terminal.name, value)) if isinstance(value, list) else terminal.name(str(value))

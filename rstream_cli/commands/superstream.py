@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from rstream_cli import terminal
 from rstream_cli.commands.stream import StreamOptions, as_json, delete_all, facts_of, shown
 from rstream_cli.exit_status import CommandError, ExitStatus, status_of
 from rstream_cli.options import ConnectionSettings, check_stream_name, connection_options
@@ -221,6 +222,8 @@ def route(
 
         async with context.client() as client:
             router = await Router.open(client, name)
+            # A program reads the names as they are.
+            as_shown = terminal.name if context.env.stdout_is_tty else str
             status = ExitStatus.OK
             for key in keys:
                 try:
@@ -230,7 +233,7 @@ def route(
                     status = status_of(error)
                     continue
                 for partition in routes:
-                    context.env.stdout.write(f"{key}\t{partition}\n")
+                    context.env.stdout.write(f"{as_shown(key)}\t{as_shown(partition)}\n")
         return status
 
     run_command(main, connection=connection)

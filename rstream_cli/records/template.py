@@ -21,6 +21,7 @@ import orjson
 
 from rstream_cli.parsing import unescape
 from rstream_cli.records.envelope import headers_to_json, iso_time, properties_to_json
+from rstream_cli.terminal import Bodies
 from rstream_core.protocol.amqp import AMQPMessage
 
 
@@ -48,10 +49,17 @@ _PIECES: dict[str, Callable[[Place], bytes]] = {
 _PLACE = re.compile(r"%(.|$)", re.DOTALL)
 
 
+def _visible(piece: str, shown: Bodies) -> Callable[[Place], bytes]:
+    plain = _PIECES[piece]
+    show = {"t": shown.show_name, "h": shown.show_json, "p": shown.show_json}.get(piece, shown.show)
+    return lambda place: show(plain(place))
+
+
 class Template:
     """A parsed format. Raises ValueError for an unknown place or escape."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, shown: Bodies | None = None) -> None:
+        """``shown``: what comes from a message is made visible for a terminal, and not what the user typed."""
         self._parts: list[bytes | Callable[[Place], bytes]] = []
         for index, piece in enumerate(_PLACE.split(text)):
             if index % 2 == 0:
@@ -60,7 +68,7 @@ class Template:
             elif piece == "%":
                 self._parts.append(b"%")
             elif piece in _PIECES:
-                self._parts.append(_PIECES[piece])
+                self._parts.append(_PIECES[piece] if shown is None else _visible(piece, shown))
             else:
                 allowed = " ".join(f"%{letter}" for letter in _PIECES)
                 raise ValueError(f"unknown place {'%' + piece!r} in {text!r}; allowed: {allowed} %%")

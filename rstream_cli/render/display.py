@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
 
+from rstream_cli import terminal
 from rstream_cli.environment import ColorChoice, Environment
 from rstream_cli.render.stats import Snapshot, Stats
 
@@ -129,7 +130,7 @@ class Display:
                 return
             if self._noted == _MAX_NOTES:
                 line = "warning: there are more; the summary counts them"
-            self._write(line)
+            self._write(terminal.line(line))
 
     def event(
         self, event: str, line: str, *, bounded: bool = False, always: bool = False, **fields: str | float
@@ -144,9 +145,9 @@ class Display:
         elif self.mode is StatsMode.JSON:
             import orjson
 
-            self._write(orjson.dumps({"event": event, **fields}).decode())
+            self._write(terminal.as_json(orjson.dumps({"event": event, **fields}).decode()))
         elif always or self._is_told(line):
-            self._write(line)
+            self._write(terminal.line(line))
 
     def _is_told(self, line: str) -> bool:
         return not self._quiet or line.startswith("warning: ")

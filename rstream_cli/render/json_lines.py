@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import orjson
 
+from rstream_cli import terminal
 from rstream_cli.render.stats import Snapshot
 
 
@@ -61,5 +62,5 @@ class JsonView:
         self._write(document(snapshot, "summary") | {"reason": reason, "exit_code": status, "error": error})
 
     def _write(self, shown: dict[str, Any]) -> None:
-        self._stream.write(orjson.dumps(shown).decode() + "\n")
+        self._stream.write(terminal.as_json(orjson.dumps(shown).decode()) + "\n")
         self._stream.flush()

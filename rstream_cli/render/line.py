@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TextIO
 
+from rstream_cli import terminal
 from rstream_cli.render import words
 from rstream_cli.render.stats import Snapshot
 
@@ -50,5 +51,5 @@ class LineView:
 
     def finish(self, snapshot: Snapshot, reason: str, status: int, error: str | None) -> None:
         """The summary."""
-        self._stream.write(words.summary(snapshot, reason) + "\n")
+        self._stream.write(terminal.line(words.summary(snapshot, reason)) + "\n")
         self._stream.flush()

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from rstream_cli import terminal
 from rstream_cli.render import words
 from rstream_cli.render.stats import Progress, Snapshot
 
@@ -78,7 +79,7 @@ class LiveView:
 
     def finish(self, snapshot: Snapshot, reason: str, status: int, error: str | None) -> None:
         """The summary, in place of the display."""
-        self._stream.write(words.summary(snapshot, reason) + "\n")
+        self._stream.write(terminal.line(words.summary(snapshot, reason)) + "\n")
         self._stream.flush()
 
 
@@ -107,7 +108,7 @@ def flow(pieces: Iterable[Text], width: int) -> list[Text]:
 def _title(snapshot: Snapshot, width: int) -> Text:
     verb, arrow = ("publishing", "to") if snapshot.verb == "publish" else ("consuming", "from")
     elapsed = words.clock(snapshot.elapsed)
-    title = Text.assemble((f"{verb} {arrow} ", "dim"), (snapshot.stream, "bold"))
+    title = Text.assemble((f"{verb} {arrow} ", "dim"), (terminal.line(snapshot.stream), "bold"))
     if trouble := words.trouble(snapshot):
         title.append(f"  {trouble}", "bold yellow")
     title.truncate(max(width - len(elapsed) - 1, 1), overflow="ellipsis")

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
+from rstream_cli import terminal
 from rstream_cli.environment import Environment
 from rstream_cli.render import words
 from rstream_cli.render.stats import Meter
@@ -62,7 +63,7 @@ class StatusLine:
                 self._clear()
                 if note is None:
                     return
-                self._write(note + "\n")
+                self._write(terminal.line(note) + "\n")
         except (OSError, ValueError):
             pass  # nobody is there to read it
 

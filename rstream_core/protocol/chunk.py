@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import NamedTuple
 
+from rstream_core.checks import MAX_OFFSET
 from rstream_core.errors import ChunkError
 from rstream_core.protocol.commands import SUB_BATCH_BIT
 from rstream_core.protocol.compression import decompress
@@ -57,7 +58,10 @@ def parse_header(data: bytes) -> ChunkHeader:
     magic, *fields = HEADER.unpack_from(data)
     if magic != MAGIC_AND_VERSION:
         raise ChunkError(f"not a chunk: it begins with 0x{magic:02x}, not 0x{MAGIC_AND_VERSION:02x}")
-    return ChunkHeader(*fields)
+    header = ChunkHeader(*fields)
+    if header.first_offset + header.records > MAX_OFFSET + 1:
+        raise ChunkError(f"chunk {header.first_offset} claims {header.records} messages, past the last offset there is")
+    return header
 
 
 def parse_chunk(data: bytes, *, verify_crc: bool = True) -> tuple[ChunkHeader, list[bytes]]:

@@ -11,10 +11,8 @@ import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from rstream_core.checks import MAX_STRING
 from rstream_core.errors import ProtocolError
-
-MAX_STRING = 0x7FFF
-"""The length of a string is a signed 16-bit number of bytes, by the protocol's own document."""
 
 _U8 = struct.Struct(">B")
 _U16 = struct.Struct(">H")

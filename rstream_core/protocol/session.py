@@ -10,6 +10,7 @@ The handshake is a walk through ``_HANDSHAKE``: each state names the one message
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,12 +28,16 @@ from rstream_core.errors import (
 )
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.framing import FrameBuffer
-from rstream_core.types import Credentials, Endpoint
+from rstream_core.text import harmless
+from rstream_core.types import MIN_FRAME_MAX, Credentials, Endpoint
 
 MAX_HANDSHAKE_FRAME = 1024 * 1024
 """Bytes that a broker's frame may take before the two sides have agreed on a size."""
 MAX_SERVER_FRAME = 16 * 1024 * 1024
 """Bytes that any frame but a Deliver may take where no limit was agreed on: a confirm can be long."""
+
+MAX_VERSION = 100
+"""Characters of a broker's version."""
 
 SASL_CHALLENGE = 10
 EXTERNAL = "EXTERNAL"
@@ -90,6 +95,8 @@ class Session:
         self.state = State.NEW
         self.server_properties: Mapping[str, str] = {}
         self.connection_properties: Mapping[str, str] = {}
+        self.advertised: Endpoint | None = None
+        """How the broker names itself in Open's answer."""
         self.frame_max = 0
         self.heartbeat = 0
         self._versions: dict[int, c.CommandVersions] = {}
@@ -178,13 +185,6 @@ class Session:
         return max(due - now, 0.001)
 
     @property
-    def advertised(self) -> Endpoint | None:
-        """How the broker names itself in Open's answer."""
-        host = self.connection_properties.get("advertised_host")
-        port = self.connection_properties.get("advertised_port", "")
-        return Endpoint(host, int(port)) if host and port.isdigit() else None
-
-    @property
     def server_version(self) -> str:
         return self.server_properties.get("version", "unknown")
 
@@ -214,6 +214,7 @@ class Session:
         message = frame.message
         match self.state:
             case State.PEER_PROPERTIES:
+                _check_version(message.properties.get("version", ""))
                 self.server_properties = message.properties
                 self._ask(State.SASL_HANDSHAKE, c.SaslHandshake())
             case State.SASL_HANDSHAKE:
@@ -226,6 +227,7 @@ class Session:
                 self._tune(message)
             case State.OPEN:
                 self.connection_properties = message.properties
+                self.advertised = _advertised(message.properties)
                 self._after_open()
             case _:
                 self._versions = {entry.key: entry for entry in message.versions}
@@ -243,12 +245,13 @@ class Session:
     def _authenticate(self, offered: tuple[str, ...]) -> None:
         mechanism = self.options.mechanism
         if mechanism not in offered:
-            raise SASLMechanismNotSupported(
-                f"the broker offers {', '.join(offered) or 'no SASL mechanism'}, not {mechanism}"
-            )
+            names = harmless(", ".join(offered)) or "no SASL mechanism"
+            raise SASLMechanismNotSupported(f"the broker offers {names}, not {mechanism}")
         self._ask(State.SASL_AUTHENTICATE, sasl_authenticate(mechanism, self.options.credentials))
 
     def _tune(self, theirs: c.Tune) -> None:
+        if 0 < theirs.frame_max < MIN_FRAME_MAX:
+            raise ProtocolError(f"the broker wants frames of {theirs.frame_max} bytes; {MIN_FRAME_MAX} is the least")
         self.frame_max = negotiate(self.options.frame_max, theirs.frame_max)
         self.heartbeat = negotiate(self.options.heartbeat, theirs.heartbeat)
         # What was agreed on bounds what this side sends. A broker's own frames may be longer, a confirm of
@@ -279,7 +282,26 @@ def sasl_authenticate(mechanism: str, credentials: Credentials) -> c.SaslAuthent
         raise AuthenticationFailure("a user name or password that is not UTF-8 cannot be sent") from None
 
 
+def _check_version(version: str) -> None:
+    """A version is told to people, and compared. ``ProtocolError`` for one that is long, or not printable ASCII."""
+    if len(version) > MAX_VERSION or not version.isascii() or not version.isprintable():
+        raise ProtocolError(f"the broker tells a version that makes no sense: {version[:MAX_VERSION]!r}")
+
+
 def _release(version: str) -> tuple[int, ...]:
     """``4.0.5`` as (4, 0); a version that cannot be read counts as new."""
     parts = version.split(".")[:2]
     return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else (99,)
+
+
+def _advertised(properties: Mapping[str, str]) -> Endpoint | None:
+    """How the broker says that it is called, if it says so. Raises ``ProtocolError`` for a place that cannot exist."""
+    host, port = properties.get("advertised_host"), properties.get("advertised_port")
+    if not host or not port:
+        return None
+    if not re.fullmatch(r"[0-9]{1,5}", port):
+        raise ProtocolError(f"the broker advertises a port that is no number: {port[:20]!r}")
+    endpoint = Endpoint(host, int(port))
+    if endpoint.problem:
+        raise ProtocolError(f"the broker advertises a place that cannot exist: {endpoint.problem}")
+    return endpoint

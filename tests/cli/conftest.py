@@ -6,14 +6,19 @@ the process.
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from rstream_cli import app
+from rstream_cli.environment import Environment
 from tests.brokers import Broker
 from tests.clients import closed_port
 
@@ -46,6 +51,49 @@ def run_rstream(
     )
     assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
     return done
+
+
+class Done(NamedTuple):
+    """How a command line ended."""
+
+    status: int
+    output: str
+    errors: str
+
+
+def run_here(*arguments: str, env: Mapping[str, str] | None = None, terminal: bool = False) -> Done:
+    """Runs a command line in this process, without a start of its own: for tests with hundreds of them.
+
+    What ``consume`` writes goes to this process's stdout. ``terminal``: the three streams are taken for one. What
+    asyncio complains of fails the test, and logging is as it was before.
+    """
+    output, errors = io.StringIO(), io.StringIO()
+    here = Environment(
+        stdin=io.StringIO(),
+        stdout=output,
+        stderr=errors,
+        variables={**(env or {}), **({"TERM": "dumb"} if terminal else {})},
+        stdin_is_tty=terminal,
+        stdout_is_tty=terminal,
+        stderr_is_tty=terminal,
+    )
+    complaints: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: complaints.append(record.getMessage())  # type: ignore[method-assign]
+    loggers = [logging.getLogger(name) for name in (None, "asyncio", "rstream_core", "rstream_cli")]
+    before = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]
+    raising = logging.raiseExceptions
+    logging.getLogger("asyncio").addHandler(handler)
+    try:
+        status = app.run(arguments, here)
+    finally:
+        for logger, level, handlers, propagate in before:
+            logger.setLevel(level)
+            logger.handlers[:] = handlers
+            logger.propagate = propagate
+        logging.raiseExceptions = raising
+    assert complaints == []
+    return Done(status, output.getvalue(), errors.getvalue())
 
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]

@@ -186,7 +186,7 @@ async def test_a_name_that_does_not_resolve() -> None:
     assert "no-such-host.invalid" in str(error)
 
 
-@pytest.mark.parametrize("host", ["x" * 64 + ".invalid", "a..b", "\udcff"])
+@pytest.mark.parametrize("host", ["x" * 64 + ".invalid", "a..b"])
 async def test_a_name_that_cannot_be_one(host: str) -> None:
     error = await fails(ConnectionOptions(endpoints=(Endpoint(host, 5552),)))
     assert isinstance(error, ConnectionFailed)

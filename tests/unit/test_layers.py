@@ -16,7 +16,9 @@ from rstream_cli.runner import _OPTIONS, in_options
 ROOT = Path(rstream_core.__file__).resolve().parent.parent
 
 LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"rstream_core.text"}),
     frozenset({"rstream_core.errors", "rstream_core.version"}),
+    frozenset({"rstream_core.checks"}),
     frozenset({"rstream_core.types"}),
     frozenset({"rstream_core.uri", "rstream_core.arguments"}),
     frozenset({"rstream_core.protocol"}),
@@ -46,6 +48,8 @@ FOR_BROKER = (
     "rstream_core.protocol",
     "rstream_core.errors",
     "rstream_core.types",
+    "rstream_core.text",
+    "rstream_core.checks",
     "rstream_core.version",
 )
 """All of the core that the embedded broker may use: never the client that it serves."""

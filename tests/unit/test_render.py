@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import io
 import json
+import re
 import subprocess
 import sys
 import time
@@ -53,6 +54,22 @@ def environment(stderr: io.StringIO, *, tty: bool, variables: Mapping[str, str] 
         variables=variables or {},
         stderr_is_tty=tty,
     )
+
+
+def test_the_name_of_a_stream_steers_no_display() -> None:
+    """Neither by control characters nor by what Rich would take for markup."""
+    hostile = "\x1b[31m\x9b2J\u202e\n[red]x[/red]:smile:"
+    shown = "\\x1b[31m\\x9b2J\\u202e\\n[red]x[/red]:smile:"
+    stream = io.StringIO()
+    view = LiveView(stream, color=False)
+    view.update(snapshot(name=hostile))
+    view.note(shown)
+    view.close()
+    view.finish(snapshot(name=hostile), hostile, 0, None)
+    own = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    assert own.count(shown) >= 3
+    assert "\x1b" not in own
+    assert hostile[-10:] in own
 
 
 # --- words -------------------------------------------------------------------------------------------------

@@ -322,7 +322,7 @@ def test_versions_are_found_by_key_and_not_by_position() -> None:
         ({}, None),
         ({"advertised_host": "h"}, None),
         ({"advertised_port": "1"}, None),
-        ({"advertised_host": "h", "advertised_port": "x"}, None),
+        ({"advertised_host": "", "advertised_port": ""}, None),
         ({"advertised_host": "h", "advertised_port": "1"}, Endpoint("h", 1)),
     ],
 )
@@ -330,6 +330,44 @@ def test_the_advertised_endpoint(properties: dict[str, str], advertised: Endpoin
     walk = Walk().to(State.OPEN)
     walk.answer(responded(c.OpenResponse(properties)))
     assert walk.session.advertised == advertised
+
+
+@pytest.mark.parametrize("port", ["x", "²", "-1", "0", "65536", "1" * 5000, " 1", "1_0", "\u0661"])
+def test_an_advertised_port_that_cannot_exist(port: str) -> None:
+    walk = Walk().to(State.OPEN)
+    with pytest.raises(ProtocolError, match="advertises"):
+        walk.answer(responded(c.OpenResponse({"advertised_host": "h", "advertised_port": port})))
+
+
+@pytest.mark.parametrize("host", ["a\0b", "\x1b[31m", "a\nb", "\u202eb", "a" * 256])
+def test_an_advertised_host_that_cannot_exist(host: str) -> None:
+    walk = Walk().to(State.OPEN)
+    with pytest.raises(ProtocolError, match="advertises"):
+        walk.answer(responded(c.OpenResponse({"advertised_host": host, "advertised_port": "1"})))
+
+
+@pytest.mark.parametrize("version", ["²", "².1", "1.²", "9" * 5000, "4.3\x1b[31m", "4.3\n"])
+def test_a_version_that_makes_no_sense(version: str) -> None:
+    walk = Walk()
+    with pytest.raises(ProtocolError, match="version"):
+        walk.answer(walk.steps(version=version)[0])
+
+
+@pytest.mark.parametrize("frame_max", [1, 22, 999])
+def test_frames_that_hold_no_request(frame_max: int) -> None:
+    walk = Walk().to(State.TUNE)
+    with pytest.raises(ProtocolError, match="1000 is the least"):
+        walk.answer(lambda _: c.encode(c.Tune(frame_max, 60)))
+
+
+@pytest.mark.parametrize("frame_max", [0, 1000])
+def test_frames_that_hold_a_request(frame_max: int) -> None:
+    walk = Walk(frame_max=0).to(State.TUNE)
+    walk.answer(lambda _: c.encode(c.Tune(frame_max, 60)))
+    assert walk.session.frame_max == frame_max
+    names = {"single-active-consumer": "true", "name": "n" * 255, "super-stream": "s" * 255}
+    largest = c.Subscribe(255, "p" * 255, c.OffsetSpec(4, 2**64 - 1), 0x7FFF, names)
+    assert not frame_max or len(c.encode(largest, correlation_id=1)) - 4 <= frame_max
 
 
 @pytest.mark.parametrize(

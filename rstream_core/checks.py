@@ -1,0 +1,64 @@
+"""What a caller gives, checked before anything is asked or sent: a wrong argument is told at once, and by its name.
+
+A wrong type is a ``TypeError``; what the protocol cannot hold is a ``ConfigurationError``, which is a ``ValueError``.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection, Mapping
+from typing import SupportsIndex
+
+from rstream_core.errors import ConfigurationError
+
+MAX_STRING = 0x7FFF
+"""Bytes of a string: its length is a signed 16-bit number."""
+MAX_OFFSET = 2**64 - 1
+"""Of messages; it is the largest publishing id, too."""
+MAX_NAME = 255
+"""Bytes of the name of a stream, of a super stream, and of what publishes or stores offsets."""
+
+
+def check_text(what: str, text: str, *, most: int = MAX_STRING) -> None:
+    """Raises for what is no string, or one that takes more than ``most`` bytes of UTF-8."""
+    if not isinstance(text, str):
+        raise TypeError(f"{what} is a str, not {text!r:.80}")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:  # bytes of a command line that were no UTF-8 become lone surrogates
+        raise ConfigurationError(f"{what} cannot be written as UTF-8: {text!r:.80}") from None
+    if size > most:
+        raise ConfigurationError(f"{what} takes at most {most} bytes, not {size}")
+
+
+def check_name(what: str, name: str) -> None:
+    """As ``check_text``, for a name: it takes 1 to 255 bytes."""
+    check_text(what, name, most=MAX_NAME)
+    if not name:
+        raise ConfigurationError(f"{what} is empty; it takes 1 to {MAX_NAME} bytes")
+
+
+def check_texts(what: str, texts: Collection[str]) -> None:
+    """As ``check_text``, for each of several."""
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Collection):  # an iterator would be used up here
+        raise TypeError(f"{what} is a list of str, not a {type(texts).__name__}")
+    for text in texts:
+        check_text(f"one of {what}", text)
+
+
+def check_properties(what: str, properties: Mapping[str, str]) -> None:
+    """As ``check_text``, for every key and every value."""
+    for key, value in properties.items():
+        check_text(f"a key of {what}", key)
+        check_text(f"{what}[{key!r:.80}]", value)
+
+
+def check_whole(what: str, number: SupportsIndex, lowest: int, highest: int) -> int:
+    """The number. Raises for what is no whole number, and for one outside of these limits."""
+    try:
+        value = operator.index(number)
+    except TypeError:
+        raise TypeError(f"{what} is a whole number, not {number!r:.80}") from None
+    if not lowest <= value <= highest:
+        raise ConfigurationError(f"{what} is between {lowest} and {highest}, not {value}")
+    return value

@@ -1,0 +1,118 @@
+"""Text made harmless: what stays, what does not, and what can be read back."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rstream_cli import terminal
+from rstream_core.text import harmless, is_harmless
+
+STEERING = st.sampled_from("\x00\x07\x08\t\n\r\x1b\x7f\x80\x9b\xad\u061c\u200b\u200e\u2028\u202e\u2066\ufeff\ud800\\n")
+ANY = st.text(st.one_of(STEERING, st.characters()))
+SENDABLE = st.text(st.one_of(STEERING.filter(lambda c: c != "\ud800"), st.characters(exclude_categories=["Cs"])))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "orders",
+        "é",
+        "e\u0301",
+        "你好",
+        "नमस्ते",
+        "مرحبا",
+        "שלום",
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        "👩\u200d💻",
+        "🏳️\u200d🌈",
+        "🏴\U000e0067\U000e0062\U000e007f",
+        "a\u3000b",
+    ],
+)
+def test_what_people_write_stays(text: str) -> None:
+    assert harmless(text) == text
+    assert is_harmless(text)
+    assert terminal.Bodies().show(text.encode()).decode() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31m", r"\x1b[31m"),
+        ("\x07\x7f\x9b", r"\x07\x7f\x9b"),
+        ("a\nb\r\tc", r"a\nb\r\tc"),
+        ("\u202e\u2066\u200f\u061c", r"\u202e\u2066\u200f\u061c"),
+        ("\u2028\u2029", r"\u2028\u2029"),
+        ("\U000e0001", r"\U000e0001"),
+        ("\udc80", r"\udc80"),
+    ],
+)
+def test_what_steers_a_terminal_does_not(text: str, shown: str) -> None:
+    assert harmless(text) == shown
+    assert not is_harmless(text)
+
+
+def test_every_control_character_and_every_direction_is_known() -> None:
+    """By what Unicode says of them, so that a list that lacks one shows."""
+    for code in range(0x110000):
+        character = chr(code)
+        steers = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        turns = unicodedata.bidirectional(character) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+        if steers or turns:
+            assert not is_harmless(character), hex(code)
+
+
+@given(ANY)
+def test_nothing_harmful_is_left(text: str) -> None:
+    once = harmless(text)
+    assert is_harmless(once)
+    assert harmless(once) == once
+    assert is_harmless(terminal.line(text))
+    assert harmless(text, lines=True).count("\n") == text.count("\n")
+
+
+@given(ANY)
+def test_an_exact_text_can_be_read_back(text: str) -> None:
+    def back(found: re.Match[str]) -> str:
+        code = found[1]
+        return chr(int(code[1:], 16)) if code[0] in "xuU" else {"n": "\n", "r": "\r", "t": "\t", "\\": "\\"}[code]
+
+    shown = harmless(text, exact=True)
+    assert re.sub(r"\\(x..|u....|U........|.)", back, shown) == text
+
+
+@given(st.recursive(SENDABLE, lambda inner: st.dictionaries(SENDABLE, inner, max_size=3), max_leaves=5))
+def test_json_says_the_same(value: object) -> None:
+    text = json.dumps(value, ensure_ascii=False)
+    shown = terminal.as_json(text)
+    assert is_harmless(shown)
+    assert json.loads(shown) == value
+
+
+@given(st.one_of(st.binary(), SENDABLE.map(str.encode)))
+def test_bodies_lose_nothing_but_what_steers(data: bytes) -> None:
+    shown = terminal.Bodies().show(data)
+    assert harmless(shown.decode(), lines=True) == shown.decode()
+    if re.fullmatch(rb"[\t\n\x20-\x7e]*", data):
+        assert shown is data
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("see rabbitmq-stream://u:s3/c@r@h/v now", "see rabbitmq-stream://u:***@h/v now"),
+        ("'amqp://u:s3@h'", "'amqp://u:***@h'"),
+        ("rabbitmq-stream://u@h", "rabbitmq-stream://u@h"),
+        ("http://h/a:b@c", "http://h/a:b@c"),
+        ("a@b:c://d", "a@b:c://d"),
+        ("connected to localhost:5552", "connected to localhost:5552"),
+    ],
+)
+def test_passwords_of_uris(text: str, shown: str) -> None:
+    assert terminal.line(text) == shown
