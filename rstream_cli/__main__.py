@@ -18,7 +18,7 @@ def main() -> NoReturn:
     was_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as for a shell's background jobs
     if not was_ignored:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules are imported, it ends the process without a word
-    from rstream_cli.environment import Environment, silence
+    from rstream_cli.environment import Environment, StdoutError, silence
 
     env = Environment.of_process()
     if not was_ignored:
@@ -35,8 +35,11 @@ def main() -> NoReturn:
         sys.stdout.flush()
     except KeyboardInterrupt:  # while modules are imported
         status = 130
-    except OSError as error:
-        status = _unwritable(error, status)
+    except (BrokenPipeError, StdoutError) as error:
+        silence(1)
+        if isinstance(error, StdoutError):
+            _tell(error)
+        status = status or (1 if isinstance(error, StdoutError) else 141)
     try:
         sys.stderr.flush()
     except OSError:
@@ -64,18 +67,11 @@ def _version() -> str:
     raise ImportError("rstream_core is not installed")
 
 
-def _unwritable(error: OSError, status: int) -> int:
-    """The exit code where stdout cannot be written: the run's own, if that was an error already."""
-    from rstream_cli.environment import silence
-
-    silence(1)
-    if isinstance(error, BrokenPipeError):
-        return status or 141
+def _tell(error: OSError) -> None:
     try:
-        sys.stderr.write(f"error: cannot write to stdout: {error.strerror}\n")
+        sys.stderr.write(f"error: {error}\n")
     except OSError:
         pass
-    return status or 1
 
 
 if __name__ == "__main__":

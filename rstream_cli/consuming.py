@@ -16,6 +16,7 @@ from functools import partial
 
 from rstream_cli.consume_options import Kind
 from rstream_cli.ending import Ended, signal_name, take_leave
+from rstream_cli.environment import StdoutError
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.filtering import Filter
 from rstream_cli.outages import OutageReports
@@ -578,7 +579,7 @@ class ConsumeRun:
             self._stop(Ended("stdout was closed", ExitStatus.STDOUT_CLOSED, error))
             return False
         except OSError as error:
-            problem = CommandError(f"standard output: {error.strerror}", status=ExitStatus.INTERNAL)
+            problem = StdoutError(error.errno, error.strerror)
             self._stop(Ended(str(problem), ExitStatus.INTERNAL, problem))
             return False
         self._counts.consumed += len(batch.messages)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import io
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 
 class ColorChoice(enum.StrEnum):
@@ -22,6 +23,13 @@ class ColorChoice(enum.StrEnum):
     AUTO = "auto"
     ALWAYS = "always"
     NEVER = "never"
+
+
+class StdoutError(OSError):
+    """stdout takes no more: its disk is full, say. A reader that is gone is a ``BrokenPipeError``."""
+
+    def __str__(self) -> str:
+        return f"cannot write to stdout: {self.strerror}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,7 @@ class Environment:
 
         Otherwise the next socket would get its number, and what is written to stdout would go there. stdin and stdout
         are opened the wrong way round, so that reading and writing them are errors, as they were: data that goes
-        nowhere must not look delivered.
+        nowhere must not look delivered. What stdout refuses is a ``StdoutError``, whoever writes to it.
         """
         for number, name, mode, access in (
             (0, "stdin", "r", os.O_WRONLY),
@@ -53,6 +61,8 @@ class Environment:
         ):
             if getattr(sys, name) is None:
                 setattr(sys, name, _open_null(number, mode, access))
+        if sys.__stdout__ in (None, sys.stdout):  # else somebody in this process has put another in its place
+            sys.stdout = _telling(sys.stdout)
         return cls(
             stdin=sys.stdin,
             stdout=sys.stdout,
@@ -89,6 +99,28 @@ class Environment:
             return os.tcgetpgrp(self.stderr.fileno()) == os.getpgrp()
         except (OSError, ValueError):
             return True  # not the terminal that governs this process: no shell writes to it
+
+
+class _Stdout(io.FileIO):
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StdoutError(error.errno, error.strerror) from None
+
+
+def _telling(stream: TextIO) -> TextIO:
+    """The same stream, whose errors are known for its own."""
+    raw = _Stdout(stream.fileno(), "wb", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.isatty(),
+        write_through=getattr(stream, "write_through", False),
+    )
 
 
 def silence(descriptor: int) -> None:

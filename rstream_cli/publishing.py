@@ -12,7 +12,9 @@ A super stream has a publisher for each partition. Each has its own lane: what w
 to its lane by its routing key; what is behind the lanes is the same for a stream, which has one.
 
 With ids of the user's own (``--id-from``), what is at or below the last id that the broker knows is not sent again. The
-broker would drop it too, but it would confirm it, and the account would say that it was published just now.
+broker would drop it too, but it would confirm it, and the account would say that it was published just now. So a run
+with such ids stops where a message is rejected: stored behind it, others would have it taken for published. What is in
+flight then gets its answers, and the run tells which records are not stored.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ from rstream_cli.runner import CommandContext, describe
 from rstream_core import (
     Client,
     CompressionType,
+    FailedMessage,
     MessageTooLarge,
+    NotConfirmed,
     Outcome,
     Publisher,
     RequestTimeout,
@@ -68,6 +72,8 @@ _SUB_ENTRY_TARGET = 1024 * 1024
 _SUB_ENTRY_OVERHEAD = 64
 _LEAST_IN_FLIGHT_BYTES = 256 * 1024
 """Of each partition, however many there are."""
+_ASK_TIMEOUT = 5.0
+"""Seconds for the broker to say which ids it knows, at the end of a run in which it rejected some."""
 _FILTER_HEAD = 2
 """Bytes of a filter value's length."""
 
@@ -126,8 +132,10 @@ class PublishPlan:
     batch_size: int = 1000
     linger: float = 0.02
     name: str | None = None
+    has_ids: bool = False
+    """Publishing ids are the user's: those of the records."""
     ids_are_numbers: bool = False
-    """Publishing ids are the numbers of the records."""
+    """They are the numbers of the records."""
     has_filters: bool = False
     """Whether options give filter values, which not every broker takes."""
     routing: RouteType | None = None
@@ -171,6 +179,7 @@ class FailedFile:
     def __init__(self, file: BinaryIO, *, raw: bool) -> None:
         self._file = file
         self._raw = raw
+        self.name = str(file.name)
 
     def add(self, stream: str, messages: Sequence[bytes], filters: Sequence[str | None], reason: str) -> None:
         """Encoded messages, and what became of them."""
@@ -180,8 +189,9 @@ class FailedFile:
         for data, value in zip(messages, filters, strict=True):
             message = AMQPMessage(data) if self._raw else AMQPMessage.from_bytes(data)
             lines.append(to_json(message, stream=stream, filter_value=value, failed=reason))
-        self._file.write(b"\n".join([*lines, b""]))
-        self._file.flush()
+        rest = memoryview(b"\n".join([*lines, b""]))
+        while rest:  # it has no buffer: what a full disk did not take would be an error again at the end
+            rest = rest[self._file.write(rest) :]
 
 
 @dataclass(slots=True)
@@ -199,6 +209,18 @@ class _Lane:
     """Of the publisher, as far as the account has it."""
     in_flight: int = 0
     sent_again: int = 0
+    failed_ids: list[int] = field(default_factory=list)
+    """Where ids are the user's."""
+    rejected_ids: list[int] = field(default_factory=list)
+    """Of them: those that the broker answered for, and that are not stored."""
+    last_known: int | None = None
+    """The last id that the broker knows at the end, where some were rejected; None where it did not say."""
+
+    @property
+    def passed_ids(self) -> list[int]:
+        """What is not stored, and cannot be any more under this name."""
+        last = self.last_known
+        return [] if last is None else [number for number in self.rejected_ids if number <= last]
 
     def add(self, encoded: Encoded, start: int) -> None:
         """Takes what there is from a place on."""
@@ -347,17 +369,39 @@ class PublishRun:
         problem = problem or next(filter(None, (lane.publisher.error for lane in self._lanes)), None)
         if problem is not None:
             await self._let_the_others_finish()
+        await self._ask_what_is_known()
         # Whoever does not confirm will not say goodbye either.
-        self._unresponsive = problem is not None
+        self._unresponsive = problem is not None and not self._is_rejected
         await take_leave(client, self._close_publishers(), hurry=self._unresponsive)
         if problem is not None:
             await self._take_the_rest()
         self._settle()
         self._tell_of_repetitions()
+        self._tell_of_holes()
         return self._judge(ended, problem)
 
+    @property
+    def _is_rejected(self) -> bool:
+        """Whether that has stopped the run."""
+        return any(lane.rejected_ids for lane in self._lanes)
+
+    async def _ask_what_is_known(self) -> None:
+        """How far the name has come where something of it was rejected."""
+        if self.context.interrupt.forced:
+            return
+        try:
+            async with asyncio.timeout(_ASK_TIMEOUT):
+                for lane in self._lanes:
+                    if lane.rejected_ids:
+                        lane.last_known = await lane.publisher.last_publishing_id()
+        except (RstreamError, TimeoutError):
+            pass  # then it is not known
+        except asyncio.CancelledError:
+            if not self.context.interrupt.forced:
+                raise
+
     async def _let_the_others_finish(self) -> None:
-        """One partition has failed, and the others may yet confirm what is in flight."""
+        """A message was rejected, or one partition has failed: what is in flight may yet be confirmed."""
         if self.context.interrupt.requested.is_set():  # which had its time
             return
         waiting = [lane.publisher for lane in self._lanes if lane.publisher.in_flight]
@@ -409,8 +453,31 @@ class PublishRun:
             return
         sub_entries = self.plan.method == "sub-entry"
         why = "the broker does not deduplicate sub-entries reliably" if sub_entries else "--name prevents that"
-        line = f"warning: {words.messages(again)} sent again after a lost connection may be stored twice; {why}"
-        self.display.event("sent_again", line, messages=again)
+        line = f"warning: sent again after lost connections, up to {words.copies(again)} may be stored beside the first"
+        self.display.event("sent_again", f"{line}; {why}", messages=again)
+
+    def _tell_of_holes(self) -> None:
+        """What a run under the same name would leave out, and not store."""
+        for lane in self._lanes:
+            if passed := lane.passed_ids:
+                which, last = self._named(passed), lane.last_known or 0
+                were, them = ("was", "it") if len(passed) == 1 else ("were", "them")
+                line = f"warning: stream {lane.stream!r}: {which} {were} rejected; another run under this name skips"
+                line += f" {them}, because the broker's last publishing id of {self.plan.name!r} is {last}"
+                if self._failed_file is not None and self._file_error is None:
+                    line += f"; only {self._failed_file.name} still holds {them}"
+                self.display.event("passed", line, stream=lane.stream, which=which, messages=len(passed), last=last)
+
+    def _named(self, numbers: Sequence[int]) -> str:
+        """Records by their publishing ids."""
+        what = "record" if self.plan.ids_are_numbers else "publishing id"
+        return f"{what}{'' if len(numbers) == 1 else 's'} {words.ranges(numbers)}"
+
+    @property
+    def _not_confirmed_ids(self) -> list[int]:
+        """Of what failed, and of what was read and not handed over; where ids are the user's."""
+        ids = [number for lane in self._lanes for number in (*lane.failed_ids, *(lane.ids or ()))]
+        return sorted(ids + [number for rest in self._rest for number in rest.ids or ()])
 
     @property
     def _unsent(self) -> int:
@@ -431,9 +498,14 @@ class PublishRun:
         if self.context.interrupt.signal is not None:
             reason = signal_name(self.context)
         if lost:
-            why = describe(problem) if problem is not None else self._reason
-            message = f"{lost:,} of {wanted:,} messages are not confirmed: {why}"
+            why = describe(problem) if problem is not None and not self._is_rejected else self._reason
+            which = f", {self._named(self._not_confirmed_ids)}" if self.plan.has_ids else ""
+            message = f"{lost:,} of {wanted:,} messages are not confirmed{which}: {why}"
+            if self._file_error is not None:
+                message += f"; --failed-to does not hold all of them: {describe(self._file_error)}"
             hint = None if self.plan.failed_to else "--failed-to FILE keeps such messages, for publish --json"
+            if self._is_rejected and not any(lane.passed_ids for lane in self._lanes):
+                hint = "publish the same input again, under this name: what is stored already is left out"
             error = CommandError(message, status=ExitStatus.NOT_CONFIRMED, hint=hint)
             return Ended(f"{reason}; {why}", ExitStatus.NOT_CONFIRMED, error)
         if ended is None:
@@ -441,7 +513,7 @@ class PublishRun:
                 return Ended(reason)
             return Ended(describe(problem), status_of(problem), problem)
         if self._file_error is not None:
-            return Ended(describe(self._file_error), ExitStatus.USAGE, self._file_error)
+            return Ended(describe(self._file_error), ExitStatus.INTERNAL, self._file_error)
         if ended.error is not None:
             return ended
         if counts.bad:
@@ -811,10 +883,21 @@ class PublishRun:
         if outcome.failed:
             counts.failed += len(outcome.failed)
             self._reason = self._reason or outcome.failed[0].reason
+            if self.plan.has_ids:
+                self._stop_behind(lane, outcome.failed)
             messages = [message.data for message in outcome.failed]
             filters = [message.filter_value for message in outcome.failed]
             self._write_failed(lane.stream, messages, filters, outcome.failed[0].reason)
         self._show(lane)
+
+    def _stop_behind(self, lane: _Lane, failed: Sequence[FailedMessage]) -> None:
+        """Reads no more where a message was rejected: what comes next would have it taken for published."""
+        ids = [message.publishing_id for message in failed]
+        lane.failed_ids += ids
+        if failed[0].code:
+            lane.rejected_ids += ids
+            if self._input is not None:
+                self._input.fail(NotConfirmed(failed[0].reason))
 
     def _write_failed(
         self, stream: str, messages: Sequence[bytes], filters: Sequence[str | None] | None, reason: str
@@ -824,7 +907,7 @@ class PublishRun:
         try:
             self._failed_file.add(stream, messages, filters or [None] * len(messages), reason)
         except OSError as error:
-            self._file_error = error
+            self._file_error = OSError(error.errno, error.strerror, self._failed_file.name)
 
 
 def _framed(reader: RecordReader, data: bytes) -> Iterator[tuple[list[bytes], RecordError | None]]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from rstream_cli import terminal
-from rstream_cli.environment import ColorChoice, Environment, silence
+from rstream_cli.environment import ColorChoice, Environment, StdoutError, silence
 from rstream_cli.exit_status import CommandError, ExitStatus, first_error, status_of
 from rstream_cli.options import ConnectionSettings
 
@@ -132,8 +132,9 @@ def report(
     """
     error = first_error(error)
     status = status_of(error)
+    if isinstance(error, BrokenPipeError | StdoutError):
+        silence(1)  # what is left in its buffer is no second error
     if isinstance(error, BrokenPipeError):
-        silence(1)
         return status
     if isinstance(error, KeyboardInterrupt):
         return status
@@ -167,7 +168,7 @@ def describe(error: BaseException) -> str:
     """What and why, in words; with the notes that were added to it."""
     from rstream_core.errors import RstreamError
 
-    if isinstance(error, OSError) and error.strerror and not isinstance(error, RstreamError):
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, RstreamError | StdoutError):
         named = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         return named + error.strerror
     if isinstance(error, RstreamError | CommandError | ValueError | OSError):

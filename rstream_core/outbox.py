@@ -67,6 +67,8 @@ class Outbox:
         self._batch_size = batch_size
         self._loop = asyncio.get_running_loop()
         self._next_id = 0
+        self._has_explicit_ids = False
+        """Whether any came with its message: then what was rejected must be published again before others."""
         self._held: list[bytes] = []
         self._held_ids: list[int] | None = None
         self._held_callbacks: list[Told | None] | None = None
@@ -89,7 +91,7 @@ class Outbox:
 
     @property
     def is_dead(self) -> bool:
-        return self.publisher.error is not None
+        return self.publisher.error is not None or (self.publisher.is_stopped and not self._has_explicit_ids)
 
     def add(self, message: Message, callback: Told | None, filter_value: str | None = None) -> bool:
         """Holds one message back, and returns whether it is time for ``flush``."""
@@ -107,6 +109,7 @@ class Outbox:
                 self._held_ids = list(range(self._next_id - len(held), self._next_id))
             if explicit is not None:
                 self._next_id = explicit
+                self._has_explicit_ids = True
             self._held_ids.append(self._next_id)
         self._next_id += 1
         if callback is not None or self._held_callbacks is not None:
@@ -151,6 +154,7 @@ class Outbox:
         ids: Sequence[int] = range(self._next_id, self._next_id + len(encoded))
         if any(publishing_id is not None for publishing_id in explicit):
             ids = _number(explicit, self._next_id)
+            self._has_explicit_ids = True
         self._next_id = ids[-1] + 1
         await self._carried_out(self._queue(_Job(encoded, ids, callback, filter_values=filter_values)))
         return list(ids)

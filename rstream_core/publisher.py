@@ -7,6 +7,9 @@ the encoding of the entry itself.
 When the connection is lost or the stream moves, a publisher detaches: whoever publishes waits. One task attaches it
 to the leader again, and writes what is unconfirmed once more, under the same ids and in the same order. What the
 broker has stored is not asked for: it drops what it knows under a publisher's name, and confirms it.
+
+So a name's ids may have no holes. Where one that the caller chose is rejected, later ones are not taken, and not sent
+again after a lost connection, until it is published again. Where the publisher counts, it asks the broker, and goes on.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import operator
 import struct
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
 from itertools import compress as compress_by
@@ -89,6 +92,7 @@ class _Batch:
     """The messages of one frame that are not all resolved."""
 
     __slots__ = (
+        "are_callers",
         "filter_values",
         "first",
         "ids",
@@ -111,10 +115,13 @@ class _Batch:
         now: float,
         *,
         writes: int,
+        are_callers: bool,
         sub_batch: c.PublishedSubBatch | None = None,
         filter_values: FilterValues | None = None,
     ) -> None:
         self.ids = ids
+        self.are_callers = are_callers
+        """Whether the caller chose the ids."""
         self.first = ids[0]
         self.last = ids[-1]
         self.messages = messages
@@ -180,8 +187,9 @@ class Publisher(Attachment):
         self.published = self.confirmed = self.failed = 0
         self.in_flight = self.in_flight_bytes = 0
         self.sent_again = 0
-        """Messages that were written more than once, after lost connections, and may be stored twice: not those with a
-        reference, which the broker drops, but for those in sub-entries."""
+        """Copies of messages that were written after lost connections and may be stored beside the first ones: one each
+        time that a message was written again. Not those with a reference, which the broker drops, but for sub-entries.
+        """
         self.max_message_size = 0
         """Bytes of the largest message that fits a frame."""
         self._callbacks = Callbacks()
@@ -196,6 +204,10 @@ class Publisher(Attachment):
         """In the order of their ids, which do not overlap. Resolved ones stay for a while: see ``_settle``."""
         self._open = 0
         """Batches that are not resolved."""
+        self._rejected: list[int] = []
+        """Under a reference: ids that the caller chose and the broker rejected, in order, until published again."""
+        self._recount = False
+        """Whether an id of the publisher's own was rejected under a reference."""
         self._progress = asyncio.Event()
         self._order = asyncio.Lock()
         self._watchdog: asyncio.TimerHandle | None = None
@@ -221,8 +233,11 @@ class Publisher(Attachment):
         Returns once they are written; they are confirmed later (``listener``, ``flush``). Waits while too much is
         in flight, or while the broker does not read. A cancelled call has published a part: ``published`` says
         how much, and that part is confirmed or failed like any other. While the publisher recovers from a lost
-        connection, the call waits, too. Ids must grow; ids at or below one that is in
-        flight wait for it. With a filter value, a message can be skipped by consumers that filter, chunk by chunk.
+        connection, the call waits, too. Ids must grow; ids at or below one that is in flight wait for it. With a filter
+        value, a message can be skipped by consumers that filter, chunk by chunk.
+
+        With a reference, ids that come after a rejected one raise ``NotConfirmed`` until that one is published again:
+        once the broker has stored a later one, it would drop and confirm it. A part of the call may be published then.
         Raises ``MessageTooLarge`` or ``UnsupportedByBroker`` (filter values need RabbitMQ 3.13) before anything of
         this call is written, or the error with which this publisher ended.
         """
@@ -244,6 +259,8 @@ class Publisher(Attachment):
         async with self._order:  # what one call publishes stays together, and ids stay in order
             await self.check()
             ids = publishing_ids
+            if self._rejected or self._recount:
+                await self._mind_rejected(ids)
             if ids is None:
                 ids = range(self.next_publishing_id, self.next_publishing_id + len(messages))
             elif not _grows(ids):
@@ -261,12 +278,17 @@ class Publisher(Attachment):
             for high in self._cuts(sizes):
                 size = sum(sizes[low:high])
                 await self._room(high - low, size)
+                if self._rejected or self._recount:
+                    await self._mind_rejected(None if publishing_ids is None else ids[low:])
                 part = slice(low, high)
                 columns = None if filters is None else filters[part]
                 writes = self._write(publish_frame(self._lease.id, ids[part], messages[part], size, columns))
                 kept = None if filters is None or filter_values is None else filter_values[part]
                 now = self._loop.time()
-                batch = _Batch(ids[part], messages[part], size, now, writes=writes, filter_values=kept)
+                are_callers = publishing_ids is not None
+                batch = _Batch(
+                    ids[part], messages[part], size, now, writes=writes, are_callers=are_callers, filter_values=kept
+                )
                 self._register(batch, high - low)
                 low = high
         return ids
@@ -295,6 +317,9 @@ class Publisher(Attachment):
         data = compress(compression, plain)
         async with self._order:
             await self.check()
+            are_callers = publishing_id is not None
+            if self._rejected or self._recount:
+                await self._mind_rejected(None if publishing_id is None else (publishing_id,))
             if publishing_id is None:
                 publishing_id = self.next_publishing_id
             elif self._open and publishing_id <= self._batches[-1].last:
@@ -308,9 +333,21 @@ class Publisher(Attachment):
             await self._room(len(messages), len(data))
             writes = self._write(c.encode(c.Publish(self._lease.id, (entry,))))
             now = self._loop.time()
-            batch = _Batch((publishing_id,), tuple(messages), len(data), now, writes=writes, sub_batch=entry)
+            kept = tuple(messages)
+            batch = _Batch(
+                (publishing_id,), kept, len(data), now, writes=writes, are_callers=are_callers, sub_batch=entry
+            )
             self._register(batch, len(messages))
         return publishing_id
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it takes no later ids, because one of the caller's was rejected, and nothing is in flight."""
+        return bool(self._rejected) and not self._open
+
+    async def last_publishing_id(self) -> int:
+        """The last id that the broker knows under the reference; 0 for none. Raises what the request raises."""
+        return await _first_free_id(self._lease, self.stream, self.reference) - 1
 
     async def flush(self, timeout: float | None = None) -> None:
         """Waits until nothing is in flight, ``timeout`` seconds at most (None: as long as it takes).
@@ -397,6 +434,10 @@ class Publisher(Attachment):
                 failures = batch.failures(where, code, response_name(code))
                 if batch.resolve(where, where + 1):
                     self._fail(batch, failures)
+                    if self.reference and batch.are_callers:
+                        insort(self._rejected, publishing_id)
+                    elif self.reference:
+                        self._recount = True
         self._settle()
         if forgotten:
             self.on_unavailable(PublisherDoesNotExist(f"publishing to stream {self.stream!r}"))
@@ -452,6 +493,8 @@ class Publisher(Attachment):
         policy = self._recoveries.policy
         if self.reference is None and policy is not None and not policy.resend:
             self._fail_all(error)  # what the broker has, and what it has not, cannot be told apart
+        elif self._rejected:
+            self._fail_behind(self._rejected[0], error)
         self._progress.set()
 
     async def _write_again(self) -> None:
@@ -464,7 +507,7 @@ class Publisher(Attachment):
                 self._connection.write(self._frames(batch))
                 batch.written_at = self._loop.time()
                 batch.writes += 1
-                if batch.writes == 2 and (not self.reference or batch.sub_batch is not None):
+                if batch.writes > 1 and (not self.reference or batch.sub_batch is not None):
                     self.sent_again += batch.open * batch.weight
 
     def _frames(self, batch: _Batch) -> list[bytes]:
@@ -558,6 +601,36 @@ class Publisher(Attachment):
             batch.open = 0
             self._fail(batch, failures)
         self._settle()
+
+    def _fail_behind(self, publishing_id: int, error: RstreamError) -> None:
+        """Fails what the caller gave later ids: written again, it might leave this one behind for good."""
+        for batch in [batch for batch in self._batches if batch.open and batch.are_callers]:
+            failures: list[FailedMessage] = []
+            for position in range(bisect_right(batch.ids, publishing_id), len(batch.ids)):
+                if not batch.resolved[position]:
+                    failures += batch.failures(position, 0, str(error))
+                    batch.resolve(position, position + 1)
+            if failures:
+                self._fail(batch, failures)
+        self._settle()
+
+    async def _mind_rejected(self, ids: Sequence[int] | None) -> None:
+        """Whether these may follow what was rejected under the reference; None, where the publisher counts."""
+        await self._wait(lambda: self._attached and not self._open)
+        if not self._rejected:
+            if ids is None:
+                last = await self.last_publishing_id()  # a broker that leaves no holes lets who has asked go on
+                self.next_publishing_id = max(self.next_publishing_id, last + 1)
+                self._recount = False
+            return
+        what = f"publishing id {self._rejected[0]} of {self.reference!r} in stream {self.stream!r} was rejected"
+        again = set(ids or ())
+        if ids is None or any(one not in again for one in self._rejected[: bisect_right(self._rejected, ids[-1])]):
+            raise NotConfirmed(f"{what}; later ones are not taken until it is published again")
+        last = await self.last_publishing_id()
+        if last >= self._rejected[0]:
+            raise NotConfirmed(f"{what}, and the broker has gone on to {last}: it would drop it, and confirm it")
+        del self._rejected[: bisect_right(self._rejected, ids[-1])]
 
     def _forget_if_resolved(self, batch: _Batch) -> None:
         if not batch.open:

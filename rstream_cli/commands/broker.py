@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rstream_cli.environment import Environment, silence
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.options import ConnectionSettings, general_options
 from rstream_cli.runner import CommandContext, run_command, tell_warnings
@@ -163,7 +162,8 @@ def run(
                 settings.warn("warning: only this machine can log in, as guest; --user names others")
             where = f"[{host}]" if ":" in host else host
             settings.tell(f"listening on {where}:{serving.port}; {_where(data)}; Ctrl-C ends it")
-            _print(command.env, _uri(serving.uri))
+            command.env.stdout.write(f"{_uri(serving.uri)}\n")
+            command.env.stdout.flush()
             if not _has_status_line(settings):
                 await command.interrupt.requested.wait()
             else:
@@ -174,17 +174,6 @@ def run(
         return ExitStatus.OK
 
     run_command(main, connection=settings, graceful=True)
-
-
-def _print(env: Environment, line: str) -> None:
-    try:
-        env.stdout.write(line + "\n")
-        env.stdout.flush()
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        silence(1)
-        raise CommandError(f"cannot write to stdout: {error.strerror}", status=ExitStatus.INTERNAL) from None
 
 
 def _has_status_line(settings: ConnectionSettings) -> bool:

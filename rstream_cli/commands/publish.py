@@ -232,7 +232,8 @@ class PublishOptions:
             "--id-from",
             metavar="line|.PATH",
             help="Publishing ids, with --name: the number of the record, or what is at a path of its JSON. What the"
-            " broker has already is not published again, so a run can be repeated.",
+            " broker has already is not published again, so a run can be repeated; it stops at a message that is"
+            " rejected.",
             rich_help_panel=_SENDING,
         ),
     ] = None
@@ -332,9 +333,10 @@ def publish(
     Each line of standard input, or of the files, becomes a message, an empty line too. Bytes go through untouched. The
     input is read only as fast as the broker confirms.
 
-    With --name and --id-from, a run that broke off is finished by running it again: each record is stored once. Ids
-    must grow; they, and filter values, come from a path such as .region or .list[0].id into the record's JSON, with
-    --json into its envelope (.headers.region).
+    With --name and --id-from, a run that broke off is finished by running it again: each record is stored once. So it
+    stops where the broker rejects a message, and tells which records are not stored. Ids must grow; they, and filter
+    values, come from a path such as .region or .list[0].id into the record's JSON, with --json into its envelope
+    (.headers.region).
 
     SIGINT or SIGTERM: what was read is published and confirmed, then the run ends in 130 or 143; a second one ends it
     at once. 7 where a message was rejected or not confirmed.
@@ -574,6 +576,7 @@ def _plan(
         batch_size=given.batch_size,
         linger=given.linger,
         name=given.name,
+        has_ids=given.id_from is not None,
         ids_are_numbers=given.id_from == _LINE,
         has_filters=looks.filter_value is not None or looks.filter_from is not None,
         routing=route_type,
@@ -610,6 +613,6 @@ def _open_failed(path: pathlib.Path, sources: list[str]) -> Any:
                 there = os.fstat(0) if source == "-" else os.stat(source)
                 if path.is_file() and os.path.samestat(path.stat(), there):
                     raise CommandError(f"--failed-to: {path} is the input")
-        return path.open("wb")
+        return path.open("wb", buffering=0)
     except OSError as error:
         raise CommandError(f"--failed-to: {path}: {error.strerror}") from None

@@ -112,7 +112,8 @@ class PublishCounts:
     """Rejected, or not confirmed by the end."""
     in_flight: int = 0
     sent_again: int = 0
-    """Of ``published``: those sent once more after a lost connection, which may be stored twice."""
+    """Copies sent after lost connections, one each time that a message was sent again: so many may be stored beside
+    the first ones."""
 
     @property
     def messages(self) -> int:

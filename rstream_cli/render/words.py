@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from collections.abc import Sequence
 
 from rstream_cli.render.stats import Snapshot
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 BARS = "▁▂▃▄▅▆▇█"
+_MOST_RUNS = 3
 
 
 def count(number: float) -> str:
@@ -79,6 +82,26 @@ def messages(number: int) -> str:
     return f"{count(number)} message{'' if number == 1 else 's'}"
 
 
+def copies(number: int) -> str:
+    """``1 copy``, ``2 copies``."""
+    return f"{count(number)} {'copy' if number == 1 else 'copies'}"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """``2``, ``2-5 and 8``; of many runs the first ones: ``2-5, 8, 10 and 1,234 more up to 60000``. In order."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number <= runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    shown = [str(first) if first == last else f"{first}-{last}" for first, last in runs[:_MOST_RUNS]]
+    if len(runs) > _MOST_RUNS:
+        left = len(numbers) - bisect_right(numbers, runs[_MOST_RUNS - 1][1])
+        shown.append(f"{count(left)} more up to {numbers[-1]}")
+    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
+
+
 def summary(snapshot: Snapshot, reason: str) -> str:
     """A whole run in one line; the numbers in it add up."""
     counts = snapshot.counts
@@ -94,7 +117,7 @@ def summary(snapshot: Snapshot, reason: str) -> str:
     parts = [f"published {messages(published)} ({size(snapshot.bytes)}) to {snapshot.stream} {took}"]
     parts.append(f"confirmed {count(counts['confirmed'] or 0)}, failed {count(counts['failed'] or 0)}")
     if counts["sent_again"]:
-        parts.append(f"{count(counts['sent_again'])} sent again, which may be stored twice")
+        parts.append(f"up to {copies(int(counts['sent_again']))} too many, sent again")
     if counts["not_published"]:
         some = [
             f"{name.replace('_', ' ')} {count(counts[name] or 0)}"

@@ -361,7 +361,13 @@ class BrokerConnection(asyncio.Protocol):
         publisher.stream.remove_publisher(publisher)
 
     def _query_sequence(self, message: c.QueryPublisherSequence) -> Any:
-        return c.QueryPublisherSequenceResponse(self._find(message.stream).writer.sequence(message.reference))
+        stream = self._find(message.stream)
+        asking = (
+            publisher
+            for publisher in self._publishers.values()
+            if publisher.stream is stream and publisher.reference == message.reference
+        )
+        return c.QueryPublisherSequenceResponse(stream.writer.sequence(message.reference, next(asking, None)))
 
     def _create(self, message: c.Create) -> Any:
         self._server.streams.create(self.session.vhost, message.stream, message.arguments)

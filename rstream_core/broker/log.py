@@ -304,11 +304,12 @@ class Log:
         header = header[:_SUM_AT] + _header_sum(header, bits, trailer)
         blob = b"".join((header, bits, data, trailer))
         index = INDEX_RECORD.pack(chunk_id, timestamp, EPOCH, position, kind)
+        # The index first: without its chunk it is nothing, and a chunk that is whole counts when the log is opened.
+        _write_all(segment.index_fd, index, len(INDEX_HEAD) + segment.chunks * INDEX_RECORD.size)
         try:
             _write_all(segment.fd, blob, position)
-            _write_all(segment.index_fd, index, len(INDEX_HEAD) + segment.chunks * INDEX_RECORD.size)
         except OSError:
-            with contextlib.suppress(OSError):  # else, when it is opened, it may count, or count as damage
+            with contextlib.suppress(OSError):  # else, when it is opened, it is the beginning of a chunk, or damage
                 os.ftruncate(segment.fd, position)
             raise
         # Nothing of it counts before this line.

@@ -41,6 +41,14 @@ class Entries(NamedTuple):
     refused: tuple[bytes, ...] = ()
     """The ids from the first sub-entry on that cannot be: precondition failed."""
 
+    def split(self, count: int) -> tuple[Entries, Entries]:
+        """The first so many, and the others; ``refused`` is in neither."""
+        ids, data, records, filters, _ = self
+        return (
+            Entries(ids[:count], data[:count], records and records[:count], filters and filters[:count]),
+            Entries(ids[count:], data[count:], records and records[count:], filters and filters[count:]),
+        )
+
 
 def split_publish(frame: bytes) -> Entries:
     """Of a Publish v1. Raises ``ProtocolError`` where an entry is cut off."""
@@ -130,8 +138,8 @@ def split_filtered(frame: bytes) -> Entries:
     return Entries(ids, data, None, filters)
 
 
-def without_repeats(entries: Entries, last: bytes) -> tuple[Entries, list[bytes], bytes]:
-    """Those whose id is greater than ``last`` and all before; the ids of the others; the last id now.
+def without_repeats(entries: Entries, last: bytes) -> tuple[Entries, list[bytes]]:
+    """Those whose id is greater than ``last`` and all before, and the ids of the others.
 
     ``last`` is empty where nothing was published under the name yet.
     """
@@ -145,7 +153,7 @@ def without_repeats(entries: Entries, last: bytes) -> tuple[Entries, list[bytes]
         else:
             repeated.append(publishing_id)
     if not repeated:
-        return entries, repeated, last
+        return entries, repeated
     return (
         Entries(
             [ids[number] for number in kept],
@@ -155,5 +163,4 @@ def without_repeats(entries: Entries, last: bytes) -> tuple[Entries, list[bytes]
             entries.refused,
         ),
         repeated,
-        last,
     )

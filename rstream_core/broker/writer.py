@@ -3,11 +3,14 @@
 Frames that arrive in one turn of the event loop become one chunk. A confirm is sent when its chunk is in the file,
 which is enough to outlive the process; with ``Fsync.ALWAYS`` when the disk has it, to outlive the machine: while one
 sync runs, in a thread, what comes is written and waits for the next, so that one sync confirms many chunks.
+
+What cannot be written is rejected, and with it all that the same name publishes behind it: see ``holes``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import logging
 import os
@@ -18,10 +21,11 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
 
+from rstream_core.broker.holes import Hole
 from rstream_core.broker.log import Log
 from rstream_core.broker.publishing import Entries, without_repeats
 from rstream_core.broker.refusal import INTERNAL_ERROR, PRECONDITION_FAILED, Refused
-from rstream_core.broker.tracking import offset_records
+from rstream_core.broker.tracking import MAX_SEQUENCES, offset_records
 
 logger = logging.getLogger("rstream_core.broker")
 
@@ -33,6 +37,8 @@ MAX_UNSYNCED = 16 * 1024 * 1024
 """Bytes that may be written and not synced before publishing connections are not read."""
 RETRY_INTERVAL = 0.2
 """Seconds until a sync is tried again that had no file handle."""
+_NONE = b""
+"""Comes before every publishing id."""
 
 
 class Fsync(enum.Enum):
@@ -106,6 +112,10 @@ class Writer:
         self._confirms: Confirms = {}
         self._last: dict[str, bytes] = {}
         """The last id of each name, written or not."""
+        self._written: dict[str, bytes] = {}
+        """What that was before what is gathered now: the last that is written."""
+        self._holes: dict[str, Hole] = {}
+        """Of the names of which something was rejected."""
         self._unsynced: list[Confirms] = []
         self._unsynced_bytes = 0
         self._held: set[Publisher] = set()
@@ -130,22 +140,21 @@ class Writer:
         self._last.pop(reference, None)
 
     def publish(self, publisher: Publisher, entries: Entries) -> None:
-        """Takes entries; they are confirmed or rejected later."""
+        """Takes entries; they are confirmed or rejected later. Those behind a hole of their name are rejected now."""
         if self._failed:
             publisher.reject([*entries.ids, *entries.refused], INTERNAL_ERROR)
             return
-        if entries.refused:
-            publisher.reject(entries.refused, PRECONDITION_FAILED)
-        reference = publisher.reference
+        reference, refused = publisher.reference, entries.refused
         repeated: list[bytes] = []
-        last = b""
         if reference:
-            entries, repeated, last = without_repeats(entries, self._last.get(reference, b""))
+            entries, repeated = without_repeats(entries, self._last.get(reference, _NONE))
+            if reference in self._holes:
+                entries = self._admit(publisher, entries)
         while len(self._data) + len(entries.data) > MAX_ENTRIES:
             entries = self._take_part(publisher, entries)
         self._take(publisher, entries)
-        if reference:
-            self._last[reference] = last  # not before: a part that could not be written sets it back
+        if refused:
+            self._reject(publisher, refused, PRECONDITION_FAILED)
         if repeated:  # confirmed with the chunk that may hold what they repeat
             self._confirms.setdefault(publisher, []).extend(repeated)
         if self._bytes >= MAX_CHUNK:
@@ -158,21 +167,28 @@ class Writer:
         self._schedule()
 
     def offset(self, reference: str) -> int | None:
-        """The offset that is stored under a name."""
-        self.flush()
+        """The offset that is stored under a name. Raises ``Refused`` or ``OSError``, as ``sequence`` does."""
+        self._make_certain()
         return self.log.tracking.offsets.get(reference)
 
-    def sequence(self, reference: str) -> int:
+    def sequence(self, reference: str, publisher: Publisher | None = None) -> int:
         """The last publishing id of a name; 0 where there is none.
 
-        Who asks need not publish it again, so it counts as a confirm. Raises ``Refused`` or ``OSError``.
+        Who asks need not publish it again, so it counts as a confirm. ``publisher`` is the one of this name that asks,
+        and may go on behind a hole then. Raises ``Refused`` or ``OSError``.
         """
+        self._make_certain()
+        if publisher is not None and reference in self._holes:
+            self._holes[reference].release(publisher)
+        return self.log.tracking.sequence(reference)
+
+    def _make_certain(self) -> None:
+        """What is asked for is on disk, where confirms wait for that. Raises ``Refused`` or ``OSError``."""
         self.flush()
-        if self._syncing is not None and not self._failed:
+        if (self._unsynced or self._is_syncing) and not self._failed:
             self._sync_now()
         if self._failed:
             raise Refused(INTERNAL_ERROR, "what is stored of this stream is not known")
-        return self.log.tracking.sequence(reference)
 
     @property
     def has_unsynced(self) -> bool:
@@ -192,12 +208,10 @@ class Writer:
 
     def _take_part(self, publisher: Publisher, entries: Entries) -> Entries:
         """Takes as many as the chunk has room for, and writes it; what is left."""
-        room = MAX_ENTRIES - len(self._data)
-        ids, data, records, filters, _ = entries
-        first = Entries(ids[:room], data[:room], records and records[:room], filters and filters[:room])
+        first, rest = entries.split(MAX_ENTRIES - len(self._data))
         self._take(publisher, first)
         self.flush()
-        return Entries(ids[room:], data[room:], records and records[room:], filters and filters[room:])
+        return self._admit(publisher, rest) if publisher.reference in self._holes else rest
 
     def _take(self, publisher: Publisher, entries: Entries) -> None:
         if not entries.ids:
@@ -209,9 +223,43 @@ class Writer:
             self._has_unfiltered = True
         else:
             self._filters.update(entries.filters)
-        if publisher.reference:
-            self._sequences[publisher.reference] = int.from_bytes(entries.ids[-1])
+        if reference := publisher.reference:
+            last = entries.ids[-1]
+            self._written.setdefault(reference, self._last.get(reference, _NONE))
+            self._last[reference] = last
+            self._sequences[reference] = int.from_bytes(last)
         self._confirms.setdefault(publisher, []).extend(entries.ids)
+
+    def _admit(self, publisher: Publisher, entries: Entries) -> Entries:
+        """Those that fill the hole of their name, or come before it. What comes behind it is rejected."""
+        hole = self._holes[publisher.reference]
+        count = hole.admit(publisher, entries.ids)
+        if not hole:
+            del self._holes[publisher.reference]
+        if count == len(entries.ids):
+            return entries
+        entries, late = entries.split(count)
+        self._reject(publisher, late.ids, PRECONDITION_FAILED)
+        return entries
+
+    def _reject(self, publisher: Publisher, ids: Sequence[bytes], code: int) -> None:
+        """Under a name, what is not stored yet leaves a hole."""
+        publisher.reject(ids, code)
+        if reference := publisher.reference:
+            stored = self._last.get(reference, _NONE)
+            if missing := [publishing_id for publishing_id in ids if publishing_id > stored]:
+                self._hole(reference).add(publisher, missing)
+
+    def _hole(self, reference: str) -> Hole:
+        """That of a name. Of names without a publisher, those with the newest holes keep theirs."""
+        hole = self._holes.get(reference)
+        if hole is None:
+            if len(self._holes) >= MAX_SEQUENCES:
+                unused = (name for name in self._holes if name not in self._last)
+                if (name := next(unused, None)) is not None:
+                    del self._holes[name]
+            hole = self._holes[reference] = Hole()
+        return hole
 
     def flush(self) -> None:
         """Writes what is gathered."""
@@ -227,6 +275,7 @@ class Writer:
             filters.add("")
         self._data, self._records, self._bytes = [], 0, 0
         self._sequences, self._offsets, self._confirms = {}, {}, {}
+        written, self._written = self._written, {}
         self._filters, self._has_unfiltered = set(), False
         if self._failed:  # gathered before the sync failed: a later sync that succeeds would say nothing of it
             _reject(confirms)
@@ -235,11 +284,14 @@ class Writer:
             try:
                 self.log.append(data, records, now, sequences=sequences, filters=filters)
             except OSError as error:
-                self._on_refused(error, confirms)
-                self._offsets = offsets
-                return
-            self._totals.messages += records
-            self._totals.size += size
+                logger.error("cannot write to %s: %s", self.log.directory, error)  # noqa: TRY400
+                self._offsets = offsets  # the next flush may
+                confirms, offsets, size = self._without_refused(confirms, written), {}, 0
+                if not confirms:
+                    return
+            else:
+                self._totals.messages += records
+                self._totals.size += size
         # From here on it is stored: what fails is told of, and takes nothing back.
         if offsets:
             try:
@@ -257,24 +309,28 @@ class Writer:
             _confirm(confirms)
             self._on_written()
 
-    def _on_refused(self, error: OSError, confirms: Confirms) -> None:
-        """Nothing of it is in the log: it may be published again."""
-        logger.error("cannot write to %s: %s", self.log.directory, error)
-        sequences = self.log.tracking.sequences
-        self._last = {
-            reference: sequences[reference][1].to_bytes(8) for reference in self._last if reference in sequences
-        }
-        _reject(confirms)
+    def _without_refused(self, confirms: Confirms, written: dict[str, bytes]) -> Confirms:
+        """Rejects what is gathered: nothing of it is in the log. What only repeats what is there is left."""
+        self._last.update(written)
+        left: Confirms = {}
+        for publisher, ids in confirms.items():
+            stored = self._last.get(publisher.reference, _NONE) if publisher.reference else _NONE
+            self._reject(publisher, [one for one in ids if one > stored], INTERNAL_ERROR)
+            if repeated := [one for one in ids if one <= stored]:
+                left[publisher] = repeated
+        return left
 
     def _roll(self, now: int) -> None:
         """Begins a new segment. Where it cannot, the log goes on in the old one, and it is tried again."""
+        full = self.log.active
         try:
             if self._fsync is not Fsync.NEVER:
                 self._sync_now()  # later syncs are of the new one
             self.log.roll(now)
         except OSError as error:
             logger.error("cannot begin a new segment in %s: %s", self.log.directory, error)  # noqa: TRY400
-            return
+            if self.log.active is full:
+                return  # else it has begun, and gets its snapshot before anything else
         if self._fsync is Fsync.NEVER:
             self._on_rolled(now)
         else:
@@ -289,8 +345,13 @@ class Writer:
             for publisher in confirms.keys() - self._held:
                 self._held.add(publisher)
                 publisher.hold()
-        if self._syncing is None:
+        if not self._is_syncing:
             self._syncing = self._loop.create_task(self._sync_unsynced())
+
+    @property
+    def _is_syncing(self) -> bool:
+        """Whether a task is at it. An eager one may be done before anybody knows of it."""
+        return self._syncing is not None and not self._syncing.done()
 
     async def _sync_unsynced(self) -> None:
         """Until there is nothing more: confirms what is synced, and shows it."""
@@ -298,7 +359,12 @@ class Writer:
             while self._unsynced and not self._retired:
                 waiting, self._unsynced, self._unsynced_bytes = self._unsynced, [], 0
                 written = self.log.next_offset, self.log.last_chunk_id
-                if await self._are_synced():
+                try:
+                    are_synced = await self._are_synced()
+                except BaseException:
+                    self._unsynced[:0] = waiting  # the next sync is theirs
+                    raise
+                if are_synced:
                     self.log.commit(*written)
                     for confirms in waiting:
                         _confirm(confirms)
@@ -308,7 +374,7 @@ class Writer:
                         _reject(confirms)
                 self._release_held()
         finally:
-            self._syncing = None
+            self._release_held()  # whatever ended it
 
     async def _are_synced(self) -> bool:
         """Syncs until that is known: the disk may fail, but where there is no file handle there will be one."""
@@ -334,12 +400,8 @@ class Writer:
         segment = self.log.active
         try:
             fd = segment.fd
-            try:
-                thread_fd = os.dup(fd)
-            except OSError:  # no more file handles
+            if not await self._is_synced_in_thread(fd):
                 self._sync_file(fd)
-            else:
-                await self._loop.run_in_executor(self._executor, self._sync_and_close, thread_fd)
         except OSError:
             self.is_dirty = True
             raise
@@ -367,7 +429,26 @@ class Writer:
                     self._sync_error = error
                 raise
 
-    def _sync_and_close(self, fd: int) -> None:
+    async def _is_synced_in_thread(self, fd: int) -> bool:
+        """False where there is no thread, or no file handle for it. Raises ``OSError`` where the sync failed."""
+        try:
+            handles = [os.dup(fd)]
+        except OSError:
+            return False
+        try:
+            job = self._loop.run_in_executor(self._executor, self._sync_and_close, handles)
+        except RuntimeError:  # the job may be queued all the same: whoever takes the handle out closes it
+            with contextlib.suppress(IndexError):
+                os.close(handles.pop())
+            return False
+        await job
+        return True
+
+    def _sync_and_close(self, handles: list[int]) -> None:
+        try:
+            fd = handles.pop()
+        except IndexError:
+            return
         try:
             self._sync_file(fd)
         finally:
@@ -379,7 +460,7 @@ class Writer:
         if error is None or self._failed:
             return
         self._failed = True
-        logger.error("cannot sync %s: %s; the stream takes no more messages", self.log.directory, error)
+        logger.error("cannot sync %s: %s; the stream takes no more messages, nor offsets", self.log.directory, error)
         unsynced, self._unsynced = self._unsynced, []
         for confirms in unsynced:
             _reject(confirms)
@@ -394,7 +475,7 @@ class Writer:
     async def close(self) -> None:
         """Writes what is gathered, and waits for what is being synced."""
         self.flush()
-        while self._syncing is not None:
+        while self._syncing is not None and not self._syncing.done():
             await asyncio.wait([self._syncing])
         if self._fsync is Fsync.INTERVAL and self.is_dirty:
             try:

@@ -388,7 +388,7 @@ def test_a_full_disk(env: dict[str, str], ten: str) -> None:
         pytest.skip("needs /dev/full")
     with open("/dev/full", "wb") as full, running("consume", ten, "-o", "first", stdout=full, env=env) as consumer:
         code, errors = ended(consumer)
-    assert (code, errors) == (1, "error: standard output: No space left on device\n")
+    assert (code, errors) == (1, "error: cannot write to stdout: No space left on device\n")
 
 
 def test_a_connection_that_ends(own_rabbitmq: OwnRabbitMQ) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from rstream_core import EmbeddedBroker
+from rstream_core.protocol.commands import Key
 from tests.cli.conftest import RSTREAM, Run, environment, run_rstream
 from tests.cli.process import ended, interrupt, running, summary_of, told
 
@@ -46,16 +48,88 @@ def test_a_closed_stdout_ends_quietly_in_141(arguments: tuple[str, ...]) -> None
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("arguments", [("--version",), ("--help",)], ids=" ".join)
-def test_a_full_disk_is_told(arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize(
+    "arguments",
+    [("--version",), ("--help",), ("stream", "create", "--help"), ("completion", "zsh"), ("broker", "run", "--port=0")],
+    ids=" ".join,
+)
+def test_a_full_disk_is_told(arguments: tuple[str, ...], unbuffered: str) -> None:
+    """Once, whether it is found when something is written or when the rest of it is."""
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
-            [str(RSTREAM), *arguments], stdout=full, stderr=subprocess.PIPE, env=environment(), check=False
+            [str(RSTREAM), *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=environment({"PYTHONUNBUFFERED": unbuffered}),
+            check=False,
         )
-    assert done.returncode == 1
-    assert done.stderr.startswith(b"error: ")
-    assert b"No space left" in done.stderr
-    assert done.stderr.count(b"\n") == 1
+    assert (done.returncode, done.stderr) == (1, b"error: cannot write to stdout: No space left on device\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_under_each_command_that_answers() -> None:
+    """And what ``consume`` could not write is not stored as read."""
+    with EmbeddedBroker() as broker, open("/dev/full", "wb") as full:
+        env = {"RSTREAM_URI": broker.uri}
+
+        def told(*arguments: str) -> tuple[int, bytes]:
+            done = subprocess.run(
+                [str(RSTREAM), *arguments], stdout=full, stderr=subprocess.PIPE, env=environment(env), check=False
+            )
+            return done.returncode, done.stderr
+
+        assert run_rstream("superstream", "create", "super", "--partitions", "1", env=env).returncode == 0
+        assert run_rstream("publish", "super-0", "-m", "x", env=env).returncode == 0
+        assert run_rstream("offset", "store", "super-0", "0", "--name", "r", env=env).returncode == 0
+        for arguments in (
+            ("stream", "info", "super-0"),
+            ("stream", "info", "super-0", "--json"),
+            ("superstream", "info", "super"),
+            ("superstream", "route", "super", "0"),
+            ("offset", "query", "super-0", "--name", "r"),
+            ("offset", "resolve", "super-0", "first"),
+            ("doctor",),
+            ("consume", "super-0", "-o", "first", "-n", "1", "--name", "reader"),
+            ("superstream", "consume", "super", "-o", "first", "-n", "1", "--name", "reader"),
+            ("sac-consume", "-q", "super", "-o", "first", "-n", "1", "--name", "reader"),
+        ):
+            assert told(*arguments) == (1, b"error: cannot write to stdout: No space left on device\n"), arguments
+        assert run_rstream("offset", "query", "super-0", "--name", "reader", env=env).returncode == 4
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("mode", ["line", "json"])
+def test_a_full_disk_under_the_statistics_holds_nothing_up(mode: str) -> None:
+    with EmbeddedBroker() as broker, open("/dev/full", "wb") as full:
+        env = {"RSTREAM_URI": broker.uri}
+        for arguments, status in (
+            (("publish", "s", "--create", "-m", "x", "--stats", mode), 0),
+            (("consume", "s", "-o", "first", "--until", "end", "--stats", mode), 0),
+            (("consume", "nowhere", "--stats", mode), 4),
+        ):
+            done = subprocess.run(
+                [str(RSTREAM), *arguments], stdout=subprocess.PIPE, stderr=full, env=environment(env), check=False
+            )
+            assert done.returncode == status
+            assert done.stdout == (b"x\n" if "--until" in arguments else b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("count", [1, 1000], ids=["fits the buffer", "does not"])
+def test_a_full_disk_under_failed_to_is_told(count: int) -> None:
+    lines = b"".join(b"%d\n" % number for number in range(count))
+    with EmbeddedBroker() as broker:
+        env = {"RSTREAM_URI": broker.uri}
+        assert run_rstream("stream", "create", "s", env=env).returncode == 0
+        broker.faults.answer(Key.PUBLISH, 15)
+        done = run_rstream("publish", "s", "--failed-to", "/dev/full", stdin=lines, env=env)
+    assert done.returncode == 7
+    (error,) = done.stderr.decode().splitlines()
+    assert error == (
+        f"error: {count:,} of {count:,} messages are not confirmed: the broker reports an internal error;"
+        " --failed-to does not hold all of them: /dev/full: No space left on device"
+    )
 
 
 def test_closed_standard_streams_are_no_place_for_a_socket(env: dict[str, str], stream_name: str) -> None:

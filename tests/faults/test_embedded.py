@@ -16,13 +16,19 @@ import rstream_core.broker.connection
 import rstream_core.broker.server
 from rstream_core import (
     AccessRefused,
+    AMQPMessage,
     Client,
     ConfigurationError,
     ConnectionClosed,
     ConnectionOptions,
     EmbeddedBroker,
     HeartbeatMissed,
+    InternalError,
+    NotConfirmed,
+    Producer,
     Publisher,
+    RecoveryEvent,
+    RecoveryState,
     StreamNotAvailable,
     parse_uri,
 )
@@ -36,6 +42,7 @@ from rstream_core.protocol.chunk import HEADER, parse_chunk
 from rstream_core.protocol.commands import Key
 from tests.brokers import broker_at
 from tests.clients import FIRST, PATIENCE, bodies, eventually, publish, read
+from tests.recovering import EAGER
 from tests.wire import Wire
 
 STREAM = "s"
@@ -83,6 +90,29 @@ async def test_a_frame_is_cut(broker: EmbeddedBroker, client: Client) -> None:
         await asyncio.wait_for(anext(subscription), PATIENCE)
     await subscription.close()
     assert len(await read(client, STREAM, 10)) == 10
+
+
+async def test_each_copy_that_may_be_stored_is_counted(broker: EmbeddedBroker, client: Client) -> None:
+    """What is sent again over and over may be there over and over."""
+    left = 3
+
+    def on_recovery(event: RecoveryEvent) -> None:
+        nonlocal left
+        if event.state is RecoveryState.LOST and left:
+            left -= 1
+            broker.faults.cut_frame(Key.PUBLISH_CONFIRM)
+
+    async with Client(options(broker), recovery=EAGER, on_recovery=on_recovery) as recovering:
+        publisher = await recovering.publisher(STREAM)
+        broker.faults.cut_frame(Key.PUBLISH_CONFIRM)
+        await publisher.publish(bodies(10))
+        await publisher.publish_sub_entry(bodies(5))
+        await publisher.flush(PATIENCE)
+        assert publisher.confirmed == 15
+        assert publisher.sent_again >= 40  # four times, and what of the 15 was written before the first
+        await publisher.close()
+    everything = 15 + publisher.sent_again
+    assert len(await read(client, STREAM, everything)) == everything
 
 
 async def test_an_answer_is_cut(broker: EmbeddedBroker, client: Client) -> None:
@@ -377,6 +407,53 @@ async def test_the_disk_is_full(broker: EmbeddedBroker, client: Client, monkeypa
     await again.close()
     assert again.confirmed == 3
     assert len(await read(client, STREAM, 6)) == 6
+
+
+def full(*_: object) -> int:
+    raise OSError(28, "No space left on device")
+
+
+async def test_the_disk_was_full(broker: EmbeddedBroker, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A publisher goes on when there is space again; where ids are the caller's, behind what was rejected."""
+    counting = await client.publisher(STREAM, "counting")
+    given = await client.publisher(STREAM, "given")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        await counting.publish([b"lost"])
+        await given.publish([b"1"], publishing_ids=[1])
+        await counting.flush(PATIENCE)
+        await given.flush(PATIENCE)
+    await counting.publish([b"a"])
+    await counting.flush(PATIENCE)
+    with pytest.raises(NotConfirmed, match="publishing id 1 of 'given'"):
+        await given.publish([b"2"], publishing_ids=[2])
+    await given.publish([b"1", b"2"], publishing_ids=[1, 2])
+    await given.flush(PATIENCE)
+    assert (counting.confirmed, counting.failed) == (1, 1)
+    assert (given.confirmed, given.failed) == (2, 1)
+    await counting.close()
+    await given.close()
+    assert await read(client, STREAM, 3) == {0: b"a", 1: b"1", 2: b"2"}
+
+
+async def test_the_disk_was_full_under_a_producer(
+    broker: EmbeddedBroker, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Producer(client=client) as producer:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "pwrite", full)
+            with pytest.raises(InternalError):
+                await producer.send_wait(STREAM, b"lost", "counting", timeout=PATIENCE)
+            with pytest.raises(InternalError):
+                await producer.send_wait(STREAM, AMQPMessage(b"1", publishing_id=1), "given", timeout=PATIENCE)
+        assert await producer.send_wait(STREAM, b"a", "counting", timeout=PATIENCE) == 2
+        for _ in range(2):
+            with pytest.raises(NotConfirmed, match="publishing id 1 of 'given'"):
+                await producer.send_wait(STREAM, AMQPMessage(b"2", publishing_id=2), "given", timeout=PATIENCE)
+        for number in (1, 2):
+            message = AMQPMessage(b"%d" % number, publishing_id=number)
+            assert await producer.send_wait(STREAM, message, "given", timeout=PATIENCE) == number
+    assert len(await read(client, STREAM, 3)) == 3
 
 
 @pytest.mark.parametrize("fsync", [mode.value for mode in Fsync])

@@ -407,7 +407,7 @@ def full(*_: object, **__: object) -> int:
 
 
 def test_what_was_refused_is_not_there_when_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was written, and its index could not be; or a part of it was."""
+    """Its index could not be written, and nothing can be taken back on this disk: else a rejected message is there."""
     log = Log.create(tmp_path)
     append(log, b"a")
     real = os.pwrite
@@ -419,6 +419,7 @@ def test_what_was_refused_is_not_there_when_it_is_opened(tmp_path: Path, monkeyp
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "pwrite", partly)
+        patched.setattr(os, "ftruncate", full)
         with pytest.raises(OSError, match="No space"):
             append(log, b"refused")
     log.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from rstream_core.broker.delivery import BrokerPublisher
 from rstream_core.broker.log import Log
 from rstream_core.broker.publishing import Entries
 from rstream_core.broker.refusal import Refused
+from rstream_core.broker.tracking import MAX_SEQUENCES
 from rstream_core.broker.writer import Fsync, Totals, Writer
 from tests.clients import eventually
 
@@ -91,6 +93,43 @@ def full(*_: object) -> int:
     raise OSError(28, "No space left on device")
 
 
+class Space:
+    """``os.pwrite`` has no space for more than ``left`` bytes at once."""
+
+    def __init__(self) -> None:
+        self.left = 10**9
+        self._pwrite = os.pwrite
+
+    def write(self, fd: int, data: bytes, position: int) -> int:
+        return full() if len(data) > self.left else self._pwrite(fd, data, position)
+
+
+@pytest.fixture
+def space(monkeypatch: pytest.MonkeyPatch) -> Space:
+    space = Space()
+    monkeypatch.setattr(os, "pwrite", space.write)
+    return space
+
+
+def small(number: int) -> Entries:
+    """One that there is space for where there is none for ``message``."""
+    return Entries([number.to_bytes(8)], [b"\0\0\0\1x"])
+
+
+def bad_sub_entry(number: int) -> Entries:
+    """A frame with one, as the broker cuts it."""
+    return Entries([], [], refused=(number.to_bytes(8),))
+
+
+def publish(writer: Writer, publisher: Publisher, *messages: Entries) -> tuple[list[int], list[int]]:
+    """One chunk each; what is confirmed now, and rejected."""
+    publisher.confirmed, publisher.rejected = [], []
+    for one in messages:
+        writer.publish(publisher, one)
+        writer.flush()
+    return publisher.confirmed, publisher.rejected
+
+
 async def test_a_failed_write_does_not_show_what_waits_for_its_sync(
     make: Make, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +180,8 @@ async def test_nothing_is_shown_after_a_failed_sync(make: Make, disk: Disk) -> N
     await writer.close()
     assert (publisher.confirmed, publisher.rejected) == ([], [1, 2])
     assert writer.log.committed == 0
-    assert writer.offset("reader") is None
+    with pytest.raises(Refused):
+        writer.offset("reader")
 
 
 async def test_a_name_is_told_its_last_id_when_the_disk_has_it(make: Make, disk: Disk) -> None:
@@ -277,10 +317,10 @@ async def test_what_could_not_be_synced_is_synced_the_next_time(make: Make, disk
     assert not writer.is_dirty
 
 
-async def test_what_follows_a_part_that_could_not_be_written_is_known(
+async def test_what_follows_a_part_that_could_not_be_written_is_rejected(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A frame that needs two chunks, of which the second is stored: it is not stored again."""
+    """A frame that needs two chunks: where the first cannot be stored, the second is not either."""
     monkeypatch.setattr("rstream_core.broker.writer.MAX_ENTRIES", 2)
     writer, publisher = make(Fsync.NEVER), Publisher("writer")
     append = Log.append
@@ -293,11 +333,11 @@ async def test_what_follows_a_part_that_could_not_be_written_is_known(
     ids = [number.to_bytes(8) for number in (1, 2, 3)]
     writer.publish(publisher, Entries(ids, [b"\0\0\0\1x"] * 3))
     writer.flush()
-    assert (publisher.confirmed, publisher.rejected) == ([3], [1, 2])
-    writer.publish(publisher, message(3))
+    assert (publisher.confirmed, publisher.rejected) == ([], [1, 2, 3])
+    writer.publish(publisher, Entries(ids, [b"\0\0\0\1x"] * 3))
     writer.flush()
-    assert publisher.confirmed == [3, 3]
-    assert writer.log.next_offset == 1
+    assert publisher.confirmed == [1, 2, 3]
+    assert writer.log.next_offset == 3
 
 
 def test_each_publisher_that_waits_holds_its_connection() -> None:
@@ -330,3 +370,188 @@ async def test_a_deleted_stream_holds_nobody(make: Make, disk: Disk, monkeypatch
     writer.retire()
     await eventually(lambda: not held)
     await writer.close()
+
+
+# Holes: what a name's sequence does not pass.
+
+
+@pytest.mark.parametrize("fsync", Fsync)
+async def test_a_sequence_does_not_pass_what_could_not_be_written(make: Make, space: Space, fsync: Fsync) -> None:
+    """A second run with the same name finds that the first one's last message is missing, and all behind it."""
+    writer, publisher = make(fsync), Publisher("writer")
+    space.left = 150
+    for one in (small(1), message(2), small(3), small(4)):
+        writer.publish(publisher, one)
+        writer.flush()
+    await writer.close()
+    assert (publisher.confirmed, publisher.rejected) == ([1], [2, 3, 4])
+    assert writer.sequence("writer") == 1
+    space.left = 10**9
+    assert publish(writer, publisher, small(3)) == ([], [3])
+    publish(writer, publisher, message(2), small(3), small(4), small(5))
+    await writer.close()
+    assert (publisher.confirmed, publisher.rejected) == ([2, 3, 4, 5], [])
+    assert writer.log.next_offset == writer.sequence("writer") == 5
+
+
+async def test_a_hole_is_one_of_its_name_alone(make: Make, space: Space) -> None:
+    writer, other, unnamed = make(Fsync.NEVER), Publisher("other"), Publisher()
+    space.left = 150
+    assert publish(writer, Publisher("writer"), message(1)) == ([], [1])
+    assert publish(writer, other, small(2)) == ([2], [])
+    assert publish(writer, unnamed, message(1), small(2), small(3)) == ([2, 3], [1])
+
+
+async def test_a_hole_is_one_for_all_publishers_of_its_name(make: Make, space: Space) -> None:
+    """Also for one that is declared later: a client may take up its work so, with what was behind the hole."""
+    writer, one, two = make(Fsync.NEVER), Publisher("writer"), Publisher("writer")
+    space.left = 150
+    assert publish(writer, one, message(1), small(2)) == ([], [1, 2])
+    assert publish(writer, two, small(3)) == ([], [3])
+    writer.forget("writer")
+    three = Publisher("writer")
+    writer.declare("writer")
+    assert publish(writer, three, small(4)) == ([], [4])
+    assert publish(writer, three, small(1), small(3)) == ([1], [3])  # 2 is missing still
+    assert publish(writer, three, small(2), small(3), small(4), small(5)) == ([2, 3, 4, 5], [])
+
+
+async def test_who_asks_where_a_name_stands_may_leave_a_hole_behind(make: Make, space: Space) -> None:
+    """It has given up what was rejected. Who has not asked, and has more under way, has not."""
+    writer, old, new = make(Fsync.NEVER), Publisher("writer"), Publisher("writer")
+    space.left = 150
+    assert publish(writer, old, small(1), message(2), small(3), small(9)) == ([1], [2, 3, 9])
+    assert writer.sequence("writer") == 1
+    assert publish(writer, new, small(5)) == ([], [5])
+    assert writer.sequence("writer", new) == 1
+    assert publish(writer, new, small(4)) == ([4], [])
+    assert publish(writer, old, small(10)) == ([], [10])
+    assert publish(writer, new, small(9), message(11)) == ([9], [11])
+    assert publish(writer, new, small(12)) == ([], [12])  # it has not asked since
+    assert publish(writer, new, small(10), small(11), small(12)) == ([10, 11, 12], [])
+
+
+async def test_what_is_stored_is_confirmed_though_it_comes_with_what_cannot_be(make: Make, space: Space) -> None:
+    """A repetition is no reason for a hole."""
+    writer, publisher = make(Fsync.NEVER), Publisher("writer")
+    publish(writer, publisher, small(1), small(2))
+    space.left = 150
+    writer.publish(publisher, small(1))
+    assert publish(writer, publisher, message(3)) == ([1], [3])
+    space.left = 10**9
+    assert publish(writer, publisher, small(2), message(3)) == ([2, 3], [])
+
+
+async def test_a_sub_entry_that_cannot_be_leaves_a_hole(make: Make) -> None:
+    writer, publisher = make(Fsync.NEVER), Publisher("writer")
+    assert publish(writer, publisher, small(1), bad_sub_entry(2), small(3)) == ([1], [2, 3])
+    assert publish(writer, publisher, bad_sub_entry(1)) == ([], [1])
+    assert publish(writer, publisher, small(2), small(3)) == ([2, 3], [])
+
+
+async def test_more_is_missing_than_is_remembered(make: Make, space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then nothing goes on behind it, until somebody asks."""
+    monkeypatch.setattr("rstream_core.broker.holes.MAX_RUNS", 2)
+    writer, publisher = make(Fsync.NEVER), Publisher("writer")
+    space.left = 0
+    assert publish(writer, publisher, *map(small, (1, 3, 5, 7))) == ([], [1, 3, 5, 7])
+    space.left = 10**9
+    assert publish(writer, publisher, *map(small, (1, 3, 8, 7, 5))) == ([1, 3], [8, 7, 5])
+    assert writer.sequence("writer", publisher) == 3
+    assert publish(writer, publisher, *map(small, (5, 7, 8))) == ([5, 7, 8], [])
+
+
+async def test_holes_are_not_gathered_for_ever(make: Make, space: Space) -> None:
+    writer = make(Fsync.NEVER)
+    space.left = 0
+    for number in range(1000):
+        publish(writer, Publisher(f"writer-{number}"), small(1))
+        writer.forget(f"writer-{number}")
+    assert len(writer._holes) == MAX_SEQUENCES
+    assert "writer-999" in writer._holes
+
+
+# Ways for a sync to fail.
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there are no eager tasks before Python 3.12")
+async def test_a_sync_that_an_eager_task_has_done_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a file handle it is synced on the loop, before anybody knows of the task."""
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+    writer, publisher = make(Fsync.ALWAYS), Publisher()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "dup", no_handle)
+        assert publish(writer, publisher, message(1)) == ([1], [])
+    writer.publish(publisher, message(2))
+    await asyncio.wait_for(writer.close(), 10)
+    assert publisher.confirmed == [1, 2]
+
+
+async def test_without_a_thread_it_is_synced_all_the_same(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    handles = len(os.listdir("/proc/self/fd"))
+    writer, publisher = make(Fsync.ALWAYS), Publisher()
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    for number in (1, 2):
+        writer.publish(publisher, message(number))
+        await writer.close()
+    assert (publisher.confirmed, publisher.rejected) == ([1, 2], [])
+    writer.log.close()
+    assert len(os.listdir("/proc/self/fd")) == handles
+
+
+async def test_what_ends_a_sync_leaves_nobody_without_an_answer(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rstream_core.broker.writer.MAX_UNSYNCED", 100)
+    writer, publisher = make(Fsync.ALWAYS), Publisher()
+    held: list[str] = []
+    monkeypatch.setattr(publisher, "hold", lambda: held.append("held"))
+    monkeypatch.setattr(publisher, "release", held.clear)
+    with monkeypatch.context() as patched:
+
+        def out_of_memory(fd: int) -> int:
+            raise MemoryError
+
+        patched.setattr(os, "dup", out_of_memory)
+        writer.publish(publisher, message(1))
+        writer.flush()
+        assert held
+        assert writer._syncing is not None
+        await asyncio.wait([writer._syncing])
+        assert isinstance(writer._syncing.exception(), MemoryError)
+    assert not held
+    writer.publish(publisher, message(2))
+    await writer.close()
+    assert (publisher.confirmed, publisher.rejected) == ([1, 2], [])
+
+
+async def test_an_offset_is_told_when_the_disk_has_it(make: Make, disk: Disk) -> None:
+    """Who has it verified goes on behind it, elsewhere too."""
+    writer = make(Fsync.ALWAYS)
+    disk.broken = True
+    writer.store_offset("reader", 5)
+    with pytest.raises(OSError, match="Input/output"):
+        writer.offset("reader")
+    with pytest.raises(Refused):
+        writer.offset("reader")
+    await writer.close()
+
+
+@pytest.mark.parametrize("fsync", [Fsync.ALWAYS, Fsync.INTERVAL])
+async def test_older_segments_stay_until_a_late_snapshot_is_synced(
+    make: Make, monkeypatch: pytest.MonkeyPatch, fsync: Fsync
+) -> None:
+    """The new segment has begun, and there was no space for its snapshot."""
+    rolled: list[int] = []
+    writer, publisher = make(fsync, ROLLING, rolled.append), Publisher("writer")
+    with monkeypatch.context() as patched:
+        patched.setattr(Log, "_write_snapshot", lambda log, _: len(log.segments) < 2 or full())
+        writer.publish(publisher, message(1))
+        writer.flush()
+    assert len(writer.log.segments) == 2
+    assert writer.rolled_at is not None  # what Stream.retain looks at
+    writer.store_offset("reader", 1)
+    await writer.close()
+    assert writer.rolled_at is None
+    assert len(rolled) == 1

@@ -116,6 +116,20 @@ def test_sparkline() -> None:
     assert words.sparkline((1.0,), 0) == ""
 
 
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ([7], "7"),
+        ([1, 2, 3], "1-3"),
+        ([1, 2, 4], "1-2 and 4"),
+        ([1, 3, 3, 5, 6], "1, 3 and 5-6"),
+        ([1, 3, 5, 7, 8, 60_000], "1, 3, 5 and 3 more up to 60000"),
+    ],
+)
+def test_ranges(numbers: list[int], text: str) -> None:
+    assert words.ranges(numbers) == text
+
+
 def test_summaries_say_what_adds_up() -> None:
     published = words.summary(snapshot(), "end of input")
     assert "confirmed 1,234,000, failed 7; read 1,234,600, not published 33, of them bad 3" in published

@@ -1,0 +1,91 @@
+"""Which publishing ids of a name were rejected, so that its sequence does not pass them.
+
+What is at or below a name's last id counts as stored: the broker drops it and confirms it. So where an id could not
+be stored, and a later one of the same name were, the first could never be stored any more, and whoever published it
+again would be told that it is. Ids above the lowest that is missing are rejected too, then, until it is published
+again: by whichever publisher of that name.
+
+A publisher that asks for its name's last id while there is a hole knows where the name stands, and may go on where it
+likes. A client that only takes up its work after a lost connection does not ask.
+
+Holes are kept in memory: a full disk has no place for them. They are gone when the broker is started anew.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any
+from weakref import WeakSet
+
+MAX_RUNS = 4096
+"""Runs of missing ids that are remembered of a name. What is missing beyond them, a publisher has to ask for."""
+
+
+class Hole:
+    """The ids of one name that were rejected and are not stored. Ids are the eight bytes that they are in a frame."""
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[int, int]] = []
+        """First and last id of each run of missing ones, in order."""
+        self._beyond = -1
+        """The highest missing id that is in no run; -1 where all are."""
+        self._released: WeakSet[Any] = WeakSet()
+        """Publishers that have asked, and had nothing rejected since."""
+
+    def __bool__(self) -> bool:
+        """Whether anything is missing."""
+        return bool(self._runs) or self._beyond >= 0
+
+    def release(self, publisher: object) -> None:
+        """It has asked for the last id."""
+        self._released.add(publisher)
+
+    def add(self, publisher: object, ids: Sequence[bytes]) -> None:
+        """These were rejected."""
+        self._released.discard(publisher)
+        for publishing_id in map(int.from_bytes, ids):
+            self._add(publishing_id)
+
+    def _add(self, number: int) -> None:
+        runs = self._runs
+        if self._beyond >= 0 and (not runs or number > runs[-1][1]):
+            self._beyond = max(self._beyond, number)  # between may be others that are in no run
+            return
+        at = bisect_right(runs, number, key=itemgetter(0))
+        if at and number <= runs[at - 1][1]:
+            return
+        joins_before = at > 0 and runs[at - 1][1] == number - 1
+        joins_after = at < len(runs) and runs[at][0] == number + 1
+        first = runs[at - 1][0] if joins_before else number
+        last = runs[at][1] if joins_after else number
+        runs[at - joins_before : at + joins_after] = [(first, last)]
+        if len(runs) > MAX_RUNS:
+            self._beyond = max(self._beyond, runs.pop()[1])
+
+    def admit(self, publisher: object, ids: Sequence[bytes]) -> int:
+        """How many of these growing ids, from the first on, may be stored. They are not missing any more."""
+        if not ids:
+            return 0
+        if publisher in self._released:
+            self._forget_up_to(int.from_bytes(ids[-1]))
+            return len(ids)
+        for place, publishing_id in enumerate(ids):
+            number = int.from_bytes(publishing_id)
+            if self._runs:
+                first, last = self._runs[0]
+                if number > first:
+                    return place
+                if number == first:
+                    self._runs[:1] = [(first + 1, last)] if first < last else []
+            elif self._beyond >= 0:
+                return place
+        return len(ids)
+
+    def _forget_up_to(self, number: int) -> None:
+        while self._runs and self._runs[0][0] <= number:
+            last = self._runs[0][1]
+            self._runs[:1] = [(number + 1, last)] if number < last else []
+        if self._beyond <= number:
+            self._beyond = -1
