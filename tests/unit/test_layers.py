@@ -18,7 +18,7 @@ ROOT = Path(rstream_core.__file__).resolve().parent.parent
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"rstream_core.errors", "rstream_core.version"}),
     frozenset({"rstream_core.types"}),
-    frozenset({"rstream_core.uri", "rstream_core.arguments"}),
+    frozenset({"rstream_core.uri", "rstream_core.arguments", "rstream_core.gaps"}),
     frozenset({"rstream_core.protocol"}),
     frozenset({"rstream_core.broker"}),
     frozenset({"rstream_core.transport", "rstream_core.recovery"}),
