@@ -112,7 +112,10 @@ def _status_of_core_error(error: BaseException) -> ExitStatus | None:
         ),
         ((e.NotConfirmed,), ExitStatus.NOT_CONFIRMED),
         ((e.MessageTooLarge,), ExitStatus.BAD_RECORD),
-        ((e.PreconditionFailed, e.StreamAlreadyExists, e.UnsupportedByBroker), ExitStatus.PRECONDITION),
+        (
+            (e.PreconditionFailed, e.StreamAlreadyExists, e.UnsupportedByBroker, e.OffsetsGone),
+            ExitStatus.PRECONDITION,
+        ),
     )
     for classes, status in table:
         if isinstance(error, classes):
