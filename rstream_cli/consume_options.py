@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from rstream_cli.commands.publish import Codec, positive_duration
+from rstream_cli.commands.publish import Codec, OnError, positive_duration
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.options import ConnectionSettings, check_reference
@@ -46,6 +46,13 @@ WHERE = "Where to start and stop"
 READING = "Reading"
 _OUTPUT = "Output"
 _STATS = "Statistics"
+
+
+class OnGap(enum.StrEnum):
+    """The values of ``--on-gap``."""
+
+    TELL = "tell"
+    FAIL = "fail"
 
 
 class OutputFormat(enum.StrEnum):
@@ -140,6 +147,24 @@ class ConsumeOptions:
             rich_help_panel=_OUTPUT,
         ),
     ] = Codec.AMQP
+    on_error: Annotated[
+        OnError,
+        typer.Option(
+            "--on-error",
+            help="A message that cannot be shown, as it is not AMQP 1.0, ends the run (exit code 8), or is skipped and"
+            " counted (3 at the end).",
+            rich_help_panel=READING,
+        ),
+    ] = OnError.STOP
+    on_gap: Annotated[
+        OnGap,
+        typer.Option(
+            "--on-gap",
+            help="Where retention took what was to be read (an offset, what follows a stored one or the last message):"
+            " tell from which offset to which, or end there (exit code 9).",
+            rich_help_panel=READING,
+        ),
+    ] = OnGap.TELL
     store_every: Annotated[
         str | None,
         typer.Option(
@@ -296,6 +321,8 @@ def run_consume(
             filter=chosen,
             credit=options.credit,
             unbuffered=options.unbuffered,
+            skip_bad=options.on_error is OnError.SKIP,
+            fail_on_gap=options.on_gap is OnGap.FAIL,
         )
         numbers = Stats("consume", target, ConsumeCounts())
         display = Display(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,13 +18,13 @@ from rstream_cli.consume_options import Kind
 from rstream_cli.ending import Ended, signal_name, take_leave
 from rstream_cli.environment import StdoutError
 from rstream_cli.exit_status import CommandError, ExitStatus
-from rstream_cli.filtering import Filter
+from rstream_cli.filtering import Choice, Filter
 from rstream_cli.outages import OutageReports
 from rstream_cli.output import Output
 from rstream_cli.parsing import MAX_OFFSET, OffsetKind, OffsetSpec, UntilKind, UntilSpec
-from rstream_cli.render.display import Display
+from rstream_cli.render.display import Display, StatsMode
 from rstream_cli.render.stats import ConsumeCounts, Stats
-from rstream_cli.rendering import Batch, NotAmqpError, Renderer
+from rstream_cli.rendering import Batch, OnBad, Renderer
 from rstream_cli.runner import CommandContext
 from rstream_core import (
     Chunk,
@@ -32,13 +32,16 @@ from rstream_core import (
     ConnectionClosed,
     ConnectionFailed,
     ConsumerOffsetSpecification,
+    Gap,
     OffsetNotFound,
+    OffsetsGone,
     OffsetType,
     RstreamError,
     SingleActiveConsumer,
     StreamDoesNotExist,
     Subscription,
     Subscriptions,
+    UnsupportedByBroker,
 )
 
 _GRACE = 2.0
@@ -48,6 +51,8 @@ _FILTER_INTERVAL = 0.2
 """Seconds without a chunk after which the broker is asked whether more is to come, where it filters."""
 _GROUP_INTERVAL = 1.0
 """Seconds between two looks at how far the others of a group have come."""
+_END_INTERVAL = 1.0
+"""Seconds without a chunk between two looks whether the offset of ``--until`` is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,10 @@ class ConsumePlan:
     filter: Filter | None = None
     credit: int = 10
     unbuffered: bool = False
+    skip_bad: bool = False
+    """Whether to pass a message that cannot be shown; else it ends the run."""
+    fail_on_gap: bool = False
+    """Whether to end where retention took what was to be read; else that is told."""
 
 
 def plan_filters(plan: ConsumePlan) -> bool:
@@ -89,6 +98,18 @@ class _Nothing(Exception):
     """The place to stop lies before the place to start."""
 
 
+class _BadMessage(Exception):
+    """A message cannot be shown. ``index`` is its place in the batch; the words are those behind "the message"."""
+
+    def __init__(self, index: int, why: str) -> None:
+        self.index = index
+        super().__init__(why)
+
+
+def _refuse(index: int, why: str) -> None:
+    raise _BadMessage(index, why)
+
+
 @dataclass(slots=True)
 class _Source:
     """A stream that is read."""
@@ -96,6 +117,8 @@ class _Source:
     stream: str
     end: int | None = None
     """The last offset that is wanted, where it is known."""
+    is_to_come: bool = False
+    """Whether that is an offset which nothing had taken yet, when it was last looked."""
     before_start: int = -1
     """An offset that is known to lie before the first message to come."""
     done: bool = False
@@ -153,10 +176,17 @@ class ConsumeRun:
         if plan.timeout is not None:
             ran_out = Ended(f"--timeout of {plan.timeout:g} s ran out", ExitStatus.TIMED_OUT)
             timer = loop.call_later(plan.timeout, self._stop, ran_out)
-        client = self.context.client(self._outages)
+        client = self.context.client(self._outages, self._on_gap)
         output = Output(lambda: self._stop(Ended("stdout was closed", ExitStatus.STDOUT_CLOSED, BrokenPipeError())))
         try:
-            return await self._run(client, output)
+            ended = await self._run(client, output)
+        except OffsetsGone as error:
+            error.hint = f"{self._nothing_stored(error.first)}--on-gap tell goes on with what is there"
+            raise
+        else:
+            if ended.status is ExitStatus.OK and self._counts.bad:
+                return Ended(ended.reason, ExitStatus.PARTLY_DONE)
+            return ended
         finally:
             signals.cancel()
             if timer is not None:
@@ -198,6 +228,34 @@ class ConsumeRun:
         assert ended is not None
         return ended
 
+    # What is gone.
+
+    def _on_gap(self, gap: Gap) -> None:
+        """Retention took what was to be read: told by the core, before what comes behind it."""
+        self._counts.gone += gap.last - gap.first + 1
+        if self.plan.fail_on_gap and self.display.mode is not StatsMode.JSON:
+            return  # the error says it
+        words = self._nothing_stored(gap.first).removesuffix("; ")
+        line = f"warning: {gap}" + (f" ({words})" if words else "")
+        self.display.event("gap", line, bounded=True, stream=gap.stream, first=gap.first, last=gap.last)
+
+    def _nothing_stored(self, first: int) -> str:
+        """Where ``stored`` meant the very beginning. A broker forgets a stored offset that retention has passed."""
+        if self.plan.start.kind is not OffsetKind.STORED or first != 0:
+            return ""
+        return f"no offset is stored under {self.plan.name!r}, or it is gone too; "
+
+    async def _find_gap(self, client: Client, stream: str) -> None:
+        """For a stream that is not read, as it holds nothing: perhaps it held what is asked for."""
+        if self.plan.start.kind not in (OffsetKind.ABSOLUTE, OffsetKind.STORED):
+            return
+        spec = await resolve_start(client, stream, self.plan.start, self.plan.name)
+        gap = await client.find_gap(stream, spec.offset or 0)
+        if gap is not None:
+            self._on_gap(gap)
+            if self.plan.fail_on_gap:
+                raise OffsetsGone(str(gap), stream=gap.stream, first=gap.first, last=gap.last)
+
     # What ends the run from outside.
 
     async def _watch_signals(self) -> None:
@@ -226,9 +284,13 @@ class ConsumeRun:
         await client.start()
         super_stream, streams = await self._find_streams(client)
         self._sources = {stream: _Source(stream) for stream in streams}
+        if plan.count == 0:
+            raise _Nothing
         for source in self._unfinished:
             await self._resolve_until(client, source)
-        if plan.count == 0 or not self._unfinished:
+            if source.done:
+                await self._find_gap(client, source.stream)
+        if not self._unfinished:
             raise _Nothing
         if plan.single_active:
             what = f"{plan.target!r}" if super_stream is None else f"{len(streams)} partitions of {plan.target!r}"
@@ -279,7 +341,8 @@ class ConsumeRun:
             listener = partial(self._turn, client, source)
             single_active = SingleActiveConsumer(plan.name, super_stream, listener)
         elif end is not None and (
-            spec.offset_type is OffsetType.NEXT or (spec.offset_type is OffsetType.OFFSET and (spec.offset or 0) > end)
+            (spec.offset_type is OffsetType.NEXT and not source.is_to_come)
+            or (spec.offset_type is OffsetType.OFFSET and (spec.offset or 0) > end)
         ):
             source.done = True
             return
@@ -291,24 +354,26 @@ class ConsumeRun:
             match_unfiltered=plan.filter is not None and plan.filter.match_unfiltered,
             single_active=single_active,
             at_leader=plan.filter is not None,  # which has the end, and not only what has been copied of it
+            fail_on_gap=plan.fail_on_gap,
         )
         source.stored_at = asyncio.get_running_loop().time()
-        if self._ends_unseen(spec, end) and not await subscription.barrier():
+        if self._ends_unseen(spec, source) and not await subscription.barrier():
             await subscription.close()
             source.done = True
             return
-        if self._until_time is not None and end is None:
+        if source.is_to_come or (self._until_time is not None and end is None):
             source.before_start = await self._find_before_start(client, subscription, spec)
         source.subscription = subscription
 
-    def _ends_unseen(self, spec: ConsumerOffsetSpecification, end: int | None) -> bool:
+    def _ends_unseen(self, spec: ConsumerOffsetSpecification, source: _Source) -> bool:
         """Whether it may be that no message comes up to the end, so that nothing would tell."""
-        return end is not None and spec.offset_type is OffsetType.TIMESTAMP and not self.plan.single_active
+        is_known = source.end is not None and not source.is_to_come
+        return is_known and spec.offset_type is OffsetType.TIMESTAMP and not self.plan.single_active
 
     async def _find_before_start(
         self, client: Client, subscription: Subscription, spec: ConsumerOffsetSpecification
     ) -> int:
-        """For the moment when the time of ``--until`` comes and no message has come: was there one to wait for?"""
+        """For the moment when the place of ``--until`` comes and no message has come: was there one to wait for?"""
         if spec.offset_type is OffsetType.OFFSET:
             return (spec.offset or 0) - 1
         if spec.offset_type not in (OffsetType.NEXT, OffsetType.TIMESTAMP) or await subscription.barrier():
@@ -321,7 +386,9 @@ class ConsumeRun:
         if until is None:
             return
         if until.kind is UntilKind.ABSOLUTE:
-            source.end = until.value
+            source.end, source.is_to_come = until.value, True
+            await self._look_for_end(client, source)
+            source.done = source.end is None
             return
         if until.kind is UntilKind.TIMESTAMP:
             self._until_time = until.value
@@ -330,13 +397,35 @@ class ConsumeRun:
         source.end = await client.last_offset(source.stream)
         source.done = source.end is None
 
+    async def _look_for_end(self, client: Client, source: _Source) -> None:
+        """Whether the offset of ``--until`` is taken by now: then the last message up to it is the end, if any is.
+
+        What took it may be a record of the broker's own, which is never delivered. A chunk of such records is one
+        offset, so the last chunk's offset tells it, too, to brokers that know no ``committed_offset``.
+        """
+        assert source.end is not None
+        taken = -1
+        try:
+            stats = await client.stats(source.stream)
+        except UnsupportedByBroker:
+            pass
+        else:
+            if stats.committed_offset is not None and stats.committed_offset < source.end:
+                return
+            taken = max(known for known in (stats.committed_offset, stats.committed_chunk_id, -1) if known is not None)
+        last = await client.last_offset(source.stream)
+        if max(taken, -1 if last is None else last) < source.end:
+            return
+        source.is_to_come = False
+        source.end = None if last is None else min(source.end, last)
+
     def _now_ms(self) -> int:
         return int(self.context.env.now() * 1000)
 
     async def _resolve_start(self, client: Client, stream: str) -> ConsumerOffsetSpecification:
         plan, start = self.plan, self.plan.start
         if start.kind is OffsetKind.STORED and plan.single_active:
-            return ConsumerOffsetSpecification(OffsetType.FIRST)  # where none is stored; asked at each turn
+            return _BEGINNING  # where none is stored; asked at each turn
         spec = await resolve_start(client, stream, start, plan.name)
         if plan.single_active and spec.offset_type in (OffsetType.NEXT, OffsetType.LAST):
             # As of now, and not of when the turn comes: what is published until then would be left out.
@@ -365,17 +454,28 @@ class ConsumeRun:
         if self._ended is not None:
             return None
         await self._store_if_due(client)
-        if self._until_time is not None and self._now_ms() > self._until_time:
-            for source in self._unfinished:
-                if source.end is None:
-                    await self._settle_end(client, source)
-        if plan_filters(self.plan):
-            await self._look_behind_filter(client)
-        if self._waits_for_group:
-            await self._look_at_group(client)
+        await self._look_around(client)
         if self._is_idle() and await self._nothing_has_come() and self._is_idle():
             self._stop(Ended(f"no message for {self.plan.idle_timeout:g} s"))
         return None
+
+    async def _look_around(self, client: Client) -> None:
+        """For ends of which no chunk tells. It may take as long as an outage; what ends the run ends it."""
+        try:
+            async with self._interruptible(None):
+                has_come = self._until_time is not None and self._now_ms() > self._until_time
+                for source in self._unfinished:
+                    if source.is_to_come or (source.end is None and has_come):
+                        await self._settle_end(client, source)
+                if plan_filters(self.plan):
+                    await self._look_behind_filter(client)
+                if self._waits_for_group:
+                    await self._look_at_group(client)
+        except RstreamError:  # RequestTimeout too, which is a TimeoutError
+            raise
+        except TimeoutError:
+            if self._ended is None:
+                raise
 
     def _is_idle(self) -> bool:
         """Whether ``--idle-timeout`` is over. An outage is not idle time: what would have come in it is yet to come."""
@@ -397,8 +497,13 @@ class ConsumeRun:
         return True
 
     async def _settle_end(self, client: Client, source: _Source) -> None:
-        """The time of ``--until`` has come. Whatever the stream holds by now is all that can be wanted."""
-        source.end = await client.last_offset(source.stream)
+        """The place of ``--until`` may have come: then whatever the stream holds by now is all that can be wanted."""
+        if source.is_to_come:
+            await self._look_for_end(client, source)
+            if source.is_to_come:
+                return
+        else:
+            source.end = await client.last_offset(source.stream)
         passed = -1 if source.passed is None else source.passed
         if source.end is None or max(source.before_start, passed) >= source.end:
             await self._finish(client, source)
@@ -407,7 +512,9 @@ class ConsumeRun:
         """Chunks that the broker leaves out tell nothing: where nothing more comes, what is left is left out."""
         for source in self._unfinished:
             subscription = source.subscription
-            if source.end is None or subscription is None or not await subscription.nothing_to_come():
+            if source.end is None or source.is_to_come or subscription is None:
+                continue
+            if not await subscription.nothing_to_come():
                 continue
             if source.passed is None or source.passed < source.end:
                 source.passed, source.unstored = source.end, source.unstored + 1
@@ -444,7 +551,9 @@ class ConsumeRun:
             times += [s.stored_at + plan.store_every.seconds for s in self._sources.values() if s.unstored]
         if self._until_time is not None and any(source.end is None for source in self._unfinished):
             times.append(loop.time() + max(self._until_time - self._now_ms(), 0) / 1000 + 0.001)
-        if plan_filters(plan) and any(source.end is not None for source in self._unfinished):
+        if any(source.is_to_come for source in self._unfinished):
+            times.append(loop.time() + _END_INTERVAL)
+        if plan_filters(plan) and any(source.end is not None and not source.is_to_come for source in self._unfinished):
             times.append(loop.time() + _FILTER_INTERVAL)
         if self._waits_for_group:
             times.append(loop.time() + _GROUP_INTERVAL)
@@ -454,23 +563,23 @@ class ConsumeRun:
         """Writes what is wanted of a chunk, and notes how far that is."""
         plan, turn = self.plan, source.turn
         messages, is_end = self._cut(source, chunk)
-        wanted: Sequence[int] = range(len(messages)) if plan.filter is None else plan.filter.wanted(messages)
-        is_counted = plan.count is not None and len(wanted) >= plan.count - self._counts.consumed
-        if is_counted:
-            assert plan.count is not None
-            wanted = wanted[: plan.count - self._counts.consumed]
-        if wanted:
-            if len(wanted) < len(messages):
-                chosen: Sequence[bytes] = [messages[place] for place in wanted]
-                offsets: Sequence[int] = [chunk.offset + place for place in wanted]
-            else:
-                chosen, offsets = messages, range(chunk.offset, chunk.offset + len(messages))
-            if not await self._put_out(output, source, turn, Batch(chunk.stream, offsets, chunk.timestamp, chosen)):
+        places, unknown = Choice(range(len(messages))) if plan.filter is None else plan.filter.choose(messages)
+        bad = frozenset(chunk.offset + place for place in unknown)
+        is_counted, at = False, 0
+        while at < len(places) and not is_counted:
+            room = len(places) if plan.count is None else plan.count - self._counts.consumed
+            some = places[at : at + room]
+            if not await self._put_out(output, source, turn, _batch(chunk, messages, some, bad)):
                 return
+            at += len(some)
+            is_counted = plan.count is not None and self._counts.consumed >= plan.count
+            if at < len(places) and not is_counted:  # those that were passed over do not count
+                await asyncio.sleep(0)  # there may be many of them
+        if places:
             self._counts.chunks += 1
             self._last_arrival = asyncio.get_running_loop().time()
-        if not is_counted and len(wanted) < len(messages):
-            self._pass(source, turn, chunk.offset + len(messages) - 1, len(messages) - len(wanted))
+        if not is_counted and len(places) < len(messages):
+            self._pass(source, turn, chunk.offset + len(messages) - 1, len(messages) - len(places))
         await self._store_if_due(client)
         if self._ended is not None:
             return
@@ -543,7 +652,7 @@ class ConsumeRun:
     # Writing.
 
     async def _put_out(self, output: Output, source: _Source, turn: int, batch: Batch) -> bool:
-        """Renders and writes the messages; False where not all were. Those before one that is not AMQP are written."""
+        """Renders and writes the messages; False where not all were. Those before one that is bad are written."""
         parts: list[Batch] = [batch]
         if self.plan.unbuffered:
             parts = [
@@ -551,28 +660,43 @@ class ConsumeRun:
                 for offset, message in zip(batch.offsets, batch.messages, strict=True)
             ]
         for part in parts:
+            skipped: list[int] = []
+            on_bad = self._skipping(part, skipped) if self.plan.skip_bad else _refuse
             try:
-                data = self.plan.render(part)
-            except NotAmqpError as error:
+                data = self.plan.render(part, on_bad)
+            except _BadMessage as error:
                 if error.index:
                     good = part._replace(offsets=part.offsets[: error.index], messages=part.messages[: error.index])
-                    await self._write(output, source, turn, self.plan.render(good), good)
-                number = part.offsets[error.index]
-                raw = CommandError(
-                    f"the message at offset {number} is not AMQP 1.0: {error}",
-                    hint="--codec raw takes messages as they are",
+                    await self._write(output, source, turn, self.plan.render(good, _refuse), good)
+                problem = CommandError(
+                    f"the message at offset {part.offsets[error.index]} of stream {part.stream!r} {error}",
+                    hint="--codec raw takes messages as they are; --on-error skip leaves this one out",
                     status=ExitStatus.BAD_RECORD,
                 )
-                self._stop(Ended(str(raw), ExitStatus.BAD_RECORD, raw))
+                self._stop(Ended(str(problem), ExitStatus.BAD_RECORD, problem))
                 return False
-            if not await self._write(output, source, turn, data, part) or self._stopping.is_set():
+            if not await self._write(output, source, turn, data, part, len(skipped)) or self._stopping.is_set():
                 return False
         return True
 
-    async def _write(self, output: Output, source: _Source, turn: int, data: bytes, batch: Batch) -> bool:
-        """Writes a block and counts its messages. False where the reader did not take it before the run ended."""
+    def _skipping(self, batch: Batch, skipped: list[int]) -> OnBad:
+        """Tells of each message that is passed over, and notes its place."""
+
+        def on_bad(index: int, why: str) -> None:
+            skipped.append(index)
+            offset = batch.offsets[index]
+            line = f"warning: the message at offset {offset} of stream {batch.stream!r} is skipped: it {why}"
+            self.display.event("skipped", line, bounded=True, stream=batch.stream, offset=offset, reason=why)
+
+        return on_bad
+
+    async def _write(self, output: Output, source: _Source, turn: int, data: bytes, batch: Batch, bad: int = 0) -> bool:
+        """Writes a block and counts its messages, but for those that are ``bad`` and not in it.
+
+        False where the reader did not take it before the run ended.
+        """
         try:
-            written = output.write(data)
+            written = output.write(data) if bad < len(batch.messages) else None
             if written is not None and not await self._finished(written):
                 return False
         except BrokenPipeError as error:
@@ -582,7 +706,8 @@ class ConsumeRun:
             problem = StdoutError(error.errno, error.strerror)
             self._stop(Ended(str(problem), ExitStatus.INTERNAL, problem))
             return False
-        self._counts.consumed += len(batch.messages)
+        self._counts.consumed += len(batch.messages) - bad
+        self._counts.bad += bad
         self.stats.bytes += len(data)
         if self.plan.count is not None:
             self.stats.done = self._counts.consumed
@@ -654,10 +779,22 @@ class ConsumeRun:
                 raise result
 
 
+def _batch(chunk: Chunk, messages: Sequence[bytes], places: Sequence[int], bad: Collection[int]) -> Batch:
+    """The messages of a chunk at some places. ``bad``: offsets of messages of the chunk."""
+    start = chunk.offset
+    if len(places) == len(messages):
+        return Batch(chunk.stream, range(start, start + len(messages)), chunk.timestamp, messages, bad)
+    offsets = [start + place for place in places]
+    return Batch(chunk.stream, offsets, chunk.timestamp, [messages[place] for place in places], bad)
+
+
 async def resolve_start(
     client: Client, stream: str, start: OffsetSpec, name: str | None
 ) -> ConsumerOffsetSpecification:
-    """Where to start, as the core says it. ``stored`` is that of ``name``, else the first."""
+    """Where to start, as the core says it. ``stored`` is that of ``name``, else the very beginning.
+
+    That is offset 0 and not the first message that is left: what retention took is told.
+    """
     if start.kind is OffsetKind.ABSOLUTE:
         return ConsumerOffsetSpecification(OffsetType.OFFSET, start.value)
     if start.kind is OffsetKind.TIMESTAMP:
@@ -667,7 +804,7 @@ async def resolve_start(
         try:
             stored = await client.query_offset(stream, name)
         except OffsetNotFound:
-            return ConsumerOffsetSpecification(OffsetType.FIRST)
+            return _BEGINNING
         return ConsumerOffsetSpecification(OffsetType.OFFSET, min(stored + 1, MAX_OFFSET))
     if start.kind is OffsetKind.LAST_N:
         offset = await client.tail_offset(stream, start.value)
@@ -677,6 +814,7 @@ async def resolve_start(
     return ConsumerOffsetSpecification(_WORDS[start.kind])
 
 
+_BEGINNING = ConsumerOffsetSpecification(OffsetType.OFFSET, 0)
 _WORDS = {
     OffsetKind.FIRST: OffsetType.FIRST,
     OffsetKind.LAST: OffsetType.LAST,

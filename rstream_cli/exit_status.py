@@ -113,7 +113,10 @@ def _status_of_core_error(error: BaseException) -> ExitStatus | None:
         ),
         ((e.NotConfirmed,), ExitStatus.NOT_CONFIRMED),
         ((e.MessageTooLarge, e.AmqpError), ExitStatus.BAD_RECORD),
-        ((e.PreconditionFailed, e.StreamAlreadyExists, e.UnsupportedByBroker), ExitStatus.PRECONDITION),
+        (
+            (e.PreconditionFailed, e.StreamAlreadyExists, e.UnsupportedByBroker, e.OffsetsGone),
+            ExitStatus.PRECONDITION,
+        ),
         ((e.ProtocolError, e.ServerError), ExitStatus.CONNECTION),
     )
     for classes, status in table:

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from rstream_cli.parsing import Path, PathError
-from rstream_cli.records.envelope import EnvelopeError, at_path, body_bytes, loads, to_json
-from rstream_core import AmqpError, AMQPMessage
+from rstream_cli.records.envelope import EnvelopeError, at_path, loads
+from rstream_cli.rendering import UNSHOWABLE, look_into
+
+
+class Choice(NamedTuple):
+    """What a filter says of the messages of a chunk."""
+
+    places: Sequence[int]
+    """Those that are wanted, and among them, in order, those that are bad."""
+    bad: frozenset[int] = frozenset()
+    """Those that it could not look into: nobody knows whether they are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,30 +37,36 @@ class Filter:
     raw: bool = False
     """What was stored is the body."""
 
-    def wanted(self, messages: Sequence[bytes]) -> Sequence[int]:
-        """The places of those that are wanted."""
+    def choose(self, messages: Sequence[bytes]) -> Choice:
+        """Which places are wanted, and which are bad."""
         if self.path is None:
-            return range(len(messages))
-        return [place for place, data in enumerate(messages) if self._is_wanted(self.path, data)]
+            return Choice(range(len(messages)))
+        places: list[int] = []
+        bad: list[int] = []
+        for place, data in enumerate(messages):
+            try:
+                if not self._is_wanted(self.path, data):
+                    continue
+            except UNSHOWABLE:
+                bad.append(place)
+            places.append(place)
+        return Choice(places, frozenset(bad))
 
     def _is_wanted(self, path: Path, data: bytes) -> bool:
-        try:
-            found = [value_text(value) for value in self._values(path, data) if value is not None]
-        except AmqpError:
-            return True  # whoever renders it says what is wrong with it
+        found = [value_text(value) for value in self._values(path, data) if value is not None]
         return any(value in self.values for value in found) if found else self.match_unfiltered
 
     def _values(self, path: Path, data: bytes) -> list[Any]:
         """What is at the path in the body and in the envelope: a publisher may have had the value from either."""
-        if self.raw:
-            return [_find(data, path)]
-        message = AMQPMessage.from_bytes(data)
-        return [_find(body_bytes(message), path), _find(to_json(message, stream="", offset=0, timestamp_ms=0), path)]
+        return [_find(text, path) for text in ((data,) if self.raw else look_into(data))]
 
 
-def value_text(value: Any) -> str:
-    """A JSON value as a filter value: a string as it is, anything else as JSON writes it."""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+def value_text(value: Any) -> str | None:
+    """A value as a filter value: a string as it is, anything else as JSON writes it; None where JSON cannot."""
+    try:
+        return value if isinstance(value, str) else orjson.dumps(value).decode()
+    except TypeError:  # binary, or a map whose keys are no strings
+        return None
 
 
 def _find(text: bytes, path: Path) -> Any:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from rstream_core.client import Client
+    from rstream_core.gaps import GapListener
     from rstream_core.recovery import RecoveryListener
     from rstream_core.types import ConnectionOptions
 
@@ -85,11 +86,12 @@ class CommandContext:
     connection_options: ConnectionOptions
     interrupt: Interrupt
 
-    def client(self, on_recovery: RecoveryListener | None = None) -> Client:
+    def client(self, on_recovery: RecoveryListener | None = None, on_gap: GapListener | None = None) -> Client:
         """A client of the core, as the options say."""
         from rstream_core import Client
 
-        return Client(self.connection_options, recovery=self.connection.recovery, on_recovery=on_recovery)
+        recovery = self.connection.recovery
+        return Client(self.connection_options, recovery=recovery, on_recovery=on_recovery, on_gap=on_gap)
 
 
 Main = Callable[[CommandContext], Awaitable[ExitStatus]]

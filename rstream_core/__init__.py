@@ -33,6 +33,7 @@ from rstream_core.errors import (
     MessageTooLarge,
     NotConfirmed,
     OffsetNotFound,
+    OffsetsGone,
     PreconditionFailed,
     ProtocolError,
     PublisherDoesNotExist,
@@ -56,6 +57,7 @@ from rstream_core.errors import (
     UnsupportedByBroker,
     VirtualHostAccessFailure,
 )
+from rstream_core.gaps import Gap
 from rstream_core.producer import Producer
 from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, amqp_decoder
 from rstream_core.publisher import FailedMessage, Outcome, Publisher
@@ -112,6 +114,7 @@ __all__ = [
     "FilterConfiguration",
     "FrameSizeExceeded",
     "FrameTooLarge",
+    "Gap",
     "Header",
     "HeartbeatMissed",
     "HostNotFound",
@@ -125,6 +128,7 @@ __all__ = [
     "OffsetNotFound",
     "OffsetSpecification",
     "OffsetType",
+    "OffsetsGone",
     "Outcome",
     "PreconditionFailed",
     "Producer",

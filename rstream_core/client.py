@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +28,7 @@ from rstream_core.errors import (
     StreamAlreadyExists,
     StreamDoesNotExist,
 )
+from rstream_core.gaps import Gap, GapListener
 from rstream_core.locator import Locator
 from rstream_core.pool import MAX_IDS, ConnectionPool
 from rstream_core.protocol import commands as c
@@ -37,6 +39,7 @@ from rstream_core.subscription import (
     DEFAULT_CREDIT,
     SingleActiveConsumer,
     Subscription,
+    first_offset,
     query_offset,
     resolve_offset,
     stored_offset,
@@ -50,6 +53,8 @@ from rstream_core.types import (
     StreamMetadata,
     StreamStats,
 )
+
+logger = logging.getLogger("rstream_core")
 
 MAX_IN_FLIGHT = 50_000
 MAX_IN_FLIGHT_BYTES = 16 * 1024 * 1024
@@ -71,6 +76,9 @@ class Client:
     ``recovery`` says how long publishers and subscriptions, and questions that can be asked twice, go on after a
     lost connection; None: not at all. ``on_recovery`` is told a ``RecoveryEvent`` when a publisher or a subscription
     is lost, and what becomes of it.
+
+    ``on_gap`` is told a ``Gap`` when retention took what a subscription was to read: the offset that it was to start
+    at, or what follows the last message that came. Without one, that is a warning in the log.
     """
 
     def __init__(
@@ -79,11 +87,13 @@ class Client:
         *,
         recovery: Recovery | None = RECOVER,
         on_recovery: RecoveryListener | None = None,
+        on_gap: GapListener | None = None,
         max_publishers_by_connection: int = MAX_IDS,
         max_subscribers_by_connection: int = MAX_IDS,
     ) -> None:
         self.options = options or ConnectionOptions()
         self._recoveries = Recoveries(recovery, on_recovery)
+        self._on_gap = on_gap
         self._locator = Locator(self.options, self._recoveries)
         self._publisher_pool = ConnectionPool(self._locator, max_per_connection=max_publishers_by_connection)
         self._subscriber_pool = ConnectionPool(self._locator, max_per_connection=max_subscribers_by_connection)
@@ -436,6 +446,22 @@ class Client:
         last = await self._last_offset(stream)
         return 0 if last is None else last + 1
 
+    async def find_gap(self, stream: str, offset: int) -> Gap | None:
+        """What is gone of a stream from an offset on, as retention has taken it; None where nothing is.
+
+        None too where the offset is yet to come, and before RabbitMQ 3.11, which does not tell.
+        """
+        self._check_open()
+        begins = await self._locator.when_elected(lambda: self._first_offset(stream))
+        return Gap(stream, offset, begins - 1) if begins is not None and offset < begins else None
+
+    async def _first_offset(self, stream: str) -> int | None:
+        lease = await self._subscriber_pool.acquire(await self._locator.leader_now(stream))
+        try:
+            return await first_offset(lease.connection, stream)
+        finally:
+            await self._subscriber_pool.release(lease)
+
     # Publishing and consuming.
 
     async def publisher(
@@ -507,6 +533,7 @@ class Client:
         match_unfiltered: bool = False,
         single_active: SingleActiveConsumer | None = None,
         at_leader: bool = False,
+        fail_on_gap: bool = False,
     ) -> Subscription:
         """A subscription on a replica of the stream, or on its leader where there is none, or where that is asked for.
 
@@ -518,6 +545,10 @@ class Client:
 
         With ``single_active`` only one subscription of that name gets messages at a time;
         ``UnsupportedByBroker`` before RabbitMQ 3.11.
+
+        Where retention took what is to be read, ``on_gap`` of this client is told before anything behind it is handed
+        out. With ``fail_on_gap`` the subscription then ends with ``OffsetsGone``, here or in an iteration. With filter
+        values, only the place where it starts is looked at, as the broker leaves out chunks anyway.
 
         ``properties`` are more of what the broker takes. Those of the two above may be given there as well.
         """
@@ -544,7 +575,17 @@ class Client:
             await self._require(c.Key.PUBLISH, "3.13", "filtering", version=2)
         if match_unfiltered:
             told["match-unfiltered"] = "true"
-        subscription = self._subscription(stream, spec, credit, told, self._recoveries, single_active, at_leader)
+        subscription = self._subscription(
+            stream,
+            spec,
+            credit,
+            told,
+            self._recoveries,
+            single_active,
+            at_leader,
+            on_gap=self._tell_gap,
+            fail_on_gap=fail_on_gap,
+        )
 
         async def subscribe() -> None:
             if at_leader:
@@ -571,6 +612,9 @@ class Client:
         recoveries: Recoveries,
         single_active: SingleActiveConsumer | None = None,
         at_leader: bool = False,
+        *,
+        on_gap: GapListener | None = None,
+        fail_on_gap: bool = False,
     ) -> Subscription:
         return Subscription(
             stream,
@@ -583,7 +627,19 @@ class Client:
             position=partial(self._position, stream),
             single_active=single_active,
             at_leader=at_leader,
+            on_gap=on_gap,
+            fail_on_gap=fail_on_gap,
         )
+
+    def _tell_gap(self, gap: Gap) -> None:
+        if self._on_gap is None:
+            logger.warning("%s", gap)
+            return
+        logger.info("%s", gap)
+        try:
+            self._on_gap(gap)
+        except Exception:
+            logger.exception("on_gap failed")
 
     async def _require(self, key: c.Key, since: str, feature: str, *, version: int = 1) -> None:
         (await self._locator.again(self._locator.connection)).session.require(key, since, feature, version)

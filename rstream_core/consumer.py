@@ -26,6 +26,7 @@ from rstream_core.callbacks import Callbacks, own_task
 from rstream_core.checks import check_name, check_properties
 from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, RstreamError
+from rstream_core.gaps import GapListener
 from rstream_core.pool import MAX_IDS
 from rstream_core.protocol.amqp import AMQPMessage, amqp_decoder
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
@@ -106,6 +107,8 @@ class SubscribeOptions(TypedDict, total=False):
     """In place of it, with the next two."""
     match_unfiltered: bool
     post_filter: Callable[[Any], bool] | None
+    fail_on_gap: bool
+    """Whether to end with ``OffsetsGone`` where retention took what was to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,7 @@ class _Wishes:
     listener: ConsumerUpdateListener | None
     filter: FilterConfiguration
     store_every: float | None
+    fail_on_gap: bool
 
     @property
     def store_name(self) -> str:
@@ -170,7 +174,8 @@ class Consumer(Administration):
     """Consumes messages; connects when it is first needed, or by ``start()``. For the tasks of one event loop.
 
     After a lost connection it goes on as ``recovery`` says, with the message after the last one that came, and tells
-    ``on_recovery``: see ``Client``. A ``client`` that is given has its own.
+    ``on_recovery``. ``on_gap`` is told what retention took before it was read. See ``Client``; a ``client`` that is
+    given has its own.
     """
 
     def __init__(
@@ -181,6 +186,7 @@ class Consumer(Administration):
         client: Client | None = None,
         recovery: Recovery | None = RECOVER,
         on_recovery: RecoveryListener | None = None,
+        on_gap: GapListener | None = None,
         max_subscribers_by_connection: int = MAX_IDS,
         **connection: Unpack[ConnectionArguments],
     ) -> None:
@@ -189,6 +195,7 @@ class Consumer(Administration):
             connection_options(host, port, **connection),
             recovery=recovery,
             on_recovery=on_recovery,
+            on_gap=on_gap,
             max_subscribers_by_connection=max_subscribers_by_connection,
         )
         self._subscribers: dict[int, _Subscriber] = {}
@@ -403,6 +410,7 @@ class Consumer(Administration):
                 filter_values=wishes.filter.values_to_filter,
                 match_unfiltered=wishes.filter.match_unfiltered,
                 single_active=single_active,
+                fail_on_gap=wishes.fail_on_gap,
             )
         except RstreamError:
             self._check_open()  # whatever closing broke
@@ -594,6 +602,7 @@ def check_options(options: SubscribeOptions) -> _Wishes:
         listener,
         _filter(options),
         every,
+        options.get("fail_on_gap", False),
     )
 
 

@@ -19,6 +19,7 @@
     │   ├── RequestTimeout             no answer in time
     │   ├── NotConfirmed               the broker did not confirm in time, or the connection ended first
     │   ├── LeaderNotAvailable         the stream has no leader now
+    │   ├── OffsetsGone                retention took what was to be read
     │   ├── RouteNotFound              a super stream has no partition for a routing key
     │   ├── UnsupportedByBroker        the broker is too old; names the version that is needed
     │   ├── MessageTooLarge            does not fit a frame
@@ -171,6 +172,19 @@ class LeaderNotAvailable(ClientError):
     """The stream has no leader at the moment."""
 
     retriable = True
+
+
+class OffsetsGone(ClientError):
+    """Retention took what was to be read, where that is to end a subscription.
+
+    From the offset ``first`` to ``last`` of ``stream``.
+    """
+
+    def __init__(self, message: str, *, stream: str = "", first: int = 0, last: int = 0) -> None:
+        self.stream = stream
+        self.first = first
+        self.last = last
+        super().__init__(message)
 
 
 class RouteNotFound(ClientError, LookupError):

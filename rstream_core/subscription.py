@@ -13,6 +13,9 @@ When the connection is lost or the stream moves, one task subscribes again, afte
 wherever the first subscription started. What has arrived is kept and handed out, so the application sees nothing of
 it. A single active consumer loses its turn with the connection: its turn ends as if the broker had said so,
 and it waits for another.
+
+Where offsets are left out, the node is asked where the stream begins, and what came behind them is held until it has
+answered: so that what retention took is told before anything is read that follows it. See ``gaps``.
 """
 
 from __future__ import annotations
@@ -34,11 +37,14 @@ from rstream_core.errors import (
     ChunkError,
     ConnectionClosed,
     OffsetNotFound,
+    OffsetsGone,
     ProtocolError,
     RequestTimeout,
     RstreamError,
+    ServerError,
     StreamDoesNotExist,
 )
+from rstream_core.gaps import Gap, GapListener, GapWatch
 from rstream_core.locator import Locator
 from rstream_core.pool import ConnectionPool, Lease
 from rstream_core.protocol import commands as c
@@ -60,7 +66,11 @@ MOVING = (OffsetType.LAST, OffsetType.NEXT)
 """Where another place is meant each time one subscribes."""
 
 QUERY_TIMEOUT = 10.0
-"""Seconds for reading the stored offset. With the two above: less than the broker's 60."""
+"""Seconds for reading the stored offset."""
+LOOK_TIMEOUT = 5.0
+"""Seconds for finding where the stream begins. With the three above: less than the broker's 60."""
+LOOKS = 3
+"""How often that is asked of a node that does not answer, where something is held for it."""
 
 
 class Chunk(NamedTuple):
@@ -134,7 +144,10 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         position: Callable[[ConsumerOffsetSpecification], Awaitable[int]],
         single_active: SingleActiveConsumer | None = None,
         at_leader: bool = False,
+        on_gap: GapListener | None = None,
+        fail_on_gap: bool = False,
     ) -> None:
+        """``on_gap``: is told what retention took before it was read; None: nobody looks for that."""
         super().__init__(stream, pool, locator, recoveries)
         self.id = 0
         """That of the protocol; another one after each recovery."""
@@ -175,6 +188,11 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._in_turn = False
         self._turn_start: int | None = None
         self._earlier: int | None = None
+        self._on_gap = on_gap
+        self._fail_on_gap = fail_on_gap
+        self._is_filtered = any(key.startswith("filter.") for key in properties)
+        self._watch = GapWatch(follows=on_gap is not None and not self._is_filtered)
+        self._settling: asyncio.Task[None] | None = None
         self._cut_short = False
         """Whether the last turn ended with a lost connection, and what was processed in it may not be stored."""
         self._updates: deque[tuple[bool, int]] = deque()
@@ -214,7 +232,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
     def poll(self) -> Chunk | None:
         """The next chunk, if one is there. Finishes the one before it. Raises ``ChunkError``."""
         self.finish()
-        while self._waiting:
+        while self._waiting and not self._holds(self._waiting[0][0]):
             data, committed = self._waiting.popleft()
             try:
                 chunk = self._open_chunk(data, committed)
@@ -287,7 +305,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             await self.raise_error()
             seen = self._deliveries
             await self._round_trip()
-            if self._deliveries == seen:
+            if self._deliveries == seen and not self._waiting:
                 return None
 
     async def _round_trip(self) -> None:
@@ -330,8 +348,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             if len(self._waiting) > 2 * self._credit + MORE_CHUNKS:
                 raise ProtocolError(f"the broker sends more of stream {self.stream!r} than it was asked for")
             self._waiting.append((chunk, committed_chunk_id))
-            if self._single_active is None:
-                self._next = _after(chunk, self._next)
+            self._note_place(chunk)
             self.arrived.set()
 
     def on_consumer_update(self, active: bool, correlation_id: int) -> None:
@@ -340,6 +357,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self.active = False
         self._owed += len(self._waiting)
         self._waiting.clear()  # what belongs to a turn that is over
+        self._watch.start(None)
         self._updates.append((active, correlation_id))
         if self._updating is None or self._updating.done():
             self._updating = own_task(self._answer_updates())
@@ -365,6 +383,11 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         credit = self._grant()
         if not first and self._next is not None:
             spec = _at(self._next)
+        gap = None
+        if self._single_active is None:
+            gap = await self._start_watch(connection, spec, is_resumed=not first)
+            if gap is not None and self._fail_on_gap:
+                self._tell(gap)
         self.id = lease.id
         connection.subscriptions[lease.id] = self
         connection.streams[self] = self.stream
@@ -379,11 +402,14 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             c.SubscribeResponse,
             f"consuming stream {self.stream!r}",
         )
+        if gap is not None:
+            self._tell(gap)
 
     def _go_on(self) -> None:
         self._ask_leader = self._only_leader
         self._looked = not self._seen
         self._return_credit()
+        self._settle_doubts()
 
     async def _look(self, seen: int) -> None:
         """Ends it where the stream was deleted during an outage, and made anew: it is another stream."""
@@ -437,6 +463,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             self._era += 1
             self.active = False
             self._waiting.clear()
+            self._watch.start(None)
             self._updates.clear()
 
     def _end(self, error: RstreamError) -> None:
@@ -481,6 +508,96 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._first_wanted = max(self._first_wanted, end)  # nothing comes twice
         return Chunk(self.stream, offset, header.timestamp, messages, committed) if messages else None
 
+    # What retention took.
+
+    async def _start_watch(
+        self, connection: Connection, spec: ConsumerOffsetSpecification, *, is_resumed: bool = False
+    ) -> Gap | None:
+        """Notes where reading starts; what is gone of it. To be called just before the node reads.
+
+        ``is_resumed``: it goes on after what has arrived. Where the broker leaves chunks out, it may have been far
+        beyond that place before.
+        """
+        offset = spec.offset if spec.offset_type is OffsetType.OFFSET else None
+        self._watch.start(offset, keep=is_resumed)
+        if offset is None or self._on_gap is None or (is_resumed and self._is_filtered):
+            return None
+        try:
+            begins = await self._first_there(connection)
+        except (ServerError, RequestTimeout) as error:  # what stands in the way of reading is told by what follows
+            logger.debug("looking where stream %r begins: %s", self.stream, error)
+            return None
+        found = None if begins is None else self._watch.started(offset, begins)
+        return None if found is None else Gap(self.stream, *found)
+
+    async def _first_there(self, connection: Connection) -> int | None:
+        try:
+            async with asyncio.timeout(LOOK_TIMEOUT):
+                return await first_offset(connection, self.stream)
+        except TimeoutError as error:
+            if isinstance(error, RstreamError):
+                raise
+            raise RequestTimeout(f"where stream {self.stream!r} begins: no answer within {LOOK_TIMEOUT:g} s") from None
+
+    def _note_place(self, chunk: bytes) -> None:
+        """Where a chunk that has arrived ends, and whether it follows what came before it."""
+        try:
+            header = parse_header(chunk)
+        except ChunkError:  # which is told when it is looked into
+            return
+        end = min(header.first_offset + header.records, 2**64 - 1)
+        if self._single_active is None:
+            self._next = end
+        if self._on_gap is not None and self._watch.arrive(header.first_offset, end):
+            self._settle_doubts()
+
+    def _holds(self, chunk: bytes) -> bool:
+        """Whether it is not known yet if something is missing before a chunk; or it is, and that is the end."""
+        if self._watch.is_quiet:
+            return False
+        try:
+            return self._watch.holds(parse_header(chunk).first_offset)
+        except ChunkError:
+            return False
+
+    def _settle_doubts(self) -> None:
+        if self._watch.doubts and (self._settling is None or self._settling.done()):
+            self._settling = self._recoveries.start(self._settle())
+
+    async def _settle(self) -> None:
+        """Asks where the stream begins, until nothing is in doubt or the connection is lost: then the next one does."""
+        attempts = 0
+        while (doubts := self._watch.doubts) and self._attached and self.error is None and not self._closed:
+            connection = self._connection
+            begins: int | None = None
+            try:
+                begins = await self._first_there(connection)
+            except ConnectionClosed:
+                if connection is self._connection:
+                    return
+                continue
+            except RstreamError as error:
+                attempts += 1
+                if attempts < LOOKS and error.retriable:
+                    continue
+                jumps = ", ".join(f"{doubt.expected} to {doubt.arrived - 1}" for doubt in doubts)
+                logger.warning("are messages of stream %r missing in offsets %s? %s", self.stream, jumps, error)
+            try:
+                for found in self._watch.settle(doubts, begins):
+                    self._tell(Gap(self.stream, *found))
+            except OffsetsGone as error:
+                self._watch.bar(error.first)
+                self._detach()
+                self._end(error)
+            self.arrived.set()
+
+    def _tell(self, gap: Gap) -> None:
+        """Tells of a gap. Raises ``OffsetsGone`` where that is the end."""
+        assert self._on_gap is not None
+        self._on_gap(gap)
+        if self._fail_on_gap:
+            raise OffsetsGone(str(gap), stream=gap.stream, first=gap.first, last=gap.last)
+
     # Turns of a single active consumer.
 
     async def _answer_updates(self) -> None:
@@ -524,7 +641,11 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._overdue = self._handed_out
         if self.processed is not None:
             self._earlier, self.processed = self.processed, None
-        return await self._ask_listener(True) or await self._default_start()
+        spec = await self._ask_listener(True) or await self._default_start()
+        gap = await self._start_watch(self._lease.connection, spec)
+        if gap is not None:
+            self._tell(gap)
+        return spec
 
     async def _lose_turn(self) -> None:
         """Ends the turn that a single active consumer had when its connection was lost, if it had one."""
@@ -601,15 +722,6 @@ def _at(offset: int) -> ConsumerOffsetSpecification:
     return ConsumerOffsetSpecification(OffsetType.OFFSET, min(offset, 2**64 - 1))
 
 
-def _after(chunk: bytes, otherwise: int | None) -> int | None:
-    """The offset after a chunk; the other where it is damaged, which is told when it is looked into."""
-    try:
-        header = parse_header(chunk)
-    except ChunkError:
-        return otherwise
-    return min(header.first_offset + header.records, 2**64 - 1)
-
-
 async def _call(
     listener: UpdateListener, subscription: Subscription, active: bool
 ) -> ConsumerOffsetSpecification | None:
@@ -672,6 +784,20 @@ async def stored_offset(connection: Connection, stream: str, reference: str) -> 
     """As ``query_offset``, asked once."""
     what = f"the offset of {reference!r} in stream {stream!r}"
     return (await connection.request(c.QueryOffset(reference, stream), c.QueryOffsetResponse, what)).offset
+
+
+async def first_offset(connection: Connection, stream: str) -> int | None:
+    """The offset with which a stream begins on this node, perhaps one of the broker's own records.
+
+    None where it holds nothing, and before RabbitMQ 3.11.
+    """
+    if connection.session.supports(c.Key.RESOLVE_OFFSET_SPEC):  # read from its files: its counters come later
+        return await resolve_offset(connection, stream, ConsumerOffsetSpecification(OffsetType.FIRST))
+    if not connection.session.supports(c.Key.STREAM_STATS):
+        return None
+    answer = await connection.request(c.StreamStats(stream), c.StreamStatsResponse, f"stream {stream!r}")
+    first_chunk = answer.stats.get("first_chunk_id", -1)
+    return None if first_chunk < 0 else first_chunk
 
 
 async def resolve_offset(connection: Connection, stream: str, spec: ConsumerOffsetSpecification) -> int | None:

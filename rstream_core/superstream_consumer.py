@@ -25,6 +25,7 @@ from rstream_core.consumer import (
     specification,
 )
 from rstream_core.errors import AlreadyClosed, ConfigurationError
+from rstream_core.gaps import GapListener
 from rstream_core.pool import MAX_IDS
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
 from rstream_core.subscription import Chunk
@@ -49,6 +50,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
         client: Client | None = None,
         recovery: Recovery | None = RECOVER,
         on_recovery: RecoveryListener | None = None,
+        on_gap: GapListener | None = None,
         max_subscribers_by_connection: int = MAX_IDS,
         **connection: Unpack[ConnectionArguments],
     ) -> None:
@@ -60,6 +62,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
             client=client,
             recovery=recovery,
             on_recovery=on_recovery,
+            on_gap=on_gap,
             max_subscribers_by_connection=max_subscribers_by_connection,
             **connection,
         )

@@ -43,11 +43,12 @@ def sac_consume(
             "--offset",
             "-o",
             metavar="SPEC",
-            help="Where to begin, for a group that has stored no offset yet: first, last, next, N (of a stream, not of"
-            " a super stream), -N, or a time, as of when this command starts.",
+            help="Where to begin, for a group that has stored no offset yet: stored (the very beginning: what retention"
+            " took is told), first, last, next, N (of a stream, not of a super stream), -N, or a time, as of when this"
+            " command starts.",
             rich_help_panel=WHERE,
         ),
-    ] = "first",
+    ] = "stored",
     options: ConsumeOptions,
     connection: ConnectionSettings,
 ) -> None:

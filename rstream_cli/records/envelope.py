@@ -692,7 +692,10 @@ _ALLOWED: Final = frozenset((*_SECTIONS, *_BODIES, *_IGNORED, "filter"))
 def at_path(document: Json, path: Path) -> Any:
     """What is at a path of a JSON body or an envelope; of a tag, its value. Raises PathError, EnvelopeError."""
     found = extract(document, path)
-    return value_from_json(found) if type(found) is dict else found
+    try:
+        return value_from_json(found) if type(found) is dict else found
+    except _Ambiguous:
+        raise EnvelopeError("a number in it is beyond 64 bits") from None
 
 
 def from_json(line: bytes | str) -> Envelope:

@@ -17,10 +17,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-import orjson
-
 from rstream_cli.parsing import unescape
-from rstream_cli.records.envelope import headers_to_json, iso_time, properties_to_json
+from rstream_cli.records.envelope import dumps, headers_to_json, iso_time, properties_to_json
 from rstream_cli.terminal import Bodies
 from rstream_core.protocol.amqp import AMQPMessage
 
@@ -43,8 +41,8 @@ _PIECES: dict[str, Callable[[Place], bytes]] = {
     "t": lambda place: place.stream.encode(),
     "T": lambda place: str(place.timestamp_ms).encode(),
     "I": lambda place: iso_time(place.timestamp_ms).encode(),
-    "h": lambda place: orjson.dumps(headers_to_json(place.message)),
-    "p": lambda place: orjson.dumps(properties_to_json(place.message)),
+    "h": lambda place: dumps(headers_to_json(place.message)),
+    "p": lambda place: dumps(properties_to_json(place.message)),
 }
 _PLACE = re.compile(r"%(.|$)", re.DOTALL)
 
@@ -74,5 +72,5 @@ class Template:
                 raise ValueError(f"unknown place {'%' + piece!r} in {text!r}; allowed: {allowed} %%")
 
     def render(self, place: Place) -> bytes:
-        """The text for one message."""
+        """The text for one message. Raises as ``envelope.to_json``."""
         return b"".join([part if isinstance(part, bytes) else part(place) for part in self._parts])

@@ -144,6 +144,9 @@ def _pieces(snapshot: Snapshot) -> list[Text]:
             pieces.append(_piece("offset", words.count(counts["last_offset"])))
         if counts["stored_offset"] is not None:
             pieces.append(_piece("stored", words.count(counts["stored_offset"])))
+        for name in ("bad", "gone"):
+            if counts[name]:
+                pieces.append(_piece(name, words.count(counts[name] or 0), "bold red"))
     pieces.append(_piece("total", words.size(snapshot.bytes)))
     if snapshot.verb == "publish":
         pieces.append(_piece("p50", words.latency(snapshot.p50)))

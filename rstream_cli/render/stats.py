@@ -146,6 +146,10 @@ class ConsumeCounts:
     last_offset: int | None = None
     """Of the last message that stdout has taken."""
     stored_offset: int | None = None
+    bad: int = 0
+    """Messages that cannot be shown, and were passed over."""
+    gone: int = 0
+    """Offsets that retention took before they were read."""
 
     @property
     def messages(self) -> int:

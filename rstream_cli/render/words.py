@@ -112,6 +112,10 @@ def summary(snapshot: Snapshot, reason: str) -> str:
             parts.append(f"last offset {counts['last_offset']}")
         if counts["stored_offset"] is not None:
             parts.append(f"stored offset {counts['stored_offset']}")
+        if counts["bad"]:
+            parts.append(f"bad {count(counts['bad'])}")
+        if counts["gone"]:
+            parts.append(f"offsets gone {count(counts['gone'])}")
         return f"{'; '.join(parts)}; {reason}"
     published = counts["published"] or 0
     parts = [f"published {messages(published)} ({size(snapshot.bytes)}) to {snapshot.stream} {took}"]

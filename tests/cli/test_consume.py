@@ -218,7 +218,7 @@ def test_raw_records(run: Run, stream: str) -> None:
     for options, good in (((), lines(0, 1)), (("--json",), None), (("-f", "%s\\n"), lines(0, 1))):
         done = run("consume", stream, "-o", "first", "--until", "end", *options)
         assert done.returncode == 8
-        assert done.stderr.decode().startswith("error: the message at offset 2 is not AMQP 1.0: ")
+        assert done.stderr.decode().startswith(f"error: the message at offset 2 of stream '{stream}' is not AMQP 1.0: ")
         assert b"\nhint: --codec raw " in done.stderr
         assert done.stdout.count(b"\n") == 2
         assert good is None or done.stdout == good

@@ -35,18 +35,27 @@ def test_a_filter(path: str, values: tuple[str, ...], unfiltered: bool, expected
         stored("header", r="eu"),
         stored('{"s":"eu"}'),
     ]
-    assert Filter(values, unfiltered, parse_path(path)).wanted(messages) == expected
-    assert list(Filter(values, unfiltered).wanted(messages)) == list(range(7))
+    assert Filter(values, unfiltered, parse_path(path)).choose(messages) == (expected, frozenset())
+    assert list(Filter(values, unfiltered).choose(messages).places) == list(range(7))
 
 
 def test_a_filter_of_raw_messages_and_of_what_is_no_message() -> None:
     messages = [b'{"r":"eu"}', b'{"r":"us"}', b"\xff"]
-    assert Filter(("eu",), path=parse_path(".r"), raw=True).wanted(messages) == [0]
-    assert Filter(("eu",), path=parse_path(".r")).wanted([b"\x00Sp\xff"]) == [0]  # rendering it tells
+    assert Filter(("eu",), path=parse_path(".r"), raw=True).choose(messages) == ([0], frozenset())
+    no_message, no_headers = b"\x00Sp\xff", stored('{"r":"us"}') + b"\x00Sx\xff"
+    good = [stored('{"r":"us"}'), stored('{"r":"eu"}')]
+    assert Filter(("eu",), path=parse_path(".r")).choose([no_message, *good, no_headers]) == ([0, 2, 3], {0, 3})
 
 
 def test_the_value_may_come_from_the_body_or_from_the_envelope() -> None:
     both = stored('{"headers":{"r":"us"}}', r="eu")
     for value in ("eu", "us"):
-        assert Filter((value,), path=parse_path(".headers.r")).wanted([both]) == [0]
-    assert Filter(("asia",), True, parse_path(".headers.r")).wanted([both]) == []
+        assert Filter((value,), path=parse_path(".headers.r")).choose([both]).places == [0]
+    assert Filter(("asia",), True, parse_path(".headers.r")).choose([both]).places == []
+
+
+@pytest.mark.parametrize("value", [b"\xff", {5: "eu"}, ["eu", b"eu"], {"a": 1e300}], ids=repr)
+def test_a_value_that_is_no_filter_value(value: Any) -> None:
+    """It equals none, whatever the broker's filter let through."""
+    message = AMQPMessage(body="x", application_properties={"r": value}).encode()
+    assert Filter(("eu",), path=parse_path(".headers.r")).choose([message]).places == []

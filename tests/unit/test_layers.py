@@ -20,7 +20,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"rstream_core.errors", "rstream_core.version"}),
     frozenset({"rstream_core.checks"}),
     frozenset({"rstream_core.types"}),
-    frozenset({"rstream_core.uri", "rstream_core.arguments"}),
+    frozenset({"rstream_core.uri", "rstream_core.arguments", "rstream_core.gaps"}),
     frozenset({"rstream_core.protocol"}),
     frozenset({"rstream_core.broker"}),
     frozenset({"rstream_core.callbacks"}),
