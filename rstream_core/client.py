@@ -216,7 +216,8 @@ class Client:
                 return None
             try:
                 async with asyncio.timeout(self.options.request_timeout):
-                    return (await anext(subscription)).last_offset
+                    await anext(subscription)
+                    return subscription.chunk_end - 1
             except TimeoutError:
                 raise RequestTimeout(f"stream {stream!r}: its last chunk did not come") from None
 
