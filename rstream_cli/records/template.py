@@ -30,11 +30,11 @@ class Place(NamedTuple):
     stream: str
     offset: int
     timestamp_ms: int
-    body: bytes
+    body: bytes | memoryview
     message: AMQPMessage
 
 
-_PIECES: dict[str, Callable[[Place], bytes]] = {
+_PIECES: dict[str, Callable[[Place], bytes | memoryview]] = {
     "s": lambda place: place.body,
     "S": lambda place: str(len(place.body)).encode(),
     "R": lambda place: len(place.body).to_bytes(4),
@@ -52,7 +52,7 @@ class Template:
     """A parsed format. Raises ValueError for an unknown place or escape."""
 
     def __init__(self, text: str) -> None:
-        self._parts: list[bytes | Callable[[Place], bytes]] = []
+        self._parts: list[bytes | Callable[[Place], bytes | memoryview]] = []
         for index, piece in enumerate(_PLACE.split(text)):
             if index % 2 == 0:
                 if piece:
@@ -67,4 +67,8 @@ class Template:
 
     def render(self, place: Place) -> bytes:
         """The text for one message."""
-        return b"".join([part if isinstance(part, bytes) else part(place) for part in self._parts])
+        return b"".join(self.pieces(place))
+
+    def pieces(self, place: Place) -> list[bytes | memoryview]:
+        """The same, not joined."""
+        return [part if isinstance(part, bytes) else part(place) for part in self._parts]
