@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +25,7 @@ from rstream_cli.output import Output
 from rstream_cli.parsing import MAX_OFFSET, OffsetKind, OffsetSpec, UntilKind, UntilSpec
 from rstream_cli.render.display import Display, StatsMode
 from rstream_cli.render.stats import ConsumeCounts, Stats
-from rstream_cli.rendering import Batch, OnBad, Renderer
+from rstream_cli.rendering import Batch, OnBad, Rendered, Renderer
 from rstream_cli.runner import CommandContext
 from rstream_core import (
     Chunk,
@@ -49,6 +50,8 @@ _GRACE = 2.0
 _STORE_TIMEOUT = 5.0
 _FILTER_INTERVAL = 0.2
 """Seconds without a chunk after which the broker is asked whether more is to come, where it filters."""
+_MOST_AT_ONCE = 4096
+"""Messages that are filtered, rendered and written in one go: as many as a broker's usual chunk holds at most."""
 _GROUP_INTERVAL = 1.0
 """Seconds between two looks at how far the others of a group have come."""
 _END_INTERVAL = 1.0
@@ -439,8 +442,25 @@ class ConsumeRun:
             chunk = await self._next_chunk(client, subscriptions)
             if chunk is not None:
                 self._last_arrival = asyncio.get_running_loop().time()
-                await self._take(client, self._sources[chunk.stream], chunk, output)
+                if len(chunk.messages) <= _MOST_AT_ONCE:
+                    await self._take(client, self._sources[chunk.stream], chunk, output)
+                else:
+                    await self._take_parts(client, subscriptions, chunk, output)
+                del chunk  # it may hold a message of 64 MiB, and so may the next
         return self._ended
+
+    async def _take_parts(self, client: Client, subscriptions: Subscriptions, chunk: Chunk, output: Output) -> None:
+        """One part after the other of a chunk of many messages, each of which may take long to filter and to render."""
+        source = self._sources[chunk.stream]
+        for start in range(0, len(chunk.messages), _MOST_AT_ONCE):
+            if start:
+                await asyncio.sleep(0)  # --timeout, signals and heartbeats do not wait for all of it
+                over = source.subscription is not None and not source.subscription.is_wanted(chunk)
+                if over or self._ended is not None:
+                    subscriptions.finish(chunk.offset + start - 1)
+                    return
+            part = chunk._replace(offset=chunk.offset + start, messages=chunk.messages[start : start + _MOST_AT_ONCE])
+            await self._take(client, source, part, output)
 
     async def _next_chunk(self, client: Client, subscriptions: Subscriptions) -> Chunk | None:
         """The next one; None where something else was due, or the run has ended."""
@@ -690,15 +710,24 @@ class ConsumeRun:
 
         return on_bad
 
-    async def _write(self, output: Output, source: _Source, turn: int, data: bytes, batch: Batch, bad: int = 0) -> bool:
-        """Writes a block and counts its messages, but for those that are ``bad`` and not in it.
+    async def _write(
+        self, output: Output, source: _Source, turn: int, data: Rendered, batch: Batch, bad: int = 0
+    ) -> bool:
+        """Writes what was rendered and counts its messages, but for those that are ``bad`` and not in it.
 
-        False where the reader did not take it before the run ended.
+        False where the reader did not take all of it before the run ended.
         """
+        size, loop, until = 0, asyncio.get_running_loop(), math.inf
         try:
-            written = output.write(data) if bad < len(batch.messages) else None
-            if written is not None and not await self._finished(written):
-                return False
+            for block in (data,) if isinstance(data, bytes) else data:
+                written = output.write(block) if bad < len(batch.messages) else None
+                if written is not None and not await self._finished(written):
+                    return False
+                size += len(block)
+                if self._stopping.is_set():  # the rest of a large message has a moment, too
+                    until = min(until, loop.time() + _GRACE)
+                    if loop.time() >= until:
+                        return False
         except BrokenPipeError as error:
             self._stop(Ended("stdout was closed", ExitStatus.STDOUT_CLOSED, error))
             return False
@@ -708,7 +737,7 @@ class ConsumeRun:
             return False
         self._counts.consumed += len(batch.messages) - bad
         self._counts.bad += bad
-        self.stats.bytes += len(data)
+        self.stats.bytes += size
         if self.plan.count is not None:
             self.stats.done = self._counts.consumed
         self._pass(source, turn, batch.offsets[-1], len(batch.messages))

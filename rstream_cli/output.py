@@ -25,7 +25,7 @@ class Output:
     def __init__(self, on_closed: Callable[[], None]) -> None:
         """``on_closed``: the reader is gone; called on the loop, perhaps while a write fails."""
         self._loop = asyncio.get_running_loop()
-        self._jobs: queue.SimpleQueue[tuple[bytes, asyncio.Future[None]] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[tuple[bytes | memoryview, asyncio.Future[None]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._is_pipe = stat.S_ISFIFO(os.fstat(_STDOUT).st_mode)
         self._on_closed = on_closed
@@ -36,7 +36,7 @@ class Output:
                 self._loop.add_reader(_STDOUT, self._reader_left)
                 self._watched = True
 
-    def write(self, data: bytes) -> asyncio.Future[None] | None:
+    def write(self, data: bytes | memoryview) -> asyncio.Future[None] | None:
         """Begins to write; None where it is done already, else done with None or with an OSError."""
         if self._is_pipe and len(data) <= select.PIPE_BUF and self._has_room():
             if os.write(_STDOUT, data) != len(data):
@@ -80,9 +80,10 @@ class Output:
                 problem = error
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(_resolve, done, problem)
+            del job, data  # it may be large, and the next one may be long in coming
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
     """Writes all of it, also where the descriptor is non-blocking. Raises OSError."""
     rest = memoryview(data)
     while rest:

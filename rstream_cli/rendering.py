@@ -6,14 +6,17 @@ their JSON; of a message without a body, nothing. ``--json`` and ``--format`` lo
 
 Where the fast way finds a message that it cannot show, the block is gone through once more, message by message, and
 each that is bad is told by its place: whoever asked for the block stops there, or passes it.
+
+A message that is larger than a block comes alone, and is rendered in several blocks: its body is never there twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, cast
+import itertools
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple, TypeAlias, cast
 
-from rstream_cli.records.envelope import EnvelopeError, batch_to_json, body_bytes, to_json
+from rstream_cli.records.envelope import EnvelopeError, batch_to_json, body_bytes, json_blocks, large_body, to_json
 from rstream_cli.records.framing_out import RecordWriter
 from rstream_cli.records.template import Place, Template
 from rstream_cli.terminal import Bodies
@@ -22,6 +25,9 @@ from rstream_core.protocol.amqp import bodies_of
 
 UNSHOWABLE = (AmqpError, EnvelopeError)
 """What looking into a message raises: it is not AMQP 1.0, or it is, and JSON cannot hold what is in it."""
+
+LARGE = 4 * 1024 * 1024
+"""Bytes of a message beyond which it comes in blocks. The core hands out such a message alone."""
 
 
 class Batch(NamedTuple):
@@ -35,11 +41,18 @@ class Batch(NamedTuple):
     bad: Collection[int] = ()
     """Offsets of messages that are bad already, as a filter could not look into them."""
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it is one message that comes in blocks."""
+        return len(self.messages) == 1 and len(self.messages[0]) > LARGE
+
 
 OnBad = Callable[[int, str], None]
 """Is told of a message that cannot be shown: its place in the batch, and why not. What it raises ends the rendering."""
-Renderer = Callable[[Batch, OnBad], bytes]
-"""Gives the block without the messages that cannot be shown, having told of each in its order."""
+Rendered: TypeAlias = bytes | Iterable[bytes | memoryview]
+"""One block, or the blocks of one large message."""
+Renderer = Callable[[Batch, OnBad], Rendered]
+"""Gives the block without the messages that cannot be shown, having told of each in its order, before the first."""
 
 
 def bodies_renderer(
@@ -58,10 +71,13 @@ def bodies_renderer(
         harmless = shown.show(block)
         return harmless if framing_too or harmless is block else writer.join(list(map(shown.show, bodies)))
 
-    if raw:
-        return lambda batch, _: join(batch.messages)
-
-    def fast(batch: Batch) -> bytes:
+    def fast(batch: Batch) -> Rendered:
+        if batch.is_large and shown is None:
+            body = _large_body(batch.messages[0], raw=raw)
+            before, behind = writer.around(len(body))
+            return before, body, behind
+        if raw:
+            return join(batch.messages)
         bodies = bodies_of(batch.messages)
         if None in bodies:
             bodies = [body_bytes(AMQPMessage.from_bytes(data)) for data in batch.messages]
@@ -73,14 +89,25 @@ def bodies_renderer(
     return _renderer(fast, one)
 
 
+def _large_body(data: bytes, *, raw: bool) -> bytes | memoryview:
+    if raw:
+        return data
+    found = large_body(data)
+    return body_bytes(AMQPMessage.from_bytes(data)) if found is None else found[0]
+
+
 def json_renderer(*, raw: bool, shown: Bodies | None = None) -> Renderer:
     """One envelope a line."""
 
     def show(block: bytes) -> bytes:
         return block if shown is None else shown.show_json(block)
 
-    def fast(batch: Batch) -> bytes:
+    def fast(batch: Batch) -> Rendered:
         stream, offsets, timestamp, messages, _ = batch
+        if batch.is_large and shown is None:
+            blocks = json_blocks(messages[0], stream=stream, offset=offsets[0], timestamp_ms=timestamp, raw=raw)
+            first = next(blocks)  # raises before anything is written
+            return itertools.chain((first,), blocks, (b"\n",))
         lines = batch_to_json(messages, stream=stream, offsets=offsets, timestamp_ms=timestamp, raw=raw)
         return show(b"\n".join([*lines, b""]))
 
@@ -94,21 +121,26 @@ def json_renderer(*, raw: bool, shown: Bodies | None = None) -> Renderer:
 
 
 def template_renderer(template: Template, *, raw: bool) -> Renderer:
-    """``--format``."""
+    """``--format``. What is for a terminal is the template's business."""
 
-    def one(batch: Batch, index: int) -> bytes:
+    def place(batch: Batch, index: int) -> Place:
         data = batch.messages[index]
         message = AMQPMessage(data) if raw else AMQPMessage.from_bytes(data)
-        body = data if raw else body_bytes(message)
-        return template.render(Place(batch.stream, batch.offsets[index], batch.timestamp_ms, body, message))
+        body = _large_body(data, raw=raw) if batch.is_large else data if raw else body_bytes(message)
+        return Place(batch.stream, batch.offsets[index], batch.timestamp_ms, body, message)
 
-    return _renderer(lambda batch: b"".join([one(batch, index) for index in range(len(batch.messages))]), one)
+    def fast(batch: Batch) -> Rendered:
+        if batch.is_large:
+            return template.pieces(place(batch, 0))
+        return b"".join([template.render(place(batch, index)) for index in range(len(batch.messages))])
+
+    return _renderer(fast, lambda batch, index: template.render(place(batch, index)))
 
 
-def _renderer(fast: Callable[[Batch], bytes], one: Callable[[Batch, int], bytes]) -> Renderer:
+def _renderer(fast: Callable[[Batch], Rendered], one: Callable[[Batch, int], bytes]) -> Renderer:
     """``fast`` gives the block of a batch in which all is well, ``one`` that of one message; else both raise."""
 
-    def render(batch: Batch, on_bad: OnBad) -> bytes:
+    def render(batch: Batch, on_bad: OnBad) -> Rendered:
         if not batch.bad:
             try:
                 return fast(batch)

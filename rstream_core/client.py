@@ -93,7 +93,7 @@ class Client:
     ) -> None:
         self.options = options or ConnectionOptions()
         self._recoveries = Recoveries(recovery, on_recovery)
-        self._on_gap = on_gap
+        self._on_gap = None if on_gap is None else self._recoveries.callbacks.bind(on_gap, "on_gap")
         self._locator = Locator(self.options, self._recoveries)
         self._publisher_pool = ConnectionPool(self._locator, max_per_connection=max_publishers_by_connection)
         self._subscriber_pool = ConnectionPool(self._locator, max_per_connection=max_subscribers_by_connection)
@@ -239,7 +239,8 @@ class Client:
                 return None
             try:
                 async with asyncio.timeout(self.options.request_timeout):
-                    return (await anext(subscription)).last_offset
+                    await anext(subscription)
+                    return subscription.chunk_end - 1
             except TimeoutError:
                 raise RequestTimeout(f"stream {stream!r}: its last chunk did not come") from None
 
@@ -636,10 +637,7 @@ class Client:
             logger.warning("%s", gap)
             return
         logger.info("%s", gap)
-        try:
-            self._on_gap(gap)
-        except Exception:
-            logger.exception("on_gap failed")
+        self._on_gap(gap)
 
     async def _require(self, key: c.Key, since: str, feature: str, *, version: int = 1) -> None:
         (await self._locator.again(self._locator.connection)).session.require(key, since, feature, version)

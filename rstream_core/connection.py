@@ -344,6 +344,8 @@ class Connection(asyncio.Protocol):
         subscription = self.subscriptions.get(message.subscription_id)
         if subscription is not None:
             subscription.on_consumer_update(message.active, correlation_id)
+        elif not self.is_writable:
+            raise ProtocolError("the broker asks for turns that nobody has, and reads no answer")
         else:  # it was just unsubscribed; the broker waits for an answer all the same
             self.send(c.ConsumerUpdateResponse(c.OffsetSpec(0)), correlation_id=correlation_id)
 

@@ -454,6 +454,7 @@ class Publisher(Attachment):
         """Declares it, and writes what is unconfirmed."""
         lease = self._lease
         connection = lease.connection
+        connection.session.expect_confirms(self._max_in_flight)
         connection.publishers[lease.id] = self  # from now on: what comes before the answer counts, too
         connection.streams[self] = self.stream
         await self._make_known()

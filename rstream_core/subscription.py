@@ -1,7 +1,8 @@
 """One subscription to one stream: chunks come in, credits go out; and several subscriptions as one iterator.
 
 The unit is the chunk. A chunk's credit goes back when the next chunk is asked for: the application has taken it
-by then, and a slow one holds back the broker instead of filling the memory.
+by then, and a slow one holds back the broker instead of filling the memory. A chunk whose sub-entries unpack to much
+is handed out in pieces, each unpacked when it is asked for; its credit goes back after the last of them.
 
 A single active consumer is told by the broker when its turn begins and ends, and answers each time. It answers
 in a task of its own, never in the read loop, so what is asked on the way may use the same connection. In order:
@@ -48,13 +49,17 @@ from rstream_core.gaps import Gap, GapListener, GapWatch
 from rstream_core.locator import Locator
 from rstream_core.pool import ConnectionPool, Lease
 from rstream_core.protocol import commands as c
-from rstream_core.protocol.chunk import CHUNK_USER, parse_chunk, parse_header
+from rstream_core.protocol.chunk import CHUNK_USER, ChunkReader, open_chunk, parse_header
 from rstream_core.recovery import Recoveries, ended
 from rstream_core.types import ConsumerOffsetSpecification, Endpoint, OffsetType
 
 logger = logging.getLogger("rstream_core")
 
 DEFAULT_CREDIT = 10
+MAX_CREDIT = 0x7FFF
+"""In one Subscribe or Credit: the broker reads 16 bits with a sign, and stalls in silence where that is negative."""
+MAX_UPDATES = 1000
+"""Turns that a broker may have begun and ended before the first of them is answered."""
 
 MORE_CHUNKS = 16
 """Above twice the credit, and no broker that can count sends as many."""
@@ -74,7 +79,11 @@ LOOKS = 3
 
 
 class Chunk(NamedTuple):
-    """Messages that the broker stored together, in the order of their offsets."""
+    """Messages that the broker stored together, in the order of their offsets.
+
+    It is a piece of the broker's chunk where the sub-entries of that unpack to more than 4 MiB or 65,536 messages:
+    the next piece is the next chunk here.
+    """
 
     stream: str
     offset: int
@@ -126,7 +135,8 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
     It goes on after a lost connection, and when the stream moved, as the client's recovery allows. It ends with the
     error that ended it: ``StreamDoesNotExist`` where the stream was deleted, ``ChunkError`` for damaged data,
     ``ConnectionClosed``, ``StreamNotAvailable`` and other errors that were not recovered from; and without one after
-    ``close()``. A cancelled ``__anext__`` loses nothing: the same chunk is the next one.
+    ``close()``. Of a chunk that is damaged further on, the pieces before that are handed out. A cancelled
+    ``__anext__`` loses nothing: the same chunk is the next one.
     """
 
     what = "subscription"
@@ -176,6 +186,13 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._position = position
         """Finds the offset that a specification means, where the broker cannot be asked."""
         self._waiting: deque[tuple[bytes, int | None]] = deque()
+        self._reader: ChunkReader | None = None
+        """Of the chunk that is being handed out, while there are more pieces of it."""
+        self._has_given_way = False
+        self._timestamp = 0
+        self._committed: int | None = None
+        self.chunk_end = 0
+        """The offset after the chunk that was handed out last, with the pieces of it that are yet to come."""
         self._handed_out: Chunk | None = None
         self._overdue: Chunk | None = None
         """What the application still held when another turn began: it is not of that one."""
@@ -219,6 +236,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         return self
 
     async def __anext__(self) -> Chunk:
+        await self.give_way()
         while True:
             chunk = self.poll()
             if chunk is not None:
@@ -230,14 +248,14 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             await self.arrived.wait()
 
     def poll(self) -> Chunk | None:
-        """The next chunk, if one is there. Finishes the one before it. Raises ``ChunkError``."""
+        """The next chunk, or piece of one, if it is there. Finishes the one before it. Raises ``ChunkError``."""
         self.finish()
-        while self._waiting and not self._holds(self._waiting[0][0]):
-            data, committed = self._waiting.popleft()
+        while self._reader is not None or (self._waiting and not self._holds(self._waiting[0][0])):
             try:
-                chunk = self._open_chunk(data, committed)
+                chunk = self._next_piece()
             except ChunkError as error:
                 self.error = error.located(self._connection.endpoint)
+                self._reader = None
                 self._waiting.clear()
                 raise
             if chunk is not None:
@@ -247,6 +265,16 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             self._owed += 1  # also a chunk of which nothing is wanted
             self._return_credit()
         return None
+
+    async def give_way(self) -> None:
+        """Between two pieces of a chunk: lets the event loop go on, since there may be thousands of them.
+
+        Once for each piece: whoever is cancelled here gets the next one without it.
+        """
+        if self._reader is not None and not self._has_given_way:
+            self._has_given_way = True
+            self.finish()
+            await asyncio.sleep(0)
 
     def finish(self, offset: int | None = None) -> None:
         """The application is done with the chunk it holds, if any: with all of it, or up to ``offset``.
@@ -259,7 +287,8 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             if last >= chunk.offset and chunk is not self._overdue:
                 self.processed = last
             self._handed_out = self._overdue = None
-            self._owed += 1
+            if self._reader is None:
+                self._owed += 1
             self._finished.set()
         self._return_credit()
 
@@ -290,7 +319,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
 
     async def nothing_to_come(self) -> bool:
         """Whether the broker has nothing more to send at the moment. Where it filters, this is how an end shows."""
-        if self._waiting or self._handed_out is not None or not self.active:
+        if self._waiting or self._reader is not None or self._handed_out is not None or not self.active:
             return False
         seen = self._deliveries
         await self._round_trip()
@@ -327,6 +356,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         if self._closed:
             return
         self._closed = True
+        self._reader = None
         self._waiting.clear()
         self.arrived.set()
         self._finished.set()
@@ -355,9 +385,12 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         if self._single_active is None:
             raise ProtocolError(f"the broker tells of a turn in stream {self.stream!r}, which nobody takes turns in")
         self.active = False
+        if len(self._updates) >= MAX_UPDATES:
+            raise ProtocolError(f"the broker begins and ends turns in stream {self.stream!r} without an answer")
         self._owed += len(self._waiting)
         self._waiting.clear()  # what belongs to a turn that is over
         self._watch.start(None)
+        self._drop_rest()
         self._updates.append((active, correlation_id))
         if self._updating is None or self._updating.done():
             self._updating = own_task(self._answer_updates())
@@ -439,13 +472,14 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
 
         Where that leaves none, chunks that nobody has seen yet are dropped: they come again.
         """
-        held = self._handed_out is not None
+        held = self._handed_out is not None or self._reader is not None
         while self._waiting and len(self._waiting) + held >= self._credit:
             data, _ = self._waiting.pop()
             self._next = parse_header(data).first_offset
         room = self._credit - len(self._waiting) - held
-        self._owed = min(room - 1, 0)
-        return max(room, 1)
+        credit = min(max(room, 1), MAX_CREDIT)
+        self._owed = room - credit
+        return credit
 
     async def _fixed(self, connection: Connection, spec: ConsumerOffsetSpecification) -> int | None:
         """The offset that a moving specification means now; None where nothing recovers, and nobody needs it."""
@@ -462,6 +496,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         if self._single_active is not None:
             self._era += 1
             self.active = False
+            self._reader = None
             self._waiting.clear()
             self._watch.start(None)
             self._updates.clear()
@@ -479,34 +514,58 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         connection = self._lease.connection
         may = self.active and self._attached and self.error is None and not self._closed
         if may and self._owed > 0 and connection.is_open:
-            connection.send(c.Credit(self.id, self._owed))
-            self._owed = 0
+            while self._owed > 0:
+                credit = min(self._owed, MAX_CREDIT)
+                connection.send(c.Credit(self.id, credit))
+                self._owed -= credit
 
     def _start_at(self, spec: ConsumerOffsetSpecification) -> None:
         """What is dropped from the first chunks to come."""
         self._first_wanted = (spec.offset or 0) if spec.offset_type is OffsetType.OFFSET else 0
         self._earliest = spec.offset if spec.offset_type is OffsetType.TIMESTAMP else None
 
-    def _open_chunk(self, data: bytes, committed: int | None) -> Chunk | None:
-        """The messages that are wanted; None where there are none."""
-        header, messages = parse_chunk(data)
-        if header.kind != CHUNK_USER:
-            return None
-        offset = header.first_offset
-        if self._earliest is not None:
-            if header.timestamp < self._earliest:
+    def _next_piece(self) -> Chunk | None:
+        """The next messages that are wanted; None where the chunk has none, or no more."""
+        reader = self._reader
+        if reader is None:
+            data, self._committed = self._waiting.popleft()
+            header, found = open_chunk(data)
+            if header.kind != CHUNK_USER:
                 return None
-            self._earliest = None
+            offset, self._timestamp = header.first_offset, header.timestamp
+            if self._earliest is not None:
+                if self._timestamp < self._earliest:
+                    return None
+                self._earliest = None
+            self.chunk_end = end = offset + header.records
+            if end <= self._seen and not self._looked:  # a replica may lag behind; or is it another stream?
+                self._looked = True
+                self._recoveries.start(self._look(self._seen))
+            if not isinstance(found, ChunkReader):
+                return self._hand_out(offset, found)
+            reader = found
+        piece = reader.read(self._first_wanted)
+        self._reader, self._has_given_way = None if reader.is_done else reader, False
+        return self._hand_out(self.chunk_end, []) if piece is None else self._hand_out(*piece)
+
+    def _hand_out(self, offset: int, messages: list[bytes]) -> Chunk | None:
+        """What is wanted of it."""
         end = offset + len(messages)
-        if end <= self._seen and not self._looked:  # a replica may lag behind; or is it another stream?
-            self._looked = True
-            self._recoveries.start(self._look(self._seen))
         self._seen = max(self._seen, end)
-        if offset < self._first_wanted:
-            del messages[: self._first_wanted - offset]
-            offset = self._first_wanted
-        self._first_wanted = max(self._first_wanted, end)  # nothing comes twice
-        return Chunk(self.stream, offset, header.timestamp, messages, committed) if messages else None
+        wanted = self._first_wanted
+        if offset < wanted:
+            del messages[: wanted - offset]
+            offset = wanted
+        if end > wanted:
+            self._first_wanted = end  # nothing comes twice
+        return Chunk(self.stream, offset, self._timestamp, messages, self._committed) if messages else None
+
+    def _drop_rest(self) -> None:
+        """Of the chunk that is being handed out. Its credit goes back with the piece that the application holds."""
+        if self._reader is not None:
+            self._reader = None
+            if self._handed_out is None:
+                self._owed += 1
 
     # What retention took.
 
@@ -751,6 +810,8 @@ class Subscriptions(AsyncIterator[Chunk]):
 
     async def __anext__(self) -> Chunk:
         self.finish()
+        if self._last is not None:
+            await self._last.give_way()
         while True:
             for _ in range(len(self._members)):
                 member = self._members.popleft()

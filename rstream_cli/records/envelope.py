@@ -40,18 +40,21 @@ section an absent one.
 from __future__ import annotations
 
 import binascii
+import codecs
 import datetime as dt
 import functools
 import math
 import struct
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
 
 from rstream_cli.parsing import Path, extract
+from rstream_core.errors import AmqpError
 from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, bodies_of, encode_bodies
+from rstream_core.protocol.amqp_sections import DATA, VALUE, locate
 from rstream_core.protocol.amqp_types import (
     AmqpValue,
     Array,
@@ -568,6 +571,17 @@ def to_json(
     ``timestamp_ms``: milliseconds since 1970. Raises EnvelopeError for what JSON cannot hold, which a message that
     was decoded never has, and rstream_core.errors.AmqpError for a message that is malformed.
     """
+    document = _document(message, stream, offset, timestamp_ms)
+    if filter_value is not None:
+        document["filter"] = filter_value
+    if failed is not None:
+        document["failed"] = failed
+    return dumps(document)
+
+
+def _document(
+    message: AMQPMessage, stream: str | None, offset: int | None, timestamp_ms: int | None
+) -> dict[str, Json]:
     document: dict[str, Json] = {}
     if stream is not None:
         document["stream"] = stream
@@ -585,11 +599,82 @@ def to_json(
     _dump_body(message, document)
     if footer := message.footer:
         document["footer"] = _dump_section(footer)
-    if filter_value is not None:
-        document["filter"] = filter_value
-    if failed is not None:
-        document["failed"] = failed
-    return dumps(document)
+    return document
+
+
+def json_blocks(record: bytes, *, stream: str, offset: int, timestamp_ms: int, raw: bool = False) -> Iterator[bytes]:
+    """:func:`to_json` of one large record, block by block: as text it may take six times as much.
+
+    Where the body is data or a text, no part of it is there twice but for a block. Raises as :func:`to_json`, before
+    the first block. ``raw``: see :func:`batch_to_json`.
+    """
+    found = (memoryview(record), b"") if raw else large_body(record)
+    body, rest = (None, record) if found is None else found
+    message = AMQPMessage(b"") if raw else AMQPMessage.from_bytes(rest)
+    document = _document(message, stream, offset, timestamp_ms)
+    return _blocks(document, body, "value" if "value" in document else "body")
+
+
+def large_body(record: bytes) -> tuple[memoryview, bytes] | None:
+    """Where the body of a message lies, and the message with an empty one in its place.
+
+    None where it is not one data section, nor one value that is a text. Raises AmqpError where it is malformed.
+    """
+    spans = locate(record)
+    for code, constructors in _LARGE_BODIES.items():
+        found = spans.get(code, [])
+        if len(found) == 1:
+            pos, start, end = found[0]
+            if record[start] in constructors:
+                body = memoryview(record)[start + 5 : end]
+                if code == VALUE and not _is_utf8(body):
+                    raise AmqpError("text that is not UTF-8")
+                # A short form with no bytes stands for the long one.
+                return body, record[:pos] + b"\0\x53%c%c\0" % (code, record[start] - 0x10) + record[end:]
+    return None
+
+
+_LARGE_BODIES = {DATA: (0xB0,), VALUE: (0xB1,)}
+
+
+def _blocks(document: dict[str, Json], body: memoryview | None, key: str) -> Iterator[bytes]:
+    if body is None:
+        yield dumps(document)
+        return
+    is_text = key == "value" or _is_utf8(body)
+    before = b"{"
+    for name, value in document.items():
+        if name != key:
+            yield before + dumps(name) + b":" + dumps(value)
+        elif is_text:
+            yield before + dumps(name) + b':"'
+            decoder = _UTF8()
+            for start in range(0, len(body), _BLOCK):
+                part = body[start : start + _BLOCK]
+                yield dumps(decoder.decode(part, final=start + _BLOCK >= len(body)))[1:-1]
+            yield b'"'
+        else:
+            yield before + b'"body_base64":"'
+            for start in range(0, len(body), _BLOCK):
+                yield binascii.b2a_base64(body[start : start + _BLOCK], newline=False)
+            yield b'"'
+        before = b","
+    yield b"}"
+
+
+def _is_utf8(data: memoryview) -> bool:
+    decoder = _UTF8()
+    try:
+        for start in range(0, len(data), _BLOCK):
+            decoder.decode(data[start : start + _BLOCK], final=start + _BLOCK >= len(data))
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+_UTF8 = codecs.getincrementaldecoder("utf-8")
+_BLOCK = 3 << 18
+"""Bytes of a large body that are looked at in one go; in Base64 they end without padding."""
 
 
 def batch_to_json(

@@ -18,6 +18,9 @@ class RecordWriter(Protocol):
     def join(self, bodies: Sequence[bytes]) -> bytes:
         """One block that holds these bodies, in order; b"" for none."""
 
+    def around(self, size: int) -> tuple[bytes, bytes]:
+        """What stands before and behind a body of so many bytes, for one that is too large to be copied."""
+
 
 class DelimiterWriter:
     r"""Each body with ``delimiter`` behind it: ``\n`` for lines, NUL for ``-0``. ValueError if empty."""
@@ -30,6 +33,10 @@ class DelimiterWriter:
     def join(self, bodies: Sequence[bytes]) -> bytes:
         """The bodies, each with the delimiter behind it."""
         return self._delimiter.join([*bodies, b""])
+
+    def around(self, size: int) -> tuple[bytes, bytes]:
+        """See ``RecordWriter``."""
+        return b"", self._delimiter
 
 
 class Len32Writer:
@@ -45,6 +52,10 @@ class Len32Writer:
         parts[1::2] = bodies
         return b"".join(parts)
 
+    def around(self, size: int) -> tuple[bytes, bytes]:
+        """See ``RecordWriter``."""
+        return _U32.pack(size), b""
+
 
 class RawWriter:
     """The bodies with nothing between."""
@@ -52,3 +63,7 @@ class RawWriter:
     def join(self, bodies: Sequence[bytes]) -> bytes:
         """The bodies, one behind the other."""
         return b"".join(bodies)
+
+    def around(self, size: int) -> tuple[bytes, bytes]:
+        """See ``RecordWriter``."""
+        return b"", b""

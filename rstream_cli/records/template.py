@@ -29,11 +29,11 @@ class Place(NamedTuple):
     stream: str
     offset: int
     timestamp_ms: int
-    body: bytes
+    body: bytes | memoryview
     message: AMQPMessage
 
 
-_PIECES: dict[str, Callable[[Place], bytes]] = {
+_PIECES: dict[str, Callable[[Place], bytes | memoryview]] = {
     "s": lambda place: place.body,
     "S": lambda place: str(len(place.body)).encode(),
     "R": lambda place: len(place.body).to_bytes(4),
@@ -50,7 +50,7 @@ _PLACE = re.compile(r"%(.|$)", re.DOTALL)
 def _visible(piece: str, shown: Bodies) -> Callable[[Place], bytes]:
     plain = _PIECES[piece]
     show = {"t": shown.show_name, "h": shown.show_json, "p": shown.show_json}.get(piece, shown.show)
-    return lambda place: show(plain(place))
+    return lambda place: show(bytes(plain(place)))
 
 
 class Template:
@@ -58,7 +58,7 @@ class Template:
 
     def __init__(self, text: str, shown: Bodies | None = None) -> None:
         """``shown``: what comes from a message is made visible for a terminal, and not what the user typed."""
-        self._parts: list[bytes | Callable[[Place], bytes]] = []
+        self._parts: list[bytes | Callable[[Place], bytes | memoryview]] = []
         for index, piece in enumerate(_PLACE.split(text)):
             if index % 2 == 0:
                 if piece:
@@ -73,4 +73,8 @@ class Template:
 
     def render(self, place: Place) -> bytes:
         """The text for one message. Raises as ``envelope.to_json``."""
-        return b"".join([part if isinstance(part, bytes) else part(place) for part in self._parts])
+        return b"".join(self.pieces(place))
+
+    def pieces(self, place: Place) -> list[bytes | memoryview]:
+        """The same, not joined."""
+        return [part if isinstance(part, bytes) else part(place) for part in self._parts]

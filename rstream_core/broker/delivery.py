@@ -28,7 +28,8 @@ TURN = 1024 * 1024
 
 _DELIVER = struct.Struct(">IHHB")
 _DELIVER_COMMITTED = struct.Struct(">IHHBQ")
-_CONFIRMS_AT_ONCE = 65_536
+_ANSWERS_AT_ONCE = 65_536
+"""Publishing ids in one PublishConfirm or PublishError."""
 
 
 class BrokerPublisher:
@@ -44,12 +45,13 @@ class BrokerPublisher:
 
     def confirm(self, ids: Sequence[bytes]) -> None:
         if self.is_open:
-            for start in range(0, len(ids), _CONFIRMS_AT_ONCE):
-                self.connection.send_confirms(self._id, ids[start : start + _CONFIRMS_AT_ONCE])
+            for start in range(0, len(ids), _ANSWERS_AT_ONCE):
+                self.connection.send_confirms(self._id, ids[start : start + _ANSWERS_AT_ONCE])
 
     def reject(self, ids: Sequence[bytes], code: int) -> None:
-        if self.is_open and ids:
-            self.connection.send_errors(self._id, ids, code)
+        if self.is_open:
+            for start in range(0, len(ids), _ANSWERS_AT_ONCE):
+                self.connection.send_errors(self._id, ids[start : start + _ANSWERS_AT_ONCE], code)
 
     def hold(self) -> None:
         self.connection.hold(self._reason)

@@ -267,7 +267,8 @@ class ServerSession:
         properties = {"advertised_host": self.advertised_host, "advertised_port": str(self.advertised_port)}
         self.send(c.OpenResponse(properties), correlation_id=correlation_id)
         self.vhost = vhost
-        self._incoming.max_frame_size = self._incoming.max_deliver_size = self.frame_max
+        incoming = self._incoming
+        incoming.max_frame_size = incoming.max_deliver_size = incoming.max_confirm_size = self.frame_max
         self.state = State.READY
 
 

@@ -34,7 +34,9 @@ MAX_ENTRIES = 65_535
 MAX_CHUNK = 1024 * 1024
 """Bytes of a chunk, unless a single frame has more."""
 MAX_UNSYNCED = 16 * 1024 * 1024
-"""Bytes that may be written and not synced before publishing connections are not read."""
+"""Bytes that may be written and not synced before publishing connections are not read, those of ``_ID`` included."""
+_ID = 64
+"""Bytes that a publishing id takes here until it is confirmed: a message may be empty, or a repetition."""
 RETRY_INTERVAL = 0.2
 """Seconds until a sync is tried again that had no file handle."""
 _NONE = b""
@@ -340,7 +342,7 @@ class Writer:
 
     def _wait_for_sync(self, confirms: Confirms, size: int) -> None:
         self._unsynced.append(confirms)
-        self._unsynced_bytes += size
+        self._unsynced_bytes += size + _ID * sum(map(len, confirms.values()))
         if self._unsynced_bytes > MAX_UNSYNCED:
             for publisher in confirms.keys() - self._held:
                 self._held.add(publisher)

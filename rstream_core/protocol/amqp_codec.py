@@ -10,9 +10,9 @@ and maps in the short form where all of them fit it.
 
 What is read may be hostile. Whatever is wrong with it - cut short, a size or a count that lies, an unknown
 constructor, text that is not UTF-8, a symbol that is not ASCII, nesting deeper than :data:`MAX_DEPTH`, more
-than :data:`MAX_ZERO_WIDTH_ELEMENTS` array elements that take no bytes, map keys that Python cannot hash or
-takes for equal - raises :class:`~rstream_core.errors.AmqpError` and nothing else. Sizes and counts are held
-against the bytes that are there before anything is allocated.
+values than :data:`MAX_VALUES`, more than :data:`MAX_ZERO_WIDTH_ELEMENTS` array elements that take no bytes, map
+keys that Python cannot hash or takes for equal - raises :class:`~rstream_core.errors.AmqpError` and nothing else.
+Sizes and counts are held against the bytes that are there before anything is allocated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 import datetime as dt
 import struct
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 from rstream_core.errors import AmqpError
@@ -44,7 +44,15 @@ from rstream_core.protocol.amqp_types import (
     UShort,
 )
 
-__all__ = ["MAX_DEPTH", "MAX_ZERO_WIDTH_ELEMENTS", "decode_value", "encode_value", "skip_value"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_VALUES",
+    "MAX_ZERO_WIDTH_ELEMENTS",
+    "decode_value",
+    "decode_values",
+    "encode_value",
+    "skip_value",
+]
 
 MAX_DEPTH: Final = 64
 """How many lists, maps, arrays and descriptions may lie inside each other, on both ways."""
@@ -52,10 +60,15 @@ MAX_DEPTH: Final = 64
 MAX_ZERO_WIDTH_ELEMENTS: Final = 65_536
 """How many array elements without bytes of their own one decoded value may hold, in all its arrays."""
 
+MAX_VALUES: Final = 1 << 20
+"""How many values may lie inside of one that is decoded: more than fit a message of the default frame, while what a
+sub-entry unpacks to has room for 64 times as many, each of which takes Python up to a hundred times its byte."""
+
 _State: TypeAlias = list[int]
-"""[levels left, zero-width elements left] of one decode."""
+"""[levels left, zero-width elements left, values left] of one decode."""
 _Decoder: TypeAlias = Callable[[bytes, int, _State], tuple[Any, int]]
 _U32: Final = struct.Struct(">I")
+_LONG: Final = 1 << 20
 _MAX_U32: Final = 2**32 - 1
 
 
@@ -76,9 +89,18 @@ def decode_value(
     if offset < 0:
         raise ValueError(f"an offset is at least 0, not {offset}")
     data = bytes(buffer) if end is None else bytes(buffer[:end])
+    return _decode(data, offset, [MAX_DEPTH, MAX_ZERO_WIDTH_ELEMENTS, MAX_VALUES])
+
+
+def decode_values(data: bytes, offsets: Iterable[int]) -> list[AmqpValue]:
+    """The values at these offsets. They share the bounds of one. Raises as :func:`decode_value`."""
+    state = [MAX_DEPTH, MAX_ZERO_WIDTH_ELEMENTS, MAX_VALUES]
+    return [_decode(data, offset, state)[0] for offset in offsets]
+
+
+def _decode(data: bytes, offset: int, state: _State) -> tuple[AmqpValue, int]:
     try:
-        code = data[offset]
-        return _DECODERS[code](data, offset + 1, [MAX_DEPTH, MAX_ZERO_WIDTH_ELEMENTS])
+        return _DECODERS[data[offset]](data, offset + 1, state)
     except (IndexError, struct.error):
         raise AmqpError("the value is cut short", len(data)) from None
     except UnicodeDecodeError as error:
@@ -168,6 +190,8 @@ def _variable(size_width: int, make: Callable[[bytes], Any] | None) -> _Decoder:
         end = start + (data[pos] if size_width == 1 else _U32.unpack_from(data, pos)[0])
         if end > len(data):
             raise AmqpError("the value is cut short", len(data))
+        if make is _text and end - start > _LONG:
+            return str(memoryview(data)[start:end], "utf-8"), end  # not of a copy
         content = data[start:end]
         return content if make is None else make(content), end
 
@@ -184,6 +208,7 @@ def _symbol(content: bytes) -> Symbol:
 
 def _described(data: bytes, pos: int, state: _State) -> tuple[Described, int]:
     _enter(state, pos)
+    _count(state, 1, pos)
     descriptor, pos = _DECODERS[data[pos]](data, pos + 1, state)
     value, pos = _DECODERS[data[pos]](data, pos + 1, state)
     state[0] += 1
@@ -194,6 +219,12 @@ def _enter(state: _State, pos: int) -> None:
     if not state[0]:
         raise AmqpError(f"nested more than {MAX_DEPTH} deep", pos)
     state[0] -= 1
+
+
+def _count(state: _State, values: int, pos: int) -> None:
+    state[2] -= values
+    if state[2] < 0:
+        raise AmqpError(f"more than {MAX_VALUES} values in one", pos)
 
 
 def _extent(data: bytes, pos: int, width: int) -> tuple[int, int, int]:
@@ -216,6 +247,7 @@ def _elements(data: bytes, pos: int, width: int, state: _State) -> tuple[list[An
     count, at, end = _extent(data, pos, width)
     if count > end - at:
         raise AmqpError(f"{count} elements do not fit {end - at} bytes", pos)
+    _count(state, count, pos)
     values = []
     for _ in range(count):
         value, at = _DECODERS[data[at]](data, at + 1, state)
@@ -270,6 +302,7 @@ def _array(width: int) -> _Decoder:
                 raise AmqpError(f"more than {MAX_ZERO_WIDTH_ELEMENTS} array elements without bytes", pos)
         elif count > end - at:
             raise AmqpError(f"{count} elements do not fit {end - at} bytes", pos)
+        _count(state, count, pos)
         decode_element = _DECODERS[code]
         values = []
         for _ in range(count):

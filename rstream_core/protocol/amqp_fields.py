@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rstream_core.errors import AmqpError
-from rstream_core.protocol.amqp_codec import decode_value, encode_value
+from rstream_core.protocol.amqp_codec import decode_value, decode_values, encode_value
 from rstream_core.protocol.amqp_sections import (
     APPLICATION,
     DATA,
@@ -302,7 +302,8 @@ def encode_section(code: int, value: Any) -> bytes:
 
 def decode_section(code: int, data: bytes, spans: list[tuple[int, int, int]]) -> Any:
     if code == SEQUENCE:
-        return [item for _, start, end in spans for item in decode_value(data, start, end=end)[0]]
+        sections: list[Any] = decode_values(data, [start for _, start, _ in spans])
+        return [item for section in sections for item in section]
     start = spans[0][1]
     if code == VALUE:
         return decode_value(data, start)[0]

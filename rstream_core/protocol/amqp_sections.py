@@ -136,13 +136,17 @@ def bodies_of(messages: Sequence[bytes]) -> list[bytes | None]:
     ]
 
 
+MAX_SECTIONS: Final = 65_536
+"""Of one message: data and sequence sections may be many, and the place of one takes many times its bytes."""
+
+
 # --- sections: finding them ----------------------------------------------------------------------------
 
 
 def locate(data: bytes) -> Spans:
     """Where the sections of a message lie. Checks that they are known, whole, and fit together."""
     spans: Spans = {}
-    pos, size = 0, len(data)
+    pos, size, room = 0, len(data), MAX_SECTIONS
     while pos < size:
         code, start = _descriptor(data, pos)
         end = skip_value(data, start)
@@ -152,6 +156,9 @@ def locate(data: bytes) -> Spans:
             raise AmqpError(f"a second {NAMES[code]} section", pos)
         spans.setdefault(code, []).append((pos, start, end))
         pos = end
+        room -= 1
+        if not room:
+            raise AmqpError(f"a message of {MAX_SECTIONS} sections or more")
     if sum(code in spans for code in BODY_TYPES) > 1:
         raise AmqpError("a message with two kinds of body")
     return spans

@@ -5,13 +5,16 @@ Layout (osiris, ``src/osiris_log.erl``): a header of 48 bytes, then ``entries`` 
 A Deliver leaves out the bloom filter and the trailer, although the header names their sizes.
 
 This is the hot path of consumers: a chunk is split where it lies, in one loop that copies nothing but the
-messages, and a message stays bytes until somebody looks into it.
+messages, and a message stays bytes until somebody looks into it. A sub-entry is unpacked when its messages are asked
+for, and not before: a chunk of a megabyte may hold a gigabyte, or millions of messages.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
+from collections import deque
 from collections.abc import Sequence
 from itertools import repeat
 from typing import NamedTuple
@@ -25,7 +28,12 @@ MAGIC_AND_VERSION = 0x50
 HEADER = struct.Struct(">BBHIqQQIIIB3x")
 MAX_DATA = 1024 * 1024 * 1024
 """Bytes of one chunk, as it comes and once its sub-entries are unpacked."""
+PIECE_BYTES = 4 * 1024 * 1024
+PIECE_MESSAGES = 65_536
+"""What is unpacked of a chunk at a time; a chunk without sub-entries is split at once up to so many bytes."""
 CHUNK_USER = 0
+_CUT_BYTES = 1024 * 1024
+"""The same for what is unpacked already: of a sub-entry that is larger than ``PIECE_BYTES``."""
 
 _SUB_BATCH = struct.Struct(">BHII")
 _SIZE = struct.Struct(">I")
@@ -64,11 +72,12 @@ def parse_header(data: bytes) -> ChunkHeader:
     return header
 
 
-def parse_chunk(data: bytes, *, verify_crc: bool = True) -> tuple[ChunkHeader, list[bytes]]:
+def open_chunk(data: bytes, *, verify_crc: bool = True) -> tuple[ChunkHeader, list[bytes] | ChunkReader]:
     """The header, and the messages in the order of their offsets (``first_offset`` and up, one by one).
 
-    ``data`` is the chunk as a Deliver carries it. Raises ``ChunkError`` where the checksum does not match or
-    a size or count does not fit.
+    Where that is more than one piece, a reader of them instead. ``data`` is the chunk as a Deliver carries it. Raises
+    ``ChunkError`` where the checksum does not match, a size or count does not fit, or a sub-entry cannot be unpacked:
+    with a reader, that shows when it is read.
     """
     header = parse_header(data)
     available = len(data) - HEADER.size
@@ -77,64 +86,255 @@ def parse_chunk(data: bytes, *, verify_crc: bool = True) -> tuple[ChunkHeader, l
     end = HEADER.size + header.data_length
     if verify_crc and zlib.crc32(memoryview(data)[HEADER.size : end]) != header.crc:
         raise ChunkError(f"the checksum of chunk {header.first_offset} does not match its data")
-    messages = split_entries(data, header.entries, HEADER.size, end)
-    if len(messages) != header.records:
-        raise ChunkError(f"chunk {header.first_offset} claims {header.records} messages and holds {len(messages)}")
+    messages = _split_whole(data, header.entries, end) if header.data_length <= PIECE_BYTES else None
+    if messages is None:
+        return header, ChunkReader(data, header, end)
+    _check_count(header, len(messages))
     return header, messages
 
 
-def split_entries(data: bytes, entries: int, start: int = 0, end: int | None = None) -> list[bytes]:
-    """All messages of ``entries`` entries, those inside sub-batches too.
+class ChunkReader:
+    """A chunk that is unpacked piece by piece, as it is asked for.
 
-    They take ``data`` from ``start`` to ``end``, all of it if nothing else is said. Raises ``ChunkError``.
+    What is checked before the first piece: that the entries fit the chunk, and claim together as many messages as its
+    header does. So offsets are exact whatever a sub-entry holds, and entries that are not wanted are passed over. A
+    sub-entry is checked as a whole before any message of it is given out.
+
+    A piece holds at most ``PIECE_MESSAGES`` and ``PIECE_BYTES``, or one message that is larger. Of a sub-entry that is
+    larger, the plain data are kept (``MAX_UNCOMPRESSED``) until the last of its pieces is read.
     """
-    if end is None:
-        end = len(data)
+
+    __slots__ = ("_cuts", "_data", "_entries", "_offset", "_plain", "_pos")
+
+    def __init__(self, data: bytes, header: ChunkHeader, end: int) -> None:
+        """``end``: of the chunk's data, in ``data``. Raises ``ChunkError``."""
+        self._data = data
+        self._pos = HEADER.size
+        self._entries = header.entries
+        """Those that are still to be read."""
+        self._offset = header.first_offset
+        """Of the first message that is still to be read."""
+        self._plain = b""
+        """The unpacked data of a large sub-entry that is being given out."""
+        self._cuts: deque[tuple[int, int]] = deque()
+        """Its pieces: how many messages each has, and where it starts."""
+        _check_count(header, self._survey(end))
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there are no more pieces."""
+        return not self._entries and not self._cuts
+
+    def read(self, wanted: int = 0) -> tuple[int, list[bytes]] | None:
+        """The next piece: the offset of its first message, and the messages; None where there are no more.
+
+        Messages below the offset ``wanted`` are left out. Raises ``ChunkError`` where a sub-entry cannot be unpacked or
+        does not hold what it claims: the chunk is of no use from there on.
+        """
+        while not self.is_done:
+            offset, messages = self._next_cut() if self._cuts else self._gather(wanted)
+            if offset < wanted:
+                del messages[: wanted - offset]
+                offset = wanted
+            if messages:
+                return offset, messages
+        return None
+
+    def _survey(self, end: int) -> int:
+        """Looks at what all entries claim; how many messages that is."""
+        data, pos = self._data, self._pos
+        records, room = 0, MAX_DATA
+        try:
+            for _ in repeat(None, self._entries):
+                (size,) = _SIZE.unpack_from(data, pos)
+                if size < _SUB_BATCH_SIZE:
+                    records += 1
+                    pos += 4 + size
+                    continue
+                _, count, plain_size, size = _SUB_BATCH.unpack_from(data, pos)
+                _check_claims(size, count, plain_size, end - pos - _SUB_BATCH.size)
+                pos += _SUB_BATCH.size + size
+                records += count
+                room -= plain_size
+                if room < 0:
+                    raise ChunkError(f"the sub-entries of a chunk claim more than {MAX_DATA} bytes uncompressed")
+        except struct.error:
+            raise ChunkError("an entry of a chunk is cut off") from None
+        _check_end(pos, end)
+        return records
+
+    def _gather(self, wanted: int) -> tuple[int, list[bytes]]:
+        """The entries that one piece has room for. After ``_survey``: they are known to fit the chunk."""
+        data, pos, offset = self._data, self._pos, self._offset
+        first, messages, room = offset, list[bytes](), PIECE_BYTES
+        while self._entries and len(messages) < PIECE_MESSAGES:
+            (size,) = _SIZE.unpack_from(data, pos)
+            count, begin = 1, pos + 4
+            if size < _SUB_BATCH_SIZE:
+                if offset < wanted:
+                    first = offset + 1
+                elif size <= room or not messages:
+                    messages.append(data[begin : begin + size])
+                    room -= size
+                else:
+                    break
+            else:
+                kind, count, plain_size, size = _SUB_BATCH.unpack_from(data, pos)
+                begin = pos + _SUB_BATCH.size
+                if offset + count <= wanted:
+                    first = offset + count
+                else:
+                    if messages and (plain_size > room or len(messages) + count > PIECE_MESSAGES):
+                        break
+                    plain = decompress(kind >> 4 & 7, data[begin : begin + size], plain_size)
+                    if plain_size > PIECE_BYTES:
+                        self._cuts, self._plain = _cut(plain, count), plain
+                        del plain  # see _move_out
+                        self._pos, self._offset = begin + size, offset
+                        self._entries -= 1
+                        return self._next_cut()
+                    _split_plain(plain, count, messages)
+                    room -= plain_size
+            pos = begin + size
+            offset += count
+            self._entries -= 1
+        self._pos, self._offset = pos, offset
+        return first, messages
+
+    def _next_cut(self) -> tuple[int, list[bytes]]:
+        """The next piece of a large sub-entry."""
+        count, start = self._cuts.popleft()
+        messages: list[bytes] = []
+        (size,) = _SIZE.unpack_from(self._plain, start)
+        if count == 1 and 2 * size > len(self._plain):
+            messages.append(self._move_out(start + 4, size))
+        else:
+            _split_plain(self._plain, count, messages, start)
+        if not self._cuts:
+            self._plain = b""
+        offset = self._offset
+        self._offset += count
+        return offset, messages
+
+    def _move_out(self, start: int, size: int) -> bytes:
+        """A message that is most of the plain data: they become the message, or both would be there for a while."""
+        after = start + size
+        rest = self._plain[after:]
+        self._cuts = deque((count, at - after) for count, at in self._cuts)
+        held = io.BytesIO(self._plain)  # which does not copy bytes that nobody else has
+        self._plain = rest
+        with held.getbuffer() as view:
+            view[:size] = view[start:after]
+        held.truncate(size)
+        return held.getvalue()
+
+
+def _check_count(header: ChunkHeader, records: int) -> None:
+    if records != header.records:
+        raise ChunkError(f"chunk {header.first_offset} claims {header.records} messages and holds {records}")
+
+
+def _split_whole(data: bytes, entries: int, end: int) -> list[bytes] | None:
+    """All messages of a chunk, in one loop; None where they are more than one piece. Raises ``ChunkError``."""
     messages: list[bytes] = []
     append = messages.append
     unpack_size = _SIZE.unpack_from
-    pos = start
-    room = MAX_DATA
+    pos, room = HEADER.size, PIECE_BYTES
     try:
         for _ in repeat(None, entries):
             (size,) = unpack_size(data, pos)
             if size >= _SUB_BATCH_SIZE:
-                pos, unpacked = _split_sub_batch(data, pos, end, messages, room)
-                room -= unpacked
+                kind, count, plain_size, size = _SUB_BATCH.unpack_from(data, pos)
+                begin = pos + _SUB_BATCH.size
+                pos = begin + size
+                _check_claims(size, count, plain_size, end - begin)
+                room -= plain_size
+                if room < 0 or len(messages) + count > PIECE_MESSAGES:
+                    return None
+                _split_plain(decompress(kind >> 4 & 7, data[begin:pos], plain_size), count, messages)
                 continue
             begin = pos + 4
             pos = begin + size
             append(data[begin:pos])
     except struct.error:
         raise ChunkError("an entry of a chunk is cut off") from None
-    if pos != end:
-        # Sizes are not held against the end one by one: slicing past it raises nothing, but always shows here.
-        raise ChunkError(f"the entries of a chunk take {pos - start} bytes of {end - start}")
+    _check_end(pos, end)
     return messages
 
 
-def _split_sub_batch(data: bytes, pos: int, end: int, messages: list[bytes], room: int) -> tuple[int, int]:
-    """Where the sub-batch ends, and how many bytes its messages took; ``room`` at most."""
-    size: int
-    kind, records, uncompressed_size, size = _SUB_BATCH.unpack_from(data, pos)
-    start = pos + _SUB_BATCH.size
-    if start + size > end:
-        raise ChunkError(f"a sub-entry claims {size} bytes and has {max(end - start, 0)}")
-    if records * 4 > uncompressed_size:
-        raise ChunkError(f"a sub-entry claims {records} messages in {uncompressed_size} bytes")
-    if uncompressed_size > room:
-        raise ChunkError(f"the sub-entries of a chunk claim more than {MAX_DATA} bytes uncompressed")
-    plain = decompress(kind >> 4 & 7, data[start : start + size], uncompressed_size)
-    inner = 0
+def _check_claims(size: int, records: int, plain_size: int, available: int) -> None:
+    """What the head of a sub-entry says."""
+    if size > available:
+        raise ChunkError(f"a sub-entry claims {size} bytes and has {max(available, 0)}")
+    if records * 4 > plain_size:
+        raise ChunkError(f"a sub-entry claims {records} messages in {plain_size} bytes")
+
+
+def _check_end(pos: int, end: int) -> None:
+    if pos != end:
+        # Sizes are not held against the end one by one: slicing past it raises nothing, but always shows here.
+        raise ChunkError(f"the entries of a chunk take {pos - HEADER.size} bytes of {end - HEADER.size}")
+
+
+def _split_plain(plain: bytes, records: int, messages: list[bytes], start: int | None = None) -> None:
+    """Adds the messages of a sub-entry. All of them, which must fit it; or those of a piece that starts there."""
+    append = messages.append
     unpack_size = _SIZE.unpack_from
-    for _ in range(records):
-        (length,) = unpack_size(plain, inner)
-        begin = inner + 4
-        inner = begin + length
-        messages.append(plain[begin:inner])
-    if inner != len(plain):
-        raise ChunkError(f"the messages of a sub-entry take {inner} bytes of {len(plain)}")
-    return start + size, uncompressed_size
+    pos = start or 0
+    try:
+        for _ in repeat(None, records):
+            (size,) = unpack_size(plain, pos)
+            begin = pos + 4
+            pos = begin + size
+            append(plain[begin:pos])
+    except struct.error:
+        raise ChunkError("a message of a sub-entry is cut off") from None
+    if start is None:
+        _check_plain_end(pos, plain)
+
+
+def _check_plain_end(pos: int, plain: bytes) -> None:
+    if pos != len(plain):
+        raise ChunkError(f"the messages of a sub-entry take {pos} bytes of {len(plain)}")
+
+
+def _cut(plain: bytes, records: int) -> deque[tuple[int, int]]:
+    """Where a large sub-entry is cut into pieces: how many messages each has, and where it starts.
+
+    Raises ``ChunkError`` where the messages do not fit the data.
+    """
+    cuts: deque[tuple[int, int]] = deque()
+    pos = start = count = 0
+    try:
+        for _ in repeat(None, records):
+            (size,) = _SIZE.unpack_from(plain, pos)
+            after = pos + 4 + size
+            if count and after - start > _CUT_BYTES:
+                cuts.append((count, start))
+                start, count = pos, 0
+            pos = after
+            count += 1
+    except struct.error:
+        raise ChunkError("a message of a sub-entry is cut off") from None
+    _check_plain_end(pos, plain)
+    if count:
+        cuts.append((count, start))
+    return cuts
+
+
+def parse_chunk(data: bytes, *, verify_crc: bool = True) -> tuple[ChunkHeader, list[bytes]]:
+    """The header, and all messages in the order of their offsets (``first_offset`` and up, one by one).
+
+    For chunks that come from somebody who is trusted: what it takes is bounded by ``MAX_DATA`` alone. Raises
+    ``ChunkError``.
+    """
+    header, found = open_chunk(data, verify_crc=verify_crc)
+    if not isinstance(found, ChunkReader):
+        return header, found
+    messages: list[bytes] = []
+    while (piece := found.read()) is not None:
+        messages += piece[1]
+    return header, messages
 
 
 def join_sub_batch(messages: Sequence[bytes]) -> bytes:

@@ -11,6 +11,8 @@ its codec can make of so few bytes: the output buffer is allocated once, so that
 
 from __future__ import annotations
 
+import functools
+import io
 import struct
 from typing import Any
 
@@ -31,6 +33,7 @@ _MOST_OF_NOTHING = 64 * 1024
 _GZIP_SIZE = struct.Struct("<I")
 
 
+@functools.cache
 def _module(compression: CompressionType) -> Any:
     import cramjam  # noqa: PLC0415 - a compiled library of megabytes, needed by few
 
@@ -78,9 +81,15 @@ def _decompress(kind: CompressionType, data: bytes, size: int) -> bytes:
         (told,) = _GZIP_SIZE.unpack_from(data, len(data) - _GZIP_SIZE.size)
         if told > size:
             raise ChunkError(f"a gzip sub-entry claims {size} bytes and holds {told}")
-    output = bytearray(size)
+    # The bytes of a BytesIO are given away without a copy, where those of a bytearray would be there twice.
+    output = io.BytesIO()
+    if size:
+        output.seek(size - 1)
+        output.write(b"\0")
     try:
-        written = _module(kind).decompress_into(data, output)
+        with output.getbuffer() as room:
+            written = _module(kind).decompress_into(data, room)
     except DecompressionError as error:  # damaged, cut off, or more than the claim
         raise ChunkError(f"a {kind.name.lower()} sub-entry cannot be unpacked: {error}") from None
-    return bytes(memoryview(output)[:written])
+    output.truncate(written)
+    return output.getvalue()

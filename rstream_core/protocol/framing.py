@@ -1,9 +1,9 @@
 """Cuts a byte stream into frames.
 
 A frame is ``size:u32`` and then ``size`` bytes, which begin with ``key:u16 version:u16``. The size
-is checked as soon as it and the key are there, so that a lying peer costs no memory. Deliver frames
-are bounded apart: the frame size that the two sides agree on bounds what a client sends, and a broker's
-chunk may be far larger.
+is checked as soon as it and the key are there, so that a lying peer costs no memory. Deliver and PublishConfirm
+frames are bounded apart: the frame size that the two sides agree on bounds what a client sends, and a broker's
+chunk, or its confirm of all that is in flight, may be far larger.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from rstream_core.errors import FrameSizeExceeded, ProtocolError
 
+KEY_PUBLISH_CONFIRM = 0x03
 KEY_DELIVER = 0x08
 MAX_DELIVER_SIZE = 1024 * 1024 * 1024 + 4096
 """Bytes: a chunk of 1 GiB, the Java client's bound, and what a Deliver puts before it."""
@@ -22,13 +23,14 @@ _HEAD = 8  # size, key and version
 class FrameBuffer:
     """Takes bytes as they come, gives out whole frames without their size."""
 
-    __slots__ = ("_buffer", "max_deliver_size", "max_frame_size")
+    __slots__ = ("_buffer", "max_confirm_size", "max_deliver_size", "max_frame_size")
 
     def __init__(self, max_frame_size: int = 0, *, max_deliver_size: int = MAX_DELIVER_SIZE) -> None:
         """``max_frame_size`` in bytes, without the size field; 0 for no limit. A broker is sent no Deliver frames."""
         self._buffer = bytearray()
         self.max_frame_size = max_frame_size
         self.max_deliver_size = max_deliver_size
+        self.max_confirm_size = max_frame_size
 
     def __len__(self) -> int:
         return len(self._buffer)
@@ -59,6 +61,9 @@ class FrameBuffer:
                 del buffer[:pos]
 
     def _check_size(self, size: int, key: int) -> None:
-        limit = self.max_deliver_size if key == KEY_DELIVER else self.max_frame_size
+        if key == KEY_DELIVER:
+            limit = self.max_deliver_size
+        else:
+            limit = self.max_confirm_size if key == KEY_PUBLISH_CONFIRM else self.max_frame_size
         if limit and size > limit:
             raise FrameSizeExceeded(f"a frame of {size} bytes (key 0x{key:04x}) exceeds the limit of {limit}")

@@ -14,6 +14,10 @@ from typing import Any, NamedTuple
 from rstream_core.checks import MAX_STRING
 from rstream_core.errors import ProtocolError
 
+MAX_ELEMENTS = 65_536
+"""Of an array or a map that is read, unless it says otherwise: far more than any answer has, and in Python an element
+takes up to thirty times its bytes."""
+
 _U8 = struct.Struct(">B")
 _U16 = struct.Struct(">H")
 _I16 = struct.Struct(">h")
@@ -64,13 +68,15 @@ class Reader:
         while self.pos < self.end:
             yield element.read(self)
 
-    def count(self, minimum: int) -> int:
-        """The count of an array whose elements take at least ``minimum`` bytes each."""
+    def count(self, minimum: int, most: int | None = MAX_ELEMENTS) -> int:
+        """The count of an array of at most ``most`` elements, which take at least ``minimum`` bytes each."""
         count: int = self.unpack(_I32)
         if count < 0:  # some encoders write a missing array as -1
             return 0
         if count * minimum > self.end - self.pos:
             raise ProtocolError(f"an array claims {count} elements in {self.end - self.pos} bytes")
+        if most is not None and count > most:
+            raise ProtocolError(f"an array of {count} elements; {most} are the limit")
         return count
 
 
@@ -160,8 +166,8 @@ nullable_bytes = Codec("bytes?", 4, _write_bytes, _read_bytes)
 rest_of_frame = Codec("rest", 0, lambda out, value: out.extend(value), Reader.rest)
 
 
-def array(element: Codec) -> Codec:
-    """``[T]``: a 32-bit count, then the elements; a tuple in Python."""
+def array(element: Codec, *, most: int | None = MAX_ELEMENTS) -> Codec:
+    """``[T]``: a 32-bit count, then the elements; a tuple in Python. ``most``: see ``Reader.count``."""
 
     def write(out: bytearray, values: Sequence[Any]) -> None:
         out += _I32.pack(len(values))
@@ -169,7 +175,7 @@ def array(element: Codec) -> Codec:
             element.write(out, value)
 
     def read(reader: Reader) -> tuple[Any, ...]:
-        count = reader.count(element.minimum)
+        count = reader.count(element.minimum, most)
         return tuple([element.read(reader) for _ in range(count)])
 
     return Codec(f"[{element.name}]", 4, write, read)
@@ -189,7 +195,7 @@ def _write_ids(out: bytearray, values: Sequence[int]) -> None:
 
 
 def _read_ids(reader: Reader) -> tuple[int, ...]:
-    count = reader.count(8)
+    count = reader.count(8, None)
     return struct.unpack(f">{count}Q", reader.take(count * 8))
 
 

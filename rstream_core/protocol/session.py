@@ -27,14 +27,13 @@ from rstream_core.errors import (
     error_from_code,
 )
 from rstream_core.protocol import commands as c
-from rstream_core.protocol.framing import FrameBuffer
+from rstream_core.protocol.framing import MAX_DELIVER_SIZE, FrameBuffer
 from rstream_core.text import harmless
 from rstream_core.types import MIN_FRAME_MAX, Credentials, Endpoint
 
-MAX_HANDSHAKE_FRAME = 1024 * 1024
-"""Bytes that a broker's frame may take before the two sides have agreed on a size."""
-MAX_SERVER_FRAME = 16 * 1024 * 1024
-"""Bytes that any frame but a Deliver may take where no limit was agreed on: a confirm can be long."""
+MAX_SERVER_FRAME = 1024 * 1024
+"""Bytes that a broker's frame may take, unless this side may send larger ones. Two kinds are bounded by what was
+asked for: a Deliver where something is subscribed to, a PublishConfirm by what is in flight."""
 
 MAX_VERSION = 100
 """Characters of a broker's version."""
@@ -100,7 +99,7 @@ class Session:
         self.frame_max = 0
         self.heartbeat = 0
         self._versions: dict[int, c.CommandVersions] = {}
-        self._incoming = FrameBuffer(MAX_HANDSHAKE_FRAME)
+        self._incoming = FrameBuffer(MAX_SERVER_FRAME, max_deliver_size=MAX_SERVER_FRAME)
         self._output: list[bytes] = []
         self._next_correlation_id = 0
         self._last_read = 0.0
@@ -121,6 +120,8 @@ class Session:
 
     def send(self, message: Any, *, correlation_id: int = 0, code: int = RESPONSE_OK) -> None:
         """Queues a message. ``FrameSizeExceeded`` is for the caller to avoid: see ``frame_max``."""
+        if type(message) is c.Subscribe:  # before that, nobody has asked for chunks
+            self._incoming.max_deliver_size = MAX_DELIVER_SIZE
         self._output.append(c.encode(message, correlation_id=correlation_id, code=code))
 
     def request(self, message: Any) -> int:
@@ -161,6 +162,11 @@ class Session:
             if not frames:
                 raise
         return frames
+
+    def expect_confirms(self, most: int) -> None:
+        """So many messages of one publisher may be confirmed at once."""
+        incoming = self._incoming
+        incoming.max_confirm_size = max(incoming.max_confirm_size, MAX_SERVER_FRAME + 8 * most)
 
     def written(self, now: float) -> None:
         """Tells that bytes were written, by whichever way: no heartbeat is due for one interval."""
@@ -254,8 +260,8 @@ class Session:
             raise ProtocolError(f"the broker wants frames of {theirs.frame_max} bytes; {MIN_FRAME_MAX} is the least")
         self.frame_max = negotiate(self.options.frame_max, theirs.frame_max)
         self.heartbeat = negotiate(self.options.heartbeat, theirs.heartbeat)
-        # What was agreed on bounds what this side sends. A broker's own frames may be longer, a confirm of
-        # many messages for one, so its limit is only ever raised.
+        # What was agreed on bounds what this side sends. A broker's own frames may be longer, a PublishError for
+        # one of ours, so its limit is only ever raised.
         self._incoming.max_frame_size = max(self.frame_max, MAX_SERVER_FRAME)
         self.send(c.Tune(self.frame_max, self.heartbeat))
         self._ask(State.OPEN, c.Open(self.options.vhost))

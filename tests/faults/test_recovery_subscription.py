@@ -13,6 +13,7 @@ from rstream_core import (
     Backoff,
     Client,
     ConnectionFailed,
+    ConnectionOptions,
     Consumer,
     ConsumerOffsetSpecification,
     MessageContext,
@@ -25,6 +26,7 @@ from rstream_core import (
     SuperStreamConsumer,
 )
 from rstream_core.protocol import commands as c
+from tests.bombs import MB, publish_sub_entries, sub_entry
 from tests.brokers import Broker
 from tests.clients import FIRST, PATIENCE, at, bodies, eventually, publish, publish_filtered, read, take
 from tests.proxy import Proxy, options_through
@@ -96,6 +98,37 @@ async def test_chunks_that_have_arrived_are_handed_out_and_within_the_bound(
         await eventually(lambda outage=outage: events.states == [LOST, RECOVERED] * (outage + 1))
         assert len(subscription._waiting) <= 4
     assert await read_all(subscription, 39) == bodies(40)[1:]
+    await subscription.close()
+
+
+@pytest.mark.parametrize("credit", [1, 4])
+async def test_a_connection_lost_between_two_pieces_of_a_chunk(
+    through: Client,
+    proxy: Proxy,
+    options: ConnectionOptions,
+    client: Client,
+    stream: str,
+    events: Events,
+    credit: int,
+) -> None:
+    """The rest of the chunk is here already: it is handed out, once, and counts as one chunk of the bound."""
+    await publish_sub_entries(options, stream, [sub_entry([bytes([number]) * MB for number in range(8)])])
+    await publish(client, stream, *[[body] for body in bodies(20)])
+    subscription = await through.subscribe(stream, FIRST, credit=credit)
+    found = [(await asyncio.wait_for(anext(subscription), PATIENCE)) for _ in range(3)]
+    subscription.finish()
+    for outage in range(2):
+        proxy.cut()
+        await eventually(lambda outage=outage: events.states == [LOST, RECOVERED] * (outage + 1))
+        await subscription.barrier()
+        await subscription._round_trip()
+        assert len(subscription._waiting) <= max(credit - 1, 1)
+    while len(found) < 28:
+        found.append(await asyncio.wait_for(anext(subscription), PATIENCE))
+        assert len(subscription._waiting) <= credit
+    assert [chunk.offset for chunk in found] == list(range(28))
+    assert [chunk.messages[0][:1] for chunk in found[:8]] == [bytes([number]) for number in range(8)]
+    assert [message for chunk in found[8:] for message in chunk.messages] == bodies(20)
     await subscription.close()
 
 

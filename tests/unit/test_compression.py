@@ -176,6 +176,7 @@ def test_an_unknown_codec() -> None:
 
 def test_a_chunk_of_many_large_sub_entries_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "MAX_DATA", 5000)
+    monkeypatch.setattr(chunks, "PIECE_BYTES", 3000)
     large = honest(CompressionType.Zstd, [bytes(2000)])
     assert len(parse_chunk(in_chunk(large, large, records=2))[1]) == 2
     refused(in_chunk(large, large, large, records=3), "the sub-entries of a chunk claim more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 from collections.abc import Iterator
@@ -242,6 +243,17 @@ def test_paths_that_are_named_exist() -> None:
     for page in PAGES:
         for path in re.findall(r"`((?:docs|tests|scripts|rstream_c\w+)/[\w./-]+)`", page.read_text()):
             assert (ROOT / path).exists(), f"{named(page)} names {path}, which is not there"
+
+
+_UNITS = {"": 1, " bytes": 1, " KiB": 1024, " MiB": 1024 * 1024}
+
+
+def test_bounds_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "bounds.md").read_text()
+    rows = re.findall(r"^\|.*\| (\d+)( \w+)? \| `([\w.]+)\.(\w+)` \|$", page, re.MULTILINE)
+    assert len(rows) == page.count("| `rstream_") > 25
+    for number, unit, module, name in rows:
+        assert getattr(importlib.import_module(module), name) == int(number) * _UNITS[unit], f"{module}.{name}"
 
 
 def test_changelog_has_this_version() -> None:

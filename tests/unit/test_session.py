@@ -381,8 +381,12 @@ def test_negotiation(ours: int, theirs: int, agreed: int) -> None:
     assert walk.asked()[0].message == c.Tune(agreed * 1000, agreed)
 
 
+SUBSCRIBE = c.Subscribe(1, "s", c.OffsetSpec(1), 10, {})
+
+
 def test_a_large_deliver_is_taken_and_a_large_rest_is_not() -> None:
     walk = Walk(frame_max=5000).to(State.READY)
+    walk.session.request(SUBSCRIBE)
     chunk = bytes(20 * 1024 * 1024)
     (frame,) = walk.session.receive(c.encode(c.DeliverCommitted(1, 2, chunk)), 0.0)
     assert frame.message == c.DeliverCommitted(1, 2, chunk)
@@ -391,9 +395,24 @@ def test_a_large_deliver_is_taken_and_a_large_rest_is_not() -> None:
 
 
 def test_a_huge_frame_is_refused_before_login() -> None:
-    walk = Walk()
-    with pytest.raises(FrameSizeExceeded):
-        walk.session.receive(bytes.fromhex("00200000 80110001"), 0.0)
+    for key in ("8011", "0008", "0003"):
+        with pytest.raises(FrameSizeExceeded):
+            Walk().session.receive(bytes.fromhex(f"00200000 {key}0001"), 0.0)
+
+
+def test_frames_are_as_large_as_what_was_asked_for() -> None:
+    deliver, confirm, other = (bytes.fromhex(f"00200000 {key}0001") for key in ("0008", "0003", "800f"))
+    for head in (deliver, confirm, other):  # of two megabytes, where nobody publishes or consumes
+        with pytest.raises(FrameSizeExceeded):
+            Walk().to(State.READY).session.receive(head, 0.0)
+    walk = Walk().to(State.READY)
+    walk.session.request(SUBSCRIBE)
+    walk.session.expect_confirms(200_000)  # a publisher with so many in flight
+    for head, size in ((deliver, 0x200000), (confirm, 0x200000)):
+        assert walk.session.receive(head + bytes(size - 5), 0.0) == []
+        with pytest.raises(FrameSizeExceeded):
+            Walk().to(State.READY).session.receive(other, 0.0)
+        walk.session._incoming._buffer.clear()
 
 
 # Heartbeats: 10 seconds, by a clock that only the test moves.

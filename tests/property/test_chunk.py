@@ -1,0 +1,98 @@
+"""A chunk that is read piece by piece holds what it holds when it is unpacked at once."""
+
+from __future__ import annotations
+
+import zlib
+from unittest import mock
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rstream_core import ChunkError, CompressionType
+from rstream_core.protocol import chunk as chunks
+from rstream_core.protocol import commands as c
+from rstream_core.protocol.chunk import ChunkReader, build_chunk, join_sub_batch, open_chunk
+from rstream_core.protocol.compression import compress
+
+messages = st.binary(max_size=60)
+sub_batches = st.tuples(st.sampled_from(CompressionType), st.lists(messages, min_size=1, max_size=12))
+
+
+def entry_of(given: bytes | tuple[CompressionType, list[bytes]]) -> bytes:
+    """With its size, as a chunk has it."""
+    if isinstance(given, bytes):
+        return len(given).to_bytes(4) + given
+    codec, inner = given
+    plain = join_sub_batch(inner)
+    out = bytearray()
+    c.write_sub_batch(out, codec, len(inner), len(plain), compress(codec, plain))
+    return bytes(out)
+
+
+def messages_of(given: bytes | tuple[CompressionType, list[bytes]]) -> list[bytes]:
+    return [given] if isinstance(given, bytes) else given[1]
+
+
+def pieces(data: bytes, wanted: int) -> list[tuple[int, list[bytes]]]:
+    header, found = open_chunk(data)
+    if not isinstance(found, ChunkReader):
+        offset = max(header.first_offset, wanted)
+        rest = found[offset - header.first_offset :]
+        return [(offset, rest)] if rest else []
+    read = []
+    while (piece := found.read(wanted)) is not None:
+        read.append(piece)
+    assert found.is_done
+    return read
+
+
+@given(
+    st.lists(messages | sub_batches, max_size=12),
+    st.integers(0, 200),
+    st.integers(1, 40),
+    st.integers(1, 100),
+    st.integers(0, 60),
+)
+def test_pieces(
+    entries: list[bytes | tuple[CompressionType, list[bytes]]], size: int, count: int, cut: int, wanted: int
+) -> None:
+    expected = [message for entry in entries for message in messages_of(entry)]
+    whole = b"".join(map(entry_of, entries))
+    made = build_chunk([], first_offset=10, timestamp=0)
+    header = chunks.parse_header(made)._replace(
+        entries=len(entries), records=len(expected), data_length=len(whole), crc=zlib.crc32(whole)
+    )
+    data = chunks.HEADER.pack(chunks.MAGIC_AND_VERSION, *header) + whole
+    with mock.patch.multiple(chunks, PIECE_BYTES=size, PIECE_MESSAGES=max(count, 12), _CUT_BYTES=cut):
+        read = pieces(data, wanted)
+    first = max(10, wanted)
+    assert [message for _, part in read for message in part] == expected[first - 10 :]
+    for offset, part in read:
+        assert offset == first
+        assert part
+        first += len(part)
+        assert len(part) <= max(count, 12)
+        assert len(part) == 1 or sum(map(len, part)) <= max(size, cut)
+
+
+@given(st.lists(st.tuples(st.just(CompressionType.Gzip), st.lists(messages, min_size=1, max_size=5)), min_size=2))
+def test_what_is_damaged_further_on_takes_nothing_from_what_is_before(
+    entries: list[tuple[CompressionType, list[bytes]]],
+) -> None:
+    *good, bad = entries
+    *_, damaged = parts = [*map(entry_of, good), entry_of(bad)]
+    parts[-1] = damaged[:-1] + bytes([damaged[-1] ^ 0x40])  # gzip ends in its size
+    records = sum(len(inner) for _, inner in entries)
+    data = build_chunk(parts, first_offset=0, timestamp=0, records=records)
+    with mock.patch.object(chunks, "PIECE_BYTES", 1):
+        _, reader = open_chunk(data)
+        assert isinstance(reader, ChunkReader)
+        found: list[bytes] = []
+        try:
+            while (piece := reader.read()) is not None:
+                found += piece[1]
+        except ChunkError:
+            pass
+        else:
+            raise AssertionError("it was taken")
+    assert found == [message for _, inner in good for message in inner]
