@@ -215,8 +215,8 @@ class AMQPMessage:
         """The body's bytes; several data sections are one. None where it is a sequence or a value.
 
         Several sequence sections are one ``sequence``, likewise. A decoded message keeps its sections until its body
-        is changed, and ``data_sections`` and ``sequence_sections`` have them one by one. Where ``value`` is None, ``body_type`` tells
-        whether that is the value, null.
+        is changed, and ``data_sections`` and ``sequence_sections`` have them one by one. Where ``value`` is None,
+        ``body_type`` tells whether that is the value, null.
         """
         body = self._body
         if body is _UNREAD:
