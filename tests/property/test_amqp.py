@@ -27,7 +27,7 @@ from rstream_core.protocol.amqp import (
     encode_bodies,
     encode_message,
 )
-from rstream_core.protocol.amqp_codec import decode_value, encode_value, skip_value
+from rstream_core.protocol.amqp_codec import AmqpMap, decode_value, encode_value, map_of, skip_value
 from rstream_core.protocol.amqp_types import (
     Array,
     Byte,
@@ -46,7 +46,7 @@ from rstream_core.protocol.amqp_types import (
     ULong,
     UShort,
 )
-from tests.unit.test_amqp import VECTORS, exact
+from tests.unit.test_amqp import TYPED_MAPS, VECTORS, exact
 
 proton = pytest.importorskip("proton")
 
@@ -91,9 +91,20 @@ SCALAR = st.one_of(*SCALARS.values())
 KEY = st.one_of(*(SCALARS[name] for name in SCALARS if name not in ("float", "double")))
 
 
+# Keys that Python takes for equal, or cannot hash.
+LIKE_KEYS: list[Any] = [True, 1, Int(1), ULong(1), 1.0, Float32(1.0), False, 0.0, -0.0, "a", Symbol("a"), Char("a")]
+LIKE_KEYS += [[], [1], [True], {}, {1: 1}, Array([1], "int"), Described("d", 1), Described(Symbol("d"), True)]
+
+
+def typed_maps(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    keys = st.one_of(st.sampled_from(LIKE_KEYS), inner)
+    pairs = st.lists(st.tuples(keys, inner), max_size=5, unique_by=lambda pair: encode_value(pair[0]))
+    return pairs.map(map_of)
+
+
 def compound(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     lists = st.lists(inner, max_size=4)
-    maps = st.dictionaries(KEY, inner, max_size=4)
+    maps = st.one_of(st.dictionaries(KEY, inner, max_size=4), typed_maps(inner))
     scalar_arrays = [
         st.lists(items, max_size=4).map(lambda values, name=name: Array(values, name))  # type: ignore[misc]
         for name, items in SCALARS.items()
@@ -236,6 +247,24 @@ def test_messages_round_trip(message: AMQPMessage) -> None:
     if decoded.body_type == "value":
         again.value = decoded.value
     assert bytes(again) == data  # what was decoded is encoded type-exactly
+
+
+@MANY
+@given(MESSAGES, st.lists(st.binary(max_size=300), min_size=1, max_size=4), st.lists(st.lists(FINITE), min_size=1))
+def test_sections_of_a_body_are_kept(message: AMQPMessage, parts: list[bytes], rows: list[list[Any]]) -> None:
+    for body in (encode_bodies(parts), [bytes(AMQPMessage(sequence=row)) for row in rows]):
+        several = amqp_decoder(b"".join(body))
+        for name in SECTIONS:
+            setattr(several, name, getattr(message, name))
+        data = bytes(several)
+        decoded = amqp_decoder(data)
+        assert b"".join(body) in data
+        if several.body_type == "data":
+            assert (decoded.body, decoded.data_sections) == (b"".join(parts), parts)
+        else:
+            assert exact(decoded.sequence_sections) == exact(amqp_decoder(data).sequence_sections) == exact(rows)
+            assert exact(decoded.sequence) == exact([item for row in rows for item in row])
+        assert bytes(decoded) == data
 
 
 @MANY
@@ -407,7 +436,7 @@ def proton_takes(value: Any) -> bool:
         return bytes not in map(type, value) and all(map(proton_takes, value.values()))
     if isinstance(value, Described):
         return not isinstance(value.value, Described) and proton_takes(value.value)
-    return True
+    return not isinstance(value, AmqpMap)  # as objects; see proton_put
 
 
 @pytest.mark.parametrize(("given_hex", "value"), [(hexed, value) for hexed, value, _ in VECTORS])
@@ -428,6 +457,62 @@ def test_proton_reads_what_we_write(value: Any) -> None:
 @given(VALUES.filter(proton_takes))
 def test_we_read_what_proton_writes(value: Any) -> None:
     assert exact(decode_value(proton_encoded(value))[0]) == exact(value)
+
+
+def proton_put(writer: Any, value: Any) -> None:
+    """Pair by pair where it is a map: proton's Python objects for maps are dicts."""
+    if isinstance(value, AmqpMap):
+        writer.put_map()
+        writer.enter()
+        for pair in value.items():
+            for part in pair:
+                proton_put(writer, part)
+        writer.exit()
+    else:
+        writer.put_object(to_proton(value))
+
+
+def proton_get(reader: Any) -> Any:
+    """Every map as an AmqpMap, but for those inside other values."""
+    if reader.type() != proton.Data.MAP:
+        return from_proton(reader.get_object())
+    reader.enter()
+    parts = []
+    while reader.next():
+        parts.append(proton_get(reader))
+    reader.exit()
+    return AmqpMap(zip(parts[::2], parts[1::2], strict=True))
+
+
+def as_proton_gets(value: Any) -> Any:
+    if isinstance(value, dict | AmqpMap):
+        return AmqpMap((as_proton_gets(key), as_proton_gets(item)) for key, item in value.items())
+    return value
+
+
+def check_typed_map_with_proton(value: AmqpMap) -> None:
+    writer = proton.Data()
+    proton_put(writer, value)
+    assert exact(decode_value(bytes(writer.encode()))[0]) == exact(value)
+    reader = proton.Data()
+    data = encode_value(value)
+    assert reader.decode(data) == len(data)
+    reader.rewind()
+    assert reader.next()
+    assert exact(proton_get(reader)) == exact(as_proton_gets(value))
+
+
+@pytest.mark.parametrize(("hexed", "pairs"), TYPED_MAPS)
+def test_proton_keeps_maps_whose_keys_differ_by_type(hexed: str, pairs: list[tuple[Any, Any]]) -> None:
+    check_typed_map_with_proton(AmqpMap(pairs))
+
+
+@MANY
+@given(st.lists(st.sampled_from(LIKE_KEYS), max_size=6, unique_by=encode_value))
+def test_proton_keeps_all_keys(keys: list[Any]) -> None:
+    value = map_of([(key, at) for at, key in enumerate(keys)])
+    if isinstance(value, AmqpMap):
+        check_typed_map_with_proton(value)
 
 
 REFEREED_MILLISECONDS = st.integers(1, 2**45)  # floats of seconds hold these; 0 is "not given" to proton
@@ -570,7 +655,7 @@ def uamqp_takes(value: Any) -> bool:
         return all(map(uamqp_takes, [*value, *value.values()]))
     if isinstance(value, Described):
         return uamqp_takes(value.descriptor) and uamqp_takes(value.value)
-    return not isinstance(value, str) or "\0" not in value
+    return not isinstance(value, AmqpMap) and (not isinstance(value, str) or "\0" not in value)
 
 
 def as_uamqp_reads(value: Any) -> Any:
@@ -746,8 +831,13 @@ def test_bodies_of_uamqp() -> None:
     assert AMQPMessage.from_uamqp(uamqp.Message()).body_type == "value"
     assert AMQPMessage.from_uamqp(uamqp.Message("é")).body == "é".encode()
     assert AMQPMessage.from_uamqp(uamqp.Message([b"a", b"b"])).body == b"ab"
+    assert AMQPMessage.from_uamqp(uamqp.Message([b"a", b"b"])).data_sections == [b"a", b"b"]
+    several = amqp_decoder(encode_bodies([b"a"])[0] + encode_bodies([b"b"])[0])
+    assert list(several.to_uamqp().get_data()) == [b"a", b"b"]
+    assert AMQPMessage.from_uamqp(several.to_uamqp()).data_sections == [b"a", b"b"]
     sequence = uamqp.Message([[1], [2]], body_type=uamqp.MessageBodyType.Sequence)
     assert AMQPMessage.from_uamqp(sequence).sequence == [1, 2]
+    assert AMQPMessage.from_uamqp(sequence).sequence_sections == [[1], [2]]
     assert str(AMQPMessage("hé").to_uamqp()) == "hé"
     with pytest.raises(ValueError, match="uamqp cannot decode"):
         AMQPMessage(value=Char("x")).to_uamqp()
