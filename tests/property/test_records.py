@@ -203,7 +203,7 @@ def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     maps = (
         st.dictionaries(_MAP_KEYS, inner, max_size=3)
         | st.dictionaries(_STRINGS, inner, max_size=2)
-        | _typed_maps(st.sampled_from(_LIKE_KEYS) | inner, inner)
+        | _typed_maps(st.sampled_from(_LIKE_KEYS), inner)
     )
     elements = _LEAVES | {"list": lists, "map": maps}
 

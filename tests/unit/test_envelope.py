@@ -523,5 +523,5 @@ def test_the_guide_shows_tags_that_are_read() -> None:
     shown = re.search(r"```json\n(.*?)\n```", text)
     assert shown is not None
     assert from_json(shown[1]).message.body == b"hello"
-    for key in ("properties", "headers", "annotations", "footer", "filter", "failed", "sequence"):
+    for key in ("properties", "headers", "annotations", "footer", "filter", "failed", "sequence", "body_sections", "sequence_sections"):
         assert f"`{key}`" in text
