@@ -262,7 +262,7 @@ def test_annotation_keys_are_symbols_or_ulongs() -> None:
 
 def test_keys_of_sections_that_differ_by_their_types() -> None:
     keys = [("a", 1), (Symbol("a"), 2), (ULong(1), 3), (Int(1), 4), (1, 5)]
-    message = AMQPMessage(b"", message_annotations=AmqpMap(keys), application_properties=AmqpMap(keys[:2]))  # type: ignore[arg-type]
+    message = AMQPMessage(b"", message_annotations=AmqpMap(keys), application_properties=AmqpMap(keys[:2]))
     line = to_json(AMQPMessage.from_bytes(message.encode()))
     document = json.loads(line)
     assert document["headers"] == {"$map": [["a", 1], [{"$symbol": "a"}, 2]]}
@@ -523,5 +523,15 @@ def test_the_guide_shows_tags_that_are_read() -> None:
     shown = re.search(r"```json\n(.*?)\n```", text)
     assert shown is not None
     assert from_json(shown[1]).message.body == b"hello"
-    for key in ("properties", "headers", "annotations", "footer", "filter", "failed", "sequence", "body_sections", "sequence_sections"):
+    for key in (
+        "properties",
+        "headers",
+        "annotations",
+        "footer",
+        "filter",
+        "failed",
+        "sequence",
+        "body_sections",
+        "sequence_sections",
+    ):
         assert f"`{key}`" in text
