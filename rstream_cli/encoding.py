@@ -233,7 +233,7 @@ def json_encoder(extras: Extras, looks: Looks, *, raw: bool) -> Encoder:
             _overlay(message, extra)
         if raw:
             content = message.body
-            if content is None or message != AMQPMessage(content):
+            if content is None or "body_sections" in document or message != AMQPMessage(content):
                 raise EnvelopeError('with --codec raw a record has a "body" or a "body_base64" and nothing else')
         else:
             content = message.encode()

@@ -16,6 +16,8 @@ whole mapping of values, one row a type.
 ``body_base64``        the body where it is not UTF-8
 ``value``              the body where it is one AMQP value (null is one)
 ``sequence``           the body where it is an AMQP sequence: a list
+``body_sections``      the body where it is several data sections: a list, each as ``user_id`` below
+``sequence_sections``  the body where it is several AMQP sequences: a list of lists
 ``footer``             where present
 ``filter``             the filter value, a string; from ``--failed-to`` only: a broker does not give it back
 ``failed``             why it failed, from ``--failed-to``; ignored on the way in
@@ -26,7 +28,8 @@ whole number is a long, and one with a fraction or an exponent a double. All els
 key, a ``$`` and the type's name in AMQP's specification, as ``{"$ulong":5}``. ``$binary`` holds base64, the
 decimals hex digits, ``$timestamp`` milliseconds; ``$float`` and ``$double`` hold a number or "nan", "inf",
 "-inf" (or "0x" and the bits, for other NaNs). ``{"$map":[[key,value],…]}`` is a map with keys other than
-strings, or whose only key begins with ``$``; ``{"$array":{"type":"uint","items":[…]}}`` has "descriptors" where
+strings, or whose only key begins with ``$``; its keys may differ by their types alone, and may be lists or maps.
+``{"$array":{"type":"uint","items":[…]}}`` has "descriptors" where
 they are described; ``{"$described":[descriptor,value]}``. The types that need no tag may have one. A whole
 number from 2^63 to 2^64-1 is taken for a ulong, as no other type holds it.
 
@@ -54,6 +57,7 @@ import orjson
 from rstream_cli.parsing import Path, extract
 from rstream_core.errors import AmqpError
 from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, bodies_of, encode_bodies
+from rstream_core.protocol.amqp_codec import AmqpMap, map_of
 from rstream_core.protocol.amqp_sections import DATA, VALUE, locate
 from rstream_core.protocol.amqp_types import (
     AmqpValue,
@@ -140,7 +144,7 @@ def _looks_tagged(value: dict[Any, Any]) -> bool:
     return len(value) == 1 and next(iter(value)).startswith("$")
 
 
-def _pairs(value: dict[Any, Any]) -> Json:
+def _pairs(value: dict[Any, Any] | AmqpMap) -> Json:
     return [[value_to_json(key), value_to_json(item)] for key, item in value.items()]
 
 
@@ -214,7 +218,8 @@ def _load_int(value: int) -> int:
     raise EnvelopeError(f"{value} does not fit 64 bits")
 
 
-def _load_tagged(tag: str, content: Json) -> AmqpValue:
+def _load_tagged(tag: str, content: Json, load: Callable[[Json], Any] | None = None) -> AmqpValue:
+    """The value behind a tag. ``load`` reads it, where that is not the usual way of its type."""
     row = _TYPES.get(tag[1:])
     if row is None:
         raise EnvelopeError(
@@ -222,7 +227,7 @@ def _load_tagged(tag: str, content: Json) -> AmqpValue:
             f" {' '.join('$' + name for name in _TYPES)}"
         )
     try:
-        return row.load(content)
+        return (load or row.load)(content)
     except EnvelopeError as error:
         raise EnvelopeError(f"{tag}: {error}") from None
 
@@ -316,19 +321,18 @@ def _load_list(value: Json) -> list[Any]:
     return [value_from_json(item) for item in _expect(value, list, "a list")]
 
 
-def _load_map(value: Json) -> dict[Any, Any]:
+def _load_map(value: Json, text: Callable[[str], str] = str) -> dict[Any, Any] | AmqpMap:
+    """``text`` makes a key of a string without a tag."""
     pairs = []
     for pair in _expect(value, list, "a list of pairs"):
         if not isinstance(pair, list) or len(pair) != 2:
             raise EnvelopeError("must be a list of pairs: [[key,value],…]")
-        pairs.append((value_from_json(pair[0]), value_from_json(pair[1])))
+        key = text(pair[0]) if type(pair[0]) is str else value_from_json(pair[0])
+        pairs.append((key, value_from_json(pair[1])))
     try:
-        entries = dict(pairs)
-    except TypeError:
-        raise EnvelopeError("a list or a map cannot be a key") from None
-    if len(entries) != len(pairs):
-        raise EnvelopeError("two keys are equal")
-    return entries
+        return map_of(pairs)
+    except (TypeError, ValueError) as error:
+        raise EnvelopeError(str(error)) from None
 
 
 def _load_array(value: Json) -> Array:
@@ -406,6 +410,7 @@ _DUMPERS: Final[dict[type, Callable[[Any], Json]]] = {
     list: _dump_list,
     tuple: _dump_list,
     dict: _dump_dict,
+    AmqpMap: lambda value: {"$map": _pairs(value)},
     **{cls: _tagging(f"${name}", row.dump) for name, row in _TYPES.items() for cls in row.classes},
 }
 """Each Python type: what it becomes where its type is not known from its place."""
@@ -501,10 +506,15 @@ def _load_fields(value: Json, fields: dict[str, _Type]) -> dict[str, Any]:
     return loaded
 
 
-def _dump_section(entries: dict[Any, Any] | None) -> Json:
-    """A map whose keys are text of one type on the wire, string or symbol. Annotations may have ulongs too."""
+def _dump_section(entries: dict[Any, Any] | AmqpMap | None, text: type[str]) -> Json:
+    """A map whose keys are text of one type on the wire: ``text``, str or Symbol. Annotations may have ulongs too.
+
+    Text of that type has no tag. In an AmqpMap all other keys have one, so that they stay apart.
+    """
     if not entries:
         return {}
+    if not isinstance(entries, dict):
+        return {"$map": [[_dump_key(key, text), value_to_json(item)] for key, item in entries.items()]}
     if all(isinstance(key, str) for key in entries) and not _looks_tagged(entries):
         return {str(key): value_to_json(item) for key, item in entries.items()}
     return {
@@ -515,33 +525,50 @@ def _dump_section(entries: dict[Any, Any] | None) -> Json:
     }
 
 
-def _load_section(value: Json) -> dict[Any, Any]:
-    entries = value_from_json(_expect(value, dict, "an object"))
-    if not isinstance(entries, dict):
+def _dump_key(key: Any, text: type[str]) -> Json:
+    if type(key) is text:
+        return str(key)
+    return {"$string": key} if type(key) is str else value_to_json(key)
+
+
+def _load_section(value: Json, text: Callable[[str], str]) -> dict[Any, Any] | AmqpMap:
+    """The way back. ``text`` makes a key of a string without a tag, and counts only where an AmqpMap comes of it."""
+    entries: Any
+    section = _expect(value, dict, "an object")
+    if section.keys() == {"$map"}:
+        entries = _load_tagged("$map", section["$map"], functools.partial(_load_map, text=text))
+    else:
+        entries = value_from_json(section)
+    if not isinstance(entries, dict | AmqpMap):
         raise EnvelopeError("must be an object, and this is a tagged value")
     return entries
 
 
-def _load_headers(value: Json) -> dict[Any, Any]:
-    entries = _load_section(value)
+def _load_headers(value: Json) -> dict[Any, Any] | AmqpMap:
+    entries = _load_section(value, str)
     for key in entries:
         if not isinstance(key, str):
             raise EnvelopeError("keys are strings")
     return entries
 
 
-def _load_annotations(value: Json) -> dict[Any, Any]:
+def _load_annotations(value: Json) -> dict[Any, Any] | AmqpMap:
+    loaded = _load_section(value, _annotation_text)
     entries: dict[Any, Any] = {}
-    for key, item in _load_section(value).items():
+    for key, item in loaded.items():
         if isinstance(key, str):
-            if not key.isascii():
-                raise EnvelopeError(f"keys are ASCII, and {_quote(key)} is not")
-            entries[Symbol(key)] = item
+            entries[_annotation_text(key)] = item
         elif isinstance(key, int) and not isinstance(key, bool) and key >= 0:
             entries[ULong(key)] = item
         else:
             raise EnvelopeError("keys are strings or ulongs")
-    return entries
+    return loaded if isinstance(loaded, AmqpMap) else entries
+
+
+def _annotation_text(key: str) -> Symbol:
+    if not key.isascii():
+        raise EnvelopeError(f"keys are ASCII, and {_quote(key)} is not")
+    return Symbol(key)
 
 
 # --- messages out ----------------------------------------------------------------------------------------------
@@ -591,14 +618,14 @@ def _document(
         document["timestamp"] = iso_time(timestamp_ms)
     document["properties"] = properties_to_json(message)
     document["headers"] = headers_to_json(message)
-    document["annotations"] = _dump_section(message.message_annotations)
+    document["annotations"] = _dump_section(message.message_annotations, Symbol)
     if header := message.header:
         document["header"] = _dump_fields(header, _HEADER_FIELDS)
     if annotations := message.delivery_annotations:
-        document["delivery_annotations"] = _dump_section(annotations)
+        document["delivery_annotations"] = _dump_section(annotations, Symbol)
     _dump_body(message, document)
     if footer := message.footer:
-        document["footer"] = _dump_section(footer)
+        document["footer"] = _dump_section(footer, Symbol)
     return document
 
 
@@ -612,6 +639,7 @@ def json_blocks(record: bytes, *, stream: str, offset: int, timestamp_ms: int, r
     body, rest = (None, record) if found is None else found
     message = AMQPMessage(b"") if raw else AMQPMessage.from_bytes(rest)
     document = _document(message, stream, offset, timestamp_ms)
+    dumps(document)  # what JSON cannot hold shows now
     return _blocks(document, body, "value" if "value" in document else "body")
 
 
@@ -710,7 +738,7 @@ def properties_to_json(message: AMQPMessage) -> dict[str, Json]:
 
 def headers_to_json(message: AMQPMessage) -> dict[str, Json]:
     """The ``headers`` of the envelope, for orjson. Raises as :func:`to_json`."""
-    section: dict[str, Json] = _dump_section(message.application_properties)
+    section: dict[str, Json] = _dump_section(message.application_properties, str)
     return section
 
 
@@ -736,6 +764,10 @@ def body_bytes(message: AMQPMessage) -> bytes:
 def _dump_body(message: AMQPMessage, document: dict[str, Json]) -> None:
     body = message.body
     if body is not None:
+        parts = message.data_sections or []
+        if len(parts) > 1:
+            document["body_sections"] = [_dump_binary(part) for part in parts]
+            return
         try:
             document["body"] = body.decode()
         except UnicodeDecodeError:
@@ -745,7 +777,11 @@ def _dump_body(message: AMQPMessage, document: dict[str, Json]) -> None:
     if kind == "value":
         document["value"] = value_to_json(message.value)
     elif kind == "sequence":
-        document["sequence"] = _dump_list(message.sequence or [])
+        rows = message.sequence_sections or [[]]
+        if len(rows) > 1:
+            document["sequence_sections"] = [_dump_list(row) for row in rows]
+        else:
+            document["sequence"] = _dump_list(rows[0])
     else:
         document["body"] = "" if kind == "data" else None
 
@@ -760,7 +796,7 @@ def dumps(value: Json) -> bytes:
 
 # --- messages in -----------------------------------------------------------------------------------------------
 
-_BODIES: Final = ("body", "body_base64", "value", "sequence")
+_BODIES: Final = ("body", "body_base64", "value", "sequence", "body_sections", "sequence_sections")
 _IGNORED: Final = ("stream", "offset", "timestamp", "failed")
 _SECTIONS: Final[dict[str, tuple[str, Callable[[Json], Any]]]] = {
     "properties": ("properties", lambda value: Properties(**_load_fields(value, _PROPERTY_FIELDS))),
@@ -852,7 +888,30 @@ def _load_body(key: str, content: Json) -> AMQPMessage:
         return AMQPMessage(_of_key(key, _text(_from_base64), content))
     if key == "value":
         return AMQPMessage(value=_of_key(key, value_from_json, content))
-    return AMQPMessage(sequence=_of_key(key, _load_list, content))
+    if key == "sequence":
+        return AMQPMessage(sequence=_of_key(key, _load_list, content))
+    return AMQPMessage.from_bytes(_of_key(key, _load_parts if key == "body_sections" else _load_rows, content))
+
+
+def _load_parts(value: Json) -> bytes:
+    """The data sections of a list, encoded: a message of these bytes keeps them apart."""
+    return b"".join(encode_bodies([_load_binary(part) for part in _load_several(value)]))
+
+
+def _load_rows(value: Json) -> bytes:
+    """The sequence sections of a list, encoded, likewise."""
+    rows = [_load_list(row) for row in _load_several(value)]
+    try:
+        return b"".join([AMQPMessage(sequence=row).encode() for row in rows])
+    except ValueError as error:  # nested too deeply
+        raise EnvelopeError(str(error)) from None
+
+
+def _load_several(value: Json) -> list[Json]:
+    sections: list[Json] = _expect(value, list, "a list of sections")
+    if not sections:
+        raise EnvelopeError("needs at least one section")
+    return sections
 
 
 def _of_key(key: str, load: Callable[[Json], Any], content: Json) -> Any:

@@ -47,6 +47,7 @@ from rstream_core.protocol.amqp_sections import (
     Spans,
     bodies_of,
     body_of,
+    data_of,
     encode_bodies,
     encode_body,
     locate,
@@ -120,7 +121,8 @@ class AMQPMessage:
 
     ``publishing_id`` (0 to 2**64-1) is for deduplication and is no part of the encoded message.
 
-    Equal messages have equal sections and bodies, whatever their encoding; ``publishing_id`` does not count.
+    Equal messages have equal sections and bodies, whatever their encoding and in however many sections a body lies;
+    ``publishing_id`` does not count.
     """
 
     __slots__ = ("_body", "_encoded", "_sections", "_spans", "publishing_id")
@@ -212,8 +214,9 @@ class AMQPMessage:
     def body(self) -> bytes | None:
         """The body's bytes; several data sections are one. None where it is a sequence or a value.
 
-        Several sequence sections are one ``sequence``, likewise. Where ``value`` is None, ``body_type`` tells
-        whether that is the value, null.
+        Several sequence sections are one ``sequence``, likewise. A decoded message keeps its sections until its body
+        is changed, and ``data_sections`` and ``sequence_sections`` have them one by one. Where ``value`` is None,
+        ``body_type`` tells whether that is the value, null.
         """
         body = self._body
         if body is _UNREAD:
@@ -232,6 +235,36 @@ class AMQPMessage:
     def body(self, value: bytes | bytearray | memoryview | str | None) -> None:
         self._drop_body()
         self._body = value
+
+    @property
+    def data_sections(self) -> list[bytes] | None:
+        """The body as its data sections, of which most messages have one; None where ``body`` is None.
+
+        A body that was given or set is one section.
+        """
+        body = self.body
+        if body is None:
+            return None
+        found = () if self._encoded is None else self._located().get(DATA, ())
+        if len(found) < 2:
+            return [body]
+        assert self._encoded is not None
+        return [data_of(self._encoded, {DATA: [span]}) or b"" for span in found]
+
+    @property
+    def sequence_sections(self) -> list[list[AmqpValue]] | None:
+        """The ``sequence`` as its sections, of which most messages have one; None where ``sequence`` is None.
+
+        A sequence that was given, set or changed is one section.
+        """
+        sequence = self.sequence
+        if sequence is None:
+            return None
+        found = () if self._encoded is None else self._located().get(SEQUENCE, ())
+        if len(found) > 1 and self._holds(SEQUENCE, list(found), encode_section(SEQUENCE, sequence)):
+            assert self._encoded is not None
+            return [decode_section(SEQUENCE, self._encoded, [span]) for span in found]
+        return [list(sequence)]
 
     @property
     def body_type(self) -> BodyType | None:

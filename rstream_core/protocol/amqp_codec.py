@@ -10,9 +10,12 @@ and maps in the short form where all of them fit it.
 
 What is read may be hostile. Whatever is wrong with it - cut short, a size or a count that lies, an unknown
 constructor, text that is not UTF-8, a symbol that is not ASCII, nesting deeper than :data:`MAX_DEPTH`, more
-values than :data:`MAX_VALUES`, more than :data:`MAX_ZERO_WIDTH_ELEMENTS` array elements that take no bytes, map
-keys that Python cannot hash or takes for equal - raises :class:`~rstream_core.errors.AmqpError` and nothing else.
-Sizes and counts are held against the bytes that are there before anything is allocated.
+values than :data:`MAX_VALUES`, more than :data:`MAX_ZERO_WIDTH_ELEMENTS` array elements that take no bytes, a map
+with the same key twice - raises :class:`~rstream_core.errors.AmqpError` and nothing else. Sizes and counts are
+held against the bytes that are there before anything is allocated.
+
+A map decodes to a ``dict``. Where a ``dict`` cannot hold it - two keys differ only by their AMQP type, as ``True``
+and ``1`` do, or a key is a list, a map or an array - it decodes to an :class:`AmqpMap`.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from __future__ import annotations
 import datetime as dt
 import struct
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Any, Final, TypeAlias
 
 from rstream_core.errors import AmqpError
@@ -48,9 +51,11 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_VALUES",
     "MAX_ZERO_WIDTH_ELEMENTS",
+    "AmqpMap",
     "decode_value",
     "decode_values",
     "encode_value",
+    "map_of",
     "skip_value",
 ]
 
@@ -70,6 +75,141 @@ _Decoder: TypeAlias = Callable[[bytes, int, _State], tuple[Any, int]]
 _U32: Final = struct.Struct(">I")
 _LONG: Final = 1 << 20
 _MAX_U32: Final = 2**32 - 1
+
+
+# --- maps that a dict cannot hold ---------------------------------------------------------------------
+
+
+class AmqpMap(Mapping[Any, Any]):
+    """A map whose keys are told apart by their AMQP types: ``1``, ``Int(1)``, ``True`` and ``1.0`` are four keys.
+
+    Decoding gives one only for a map that a ``dict`` cannot hold; all others are a ``dict``. It takes pairs or a
+    mapping, and keeps the order. Keys may be lists, maps and arrays too. ``ValueError`` where two keys are of the
+    same type and value (AMQP 1.0 part 1, 1.6.23; how they were encoded does not matter, and a NaN is the same as no
+    other key); ``TypeError`` or ``ValueError`` as :func:`encode_value` for a key that has no AMQP type.
+
+    A lookup takes a key of the type that it has on the wire: a plain ``1`` finds the long, ``Int(1)`` the int, and
+    a list or a tuple a list. Compares with any mapping: keys by their AMQP types, values as Python does, and the
+    order does not count. It cannot be changed, and has no hash. Lists inside it can be changed, but those in keys
+    must not be. It is encoded as it is: in a section, too, no key is converted to the section's own type.
+    """
+
+    __slots__ = ("_index", "_keys", "_levels", "_pairs")
+
+    _pairs: tuple[tuple[Any, Any], ...]
+    _keys: list[bytes]
+    """Each key, encoded: the same bytes mean the same type and value."""
+    _index: dict[bytes, int]
+    """Each encoded key: which pair is the first that has it."""
+    _levels: int
+    """The keys are known to nest no deeper than this."""
+
+    def __init__(self, pairs: Mapping[Any, Any] | Iterable[tuple[Any, Any]] = ()) -> None:
+        if isinstance(pairs, Mapping):
+            pairs = pairs.items()
+        self._fill(tuple((key, value) for key, value in pairs), MAX_DEPTH - 1)
+
+    def _fill(self, pairs: tuple[tuple[Any, Any], ...], levels: int) -> None:
+        keys = [_encode(key, levels) for key, _ in pairs]
+        index: dict[bytes, int] = {}
+        for at, encoded in enumerate(keys):
+            if index.setdefault(encoded, at) != at:
+                key = pairs[at][0]
+                if key == key:  # noqa: PLR0124 - a NaN does not equal itself
+                    raise ValueError(f"two keys of a map are equal: {key!r:.80}")
+        self._pairs, self._keys, self._index, self._levels = pairs, keys, index, levels
+
+    @classmethod
+    def _decoded(cls, pairs: tuple[tuple[Any, Any], ...], levels: int) -> AmqpMap:
+        """One whose keys were decoded with so many levels left. ``ValueError`` as the constructor.
+
+        The number of levels lets the encoder use the encoded keys again. Otherwise maps in keys of maps in keys,
+        which a hostile message may nest, would be encoded once more at each level.
+        """
+        self = cls.__new__(cls)
+        self._fill(pairs, levels)
+        return self
+
+    def _encoded_keys(self, levels: int) -> list[bytes]:
+        return self._keys if levels >= self._levels else [_encode(key, levels) for key, _ in self._pairs]
+
+    def __getitem__(self, key: Any) -> Any:
+        at = self._index.get(encode_value(key))
+        if at is None:
+            raise KeyError(key)
+        return self._pairs[at][1]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([key for key, _ in self._pairs])
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def items(self) -> ItemsView[Any, Any]:
+        """All pairs, in order."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[Any]:
+        """All values, in the order of the pairs."""
+        return _Values(self)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        if len(self) != len(other):
+            return False
+        if not isinstance(other, AmqpMap):
+            try:
+                other = AmqpMap(other)
+            except (TypeError, ValueError):  # keys that no AMQP map has
+                return False
+        return self._sorted() == other._sorted()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __or__(self, other: Mapping[Any, Any]) -> AmqpMap:
+        """The pairs of both; where both have a key, the pair of ``other``."""
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        added = AmqpMap(other)
+        kept = [pair for key, pair in zip(self._keys, self._pairs, strict=True) if key not in added._index]
+        return AmqpMap([*kept, *added._pairs])
+
+    def _sorted(self) -> list[tuple[bytes, Any]]:
+        values = [value for _, value in self._pairs]
+        return sorted(zip(self._keys, values, strict=True), key=lambda pair: pair[0])
+
+    def __reduce__(self) -> tuple[type[AmqpMap], tuple[Any]]:
+        return AmqpMap, (self._pairs,)
+
+    def __repr__(self) -> str:
+        return f"AmqpMap({list(self._pairs)!r})"
+
+
+class _Items(ItemsView[Any, Any]):
+    """The pairs as they are, without a lookup of each key: several NaNs are several keys."""
+
+    _mapping: AmqpMap
+
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+        return iter(self._mapping._pairs)  # noqa: SLF001 - of this module
+
+
+class _Values(ValuesView[Any]):
+    _mapping: AmqpMap
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([value for _, value in self._mapping._pairs])  # noqa: SLF001 - of this module
+
+
+def map_of(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any] | AmqpMap:
+    """The pairs as a ``dict`` where that holds them all, else as an :class:`AmqpMap`. Raises as that does."""
+    pairs = tuple(pairs)
+    try:
+        entries = dict(pairs)
+    except TypeError:  # a key that Python cannot hash
+        return AmqpMap(pairs)
+    return entries if len(entries) == len(pairs) else AmqpMap(pairs)
 
 
 # --- decoding -------------------------------------------------------------------------------------
@@ -265,17 +405,21 @@ def _list(width: int) -> _Decoder:
 
 
 def _map(width: int) -> _Decoder:
-    def decode(data: bytes, pos: int, state: _State) -> tuple[dict[Any, Any], int]:
+    def decode(data: bytes, pos: int, state: _State) -> tuple[dict[Any, Any] | AmqpMap, int]:
         flat, end = _elements(data, pos, width, state)
         if len(flat) % 2:
             raise AmqpError("a map with a key that has no value", pos)
         try:
             entries = dict(zip(flat[::2], flat[1::2], strict=True))
-        except TypeError:
-            raise AmqpError("a map key that Python cannot hash", pos) from None
-        if 2 * len(entries) != len(flat):
-            raise AmqpError("a map with two keys that are equal in Python", pos)
-        return entries, end
+        except TypeError:  # a key that Python cannot hash
+            pass
+        else:
+            if 2 * len(entries) == len(flat):
+                return entries, end
+        try:
+            return AmqpMap._decoded(tuple(zip(flat[::2], flat[1::2], strict=True)), state[0] - 1), end  # noqa: SLF001
+        except ValueError as error:
+            raise AmqpError(str(error), pos) from None
 
     return decode
 
@@ -458,15 +602,20 @@ def _encode_list(value: list[Any] | tuple[Any, ...], levels: int) -> bytes:
     return _counted(0xC0, len(value), b"".join([_encode(item, levels) for item in value]))
 
 
-def _map_content(value: dict[Any, Any], levels: int) -> bytes:
+def _map_content(value: dict[Any, Any] | AmqpMap, levels: int) -> bytes:
     parts = []
+    if not isinstance(value, dict):
+        for encoded, item in zip(value._encoded_keys(levels), value.values(), strict=True):  # noqa: SLF001
+            parts.append(encoded)
+            parts.append(_encode(item, levels))
+        return b"".join(parts)
     for key, item in value.items():
         parts.append(_encode(key, levels))
         parts.append(_encode(item, levels))
     return b"".join(parts)
 
 
-def _encode_map(value: dict[Any, Any], levels: int) -> bytes:
+def _encode_map(value: dict[Any, Any] | AmqpMap, levels: int) -> bytes:
     return _counted(0xC1, 2 * len(value), _map_content(value, _inner(levels)))
 
 
@@ -523,7 +672,7 @@ _ELEMENT_TYPES: Final[dict[str, type | tuple[type, ...]]] = {
     "string": str,
     "symbol": str,
     "list": (list, tuple),
-    "map": dict,
+    "map": (dict, AmqpMap),
     "array": Array,
 }
 """What an array's elements must be, by the name of their type; ``int`` where it is not listed."""
@@ -622,6 +771,7 @@ _ENCODERS: Final[dict[type, Callable[[Any, int], bytes]]] = {
     list: _encode_list,
     tuple: _encode_list,
     dict: _encode_map,
+    AmqpMap: _encode_map,
     Array: _encode_array,
     Described: _encode_described,
 }

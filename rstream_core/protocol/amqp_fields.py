@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from rstream_core.errors import AmqpError
-from rstream_core.protocol.amqp_codec import decode_value, decode_values, encode_value
+from rstream_core.protocol.amqp_codec import AmqpMap, decode_value, decode_values, encode_value
 from rstream_core.protocol.amqp_sections import (
     APPLICATION,
     DATA,
@@ -267,14 +267,18 @@ def _property_key(key: Any) -> str:
 
 
 def _encode_map(code: int, value: Any) -> bytes:
-    if not isinstance(value, dict):
-        raise TypeError(f"{NAMES[code]} are given as a dict, not {type(value).__name__}")
     convert = _property_key if code == APPLICATION else _annotation_key
+    if not isinstance(value, dict):
+        if not isinstance(value, AmqpMap):
+            raise TypeError(f"{NAMES[code]} are given as a dict, not {type(value).__name__}")
+        for key in value:
+            convert(key)  # a check alone: converted, two keys might become equal
+        return _prefixed(code, value) if value else b""
     return _prefixed(code, {convert(key): item for key, item in value.items()}) if value else b""
 
 
-def _decode_map(code: int, data: bytes, start: int) -> dict[Any, Any]:
-    entries: dict[Any, Any]
+def _decode_map(code: int, data: bytes, start: int) -> dict[Any, Any] | AmqpMap:
+    entries: dict[Any, Any] | AmqpMap
     entries, _ = decode_value(data, start)
     convert = _property_key if code == APPLICATION else _annotation_key
     try:

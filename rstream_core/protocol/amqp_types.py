@@ -12,7 +12,7 @@ A value that was decoded encodes to the same type again. Python's own types stan
 ``uuid.UUID``         uuid
 ``datetime``          timestamp, when encoding; a naive one is a ``ValueError``
 ``list``, ``tuple``   list (decodes to ``list``)
-``dict``              map
+``dict``              map (a map that a ``dict`` cannot hold is an ``AmqpMap``, see ``amqp_codec``)
 ====================  =========================================================================
 
 The other wire types are the subclasses here. They **compare and hash as their base type** -

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, amqp_decoder, encode_message
+from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, amqp_decoder, encode_bodies, encode_message
+from rstream_core.protocol.amqp_codec import AmqpMap
 from rstream_core.protocol.amqp_types import (
     Array,
     Byte,
@@ -69,7 +70,7 @@ def uamqp_takes(value: Any) -> bool:
         return all(map(uamqp_takes, [*value, *value.values()]))
     if isinstance(value, Described):
         return uamqp_takes(value.descriptor) and uamqp_takes(value.value)
-    return not isinstance(value, str) or "\0" not in value
+    return not isinstance(value, AmqpMap) and (not isinstance(value, str) or "\0" not in value)
 
 
 def as_uamqp_reads(value: Any) -> Any:
@@ -245,8 +246,13 @@ def test_bodies_of_uamqp() -> None:
     assert AMQPMessage.from_uamqp(uamqp.Message()).body_type == "value"
     assert AMQPMessage.from_uamqp(uamqp.Message("é")).body == "é".encode()
     assert AMQPMessage.from_uamqp(uamqp.Message([b"a", b"b"])).body == b"ab"
+    assert AMQPMessage.from_uamqp(uamqp.Message([b"a", b"b"])).data_sections == [b"a", b"b"]
+    several = amqp_decoder(encode_bodies([b"a"])[0] + encode_bodies([b"b"])[0])
+    assert list(several.to_uamqp().get_data()) == [b"a", b"b"]
+    assert AMQPMessage.from_uamqp(several.to_uamqp()).data_sections == [b"a", b"b"]
     sequence = uamqp.Message([[1], [2]], body_type=uamqp.MessageBodyType.Sequence)
     assert AMQPMessage.from_uamqp(sequence).sequence == [1, 2]
+    assert AMQPMessage.from_uamqp(sequence).sequence_sections == [[1], [2]]
     assert str(AMQPMessage("hé").to_uamqp()) == "hé"
     with pytest.raises(ValueError, match="uamqp cannot decode"):
         AMQPMessage(value=Char("x")).to_uamqp()

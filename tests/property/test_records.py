@@ -15,7 +15,8 @@ from rstream_cli.parsing import extract, format_path, parse_delimiter, parse_pat
 from rstream_cli.records.envelope import batch_to_json, from_json, parse_value, to_json
 from rstream_cli.records.framing_in import DelimiterReader, Len32Reader, RecordError, RecordReader, WholeReader
 from rstream_cli.records.framing_out import DelimiterWriter, Len32Writer
-from rstream_core.protocol.amqp import AMQPMessage, Header, Properties
+from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, encode_bodies
+from rstream_core.protocol.amqp_codec import AmqpMap, encode_value, map_of
 from rstream_core.protocol.amqp_types import (
     TYPE_NAMES,
     Array,
@@ -188,9 +189,22 @@ _LEAF = st.one_of(*_LEAVES.values())
 _MAP_KEYS = _STRINGS | _SYMBOLS | _LEAVES["ulong"] | _LEAVES["long"] | _LEAVES["uuid"] | st.binary(max_size=4)
 
 
+# Keys that Python takes for equal, or cannot hash.
+_LIKE_KEYS: list[Any] = [True, 1, Int(1), ULong(1), 1.0, 0.0, -0.0, "a", Symbol("a"), Char("a"), [], [1], [True], {}]
+
+
+def _typed_maps(keys: st.SearchStrategy[Any], inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    pairs = st.lists(st.tuples(keys, inner), max_size=4, unique_by=lambda pair: encode_value(pair[0]))
+    return pairs.map(map_of)
+
+
 def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     lists = st.lists(inner, max_size=4)
-    maps = st.dictionaries(_MAP_KEYS, inner, max_size=3) | st.dictionaries(_STRINGS, inner, max_size=2)
+    maps = (
+        st.dictionaries(_MAP_KEYS, inner, max_size=3)
+        | st.dictionaries(_STRINGS, inner, max_size=2)
+        | _typed_maps(st.sampled_from(_LIKE_KEYS), inner)
+    )
     elements = _LEAVES | {"list": lists, "map": maps}
 
     def array(name: str) -> st.SearchStrategy[Array]:
@@ -207,7 +221,13 @@ def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 _VALUES = st.recursive(_LEAF, _containers, max_leaves=12)
-_ANNOTATIONS = st.dictionaries(_SYMBOLS | _LEAVES["ulong"], _VALUES, max_size=3)
+_SECTION_KEYS = st.sampled_from([Symbol("a"), "a", Char("a"), ULong(1), Int(1), 1])
+_ANNOTATIONS = st.dictionaries(_SYMBOLS | _LEAVES["ulong"], _VALUES, max_size=3) | _typed_maps(
+    _SECTION_KEYS, _VALUES
+).filter(lambda section: isinstance(section, AmqpMap))
+_HEADERS_MAPS = st.dictionaries(_STRINGS, _VALUES, max_size=3) | _typed_maps(
+    st.sampled_from([Symbol("a"), "a", Char("a"), Symbol("$map"), "$map"]), _VALUES
+).filter(lambda section: isinstance(section, AmqpMap))
 _IDS = st.one_of(*(_LEAVES[name] for name in ("ulong", "uuid", "binary", "string", "int", "uint", "symbol")))
 
 
@@ -254,7 +274,7 @@ _MESSAGES = st.builds(
             "delivery_annotations": _ANNOTATIONS,
             "message_annotations": _ANNOTATIONS,
             "properties": _PROPERTIES,
-            "application_properties": st.dictionaries(_STRINGS, _VALUES, max_size=3),
+            "application_properties": _HEADERS_MAPS,
             "footer": _ANNOTATIONS,
         },
     ),
@@ -271,7 +291,7 @@ def _same(left: Any, right: Any) -> bool:
         )
     if isinstance(left, Described):
         return _same(left.descriptor, right.descriptor) and _same(left.value, right.value)
-    if isinstance(left, dict):
+    if isinstance(left, dict | AmqpMap):
         return len(left) == len(right) and all(
             _same(a, b) for pair in zip(left.items(), right.items(), strict=True) for a, b in zip(*pair, strict=True)
         )
@@ -307,6 +327,18 @@ def test_messages_through_json_and_the_codec(message: AMQPMessage) -> None:
     assert to_json(came_back.message, stream="s", offset=41, timestamp_ms=0) == line
 
 
+@given(_MESSAGES, st.lists(st.binary(max_size=9), min_size=2, max_size=4), st.lists(st.lists(_VALUES), min_size=2))
+def test_sections_of_a_body_through_json(message: AMQPMessage, parts: list[bytes], rows: list[list[Any]]) -> None:
+    for body in (encode_bodies(parts), [AMQPMessage(sequence=row).encode() for row in rows]):
+        several = AMQPMessage.from_bytes(b"".join(body))
+        several.application_properties = message.application_properties
+        several.footer = message.footer
+        encoded = several.encode()
+        line = to_json(AMQPMessage.from_bytes(encoded))
+        assert from_json(line).message.encode() == encoded
+        assert to_json(from_json(line).message) == line
+
+
 @given(st.lists(_MESSAGES | st.binary(max_size=300).map(AMQPMessage), max_size=5), _STRINGS)
 def test_a_batch_is_the_same_as_one_by_one(messages: list[AMQPMessage], stream: str) -> None:
     records = [message.encode() for message in messages]
@@ -331,7 +363,11 @@ _JSON = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(["body", "value", "sequence", "headers", "properties", "x"]), _JSON, max_size=3))
+@given(
+    st.dictionaries(
+        st.sampled_from(["body", "value", "body_sections", "sequence_sections", "headers", "x"]), _JSON, max_size=3
+    )
+)
 def test_any_json_is_a_message_or_a_sentence(document: dict[str, Any]) -> None:
     import json
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import enum
+import math
 import pickle
 import struct
 import subprocess
@@ -30,8 +31,10 @@ from rstream_core.protocol.amqp import (
 from rstream_core.protocol.amqp_codec import (
     MAX_DEPTH,
     MAX_ZERO_WIDTH_ELEMENTS,
+    AmqpMap,
     decode_value,
     encode_value,
+    map_of,
     skip_value,
 )
 from rstream_core.protocol.amqp_types import (
@@ -66,7 +69,7 @@ def exact(value: Any) -> Any:
         return name, value.type_name, exact(list(value.descriptors)), [exact(item) for item in value]
     if isinstance(value, list | tuple):
         return "list", [exact(item) for item in value]
-    if isinstance(value, dict):
+    if isinstance(value, dict | AmqpMap):
         return name, [(exact(key), exact(item)) for key, item in value.items()]
     if isinstance(value, Described):
         return name, exact(value.descriptor), exact(value.value)
@@ -221,11 +224,13 @@ def test_unknown_constructors(code: int) -> None:
         ("d0000000047fffffff", "do not fit"),
         ("d0ffffffff00000000", "cut short"),
         ("c1020140", "no value"),
-        ("c103024540", "hash"),
-        ("c10502c1010040", "hash"),
         ("c1050454015401", "cut short"),
         ("c10904a1016140a1016140", "equal"),
-        ("c106044140550140", "equal"),  # True and 1
+        ("c106044140560140", "equal"),  # True in both its encodings
+        ("c10e0453014080000000000000000140", "equal"),  # so the ulong 1
+        ("c10c04a1016140b1000000016140", "equal"),  # and the string "a"
+        ("c107044540c0010040", "equal"),  # and the empty list
+        ("c109064140550140550140", "equal"),  # True, 1 and 1
         ("e003ff5001", "do not fit"),
         ("e004025001", "cut short"),
         ("f000000005ffffffff40", "without bytes"),
@@ -238,6 +243,135 @@ def test_unknown_constructors(code: int) -> None:
 def test_values_that_lie(given: str, words: str) -> None:
     with pytest.raises(AmqpError, match=words):
         decode_value(bytes.fromhex(given))
+
+
+# Maps that a dict cannot hold: their bytes, as we write them, and their pairs.
+TYPED_MAPS: list[tuple[str, list[tuple[Any, Any]]]] = [
+    ("c1080441540155015402", [(True, Int(1)), (1, Int(2))]),
+    (
+        "c1160a550140540140530140414083000000000000000140",
+        [(1, None), (Int(1), None), (ULong(1), None), (True, None), (Timestamp(1), None)],
+    ),
+    ("c10f06a1016140a3016140730000006140", [("a", None), (Symbol("a"), None), (Char("a"), None)]),
+    ("c115048200000000000000004082800000000000000040", [(0.0, None), (-0.0, None)]),
+    ("c10e04823ff000000000000040550140", [(1.0, None), (1, None)]),
+    ("c10a02c006025501a3016140", [([1, Symbol("a")], None)]),
+    ("c10b04c10100a1017845a10179", [({}, "x"), ([], "y")]),
+    ("c10a02e00601700000000140", [(Array([UInt(1)], "uint"), None)]),
+    ("c10d04005305550140005205550140", [(Described(ULong(5), 1), None), (Described(UInt(5), 1), None)]),
+    ("c10a02c10604550140414040", [(AmqpMap([(1, None), (True, None)]), None)]),
+]
+
+
+class TestMapsThatADictCannotHold:
+    @pytest.mark.parametrize(("hexed", "pairs"), TYPED_MAPS)
+    def test_both_ways(self, hexed: str, pairs: list[tuple[Any, Any]]) -> None:
+        data = bytes.fromhex(hexed)
+        decoded, end = decode_value(data)
+        assert end == len(data)
+        assert exact(decoded) == exact(AmqpMap(pairs)) == exact(map_of(pairs))
+        assert encode_value(decoded) == data
+        for key, value in pairs:
+            assert decoded[key] == value
+            assert key in decoded
+        assert exact(list(decoded)) == exact([key for key, _ in pairs])
+        assert exact(list(decoded.values())) == exact([value for _, value in pairs])
+        for copied in (copy.copy(decoded), copy.deepcopy(decoded), pickle.loads(pickle.dumps(decoded))):
+            assert exact(copied) == exact(decoded)
+            assert copied == decoded
+
+    @pytest.mark.parametrize(("hexed", "pairs"), TYPED_MAPS)
+    def test_inside_others(self, hexed: str, pairs: list[tuple[Any, Any]]) -> None:
+        inner = AmqpMap(pairs)
+        for value in ([inner], {"k": inner}, Described("d", inner), Array([inner, {}], "map"), AmqpMap([(inner, 1)])):
+            data = encode_value(value)
+            assert bytes.fromhex(hexed)[2:] in data
+            assert exact(decode_value(data)[0]) == exact(value)
+
+    def test_a_dict_stays_a_dict(self) -> None:
+        for pairs in ([], [("a", 1), ("b", 2)], [(1, 1), (2, 1)], [(Symbol("a"), 1)], [(math.nan, 1), (-math.nan, 2)]):
+            assert type(decode_value(encode_value(AmqpMap(pairs)))[0]) is dict
+            assert type(map_of(pairs)) is dict
+
+    def test_lookup_and_comparison(self) -> None:
+        value = AmqpMap([(1, "long"), (Int(1), "int"), ([1], "list")])
+        assert (value[1], value[Int(1)], value[[1]], value[(1,)]) == ("long", "int", "list", "list")
+        assert (ULong(1) in value, value.get(True), len(value), bool(AmqpMap())) == (False, None, 3, False)
+        with pytest.raises(KeyError):
+            value[1.0]
+        with pytest.raises(TypeError):
+            value[object()]
+        assert value == AmqpMap([([1], "list"), (Int(1), "int"), (1, "long")])  # the order does not count
+        assert value != AmqpMap([(1, "int"), (Int(1), "long"), ([1], "list")])
+        assert AmqpMap([(1, Int(2))]) == {1: 2} == AmqpMap({1: 2})
+        assert AmqpMap([(1, 2)]) != {Int(1): 2}
+        assert AmqpMap([(1, 2)]) != {object(): 2}
+        assert AmqpMap() != []
+        assert repr(AmqpMap([(True, 1), (1, 2)])) == "AmqpMap([(True, 1), (1, 2)])"
+        assert exact(AmqpMap([(True, 1), (1, 2)]) | {1: 3, "b": 4}) == exact(AmqpMap([(True, 1), (1, 3), ("b", 4)]))
+
+    def test_what_it_refuses(self) -> None:
+        with pytest.raises(ValueError, match="equal"):
+            AmqpMap([(1, 1), (1, 2)])
+        with pytest.raises(ValueError, match="equal"):
+            AmqpMap([([], 1), ((), 2)])
+        with pytest.raises(TypeError):
+            AmqpMap([(object(), 1)])
+        with pytest.raises(TypeError):
+            hash(AmqpMap())
+        deep: Any = AmqpMap([(True, 1), (1, 1)])
+        for _ in range(MAX_DEPTH - 1):
+            deep = AmqpMap([(deep, 1)])
+        assert exact(decode_value(encode_value(deep))[0]) == exact(deep)
+        with pytest.raises(ValueError, match="deep"):
+            encode_value([deep])
+        with pytest.raises(ValueError, match="deep"):
+            AmqpMap([(deep, 1)])
+
+    def test_a_nan_is_no_other_key(self) -> None:
+        pairs = [(math.nan, 1), (math.nan, 2), (True, 3), (1, 4)]
+        decoded, _ = decode_value(encode_value(AmqpMap(pairs)))
+        assert exact(decoded) == exact(AmqpMap(pairs))
+        assert [value for _, value in decoded.items()] == [1, 2, 3, 4]
+        assert decoded == AmqpMap(pairs) != AmqpMap([*pairs[:1], (math.nan, 5), *pairs[2:]])
+
+    def test_maps_in_keys_of_maps_cost_no_more_than_their_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        data = encode_value([None] * 100)
+        for _ in range(MAX_DEPTH - 1):
+            content = data + b"\x40"
+            data = b"\xd1" + struct.pack(">II", len(content) + 4, 2) + content
+        calls = 0
+        encode = amqp_codec._encode
+
+        def counted(value: Any, levels: int) -> bytes:
+            nonlocal calls
+            calls += 1
+            return encode(value, levels)
+
+        monkeypatch.setattr(amqp_codec, "_encode", counted)
+        decode_value(data)
+        assert calls < 500  # and not 63 times 100
+
+    @pytest.mark.parametrize("name", ["message_annotations", "delivery_annotations", "footer"])
+    def test_annotations(self, name: str) -> None:
+        section = AmqpMap([("a", 1), (Symbol("a"), [AmqpMap([(True, 1), (1, 2)])]), (ULong(1), 3), (Int(1), 4)])
+        message = AMQPMessage(b"x", **{name: section})
+        decoded = amqp_decoder(bytes(message))
+        assert exact(getattr(decoded, name)) == exact(section)
+        decoded.body = b"y"
+        message.body = b"y"
+        assert decoded == message
+        assert bytes(decoded) == bytes(message)
+        setattr(message, name, AmqpMap([(True, 1), (1, 2)]))
+        with pytest.raises(TypeError, match="annotation's key"):
+            bytes(message)
+
+    def test_application_properties(self) -> None:
+        section = AmqpMap([("a", 1), (Symbol("a"), 2), (Char("a"), 3)])
+        decoded = amqp_decoder(bytes(AMQPMessage(b"x", application_properties=section)))
+        assert exact(decoded.application_properties) == exact(section)
+        with pytest.raises(TypeError, match="application property's key"):
+            bytes(AMQPMessage(application_properties=AmqpMap([(True, 1), (1, 2)])))  # type: ignore[arg-type]
 
 
 def test_an_offset_below_zero_is_a_fault_of_the_caller() -> None:
@@ -728,6 +862,37 @@ class TestChanges:
         assert len(bytes(message)) == 20
         message.sequence.append(3)
         assert amqp_decoder(bytes(message)).sequence == [1, 2, 3]
+
+    def test_sections_of_a_body(self) -> None:
+        assert (AMQPMessage(b"x").data_sections, AMQPMessage(b"x").sequence_sections) == ([b"x"], None)
+        assert (AMQPMessage(sequence=[1]).data_sections, AMQPMessage(sequence=[1]).sequence_sections) == (None, [[1]])
+        assert AMQPMessage(value=None).data_sections is AMQPMessage(value=None).sequence_sections is None
+        assert amqp_decoder(b"").data_sections is amqp_decoder(b"").sequence_sections is None
+        assert amqp_decoder(bytes.fromhex(DATA)).data_sections == [b"x"]
+
+    def test_several_data_sections(self) -> None:
+        data = bytes.fromhex("005375a00161" + "005375a000" + "005375b00000000162")
+        message = amqp_decoder(data)
+        assert (message.body, message.data_sections) == (b"ab", [b"a", b"", b"b"])
+        assert bytes(message) == data
+        message.properties = Properties(subject="s")
+        message.application_properties = {"k": 1}
+        assert bytes(message).endswith(data)
+        assert amqp_decoder(bytes(message)).data_sections == [b"a", b"", b"b"]
+        message.body = message.body
+        assert message.data_sections == [b"ab"]
+        assert amqp_decoder(bytes(message)).data_sections == [b"ab"]
+
+    def test_several_sequence_sections(self) -> None:
+        data = bytes.fromhex("005376c003015501" + "00537645" + "005376c003015502")
+        message = amqp_decoder(data)
+        assert message.sequence_sections == [[1], [], [2]]
+        message.properties = Properties(subject="s")
+        assert bytes(message).endswith(data)
+        assert message.sequence is not None
+        message.sequence.append(3)
+        assert message.sequence_sections == [[1, 2, 3]]
+        assert amqp_decoder(bytes(message)).sequence_sections == [[1, 2, 3]]
 
     def test_a_mutable_value(self) -> None:
         message = amqp_decoder(bytes(AMQPMessage(value={"a": [1]})))

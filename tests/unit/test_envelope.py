@@ -27,6 +27,7 @@ from rstream_cli.records.envelope import (
 )
 from rstream_core.errors import AmqpError
 from rstream_core.protocol.amqp import AMQPMessage, Header, Properties
+from rstream_core.protocol.amqp_codec import AmqpMap
 from rstream_core.protocol.amqp_types import (
     Array,
     Byte,
@@ -97,6 +98,12 @@ VALUES: list[tuple[Any, str]] = [
     ({1: "x", "1": "y"}, '{"$map":[[1,"x"],["1","y"]]}'),
     ({Symbol("s"): None}, '{"$map":[[{"$symbol":"s"},null]]}'),
     ({None: True}, '{"$map":[[null,true]]}'),
+    (AmqpMap([(1, "x"), (True, "y"), (Int(1), "z")]), '{"$map":[[1,"x"],[true,"y"],[{"$int":1},"z"]]}'),
+    (AmqpMap([("a", 1), (Symbol("a"), 2)]), '{"$map":[["a",1],[{"$symbol":"a"},2]]}'),
+    (AmqpMap([(0.0, 1), (-0.0, 2), (0, 3)]), '{"$map":[[0.0,1],[-0.0,2],[0,3]]}'),
+    (AmqpMap([([1], 1), ({"a": 2}, {})]), '{"$map":[[[1],1],[{"a":2},{}]]}'),
+    (AmqpMap([({"$map": []}, 1)]), '{"$map":[[{"$map":[["$map",[]]]},1]]}'),
+    (Array([AmqpMap([(1, 2), (True, 3)])], "map"), '{"$array":{"type":"map","items":[[[1,2],[true,3]]]}}'),
     (Array([UInt(1), UInt(2)], "uint"), '{"$array":{"type":"uint","items":[1,2]}}'),
     (Array([], "string"), '{"$array":{"type":"string","items":[]}}'),
     (Array([b"\0"], "binary"), '{"$array":{"type":"binary","items":["AA=="]}}'),
@@ -253,10 +260,37 @@ def test_annotation_keys_are_symbols_or_ulongs() -> None:
     assert [type(key) for key in loaded.message_annotations] == [Symbol, ULong]
 
 
+def test_keys_of_sections_that_differ_by_their_types() -> None:
+    keys = [("a", 1), (Symbol("a"), 2), (ULong(1), 3), (Int(1), 4), (1, 5)]
+    message = AMQPMessage(b"", message_annotations=AmqpMap(keys), application_properties=AmqpMap(keys[:2]))  # type: ignore[arg-type]
+    line = to_json(AMQPMessage.from_bytes(message.encode()))
+    document = json.loads(line)
+    assert document["headers"] == {"$map": [["a", 1], [{"$symbol": "a"}, 2]]}
+    assert document["annotations"] == {
+        "$map": [[{"$string": "a"}, 1], ["a", 2], [{"$ulong": 1}, 3], [{"$int": 1}, 4], [1, 5]]
+    }
+    assert from_json(line).message.encode() == message.encode()
+
+
+def test_a_body_of_several_sections_keeps_them_beside_others() -> None:
+    data = b"\0Su\xa0\1a\0Su\xa0\1b"
+    message = AMQPMessage.from_bytes(data)
+    message.application_properties = {"n": 1}
+    message.footer = {"f": 1}
+    line = to_json(AMQPMessage.from_bytes(message.encode()))
+    assert json.loads(line)["body_sections"] == ["a", "b"]
+    assert from_json(line).message.encode() == message.encode()
+    assert from_json(line).message.body == b"ab"
+
+
 @pytest.mark.parametrize(
     ("message", "key", "shown"),
     [
         (AMQPMessage(b""), "body", ""),
+        (AMQPMessage.from_bytes(b"\0Su\xa0\1a\0Su\xa0\1\xff"), "body_sections", ["a", {"$binary": "/w=="}]),
+        (AMQPMessage.from_bytes(b"\0Su\xa0\0\0Su\xa0\0"), "body_sections", ["", ""]),
+        (AMQPMessage.from_bytes(b"\0SvE\0SvE"), "sequence_sections", [[], []]),
+        (AMQPMessage.from_bytes(b"\0Sv\xc0\2\1\x43\0SvE"), "sequence_sections", [[{"$uint": 0}], []]),
         (AMQPMessage(b"\xc3\xa9"), "body", "é"),
         (AMQPMessage(b"\xc3"), "body_base64", "ww=="),
         (AMQPMessage(value=None), "value", None),
@@ -270,7 +304,8 @@ def test_bodies(message: AMQPMessage, key: str, shown: object) -> None:
     line = to_json(AMQPMessage.from_bytes(message.encode()))
     document = json.loads(line)
     assert document[key] == shown
-    assert not {"body", "body_base64", "value", "sequence"} - {key} & document.keys()
+    bodies = {"body", "body_base64", "body_sections", "value", "sequence", "sequence_sections"}
+    assert bodies & document.keys() == {key}
     assert from_json(line).message.encode() == message.encode()
 
 
@@ -354,8 +389,17 @@ ERRORS = [
     ('{"value":{"$decimal64":"00"}}', r"\$decimal64: needs 16 hex digits"),
     ('{"value":{"$map":{}}}', r"\$map: must be a list of pairs"),
     ('{"value":{"$map":[[1]]}}', r"\$map: must be a list of pairs"),
-    ('{"value":{"$map":[[1,2],[1,3]]}}', r"\$map: two keys are equal"),
-    ('{"value":{"$map":[[[],2]]}}', r"\$map: a list or a map cannot be a key"),
+    ('{"value":{"$map":[[1,2],[1,3]]}}', r"\$map: two keys of a map are equal: 1"),
+    ('{"value":{"$map":[[[],2],[{"$list":[]},3]]}}', r"\$map: two keys of a map are equal"),
+    ('{"annotations":{"$map":[["a",1],[{"$symbol":"a"},2]]}}', r'"annotations": \$map: two keys of a map are equal'),
+    ('{"annotations":{"$map":[["é",1]]}}', r'"annotations": \$map: keys are ASCII'),
+    ('{"annotations":{"$map":[[true,1],[1,2]]}}', '"annotations": keys are strings or ulongs'),
+    ('{"headers":{"$map":[[true,1],[1,2]]}}', '"headers": keys are strings'),
+    ('{"body_sections":[]}', '"body_sections": needs at least one section'),
+    ('{"body_sections":"x"}', '"body_sections": must be a list of sections'),
+    ('{"body_sections":[5]}', '"body_sections": must be a string or'),
+    ('{"sequence_sections":[5]}', '"sequence_sections": must be a list'),
+    ('{"body":"x","body_sections":["x"]}', 'both "body" and "body_sections"'),
     ('{"value":{"$array":[1]}}', r"\$array: must be an object"),
     ('{"value":{"$array":{"type":"uint"}}}', r'\$array: needs "type" and "items"'),
     ('{"value":{"$array":{"type":"u","items":[]}}}', r'\$array: "type" must be the name of a type, not "u"'),
@@ -439,6 +483,8 @@ def test_a_batch_is_the_same_as_one_by_one(raw: bool) -> None:
         (AMQPMessage(value=None), b"null"),
         (AMQPMessage(sequence=[1, "a"]), b'[1,"a"]'),
         (AMQPMessage.from_bytes(b""), b""),
+        (AMQPMessage.from_bytes(b"\0Su\xa0\1a\0Su\xa0\1b"), b"ab"),
+        (AMQPMessage.from_bytes(b"\0Sv\xc0\2\1\x41\0SvE"), b"[true]"),
     ],
 )
 def test_body_bytes(message: AMQPMessage, body: bytes) -> None:
@@ -477,5 +523,15 @@ def test_the_guide_shows_tags_that_are_read() -> None:
     shown = re.search(r"```json\n(.*?)\n```", text)
     assert shown is not None
     assert from_json(shown[1]).message.body == b"hello"
-    for key in ("properties", "headers", "annotations", "footer", "filter", "failed", "sequence"):
+    for key in (
+        "properties",
+        "headers",
+        "annotations",
+        "footer",
+        "filter",
+        "failed",
+        "sequence",
+        "body_sections",
+        "sequence_sections",
+    ):
         assert f"`{key}`" in text
