@@ -168,6 +168,7 @@ FEATURES = {
     "key routing": "super streams: the partition of 1,000 messages by bindings",
     "publishing ids": "deduplication: one goes on where the other stopped",
     "stored offsets": "offsets that one stores and the other resumes at",
+    "single active consumers": "one group of all languages, one of which is active; hand-over, also after a crash",
 }
 
 

@@ -12,13 +12,15 @@ import fcntl
 import hashlib
 import json
 import os
+import queue
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tests.brokers import Broker
 from tests.interop.languages import Language, Tool
@@ -28,7 +30,6 @@ BUILD_TIMEOUT = 1200.0
 ANSWER_TIMEOUT = 40.0
 """Seconds for one answer; the programs give up after 20 and say what was missing."""
 EXIT_TIMEOUT = 10.0
-MAX_LINE = 64 * 1024 * 1024
 KEPT = 3
 """How many builds of a language stay in the cache."""
 
@@ -140,76 +141,117 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 class Program:
-    """A running program. One request at a time; events come whenever they like."""
+    """A running program; for any event loop. One request at a time; events come whenever they like."""
 
-    def __init__(self, language: Language, process: asyncio.subprocess.Process, errors: IO[bytes]) -> None:
+    def __init__(self, language: Language, product: Path, broker: Broker) -> None:
         self.name = language.title
-        self.events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.events: queue.Queue[dict[str, Any]] = queue.Queue()
         """What a member of a group tells: {"event": "turn", "active": ...} and {"event": "message", ...}."""
-        self._process = process
-        self._errors = errors
-        self._answers: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self.usable = True
+        """It has answered all that it was asked."""
+        self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the program
+        where = [broker.host, str(broker.port), broker.username, broker.password, broker.vhost]
+        self._process = subprocess.Popen(
+            [*language.run(product), *where],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+        )
+        self._reader = threading.Thread(target=self._read, name=f"output of {self.name}", daemon=True)
+        self._reader.start()
 
     async def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Sends a request and returns its answer. Raises ``ProgramError``."""
-        assert self._process.stdin is not None
-        given = {name: value for name, value in arguments.items() if value is not None}
-        with contextlib.suppress(ConnectionError):  # it has ended, as its answer will show
-            self._process.stdin.write(json.dumps({"do": do, **given}).encode() + b"\n")
-            await self._process.stdin.drain()
-        try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
-                answer = await self._answers.get()
-        except TimeoutError:
-            raise ProgramError(f"{self.name}, {do}: no answer in time{self._stderr()}") from None
-        if answer is None:
-            raise ProgramError(f"{self.name}, {do}: it ended{self._stderr()}")
-        if "error" in answer:
-            raise ProgramError(f"{self.name}, {do}: {answer['error']}{self._stderr()}")
-        return answer
+        return await asyncio.to_thread(self._ask, do, arguments)
 
-    async def listen(self) -> None:
-        """Reads what it says, until it ends."""
-        assert self._process.stdout is not None
-        async for line in self._process.stdout:
-            said = json.loads(line)
-            (self.events if "event" in said else self._answers).put_nowait(said)
-        self._answers.put_nowait(None)
+    async def event(self) -> dict[str, Any]:
+        """The next event. Raises ``ProgramError`` where none comes in time."""
+        try:
+            return await asyncio.to_thread(self.events.get, timeout=ANSWER_TIMEOUT)
+        except queue.Empty:
+            raise self._error("no event in time") from None
 
     def kill(self) -> None:
         """Ends it as a crash would."""
         self._process.kill()
 
-    def _stderr(self) -> str:
+    def close(self) -> None:
+        """Ends it, in order where it is in order."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(EXIT_TIMEOUT if self.usable else 0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._reader.join()
+        self._process.stdout.close()
+        self._errors.close()
+
+    def _ask(self, do: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        given = {name: value for name, value in arguments.items() if value is not None}
+        self.usable, before = False, self.usable
+        with contextlib.suppress(BrokenPipeError):  # it has ended, as its answer will show
+            self._process.stdin.write(json.dumps({"do": do, **given}).encode() + b"\n")
+            self._process.stdin.flush()
+        try:
+            answer = self._answers.get(timeout=ANSWER_TIMEOUT)
+        except queue.Empty:
+            raise self._error(f"{do}: no answer in time") from None
+        if answer is None:
+            raise self._error(f"{do}: it ended")
+        self.usable = before
+        if "error" in answer:
+            raise self._error(f"{do}: {answer['error']}")
+        return answer
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            said = json.loads(line)
+            (self.events if "event" in said else self._answers).put(said)
+        self._answers.put(None)
+
+    def _error(self, what: str) -> ProgramError:
         self._errors.seek(0)
         written = self._errors.read().decode(errors="replace").strip()
-        return f"\n--- its stderr ---\n{written[-4000:]}" if written else ""
+        return ProgramError(f"{self.name}, {what}" + (f"\n--- its stderr ---\n{written[-4000:]}" if written else ""))
 
 
-@contextlib.asynccontextmanager
-async def running(language: Language, product: Path, broker: Broker) -> AsyncIterator[Program]:
-    """Runs the program against a broker, and ends it."""
-    where = [broker.host, str(broker.port), broker.username, broker.password, broker.vhost]
-    with tempfile.TemporaryFile() as errors:
-        process = await asyncio.create_subprocess_exec(
-            *language.run(product),
-            *where,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=errors,
-            limit=MAX_LINE,
-        )
-        program = Program(language, process, errors)
-        listening = asyncio.create_task(program.listen())
-        try:
-            yield program
-            assert process.stdin is not None
-            process.stdin.close()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(EXIT_TIMEOUT):
-                    await process.wait()
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-            await listening
+class Programs:
+    """Builds the programs, and keeps one of each running for each broker: a Java machine takes its time to start."""
+
+    def __init__(self) -> None:
+        self._built: dict[str, Path | NoProgramError] = {}
+        self._running: dict[tuple[str, str], Program] = {}
+
+    def product(self, language: Language) -> Path:
+        """Raises ``NoProgramError``, which it remembers."""
+        if language.name not in self._built:
+            try:
+                self._built[language.name] = built(language)
+            except NoProgramError as error:
+                self._built[language.name] = error
+        found = self._built[language.name]
+        if isinstance(found, NoProgramError):
+            raise found
+        return found
+
+    def get(self, language: Language, broker: Broker) -> Program:
+        """One that runs against the broker. Raises ``NoProgramError``."""
+        key = (language.name, broker.uri)
+        program = self._running.get(key)
+        if program is not None and not program.usable:
+            program.close()
+            program = None
+        if program is None:
+            program = self._running[key] = Program(language, self.product(language), broker)
+        return program
+
+    def close(self) -> None:
+        for program in self._running.values():
+            program.close()

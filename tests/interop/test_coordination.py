@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ from tests.brokers import Broker
 from tests.clients import FIRST, PATIENCE, at, publish, read
 from tests.interop.languages import LANGUAGES, Language, having
 from tests.interop.notation import plain
-from tests.interop.programs import Program, ProgramError, running
+from tests.interop.programs import Program, ProgramError, Programs
 
 LAST = b"the last one"
 NAME = "shared"
@@ -252,6 +251,10 @@ class Ours:
         )
         return {}
 
+    async def event(self) -> dict[str, Any]:
+        async with asyncio.timeout(PATIENCE):
+            return await self.events.get()
+
     def _on_turn(self, is_active: bool, context: EventContext) -> None:
         self.events.put_nowait({"event": "turn", "active": is_active})
 
@@ -265,21 +268,23 @@ class Ours:
 Member = Ours | Program
 
 
-@contextlib.asynccontextmanager
-async def members_of(
-    order: tuple[str, ...], product_of: Callable[[Language], Path], broker: Broker, options: ConnectionOptions
-) -> AsyncIterator[list[Member]]:
-    """One of each language, in that order."""
-    by_name = {language.name: language for language in LANGUAGES}
-    async with contextlib.AsyncExitStack() as stack:
-        members: list[Member] = []
-        for name in order:
-            if name == "python":
-                members.append(Ours(await stack.enter_async_context(Client(options))))
-            else:
-                language = by_name[name]
-                members.append(await stack.enter_async_context(running(language, product_of(language), broker)))
-        yield members
+async def has_turn(member: Member, others: Sequence[Member], client: Client, stream: str, offset: int) -> int:
+    """The member is active, alone, and gets what is published now; returns the offset behind that, once it is stored.
+
+    ``offset`` is where the one before it has stopped: there may be stored offsets in between, but no messages.
+    """
+    assert await member.event() == {"event": "turn", "active": True}, member.name
+    bodies = [f"{member.name} {number}".encode() for number in range(10)]
+    await publish(client, stream, encode_bodies(bodies))
+    for body in bodies:
+        event = await member.event()
+        assert (event["event"], event["body"]) == ("message", body.hex()), (member.name, event)
+        assert event["offset"] >= offset, member.name
+        offset = event["offset"] + 1
+    await eventually_stored(client, stream, offset - 1)
+    heard = {other.name: other.events.get_nowait() for other in (member, *others) if not other.events.empty()}
+    assert not heard, f"{member.name} is active, and these heard something: {heard}"
+    return offset
 
 
 ORDERS = [
@@ -294,36 +299,51 @@ ORDERS = [
 @pytest.mark.parametrize("order", ORDERS, ids="-".join)
 async def test_a_group_of_all_languages(
     order: tuple[str, ...],
-    product_of: Callable[[Language], Path],
-    broker: Broker,
+    program_of: Callable[[Language], Program],
     options: ConnectionOptions,
     client: Client,
     stream: str,
 ) -> None:
     """One is active at a time; when it leaves, the next one goes on behind what it has stored."""
-    async with members_of(order, product_of, broker, options) as members:
-        for member in members:
-            await member.ask("join", stream=stream, name=NAME)
-        offset = 0
-        for number, member in enumerate(members):
-            assert await next_event(member) == {"event": "turn", "active": True}, member.name
-            bodies = [f"{member.name} {count}".encode() for count in range(10)]
-            await publish(client, stream, encode_bodies(bodies))
-            for body in bodies:
-                event = await next_event(member)
-                assert (event["event"], event["body"]) == ("message", body.hex()), (member.name, event)
-                assert event["offset"] >= offset, member.name  # stored offsets take some in between
-                offset = event["offset"] + 1
-            await eventually_stored(client, stream, offset - 1)
-            idle = {later.name: later.events.qsize() for later in members[number + 1 :]}
-            assert not any(idle.values()), f"{member.name} is active, and these heard something: {idle}"
-            assert member.events.empty(), f"{member.name}: {member.events.get_nowait()}"
-            await member.ask("leave")
+    by_name = {language.name: language for language in LANGUAGES}
+    async with Client(options) as own:
+        members: list[Member] = [Ours(own) if name == "python" else program_of(by_name[name]) for name in order]
+        try:
+            for member in members:
+                await member.ask("join", stream=stream, name=NAME)
+            offset = 0
+            for number, member in enumerate(members):
+                offset = await has_turn(member, members[number + 1 :], client, stream, offset)
+                await member.ask("leave")
+        except BaseException:
+            for member in members:
+                if isinstance(member, Program):
+                    member.usable = False  # perhaps still a member
+            raise
 
 
-async def next_event(member: Member) -> dict[str, Any]:
+@having("single active consumers")
+async def test_we_go_on_when_one_of_them_crashes(
+    language: Language,
+    programs: Programs,
+    them: Program,
+    broker: Broker,
+    options: ConnectionOptions,
+    client: Client,
+    stream: str,
+) -> None:
+    crashing = Program(language, programs.product(language), broker)
     try:
-        async with asyncio.timeout(PATIENCE):
-            return await member.events.get()
-    except TimeoutError:
-        raise AssertionError(f"{member.name} says nothing in {PATIENCE:.0f} s") from None
+        async with Client(options) as own:
+            members: list[Member] = [crashing, Ours(own), them]
+            for member in members:
+                await member.ask("join", stream=stream, name=NAME)
+            offset = await has_turn(crashing, members[1:], client, stream, 0)
+            crashing.kill()
+            offset = await has_turn(members[1], members[2:], client, stream, offset)
+            await members[1].ask("leave")
+            await has_turn(them, [], client, stream, offset)
+            await them.ask("leave")
+    finally:
+        crashing.usable = False
+        crashing.close()

@@ -120,7 +120,7 @@ def messages_of(application: dict[str, Any], annotations: dict[str, Any]) -> lis
             AMQPMessage(b"some", properties=Properties(message_id=given, correlation_id=given, group_sequence=7))
             for given in IDS
         ),
-        AMQPMessage(b"types", application_properties=application, message_annotations=annotations),
+        AMQPMessage(b"types", application_properties=application, message_annotations=dict(annotations)),
     ]
 
 
@@ -239,6 +239,6 @@ async def test_we_read_their_sub_entries(
     assert answer == {"confirmed": ENTRY}
     assert await read(client, stream, ENTRY) == dict(enumerate(encode_bodies(texts)))
     async with Wire(broker) as wire:  # they have used the codec
-        await wire.ask(c.Subscribe(1, stream, c.OffsetSpec(c.OffsetType.FIRST), 1, {}))
+        await wire.ask(c.Subscribe(1, stream, c.OffsetSpec(1), 1, {}))
         first = (await wire.take(c.Deliver)).message.chunk[HEADER.size]
     assert (first & 0x80, first >> 4 & 7) == (0x80, CODECS[codec])

@@ -4,6 +4,7 @@ import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
 import com.google.gson.JsonParser;
 import com.rabbitmq.stream.ConfirmationHandler;
+import com.rabbitmq.stream.Constants;
 import com.rabbitmq.stream.Consumer;
 import com.rabbitmq.stream.ConsumerBuilder;
 import com.rabbitmq.stream.Environment;
@@ -13,6 +14,7 @@ import com.rabbitmq.stream.OffsetSpecification;
 import com.rabbitmq.stream.Producer;
 import com.rabbitmq.stream.ProducerBuilder;
 import com.rabbitmq.stream.compression.Compression;
+import com.rabbitmq.stream.impl.Client;
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.io.PrintStream;
@@ -43,11 +45,13 @@ public class Interop {
   private static final HexFormat HEX = HexFormat.of();
 
   private final Environment environment;
+  private final Client.ClientParameters parameters;
   private final PrintStream output;
   private Consumer member;
 
-  private Interop(Environment environment, PrintStream output) {
+  private Interop(Environment environment, Client.ClientParameters parameters, PrintStream output) {
     this.environment = environment;
+    this.parameters = parameters;
     this.output = output;
   }
 
@@ -62,7 +66,14 @@ public class Interop {
             .password(arguments[3])
             .virtualHost(arguments[4])
             .build()) {
-      Interop program = new Interop(environment, output);
+      Client.ClientParameters parameters =
+          new Client.ClientParameters()
+              .host(arguments[0])
+              .port(Integer.parseInt(arguments[1]))
+              .username(arguments[2])
+              .password(arguments[3])
+              .virtualHost(arguments[4]);
+      Interop program = new Interop(environment, parameters, output);
       for (String line = input.readLine(); line != null; line = input.readLine()) {
         Map<String, Object> answer;
         try {
@@ -205,14 +216,15 @@ public class Interop {
     }
   }
 
+  /** Asks with the low-level client: a consumer that is opened to ask may store an offset itself. */
   private Map<String, Object> stored(JsonObject asked) {
-    ConsumerBuilder builder = environment.consumerBuilder().stream(text(asked, "stream"));
-    builder.name(text(asked, "name")).offset(OffsetSpecification.next()).manualTrackingStrategy();
     Map<String, Object> answer = new TreeMap<>();
-    try (Consumer consumer = builder.messageHandler((context, message) -> {}).build()) {
-      answer.put("offset", consumer.storedOffset());
-    } catch (NoOffsetException none) {
-      answer.put("offset", null);
+    try (Client client = new Client(parameters)) {
+      Client.QueryOffsetResponse found = client.queryOffset(text(asked, "name"), text(asked, "stream"));
+      if (!found.isOk() && found.getResponseCode() != Constants.RESPONSE_CODE_NO_OFFSET) {
+        throw new IllegalStateException("code " + found.getResponseCode());
+      }
+      answer.put("offset", found.isOk() ? found.getOffset() : null);
     }
     return answer;
   }

@@ -16,6 +16,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.UUID;
+import org.apache.qpid.proton.amqp.Binary;
+import org.apache.qpid.proton.amqp.messaging.AmqpValue;
 
 /** Messages as JSON. A value is ["type", "text"], ["list", [value, ...]] or ["map", [[value, value], ...]]. */
 class Messages {
@@ -177,10 +179,10 @@ class Messages {
 
   static Map<String, Object> describe(Message message) {
     Map<String, Object> described = new TreeMap<>();
-    if (message.getBodyAsBinary() != null) {
+    if (message.getBody() instanceof AmqpValue body) {
+      described.put("value", fromJava(body.getValue()));
+    } else if (message.getBodyAsBinary() != null) {
       described.put("body", HEX.formatHex(message.getBodyAsBinary()));
-    } else if (message.getBody() != null) {
-      described.put("value", fromJava(message.getBody()));
     }
     if (message.getProperties() != null) {
       described.put("properties", describe(message.getProperties()));
@@ -188,8 +190,9 @@ class Messages {
     if (message.getApplicationProperties() != null) {
       described.put("application", describe(message.getApplicationProperties()));
     }
-    if (message.getMessageAnnotations() != null) {
-      described.put("annotations", describe(message.getMessageAnnotations()));
+    Map<String, Object> annotations = message.getMessageAnnotations();
+    if (annotations != null && !annotations.isEmpty()) { // the client does not tell absent from empty
+      described.put("annotations", describe(annotations));
     }
     return described;
   }
@@ -233,43 +236,10 @@ class Messages {
     return milliseconds > 0 ? new Date(milliseconds) : null;
   }
 
+  /** The client's types and those of the AMQP library below it, which bodies have, share their names. */
   private static Object[] fromJava(Object value) {
     if (value == null) {
       return new Object[] {"null", ""};
-    } else if (value instanceof Boolean) {
-      return new Object[] {"boolean", value.toString()};
-    } else if (value instanceof UnsignedByte) {
-      return new Object[] {"ubyte", value.toString()};
-    } else if (value instanceof UnsignedShort) {
-      return new Object[] {"ushort", value.toString()};
-    } else if (value instanceof UnsignedInteger) {
-      return new Object[] {"uint", value.toString()};
-    } else if (value instanceof UnsignedLong) {
-      return new Object[] {"ulong", value.toString()};
-    } else if (value instanceof Byte) {
-      return new Object[] {"byte", value.toString()};
-    } else if (value instanceof Short) {
-      return new Object[] {"short", value.toString()};
-    } else if (value instanceof Integer) {
-      return new Object[] {"int", value.toString()};
-    } else if (value instanceof Long) {
-      return new Object[] {"long", value.toString()};
-    } else if (value instanceof Float number) {
-      return new Object[] {"float", HEX.toHexDigits(Float.floatToRawIntBits(number))};
-    } else if (value instanceof Double number) {
-      return new Object[] {"double", HEX.toHexDigits(Double.doubleToRawLongBits(number))};
-    } else if (value instanceof Character) {
-      return new Object[] {"char", value.toString()};
-    } else if (value instanceof Date date) {
-      return new Object[] {"timestamp", Long.toString(date.getTime())};
-    } else if (value instanceof UUID) {
-      return new Object[] {"uuid", value.toString()};
-    } else if (value instanceof byte[] bytes) {
-      return new Object[] {"binary", HEX.formatHex(bytes)};
-    } else if (value instanceof String) {
-      return new Object[] {"string", value};
-    } else if (value instanceof com.rabbitmq.stream.amqp.Symbol) {
-      return new Object[] {"symbol", value.toString()};
     } else if (value instanceof List<?> items) {
       return new Object[] {"list", items.stream().map(Messages::fromJava).toArray()};
     } else if (value instanceof Map<?, ?> pairs) {
@@ -279,7 +249,34 @@ class Messages {
             .map(pair -> new Object[] {fromJava(pair.getKey()), fromJava(pair.getValue())})
             .toArray()
       };
+    } else if (value instanceof Binary binary) {
+      return fromJava(binary.getArray());
+    } else if (value instanceof byte[] bytes) {
+      return new Object[] {"binary", HEX.formatHex(bytes)};
+    } else if (value instanceof Float number) {
+      return new Object[] {"float", HEX.toHexDigits(Float.floatToRawIntBits(number))};
+    } else if (value instanceof Double number) {
+      return new Object[] {"double", HEX.toHexDigits(Double.doubleToRawLongBits(number))};
+    } else if (value instanceof Date date) {
+      return new Object[] {"timestamp", Long.toString(date.getTime())};
     }
-    throw new IllegalArgumentException("no type for " + value.getClass().getName());
+    String type =
+        switch (value.getClass().getSimpleName()) {
+          case "Boolean" -> "boolean";
+          case "UnsignedByte" -> "ubyte";
+          case "UnsignedShort" -> "ushort";
+          case "UnsignedInteger" -> "uint";
+          case "UnsignedLong" -> "ulong";
+          case "Byte" -> "byte";
+          case "Short" -> "short";
+          case "Integer" -> "int";
+          case "Long" -> "long";
+          case "Character" -> "char";
+          case "UUID" -> "uuid";
+          case "String" -> "string";
+          case "Symbol" -> "symbol";
+          default -> throw new IllegalArgumentException("no type for " + value.getClass().getName());
+        };
+    return new Object[] {type, value.toString()};
   }
 }
