@@ -227,7 +227,7 @@ def describe(frame: bytes) -> dict[str, Any]:
             if key != 0x0F:
                 (found["code"],) = struct.unpack_from(">H", frame, pos)
                 pos += 2
-            if found["code"] != 1 and key != 0x13:
+            if found["code"] != 1 and key not in (0x13, 0x1A):  # a challenge; what a consumer answers
                 return {**found, "message": None, "answers": name, "fields": {}, "rest": frame[pos:].hex()}
     values: dict[str, Any] = {}
     for field, form in fields:

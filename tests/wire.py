@@ -6,8 +6,11 @@ It speaks in the frames of ``protocol.commands`` and reads whatever comes, in it
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
+
+import pytest
 
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.framing import FrameBuffer
@@ -139,3 +142,19 @@ class Wire:
             return frames
         finally:
             self.close()
+
+
+@pytest.fixture
+async def wire(broker: Broker) -> AsyncIterator[Wire]:
+    """Logged in."""
+    async with Wire(broker) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def there(wire: Wire, stream_name: str) -> AsyncIterator[str]:
+    """A stream, by a broker that ``wire`` talks to."""
+    assert await wire.code(c.Create(stream_name, {})) == 1
+    yield stream_name
+    async with Wire(wire.broker) as other:
+        await other.ask(c.Delete(stream_name))

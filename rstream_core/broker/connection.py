@@ -276,7 +276,7 @@ class BrokerConnection(asyncio.Protocol):
             self._on_publish(frame)
             return
         decoded = c.decode(frame)
-        if decoded.key == _CONSUMER_UPDATE_ANSWER or type(decoded.message) is c.ConsumerUpdateResponse:
+        if type(decoded.message) is c.ConsumerUpdateResponse:
             self._on_consumer_update(decoded)
             return
         handler = self._HANDLERS.get(type(decoded.message))
@@ -432,8 +432,8 @@ class BrokerConnection(asyncio.Protocol):
 
     def _exchange_versions(self, message: c.ExchangeCommandVersions) -> Any:
         for versions in message.versions:
-            if versions.key == c.Key.DELIVER:
-                self.session.deliver_version = min(versions.maximum, 2)
+            if versions.key == c.Key.DELIVER and versions.maximum == 2:  # RabbitMQ looks for this number alone
+                self.session.deliver_version = 2
         return c.ExchangeCommandVersionsResponse(_OUR_VERSIONS)
 
     def _close(self, _: c.Close) -> Any:
@@ -522,9 +522,9 @@ class BrokerConnection(asyncio.Protocol):
         timer.cancel()
         group = subscription.group
         assert group is not None
-        if decoded.code != refusal.OK:
+        if decoded.code != refusal.OK:  # RabbitMQ tells of it, and goes by the rest all the same
             logger.info("%s answered a ConsumerUpdate with code %d", self.peer, decoded.code)
-        elif not active:
+        if not active:
             subscription.stop()
         elif group.active is subscription and not group.is_stepping_down:
             spec: c.OffsetSpec = decoded.message.offset_spec
@@ -584,7 +584,6 @@ def _check_spec(spec: c.OffsetSpec) -> None:
 
 
 _PUBLISH_KEY = int(c.Key.PUBLISH).to_bytes(2)
-_CONSUMER_UPDATE_ANSWER = c.Key.CONSUMER_UPDATE | c.RESPONSE_BIT
 
 _EMPTY: dict[type[Any], Any] = {
     c.QueryPublisherSequence: c.QueryPublisherSequenceResponse(0),

@@ -102,7 +102,7 @@ class BrokerSubscription:
         """Sends what there is and may be sent; comes back by itself where that was too much for one turn."""
         cursor = self._cursor
         connection = self.connection
-        if cursor is None or not self.credit or not connection.is_writable or not cursor.is_behind():
+        if cursor is None or self.credit <= 0 or not connection.is_writable or not cursor.is_behind():
             return
         room = TURN
         try:

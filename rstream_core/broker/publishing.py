@@ -21,7 +21,8 @@ MAX_UNCOMPRESSED = 64 * 1024 * 1024
 
 _U32 = struct.Struct(">I")
 _I32 = struct.Struct(">i")
-_I16 = struct.Struct(">h")
+_U16 = struct.Struct(">H")
+_NO_FILTER = 0xFFFF
 _SUB_BATCH = struct.Struct(">BHII")
 _SUB_BATCH_SIZE = SUB_BATCH_BIT << 24
 _CODECS = 5
@@ -79,7 +80,12 @@ def _split_with_sub_batches(frame: bytes) -> Entries:
             if size >= _SUB_BATCH_SIZE:
                 kind, count, uncompressed, size = _SUB_BATCH.unpack_from(frame, start)
                 pos = start + _SUB_BATCH.size + size
-                if not (kind >> 4 & 7 < _CODECS and count > 0 and count * 4 <= uncompressed <= MAX_UNCOMPRESSED):
+                codec = kind >> 4 & 7
+                if (
+                    codec >= _CODECS
+                    or not 0 < count * 4 <= uncompressed <= MAX_UNCOMPRESSED
+                    or (codec and not size)  # nothing cannot be what a codec made
+                ):
                     refused.append(publishing_id)
             else:
                 pos = start + 4 + size
@@ -107,11 +113,11 @@ def split_filtered(frame: bytes) -> Entries:
         while pos < end:
             start = pos + 8
             ids.append(frame[pos:start])
-            (length,) = _I16.unpack_from(frame, start)
+            (length,) = _U16.unpack_from(frame, start)
             start += 2
-            value_end = start + max(length, 0)
+            value_end = start + (0 if length == _NO_FILTER else length)
             # What is no UTF-8 matches no subscription's filter; lone surrogates would crash the hash.
-            filters.append(frame[start:value_end].decode(errors="replace") if length > 0 else "")
+            filters.append(frame[start:value_end].decode(errors="replace"))
             (size,) = _I32.unpack_from(frame, value_end)
             if size < 0:
                 raise ProtocolError("a message of a Publish has no bytes")

@@ -5,7 +5,8 @@ handshake, heartbeats, the broker's own Close. All else is a command of an open 
 bytes to write; once ``has_ended`` and they are written, the connection is to be closed. The time is always an argument.
 
 Until a client is logged in and tuned, a frame that does not belong there ends the connection without a word, as with
-RabbitMQ; afterwards a frame that is none is answered with a Close.
+RabbitMQ; afterwards a frame that is none is answered with a Close. As with RabbitMQ, too, some frames may come twice,
+and a client may leave out its Tune.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ MECHANISMS = ("PLAIN",)
 class State(enum.Enum):
     """What the broker waits for."""
 
+    PROPERTIES = enum.auto()
+    HANDSHAKE = enum.auto()
     LOGIN = enum.auto()
     TUNE = enum.auto()
     OPEN = enum.auto()
@@ -61,7 +64,7 @@ class ServerSession:
         self, options: ServerOptions, *, advertised_host: str, advertised_port: int, is_local: bool, now: float
     ) -> None:
         self.options = options
-        self.state = State.LOGIN
+        self.state = State.PROPERTIES
         self.username = ""
         self.vhost = ""
         self.failure = ""
@@ -151,8 +154,7 @@ class ServerSession:
         key = int.from_bytes(frame[:2])
         if self.state is State.READY and key not in _HERE:
             return False
-        if key != c.Key.HEARTBEAT:
-            self._advance(key, frame)
+        self._advance(key, frame)
         return True
 
     def written(self, now: float) -> None:
@@ -189,21 +191,27 @@ class ServerSession:
             return
         decoded = c.decode(frame)
         match self.state, decoded.message:
+            case _, c.Heartbeat():
+                pass
             case State.READY, c.SaslAuthenticate():
                 self._log_in_again(decoded.message, decoded.correlation_id or 0)
-            case State.LOGIN, c.PeerProperties(properties):
+            case State.PROPERTIES | State.HANDSHAKE, c.PeerProperties(properties):
                 self.client_properties = properties
                 self.send(c.PeerPropertiesResponse(_properties()), correlation_id=decoded.correlation_id or 0)
-            case State.LOGIN, c.SaslHandshake():
+                self.state = State.HANDSHAKE
+            case State.HANDSHAKE | State.LOGIN, c.SaslHandshake():
                 self.send(c.SaslHandshakeResponse(MECHANISMS), correlation_id=decoded.correlation_id or 0)
+                self.state = State.LOGIN
             case State.LOGIN, c.SaslAuthenticate():
                 self._log_in(decoded.message, decoded.correlation_id or 0)
-            case State.TUNE, c.Tune(frame_max, heartbeat):
+            case State.TUNE | State.OPEN, c.Tune(frame_max, heartbeat):
                 # What the client sends back counts, as with RabbitMQ; but nobody gets more than what was offered.
                 self.frame_max = negotiate(frame_max, self.options.frame_max)
                 self.heartbeat = heartbeat
                 self.state = State.OPEN
-            case State.OPEN, c.Open(vhost):
+            case State.TUNE | State.OPEN, c.Open(vhost):
+                if self.state is State.TUNE:  # a client that said nothing of heartbeats sends none
+                    self.heartbeat = 0
                 self._open(vhost, decoded.correlation_id or 0)
             case _:
                 self.failure = f"a {type(decoded.message).__name__} in the state {self.state.name}"
@@ -237,7 +245,7 @@ class ServerSession:
             self.failure = f"login with {message.mechanism!r}, which is not offered"
             return refusal.MECHANISM_NOT_SUPPORTED, ""
         parts = (message.data or b"").split(b"\0")
-        if len(parts) != 3:
+        if len(parts) != 3 or parts[0]:  # RabbitMQ takes no second identity
             self.failure = "a login that holds no name and no password"
             return refusal.SASL_ERROR, ""
         username = parts[1].decode(errors="replace")
@@ -263,7 +271,7 @@ class ServerSession:
         self.state = State.READY
 
 
-_HERE = frozenset({c.Key.HEARTBEAT, c.Key.CLOSE | c.RESPONSE_BIT, c.Key.SASL_AUTHENTICATE})
+_HERE = frozenset({c.Key.HEARTBEAT, c.Key.SASL_AUTHENTICATE})
 """What is the session's own of an open connection."""
 
 

@@ -5,6 +5,10 @@ Source: rabbitmq-server, deps/rabbitmq_stream/docs/PROTOCOL.adoc, and captured f
 A message is a NamedTuple; its row in ``_TABLE`` says its key, its version, how the frame starts (``Shape``)
 and how each field is written. ``encode`` and ``decode`` follow the table in both directions, for clients and
 for brokers alike. Responses carry their request's key with the top bit set.
+
+A client's frames are read as RabbitMQ reads them: ``rabbit_stream_core:parse_request`` and ``parse_response`` of 4.3.6,
+held against ``tests/conformance/test_tolerance.py``. It takes more than PROTOCOL.adoc allows, and clients depend on
+that. A broker's frames are read strictly; what is optional there is what RabbitMQ itself leaves out.
 """
 
 from __future__ import annotations
@@ -19,11 +23,17 @@ from rstream_core.protocol.primitives import (
     Codec,
     Reader,
     array,
+    i16,
     i64,
+    last_array,
+    last_mapping,
+    long_string,
     mapping,
     nullable_bytes,
     nullable_string,
     record,
+    request_string,
+    request_text,
     rest_of_frame,
     string,
     u8,
@@ -490,14 +500,18 @@ class Command(NamedTuple):
     message: type[Any]
     shape: Shape
     fields: Codec
+    other_key: int | None = None
+    """Another key under which it is read, but never written."""
 
 
-def _row(key: int, message: type[Any], shape: Shape, *fields: Codec, version: int = 1) -> Command:
-    return Command(key, version, message, shape, record(message, *fields))
+def _row(
+    key: int, message: type[Any], shape: Shape, *fields: Codec, version: int = 1, other_key: int | None = None
+) -> Command:
+    return Command(key, version, message, shape, record(message, *fields), other_key)
 
 
-def _notice(key: Key, message: type[Any], *fields: Codec, version: int = 1) -> Command:
-    return _row(key, message, Shape.NOTICE, *fields, version=version)
+def _notice(key: Key, message: type[Any], *fields: Codec, version: int = 1, other_key: int | None = None) -> Command:
+    return _row(key, message, Shape.NOTICE, *fields, version=version, other_key=other_key)
 
 
 def _request(key: Key, message: type[Any], *fields: Codec) -> Command:
@@ -516,72 +530,106 @@ _challenge = Codec(  # PROTOCOL.adoc says bytes, with a length of 32 bits; broke
     lambda reader: reader.take(u16.read(reader)) if reader.remaining else None,
 )
 _map = mapping(string)
+_optional_map = _map._replace(minimum=0, read=lambda reader: _map.read(reader) if reader.remaining else {})
+_name = request_string
+_names = array(_name)
+_arguments = last_mapping(_name)
+
+
+def _read_properties(reader: Reader) -> Mapping[str, str]:
+    """What is too short to hold a count stands for none, as with RabbitMQ: Java writes nothing for an empty map."""
+    if reader.remaining < u32.minimum:
+        reader.rest()
+        return {}
+    properties: Mapping[str, str] = _arguments.read(reader)
+    return properties
+
+
+def _read_reason(reader: Reader) -> str:
+    """Why a side closes, which is only shown; null where it does not say."""
+    size: int = u16.read(reader)
+    return "" if size == 0xFFFF else reader.text(size)
+
+
+def _read_answered_spec(reader: Reader) -> OffsetSpec:
+    """RabbitMQ passes over what follows a specification without an offset."""
+    spec = _read_offset_spec(reader)
+    if spec.offset_type < 4:
+        reader.rest()
+    return spec
+
+
+_properties = _arguments._replace(minimum=0, read=_read_properties)
+_reason = string._replace(read=_read_reason)
+_answered_spec = _offset_spec._replace(read=_read_answered_spec)
+_credit = u16._replace(read=i16.read)  # RabbitMQ reads a client's Credit as signed, and its Subscribe as unsigned
 _error = record(MessageError, u64, u16)
 _filtered = record(FilteredMessage, u64, nullable_string, nullable_bytes)
-_versions = array(record(CommandVersions, u16, u16, u16))
+_version = record(CommandVersions, u16, u16, u16)
 _brokers = array(record(BrokerAddress, u16, string, u32))
-_locations = array(record(StreamLocation, string, u16, u16, array(u16)))
+_locations = array(record(StreamLocation, long_string, u16, u16, array(u16)))
 
 _TABLE: tuple[Command, ...] = (
-    _request(Key.DECLARE_PUBLISHER, DeclarePublisher, u8, string, string),
+    _request(Key.DECLARE_PUBLISHER, DeclarePublisher, u8, _name, _name),
     _response(Key.DECLARE_PUBLISHER, DeclarePublisherResponse),
     _notice(Key.PUBLISH, Publish, u8, array(_publish_entry)),
     _notice(Key.PUBLISH, PublishFiltered, u8, array(_filtered), version=2),
     _notice(Key.PUBLISH_CONFIRM, PublishConfirm, u8, u64_array),
     _notice(Key.PUBLISH_ERROR, PublishError, u8, array(_error)),
-    _request(Key.QUERY_PUBLISHER_SEQUENCE, QueryPublisherSequence, string, string),
+    _request(Key.QUERY_PUBLISHER_SEQUENCE, QueryPublisherSequence, _name, _name),
     _response(Key.QUERY_PUBLISHER_SEQUENCE, QueryPublisherSequenceResponse, u64),
     _request(Key.DELETE_PUBLISHER, DeletePublisher, u8),
     _response(Key.DELETE_PUBLISHER, DeletePublisherResponse),
-    _request(Key.SUBSCRIBE, Subscribe, u8, string, _offset_spec, u16, _map),
+    _request(Key.SUBSCRIBE, Subscribe, u8, _name, _offset_spec, u16, _properties),
     _response(Key.SUBSCRIBE, SubscribeResponse),
     _notice(Key.DELIVER, Deliver, u8, rest_of_frame),
     _notice(Key.DELIVER, DeliverCommitted, u8, u64, rest_of_frame, version=2),
-    _notice(Key.CREDIT, Credit, u8, u16),
+    _notice(Key.CREDIT, Credit, u8, _credit),
     _response(Key.CREDIT, CreditResponse, u8, shape=Shape.RESPONSE_WITHOUT_CORRELATION),
-    _notice(Key.STORE_OFFSET, StoreOffset, string, string, u64),
-    _request(Key.QUERY_OFFSET, QueryOffset, string, string),
+    _notice(Key.STORE_OFFSET, StoreOffset, _name, _name, u64),
+    _request(Key.QUERY_OFFSET, QueryOffset, _name, _name),
     _response(Key.QUERY_OFFSET, QueryOffsetResponse, u64),
     _request(Key.UNSUBSCRIBE, Unsubscribe, u8),
     _response(Key.UNSUBSCRIBE, UnsubscribeResponse),
-    _request(Key.CREATE, Create, string, _map),
+    _request(Key.CREATE, Create, _name, _arguments),
     _response(Key.CREATE, CreateResponse),
-    _request(Key.DELETE, Delete, string),
+    _request(Key.DELETE, Delete, _name),
     _response(Key.DELETE, DeleteResponse),
-    _request(Key.METADATA, Metadata, array(string)),
+    _request(Key.METADATA, Metadata, last_array(_name)),
     _response(Key.METADATA, MetadataResponse, _brokers, _locations, shape=Shape.RESPONSE_WITHOUT_CODE),
-    _notice(Key.METADATA_UPDATE, MetadataUpdate, u16, string),
-    _request(Key.PEER_PROPERTIES, PeerProperties, _map),
+    _notice(Key.METADATA_UPDATE, MetadataUpdate, u16, long_string),
+    _request(Key.PEER_PROPERTIES, PeerProperties, last_mapping(request_text)),
     _response(Key.PEER_PROPERTIES, PeerPropertiesResponse, _map),
     _request(Key.SASL_HANDSHAKE, SaslHandshake),
     _response(Key.SASL_HANDSHAKE, SaslHandshakeResponse, array(string)),
-    _request(Key.SASL_AUTHENTICATE, SaslAuthenticate, string, nullable_bytes),
+    _request(Key.SASL_AUTHENTICATE, SaslAuthenticate, _name, nullable_bytes),
     _response(Key.SASL_AUTHENTICATE, SaslAuthenticateResponse, _challenge),
-    _notice(Key.TUNE, Tune, u32, u32),
-    _request(Key.OPEN, Open, string),
-    _response(Key.OPEN, OpenResponse, _map),
-    _request(Key.CLOSE, Close, u16, string),
+    # Java and Go answer a Tune with the bit of a response, which RabbitMQ takes too.
+    _notice(Key.TUNE, Tune, u32, u32, other_key=RESPONSE_BIT | Key.TUNE),
+    _request(Key.OPEN, Open, _name),
+    _response(Key.OPEN, OpenResponse, _optional_map),
+    _request(Key.CLOSE, Close, u16, _reason),
     _response(Key.CLOSE, CloseResponse),
     _notice(Key.HEARTBEAT, Heartbeat),
-    _request(Key.ROUTE, Route, string, string),
-    _response(Key.ROUTE, RouteResponse, array(string)),
-    _request(Key.PARTITIONS, Partitions, string),
-    _response(Key.PARTITIONS, PartitionsResponse, array(string)),
+    _request(Key.ROUTE, Route, _name, _name),
+    _response(Key.ROUTE, RouteResponse, array(long_string)),
+    _request(Key.PARTITIONS, Partitions, _name),
+    _response(Key.PARTITIONS, PartitionsResponse, array(long_string)),
     _request(Key.CONSUMER_UPDATE, ConsumerUpdate, u8, _active),
-    _response(Key.CONSUMER_UPDATE, ConsumerUpdateResponse, _offset_spec),
-    _request(Key.EXCHANGE_COMMAND_VERSIONS, ExchangeCommandVersions, _versions),
-    _response(Key.EXCHANGE_COMMAND_VERSIONS, ExchangeCommandVersionsResponse, _versions),
-    _request(Key.STREAM_STATS, StreamStats, string),
+    _response(Key.CONSUMER_UPDATE, ConsumerUpdateResponse, _answered_spec),
+    _request(Key.EXCHANGE_COMMAND_VERSIONS, ExchangeCommandVersions, last_array(_version)),
+    _response(Key.EXCHANGE_COMMAND_VERSIONS, ExchangeCommandVersionsResponse, array(_version)),
+    _request(Key.STREAM_STATS, StreamStats, _name),
     _response(Key.STREAM_STATS, StreamStatsResponse, mapping(i64)),
-    _request(Key.CREATE_SUPER_STREAM, CreateSuperStream, string, array(string), array(string), _map),
+    _request(Key.CREATE_SUPER_STREAM, CreateSuperStream, _name, _names, _names, _arguments),
     _response(Key.CREATE_SUPER_STREAM, CreateSuperStreamResponse),
-    _request(Key.DELETE_SUPER_STREAM, DeleteSuperStream, string),
+    _request(Key.DELETE_SUPER_STREAM, DeleteSuperStream, _name),
     _response(Key.DELETE_SUPER_STREAM, DeleteSuperStreamResponse),
-    _request(Key.RESOLVE_OFFSET_SPEC, ResolveOffsetSpec, string, _offset_spec, _map),
+    _request(Key.RESOLVE_OFFSET_SPEC, ResolveOffsetSpec, _name, _offset_spec, _properties),
     _response(Key.RESOLVE_OFFSET_SPEC, ResolveOffsetSpecResponse, _offset_spec),
 )
 
-_BY_WIRE = {(row.key, row.version): row for row in _TABLE}
+_BY_WIRE = {(key, row.version): row for row in _TABLE for key in (row.key, row.other_key) if key is not None}
 _BY_MESSAGE = {row.message: row for row in _TABLE}
 
 _HEAD = struct.Struct(">HH")
@@ -652,7 +700,7 @@ def decode(frame: bytes) -> Frame:
     return Frame(message, correlation_id, code, key)
 
 
-_READ_WITH_ERRORS = frozenset({CreditResponse, SaslAuthenticateResponse})
+_READ_WITH_ERRORS = frozenset({CreditResponse, SaslAuthenticateResponse, ConsumerUpdateResponse})
 """Responses whose fields are there, or may be, although the code is not OK."""
 
 

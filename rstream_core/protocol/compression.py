@@ -1,5 +1,10 @@
 """The codecs of sub-entries: gzip, snappy (framing format), lz4 (frame format) and zstd.
 
+What is written here is read by the clients of other languages, so a frame uses only what all of them read. lz4: the
+blocks are independent of each other, because the readers of Java and Go cannot read linked ones. gzip: one member.
+snappy: the stream identifier comes first, and no chunk holds more than 64 KiB. zstd: no dictionary, and a window of
+no more than 8 MiB. Reading takes more: lz4 frames with linked blocks too, which this client wrote at first.
+
 Decompression is bounded by the size that the sub-entry claims, and that claim by ``MAX_UNCOMPRESSED`` and by what
 its codec can make of so few bytes: the output buffer is allocated once, so that no input can make it grow.
 """
@@ -41,7 +46,12 @@ def compress(compression: CompressionType, data: bytes) -> bytes:
     """The whole of ``data``, compressed; ``CompressionType.No`` gives it back."""
     if compression is CompressionType.No:
         return data
-    return bytes(_module(compression).compress(data))
+    module = _module(compression)
+    if compression is CompressionType.Lz4:
+        packer = module.Compressor(content_checksum=True, block_linked=False)
+        packer.compress(data)
+        return bytes(packer.finish())
+    return bytes(module.compress(data))
 
 
 def decompress(compression: int, data: bytes, uncompressed_size: int) -> bytes:

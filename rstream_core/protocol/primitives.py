@@ -8,13 +8,13 @@ the bytes that are there before anything is allocated.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rstream_core.errors import ProtocolError
 
 MAX_STRING = 0x7FFF
-"""The length of a string is a signed 16-bit number of bytes."""
+"""The length of a string is a signed 16-bit number of bytes, by the protocol's own document."""
 
 _U8 = struct.Struct(">B")
 _U16 = struct.Struct(">H")
@@ -56,6 +56,16 @@ class Reader:
         self.pos = start + form.size
         return form.unpack_from(self.data, start)[0]
 
+    def text(self, size: int) -> str:
+        """So many bytes as text to look at: what is not UTF-8 is replaced."""
+        return self.take(size).decode(errors="replace")
+
+    def until_the_end(self, element: Codec) -> Iterator[Any]:
+        """The elements of an array that ends with the frame. The count before them is read and not looked at."""
+        self.unpack(_I32)
+        while self.pos < self.end:
+            yield element.read(self)
+
     def count(self, minimum: int) -> int:
         """The count of an array whose elements take at least ``minimum`` bytes each."""
         count: int = self.unpack(_I32)
@@ -89,10 +99,11 @@ u8 = _number("u8", _U8)
 u16 = _number("u16", _U16)
 u32 = _number("u32", _U32)
 u64 = _number("u64", _U64)
+i16 = _number("i16", _I16)
 i64 = _number("i64", _I64)
 
 
-def _write_string(out: bytearray, value: str | None) -> None:
+def _write_string(out: bytearray, value: str | None, most: int = MAX_STRING) -> None:
     if value is None:
         out += b"\xff\xff"
         return
@@ -100,24 +111,36 @@ def _write_string(out: bytearray, value: str | None) -> None:
         data = value.encode()
     except UnicodeEncodeError:  # bytes of a command line that were no UTF-8 become lone surrogates
         raise ProtocolError(f"{value!r} cannot be written as UTF-8") from None
-    if len(data) > MAX_STRING:
-        raise ProtocolError(f"a string of {len(data)} bytes is longer than {MAX_STRING}")
-    out += _I16.pack(len(data))
+    if len(data) > most:
+        raise ProtocolError(f"a string of {len(data)} bytes is longer than {most}")
+    out += _U16.pack(len(data))
     out += data
 
 
-def _read_string(reader: Reader) -> str | None:
-    size: int = reader.unpack(_I16)
-    if size < 0:
-        return None
+def _take_text(reader: Reader, size: int) -> str:
     try:
         return reader.take(size).decode()
     except UnicodeDecodeError as error:
         raise ProtocolError(f"a string is not UTF-8: {error.reason} at byte {error.start}") from None
 
 
+def _read_string(reader: Reader) -> str | None:
+    size: int = reader.unpack(_I16)
+    return None if size < 0 else _take_text(reader, size)
+
+
+def _read_unsigned_string(reader: Reader) -> str:
+    return _take_text(reader, reader.unpack(_U16))
+
+
 nullable_string = Codec("string?", 2, _write_string, _read_string)
 string = Codec("string", 2, _write_string, lambda reader: _read_string(reader) or "")
+request_string = Codec("string", 2, _write_string, _read_unsigned_string)
+"""Of a request. RabbitMQ reads the length as unsigned: it knows no null, and takes more than ``MAX_STRING`` bytes."""
+long_string = Codec("string", 2, lambda out, value: _write_string(out, value, 0xFFFF), _read_unsigned_string)
+"""Of a broker's answer: a name that a client gave, however long it is."""
+request_text = Codec("text", 2, _write_string, lambda reader: reader.text(reader.unpack(_U16)))
+"""A string of a request that is only shown. RabbitMQ takes any bytes; those that are not UTF-8 are replaced."""
 
 
 def _write_bytes(out: bytearray, value: bytes | None) -> None:
@@ -130,6 +153,8 @@ def _write_bytes(out: bytearray, value: bytes | None) -> None:
 
 def _read_bytes(reader: Reader) -> bytes | None:
     size: int = reader.unpack(_I32)
+    if size < -1:
+        raise ProtocolError(f"a field claims {size} bytes")
     return None if size < 0 else reader.take(size)
 
 
@@ -150,6 +175,11 @@ def array(element: Codec) -> Codec:
         return tuple([element.read(reader) for _ in range(count)])
 
     return Codec(f"[{element.name}]", 4, write, read)
+
+
+def last_array(element: Codec) -> Codec:
+    """``[T]`` as the last field of a request: RabbitMQ reads to the end of the frame, whatever the count says."""
+    return array(element)._replace(read=lambda reader: tuple(reader.until_the_end(element)))
 
 
 def _write_ids(out: bytearray, values: Sequence[int]) -> None:
@@ -197,3 +227,9 @@ def mapping(value: Codec) -> Codec:
         return {string.read(reader): value.read(reader) for _ in range(count)}
 
     return Codec(f"[string: {value.name}]", 4, write, read)
+
+
+def last_mapping(text: Codec) -> Codec:
+    """``[key, value]``, both of them ``text``, as the last field of a request: see ``last_array``."""
+    pair = record(lambda key, value: (key, value), text, text)
+    return mapping(text)._replace(read=lambda reader: dict(reader.until_the_end(pair)))

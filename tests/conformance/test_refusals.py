@@ -6,7 +6,6 @@ Both brokers answer the same, which is the point; what was measured on RabbitMQ 
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,21 +16,6 @@ from tests.wire import Wire
 
 ALL = c.supported_versions()
 MESSAGE = c.PublishedMessage(1, b"x")
-
-
-@pytest.fixture
-async def wire(broker: Broker) -> AsyncIterator[Wire]:
-    async with Wire(broker) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def there(wire: Wire, stream_name: str) -> AsyncIterator[str]:
-    """A stream, by a broker that ``wire`` talks to."""
-    assert await wire.code(c.Create(stream_name, {})) == 1
-    yield stream_name
-    async with Wire(wire.broker) as other:
-        await other.ask(c.Delete(stream_name))
 
 
 # Logging in.

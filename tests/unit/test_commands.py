@@ -13,6 +13,17 @@ from tests.vectors import Vector, plain, vectors
 
 VECTORS = vectors()
 by_name = pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)
+ENDS_ANYWHERE = (
+    c.Subscribe,
+    c.ResolveOffsetSpec,
+    c.Create,
+    c.CreateSuperStream,
+    c.Metadata,
+    c.PeerProperties,
+    c.ExchangeCommandVersions,
+    c.OpenResponse,
+)
+"""Whose last field is read to the end of the frame, as RabbitMQ does, or may be absent."""
 CHUNKS = [vector for vector in VECTORS if vector.messages is not None]
 
 
@@ -68,7 +79,12 @@ def test_a_truncated_frame_is_an_error_and_nothing_else(vector: Vector) -> None:
         except ProtocolError:
             continue
         # Fields that take the rest of the frame, or that may be absent, end anywhere: then no byte was made up.
-        if found.message is not None:
+        if type(found.message) in ENDS_ANYWHERE:
+            *fields, last = found.message
+            *whole, all_of_last = c.decode(frame).message
+            assert fields == whole
+            assert set(last) <= set(all_of_last), "a part of what is there"
+        elif found.message is not None:
             assert encoded(found)[4:] == frame[:size]
 
 
@@ -77,6 +93,8 @@ def test_bytes_left_over_are_an_error(vector: Vector) -> None:
     frame = c.decode(vector.frame[4:])
     if frame.message is None or isinstance(frame.message, (c.Deliver, c.DeliverCommitted)):
         return
+    if isinstance(frame.message, c.ConsumerUpdateResponse) and frame.message.offset_spec.offset_type < 4:
+        return  # RabbitMQ passes over them
     with pytest.raises(ProtocolError):
         c.decode(vector.frame[4:] + b"\0")
 
@@ -147,7 +165,10 @@ def test_every_response_code_that_one_node_can_send_was_captured() -> None:
 
 
 def test_no_two_rows_share_a_key_and_version() -> None:
-    assert len(c._BY_WIRE) == len(c._TABLE) == len(c._BY_MESSAGE)
+    other_keys = [row for row in c._TABLE if row.other_key is not None]
+    assert [row.message for row in other_keys] == [c.Tune]
+    assert len(c._BY_WIRE) == len(c._TABLE) + len(other_keys)
+    assert len(c._BY_MESSAGE) == len(c._TABLE)
 
 
 def test_what_this_side_understands_is_what_the_broker_does() -> None:
@@ -206,7 +227,37 @@ def test_null_and_empty_strings_are_kept_apart_where_it_matters() -> None:
     frame = c.encode(c.PublishFiltered(1, (c.FilteredMessage(1, None, b"a"), c.FilteredMessage(2, "", b"b"))))
     values = [entry.filter_value for entry in c.decode(frame[4:]).message.entries]
     assert values == [None, ""]
-    assert c.decode(bytes.fromhex("00150001 00000000 ffff")).message == c.Open("")
+    assert c.decode(bytes.fromhex("00160001 00000000 0001 ffff")).message == c.Close(1, "")
+
+
+def test_a_request_knows_no_null() -> None:
+    """RabbitMQ takes the length for 65,535."""
+    with pytest.raises(ProtocolError, match="65535"):
+        c.decode(bytes.fromhex("00150001 00000000 ffff"))
+
+
+def test_a_broker_may_leave_out_only_what_rabbitmq_leaves_out() -> None:
+    """Open's properties, where there are none. What a client may leave out is an error here, as a wrong count is."""
+    assert c.decode(bytes.fromhex("80150001 00000007 0001")).message == c.OpenResponse({})
+    for answer in (
+        "80150001 00000007 0001 000000",  # a count that is cut off
+        "80150001 00000007 0001 00000001",  # or wrong
+        "80110001 00000007 0001",
+        "80110001 00000007 0001 00000000 0001 61 0001 62",
+        "80120001 00000007 0001 00000000 0001 61",
+        "801b0001 00000007 0001 00000000 0001 0001 0001",
+        "80190001 00000007 0001 00000002 0001 61",
+        "801f0001 00000007 0001 0001 00",
+    ):
+        with pytest.raises(ProtocolError):
+            c.decode(bytes.fromhex(answer))
+
+
+def test_a_credit_is_read_as_signed() -> None:
+    """As RabbitMQ reads it; that of a Subscribe is not."""
+    assert c.decode(c.encode(c.Credit(1, 0xFFFF))[4:]).message == c.Credit(1, -1)
+    subscribe = c.Subscribe(1, "s", c.OffsetSpec(1), 0xFFFF, {})
+    assert c.decode(c.encode(subscribe)[4:]).message == subscribe
 
 
 def test_an_error_reply_may_be_read_without_its_fields() -> None:

@@ -147,6 +147,7 @@ WRONG: dict[str, Reply] = {
     "a confirm": lambda _: c.encode(c.PublishConfirm(0, (1,))),
     "a chunk": lambda _: c.encode(c.DeliverCommitted(0, 0, b"")),
     "a request": lambda correlation_id: c.encode(c.Create("s", {}), correlation_id=correlation_id),
+    "a Tune with the bit of a response": lambda _: bytes.fromhex("0000000c 80140001 00100000 0000003c"),
     "an unknown command": lambda _: bytes.fromhex("00000004 007f0001"),
     "an unknown version": lambda _: bytes.fromhex("00000004 00170009"),
     "a frame that is too short": lambda _: bytes.fromhex("00000002 0017"),

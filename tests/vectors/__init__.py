@@ -54,6 +54,17 @@ def vectors() -> tuple[Vector, ...]:
     return tuple(found)
 
 
+def sub_entry_messages() -> list[bytes]:
+    """What each file of ``sub-entries/`` holds: its README says which client wrote it."""
+    return [b"%05d the blocks of this frame are linked" % (number % 100) for number in range(4000)]
+
+
+def sub_entries() -> dict[str, bytes]:
+    """The data of compressed sub-entries, by names such as ``java.lz4`` that end in the codec's."""
+    paths = (DIRECTORY / "sub-entries").iterdir()
+    return {path.name: path.read_bytes() for path in sorted(paths) if path.suffix != ".md"}
+
+
 def plain(value: Any) -> Any:
     """A decoded field as the vectors write it: JSON has no bytes and no tuples."""
     if isinstance(value, bytes):
