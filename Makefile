@@ -14,7 +14,7 @@ help:
 	@echo "make test      the tests, against a real RabbitMQ where one can be had (RSTREAM_REQUIRE_RABBITMQ=1: must)"
 	@echo "make check     ruff and mypy"
 	@echo "make bench     the benchmarks, as ratios measured in one run"
-	@echo "make generate  writes the generated files again: completions/ and docs/cli.md"
+	@echo "make generate  writes the generated files again: completions/, docs/cli.md and a table"
 
 venv: $(STAMP)
 

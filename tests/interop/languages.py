@@ -81,11 +81,13 @@ class Language:
     """Types that its messages cannot hold in annotations."""
     cannot_write_application: frozenset[str] = frozenset()
     """More of them, in application properties."""
+    writes_wrong: frozenset[str] = frozenset()
+    """Values, by their names in ``VALUES``, that its messages can hold and that it does not write as it should."""
     cannot_read: frozenset[str] = frozenset()
     cannot_read_body: frozenset[str] = frozenset()
     """More of them, where the body is one value."""
     reads_as: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Types that the client gives to its users as another one."""
+    """Types that the client gives to its users as another one; not in properties, nor in bodies that are a value."""
 
     @property
     def folder(self) -> Path:
@@ -120,6 +122,9 @@ JAVA = Language(
         "Interop",
     ],
     cannot_write_application=frozenset(("null", "list", "map")),
+    cannot_read=frozenset(("char",)),  # it gives the number of the code point
+    cannot_read_body=frozenset(("binary",)),  # it gives it as if it were data
+    reads_as={"symbol": "string", "timestamp": "long"},
 )
 
 GO = Language(
@@ -153,6 +158,8 @@ RUST = Language(
     run=lambda product: [f"{product}/debug/interop"],
     lacks={"sub-entries": "has no sub-entries"},
     cannot_write=frozenset(("list", "map")),
+    # It announces a byte more than it writes, and the broker waits for it.
+    writes_wrong=frozenset(("small long", "long -1", "long -128")),
     cannot_read=frozenset(("list", "map")),
     cannot_read_body=frozenset(("null", "symbol", "float", "double", "timestamp")),
 )

@@ -1,7 +1,8 @@
 """Builds the programs of the other languages, once, and speaks to them.
 
 What is built stays in a cache outside the checkout, by a hash of what it was built from. Workers of one run of tests,
-and runs side by side, wait for each other: one builds, with a limit on its time.
+and runs side by side, wait for each other: one builds, with a limit on its time. ``python -m tests.interop.programs``
+builds all.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.brokers import Broker
-from tests.interop.languages import Language, Tool
+from tests.interop.languages import LANGUAGES, Language, Tool
 
 BUILD_TIMEOUT = 1200.0
 """Seconds for one build: the Rust client's dependencies take minutes on two busy cores."""
@@ -255,3 +256,8 @@ class Programs:
     def close(self) -> None:
         for program in self._running.values():
             program.close()
+
+
+if __name__ == "__main__":
+    for each in LANGUAGES:
+        print(f"{each.title}: {built(each)}", flush=True)

@@ -108,7 +108,9 @@ func readMessage(m *amqp.Message) (answer, error) {
 			if field.IsZero() { // the client does not tell absent from empty
 				continue
 			}
-			if found[name], err = fromGo(field.Interface()); err != nil {
+			if name == "content_type" || name == "content_encoding" {
+				found[name] = value{"symbol", field.String()}
+			} else if found[name], err = fromGo(field.Interface()); err != nil {
 				return nil, err
 			}
 		}
@@ -135,8 +137,7 @@ func readMessage(m *amqp.Message) (answer, error) {
 	return read, nil
 }
 
-// toGo reads a value. The client has no types for symbol, char and the decimals; properties that are symbols are
-// strings in its structures.
+// toGo reads a value. The client has no types for symbol, char and the decimals.
 func toGo(given json.RawMessage) (any, error) {
 	var typed [2]json.RawMessage
 	var kind string

@@ -16,8 +16,6 @@ import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.UUID;
-import org.apache.qpid.proton.amqp.Binary;
-import org.apache.qpid.proton.amqp.messaging.AmqpValue;
 
 /** Messages as JSON. A value is ["type", "text"], ["list", [value, ...]] or ["map", [[value, value], ...]]. */
 class Messages {
@@ -179,10 +177,10 @@ class Messages {
 
   static Map<String, Object> describe(Message message) {
     Map<String, Object> described = new TreeMap<>();
-    if (message.getBody() instanceof AmqpValue body) {
-      described.put("value", fromJava(body.getValue()));
-    } else if (message.getBodyAsBinary() != null) {
+    try {
       described.put("body", HEX.formatHex(message.getBodyAsBinary()));
+    } catch (IllegalStateException value) { // the client's way to say that it is not data
+      described.put("value", fromJava(message.getBody()));
     }
     if (message.getProperties() != null) {
       described.put("properties", describe(message.getProperties()));
@@ -236,7 +234,6 @@ class Messages {
     return milliseconds > 0 ? new Date(milliseconds) : null;
   }
 
-  /** The client's types and those of the AMQP library below it, which bodies have, share their names. */
   private static Object[] fromJava(Object value) {
     if (value == null) {
       return new Object[] {"null", ""};
@@ -249,8 +246,6 @@ class Messages {
             .map(pair -> new Object[] {fromJava(pair.getKey()), fromJava(pair.getValue())})
             .toArray()
       };
-    } else if (value instanceof Binary binary) {
-      return fromJava(binary.getArray());
     } else if (value instanceof byte[] bytes) {
       return new Object[] {"binary", HEX.formatHex(bytes)};
     } else if (value instanceof Float number) {
