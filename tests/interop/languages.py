@@ -47,6 +47,7 @@ TYPES = frozenset(
 class Tool:
     """A program that must be there, and how old it may be."""
 
+    title: str
     command: tuple[str, ...]
     """Prints its version."""
     version: str
@@ -107,8 +108,8 @@ JAVA = Language(
     client_version=r"<artifactId>stream-client</artifactId>\s*<version>([\d.]+)</version>",
     sources=("pom.xml", "src/**/*.java"),
     tools=(
-        Tool(("mvn", "--version"), r"Java version: (\d+)", (17,)),
-        Tool(("java", "--version"), r" (\d+)", (17,)),
+        Tool("Maven on Java", ("mvn", "--version"), r"Java version: (\d+)", (17,)),
+        Tool("Java", ("java", "--version"), r" (\d+)", (17,)),
     ),
     build=("mvn", "-B", "-q", "compile", "dependency:copy-dependencies", "-DincludeScope=runtime"),
     product=("target/classes", "target/dependency"),
@@ -133,7 +134,7 @@ GO = Language(
     client="github.com/rabbitmq/rabbitmq-stream-go-client",
     client_version=r"rabbitmq-stream-go-client v([\d.]+)",
     sources=("go.mod", "go.sum", "*.go"),
-    tools=(Tool(("go", "version"), r"go(\d+)\.(\d+)", (1, 25)),),
+    tools=(Tool("Go", ("go", "version"), r"go(\d+)\.(\d+)", (1, 25)),),
     build=("go", "build", "-o", "interop", "."),
     build_environment=lambda _: {"GOTOOLCHAIN": "local"},  # none is fetched
     product=("interop",),
@@ -150,7 +151,7 @@ RUST = Language(
     client="rabbitmq-stream-client",
     client_version=r'rabbitmq-stream-client = "=([\d.]+)"',
     sources=("Cargo.toml", "Cargo.lock", "src/*.rs"),
-    tools=(Tool(("cargo", "--version"), r"cargo (\d+)\.(\d+)", (1, 85)),),
+    tools=(Tool("Cargo", ("cargo", "--version"), r"cargo (\d+)\.(\d+)", (1, 85)),),
     build=("cargo", "build", "--locked", "--quiet"),
     # What it depends on takes minutes to build: not again for each change of the program.
     build_environment=lambda kept: {"CARGO_TARGET_DIR": str(kept)},

@@ -72,7 +72,7 @@ def built(language: Language) -> Path:
 
 
 def _version(language: Language, tool: Tool) -> str:
-    needed = f"{language.title}'s client needs {tool.command[0]} {'.'.join(map(str, tool.least))}"
+    needed = f"{language.title}'s client needs {tool.title} {'.'.join(map(str, tool.least))}"
     try:
         done = subprocess.run(tool.command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:

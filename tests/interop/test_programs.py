@@ -27,7 +27,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Language:
         client="none",
         client_version="",
         sources=("program",),
-        tools=(Tool(("sh", "-c", "echo version 1.2"), r"version (\d+)\.(\d+)", (1, 2)),),
+        tools=(Tool("Shell", ("sh", "-c", "echo version 1.2"), r"version (\d+)\.(\d+)", (1, 2)),),
         build=("sh", "-c", f"echo built >> {tmp_path}/builds; ls > made; cat program >> made"),
         product=("made",),
         run=lambda product: ["sh", str(product)],
@@ -54,16 +54,19 @@ def test_a_change_builds_it_again_and_few_builds_stay(shell: Language) -> None:
         place = built(shell)
     assert builds(shell) == KEPT + 2
     assert len(list(place.parent.glob("shell-*"))) == KEPT
-    newer = dataclasses.replace(shell, tools=(Tool(("echo", "version 1.3"), r"version (\d+)\.(\d+)", (1, 2)),))
+    newer = dataclasses.replace(shell, tools=(Tool("Echo", ("echo", "version 1.3"), r"version (\d+)\.(\d+)", (1, 2)),))
     assert built(newer) != place
 
 
 @pytest.mark.parametrize(
     ("tool", "message"),
     [
-        (Tool(("no-such-tool", "--version"), r"(\d+)", (1,)), "Shell's client needs no-such-tool 1: .*No such file"),
-        (Tool(("echo", "version 1.1"), r"(\d+)\.(\d+)", (1, 2)), "needs echo 1.2, and there is: .*version 1.1"),
-        (Tool(("false",), r"(\d+)", (1,)), "needs false 1: .*exit status 1"),
+        (
+            Tool("Nothing", ("no-such-tool", "--version"), r"(\d+)", (1,)),
+            "Shell's client needs Nothing 1: .*No such file",
+        ),
+        (Tool("Echo", ("echo", "version 1.1"), r"(\d+)\.(\d+)", (1, 2)), "needs Echo 1.2, and there is: .*version 1.1"),
+        (Tool("False", ("false",), r"(\d+)", (1,)), "needs False 1: .*exit status 1"),
     ],
     ids=["missing", "old", "broken"],
 )
