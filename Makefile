@@ -19,7 +19,7 @@ help:
 	@echo "make check     ruff and mypy"
 	@echo "make bench     the benchmarks, as ratios measured in one run"
 	@echo "make soak      long runs: kills, hostile input, a ledger, a fresh machine; PARTS=\"kill fuzz\" chooses"
-	@echo "make generate  writes the generated files again: completions/ and docs/cli.md"
+	@echo "make generate  writes the generated files again: completions/, docs/cli.md and a table"
 
 venv: $(DEV)
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the generated files: completions/rstream.{bash,zsh,fish} and docs/cli.md.
+"""Writes the generated files: completions/rstream.{bash,zsh,fish}, docs/cli.md, the table of docs/interoperability.md.
 
     scripts/generate.py             write them
     scripts/generate.py --check     change nothing; exit 1 and name what differs
@@ -23,6 +23,10 @@ from rstream_cli.commands.completion import Shell, completion_script
 from rstream_cli.typer_support import LazyGroup, render_help
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.interop.languages import table  # noqa: E402 - the tests are no package that is installed
+
 WIDTH = 100
 
 HEAD = """\
@@ -40,7 +44,14 @@ def generated_files() -> dict[str, str]:
     """The files, by their path from the root of the repository."""
     files = {f"completions/rstream.{shell.value}": completion_script(shell) for shell in Shell}
     files["docs/cli.md"] = _reference()
+    files["docs/interoperability.md"] = _with_table((ROOT / "docs/interoperability.md").read_text(encoding="utf-8"))
     return files
+
+
+def _with_table(page: str) -> str:
+    before, _, rest = page.partition("<!-- table -->\n")
+    after = rest.partition("<!-- end -->\n")[2]
+    return f"{before}<!-- table -->\n{table()}<!-- end -->\n{after}"
 
 
 def _reference() -> str:

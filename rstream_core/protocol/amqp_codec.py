@@ -567,7 +567,7 @@ def _counted(code: int, count: int, content: bytes) -> bytes:
 
 
 def _encode_int(value: int, _levels: int) -> bytes:
-    if -128 <= value <= 127:
+    if 0 <= value <= 127:  # see _short_or_long for the negative ones
         return struct.pack(">Bb", 0x55, value)
     if -(2**63) <= value < 2**63:
         return struct.pack(">Bq", 0x81, value)
@@ -582,15 +582,19 @@ def _packed(code: int, layout: str) -> Callable[[Any, int], bytes]:
 
 
 def _short_or_long(zero: int | None, short: int, long: int, layout: str) -> Callable[[Any, int], bytes]:
-    """Of uint, ulong and int: without bytes where it is 0, in one byte where that holds it, else in full."""
+    """Of uint, ulong and int: without bytes where it is 0, in one byte where that holds it, else in full.
+
+    A negative int or long is written in full, too: the Go client (1.8) reads its one byte without the sign, -1 as 255,
+    and so does the Rust client (0.11) with an int.
+    """
     small = struct.Struct(">Bb" if zero is None else ">BB").pack
     full = struct.Struct(">B" + layout).pack
-    low, high = (-128, 127) if zero is None else (0, 255)
+    high = 127 if zero is None else 255
 
     def encode(value: int, _levels: int) -> bytes:
         if zero is not None and value == 0:
             return bytes((zero,))
-        return small(short, value) if low <= value <= high else full(long, value)
+        return small(short, value) if 0 <= value <= high else full(long, value)
 
     return encode
 

@@ -1,0 +1,44 @@
+"""Fixtures: a program of another language that runs against the broker of the test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.brokers import Broker
+from tests.clients import client, options, stream
+from tests.interop.languages import Language
+from tests.interop.programs import NoProgramError, Program, Programs
+
+__all__ = ["client", "options", "stream"]
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Programs]:
+    """All that run."""
+    found = Programs()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def program_of(programs: Programs, broker: Broker) -> Callable[[Language], Program]:
+    """Runs a language's program; skips the test where it cannot be built, or fails it where it must be."""
+
+    def program(language: Language) -> Program:
+        try:
+            return programs.get(language, broker)
+        except NoProgramError as error:
+            if os.environ.get("RSTREAM_REQUIRE_INTEROP") == "1":
+                pytest.fail(f"RSTREAM_REQUIRE_INTEROP=1, but {error}", pytrace=False)
+            pytest.skip(str(error))
+
+    return program
+
+
+@pytest.fixture
+def them(language: Language, program_of: Callable[[Language], Program]) -> Program:
+    """The program of the test's language."""
+    return program_of(language)

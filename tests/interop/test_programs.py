@@ -1,0 +1,89 @@
+"""Programs are built once, and a machine that cannot build them says why."""
+
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.interop import languages
+from tests.interop.languages import Language, Tool
+from tests.interop.programs import KEPT, NoProgramError, built
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Language:
+    """A language that every machine has; it notes each build."""
+    monkeypatch.setenv("RSTREAM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(languages, "HERE", tmp_path)
+    (tmp_path / "shell").mkdir()
+    (tmp_path / "shell" / "program").write_text("echo one")
+    (tmp_path / "shell" / "notes").write_text("no part of it")
+    return Language(
+        name="shell",
+        title="Shell",
+        client="none",
+        client_version="",
+        sources=("program",),
+        tools=(Tool("Shell", ("sh", "-c", "echo version 1.2"), r"version (\d+)\.(\d+)", (1, 2)),),
+        build=("sh", "-c", f"echo built >> {tmp_path}/builds; ls > made; cat program >> made"),
+        product=("made",),
+        run=lambda product: ["sh", str(product)],
+    )
+
+
+def builds(shell: Language) -> int:
+    return len((shell.folder.parent / "builds").read_text().splitlines())
+
+
+def test_it_is_built_once_from_its_sources_alone(shell: Language) -> None:
+    with ThreadPoolExecutor(4) as workers:  # each takes the lock as a process of its own would
+        places = set(workers.map(built, [shell] * 8))
+    assert len(places) == builds(shell) == 1
+    assert (places.pop() / "made").read_text() == "made\nprogram\necho one"
+    (shell.folder / "notes").write_text("changed")
+    built(shell)
+    assert builds(shell) == 1
+
+
+def test_a_change_builds_it_again_and_few_builds_stay(shell: Language) -> None:
+    for number in range(KEPT + 2):
+        (shell.folder / "program").write_text(f"echo {number}")
+        place = built(shell)
+    assert builds(shell) == KEPT + 2
+    assert len(list(place.parent.glob("shell-*"))) == KEPT
+    newer = dataclasses.replace(shell, tools=(Tool("Echo", ("echo", "version 1.3"), r"version (\d+)\.(\d+)", (1, 2)),))
+    assert built(newer) != place
+
+
+@pytest.mark.parametrize(
+    ("tool", "message"),
+    [
+        (
+            Tool("Nothing", ("no-such-tool", "--version"), r"(\d+)", (1,)),
+            "Shell's client needs Nothing 1: .*No such file",
+        ),
+        (Tool("Echo", ("echo", "version 1.1"), r"(\d+)\.(\d+)", (1, 2)), "needs Echo 1.2, and there is: .*version 1.1"),
+        (Tool("False", ("false",), r"(\d+)", (1,)), "needs False 1: .*exit status 1"),
+    ],
+    ids=["missing", "old", "broken"],
+)
+def test_a_tool_that_is_missing_or_old(shell: Language, tool: Tool, message: str) -> None:
+    with pytest.raises(NoProgramError, match=message):
+        built(dataclasses.replace(shell, tools=(tool,)))
+
+
+def test_a_build_that_fails_says_what_it_wrote_and_leaves_nothing(shell: Language) -> None:
+    broken = dataclasses.replace(shell, build=("sh", "-c", "echo the reason; touch made; exit 3"))
+    with pytest.raises(NoProgramError, match=r"(?s)ended with 3:.*the reason"):
+        built(broken)
+    assert [path.name for path in (shell.folder.parent / "cache" / "interop").iterdir()] == ["shell.lock"]
+
+
+def test_a_build_that_takes_too_long(shell: Language, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.interop.programs.BUILD_TIMEOUT", 0.1)
+    endless = dataclasses.replace(shell, build=("sh", "-c", "sleep 600 & wait"))
+    with pytest.raises(NoProgramError, match="not done after"):
+        built(endless)
