@@ -86,6 +86,8 @@ class Attachment(ABC):
             self._detach()  # what still comes is not about what this will be
             self._on_loss(error)
         elif self._is_over() or not self._recoveries.can_help(error):
+            if not self._is_over() and not self._recoveries.is_closed:
+                self._outages.lose(error)
             self._end(error)
         else:
             self._detach()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -75,11 +76,14 @@ class Client:
 
     ``recovery`` says how long publishers and subscriptions, and questions that can be asked twice, go on after a
     lost connection; None: not at all. ``on_recovery`` is told a ``RecoveryEvent`` when a publisher or a subscription
-    is lost, and what becomes of it.
+    is lost, and what becomes of it; without a recovery, that it is lost and given up.
 
     ``on_gap`` is told a ``Gap`` when retention took what a subscription was to read: the offset that it was to start
     at, or what follows the last message that came. Without one, that is a warning in the log.
     """
+
+    _closed = True
+    """Until it is made: one that could not be is not to be closed."""
 
     def __init__(
         self,
@@ -108,6 +112,14 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        if self._closed:
+            return
+        sources = (self._locator, self._publisher_pool, self._subscriber_pool)
+        there = sum(connection.is_open for source in sources for connection in source.connections)
+        if there:
+            _warn(f"unclosed Client: {there} connections stay open", ResourceWarning, stacklevel=2)
 
     async def start(self) -> None:
         """Connects to a seed node and logs in."""

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 from weakref import WeakSet
 
+from rstream_core.attempts import SharedAttempt
 from rstream_core.connection import Connection
 from rstream_core.errors import (
     RESPONSE_OK,
@@ -66,7 +67,7 @@ class Locator:
         self.options = options
         self._recoveries = recoveries or Recoveries(None)
         self._connection: Connection | None = None
-        self._opening = asyncio.Lock()
+        self._connecting: SharedAttempt[Connection] = SharedAttempt()
         self._remembered: dict[Endpoint, None] = {}
         self._failed_at: dict[Endpoint, float] = {}
         self._entries = deque(options.endpoints)
@@ -77,13 +78,20 @@ class Locator:
         self._closed = False
 
     async def connection(self) -> Connection:
-        """The connection for questions. Raises the last seed node's error where none can be reached."""
-        async with self._opening:
-            if self._closed:
-                raise AlreadyClosed("this client is closed")
-            if self._connection is None or not self._connection.is_open:
-                self._connection = await self._kept(await self._connect_to_a_seed())
+        """The connection for questions. Raises the last seed node's error where none can be reached.
+
+        Whoever asks while it is being made gets the same connection, or the same error.
+        """
+        if self._closed:
+            raise AlreadyClosed("this client is closed")
+        if self._connection is not None and self._connection.is_open:
             return self._connection
+        async with self._connecting:
+            return await self._connecting.result(self._connect)
+
+    async def _connect(self) -> Connection:
+        self._connection = await self._kept(await self._connect_to_a_seed())
+        return self._connection
 
     @property
     def connections(self) -> list[Connection]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 
+from rstream_core.attempts import SharedAttempt
 from rstream_core.connection import Connection
 from rstream_core.errors import AlreadyClosed
 from rstream_core.locator import Locator
@@ -47,30 +49,38 @@ class ConnectionPool:
         self._locator = locator
         self._max = max_per_connection
         self._shared: dict[Endpoint, list[_Shared]] = {}
-        self._locks: dict[Endpoint, asyncio.Lock] = {}
+        self._connecting: dict[Endpoint, SharedAttempt[_Shared]] = {}
         self._closed = False
 
     async def acquire(self, endpoint: Endpoint) -> Lease:
         """An id on an open connection to ``endpoint``; connects where there is no room."""
-        # A lock for each node: one that does not answer must not keep others waiting.
-        async with self._locks.setdefault(endpoint, asyncio.Lock()):
-            self._check_open()
-            members = self._shared.setdefault(endpoint, [])
-            members[:] = [shared for shared in members if shared.connection.is_open]
-            for shared in members:
-                if len(shared.ids) < self._max:
-                    break
-            else:
-                shared = _Shared(await self._locator.connect(endpoint))
-                try:
-                    self._check_open()  # it may have been closed in the meantime
-                except AlreadyClosed:
-                    await shared.connection.close()
-                    raise
-                members.append(shared)
+        # An attempt for each node: one that does not answer keeps no others waiting, and is waited for once by all.
+        connecting = self._connecting.setdefault(endpoint, SharedAttempt())
+        async with connecting:
+            shared = self._with_room(endpoint)
+            while shared is None:
+                made = await connecting.result(partial(self._connect, endpoint))
+                # Others may have taken all its ids by now. One that has ended already is used: that is for the user.
+                shared = made if len(made.ids) < self._max else self._with_room(endpoint)
             lease = Lease(shared.connection, shared.next_id())
             shared.ids.add(lease.id)
             return lease
+
+    def _with_room(self, endpoint: Endpoint) -> _Shared | None:
+        self._check_open()
+        members = self._shared.setdefault(endpoint, [])
+        members[:] = [shared for shared in members if shared.connection.is_open]
+        return next((shared for shared in members if len(shared.ids) < self._max), None)
+
+    async def _connect(self, endpoint: Endpoint) -> _Shared:
+        shared = _Shared(await self._locator.connect(endpoint))
+        try:
+            self._check_open()  # it may have been closed in the meantime
+        except AlreadyClosed:
+            await shared.connection.close()
+            raise
+        self._shared.setdefault(endpoint, []).append(shared)
+        return shared
 
     def _check_open(self) -> None:
         if self._closed:

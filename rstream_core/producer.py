@@ -6,9 +6,9 @@ are enough of them or the linger time is over. Everything below that line works 
 Nothing is lost in silence: a message that is not confirmed is told to its ``on_publish_confirm``, and where it has
 none, the next call on the producer raises ``NotConfirmed``.
 
-A ``filter_value_extractor`` may be a coroutine function. So that a message that is waited for is not overtaken,
-values are extracted under a lock, which wakes callers in their order, and nothing is awaited between the lock
-and the outbox.
+A call goes through up to three stages: its filter values are extracted, its outbox is opened, and it waits for room
+in there. Each wakes callers in their order, and between them nothing is awaited: so the order of the calls is kept.
+All of it is of one stream and publisher name: what holds one up does not hold up the others.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from itertools import chain
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from rstream_core.administration import Administration
 from rstream_core.arguments import ConnectionArguments, connection_options
-from rstream_core.callbacks import Callbacks, own_task
+from rstream_core.attempts import SharedAttempt
+from rstream_core.callbacks import Callbacks
 from rstream_core.checks import check_text
 from rstream_core.client import MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, Client
 from rstream_core.errors import (
@@ -91,12 +94,43 @@ class _Outbox(Outbox):
         raise Losses(lost, self._lost_reason, self)
 
 
+_Key = tuple[str, str | None]
+"""A stream, and a publisher name or None."""
+
+
+class _Entrance:
+    """The way into an outbox that is not open: callers pass one after the other, in the order in which they came."""
+
+    __slots__ = ("error", "failures", "lock", "opening")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.opening: SharedAttempt[_Outbox] = SharedAttempt()
+        self.failures = 0
+        self.error: Exception | None = None
+        """Of the last attempt that failed: for all who were there by then."""
+
+
+class _Turns:
+    """The extractor's: callers pass one after the other, in the order in which they came."""
+
+    __slots__ = ("callers", "lock")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.callers = 0
+
+
 class Producer(Administration):
     """Publishes messages; streams are connected to when they are first used. For the tasks of one event loop.
 
     ``linger`` is how long, in seconds, ``send`` may hold a message back to gather others, and ``batch_size`` how
-    many messages end the wait. At most ``max_in_flight`` messages and ``max_in_flight_bytes`` of each stream wait
-    for their confirms: beyond that, ``send`` and its kin wait.
+    many messages end the wait. At most ``max_in_flight`` messages and ``max_in_flight_bytes`` of each stream and
+    publisher name wait here or for their confirms: beyond that, every call waits, in the order of the calls. A single
+    call may pass the bounds by what it brings itself, and then returns when that is written.
+
+    A call that is cancelled, or times out, takes back what is not written by then: it is never published. Its
+    ``on_publish_confirm`` is told of each such message, with ``was_sent`` False.
 
     ``filter_value_extractor``, a function or a coroutine function, gives the filter value of a message, by which
     consumers can skip it. It is not to publish anything itself. ``UnsupportedByBroker`` before RabbitMQ 3.13.
@@ -106,6 +140,9 @@ class Producer(Administration):
     After a lost connection it goes on as ``recovery`` says, and tells ``on_recovery``: see ``Client``. A ``client``
     that is given has its own.
     """
+
+    _closed = True
+    """Until it is made: one that could not be is not to be closed."""
 
     def __init__(
         self,
@@ -140,12 +177,12 @@ class Producer(Administration):
         self._max_in_flight_bytes = max_in_flight_bytes
         self._confirm_timeout = confirm_timeout
         self._close_timeout = close_timeout
-        self._outboxes: dict[tuple[str, str | None], _Outbox] = {}
-        self._opening = asyncio.Lock()
-        self._entering: Counter[tuple[str, str | None]] = Counter()
-        """Callers that wait for an outbox to be opened, or for others to get into it first."""
+        self._outboxes: dict[_Key, _Outbox] = {}
+        self._entrances: dict[_Key, _Entrance] = {}
+        """Of the outboxes that are being opened, as long as somebody is in there."""
         self._filter_of = filter_value_extractor
-        self._extracting = asyncio.Lock()
+        self._extracting: dict[_Key, _Turns] = {}
+        """Where filter values are being waited for."""
         self._callbacks = Callbacks()
         self._closed = False
 
@@ -171,6 +208,18 @@ class Producer(Administration):
     async def start(self) -> None:
         """Connects and logs in. Optional: the first call does it too."""
         await self._client.start()
+
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        if self._closed:
+            return
+        open_messages = sum(outbox.unsettled for outbox in self._outboxes.values())
+        if open_messages:
+            _warn(
+                f"unclosed Producer: {open_messages} messages are lost, unless its event loop goes on; "
+                "close() publishes what is held back, and waits for confirms",
+                ResourceWarning,
+                stacklevel=2,
+            )
 
     async def close(self) -> None:
         """Publishes what is held back, waits for confirms (``close_timeout`` seconds at most), and disconnects.
@@ -238,12 +287,13 @@ class Producer(Administration):
         """
         value = None
         if self._filter_of is not None:
-            (value,) = await self._filter_values(self._filter_of, (message,))
+            (value,) = await self._filter_values(self._filter_of, (stream, publisher_name), (message,))
         outbox = self._outboxes.get((stream, publisher_name))
-        if outbox is None or outbox.is_dead or self._entering:
+        if outbox is None or outbox.is_dead or self._entrances:
             outbox = await self._outbox(stream, publisher_name)
-        if outbox.add(message, self._told(on_publish_confirm), value):
-            await outbox.flush()
+        waiting = outbox.add(message, self._told(on_publish_confirm), value)
+        if waiting is not None:
+            await waiting
 
     async def send_batch(
         self,
@@ -257,7 +307,9 @@ class Producer(Administration):
         Returns once they are written; ``on_publish_confirm`` is called for each. Raises as ``send`` does, and for a
         message that is too large before any of the batch is sent.
         """
-        values = None if self._filter_of is None else await self._filter_values(self._filter_of, batch)
+        values = None
+        if self._filter_of is not None:
+            values = await self._filter_values(self._filter_of, (stream, publisher_name), batch)
         outbox = await self._outbox(stream, publisher_name)
         return await outbox.publish(batch, self._told(on_publish_confirm), values)
 
@@ -268,19 +320,28 @@ class Producer(Administration):
 
         Raises ``RequestTimeout`` after ``timeout`` seconds (None: never), whatever they were spent on, the broker's
         error where it rejects the message, ``NotConfirmed`` where it never answers. After a timeout or a cancellation
-        the message may be stored all the same.
+        a message that was written may be stored all the same; one that was not is never published, and the
+        ``RequestTimeout`` says so.
         """
+        async with confirmed_within(timeout, f"stream {stream!r}") as statuses:
+            publishing_id = await self.confirmed(stream, message, publisher_name, statuses)
+        return publishing_id  # noqa: RET504 - mypy takes it that the context manager may swallow an error
+
+    async def confirmed(self, stream: str, message: Message, publisher_name: str | None, statuses: Statuses) -> int:
+        """``send_wait`` without its timeout, for whoever has one of its own; adds its status to ``statuses``."""
         done: asyncio.Future[ConfirmationStatus] = asyncio.get_running_loop().create_future()
+        statuses.append(done)
 
         def resolve(status: ConfirmationStatus) -> None:
             if not done.done():
                 done.set_result(status)
 
-        async with confirmed_within(timeout, f"stream {stream!r}"):
-            values = None if self._filter_of is None else await self._filter_values(self._filter_of, (message,))
-            outbox = await self._outbox(stream, publisher_name)
-            await outbox.publish((message,), resolve, values)
-            status = await done
+        values = None
+        if self._filter_of is not None:
+            values = await self._filter_values(self._filter_of, (stream, publisher_name), (message,))
+        outbox = await self._outbox(stream, publisher_name)
+        await outbox.publish((message,), resolve, values)
+        status = await done
         if status.is_confirmed:
             return status.message_id
         if status.response_code:
@@ -338,60 +399,102 @@ class Producer(Administration):
     def _told(self, callback: ConfirmCallback | None) -> Told | None:
         return None if callback is None else self._callbacks.bind(callback, "on_publish_confirm")
 
-    async def _filter_values(self, extract: FilterValueExtractor, batch: Sequence[Message]) -> list[str | None]:
-        """The filter values, in the order of the calls. The caller awaits nothing before it has an outbox."""
-        async with self._extracting:
-            return [_checked(await resolved(extract(message))) for message in batch]
+    async def _filter_values(
+        self, extract: FilterValueExtractor, key: _Key, batch: Sequence[Message]
+    ) -> list[str | None]:
+        """The filter values, in the order of the calls. The caller awaits nothing before it is on its way in."""
+        values: list[str | None] = []
+        turns = self._extracting.get(key)
+        if turns is None:
+            for message in batch:
+                value = extract(message)
+                if value is not None and not isinstance(value, str):
+                    break  # it has to be waited for, and the others behind it
+                values.append(_checked(value))
+            else:
+                return values
+            turns = self._extracting[key] = _Turns()
+            rest: Iterable[str | Awaitable[str | None] | None] = chain((value,), map(extract, batch[len(values) + 1 :]))
+        else:
+            rest = map(extract, batch)
+        turns.callers += 1
+        try:
+            async with turns.lock:
+                values += [_checked(await resolved(value)) for value in rest]
+        finally:
+            turns.callers -= 1
+            if not turns.callers:
+                del self._extracting[key]
+        return values
 
     async def _outbox(self, stream: str, publisher_name: str | None) -> _Outbox:
+        """The outbox, opened where need be. Whoever leaves awaits nothing before it is in there, or waits for room."""
         self._check_open()
         self._callbacks.check()
         key = (stream, publisher_name)
-        outbox = self._outboxes.get(key)
-        if outbox is not None and not outbox.is_dead and not self._entering[key]:
-            return outbox
-        self._entering[key] += 1
-        try:
-            return await self._enter(key)
-        finally:  # whoever leaves awaits nothing before the outbox has its messages
-            self._entering[key] -= 1
-            if not self._entering[key]:
-                del self._entering[key]
-
-    async def _enter(self, key: tuple[str, str | None]) -> _Outbox:
-        """The outbox, opened where need be; callers leave in the order in which they came."""
-        async with self._opening:
+        entrance = self._entrances.get(key)
+        if entrance is None:
             outbox = self._outboxes.get(key)
-            if outbox is not None and outbox.is_dead:
-                try:
-                    await outbox.close(0)  # tells of what it lost
-                except asyncio.CancelledError:
-                    raise  # it stays, and tells the next one
-                except BaseException:
-                    self._outboxes.pop(key, None)
-                    raise
+            if outbox is not None and not outbox.is_dead:
+                return outbox
+            entrance = self._entrances[key] = _Entrance()
+        failures = entrance.failures
+        try:
+            async with entrance.opening, entrance.lock:
+                if entrance.error is not None and entrance.failures != failures:
+                    raise entrance.error.with_traceback(None)  # of an attempt that this call has waited for
+                return await self._enter(key, entrance)
+        finally:
+            if not entrance.opening.callers:
+                del self._entrances[key]
+
+    async def _enter(self, key: _Key, entrance: _Entrance) -> _Outbox:
+        """What the first caller in an entrance does, while the others wait."""
+        self._check_open()
+        outbox = self._outboxes.get(key)
+        if outbox is not None and outbox.is_dead:
+            try:
+                await outbox.close(0)  # tells of what it lost
+            except asyncio.CancelledError:
+                raise  # it stays, and tells the next one
+            except BaseException:
                 self._outboxes.pop(key, None)
-                outbox = None
-            if outbox is None:
-                outbox = _Outbox(self._linger, self._batch_size)
-                outbox.attach(
-                    await own_task(
-                        self._client.publisher(
-                            *key,
-                            listener=outbox.on_outcome,
-                            max_in_flight=self._max_in_flight,
-                            max_in_flight_bytes=self._max_in_flight_bytes,
-                            confirm_timeout=self._confirm_timeout,
-                        )
-                    )
-                )
-                try:
-                    self._check_open()  # it may have been closed in the meantime
-                except AlreadyClosed:
-                    await outbox.close(0)
-                    raise
-                self._outboxes[key] = outbox
-            return outbox
+                raise
+            self._outboxes.pop(key, None)
+            outbox = None
+        if outbox is None:
+            try:
+                outbox = await entrance.opening.result(partial(self._open, key))
+            except Exception as error:
+                entrance.failures += 1
+                entrance.error = error
+                raise
+        return outbox
+
+    async def _open(self, key: _Key) -> _Outbox:
+        outbox = _Outbox(
+            self._linger,
+            self._batch_size,
+            max_messages=self._max_in_flight,
+            max_bytes=self._max_in_flight_bytes,
+        )
+        outbox.attach(
+            await self._client.publisher(
+                *key,
+                listener=outbox.on_outcome,
+                on_end=outbox.on_end,
+                max_in_flight=self._max_in_flight,
+                max_in_flight_bytes=self._max_in_flight_bytes,
+                confirm_timeout=self._confirm_timeout,
+            )
+        )
+        try:
+            self._check_open()  # it may have been closed in the meantime
+        except AlreadyClosed:
+            await outbox.close(0)
+            raise
+        self._outboxes[key] = outbox
+        return outbox
 
     def _check_open(self) -> None:
         if self._closed:
@@ -405,16 +508,24 @@ def _checked(filter_value: str | None) -> str | None:
     return filter_value
 
 
+Statuses = list["asyncio.Future[ConfirmationStatus]"]
+"""Of the messages that a call waits for."""
+
+
 @asynccontextmanager
-async def confirmed_within(timeout: float | None, what: str) -> AsyncIterator[None]:
-    """Makes a ``RequestTimeout`` of its own timeout, and of no other."""
+async def confirmed_within(timeout: float | None, what: str) -> AsyncIterator[Statuses]:
+    """Makes a ``RequestTimeout`` of its own timeout, and of no other. Gives a list, for what is waited for."""
+    statuses: Statuses = []
     try:
         async with asyncio.timeout(timeout) as limit:
-            yield
+            yield statuses
     except TimeoutError:
         if not limit.expired():
             raise
-        raise RequestTimeout(f"{what}: not confirmed within {timeout:g} s") from None
+        ended = (status for status in statuses if status.done() and not status.cancelled())
+        unsent = sum(not status.result().was_sent for status in ended) == len(statuses)
+        why = "; it was not sent, and will not be" if statuses and unsent else ""
+        raise RequestTimeout(f"{what}: not confirmed within {timeout:g} s{why}") from None
 
 
 def raise_together(errors: Sequence[BaseException]) -> None:

@@ -83,7 +83,8 @@ class RecoveryState(enum.StrEnum):
     LOST = "lost"
     RECOVERED = "recovered"
     GIVEN_UP = "given up"
-    """It has ended. Also where it was closed before it recovered."""
+    """It has ended. Also where it was closed before it recovered; and at once, after no attempt, where recovery is
+    off, or cannot help."""
 
 
 class RecoveryEvent(NamedTuple):
@@ -191,6 +192,11 @@ class Recoveries:
         """Whether to recover from this error."""
         return self.policy is not None and not self._closed and error.retriable
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client is being closed: what ends now is not lost."""
+        return self._closed
+
     def start(self, recovering: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = own_task(recovering)
         self._tasks.add(task)
@@ -246,6 +252,14 @@ class Outages:
         self._attempts_before = self._run.attempts
         self._is_open = True
         self._recoveries.tell(RecoveryEvent(self._stream, self._what, RecoveryState.LOST, error))
+
+    def lose(self, error: RstreamError) -> None:
+        """It is lost for good: nothing is tried."""
+        self._since = self._loop.time()
+        self._run = None
+        self._is_open = True
+        self._recoveries.tell(RecoveryEvent(self._stream, self._what, RecoveryState.LOST, error))
+        self.give_up(error)
 
     async def recover(self, error: RstreamError, attach: Callable[[], Awaitable[None]]) -> None:
         """Attaches it again. Raises the error for which that is given up."""

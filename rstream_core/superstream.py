@@ -4,8 +4,9 @@
 ``Producer`` with a router before it.
 
 The order of the calls is the order of the messages of each partition, whatever the extractor awaits: keys are
-extracted under a lock, which wakes callers in their order, and a message is in its partition's outbox before the
-next caller gets on.
+extracted under a lock, which wakes callers in their order, and a message is on its way into its partition's outbox
+before the next caller gets on. What follows is waited for without the lock: a partition that is full, or cannot be
+reached, holds up those alone who have something for it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import repeat
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -129,6 +131,10 @@ class SuperStreamProducer(SuperStreamAdministration):
         self._producer = Producer(host, port, **arguments)
         self._router: Router | None = None
         self._order = asyncio.Lock()
+        self._failures = 0
+        """Attempts to ask for the partitions that came to nothing."""
+        self._failure: Exception | None = None
+        """The last one's: for all who waited for it."""
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -155,8 +161,9 @@ class SuperStreamProducer(SuperStreamAdministration):
 
         Raises ``StreamDoesNotExist``; ``UnsupportedByBroker`` before RabbitMQ 3.11.
         """
+        failures = self._failures
         async with self._order:
-            await self._open()
+            await self._open(failures)
 
     async def close(self) -> None:
         """See ``Producer.close``."""
@@ -170,8 +177,9 @@ class SuperStreamProducer(SuperStreamAdministration):
 
     async def partitions(self) -> list[str]:
         """The partitions, in the broker's order."""
+        failures = self._failures
         async with self._order:
-            return list((await self._open()).partitions)
+            return list((await self._open(failures)).partitions)
 
     # Publishing.
 
@@ -183,12 +191,19 @@ class SuperStreamProducer(SuperStreamAdministration):
         publisher_name: str | None = None,
     ) -> None:
         """See ``Producer.send``. Raises ``RouteNotFound`` too, and what the extractor raises."""
+        failures = self._failures
         async with self._order:
-            routes = await self._routes(message)
-            for partition in routes[:-1]:
-                await self._producer.send(partition, message, publisher_name, on_publish_confirm)
-        # Nothing is awaited between the lock and the outbox, so that nobody overtakes.
-        await self._producer.send(routes[-1], message, publisher_name, on_publish_confirm)
+            routes = await self._routes(message, failures)
+            begun = None
+            if len(routes) > 1:
+                send = self._producer.send
+                begun = await _begin(
+                    send(partition, message, publisher_name, on_publish_confirm) for partition in routes
+                )
+        if begun is not None:
+            await begun.end()
+        else:  # nothing is awaited between the lock and the outbox, so that nobody overtakes
+            await self._producer.send(routes[0], message, publisher_name, on_publish_confirm)
 
     async def send_batch(
         self,
@@ -202,26 +217,36 @@ class SuperStreamProducer(SuperStreamAdministration):
         Raises as ``send`` does, before anything of the batch is sent where there is no route. Where a part of it is
         refused, the other parts are sent; a ``NotConfirmed`` counts what was lost in all partitions.
         """
+        failures = self._failures
         async with self._order:
-            parts = await self._parts(batch)
-            await self._each(
+            parts = await self._parts(batch, failures)
+            begun = await _begin(
                 (
                     self._producer.send_batch(
                         partition, [batch[at] for at in places], publisher_name, on_publish_confirm
                     )
                     for partition, places in parts.items()
                 ),
-                list(parts.values()),
+                parts.values(),
             )
+        await begun.end()
 
     async def send_wait(self, message: Message, publisher_name: str | None = None, timeout: float | None = 5) -> None:
         """See ``Producer.send_wait``: the timeout is for all of it, routing too. Raises as ``send`` does."""
-        async with confirmed_within(timeout, f"super stream {self.super_stream!r}"):
+        async with confirmed_within(timeout, f"super stream {self.super_stream!r}") as statuses:
+            failures = self._failures
             async with self._order:
-                routes = await self._routes(message)
-                for partition in routes[:-1]:
-                    await self._producer.send_wait(partition, message, publisher_name, None)
-            await self._producer.send_wait(routes[-1], message, publisher_name, None)
+                routes = await self._routes(message, failures)
+                begun = None
+                if len(routes) > 1:
+                    confirmed = self._producer.confirmed
+                    begun = await _begin(
+                        confirmed(partition, message, publisher_name, statuses) for partition in routes
+                    )
+            if begun is not None:
+                await begun.end()
+            else:
+                await self._producer.confirmed(routes[0], message, publisher_name, statuses)
 
     async def send_sub_entry(
         self,
@@ -231,10 +256,10 @@ class SuperStreamProducer(SuperStreamAdministration):
         on_publish_confirm: ConfirmCallback | None = None,
     ) -> None:
         """See ``Producer.send_sub_entry``: every partition gets one sub-entry with its part of the messages."""
-        messages = sub_entry_messages
+        messages, failures = sub_entry_messages, self._failures
         async with self._order:
-            parts = await self._parts(messages)
-            await self._each(
+            parts = await self._parts(messages, failures)
+            begun = await _begin(
                 (
                     self._producer.send_sub_entry(
                         partition,
@@ -245,27 +270,35 @@ class SuperStreamProducer(SuperStreamAdministration):
                     )
                     for partition, places in parts.items()
                 ),
-                list(parts.values()),
+                parts.values(),
             )
+        await begun.end()
 
     async def flush(self, timeout: float | None = None) -> None:
         """See ``Producer.flush``."""
         await self._producer.flush(timeout)
 
-    # Inside, under the lock.
+    # Inside, under the lock. ``failures`` are those there were when the call began to wait for it.
 
-    async def _open(self) -> Router:
+    async def _open(self, failures: int) -> Router:
         if self._closed:
             raise AlreadyClosed(f"this producer of super stream {self.super_stream!r} is closed")
         if self._router is None:
-            await self._producer.start()
-            self._router = await Router.open(self._producer.client, self.super_stream)
+            if self._failure is not None and self._failures != failures:
+                raise self._failure.with_traceback(None)
+            try:
+                await self._producer.start()
+                self._router = await Router.open(self._producer.client, self.super_stream)
+            except Exception as error:
+                self._failures += 1
+                self._failure = error
+                raise
         return self._router
 
-    async def _routes(self, message: Message) -> tuple[str, ...]:
+    async def _routes(self, message: Message, failures: int) -> tuple[str, ...]:
         router = self._router
         if router is None or self._closed:
-            router = await self._open()
+            router = await self._open(failures)
         if not isinstance(self._routing, RouteType):
             return await router.by_function(self._routing, message)
         assert self._extract is not None
@@ -274,29 +307,50 @@ class SuperStreamProducer(SuperStreamAdministration):
             return (router.by_hash(key),)
         return await router.by_binding(key)
 
-    async def _parts(self, batch: Sequence[Message]) -> dict[str, list[int]]:
+    async def _parts(self, batch: Sequence[Message], failures: int) -> dict[str, list[int]]:
         """The places in the batch of each partition's messages."""
         parts: dict[str, list[int]] = {}
         for place, message in enumerate(batch):
-            for partition in await self._routes(message):
+            for partition in await self._routes(message, failures):
                 parts.setdefault(partition, []).append(place)
         return parts
 
-    async def _each(self, calls: Iterable[Awaitable[Any]], places: Sequence[Sequence[int]]) -> None:
-        """All of them at once; raises when all have ended."""
-        errors: list[BaseException] = []
 
-        async def collect(call: Awaitable[Any], part: Sequence[int]) -> None:
-            try:
-                await call
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised at the end
-                if isinstance(error, MessageTooLarge):
-                    error.position = part[error.position]
-                errors.append(error)
+class _Begun:
+    """Calls that are being made at the same time, one for each partition."""
 
+    def __init__(self, calls: Iterable[Awaitable[Any]], places: Iterable[Sequence[int]]) -> None:
+        self._errors: list[BaseException] = []
+        self._together = asyncio.gather(*map(self._collect, calls, places))
+
+    async def _collect(self, call: Awaitable[Any], part: Sequence[int]) -> None:
         try:
-            await asyncio.gather(*map(collect, calls, places))
+            await call
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised at the end
+            if isinstance(error, MessageTooLarge):
+                error.position = part[error.position]
+            self._errors.append(error)
+
+    def cancel(self) -> None:
+        self._together.cancel()
+
+    async def end(self) -> None:
+        """Waits for all of them; raises when all have ended."""
+        try:
+            await self._together
         except asyncio.CancelledError:
-            take_back(errors)
+            take_back(self._errors)
             raise
-        raise_together(errors)
+        raise_together(self._errors)
+
+
+async def _begin(calls: Iterable[Awaitable[Any]], places: Iterable[Sequence[int]] = repeat((0,))) -> _Begun:
+    """Makes the calls; when it returns, each has its place in the order of its partition."""
+    begun = _Begun(calls, places)
+    try:
+        await asyncio.sleep(0)  # what was scheduled first runs first: by then each has taken its first step
+    except asyncio.CancelledError:
+        begun.cancel()
+        await begun.end()
+        raise
+    return begun

@@ -102,6 +102,8 @@ class ConfirmationStatus(NamedTuple):
     is_confirmed: bool = False
     response_code: int = 0
     """1 where it is confirmed; else the broker's code, or 0 where it never answered."""
+    was_sent: bool = True
+    """False where it was never written to a connection, and is not stored: it waited here until that was over."""
 
 
 @dataclass(frozen=True, slots=True)

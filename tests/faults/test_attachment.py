@@ -12,6 +12,7 @@ import pytest
 from rstream_core import (
     Client,
     ConnectionClosed,
+    ConnectionOptions,
     ConsumerOffsetSpecification,
     NotConfirmed,
     PreconditionFailed,
@@ -260,6 +261,40 @@ async def test_each_loss_is_followed_by_word_of_what_became_of_it(
     await publisher.close(timeout=0)
     await subscription.close()
     assert events.states == [LOST, LOST, GIVEN_UP, GIVEN_UP]
+
+
+@pytest.mark.parametrize("how", ["no recovery", "no help"])
+async def test_a_loss_is_told_too_where_nothing_is_tried(
+    proxy: Proxy, broker: Broker, stream: str, events: Events, how: str
+) -> None:
+    recovery = None if how == "no recovery" else EAGER
+    async with Client(options_through(proxy, broker), recovery=recovery, on_recovery=events) as client:
+        publisher = await client.publisher(stream)
+        subscription = await client.subscribe(stream, FIRST)
+        assert events == []
+        if how == "no recovery":
+            proxy.cut()
+        else:
+            proxy.say(bytes.fromhex("00000008 7777 0001 00000000"))  # there is no such command
+        await eventually(lambda: publisher.error is not None and subscription.error is not None)
+        for what, error in (("publisher", publisher.error), ("subscription", subscription.error)):
+            told = [event for event in events if event.what == what]
+            assert [(event.state, event.error, event.attempts) for event in told] == [
+                (LOST, error, 0),
+                (GIVEN_UP, error, 0),
+            ]
+            assert {event.stream for event in told} == {stream}
+        events.clear()
+        await publisher.close()
+        await subscription.close()
+    assert events == []
+
+
+async def test_a_client_that_closes_loses_nothing(options: ConnectionOptions, stream: str, events: Events) -> None:
+    async with Client(options, recovery=None, on_recovery=events) as client:
+        await client.publisher(stream)
+        await client.subscribe(stream, FIRST)
+    assert events == []
 
 
 async def test_a_look_that_ends_late_touches_nobody_else(

@@ -25,7 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"rstream_core.broker"}),
     frozenset({"rstream_core.callbacks"}),
     frozenset({"rstream_core.transport", "rstream_core.recovery"}),
-    frozenset({"rstream_core.connection"}),
+    frozenset({"rstream_core.connection", "rstream_core.attempts"}),
     frozenset({"rstream_core.locator"}),
     frozenset({"rstream_core.pool"}),
     frozenset({"rstream_core.attachment"}),
