@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar, overload
 
 from rstream_core.errors import AmqpError, ConfigurationError
+from rstream_core.protocol.amqp_codec import AmqpMap
 from rstream_core.protocol.amqp_fields import (
     Header,
     Properties,
@@ -140,11 +141,11 @@ class AMQPMessage:
         body: bytes | bytearray | memoryview | str | None = None,
         *,
         properties: Properties | uamqp.message.MessageProperties | None = None,
-        application_properties: dict[str, AmqpValue] | None = None,
-        message_annotations: dict[str | int, AmqpValue] | None = None,
+        application_properties: dict[str, AmqpValue] | AmqpMap | None = None,
+        message_annotations: dict[str | int, AmqpValue] | AmqpMap | None = None,
         header: Header | uamqp.message.MessageHeader | None = None,
-        delivery_annotations: dict[str | int, AmqpValue] | None = None,
-        footer: dict[str | int, AmqpValue] | None = None,
+        delivery_annotations: dict[str | int, AmqpValue] | AmqpMap | None = None,
+        footer: dict[str | int, AmqpValue] | AmqpMap | None = None,
         sequence: Sequence[AmqpValue] | None = None,
         value: AmqpValue = UNSET,
         publishing_id: int | None = None,

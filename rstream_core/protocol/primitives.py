@@ -65,8 +65,12 @@ class Reader:
     def until_the_end(self, element: Codec) -> Iterator[Any]:
         """The elements of an array that ends with the frame. The count before them is read and not looked at."""
         self.unpack(_I32)
-        while self.pos < self.end:
+        for _ in range(MAX_ELEMENTS):
+            if self.pos >= self.end:
+                return
             yield element.read(self)
+        if self.pos < self.end:
+            raise ProtocolError(f"an array of more than {MAX_ELEMENTS} elements")
 
     def count(self, minimum: int, most: int | None = MAX_ELEMENTS) -> int:
         """The count of an array of at most ``most`` elements, which take at least ``minimum`` bytes each."""

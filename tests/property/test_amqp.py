@@ -85,7 +85,7 @@ KEY = st.one_of(*(SCALARS[name] for name in SCALARS if name not in ("float", "do
 
 # Keys that Python takes for equal, or cannot hash.
 LIKE_KEYS: list[Any] = [True, 1, Int(1), ULong(1), 1.0, Float32(1.0), False, 0.0, -0.0, "a", Symbol("a"), Char("a")]
-LIKE_KEYS += [[], [1], [True], {}, {1: 1}, Array([1], "int"), Described("d", 1), Described(Symbol("d"), True)]
+LIKE_KEYS += [[], [1], [True], {}, {1: 1}, Array([Int(1)], "int"), Described("d", 1), Described(Symbol("d"), True)]
 
 
 def typed_maps(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

@@ -10,9 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from rstream_core import AmqpError, AMQPMessage, Client, EmbeddedBroker, ProtocolError
+from rstream_core import AmqpError, AMQPMessage, Client, EmbeddedBroker, ProtocolError, SingleActiveConsumer
 from rstream_core.broker.connection import BrokerConnection
 from rstream_core.broker.delivery import BrokerPublisher
+from rstream_core.gaps import GapWatch
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.amqp_codec import MAX_VALUES
 from rstream_core.protocol.primitives import MAX_ELEMENTS
@@ -157,6 +158,8 @@ def test_turns_that_nobody_can_answer_are_bounded() -> None:
     subscription = Subscription.__new__(Subscription)
     subscription.stream = "s"
     subscription.active = False
+    subscription._single_active = SingleActiveConsumer("group")
+    subscription._watch = GapWatch(follows=False)
     subscription._owed = 0
     subscription._reader = None
     subscription._waiting, subscription._updates = cast("Any", ([], []))

@@ -262,7 +262,7 @@ def test_annotation_keys_are_symbols_or_ulongs() -> None:
 
 def test_keys_of_sections_that_differ_by_their_types() -> None:
     keys = [("a", 1), (Symbol("a"), 2), (ULong(1), 3), (Int(1), 4), (1, 5)]
-    message = AMQPMessage(b"", message_annotations=AmqpMap(keys), application_properties=AmqpMap(keys[:2]))  # type: ignore[arg-type]
+    message = AMQPMessage(b"", message_annotations=AmqpMap(keys), application_properties=AmqpMap(keys[:2]))
     line = to_json(AMQPMessage.from_bytes(message.encode()))
     document = json.loads(line)
     assert document["headers"] == {"$map": [["a", 1], [{"$symbol": "a"}, 2]]}
