@@ -57,7 +57,8 @@ logger = logging.getLogger("rstream_core")
 
 DEFAULT_CREDIT = 10
 MAX_CREDIT = 0x7FFF
-"""In one Subscribe or Credit: the broker reads 16 bits with a sign, and stalls in silence where that is negative."""
+"""In one Subscribe or Credit. RabbitMQ 4.3.6 reads that of a Credit as 16 bits with a sign: more is negative, and it
+sends nothing from then on, without a word (seen; that of a Subscribe it takes for what it is)."""
 MAX_UPDATES = 1000
 """Turns that a broker may have begun and ended before the first of them is answered."""
 
@@ -81,8 +82,8 @@ LOOKS = 3
 class Chunk(NamedTuple):
     """Messages that the broker stored together, in the order of their offsets.
 
-    It is a piece of the broker's chunk where the sub-entries of that unpack to more than 4 MiB or 65,536 messages:
-    the next piece is the next chunk here.
+    It is a piece of the broker's chunk where that holds more than 4 MiB or 65,536 messages, once it is unpacked: the
+    next piece is the next chunk here.
     """
 
     stream: str

@@ -237,7 +237,6 @@ def _check_count(header: ChunkHeader, records: int) -> None:
 def _split_whole(data: bytes, entries: int, end: int) -> list[bytes] | None:
     """All messages of a chunk, in one loop; None where they are more than one piece. Raises ``ChunkError``."""
     messages: list[bytes] = []
-    append = messages.append
     unpack_size = _SIZE.unpack_from
     pos, room = HEADER.size, PIECE_BYTES
     try:
@@ -255,7 +254,7 @@ def _split_whole(data: bytes, entries: int, end: int) -> list[bytes] | None:
                 continue
             begin = pos + 4
             pos = begin + size
-            append(data[begin:pos])
+            messages.append(data[begin:pos])
     except struct.error:
         raise ChunkError("an entry of a chunk is cut off") from None
     _check_end(pos, end)
@@ -278,15 +277,14 @@ def _check_end(pos: int, end: int) -> None:
 
 def _split_plain(plain: bytes, records: int, messages: list[bytes], start: int | None = None) -> None:
     """Adds the messages of a sub-entry. All of them, which must fit it; or those of a piece that starts there."""
-    append = messages.append
     unpack_size = _SIZE.unpack_from
     pos = start or 0
     try:
-        for _ in repeat(None, records):
+        for _ in range(records):
             (size,) = unpack_size(plain, pos)
             begin = pos + 4
             pos = begin + size
-            append(plain[begin:pos])
+            messages.append(plain[begin:pos])
     except struct.error:
         raise ChunkError("a message of a sub-entry is cut off") from None
     if start is None:

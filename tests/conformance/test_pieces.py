@@ -194,17 +194,14 @@ async def test_a_turn_ends_between_two_pieces(options: ConnectionOptions, client
 
 
 async def test_more_credit_than_one_frame_holds(client: Client, stream: str) -> None:
-    """The broker reads 16 bits with a sign: 40,000 in one frame would stall the subscription without a word."""
-    await publish(client, stream, bodies(3))
+    """RabbitMQ 4.3 reads the credit of a Credit with a sign: 40,000 would stall the subscription without a word."""
+    await publish(client, stream, bodies(3), bodies(2))
+    async with await client.subscribe(stream, FIRST, credit=1) as subscription:
+        assert (await chunks(subscription, 1))[0].messages == bodies(3)
+        subscription._owed = 40_000  # as after many chunks of which nothing was wanted, with such a credit
+        assert (await chunks(subscription, 1))[0].messages == bodies(2)
     async with await client.subscribe(stream, FIRST, credit=40_000) as subscription:
-        (chunk,) = await chunks(subscription, 1)
-        assert chunk.messages == bodies(3)
-        assert subscription._owed == 0
-        subscription._owed = 70_000
-        subscription.finish()
-        await publish(client, stream, bodies(2))
-        (chunk,) = await chunks(subscription, 1)
-        assert chunk.messages == bodies(2)
+        assert [chunk.offset for chunk in await chunks(subscription, 2)] == [0, 3]
 
 
 async def test_a_credit_is_split(client: Client, stream: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -10,11 +12,14 @@ import pytest
 from rstream_cli.consuming import ConsumePlan, ConsumeRun, _Source
 from rstream_cli.environment import Environment
 from rstream_cli.options import ConnectionSettings
+from rstream_cli.output import Output
 from rstream_cli.parsing import OffsetKind, OffsetSpec
+from rstream_cli.records.framing_out import DelimiterWriter
 from rstream_cli.render.display import Display, StatsMode
 from rstream_cli.render.stats import ConsumeCounts, Stats
+from rstream_cli.rendering import bodies_renderer
 from rstream_cli.runner import CommandContext, Interrupt
-from rstream_core import Client, ConnectionOptions, RequestTimeout, StreamNotAvailable, Subscription
+from rstream_core import Chunk, Client, ConnectionOptions, RequestTimeout, StreamNotAvailable, Subscription
 from rstream_core.subscription import Subscriptions
 
 
@@ -72,3 +77,46 @@ async def test_each_state_is_told_once_and_a_store_that_failed() -> None:
         failed,
         "idle on 's-0'",
     ]
+
+
+class Taken:
+    """An output that takes everything at once, a subscription, and what is told to it."""
+
+    stream = "s"
+
+    def __init__(self, turns_end_at: int) -> None:
+        self.data: list[bytes] = []
+        self.finished: list[int | None] = []
+        self._left = turns_end_at
+
+    def write(self, data: bytes) -> None:
+        self.data.append(data)
+
+    def is_wanted(self, chunk: Chunk) -> bool:
+        self._left -= 1
+        return self._left >= 0
+
+    def finish(self, offset: int | None = None) -> None:
+        self.finished.append(offset)
+
+
+@pytest.mark.parametrize(("turns_end_at", "taken", "finished"), [(9, 10_000, []), (1, 8192, [8201])])
+async def test_a_chunk_of_many_messages_is_taken_in_parts(turns_end_at: int, taken: int, finished: list[int]) -> None:
+    """The event loop goes on between two of them, and a turn that ends there ends the chunk."""
+    run = consume_run(environment())
+    run.plan = replace(run.plan, render=bodies_renderer(DelimiterWriter(), raw=True))
+    everything = Taken(turns_end_at)
+    source = run._sources["s"] = _Source("s", subscription=cast("Subscription", everything))
+    seen: list[int] = []
+
+    def look() -> None:
+        seen.append(run._counts.consumed)
+        asyncio.get_running_loop().call_soon(look)
+
+    asyncio.get_running_loop().call_soon(look)
+    messages = [str(number).encode() for number in range(10, 10_010)]
+    chunk = Chunk("s", 10, 0, messages, None)
+    await run._take_parts(cast("Client", None), cast("Subscriptions", everything), chunk, cast("Output", everything))
+    assert b"".join(everything.data).split() == messages[:taken]
+    assert (source.passed, run._counts.consumed, everything.finished) == (9 + taken, taken, finished)
+    assert {4096, 8192} <= set(seen)
