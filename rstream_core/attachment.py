@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -166,13 +167,10 @@ class Attachment(ABC):
         if not self._leased:
             return
         self._leased = False
-        try:
-            await self._part(self._lease, timeout)
-        finally:
-            self._detach()
+        await self._part(self._lease, timeout, self._detach)
 
-    async def _part(self, lease: Lease, timeout: float) -> None:
-        """Says goodbye for an id, and gives it back."""
+    async def _part(self, lease: Lease, timeout: float, detach: Callable[[], None] | None = None) -> None:
+        """Says goodbye for an id and gives it back, which may end the connection; ``detach`` is called before that."""
         gone = False
         try:
             if lease.connection.is_open:  # also after an error
@@ -184,4 +182,6 @@ class Attachment(ABC):
         except RstreamError as error:
             logger.debug("leaving: %s", error)
         finally:
+            if detach is not None:
+                detach()
             await self._pool.release(lease, is_free=gone)

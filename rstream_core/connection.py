@@ -101,7 +101,13 @@ class Connection(asyncio.Protocol):
         Raises ``ConnectionFailed`` and its kinds, or the ``ServerError`` with which the broker refuses.
         """
         # In a task of its own: what comes on the connection concerns all who share it, not who opened it.
-        return await own_task(cls._open(endpoint, options, options.login()))
+        opening = own_task(cls._open(endpoint, options, options.login()))
+        try:
+            return await opening
+        except asyncio.CancelledError:
+            if opening.done() and not opening.cancelled() and opening.exception() is None:
+                opening.result().abort()  # it was there already, and nobody has it
+            raise
 
     @classmethod
     async def _open(cls, endpoint: Endpoint, options: ConnectionOptions, credentials: Credentials) -> Connection:

@@ -231,7 +231,7 @@ def test_what_goes_wrong_is_told_beside_the_status_line(tmp_path: Path) -> None:
         env = {"RSTREAM_URI": process.stdout.readline().decode().strip()}
         (tmp_path / "streams").rmdir()
         terminal.read_until("published 0/s")
-        assert run_rstream("stream", "create", "s", env=env).returncode == 1
+        assert run_rstream("stream", "create", "s", env=env).returncode == 6
         terminal.read_until(f"warning: Create in {tmp_path}: [Errno 2] No such file or directory: ")
         assert "\x1b[Jwarning: " in terminal.shown
         terminal.read(1)

@@ -158,10 +158,12 @@ def test_what_ends_the_program_leaves_the_event_loop(
     async def main() -> None:
         async with Client(options_for(broker)) as client:
             await client.create_stream(stream_name)
+            producer = Producer(client=client)
             try:
-                await Producer(client=client).send_batch(stream_name, bodies(10), on_publish_confirm=confirmed)
+                await producer.send_batch(stream_name, bodies(10), on_publish_confirm=confirmed)
                 await asyncio.sleep(PATIENCE)
             finally:
+                await producer.close()
                 await client.delete_stream(stream_name)
 
     with pytest.raises(kind):
