@@ -365,7 +365,11 @@ _JSON = st.recursive(
 
 @given(
     st.dictionaries(
-        st.sampled_from(["body", "value", "body_sections", "sequence_sections", "headers", "x"]), _JSON, max_size=3
+        st.sampled_from(
+            ["body", "value", "sequence", "body_sections", "sequence_sections", "headers", "properties", "x"]
+        ),
+        _JSON,
+        max_size=3,
     )
 )
 def test_any_json_is_a_message_or_a_sentence(document: dict[str, Any]) -> None:
