@@ -328,9 +328,8 @@ class Producer(Administration):
         return publishing_id  # noqa: RET504 - mypy takes it that the context manager may swallow an error
 
     async def confirmed(self, stream: str, message: Message, publisher_name: str | None, statuses: Statuses) -> int:
-        """``send_wait`` without its timeout, for whoever has one of its own; adds its status to ``statuses``."""
+        """``send_wait`` without its timeout, for whoever has one of its own; adds a status to ``statuses``."""
         done: asyncio.Future[ConfirmationStatus] = asyncio.get_running_loop().create_future()
-        statuses.append(done)
 
         def resolve(status: ConfirmationStatus) -> None:
             if not done.done():
@@ -340,6 +339,7 @@ class Producer(Administration):
         if self._filter_of is not None:
             values = await self._filter_values(self._filter_of, (stream, publisher_name), (message,))
         outbox = await self._outbox(stream, publisher_name)
+        statuses.append(done)
         await outbox.publish((message,), resolve, values)
         status = await done
         if status.is_confirmed:
@@ -509,7 +509,7 @@ def _checked(filter_value: str | None) -> str | None:
 
 
 Statuses = list["asyncio.Future[ConfirmationStatus]"]
-"""Of the messages that a call waits for."""
+"""Of the messages of a call that have reached an outbox."""
 
 
 @asynccontextmanager
@@ -522,9 +522,9 @@ async def confirmed_within(timeout: float | None, what: str) -> AsyncIterator[St
     except TimeoutError:
         if not limit.expired():
             raise
-        ended = (status for status in statuses if status.done() and not status.cancelled())
-        unsent = sum(not status.result().was_sent for status in ended) == len(statuses)
-        why = "; it was not sent, and will not be" if statuses and unsent else ""
+        known = [status.result() for status in statuses if status.done() and not status.cancelled()]
+        is_unsent = len(known) == len(statuses) and not any(status.was_sent for status in known)
+        why = "; it was not sent, and will not be" if is_unsent else ""
         raise RequestTimeout(f"{what}: not confirmed within {timeout:g} s{why}") from None
 
 

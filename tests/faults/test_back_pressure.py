@@ -298,6 +298,34 @@ async def test_a_wait_that_is_over_leaves_nothing_in_the_queue(through: Client, 
     assert await stored(through, stream) == [b"first", b"last"]
 
 
+async def test_a_super_stream_tells_that_nothing_was_sent(through: Client, proxy: Proxy, super_stream: str) -> None:
+    producer = SuperStreamProducer(client=through, super_stream=super_stream, routing=lambda _, partitions: partitions)
+    await producer.send_wait(b"first", timeout=PATIENCE)
+    outboxes = list(producer._producer._outboxes.values())
+    proxy.refuse()
+    proxy.cut()
+    await eventually(lambda: not any(outbox.publisher._attached for outbox in outboxes))
+    with pytest.raises(RequestTimeout, match="it was not sent"):
+        await producer.send_wait(b"late", timeout=0.1)
+    assert sum(outbox.unsettled for outbox in outboxes) == 0
+    await proxy.accept_again()
+    await producer.send_wait(b"last", timeout=PATIENCE)
+    await producer.close()
+    for number in range(3):
+        assert await stored(through, f"{super_stream}-{number}") == [b"first", b"last"]
+
+
+async def test_an_opening_that_is_too_slow_is_told_as_not_sent(
+    client: Client, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = asyncio.Event()
+    monkeypatch.setattr(client, "publisher", lambda *_, **__: never.wait())
+    producer = Producer(client=client)
+    with pytest.raises(RequestTimeout, match="it was not sent"):
+        await producer.send_wait(stream, b"late", timeout=0.1)
+    await producer.close()
+
+
 async def test_a_message_that_may_be_stored_is_not_told_as_not_sent(through: Client, proxy: Proxy, stream: str) -> None:
     producer = Producer(client=through)
     await outbox_of(producer, stream)
