@@ -43,9 +43,9 @@ class WebService:
         self._producer = producer
         self._requests = messages // tasks
         self._size = size
-        self._tasks = [asyncio.create_task(self._serve(number)) for number in range(tasks)]
         self.messages = self._requests * tasks
         self.returned = 0
+        self._tasks = [asyncio.create_task(self._serve(number)) for number in range(tasks)]
 
     async def _serve(self, task: int) -> None:
         for number in range(self._requests):

@@ -348,11 +348,12 @@ class Writer:
                 self._held.add(publisher)
                 publisher.hold()
         if not self._is_syncing:
-            self._syncing = self._loop.create_task(self._sync_unsynced())
+            # Never an eager one: a roll in this turn comes first, and does not wait on the loop for the disk.
+            self._syncing = asyncio.Task(self._sync_unsynced(), loop=self._loop)
 
     @property
     def _is_syncing(self) -> bool:
-        """Whether a task is at it. An eager one may be done before anybody knows of it."""
+        """Whether a task is at it."""
         return self._syncing is not None and not self._syncing.done()
 
     async def _sync_unsynced(self) -> None:

@@ -475,16 +475,18 @@ async def test_holes_are_not_gathered_for_ever(make: Make, space: Space) -> None
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="there are no eager tasks before Python 3.12")
-async def test_a_sync_that_an_eager_task_has_done_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a file handle it is synced on the loop, before anybody knows of the task."""
+async def test_a_sync_is_no_eager_task(make: Make, disk: Disk) -> None:
+    """It would be of the old segment, which the loop syncs too, and would wait for."""
     asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
-    writer, publisher = make(Fsync.ALWAYS), Publisher()
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "dup", no_handle)
-        assert publish(writer, publisher, message(1)) == ([1], [])
-    writer.publish(publisher, message(2))
+    rolled: list[int] = []
+    writer, publisher = make(Fsync.ALWAYS, ROLLING, rolled.append), Publisher()
+    disk.held = True
+    writer.publish(publisher, message(1))
+    writer.flush()
+    assert len(writer.log.segments) == 2
+    disk.go_on.set()
     await asyncio.wait_for(writer.close(), 10)
-    assert publisher.confirmed == [1, 2]
+    assert (len(rolled), publisher.confirmed) == (1, [1])
 
 
 async def test_without_a_thread_it_is_synced_all_the_same(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
