@@ -27,7 +27,9 @@ def main() -> NoReturn:
     status = 0
     try:
         if arguments in (["--version"], ["-V"]):
-            print_version()
+            from rstream_cli.version import print_version
+
+            print_version(sys.stdout)
         else:
             from rstream_cli.app import run
 
@@ -45,26 +47,6 @@ def main() -> NoReturn:
     except OSError:
         silence(2)
     sys.exit(status)
-
-
-def print_version() -> None:
-    """Prints the program's name and version."""
-    sys.stdout.write(f"rstream {_version()}\n")
-
-
-def _version() -> str:
-    """Reads rstream_core/version.py alone: importing the package would load asyncio and ssl for one line."""
-    from importlib.util import find_spec, module_from_spec, spec_from_file_location
-    from pathlib import Path
-
-    package = find_spec("rstream_core")
-    for folder in package.submodule_search_locations or () if package else ():
-        spec = spec_from_file_location("rstream_core.version", Path(folder) / "version.py")
-        if spec is not None and spec.loader is not None:
-            module = module_from_spec(spec)
-            spec.loader.exec_module(module)
-            return str(module.__version__)
-    raise ImportError("rstream_core is not installed")
 
 
 def _tell(error: OSError) -> None:

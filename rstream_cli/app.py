@@ -14,11 +14,7 @@ import typer
 
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import ExitStatus
-from rstream_cli.typer_support import Lazy, LazyGroup, usage_error
-
-PROGRAM = "rstream"
-COMPLETE_VARIABLE = "_RSTREAM_COMPLETE"
-"""Set by the shells' completion scripts."""
+from rstream_cli.typer_support import COMPLETE_VARIABLE, PROGRAM, Lazy, LazyGroup, environment_of, usage_error
 
 COMMANDS: Mapping[str, Lazy] = {
     "stream": Lazy("rstream_cli.commands.stream", "Create, delete and look at streams."),
@@ -29,6 +25,7 @@ COMMANDS: Mapping[str, Lazy] = {
     "offset": Lazy("rstream_cli.commands.offset", "Store, query and resolve offsets."),
     "doctor": Lazy("rstream_cli.commands.doctor", "Check what stands between here and a broker."),
     "broker": Lazy("rstream_cli.commands.broker", "Run a broker of its own, for development and tests."),
+    "version": Lazy("rstream_cli.commands.version", "Print the versions of rstream and of what it runs on."),
     "completion": Lazy("rstream_cli.commands.completion", "Print the completion script for a shell."),
 }
 
@@ -54,11 +51,11 @@ app = typer.Typer(
 )
 
 
-def _print_version(value: bool) -> None:
+def _print_version(ctx: typer.Context, value: bool) -> None:
     if value:
-        from rstream_cli.__main__ import print_version
+        from rstream_cli.version import print_version
 
-        print_version()
+        print_version(environment_of(ctx).stdout)
         raise typer.Exit
 
 
@@ -99,7 +96,7 @@ def run(arguments: Sequence[str], env: Environment) -> int:
             return error.code if isinstance(error.code, int) else ExitStatus.INTERNAL
         if isinstance(error, GeneratorExit):
             raise
-        from rstream_cli.options import verbosity_of
+        from rstream_cli.options.connecting import verbosity_of
         from rstream_cli.runner import report
 
         return report(error, env=env, verbosity=0 if context is None else verbosity_of(context))

@@ -15,11 +15,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from rstream_cli.consume_options import Kind
 from rstream_cli.ending import Ended, signal_name, take_leave
 from rstream_cli.environment import StdoutError
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.filtering import Choice, Filter
+from rstream_cli.names import Kind
 from rstream_cli.outages import OutageReports
 from rstream_cli.output import Output
 from rstream_cli.parsing import MAX_OFFSET, OffsetKind, OffsetSpec, UntilKind, UntilSpec

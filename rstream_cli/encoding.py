@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from rstream_cli.exit_status import CommandError
-from rstream_cli.parsing import Path, format_path
 from rstream_cli.publishing import Encoded, Encoder
 from rstream_cli.records.envelope import EnvelopeError, at_path, from_json, loads, value_to_json
+from rstream_cli.records.paths import Path, format_path
 from rstream_core import AmqpError, AMQPMessage
 from rstream_core.protocol.amqp import encode_bodies
 

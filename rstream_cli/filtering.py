@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from rstream_cli.parsing import Path, PathError
 from rstream_cli.records.envelope import EnvelopeError, at_path, loads
+from rstream_cli.records.paths import Path, PathError
 from rstream_cli.rendering import UNSHOWABLE, look_into
 
 

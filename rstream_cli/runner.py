@@ -26,7 +26,7 @@ import typer
 from rstream_cli import terminal
 from rstream_cli.environment import ColorChoice, Environment, StdoutError, silence
 from rstream_cli.exit_status import CommandError, ExitStatus, first_error, status_of
-from rstream_cli.options import ConnectionSettings
+from rstream_cli.options.connecting import ConnectionSettings
 
 if TYPE_CHECKING:
     import asyncio

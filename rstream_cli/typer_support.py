@@ -13,7 +13,6 @@ Typer's own copy of click is never imported by name; what is needed of it comes 
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import enum
 import importlib
@@ -24,7 +23,7 @@ import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, NamedTuple, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -32,8 +31,9 @@ from typer.core import TyperCommand, TyperGroup
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError, ExitStatus
 
-T = TypeVar("T")
-
+PROGRAM = "rstream"
+COMPLETE_VARIABLE = "_RSTREAM_COMPLETE"
+"""Set by the shells' completion scripts."""
 MAX_WIDTH = 100
 _OPTIONS = "Options"
 
@@ -137,47 +137,6 @@ class LazyGroup(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes the help into click's formatter."""
         formatter.write(render_help(self, ctx))
-
-
-# --- options that several commands share -------------------------------------------------------------------
-
-
-def shared_options(declaration: type, name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Gives a command the options that a dataclass declares as its fields; it receives one, as the argument ``name``.
-
-    The function's own parameters come first in the help. To be put under ``@connection_options``.
-    """
-    fields = dataclasses.fields(declaration)
-    kinds = get_type_hints(declaration, include_extras=True)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-
-    def decorate(function: Callable[..., T]) -> Callable[..., T]:
-        def command(**given: Any) -> T:
-            values = {field.name: given.pop(field.name) for field in fields}
-            return function(**given, **{name: declaration(**values)})
-
-        own = inspect.signature(function, eval_str=True)
-        parameters = [p.replace(kind=keyword) for p in own.parameters.values() if p.name != name]
-        added = [
-            inspect.Parameter(field.name, keyword, annotation=kinds[field.name], default=field.default)
-            for field in fields
-        ]
-        return with_signature(command, function, inspect.Signature([*parameters, *added]))
-
-    return decorate
-
-
-def with_signature(
-    command: Callable[..., T], like: Callable[..., Any], signature: inspect.Signature
-) -> Callable[..., T]:
-    """Gives a function, which stands for another, the signature that Typer is to read."""
-    command.__name__ = like.__name__
-    command.__qualname__ = like.__qualname__
-    command.__module__ = like.__module__
-    command.__doc__ = like.__doc__
-    command.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
-    command.__signature__ = signature  # type: ignore[attr-defined]
-    return command
 
 
 # --- values ------------------------------------------------------------------------------------------------

@@ -18,9 +18,9 @@ from typing import Any
 
 import typer
 
-from rstream_cli.app import PROGRAM, app
+from rstream_cli.app import app
 from rstream_cli.commands.completion import Shell, completion_script
-from rstream_cli.typer_support import LazyGroup, render_help
+from rstream_cli.typer_support import PROGRAM, LazyGroup, render_help
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))

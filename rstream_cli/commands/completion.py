@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from rstream_cli.typer_support import Command, environment_of
+from rstream_cli.typer_support import COMPLETE_VARIABLE, PROGRAM, Command, environment_of
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -43,8 +43,6 @@ def completion(
 def completion_script(shell: Shell) -> str:
     """The script that completes ``rstream`` in this shell, ending in a newline."""
     from typer.completion import get_completion_script  # type: ignore[attr-defined]  # re-exported
-
-    from rstream_cli.app import COMPLETE_VARIABLE, PROGRAM
 
     script: str = get_completion_script(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, shell=shell.value)
     return script.rstrip("\n") + "\n"

@@ -6,8 +6,11 @@ from typing import Annotated
 
 import typer
 
-from rstream_cli.consume_options import READING, WHERE, ConsumeOptions, consume_options, run_consume
-from rstream_cli.options import ConnectionSettings, connection_options
+from rstream_cli.consume_command import run_consume
+from rstream_cli.options.connecting import ConnectionSettings, connection_options
+from rstream_cli.options.consuming import READING, WHERE, ConsumeOptions
+from rstream_cli.options.declaring import shared_options
+from rstream_cli.options.showing import ShowingOptions
 from rstream_cli.typer_support import Command
 
 EXAMPLES = r"""
@@ -24,7 +27,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command(cls=Command, epilog=EXAMPLES)
 @connection_options
-@consume_options
+@shared_options("showing", ShowingOptions)
+@shared_options("options", ConsumeOptions)
 def consume(
     stream: Annotated[
         str | None, typer.Argument(metavar="[STREAM]", help="The stream; RSTREAM_STREAM where it is not given.")
@@ -51,6 +55,7 @@ def consume(
     ] = None,
     *,
     options: ConsumeOptions,
+    showing: ShowingOptions,
     connection: ConnectionSettings,
 ) -> None:
     """Read a stream.
@@ -60,4 +65,4 @@ def consume(
 
     --until takes the message at an offset, and the messages of a time, as the last ones.
     """
-    run_consume(connection.stream(stream), offset, name, options, connection)
+    run_consume(connection.stream(stream), offset, name, options, showing, connection)

@@ -9,7 +9,8 @@ import typer
 
 from rstream_cli import terminal
 from rstream_cli.exit_status import ExitStatus, status_of
-from rstream_cli.options import ConnectionSettings, check_stream_name, connection_options
+from rstream_cli.names import check_stream_name
+from rstream_cli.options.connecting import ConnectionSettings, connection_options
 from rstream_cli.runner import CommandContext, run_command
 from rstream_cli.typer_support import Command
 

@@ -13,7 +13,8 @@ import typer
 
 from rstream_cli import terminal
 from rstream_cli.exit_status import CommandError, ExitStatus
-from rstream_cli.options import ConnectionSettings, check_reference, connection_options
+from rstream_cli.names import check_reference
+from rstream_cli.options.connecting import ConnectionSettings, connection_options
 from rstream_cli.parsing import MAX_OFFSET, OffsetKind, parse_offset
 from rstream_cli.runner import CommandContext, run_command
 from rstream_cli.typer_support import Command, new_app

@@ -6,8 +6,12 @@ from typing import Annotated
 
 import typer
 
-from rstream_cli.consume_options import READING, WHERE, ConsumeOptions, Kind, consume_options, run_consume
-from rstream_cli.options import ConnectionSettings, connection_options
+from rstream_cli.consume_command import run_consume
+from rstream_cli.names import Kind
+from rstream_cli.options.connecting import ConnectionSettings, connection_options
+from rstream_cli.options.consuming import READING, WHERE, ConsumeOptions
+from rstream_cli.options.declaring import shared_options
+from rstream_cli.options.showing import ShowingOptions
 from rstream_cli.typer_support import Command
 
 EXAMPLES = """
@@ -21,7 +25,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command(cls=Command, epilog=EXAMPLES)
 @connection_options
-@consume_options
+@shared_options("showing", ShowingOptions)
+@shared_options("options", ConsumeOptions)
 def sac_consume(
     stream: Annotated[
         str | None,
@@ -50,6 +55,7 @@ def sac_consume(
         ),
     ] = "stored",
     options: ConsumeOptions,
+    showing: ShowingOptions,
     connection: ConnectionSettings,
 ) -> None:
     """Read with others of the same name, each message once.
@@ -61,4 +67,4 @@ def sac_consume(
     As `rstream consume` otherwise. --until end stops when the group has read everything up to the end.
     """
     target = connection.stream(stream)
-    run_consume(target, offset, name, options, connection, kind=Kind.EITHER, single_active=True)
+    run_consume(target, offset, name, options, showing, connection, kind=Kind.EITHER, single_active=True)

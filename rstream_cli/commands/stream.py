@@ -15,10 +15,12 @@ import typer
 
 from rstream_cli import terminal
 from rstream_cli.exit_status import CommandError, ExitStatus, status_of
-from rstream_cli.options import ConnectionSettings, check_stream_name, connection_options
+from rstream_cli.names import check_stream_name
+from rstream_cli.options.connecting import ConnectionSettings, connection_options
+from rstream_cli.options.declaring import shared_options
 from rstream_cli.parsing import parse_max_age, parse_pair, parse_size
 from rstream_cli.runner import CommandContext, describe, run_command, write_error
-from rstream_cli.typer_support import Command, new_app, shared_options
+from rstream_cli.typer_support import Command, new_app
 
 if TYPE_CHECKING:
     from rstream_core import Client
@@ -137,7 +139,7 @@ rstream stream create orders --initial-cluster-size 3 --leader-locator balanced
 """,
 )
 @connection_options
-@shared_options(StreamOptions, "given")
+@shared_options("given", StreamOptions)
 def create(
     name: Annotated[str, _NAME],
     exists_ok: Annotated[

@@ -6,7 +6,6 @@ in modules of their own.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -15,9 +14,12 @@ import typer
 from rstream_cli import terminal
 from rstream_cli.commands.stream import StreamOptions, as_json, delete_all, facts_of, shown
 from rstream_cli.exit_status import CommandError, ExitStatus, status_of
-from rstream_cli.options import ConnectionSettings, check_stream_name, connection_options
+from rstream_cli.names import check_stream_name
+from rstream_cli.options.connecting import ConnectionSettings, connection_options
+from rstream_cli.options.declaring import shared_options
+from rstream_cli.options.routing import RoutingMethod
 from rstream_cli.runner import CommandContext, describe, run_command, write_error
-from rstream_cli.typer_support import Command, Lazy, LazyGroup, new_app, shared_options
+from rstream_cli.typer_support import Command, Lazy, LazyGroup, new_app
 
 if TYPE_CHECKING:
     from rstream_core import Router
@@ -41,13 +43,6 @@ rstream superstream consume orders --offset first --until end
 )
 
 
-class RoutingMethod(enum.StrEnum):
-    """The values of ``--routing``."""
-
-    HASH = "hash"
-    KEY = "key"
-
-
 _NAME = typer.Argument(metavar="NAME", help="The super stream.")
 
 
@@ -59,7 +54,7 @@ rstream superstream create orders --routing-keys eu,us,asia --max-age 7d
 """,
 )
 @connection_options
-@shared_options(StreamOptions, "given")
+@shared_options("given", StreamOptions)
 def create(
     name: Annotated[str, _NAME],
     partitions: Annotated[

@@ -6,8 +6,12 @@ from typing import Annotated
 
 import typer
 
-from rstream_cli.consume_options import READING, WHERE, ConsumeOptions, Kind, consume_options, run_consume
-from rstream_cli.options import ConnectionSettings, connection_options
+from rstream_cli.consume_command import run_consume
+from rstream_cli.names import Kind
+from rstream_cli.options.connecting import ConnectionSettings, connection_options
+from rstream_cli.options.consuming import READING, WHERE, ConsumeOptions
+from rstream_cli.options.declaring import shared_options
+from rstream_cli.options.showing import ShowingOptions
 from rstream_cli.typer_support import Command
 
 EXAMPLES = r"""
@@ -21,7 +25,8 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command(cls=Command, epilog=EXAMPLES)
 @connection_options
-@consume_options
+@shared_options("showing", ShowingOptions)
+@shared_options("options", ConsumeOptions)
 def consume(
     super_stream: Annotated[
         str | None,
@@ -50,6 +55,7 @@ def consume(
     ] = None,
     *,
     options: ConsumeOptions,
+    showing: ShowingOptions,
     connection: ConnectionSettings,
 ) -> None:
     """Read all partitions of a super stream.
@@ -59,4 +65,4 @@ def consume(
     read to its end, and --count counts over all of them. An offset belongs to one partition, so a plain number is
     refused here: read that partition with `rstream consume`.
     """
-    run_consume(connection.stream(super_stream), offset, name, options, connection, kind=Kind.SUPER_STREAM)
+    run_consume(connection.stream(super_stream), offset, name, options, showing, connection, kind=Kind.SUPER_STREAM)

@@ -6,11 +6,15 @@ from typing import Annotated
 
 import typer
 
-from rstream_cli.commands.publish import PublishOptions, Routing, run_publish
-from rstream_cli.commands.superstream import RoutingMethod
 from rstream_cli.exit_status import CommandError
-from rstream_cli.options import ConnectionSettings, check_stream_name, connection_options
-from rstream_cli.typer_support import Command, shared_options
+from rstream_cli.names import check_stream_name
+from rstream_cli.options.connecting import ConnectionSettings, connection_options
+from rstream_cli.options.declaring import shared_options
+from rstream_cli.options.publishing import PublishOptions
+from rstream_cli.options.routing import RoutingMethod
+from rstream_cli.options.showing import ShowingOptions
+from rstream_cli.publish_command import Routing, run_publish
+from rstream_cli.typer_support import Command
 
 EXAMPLES = r"""
 rstream superstream publish orders orders.jsonl --key-from .customer
@@ -25,7 +29,8 @@ _ROUTING = "Routing"
 
 @app.command(cls=Command, epilog=EXAMPLES)
 @connection_options
-@shared_options(PublishOptions, "given")
+@shared_options("showing", ShowingOptions)
+@shared_options("given", PublishOptions)
 def publish(
     super_stream: Annotated[str, typer.Argument(metavar="NAME", help="The super stream.")],
     files: Annotated[
@@ -65,6 +70,7 @@ def publish(
     ] = None,
     *,
     given: PublishOptions,
+    showing: ShowingOptions,
     connection: ConnectionSettings,
 ) -> None:
     """Publish lines, files or JSON to a super stream.
@@ -84,6 +90,7 @@ def publish(
         super_stream,
         files,
         given,
+        showing,
         connection,
         routing=Routing(routing is RoutingMethod.KEY, routing_key, key_from, key_delimiter),
     )

@@ -54,7 +54,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from rstream_cli.parsing import Path, extract
+from rstream_cli.records.paths import Path, extract
 from rstream_core.errors import AmqpError
 from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, bodies_of, encode_bodies
 from rstream_core.protocol.amqp_codec import AmqpMap, map_of

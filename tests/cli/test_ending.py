@@ -267,7 +267,7 @@ import asyncio, os, signal, sys
 from rstream_cli import runner
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import ExitStatus
-from rstream_cli.options import ConnectionSettings
+from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.runner import run_command
 
 runner.SAME_STOP = float(sys.argv[2])

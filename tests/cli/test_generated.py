@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from rstream_cli.app import COMMANDS, PROGRAM, app
+from rstream_cli.app import COMMANDS, app
+from rstream_cli.typer_support import PROGRAM
 from tests.cli.conftest import environment, run_rstream
 
 ROOT = Path(__file__).resolve().parent.parent.parent

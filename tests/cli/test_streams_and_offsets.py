@@ -251,7 +251,7 @@ def test_a_name_that_does_not_resolve_is_6() -> None:
 
 def test_nobody_at_the_default_address_names_a_way_to_start_one(monkeypatch: pytest.MonkeyPatch) -> None:
     from rstream_cli.environment import Environment
-    from rstream_cli.options import ConnectionSettings
+    from rstream_cli.options.connecting import ConnectionSettings
     from rstream_cli.runner import start_hint
     from rstream_core import ConnectionFailed
 

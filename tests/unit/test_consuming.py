@@ -11,7 +11,7 @@ import pytest
 
 from rstream_cli.consuming import ConsumePlan, ConsumeRun, _Source
 from rstream_cli.environment import Environment
-from rstream_cli.options import ConnectionSettings
+from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.output import Output
 from rstream_cli.parsing import OffsetKind, OffsetSpec
 from rstream_cli.records.framing_out import DelimiterWriter

@@ -14,8 +14,9 @@ import pytest
 import typer
 
 import rstream_core
-from rstream_cli.app import PROGRAM, app
+from rstream_cli.app import app
 from rstream_cli.exit_status import ExitStatus
+from rstream_cli.typer_support import PROGRAM
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

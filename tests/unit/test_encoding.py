@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from rstream_cli.encoding import Extras, Looks, json_encoder, plain_encoder
-from rstream_cli.parsing import parse_path
 from rstream_cli.publishing import Encoded
+from rstream_cli.records.paths import parse_path
 from rstream_core.protocol.amqp import bodies_of, encode_bodies
 
 ALL = 1_000_000

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rstream_cli.filtering import Filter
-from rstream_cli.parsing import parse_path
+from rstream_cli.records.paths import parse_path
 from rstream_core import AMQPMessage
 
 

@@ -1,0 +1,61 @@
+"""``rstream version``: what a report of a fault should name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rstream_cli.typer_support import Command, environment_of
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+LIBRARIES = ("cramjam", "mmh3", "orjson", "rich", "typer", "uamqp")
+"""What it runs on. uamqp is an extra."""
+
+
+@app.command(
+    cls=Command,
+    epilog="""
+rstream version
+rstream version --json | jq -r .rstream
+""",
+)
+def version(
+    ctx: typer.Context,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Print the versions of rstream and of what it runs on.
+
+    `rstream --version` prints its own alone.
+    """
+    stdout = environment_of(ctx).stdout
+    if json:
+        import orjson
+
+        stdout.write(orjson.dumps(_versions()).decode() + "\n")
+        return
+    found = _versions()
+    libraries: dict[str, str | None] = found.pop("libraries")  # type: ignore[assignment]
+    for name, value in [*found.items(), *libraries.items()]:
+        stdout.write(f"{name} {value or 'is not installed'}\n")
+
+
+def _versions() -> dict[str, str | dict[str, str | None]]:
+    import importlib.metadata
+    import platform
+
+    from rstream_cli.version import program_version
+
+    libraries: dict[str, str | None] = {}
+    for name in LIBRARIES:
+        try:
+            libraries[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            libraries[name] = None
+    return {
+        "rstream": program_version(),
+        "python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "system": platform.platform(),
+        "libraries": libraries,
+    }

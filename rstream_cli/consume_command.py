@@ -1,0 +1,210 @@
+"""What ``consume``, ``superstream consume`` and ``sac-consume`` do with their options.
+
+Checked against each other before anything connects, they become a ``ConsumePlan``; consuming.py carries it out.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from rstream_cli.environment import Environment
+from rstream_cli.exit_status import CommandError, ExitStatus
+from rstream_cli.names import Kind, check_reference
+from rstream_cli.options.connecting import ConnectionSettings
+from rstream_cli.options.consuming import ConsumeOptions, OnGap, OutputFormat
+from rstream_cli.options.declaring import positive_duration
+from rstream_cli.options.messages import Codec, OnError
+from rstream_cli.options.showing import ShowingOptions
+from rstream_cli.parsing import OffsetKind, OffsetSpec, UntilKind, UntilSpec, parse_delimiter, parse_offset, parse_until
+from rstream_cli.records.paths import parse_path
+from rstream_cli.runner import CommandContext, run_command
+
+if TYPE_CHECKING:
+    from rstream_cli.consuming import StoreEvery
+    from rstream_cli.filtering import Filter
+    from rstream_cli.rendering import Renderer
+    from rstream_cli.terminal import Bodies
+
+DEFAULT_STORE_EVERY = "5s"
+
+
+def run_consume(
+    target: str,
+    offset: str,
+    name: str | None,
+    options: ConsumeOptions,
+    showing: ShowingOptions,
+    connection: ConnectionSettings,
+    *,
+    kind: Kind = Kind.STREAM,
+    single_active: bool = False,
+) -> NoReturn:
+    """Checks the options, consumes, and ends the command."""
+    env = connection.env
+    try:
+        start = parse_offset(offset, env.now())
+    except ValueError as error:
+        raise CommandError(f"--offset: {error}") from None
+    try:
+        stop = None if options.until is None else parse_until(options.until, env.now())
+    except ValueError as error:
+        raise CommandError(f"--until: {error}") from None
+    _check_places(start, stop, kind, single_active=single_active)
+    every = _store_every(options.store_every, name)
+    _check_name(name, start)
+    raw = options.codec is Codec.RAW
+    chosen = _filter(options, raw=raw)
+    render = _renderer(
+        options.output,
+        options.template,
+        options.delimiter,
+        nul=options.nul,
+        json_lines=options.json_lines,
+        raw=raw,
+        shown=_bodies_on(env),
+    )
+    mode = showing.mode(connection, terminal_is_used=env.stdout_is_tty)
+
+    async def main(context: CommandContext) -> ExitStatus:
+        from rstream_cli.consuming import ConsumePlan, ConsumeRun
+        from rstream_cli.ending import run_displayed
+        from rstream_cli.kinds import telling_kinds_apart
+        from rstream_cli.render.stats import ConsumeCounts, Stats
+
+        plan = ConsumePlan(
+            target,
+            start,
+            render,
+            kind=kind,
+            until=stop,
+            count=options.count,
+            idle_timeout=options.idle_timeout,
+            timeout=options.timeout,
+            name=name,
+            store_every=every,
+            single_active=single_active,
+            filter=chosen,
+            credit=options.credit,
+            unbuffered=options.unbuffered,
+            skip_bad=options.on_error is OnError.SKIP,
+            fail_on_gap=options.on_gap is OnGap.FAIL,
+        )
+        numbers = Stats("consume", target, ConsumeCounts())
+        display = showing.display(mode, numbers, connection)
+        command = "superstream consume" if kind is Kind.SUPER_STREAM else "consume"
+        work = partial(telling_kinds_apart, context, command, target, ConsumeRun(plan, context, numbers, display).work)
+        return await run_displayed(context, display, work)
+
+    run_command(main, connection=connection, graceful=True)
+
+
+def _filter(options: ConsumeOptions, *, raw: bool) -> Filter | None:
+    values = tuple(options.filter_values or ())
+    if not values:
+        for said, flag in ((options.filter_from, "--filter-from"), (options.match_unfiltered, "--match-unfiltered")):
+            if said:
+                raise CommandError(f"{flag} needs --filter", hint="the filter value that is wanted; repeatable")
+        return None
+    from rstream_cli.filtering import Filter
+
+    try:
+        path = None if options.filter_from is None else parse_path(options.filter_from)
+    except ValueError as error:
+        raise CommandError(f"--filter-from: {error}") from None
+    return Filter(values, options.match_unfiltered, path, raw)
+
+
+def _check_places(start: OffsetSpec, stop: UntilSpec | None, kind: Kind, *, single_active: bool) -> None:
+    if single_active and stop is not None and stop.kind is not UntilKind.END:
+        raise CommandError("--until takes nothing but end here", hint="a group is done where its stored offsets are")
+    if kind is not Kind.SUPER_STREAM:
+        return
+    absolute = [
+        flag
+        for flag, is_absolute in (
+            ("--offset", start.kind is OffsetKind.ABSOLUTE),
+            ("--until", stop is not None and stop.kind is UntilKind.ABSOLUTE),
+        )
+        if is_absolute
+    ]
+    if absolute:
+        raise CommandError(
+            f"{absolute[0]}: a number is an offset of one partition, not of a super stream",
+            hint="read the partition with `rstream consume`, or give first, last, next, stored, -N, end or a time",
+        )
+
+
+def _check_name(name: str | None, start: OffsetSpec) -> None:
+    if name is not None:
+        check_reference(name)
+    elif start.kind is OffsetKind.STORED:
+        raise CommandError("--offset stored needs --name", hint="the name under which the offset is stored")
+
+
+def _store_every(text: str | None, name: str | None) -> StoreEvery:
+    from rstream_cli.consuming import StoreEvery
+
+    if text is not None and name is None:
+        raise CommandError("--store-every needs --name", hint="the name under which to store offsets")
+    given = DEFAULT_STORE_EVERY if text is None else text.strip()
+    if given.isascii() and given.isdigit():
+        if int(given) == 0:
+            raise CommandError("--store-every: at least 1 message")
+        return StoreEvery(messages=int(given))
+    try:
+        return StoreEvery(seconds=positive_duration(given))
+    except ValueError as error:
+        raise CommandError(f"--store-every: a number of messages, or a time: {error}") from None
+
+
+def _bodies_on(env: Environment) -> Bodies | None:
+    """How bodies are shown where a person reads them; None where a program does, which gets the bytes."""
+    if not env.stdout_is_tty:
+        return None
+    from rstream_cli.terminal import Bodies
+
+    return Bodies(env.stdout.encoding or "utf-8")
+
+
+def _renderer(
+    output: OutputFormat | None,
+    template: str | None,
+    delimiter: str | None,
+    *,
+    nul: bool,
+    json_lines: bool,
+    raw: bool,
+    shown: Bodies | None,
+) -> Renderer:
+    from rstream_cli.records.framing_out import DelimiterWriter, Len32Writer, RawWriter
+    from rstream_cli.records.template import Template
+    from rstream_cli.rendering import bodies_renderer, json_renderer, template_renderer
+
+    said: dict[str, Any] = {
+        "-0": OutputFormat.NUL if nul else None,
+        "--json": OutputFormat.JSON if json_lines else None,
+        "--output": output,
+        "--format": template,
+        "--delimiter": None if delimiter is None else OutputFormat.LINES,
+    }
+    chosen = {flag: value for flag, value in said.items() if value is not None}
+    if len(set(chosen.values())) > 1:
+        raise CommandError(f"{' and '.join(chosen)} contradict each other")
+    if template is not None:
+        try:
+            return template_renderer(Template(template, shown), raw=raw)
+        except ValueError as error:
+            raise CommandError(f"--format: {error}") from None
+    shape = next(iter(chosen.values()), OutputFormat.LINES)
+    if shape is OutputFormat.JSON:
+        return json_renderer(raw=raw, shown=shown)
+    if shape is OutputFormat.LEN32:
+        return bodies_renderer(Len32Writer(), raw=raw, shown=shown, framing_too=True)
+    if shape is OutputFormat.RAW:
+        return bodies_renderer(RawWriter(), raw=raw)
+    try:
+        bound = b"\0" if shape is OutputFormat.NUL else parse_delimiter(r"\n" if delimiter is None else delimiter)
+    except ValueError as error:
+        raise CommandError(f"--delimiter: {error}") from None
+    return bodies_renderer(DelimiterWriter(bound), raw=raw, shown=shown, framing_too=shape is OutputFormat.NUL)

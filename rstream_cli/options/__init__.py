@@ -1,0 +1,1 @@
+"""The options that several commands share: each group is a dataclass, declared once."""

@@ -1,0 +1,240 @@
+"""The options that every connecting command takes.
+
+``@connection_options`` gives a command function the options of "Connecting", ``-q``, ``-v`` and ``--color``
+without a word in its own signature: the function takes one keyword argument ``connection``. What the options
+mean is in connection_settings.py; here is only how they are written. Nothing of the core is imported until
+``ConnectionSettings.options`` is asked for, so ``--help`` stays quick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rstream_cli import terminal
+from rstream_cli.environment import ColorChoice, Environment
+from rstream_cli.exit_status import CommandError
+from rstream_cli.names import check_stream_name
+from rstream_cli.options.declaring import shared_options
+from rstream_cli.typer_support import environment_of
+
+if TYPE_CHECKING:
+    from rstream_cli.connection_settings import Layer
+    from rstream_core.recovery import Recovery
+    from rstream_core.types import ConnectionOptions
+
+CONNECTING = "Connecting"
+"""The help panel of the connection options."""
+OUTPUT = "Messages and colours"
+"""The help panel of ``-q``, ``-v`` and ``--color``."""
+
+
+def _connecting(*flags: str, metavar: str | None = None, help: str) -> Any:  # noqa: A002 - Typer's own word
+    return typer.Option(*flags, metavar=metavar, help=help, rich_help_panel=CONNECTING, show_default=False)
+
+
+def _output(*flags: str, **settings: Any) -> Any:
+    return typer.Option(*flags, rich_help_panel=OUTPUT, **settings)
+
+
+@dataclass(frozen=True)
+class ConnectingOptions:
+    """How to reach the broker: each is one of connection_settings.SETTINGS, and may be given in other ways too."""
+
+    uri: Annotated[
+        list[str] | None,
+        _connecting(
+            "--uri",
+            "-u",
+            metavar="URI",
+            help="rabbitmq-stream://user:pass@host:5552/vhost, or rabbitmq-stream+tls://…; repeat it for"
+            " several seed nodes.",
+        ),
+    ] = None
+    host: Annotated[str | None, _connecting("--host", metavar="HOST", help="Host of the broker.")] = None
+    port: Annotated[
+        str | None, _connecting("--port", metavar="PORT", help="Its stream port: 5552, or 5551 with TLS.")
+    ] = None
+    vhost: Annotated[str | None, _connecting("--vhost", metavar="VHOST", help="Virtual host: / by default.")] = None
+    username: Annotated[str | None, _connecting("--username", metavar="USER", help="User: guest by default.")] = None
+    password_file: Annotated[
+        str | None,
+        _connecting(
+            "--password-file",
+            metavar="FILE",
+            help="The password is this file's first line; or set RSTREAM_PASSWORD.",
+        ),
+    ] = None
+    tls: Annotated[bool | None, _connecting("--tls/--no-tls", help="Connect with TLS; certificates are verified.")] = (
+        None
+    )
+    ca_file: Annotated[
+        str | None, _connecting("--ca-file", metavar="FILE", help="Trust these authorities, not the system's.")
+    ] = None
+    cert: Annotated[str | None, _connecting("--cert", metavar="FILE", help="Client certificate, PEM.")] = None
+    key: Annotated[
+        str | None, _connecting("--cert-key", "--key", metavar="FILE", help="Its key, where --cert does not hold it.")
+    ] = None
+    server_name: Annotated[
+        str | None, _connecting("--server-name", metavar="NAME", help="The name that the broker's certificate holds.")
+    ] = None
+    insecure: Annotated[
+        bool | None,
+        _connecting("--insecure", help="Accept any certificate. Anyone between can then read the password."),
+    ] = None
+    sasl: Annotated[
+        str | None,
+        _connecting("--sasl", metavar="HOW", help="plain (the default), or external: --cert says who you are."),
+    ] = None
+    load_balancer: Annotated[
+        bool | None,
+        _connecting(
+            "--load-balancer",
+            help="Reach every node through the given address, as behind a load balancer.",
+        ),
+    ] = None
+    connect_timeout: Annotated[
+        str | None, _connecting("--connect-timeout", metavar="DURATION", help="For one connection: 10s by default.")
+    ] = None
+    heartbeat: Annotated[
+        str | None,
+        _connecting(
+            "--heartbeat", metavar="DURATION", help="10s by default; two without a sign are an outage. 0: none."
+        ),
+    ] = None
+    recover_for: Annotated[
+        str | None,
+        _connecting(
+            "--recover-for",
+            metavar="DURATION",
+            help="After a lost connection, try again for so long: 60s by default; 0: not at all.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class GeneralOptions:
+    """What every command takes."""
+
+    quiet: Annotated[bool, _output("--quiet", "-q", help="No messages but errors and warnings.")] = False
+    verbose: Annotated[
+        int,
+        _output(
+            "--verbose",
+            "-v",
+            count=True,
+            show_default=False,
+            help="Log to stderr; -vv logs more and shows tracebacks.",
+        ),
+    ] = 0
+    color: Annotated[ColorChoice, _output("--color", help="When to colour.")] = ColorChoice.AUTO
+
+
+_VERBOSITY = "rstream.verbosity"
+
+
+@dataclass(frozen=True)
+class ConnectionSettings:
+    """What the shared options of one command said, with the environment they were said in."""
+
+    env: Environment
+    values: Mapping[str, str] = field(default_factory=dict)
+    """Connection settings of the command line, by name; see connection_settings.SETTINGS."""
+    verbosity: int = 0
+    """How many ``-v``: 1 logs, 2 logs more and shows tracebacks."""
+    quiet: bool = False
+    color: ColorChoice = ColorChoice.AUTO
+    command: str = "rstream"
+    """The command's words, such as ``rstream offset query``; the broker's pages show it."""
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """Where settings come from, the strongest first. Raises ConfigurationError for a malformed URI."""
+        from rstream_cli.connection_settings import command_line_layer, environment_layer
+
+        return command_line_layer(self.values), environment_layer(self.env.variables)
+
+    @cached_property
+    def options(self) -> ConnectionOptions:
+        """The core's options. Reads the password file and certificates; warns of ``--insecure``.
+
+        Raises ConfigurationError, whose exit code is 2.
+        """
+        from rstream_cli.connection_settings import build_options
+
+        return build_options(self.layers, connection_name=self.command, warn=self.warn)
+
+    @cached_property
+    def recovery(self) -> Recovery | None:
+        """How long to go on after a lost connection. Raises ConfigurationError."""
+        from rstream_cli.connection_settings import build_recovery
+
+        return build_recovery(self.layers)
+
+    @property
+    def gives_address(self) -> bool:
+        """Whether the user said where the broker is."""
+        from rstream_cli.connection_settings import gives_address
+
+        return gives_address(self.layers)
+
+    def stream(self, name: str | None) -> str:
+        """The stream to work on: the argument, else RSTREAM_STREAM, else a usage error."""
+        stream = self.env.variable("RSTREAM_STREAM") if name is None else name
+        if stream is None:
+            raise CommandError("no stream is named", hint="give STREAM, or set RSTREAM_STREAM")
+        return check_stream_name(stream)
+
+    def warn(self, line: str) -> None:
+        """Writes a line to stderr, also with ``-q``."""
+        self._write(line)
+
+    def tell(self, line: str) -> None:
+        """Writes a line to stderr for a person: only on a terminal, and not with ``-q``."""
+        if self.env.stderr_is_tty and not self.quiet:
+            self._write(line)
+
+    def _write(self, line: str) -> None:
+        try:
+            self.env.stderr.write(terminal.line(line) + "\n")
+            self.env.stderr.flush()
+        except OSError:
+            pass  # nobody is there to read it
+
+
+def _settings(ctx: typer.Context, *groups: Any) -> ConnectionSettings:
+    *connecting, general = groups
+    said = {name: value for group in connecting for name, value in vars(group).items()}
+    ctx.meta[_VERBOSITY] = general.verbose
+    return ConnectionSettings(
+        env=environment_of(ctx),
+        values={name: text for name, value in said.items() if (text := _text(value)) is not None},
+        verbosity=general.verbose,
+        quiet=general.quiet,
+        color=general.color,
+        command=ctx.command_path,
+    )
+
+
+connection_options = shared_options("connection", ConnectingOptions, GeneralOptions, make=_settings)
+"""Gives a command the shared options; it receives them as ``connection: ConnectionSettings``."""
+general_options = shared_options("connection", GeneralOptions, make=_settings)
+"""As ``connection_options``, for a command that connects to nothing: ``-q``, ``-v`` and ``--color`` alone."""
+
+
+def verbosity_of(context: typer.Context) -> int:
+    """How many ``-v`` the command that ran in this context, or below it, was given."""
+    return int(context.meta.get(_VERBOSITY, 0))
+
+
+def _text(value: bool | str | list[str] | None) -> str | None:
+    """One text for what an option gave; None where it was not given."""
+    if value is None or value == []:
+        return None
+    if isinstance(value, list):
+        return "\n".join(value)
+    return value if isinstance(value, str) else ("yes" if value else "no")

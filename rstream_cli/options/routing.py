@@ -1,0 +1,12 @@
+"""How a message finds its partition."""
+
+from __future__ import annotations
+
+import enum
+
+
+class RoutingMethod(enum.StrEnum):
+    """The values of ``--routing``."""
+
+    HASH = "hash"
+    KEY = "key"

@@ -1,0 +1,56 @@
+"""What a run shows of itself on stderr."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from rstream_cli.options.connecting import ConnectionSettings
+from rstream_cli.options.declaring import duration
+from rstream_cli.render.display import Display, StatsMode, choose_mode
+from rstream_cli.render.stats import Stats
+
+_STATS = "Statistics"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShowingOptions:
+    """The options of the statistics."""
+
+    stats: Annotated[
+        StatsMode,
+        typer.Option(
+            "--stats",
+            help="What to show on stderr meanwhile: auto is live on a terminal, in the foreground, else none.",
+            rich_help_panel=_STATS,
+        ),
+    ] = StatsMode.AUTO
+    stats_interval: Annotated[
+        float | None,
+        duration("--stats-interval", "1s", "How often; a live display: 250ms.", panel=_STATS),
+    ] = None
+
+    def mode(self, connection: ConnectionSettings, *, terminal_is_used: bool) -> StatsMode:
+        """How to show them here. ``terminal_is_used``: by what the run reads or writes. Raises ``CommandError``."""
+        return choose_mode(
+            self.stats,
+            connection.env,
+            terminal_is_used=terminal_is_used,
+            quiet=connection.quiet,
+            verbose=connection.verbosity > 0,
+        )
+
+    def display(self, mode: StatsMode, numbers: Stats, connection: ConnectionSettings) -> Display:
+        """What shows the numbers in this mode."""
+        return Display(
+            mode,
+            numbers,
+            connection.env,
+            color=connection.color,
+            interval=self.stats_interval,
+            quiet=connection.quiet,
+            summarise=self.stats is not StatsMode.NONE,
+            gives_way=self.stats is StatsMode.AUTO,
+        )

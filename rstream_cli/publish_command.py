@@ -1,0 +1,291 @@
+"""What ``publish`` and ``superstream publish`` do with their options.
+
+Checked against each other before anything connects, they become a ``PublishPlan``; publishing.py carries it out.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from rstream_cli.exit_status import CommandError, ExitStatus
+from rstream_cli.names import check_no_uri, check_reference
+from rstream_cli.options.connecting import ConnectionSettings
+from rstream_cli.options.messages import Codec, OnError
+from rstream_cli.options.publishing import Compression, InputFormat, Method, PublishOptions
+from rstream_cli.options.showing import ShowingOptions
+from rstream_cli.parsing import parse_delimiter, parse_header
+from rstream_cli.records.paths import Path, parse_path
+from rstream_cli.runner import CommandContext, run_command
+
+if TYPE_CHECKING:
+    from rstream_cli.encoding import Extras, Looks
+    from rstream_cli.publishing import PublishPlan
+    from rstream_cli.records.framing_in import RecordReader
+
+_LINE = "line"
+"""The value of ``--id-from`` that is no path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How a super stream's partitions are chosen, and where routing keys come from: one of the three."""
+
+    by_key: bool
+    """By the broker's bindings; else by hash."""
+    key: str | None = None
+    key_from: str | None = None
+    key_delimiter: str | None = None
+
+
+def run_publish(
+    target: str,
+    files: list[str] | None,
+    given: PublishOptions,
+    showing: ShowingOptions,
+    connection: ConnectionSettings,
+    *,
+    create: bool = False,
+    routing: Routing | None = None,
+) -> NoReturn:
+    """Publishes to a stream, or with ``routing`` to a super stream. Ends in ``typer.Exit``."""
+    plan = _plan(target, files, given, create=create, routing=routing)
+    from_terminal = not given.message and connection.env.stdin_is_tty and "-" in plan.sources
+    if from_terminal:
+        connection.tell("publishing what you type, a line a message; Ctrl-D ends it")
+    mode = showing.mode(connection, terminal_is_used=from_terminal)
+
+    async def main(context: CommandContext) -> ExitStatus:
+        from rstream_cli.ending import run_displayed
+        from rstream_cli.kinds import telling_kinds_apart
+        from rstream_cli.publishing import PublishRun
+        from rstream_cli.render.stats import PublishCounts, Stats
+
+        numbers = Stats("publish", target, PublishCounts(), total=plan.input_size)
+        display = showing.display(mode, numbers, connection)
+        command = "publish" if routing is None else "superstream publish"
+        work = partial(telling_kinds_apart, context, command, target, PublishRun(plan, context, numbers, display).work)
+        return await run_displayed(context, display, work)
+
+    run_command(main, connection=connection, graceful=True)
+
+
+def _input_format(given: InputFormat | None, *, nul: bool, whole: bool, json_lines: bool) -> InputFormat:
+    said = {
+        "-0": InputFormat.NUL if nul else None,
+        "--whole": InputFormat.WHOLE if whole else None,
+        "--json": InputFormat.JSON if json_lines else None,
+        "--input": given,
+    }
+    chosen = {flag: value for flag, value in said.items() if value is not None}
+    if len(set(chosen.values())) > 1:
+        raise CommandError(f"{' and '.join(chosen)} contradict each other")
+    return next(iter(chosen.values()), InputFormat.LINES)
+
+
+def _check_input(shape: InputFormat, sources: list[str], files: list[str] | None, given: PublishOptions) -> None:
+    message = given.message
+    if message and files:
+        raise CommandError("--message reads no files", hint="publish the files with a command of their own")
+    if message and shape not in (InputFormat.LINES, InputFormat.JSON):
+        raise CommandError(f"--message is not read as --input {shape}")
+    if sources.count("-") > 1:
+        raise CommandError("standard input (-) can be read only once")
+    used = {"--delimiter": given.delimiter is not None, "--crlf": given.crlf, "--skip-empty": given.skip_empty}
+    allowed = {
+        InputFormat.LINES: set(used),
+        InputFormat.NUL: {"--skip-empty"},
+    }.get(shape, set())
+    for flag, is_given in used.items():
+        if is_given and (flag not in allowed or (message and flag != "--skip-empty")):
+            raise CommandError(f"{flag} does not go with {'--message' if message else f'--input {shape}'}")
+
+
+def _method(given: PublishOptions) -> Method:
+    """How to send, checked against what a sub-entry cannot have."""
+    if given.compression not in (None, Compression.NONE) and given.method not in (None, Method.SUB_ENTRY):
+        raise CommandError(f"--compression {given.compression} goes with --method sub-entry, not {given.method}")
+    method = given.method or (Method.BATCH if given.compression is None else Method.SUB_ENTRY)
+    per_message = {"--id-from": given.id_from, "--filter": given.filter_value, "--filter-from": given.filter_from}
+    for flag, value in per_message.items():
+        if value is not None and method is Method.SUB_ENTRY:
+            raise CommandError(
+                f"{flag} does not go with sub-entries", hint="leave out --method sub-entry and --compression"
+            )
+    return method
+
+
+def _looks(given: PublishOptions, routing: Routing | None, method: Method, shape: InputFormat) -> Looks:
+    """What the options want to know of each record."""
+    from rstream_cli.encoding import Looks
+
+    if given.id_from is not None and given.name is None:
+        raise CommandError("--id-from needs --name", hint="the broker remembers publishing ids by a name")
+    if given.filter_value is not None and given.filter_from is not None:
+        raise CommandError("--filter and --filter-from contradict each other")
+    key = key_from = delimiter = None
+    if routing is not None:
+        if routing.key_delimiter is not None and shape is InputFormat.JSON:
+            raise CommandError(
+                "--key-delimiter does not go with --json", hint="take --key-from, a path of the envelope"
+            )
+        key = None if routing.key is None else os.fsencode(routing.key)
+        key_from = routing.key_from
+        delimiter = None if routing.key_delimiter is None else _delimiter("--key-delimiter", routing.key_delimiter)
+    return Looks(
+        id_from=None if given.id_from in (None, _LINE) else _path("--id-from", given.id_from),
+        filter_value=_utf8("--filter", given.filter_value),
+        filter_from=_path("--filter-from", given.filter_from),
+        key=key,
+        key_from=_path("--key-from", key_from),
+        key_delimiter=delimiter,
+        may_filter=method is not Method.SUB_ENTRY,
+    )
+
+
+def _path(flag: str, text: str | None) -> Path | None:
+    if text is None:
+        return None
+    try:
+        return parse_path(text)
+    except ValueError as error:
+        also = "; or line" if flag == "--id-from" else ""
+        raise CommandError(f"{flag}: {error}{also}") from None
+
+
+def _utf8(flag: str, text: str | None) -> str | None:
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        raise CommandError(f"{flag}: not UTF-8") from None
+    return text
+
+
+def _delimiter(flag: str, text: str) -> bytes:
+    try:
+        return parse_delimiter(text)
+    except ValueError as error:
+        raise CommandError(f"{flag}: {error}") from None
+
+
+def _extras(headers: list[str] | None, properties: list[str] | None, annotations: list[str] | None) -> Extras:
+    from rstream_cli.encoding import Extras
+
+    def pairs(flag: str, given: list[str] | None) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for text in given or ():
+            try:
+                key, value = parse_header(text)
+            except ValueError as error:
+                raise CommandError(f"{flag}: {error}") from None
+            if key in found:
+                raise CommandError(f"{flag}: {key!r} is given twice")
+            found[key] = value
+        return found
+
+    extras = Extras(pairs("--header", headers), pairs("--property", properties), pairs("--annotation", annotations))
+    if extras:
+        extras.message()
+    return extras
+
+
+def _compression(given: Compression | None) -> Any:
+    from rstream_core.types import CompressionType
+
+    return {
+        None: CompressionType.No,
+        Compression.NONE: CompressionType.No,
+        Compression.GZIP: CompressionType.Gzip,
+        Compression.SNAPPY: CompressionType.Snappy,
+        Compression.LZ4: CompressionType.Lz4,
+        Compression.ZSTD: CompressionType.Zstd,
+    }[given]
+
+
+def _plan(
+    target: str, files: list[str] | None, given: PublishOptions, *, create: bool, routing: Routing | None
+) -> PublishPlan:
+    """The options, checked against each other and against the files."""
+    from rstream_cli.encoding import json_encoder, plain_encoder
+    from rstream_cli.input import check_sources
+    from rstream_cli.publishing import PublishPlan
+    from rstream_core import RouteType
+
+    shape = _input_format(given.input_format, nul=given.nul, whole=given.whole, json_lines=given.json_lines)
+    sources = list(files or ["-"])
+    for source in sources:
+        check_no_uri("name of a file", source)
+    _check_input(shape, sources, files, given)
+    if given.name is not None:
+        check_reference(given.name)
+    method = _method(given)
+    looks = _looks(given, routing, method, shape)
+    extras = _extras(given.header, given.properties, given.annotation)
+    raw = given.codec is Codec.RAW
+    if raw and extras:
+        raise CommandError("--codec raw stores the bytes alone", hint="leave out --header, --property and --annotation")
+    bound = _delimiter("--delimiter", given.delimiter) if given.delimiter is not None else b"\n"
+    size = None if given.message else check_sources(sources)
+    encoder = (
+        json_encoder(extras, looks, raw=raw)
+        if shape is InputFormat.JSON
+        else plain_encoder(extras, looks, raw=raw, skip_empty=given.skip_empty)
+    )
+    route_type = None
+    if routing is not None:
+        route_type = RouteType.Key if routing.by_key else RouteType.Hash
+    return PublishPlan(
+        stream=target,
+        encoder=encoder,
+        reader=None if given.message else _reader(shape, bound, crlf=given.crlf)(),
+        sources=sources,
+        inline=[os.fsencode(text) for text in given.message or ()],
+        method=str(method),
+        compression=_compression(given.compression),
+        batch_size=given.batch_size,
+        linger=given.linger,
+        name=given.name,
+        has_ids=given.id_from is not None,
+        ids_are_numbers=given.id_from == _LINE,
+        has_filters=looks.filter_value is not None or looks.filter_from is not None,
+        routing=route_type,
+        create=create,
+        rate=given.rate,
+        count=given.count,
+        max_in_flight=given.max_in_flight,
+        confirm_timeout=given.confirm_timeout,
+        drain_timeout=given.drain_timeout,
+        skip_bad=given.on_error is OnError.SKIP,
+        failed_to=None if given.failed_to is None else _open_failed(given.failed_to, [] if given.message else sources),
+        raw=raw,
+        input_size=size,
+    )
+
+
+def _reader(shape: InputFormat, delimiter: bytes, *, crlf: bool) -> Callable[[], RecordReader]:
+    from rstream_cli.records.framing_in import DelimiterReader, Len32Reader, WholeReader
+
+    if shape is InputFormat.LEN32:
+        return Len32Reader
+    if shape is InputFormat.WHOLE:
+        return WholeReader
+    if shape is InputFormat.NUL:
+        delimiter = b"\0"
+    return lambda: DelimiterReader(delimiter, crlf=crlf)
+
+
+def _open_failed(path: pathlib.Path, sources: list[str]) -> Any:
+    """Opens ``--failed-to`` for writing, unless that would empty a file that is to be read."""
+    try:
+        if path.exists():
+            for source in sources:
+                there = os.fstat(0) if source == "-" else os.stat(source)
+                if path.is_file() and os.path.samestat(path.stat(), there):
+                    raise CommandError(f"--failed-to: {path} is the input")
+        return path.open("wb", buffering=0)
+    except OSError as error:
+        raise CommandError(f"--failed-to: {path}: {error.strerror}") from None

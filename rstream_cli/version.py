@@ -1,0 +1,27 @@
+"""The version, told without the rest of the program: importing the core would load asyncio and ssl for one line."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # importing typing takes longer than all of this
+if TYPE_CHECKING:
+    from typing import TextIO
+
+
+def print_version(out: TextIO) -> None:
+    """Prints the program's name and version."""
+    out.write(f"rstream {program_version()}\n")
+
+
+def program_version() -> str:
+    """The version of the installed package, from rstream_core/version.py alone."""
+    from importlib.util import find_spec, module_from_spec, spec_from_file_location
+    from pathlib import Path
+
+    package = find_spec("rstream_core")
+    for folder in package.submodule_search_locations or () if package else ():
+        spec = spec_from_file_location("rstream_core.version", Path(folder) / "version.py")
+        if spec is not None and spec.loader is not None:
+            module = module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return str(module.__version__)
+    raise ImportError("rstream_core is not installed")
