@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import select
 import subprocess
 import sys
@@ -97,7 +98,7 @@ def read_to_the_end(process: subprocess.Popen[bytes]) -> int:
     """How many bytes came out."""
     assert process.stdout is not None
     total = 0
-    while data := process.stdout.read1(1 << 20):
+    while data := os.read(process.stdout.fileno(), 1 << 20):
         total += len(data)
     return total
 

@@ -139,7 +139,7 @@ def make_tasks_eager() -> None:
         make(loop)
         loop.set_task_factory(asyncio.eager_task_factory)
 
-    asyncio.BaseEventLoop.__init__ = make_eager  # type: ignore[method-assign]
+    asyncio.BaseEventLoop.__init__ = make_eager
 
 
 def give_up(reason: str) -> NoReturn:

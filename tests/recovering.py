@@ -24,6 +24,10 @@ class Events(list[RecoveryEvent]):
     def states(self) -> list[RecoveryState]:
         return [event.state for event in self]
 
+    def has_outages(self, count: int) -> bool:
+        """Whether it was told of so many, each lost and recovered, and of nothing else."""
+        return self.states == [LOST, RECOVERED] * count
+
 
 def cut_now_and_then(proxy: Proxy, chance: random.Random, low: int, high: int) -> asyncio.Task[None]:
     """Cuts the connections each time when so many bytes have gone to the broker, until it is cancelled."""

@@ -19,7 +19,7 @@ from tests.cli.conftest import RSTREAM, environment
 def running(
     *arguments: str,
     env: Mapping[str, str],
-    stdin: int | IO[bytes] = subprocess.DEVNULL,
+    stdin: int | IO[bytes] | None = subprocess.DEVNULL,
     stdout: int | IO[bytes] = subprocess.PIPE,
     stderr: int | IO[bytes] = subprocess.PIPE,
     process_group: int | None = None,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rstream_cli.connection_settings import build_options, command_line_layer, environment_layer
-from rstream_core import ConfigurationError, ConnectionOptions, Endpoint
+from rstream_core import ConfigurationError, ConnectionOptions, Credentials, Endpoint
 
 PLAIN = "rabbitmq-stream://"
 TLS = "rabbitmq-stream+tls://"
@@ -28,7 +28,7 @@ def build(
 def test_nothing_said_is_guest_at_localhost() -> None:
     built = build()
     assert built.endpoints == (Endpoint("localhost", 5552),)
-    assert (built.credentials.username, built.credentials.password, built.vhost) == ("guest", "guest", "/")
+    assert (built.credentials, built.vhost) == (Credentials("guest", "guest"), "/")
     assert built.tls is None
     assert build({}, {"host": "", "password": ""}) == built
 
@@ -73,7 +73,7 @@ def test_where(options: dict[str, str], env: dict[str, str], expected: list[tupl
 )
 def test_who(options: dict[str, str], env: dict[str, str], expected: tuple[str, str, str]) -> None:
     built = build(options, env)
-    assert (built.credentials.username, built.credentials.password, built.vhost) == expected
+    assert (built.credentials, built.vhost) == (Credentials(*expected[:2]), expected[2])
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_the_rest() -> None:
 def test_the_password_is_the_first_line_without_its_end(tmp_path: Path) -> None:
     file = tmp_path / "p"
     file.write_bytes(" pä ss \r\nmore".encode())
-    assert build({"username": "u", "password_file": str(file)}).credentials.password == " pä ss "
+    assert build({"username": "u", "password_file": str(file)}).credentials == Credentials("u", " pä ss ")
 
 
 def test_no_password_shows_in_the_repr_of_a_layer() -> None:

@@ -235,7 +235,7 @@ def test_headers_properties_and_annotations(run: Run, stream: str) -> None:
     assert shown[2]["headers"] == {"n": "6", "m": 2}
 
 
-ENVELOPES = [
+ENVELOPES: list[dict[str, Any]] = [
     {"properties": {}, "headers": {}, "annotations": {}, "body": ""},
     {"properties": {"subject": "eu", "message_id": {"$uuid": "c0ffee00-1111-2222-3333-444455556666"}}, "body": "ü"},
     {"headers": {"u": {"$ulong": 5}, "f": 1.5, "n": None, "l": [1, {"$symbol": "s"}]}, "body_base64": "AP8="},
@@ -256,7 +256,7 @@ def test_an_envelope_comes_back_as_it_went_in(run: Run, stream: str) -> None:
     assert everything(run, stream, "--output", "len32", "--codec", "raw") == encoded * 2
     for envelope, line in zip(ENVELOPES, once.splitlines(), strict=True):
         shown = json.loads(line)
-        sections = {"properties": {}, "headers": {}, "annotations": {}} | envelope
+        sections: dict[str, Any] = {"properties": {}, "headers": {}, "annotations": {}} | envelope
         assert {key: shown[key] for key in sections} == sections
 
 

@@ -36,7 +36,8 @@ class Step(NamedTuple):
 
 def sessions() -> Iterator[tuple[str, list[Step]]]:
     """Every block with commands, and the heading above it."""
-    heading, block = "", None
+    heading = ""
+    block: list[str] | None = None
     for line in README.read_text().splitlines():
         if block is None and line.startswith("#"):
             heading = line.lstrip("# ")

@@ -159,10 +159,10 @@ def test_keys_before_a_delimiter(run: Run, orders: str, options: tuple[str, ...]
 
 def test_keys_from_a_path(run: Run, orders: str) -> None:
     bodies = [json.dumps({"customer": {"id": number % 5, "name": f"n{number % 5}"}}) for number in range(50)]
-    for path, key in ((".customer.id", lambda n: str(n % 5)), (".customer.name", lambda n: f"n{n % 5}")):
+    for path, begin in ((".customer.id", ""), (".customer.name", "n")):
         found = publish(run, orders, "--key-from", path, stdin="\n".join(bodies).encode())
         assert (found["exit_code"], found["confirmed"]) == (0, 50)
-        expected = spread([(key(number), body.encode()) for number, body in enumerate(bodies)], 3)
+        expected = spread([(f"{begin}{number % 5}", body.encode()) for number, body in enumerate(bodies)], 3)
         for number in range(3):
             assert held(run, f"{orders}-{number}")[-len(expected[number]) :] == expected[number]
 

@@ -92,11 +92,11 @@ async def test_the_brokers_limits_hold_where_this_side_has_none(options: Connect
     await connection.close()
 
 
-async def test_wrong_password(options: ConnectionOptions) -> None:
-    wrong = changed(options, credentials=Credentials(options.credentials.username, "no-such-password"))
+async def test_wrong_password(options: ConnectionOptions, broker: Broker) -> None:
+    wrong = changed(options, credentials=Credentials(broker.username, "no-such-password"))
     error = await fails(wrong)
     assert isinstance(error, AuthenticationFailure)
-    assert options.credentials.username in str(error)
+    assert broker.username in str(error)
     assert "no-such-password" not in str(error)
 
 

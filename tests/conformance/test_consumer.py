@@ -137,7 +137,7 @@ async def test_where_it_starts(
         while len(iterated) < len(expected):
             iterated.append((await anext(iterator))[1].offset)
     assert iterated == expected
-    await iterator.aclose()  # type: ignore[attr-defined]
+    await iterator.aclose()
 
 
 async def test_first_unless_told_otherwise(client: Client, consumer: Consumer, stream: str) -> None:
@@ -369,7 +369,7 @@ async def test_a_cancelled_run_can_be_run_again(consumer: Consumer, stream: str)
 async def test_iterating_messages(client: Client, consumer: Consumer, stream: str) -> None:
     await publish(client, stream, bodies(10), bodies(10, "more "))
     found = []
-    async with contextlib.aclosing(consumer.messages(stream, subscriber_name="reader")) as messages:  # type: ignore[type-var]
+    async with contextlib.aclosing(consumer.messages(stream, subscriber_name="reader")) as messages:
         async for message, context in messages:
             assert context.subscriber_name == "reader"
             found.append((context.offset, message))
@@ -381,7 +381,7 @@ async def test_iterating_messages(client: Client, consumer: Consumer, stream: st
 
 async def test_iterating_chunks(client: Client, consumer: Consumer, stream: str) -> None:
     await publish(client, stream, bodies(10), bodies(10, "more "))
-    async with contextlib.aclosing(consumer.chunks(stream, initial_credit=1)) as chunks:  # type: ignore[type-var]
+    async with contextlib.aclosing(consumer.chunks(stream, initial_credit=1)) as chunks:
         first, second = await anext(chunks), await anext(chunks)
     assert (first.offset, first.messages, second.offset) == (0, bodies(10), 10)
     assert consumer._subscribers == {}
@@ -390,7 +390,7 @@ async def test_iterating_chunks(client: Client, consumer: Consumer, stream: str)
 async def test_leaving_an_iterator_early_leaves_nothing_behind(client: Client, consumer: Consumer, stream: str) -> None:
     await publish(client, stream, *[bodies(10)] * 30)
     for _ in range(5):
-        async with contextlib.aclosing(consumer.messages(stream)) as messages:  # type: ignore[type-var]
+        async with contextlib.aclosing(consumer.messages(stream)) as messages:
             async for _message in messages:
                 break
     assert client._subscriber_pool._shared == {} or not any(client._subscriber_pool._shared.values())
@@ -401,7 +401,7 @@ async def test_an_error_inside_the_loop_comes_through(client: Client, consumer: 
     found = []
 
     async def iterate() -> None:
-        async with contextlib.aclosing(consumer.messages(stream, decoder=int)) as messages:  # type: ignore[type-var]
+        async with contextlib.aclosing(consumer.messages(stream, decoder=int)) as messages:
             async for message, _ in messages:
                 found.append(message)
 
@@ -429,8 +429,8 @@ async def test_closing_the_consumer_ends_its_iterators(client: Client, stream: s
 async def test_two_iterators_at_once(client: Client, consumer: Consumer, stream: str) -> None:
     await publish(client, stream, *[bodies(10)] * 10)
     async with (
-        contextlib.aclosing(consumer.messages(stream)) as one,  # type: ignore[type-var]
-        contextlib.aclosing(consumer.messages(stream, offset_type=OffsetType.OFFSET, offset=50)) as two,  # type: ignore[type-var]
+        contextlib.aclosing(consumer.messages(stream)) as one,
+        contextlib.aclosing(consumer.messages(stream, offset_type=OffsetType.OFFSET, offset=50)) as two,
     ):
         for number in range(50):
             assert (await anext(one))[1].offset == number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable
 
 import pytest
 
@@ -143,7 +144,7 @@ class TestProducer:
             return chance.choice([None, "x"])
 
         producer = Producer(client=client, filter_value_extractor=slow, batch_size=7)
-        calls = []
+        calls: list[Awaitable[object]] = []
         for number in range(300):
             body = str(number).encode()
             if number % 10 == 0:

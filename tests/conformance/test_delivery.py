@@ -10,7 +10,7 @@ import pytest
 
 from rstream_core import CompressionType
 from rstream_core.protocol import commands as c
-from rstream_core.protocol.chunk import join_sub_batch, parse_chunk, parse_header
+from rstream_core.protocol.chunk import ChunkHeader, join_sub_batch, parse_chunk, parse_header
 from tests.brokers import Broker
 from tests.clients import PATIENCE
 from tests.wire import Wire
@@ -163,7 +163,7 @@ async def test_deliver_in_both_versions(wire: Wire, stream: str) -> None:
 
 
 async def test_sub_entries_are_delivered_as_they_came(wire: Wire, stream: str) -> None:
-    entries = [
+    entries: list[c.PublishedMessage | c.PublishedSubBatch] = [
         c.PublishedMessage(1, b"plain"),
         c.PublishedSubBatch(2, 0, 2, 10, b"\0\0\0\1x\0\0\0\1y"),
         c.PublishedMessage(3, b"again"),
@@ -171,7 +171,8 @@ async def test_sub_entries_are_delivered_as_they_came(wire: Wire, stream: str) -
     wire.send(c.Publish(1, entries))
     await wire.confirmed(3)
     await wire.ask(c.Subscribe(1, stream, FIRST, 3, {}))
-    headers, found = [], []
+    headers: list[ChunkHeader] = []
+    found: list[bytes] = []
     while len(found) < 4:
         header, messages = parse_chunk((await wire.take(c.DeliverCommitted)).message.chunk)
         headers.append(header)

@@ -94,7 +94,7 @@ async def test_it_reads_what_this_client_writes(python: Path, broker: Broker, st
             output, errors = await process.communicate()
         await producer.delete_stream(stream_name)
     assert process.returncode == 0, errors.decode()
-    expected = [
+    expected: list[dict[str, object]] = [
         {"body": "plain", "properties": None, "application_properties": None},
         {"body": "grüße" * 100, "properties": None, "application_properties": None},
         {"body": "rich", "properties": fields, "application_properties": headers},

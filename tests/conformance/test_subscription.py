@@ -175,7 +175,7 @@ async def test_each_chunk_gives_one_credit_back(client: Client, stream: str) -> 
             sent.append(message.credit)
         send(message, **how)
 
-    connection.send = watching  # type: ignore[method-assign, assignment]
+    connection.send = watching  # type: ignore[method-assign]
     subscription._first_wanted = 19  # as if the broker began 19 chunks too early
     assert (await anext(subscription)).messages == [b"19"]
     assert sum(sent) == 19
@@ -186,7 +186,7 @@ async def test_each_chunk_gives_one_credit_back(client: Client, stream: str) -> 
 
 async def test_a_cancelled_wait_loses_nothing(client: Client, stream: str) -> None:
     async with await client.subscribe(stream, FIRST) as subscription:
-        found = []
+        found: list[bytes] = []
         task = asyncio.create_task(publish(client, stream, *[[body] for body in bodies(50)]))
         while len(found) < 50:
             try:

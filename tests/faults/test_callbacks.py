@@ -22,6 +22,7 @@ from rstream_core import (
     Outcome,
     Producer,
     RecoveryEvent,
+    RstreamError,
 )
 from tests.brokers import Broker
 from tests.clients import FIRST, PATIENCE, arguments_for, bodies, eventually, options_for, publish
@@ -177,8 +178,11 @@ async def test_what_a_publishers_own_functions_raise(
     def listen(outcome: Outcome) -> None:
         fail() if outcome.confirmed else cancelled()
 
+    def end(_: RstreamError) -> None:
+        cancelled()
+
     async with Client(options_through(proxy, broker), recovery=None) as through:
-        publisher = await through.publisher(stream, listener=listen, on_end=lambda error: cancelled())
+        publisher = await through.publisher(stream, listener=listen, on_end=end)
         other = await through.publisher(stream)
         await publisher.publish([b"x"])
         with pytest.raises(Failed):

@@ -297,7 +297,7 @@ async def test_a_stream_that_is_deleted_while_it_is_consumed(client: Client, str
     consumer = Consumer(client=client)
     await consumer.subscribe(stream, lambda *_: None)
     run = asyncio.create_task(consumer.run())
-    waiting = asyncio.create_task(anext(subscription))  # type: ignore[arg-type]
+    waiting = asyncio.ensure_future(anext(subscription))
     await asyncio.sleep(0.05)
     await client.delete_stream(stream)
     for ended in (waiting, run):
@@ -424,7 +424,7 @@ async def test_a_client_whose_close_is_cancelled_leaves_no_socket(
     connections = [connection for pool in pools for connection in pool.connections]
     assert len(connections) == 3
     client._publisher_pool.connections[0].abort()
-    await eventually(lambda: client._recoveries._tasks)
+    await eventually(lambda: bool(client._recoveries._tasks))
     await cancelled_after(steps, client.close())
     await asyncio.wait_for(asyncio.shield(asyncio.gather(*(connection._gone for connection in connections))), 4)
     await publisher.close()

@@ -370,11 +370,11 @@ async def test_a_stream_that_is_deleted_ends_it_at_once(through: Client, client:
 
 
 async def test_a_password_that_is_refused_ends_it_at_once(
-    through: Client, proxy: Proxy, stream: str, events: Events
+    through: Client, proxy: Proxy, broker: Broker, stream: str, events: Events
 ) -> None:
     publisher = await through.publisher(stream, "writer")
     options = through._locator.options
-    through._locator.options = replace(options, credentials=replace(options.credentials, password="another"))
+    through._locator.options = replace(options, credentials=Credentials(broker.username, "another"))
     proxy.cut()
     await eventually(lambda: publisher.error is not None, 10)
     assert isinstance(publisher.error, AuthenticationFailure)

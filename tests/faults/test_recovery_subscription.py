@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 
 import pytest
 
@@ -19,6 +21,7 @@ from rstream_core import (
     MessageContext,
     OffsetType,
     ProtocolError,
+    Publisher,
     Recovery,
     SingleActiveConsumer,
     StreamDoesNotExist,
@@ -88,14 +91,14 @@ async def test_chunks_that_have_arrived_are_handed_out_and_within_the_bound(
     await eventually(lambda: len(subscription._waiting) == 4)
     for outage in range(5):  # nobody reads meanwhile
         proxy.cut()
-        await eventually(lambda outage=outage: events.states == [LOST, RECOVERED] * (outage + 1))
+        await eventually(partial(events.has_outages, outage + 1))
         await subscription.barrier()
         await eventually(lambda: len(subscription._waiting) == 4)
     first = await anext(subscription)
     assert (first.offset, len(subscription._waiting)) == (0, 3)
     for outage in range(5, 10):
         proxy.cut()
-        await eventually(lambda outage=outage: events.states == [LOST, RECOVERED] * (outage + 1))
+        await eventually(partial(events.has_outages, outage + 1))
         assert len(subscription._waiting) <= 4
     assert await read_all(subscription, 39) == bodies(40)[1:]
     await subscription.close()
@@ -119,7 +122,7 @@ async def test_a_connection_lost_between_two_pieces_of_a_chunk(
     subscription.finish()
     for outage in range(2):
         proxy.cut()
-        await eventually(lambda outage=outage: events.states == [LOST, RECOVERED] * (outage + 1))
+        await eventually(partial(events.has_outages, outage + 1))
         await subscription.barrier()
         await subscription._round_trip()
         assert len(subscription._waiting) <= max(credit - 1, 1)
@@ -278,12 +281,12 @@ async def test_closing_and_cancelling_during_an_outage(
     proxy.refuse()
     proxy.cut()
     await eventually(lambda: events.states == [LOST, LOST])
-    waiting = asyncio.create_task(anext(subscription))  # type: ignore[arg-type]
+    waiting = asyncio.ensure_future(anext(subscription))
     await asyncio.sleep(0)
     await asyncio.wait_for(subscription.close(), 8)
     with pytest.raises(StopAsyncIteration):
         await waiting
-    cancelled = asyncio.create_task(anext(other))  # type: ignore[arg-type]
+    cancelled = asyncio.ensure_future(anext(other))
     await asyncio.sleep(0.02)
     cancelled.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -343,7 +346,7 @@ async def test_questions_are_asked_again_and_commands_are_not_repeated(
     await publish(client, stream, bodies(3))
     await client.store_offset(stream, "reader", 2, verify_timeout=PATIENCE)
     await through.start()
-    questions = {
+    questions: dict[str, Callable[[], Awaitable[object]]] = {
         "metadata": lambda: through.metadata(stream),
         "exists": lambda: through.stream_exists(stream),
         "stats": lambda: through.stats(stream),
@@ -356,7 +359,7 @@ async def test_questions_are_asked_again_and_commands_are_not_repeated(
     }
     for name, question in questions.items():
         proxy.broker_may_speak.clear()
-        asked = asyncio.create_task(question())  # type: ignore[arg-type]
+        asked = asyncio.ensure_future(question())
         await asyncio.sleep(0.02)
         assert not asked.done(), name
         proxy.refuse()
@@ -365,7 +368,7 @@ async def test_questions_are_asked_again_and_commands_are_not_repeated(
         await asyncio.sleep(0.02)
         await proxy.accept_again()
         answer = await asyncio.wait_for(asked, PATIENCE)
-        if name in ("publisher", "subscription"):
+        if isinstance(answer, Publisher | Subscription):
             await answer.close()
     proxy.broker_may_speak.clear()
     creating = asyncio.create_task(through.create_stream(f"{stream}-2"))
@@ -410,9 +413,14 @@ async def test_the_time_of_a_recovery_is_that_of_an_outage(through: Client) -> N
 async def test_a_first_connection_is_not_tried_again(proxy: Proxy, broker: Broker, stream: str) -> None:
     proxy.refuse()
     async with Client(options_through(proxy, broker)) as client:
-        for call in (client.start, lambda: client.stream_exists(stream), lambda: client.publisher(stream)):
+        calls: list[Callable[[], Awaitable[object]]] = [
+            client.start,
+            lambda: client.stream_exists(stream),
+            lambda: client.publisher(stream),
+        ]
+        for call in calls:
             with pytest.raises(ConnectionFailed):
-                await asyncio.wait_for(call(), 10)  # type: ignore[operator]
+                await asyncio.wait_for(call(), 10)
 
 
 # Single active consumers.
@@ -436,6 +444,9 @@ class Member:
         self.turns.append(active)
         if not active and self.store and subscription.processed is not None:
             await self.client.store_offset(subscription.stream, GROUP, subscription.processed, verify_timeout=5)
+
+    def has_read(self, count: int) -> bool:
+        return len(self.offsets) >= count
 
     async def read(self) -> None:
         async for chunk in self.subscription:
@@ -497,7 +508,7 @@ async def test_a_single_active_consumer_that_is_alone_goes_on_without_a_gap_or_a
         proxy.cut()
         await eventually(lambda: events.states[-1:] == [RECOVERED])
         events.clear()
-        await eventually(lambda count=count: len(member.offsets) >= count)
+        await eventually(partial(member.has_read, count))
     found = member.offsets
     assert len(found) == len(set(found)) == 1200
     assert found == sorted(found)

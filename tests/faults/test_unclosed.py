@@ -79,7 +79,7 @@ async def test_an_open_connection(options: ConnectionOptions, broker: Broker, ki
         login = {"username": broker.username, "password": broker.password, "vhost": broker.vhost}
         dropped = [kind(broker.host, broker.port, **login)]
     await dropped[0].start()
-    client = dropped[0] if kind is Client else dropped[0].client
+    client = getattr(dropped[0], "client", dropped[0])
     connections = list(client._locator.connections)
     del client
     assert warned_of(dropped.clear) == ["unclosed Client: 1 connections stay open"]

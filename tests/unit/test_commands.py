@@ -62,7 +62,7 @@ def test_comes_out_of_any_stream_of_bytes(vector: Vector) -> None:
     assert len(whole) == len(vector.frame) - 1
     whole.feed(vector.frame[-1:])
     assert list(whole.frames()) == [vector.frame[4:]]
-    found = []
+    found: list[bytes] = []
     for byte in vector.frame:
         single.feed(bytes((byte,)))
         found += single.frames()

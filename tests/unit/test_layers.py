@@ -309,4 +309,5 @@ def hints_in(source: str) -> Iterator[str]:
             isinstance(node, ast.Assign)
             and any(getattr(target, "attr", getattr(target, "id", "")) == "hint" for target in node.targets)
         ):
-            yield from (part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and part.value)
+            parts = (part.value for part in ast.walk(node) if isinstance(part, ast.Constant))
+            yield from (part for part in parts if isinstance(part, str) and part)

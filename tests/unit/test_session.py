@@ -124,13 +124,16 @@ def test_the_whole_handshake_byte_by_byte_and_in_one_piece() -> None:
         assert walk.session.state is State.READY
 
 
+def again(message: Any) -> Reply:
+    return lambda correlation_id: c.encode(message, correlation_id=correlation_id)
+
+
 def test_a_captured_login_is_followed() -> None:
     """The broker's side of the first captured connection; only the correlation ids are ours."""
     walk = Walk()
     captured = [v for v in vectors() if ", login: " in v.name and v.sender == "broker"]
     for vector in captured:
-        frame = c.decode(vector.frame[4:])
-        walk.answer(lambda correlation_id, frame=frame: c.encode(frame.message, correlation_id=correlation_id))
+        walk.answer(again(c.decode(vector.frame[4:]).message))
     assert walk.session.state is State.READY
     assert walk.session.server_version.startswith("4.3")
     assert walk.session.supports(c.Key.RESOLVE_OFFSET_SPEC)
