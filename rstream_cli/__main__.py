@@ -19,6 +19,7 @@ def main() -> NoReturn:
     if not was_ignored:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules are imported, it ends the process without a word
     from rstream_cli.environment import Environment, StdoutError, silence
+    from rstream_cli.exit_status import ExitStatus
 
     env = Environment.of_process()
     if not was_ignored:
@@ -36,12 +37,12 @@ def main() -> NoReturn:
             status = int(run(arguments, env))
         sys.stdout.flush()
     except KeyboardInterrupt:  # while modules are imported
-        status = 130
+        status = ExitStatus.INTERRUPTED
     except (BrokenPipeError, StdoutError) as error:
         silence(1)
         if isinstance(error, StdoutError):
             _tell(error)
-        status = status or (1 if isinstance(error, StdoutError) else 141)
+        status = status or (ExitStatus.INTERNAL if isinstance(error, StdoutError) else ExitStatus.STDOUT_CLOSED)
     try:
         sys.stderr.flush()
     except OSError:

@@ -51,9 +51,7 @@ SETTINGS = (
 
 DEFAULT_USER = "guest"
 PLAIN, EXTERNAL = "PLAIN", "EXTERNAL"
-INSECURE_WARNING = (
-    "warning: --insecure: the broker's certificate is NOT verified; whoever sits between reads the password"
-)
+INSECURE_WARNING = "--insecure: the broker's certificate is NOT verified; whoever sits between reads the password"
 
 _TLS_ONLY = ("ca_file", "cert", "key", "server_name", "insecure")
 _WORDS = {

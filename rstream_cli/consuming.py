@@ -15,15 +15,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from rstream_cli.ending import Ended, signal_name, take_leave
+from rstream_cli.ending import signal_name, take_leave
 from rstream_cli.environment import StdoutError
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.filtering import Choice, Filter
 from rstream_cli.names import Kind
 from rstream_cli.outages import OutageReports
+from rstream_cli.outcome import Ended
 from rstream_cli.output import Output
 from rstream_cli.parsing import MAX_OFFSET, OffsetKind, OffsetSpec, UntilKind, UntilSpec
-from rstream_cli.render.display import Display, StatsMode
+from rstream_cli.render.display import Display, Severity, StatsMode
 from rstream_cli.render.stats import ConsumeCounts, Stats
 from rstream_cli.rendering import Batch, OnBad, Rendered, Renderer
 from rstream_cli.runner import CommandContext
@@ -239,8 +240,10 @@ class ConsumeRun:
         if self.plan.fail_on_gap and self.display.mode is not StatsMode.JSON:
             return  # the error says it
         words = self._nothing_stored(gap.first).removesuffix("; ")
-        line = f"warning: {gap}" + (f" ({words})" if words else "")
-        self.display.event("gap", line, bounded=True, stream=gap.stream, first=gap.first, last=gap.last)
+        line = f"{gap} ({words})" if words else str(gap)
+        self.display.event(
+            "gap", line, Severity.WARNING, bounded=True, stream=gap.stream, first=gap.first, last=gap.last
+        )
 
     def _nothing_stored(self, first: int) -> str:
         """Where ``stored`` meant the very beginning. A broker forgets a stored offset that retention has passed."""
@@ -660,7 +663,7 @@ class ConsumeRun:
                     await self._store(client, source, verify=True)
             except (RstreamError, TimeoutError) as error:
                 why = str(error) or f"no answer within {_STORE_TIMEOUT:g} s"
-                self.display.note(f"warning: storing failed: {why}")
+                self.display.note(f"storing failed: {why}", Severity.WARNING)
         source.turn += 1
         source.passed, source.unstored = None, 0
         if active is not source.active:  # a lost connection ends a turn, and then the broker may say so, too
@@ -705,8 +708,10 @@ class ConsumeRun:
         def on_bad(index: int, why: str) -> None:
             skipped.append(index)
             offset = batch.offsets[index]
-            line = f"warning: the message at offset {offset} of stream {batch.stream!r} is skipped: it {why}"
-            self.display.event("skipped", line, bounded=True, stream=batch.stream, offset=offset, reason=why)
+            line = f"the message at offset {offset} of stream {batch.stream!r} is skipped: it {why}"
+            self.display.event(
+                "skipped", line, Severity.WARNING, bounded=True, stream=batch.stream, offset=offset, reason=why
+            )
 
         return on_bad
 

@@ -1,4 +1,4 @@
-"""How a run with a display ends: one reason, one exit code, and the order of the last lines on stderr.
+"""How a run with a display ends: the order of the last lines on stderr.
 
 ``publish`` and ``consume`` work inside ``run_displayed``. Whatever ends them - the input, a limit, a signal, an error -
 becomes an ``Ended``; then the live display goes, the summary is shown and the error is reported, which in JSON comes
@@ -12,26 +12,12 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from rstream_cli.exit_status import ExitStatus, first_error, status_of
+from rstream_cli.outcome import Ended
 from rstream_cli.render.display import Display, StatsMode
 from rstream_cli.runner import CommandContext, describe, report
 from rstream_core import Client
-
-_NOT_HIDDEN_BY_SIGNALS = (ExitStatus.NOT_CONFIRMED, ExitStatus.STDOUT_CLOSED)
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """Why a run ended."""
-
-    reason: str
-    """A few words, for the summary."""
-    status: ExitStatus = ExitStatus.OK
-    error: BaseException | None = None
-    """Reported on stderr, where it is not one that ends without a word."""
-
 
 Work = Callable[[], Awaitable[Ended]]
 
@@ -110,10 +96,8 @@ def _giving_way(display: Display) -> Iterator[None]:
 
 
 def _finish(context: CommandContext, display: Display, ended: Ended) -> ExitStatus:
-    status, error = ended.status, ended.error
-    signal_status = context.interrupt.status
-    if signal_status is not None and error is None and status not in _NOT_HIDDEN_BY_SIGNALS:
-        status = signal_status
+    error, signal_status = ended.error, context.interrupt.status
+    status = ended.status_after(signal_status)
     connection = context.connection
     quiet = connection.quiet or status is ExitStatus.STDOUT_CLOSED
     words = None if error is None else describe(first_error(error))

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from rstream_cli.render.display import Display
+from rstream_cli.render.display import Display, Severity
 from rstream_cli.render.stats import PublishCounts, Stats
 from rstream_core import Recovery, RecoveryEvent, RecoveryState
 
@@ -55,14 +55,14 @@ class OutageReports:
         if self._told and event.state is RecoveryState.RECOVERED:
             seconds = self._until - self._since
             line = f"recovered after {seconds:.1f} s"
-            self._display.event("recovered", line, always=True, stream=event.stream, seconds=round(seconds, 3))
+            self._display.event("recovered", line, Severity.ALL_CLEAR, stream=event.stream, seconds=round(seconds, 3))
         self._told = self._stats.reconnecting = False
 
     def _tell(self, event: RecoveryEvent) -> None:
         self._told = self._stats.reconnecting = True
         limit = f", for {self._recovery.seconds:g} s at most" if self._recovery is not None else ""
-        line = f"warning: {event.error}; trying again{limit}"
-        self._display.event("lost", line, stream=event.stream, reason=str(event.error))
+        line = f"{event.error}; trying again{limit}"
+        self._display.event("lost", line, Severity.WARNING, stream=event.stream, reason=str(event.error))
 
 
 async def report_unconfirmed(display: Display, account: Callable[[], PublishCounts], outages: OutageReports) -> None:
@@ -80,5 +80,5 @@ async def report_unconfirmed(display: Display, account: Callable[[], PublishCoun
         is_long = now() - max(since, outages.until) >= _LONG_WITHOUT_CONFIRM
         if is_long and not is_told and not display.is_shown:
             is_told = True
-            line = f"warning: nothing confirmed for {_LONG_WITHOUT_CONFIRM:g} s"
-            display.event("unconfirmed", line, seconds=_LONG_WITHOUT_CONFIRM)
+            line = f"nothing confirmed for {_LONG_WITHOUT_CONFIRM:g} s"
+            display.event("unconfirmed", line, Severity.WARNING, seconds=_LONG_WITHOUT_CONFIRM)

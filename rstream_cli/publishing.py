@@ -27,14 +27,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple, Protocol, Self
 
-from rstream_cli.ending import Ended, signal_name, take_leave
+from rstream_cli.ending import signal_name, take_leave
 from rstream_cli.exit_status import CommandError, ExitStatus, status_of
 from rstream_cli.input import BLOCK_SIZE, Block, Input, name_of
 from rstream_cli.outages import OutageReports, report_unconfirmed
+from rstream_cli.outcome import Ended
 from rstream_cli.parsing import Rate
 from rstream_cli.records.framing_in import RecordError, RecordReader
 from rstream_cli.render import words
-from rstream_cli.render.display import Display
+from rstream_cli.render.display import Display, Severity
 from rstream_cli.render.stats import PublishCounts, Stats
 from rstream_cli.runner import CommandContext, describe
 from rstream_core import (
@@ -453,8 +454,8 @@ class PublishRun:
             return
         sub_entries = self.plan.method == "sub-entry"
         why = "the broker does not deduplicate sub-entries reliably" if sub_entries else "--name prevents that"
-        line = f"warning: sent again after lost connections, up to {words.copies(again)} may be stored beside the first"
-        self.display.event("sent_again", f"{line}; {why}", messages=again)
+        line = f"sent again after lost connections, up to {words.copies(again)} may be stored beside the first"
+        self.display.event("sent_again", f"{line}; {why}", Severity.WARNING, messages=again)
 
     def _tell_of_holes(self) -> None:
         """What a run under the same name would leave out, and not store."""
@@ -462,11 +463,19 @@ class PublishRun:
             if passed := lane.passed_ids:
                 which, last = self._named(passed), lane.last_known or 0
                 were, them = ("was", "it") if len(passed) == 1 else ("were", "them")
-                line = f"warning: stream {lane.stream!r}: {which} {were} rejected; another run under this name skips"
+                line = f"stream {lane.stream!r}: {which} {were} rejected; another run under this name skips"
                 line += f" {them}, because the broker's last publishing id of {self.plan.name!r} is {last}"
                 if self._failed_file is not None and self._file_error is None:
                     line += f"; only {self._failed_file.name} still holds {them}"
-                self.display.event("passed", line, stream=lane.stream, which=which, messages=len(passed), last=last)
+                self.display.event(
+                    "passed",
+                    line,
+                    Severity.WARNING,
+                    stream=lane.stream,
+                    which=which,
+                    messages=len(passed),
+                    last=last,
+                )
 
     def _named(self, numbers: Sequence[int]) -> str:
         """Records by their publishing ids."""
@@ -751,8 +760,8 @@ class PublishRun:
         self._counts.not_published += 1
         if not self.plan.skip_bad:
             raise _BadRecord(f"{self._place(number)}: {message}")
-        line = f"warning: {self._place(number)} is skipped: {message}"
-        self.display.event("skipped", line, bounded=True, record=number, reason=message)
+        line = f"{self._place(number)} is skipped: {message}"
+        self.display.event("skipped", line, Severity.WARNING, bounded=True, record=number, reason=message)
 
     def _full(self) -> bool:
         counts = self._counts

@@ -6,7 +6,7 @@ Commands raise, and never print an error or call ``sys.exit``. The rules:
 - The first SIGINT or SIGTERM sets ``Interrupt.requested`` for commands that drain (``graceful=True``) and cancels
   the others; the second cancels; the third ends the process at once, should even cancelling hang. The same signal
   again within ``SAME_STOP`` is the same one: GNU timeout, and wrappers that forward Ctrl-C, send it twice.
-- An interrupted command ends in 130 or 143, unless it returns NOT_CONFIRMED (7) or STDOUT_CLOSED (141), or raises.
+- An interrupted command ends in 130 or 143, but for what outcome.py says; one that drains has asked there itself.
 - An error is one line on stderr, and a hint where there is one. ``-vv`` adds the traceback.
 - Nothing may hold the process up at its end: what blocks (a read of stdin, say) is in a daemon thread. So is what
   asyncio gives to its default executor, which it otherwise waits for.
@@ -27,6 +27,7 @@ from rstream_cli import terminal
 from rstream_cli.environment import ColorChoice, Environment, StdoutError, silence
 from rstream_cli.exit_status import CommandError, ExitStatus, first_error, status_of
 from rstream_cli.options.connecting import ConnectionSettings
+from rstream_cli.outcome import Ended
 
 if TYPE_CHECKING:
     import asyncio
@@ -41,15 +42,6 @@ SAME_STOP = 0.1
 """Seconds."""
 _TELL_AGAIN = 60.0
 _MAX_TOLD = 1000
-_STRONGER_THAN_SIGNALS = (ExitStatus.NOT_CONFIRMED, ExitStatus.STDOUT_CLOSED)
-
-_OPTIONS = {
-    "load_balancer_mode=True": "--load-balancer",
-    "an ssl_context": "--ca-file",
-    "a server_name": "--server-name",
-    "pass an SSLContext": "use rabbitmq-stream+tls:// or --tls",
-}
-"""What the hints of the core call the options of the command line."""
 
 START_HINT = (
     "to start one for a try: rstream broker run; or RabbitMQ: docker run --rm -p 5552:5552"
@@ -100,8 +92,8 @@ Main = Callable[[CommandContext], Awaitable[ExitStatus]]
 def run_command(main: Main, *, connection: ConnectionSettings, graceful: bool = False) -> NoReturn:
     """Runs ``main`` on an event loop to its end and raises ``typer.Exit`` with the exit code.
 
-    ``graceful``: the command watches ``interrupt.requested`` and has something to drain; otherwise the first
-    signal cancels it. Errors are reported here.
+    ``graceful``: the command watches ``interrupt.requested``, has something to drain, and returns what
+    ``Ended.status_after`` gives; otherwise the first signal cancels it. Errors are reported here.
     """
     import asyncio
 
@@ -179,10 +171,16 @@ def describe(error: BaseException) -> str:
 
 
 def in_options(hint: str) -> str:
-    """A hint in the words of the command line."""
-    for argument, option in _OPTIONS.items():
-        hint = hint.replace(argument, option)
-    return hint
+    """A hint in the words of the command line, where the core's names Python's."""
+    from rstream_core.hints import Hint
+
+    words = {
+        Hint.LOAD_BALANCER: "pass --load-balancer, or set stream.advertised_host on the broker",
+        Hint.TRUST: "pass --ca-file with the authority that signed it, or --server-name if it names another host",
+        Hint.USE_TLS: "use rabbitmq-stream+tls:// or --tls for this port",
+        Hint.IS_IT_A_TLS_PORT: "is it a TLS port? use rabbitmq-stream+tls:// or --tls for it",
+    }
+    return words[hint] if isinstance(hint, Hint) and hint in words else str(hint)
 
 
 def configure_logging(connection: ConnectionSettings) -> None:
@@ -215,9 +213,9 @@ def configure_logging(connection: ConnectionSettings) -> None:
 
 
 def tell_warnings(tell: Callable[[str], None]) -> None:
-    """Hands what the core warns of to ``tell``, a line each: for a command that is the broker, without ``-v``.
+    """Hands what the core warns of to ``tell``, one by one: for a command that is the broker, without ``-v``.
 
-    A line that was told is told again after a minute: on a full disk each message brings the same.
+    What was told is told again after a minute: on a full disk each message brings the same.
     """
     import logging
     import time
@@ -226,7 +224,7 @@ def tell_warnings(tell: Callable[[str], None]) -> None:
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            line = terminal.line(f"warning: {record.getMessage()}")
+            line = record.getMessage()
             now = time.monotonic()
             if now - told.get(line, -math.inf) < _TELL_AGAIN:
                 return
@@ -285,9 +283,7 @@ async def _supervise(main: Main, connection: ConnectionSettings, graceful: bool)
     finally:
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
-    if interrupt.status is not None and status not in _STRONGER_THAN_SIGNALS:
-        return interrupt.status
-    return status
+    return status if graceful else Ended("", status).status_after(interrupt.status)
 
 
 def start_hint(error: BaseException, connection: ConnectionSettings) -> str | None:

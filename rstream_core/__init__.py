@@ -58,6 +58,7 @@ from rstream_core.errors import (
     VirtualHostAccessFailure,
 )
 from rstream_core.gaps import Gap
+from rstream_core.hints import Hint
 from rstream_core.producer import Producer
 from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, amqp_decoder
 from rstream_core.publisher import FailedMessage, Outcome, Publisher
@@ -117,6 +118,7 @@ __all__ = [
     "Gap",
     "Header",
     "HeartbeatMissed",
+    "Hint",
     "HostNotFound",
     "InternalError",
     "LeaderNotAvailable",

@@ -30,6 +30,7 @@ from rstream_core.errors import (
     StreamDoesNotExist,
 )
 from rstream_core.gaps import Gap, GapListener
+from rstream_core.hints import Hint
 from rstream_core.locator import Locator
 from rstream_core.pool import MAX_IDS, ConnectionPool
 from rstream_core.protocol import commands as c
@@ -687,7 +688,7 @@ async def _see_stored(connection: Connection, message: c.StoreOffset, limit: flo
         except OffsetNotFound:
             raise _NotStored(f"the broker has no offset under {reference!r}") from None
         if stored != message.offset:
-            hint = "does another program store under this name?"
+            hint = Hint.DOES_ANOTHER_STORE
             raise _NotStored(f"the broker has offset {stored} under {reference!r}", hint=hint)
 
     def helps(error: RstreamError) -> bool:

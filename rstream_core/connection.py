@@ -24,6 +24,7 @@ from rstream_core.errors import (
     ServerError,
     error_from_code,
 )
+from rstream_core.hints import Hint
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.session import Session, SessionOptions, State, sasl_authenticate
 from rstream_core.transport import connection_error, open_transport
@@ -126,7 +127,7 @@ class Connection(asyncio.Protocol):
             transport.abort()
             raise ConnectionFailed(
                 f"{endpoint} did not finish the stream handshake within {options.connect_timeout:g} s",
-                hint="is this a RabbitMQ stream port (5552 by default)?",
+                hint=Hint.IS_IT_THE_STREAM_PORT,
             ) from None
         except BaseException:
             transport.abort()
@@ -379,16 +380,16 @@ class Connection(asyncio.Protocol):
             return error.located(self.endpoint)
         begin = self._first_bytes[:4]
         if begin[:2] == b"\x15\x03":
-            return ConnectionFailed(f"{self.endpoint} speaks TLS", hint="pass an SSLContext for this port")
+            return ConnectionFailed(f"{self.endpoint} speaks TLS", hint=Hint.USE_TLS)
         if begin in (b"AMQP", b"HTTP"):
             name = "AMQP" if begin == b"AMQP" else "HTTP"
             return ConnectionFailed(
                 f"{self.endpoint} speaks {name}, not the stream protocol",
-                hint="the stream port is 5552 by default",
+                hint=Hint.STREAM_PORT,
             )
         if not begin and (self._transport is None or self._transport.get_extra_info("sslcontext") is None):
             # Some TLS servers, asyncio's for one, end what is no TLS without an alert.
-            error.hint = "is it a TLS port? pass an SSLContext for it"
+            error.hint = Hint.IS_IT_A_TLS_PORT
         if isinstance(error, ProtocolError):
             return ConnectionFailed(f"{self.endpoint} does not speak the stream protocol: {error}")
         return error.located(self.endpoint)

@@ -27,6 +27,7 @@ from rstream_core.checks import check_name, check_properties
 from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, RstreamError
 from rstream_core.gaps import GapListener
+from rstream_core.hints import Hint
 from rstream_core.pool import MAX_IDS
 from rstream_core.protocol.amqp import AMQPMessage, amqp_decoder
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
@@ -301,7 +302,7 @@ class Consumer(Administration):
         if others:
             raise ConfigurationError(
                 f"subscriber {subscriber_name!r} has {1 + len(others)} streams",
-                hint="the context of a message or of a turn has the stream",
+                hint=Hint.NAME_THE_STREAM,
             )
         return first
 

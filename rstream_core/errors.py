@@ -40,6 +40,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
+from rstream_core.hints import Hint
 from rstream_core.text import harmless
 
 RESPONSE_OK = 1
@@ -54,7 +55,7 @@ class RstreamError(Exception):
     """Whether the same call may succeed later, with nothing changed on this side."""
 
     hint: str | None = None
-    """What the reader may do about it, where that is known."""
+    """What the reader may do about it, where that is known: a ``Hint``, but for what others have set."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -327,7 +328,7 @@ class PublishingBlocked(PreconditionFailed):
 
     retriable = True
     summary = "the broker takes no publishers at the moment"
-    hint = "is its disk full? rabbitmq-diagnostics alarms tells"
+    hint = Hint.IS_ITS_DISK_FULL
 
 
 class PublisherDoesNotExist(ServerError):

@@ -37,6 +37,7 @@ from rstream_core.errors import (
     TlsError,
     error_from_code,
 )
+from rstream_core.hints import Hint
 from rstream_core.protocol import commands as c
 from rstream_core.recovery import Backoff, Recoveries, Run, retry
 from rstream_core.types import ConnectionOptions, Endpoint, StreamMetadata
@@ -202,7 +203,7 @@ class Locator:
                 why = f"the resolver takes for {reached}, which {why}"
             raise AdvertisedHostUnreachable(
                 f"connected to {seed}, but it advertises {endpoint}, which {why}",
-                hint="pass load_balancer_mode=True, or set stream.advertised_host on the broker",
+                hint=Hint.LOAD_BALANCER,
             ) from error
 
     def retire(self) -> None:
@@ -350,7 +351,7 @@ class Locator:
             raise _AnotherNode(
                 f"{run.attempts} connections through {self._names_of_entries()} never reached {wanted}; "
                 f"they reached {reached or 'nodes that do not say who they are'}",
-                hint="does the load balancer spread connections over all nodes?",
+                hint=Hint.BALANCER_SPREADS,
             )
 
         late = self._too_late(LOAD_BALANCER_SECONDS)

@@ -37,6 +37,7 @@ from rstream_core.errors import (
     RequestTimeout,
     error_from_code,
 )
+from rstream_core.hints import Hint
 from rstream_core.outbox import ConfirmCallback, Message, Outbox, Told
 from rstream_core.pool import MAX_IDS
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
@@ -362,9 +363,7 @@ class Producer(Administration):
         ``ConfigurationError`` where there is a ``filter_value_extractor``: a sub-entry has no filter values.
         """
         if self._filter_of is not None:
-            raise ConfigurationError(
-                "a sub-entry cannot carry filter values", hint="use send_batch, or a producer without an extractor"
-            )
+            raise ConfigurationError("a sub-entry cannot carry filter values", hint=Hint.NO_SUB_ENTRY)
         outbox = await self._outbox(stream, publisher_name)
         return await outbox.publish_sub_entry(sub_entry_messages, compression_type, self._told(on_publish_confirm))
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from rstream_core.errors import ConnectionFailed, HostNotFound, TlsError
+from rstream_core.hints import Hint
 from rstream_core.types import Endpoint
 
 P = TypeVar("P", bound=asyncio.Protocol)
@@ -73,18 +74,18 @@ def connection_error(endpoint: Endpoint, error: OSError, *, tls: bool = False) -
     if isinstance(error, ssl.SSLCertVerificationError):
         return TlsError(
             f"the certificate of {endpoint} is not accepted: {error.verify_message}",
-            hint="pass an ssl_context with the authority that signed it, or a server_name if it names another host",
+            hint=Hint.TRUST,
         )
     if isinstance(error, ssl.SSLError):
         return TlsError(
             f"no TLS connection to {endpoint}: {error.reason or error}",
-            hint="is this the broker's TLS port (5551 by default)?",
+            hint=Hint.IS_IT_THE_TLS_PORT,
         )
     if isinstance(error, ConnectionRefusedError) or _all_refused(error):
-        return ConnectionFailed(f"{endpoint} refuses the connection", hint="is the broker running there?")
+        return ConnectionFailed(f"{endpoint} refuses the connection", hint=Hint.IS_IT_RUNNING)
     if isinstance(error, ConnectionError):
         why = error.strerror or str(error) or "without a reason"
-        hint = "is this the broker's TLS port (5551 by default)?" if tls else None
+        hint = Hint.IS_IT_THE_TLS_PORT if tls else None
         return ConnectionFailed(f"{endpoint} ended the connection: {why}", hint=hint)
     return ConnectionFailed(f"cannot connect to {endpoint}: {error.strerror or error}")
 

@@ -16,6 +16,7 @@ import typer
 
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.options.connecting import ConnectionSettings, general_options
+from rstream_cli.outcome import Ended
 from rstream_cli.runner import CommandContext, run_command, tell_warnings
 from rstream_cli.typer_support import Command, new_app
 
@@ -159,7 +160,7 @@ def run(
             tell_warnings(settings.warn)
         async with serving:
             if users is None and host != "localhost" and not checks.is_loopback(host):
-                settings.warn("warning: only this machine can log in, as guest; --user names others")
+                settings.warn("only this machine can log in, as guest; --user names others")
             where = f"[{host}]" if ":" in host else host
             settings.tell(f"listening on {where}:{serving.port}; {_where(data)}; Ctrl-C ends it")
             command.env.stdout.write(f"{_uri(serving.uri)}\n")
@@ -168,10 +169,10 @@ def run(
                 await command.interrupt.requested.wait()
             else:
                 with StatusLine(command.env, serving) as line:
-                    tell_warnings(line.note)
+                    tell_warnings(line.warn)
                     await command.interrupt.requested.wait()
                 tell_warnings(settings.warn)
-        return ExitStatus.OK
+        return Ended("stopped").status_after(command.interrupt.status)
 
     run_command(main, connection=settings, graceful=True)
 

@@ -123,7 +123,7 @@ class StreamOptions:
         arguments = stream_arguments({key: value for key, value in given.items() if value is not None}, self.argument)
         unknown = [key for key in arguments if key not in _OPTION_OF]
         if unknown:
-            connection.warn(f"warning: brokers drop arguments that they do not know: {', '.join(unknown)}")
+            connection.warn(f"brokers drop arguments that they do not know: {', '.join(unknown)}")
         return arguments
 
 

@@ -189,9 +189,9 @@ class ConnectionSettings:
             raise CommandError("no stream is named", hint="give STREAM, or set RSTREAM_STREAM")
         return check_stream_name(stream)
 
-    def warn(self, line: str) -> None:
-        """Writes a line to stderr, also with ``-q``."""
-        self._write(line)
+    def warn(self, words: str) -> None:
+        """Writes a warning to stderr, also with ``-q``."""
+        self._write(f"warning: {words}")
 
     def tell(self, line: str) -> None:
         """Writes a line to stderr for a person: only on a terminal, and not with ``-q``."""

@@ -37,6 +37,16 @@ class StatsMode(enum.StrEnum):
     NONE = "none"
 
 
+class Severity(enum.Enum):
+    """How much something that is told matters."""
+
+    NOTE = enum.auto()
+    """Left out with ``-q``."""
+    WARNING = enum.auto()
+    ALL_CLEAR = enum.auto()
+    """The end of what a warning told of: told with ``-q`` too."""
+
+
 class View(Protocol):
     """How snapshots are shown."""
 
@@ -119,38 +129,43 @@ class Display:
             self._thread = threading.Thread(target=self._run, name="rstream-display", daemon=True)
             self._thread.start()
 
-    def note(self, line: str) -> None:
-        """A line for people, beside the display; not with ``--stats json``. Of many, only the first ones.
-
-        ``-q`` keeps warnings.
-        """
-        if self.mode is not StatsMode.JSON and self._is_told(line):
+    def note(self, words: str, severity: Severity = Severity.NOTE) -> None:
+        """Something for people, beside the display; not with ``--stats json``. Of many, only the first ones."""
+        if self.mode is not StatsMode.JSON and self._is_told(severity):
             self._noted += 1
-            if self._noted > _MAX_NOTES:
-                return
-            if self._noted == _MAX_NOTES:
-                line = "warning: there are more; the summary counts them"
-            self._write(terminal.line(line))
+            if self._noted < _MAX_NOTES:
+                self._tell(words, severity)
+            elif self._noted == _MAX_NOTES:
+                self._tell("there are more; the summary counts them", Severity.WARNING)
 
     def event(
-        self, event: str, line: str, *, bounded: bool = False, always: bool = False, **fields: str | float
+        self,
+        event: str,
+        words: str,
+        severity: Severity = Severity.NOTE,
+        *,
+        bounded: bool = False,
+        **fields: str | float,
     ) -> None:
         """Something that happened to the run: a line for people, or an object with ``--stats json``.
 
-        ``bounded``: it may happen very often; people are told the first times only. ``always``: also with ``-q``, as it
-        ends what a warning told of.
+        ``bounded``: it may happen very often; people are told the first times only.
         """
-        if bounded and self.mode is not StatsMode.JSON:
-            self.note(line)
-        elif self.mode is StatsMode.JSON:
+        if self.mode is StatsMode.JSON:
             import orjson
 
             self._write(terminal.as_json(orjson.dumps({"event": event, **fields}).decode()))
-        elif always or self._is_told(line):
-            self._write(terminal.line(line))
+        elif bounded:
+            self.note(words, severity)
+        elif self._is_told(severity):
+            self._tell(words, severity)
 
-    def _is_told(self, line: str) -> bool:
-        return not self._quiet or line.startswith("warning: ")
+    def _is_told(self, severity: Severity) -> bool:
+        return not self._quiet or severity is not Severity.NOTE
+
+    def _tell(self, words: str, severity: Severity) -> None:
+        prefix = "warning: " if severity is Severity.WARNING else ""
+        self._write(terminal.line(prefix + words))
 
     def _write(self, line: str) -> None:
         if self.mode is StatsMode.LIVE and self._is_running():

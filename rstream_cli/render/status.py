@@ -48,9 +48,9 @@ class StatusLine:
         self._notes.put(None)
         self._thread.join(_PATIENCE)
 
-    def note(self, line: str) -> None:
-        """A line that stays, from any thread."""
-        self._notes.put(line)
+    def warn(self, words: str) -> None:
+        """A warning, a line that stays; from any thread."""
+        self._notes.put(terminal.line(f"warning: {words}"))
 
     def _run(self) -> None:
         try:

@@ -25,6 +25,7 @@ from rstream_core.broker.session import ServerOptions, ServerSession
 from rstream_core.broker.streams import Stream, Streams
 from rstream_core.broker.writer import Fsync
 from rstream_core.errors import ConfigurationError
+from rstream_core.hints import Hint
 
 logger = logging.getLogger("rstream_core.broker")
 
@@ -298,8 +299,8 @@ class Server:
 
 
 _HINTS = {
-    errno.EADDRINUSE: "is another broker running there? choose another port",
-    errno.EADDRNOTAVAIL: "it is no address of this machine; 0.0.0.0 is all of them",
-    errno.EACCES: "this user may not listen there; choose a port above 1023",
+    errno.EADDRINUSE: Hint.PORT_IS_USED,
+    errno.EADDRNOTAVAIL: Hint.NOT_OF_THIS_MACHINE,
+    errno.EACCES: Hint.PORT_IS_RESERVED,
 }
 """By the error of the attempt to listen."""

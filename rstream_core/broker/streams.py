@@ -34,6 +34,7 @@ from rstream_core.broker.log import Log, name_aside, sync_directory, sync_folder
 from rstream_core.broker.refusal import Refused
 from rstream_core.broker.writer import Fsync, Totals, Writer
 from rstream_core.errors import ConfigurationError
+from rstream_core.hints import Hint
 from rstream_core.protocol.routing import MAX_PARTITIONS
 
 if TYPE_CHECKING:
@@ -406,7 +407,7 @@ class Streams:
             raise ConfigurationError(
                 f"data folder {self.directory} is in use by another broker"
                 + (f", process {holder}" if holder.isdigit() else ""),
-                hint="stop it, or choose another folder",
+                hint=Hint.FOLDER_IS_USED,
             ) from None
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)

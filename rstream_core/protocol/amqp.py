@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeVar, overload
 
 from rstream_core.errors import AmqpError, ConfigurationError
+from rstream_core.hints import Hint
 from rstream_core.protocol.amqp_codec import AmqpMap
 from rstream_core.protocol.amqp_fields import (
     Header,
@@ -356,7 +357,7 @@ class AMQPMessage:
         except ImportError as error:  # it is not installed, or its C library does not load
             raise ConfigurationError(
                 f"to_uamqp needs uamqp: {error}",
-                hint="install the extra rstream-cli[uamqp]: x86-64, Python 3.13 and older",
+                hint=Hint.INSTALL_UAMQP,
             ) from error
         if self.body_type == "sequence":  # it would come out with no body, and no error
             raise ValueError("uamqp cannot decode this message: its body is a sequence")

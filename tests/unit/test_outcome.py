@@ -1,0 +1,35 @@
+"""Which exit code counts where several things have happened."""
+
+from __future__ import annotations
+
+import pytest
+
+from rstream_cli.exit_status import CommandError, ExitStatus
+from rstream_cli.outcome import Ended
+
+SIGNALS = [ExitStatus.INTERRUPTED, ExitStatus.TERMINATED]
+HIDDEN = [ExitStatus.OK, ExitStatus.PARTLY_DONE, ExitStatus.TIMED_OUT]
+STRONGER = [ExitStatus.NOT_CONFIRMED, ExitStatus.STDOUT_CLOSED]
+
+
+@pytest.mark.parametrize("status", ExitStatus)
+def test_without_a_signal_it_is_that_of_the_run(status: ExitStatus) -> None:
+    assert Ended("so", status).status_after(None) is status
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize("status", HIDDEN)
+def test_a_signal_counts_for_more_than_a_run_that_is_done(status: ExitStatus, signal: ExitStatus) -> None:
+    assert Ended("so", status).status_after(signal) is signal
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize("status", STRONGER)
+def test_what_is_lost_counts_for_more_than_a_signal(status: ExitStatus, signal: ExitStatus) -> None:
+    assert Ended("so", status).status_after(signal) is status
+
+
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_an_error_counts_for_more_than_a_signal(signal: ExitStatus) -> None:
+    error = CommandError("record 3 is bad", status=ExitStatus.BAD_RECORD)
+    assert Ended("bad", ExitStatus.BAD_RECORD, error).status_after(signal) is ExitStatus.BAD_RECORD
