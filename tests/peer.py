@@ -53,6 +53,7 @@ class Peer:
         self.host = host or "127.0.0.1"
         self._connections: list[socket.socket] = []
         self._lock = threading.Lock()
+        self.stored: int | None = None
 
     @property
     def endpoint(self) -> str:
@@ -121,6 +122,18 @@ def then(first: Speak, said: bytes) -> Speak:
     return say
 
 
+def _remember(peer: Peer, request: c.StoreOffset, _number: int) -> bytes:
+    peer.stored = request.offset
+    return b""
+
+
+def remembered(peer: Peer, request: c.QueryOffset, number: int) -> bytes:
+    """The offset that was stored last; that there is none, before."""
+    if peer.stored is None:
+        return refuse(c.QueryOffset, 19)(peer, request, number)
+    return answer(c.QueryOffsetResponse(peer.stored))(peer, request, number)
+
+
 def _own_metadata(peer: Peer, request: c.Metadata, number: int) -> bytes:
     return metadata(peer.host, peer.port)(peer, request, number)
 
@@ -162,6 +175,7 @@ _ANSWERS: dict[type[Any], Say] = {
     c.Unsubscribe: answer(c.UnsubscribeResponse()),
     c.ResolveOffsetSpec: answer(c.ResolveOffsetSpecResponse(c.OffsetSpec(4, 0))),
     c.QueryOffset: answer(c.QueryOffsetResponse(0)),
+    c.StoreOffset: _remember,
     c.DeclarePublisher: answer(c.DeclarePublisherResponse()),
     c.QueryPublisherSequence: answer(c.QueryPublisherSequenceResponse(0)),
     c.Publish: _confirm,

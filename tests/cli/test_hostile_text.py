@@ -24,7 +24,7 @@ from tests.cli.conftest import run_here, run_rstream
 from tests.cli.process import running
 from tests.cli.terminal import Terminal
 from tests.clients import options_for
-from tests.peer import Peer, Say, answer, chunk, deliver, then
+from tests.peer import Peer, Say, answer, chunk, deliver, remembered, then
 
 HOSTILE = "\x1b]0;pwned\x07\x1b[31m\x9b2J\u202egnp.exe\u2066\u2028\nfake: ok\r\x08\x7f\t[red]é👩\u200d💻[/]\\n"
 SEEN = (
@@ -62,6 +62,7 @@ def _turn(_peer: Peer, request: c.Subscribe, number: int) -> bytes:
 
 TURN: dict[type[Any], Say] = {
     c.Subscribe: _turn,
+    c.QueryOffset: remembered,
     c.ConsumerUpdateResponse: c.encode(c.DeliverCommitted(0, 0, chunk(b"hello"))),
 }
 

@@ -103,9 +103,9 @@ def test_interrupted_up(how: signal.Signals, environ: dict[str, str], tmp_path: 
     state = tmp_path / f"rstream-rabbitmq-{os.getuid()}" / "default" / "state.json"
     with subprocess.Popen([SCRIPT, "up"], env=environ, stdout=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
-        while not (state.exists() and status(environ=environ)["nodes"][0]["pids"]):
+        while not (state.exists() and processes_of(tmp_path)):  # asking the script would take longer than the start
             assert time.monotonic() < deadline
-            time.sleep(0.05)
+            time.sleep(0.01)
         process.send_signal(how)
         output, _ = process.communicate(timeout=120)
     assert output == ""

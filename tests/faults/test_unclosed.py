@@ -21,7 +21,8 @@ import asyncio, sys
 from rstream_core import Producer
 
 async def main():
-    producer = Producer(sys.argv[1], int(sys.argv[2]), username=sys.argv[3], password=sys.argv[4], vhost=sys.argv[5])
+    login = {"username": sys.argv[3], "password": sys.argv[4], "vhost": sys.argv[5]}
+    producer = Producer(sys.argv[1], int(sys.argv[2]), **login, linger=60)
     for number in range(7):
         await producer.send(sys.argv[6], b"x")
     if sys.argv[7] == "at exit":
