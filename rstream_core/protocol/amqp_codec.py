@@ -10,9 +10,10 @@ and maps in the short form where all of them fit it.
 
 What is read may be hostile. Whatever is wrong with it - cut short, a size or a count that lies, an unknown
 constructor, text that is not UTF-8, a symbol that is not ASCII, nesting deeper than :data:`MAX_DEPTH`, more
-values than :data:`MAX_VALUES`, more than :data:`MAX_ZERO_WIDTH_ELEMENTS` array elements that take no bytes, a map
-with the same key twice - raises :class:`~rstream_core.errors.AmqpError` and nothing else. Sizes and counts are
-held against the bytes that are there before anything is allocated.
+values than :data:`MAX_VALUES`, more than :data:`MAX_ZERO_WIDTH_ELEMENTS` array elements that take no bytes, more than
+:data:`MAX_KEYED_BYTES` of maps that become an :class:`AmqpMap`, a map with the same key twice - raises
+:class:`~rstream_core.errors.AmqpError` and nothing else. Sizes and counts are held against the bytes that are there
+before anything is allocated.
 
 A map decodes to a ``dict``. Where a ``dict`` cannot hold it - two keys differ only by their AMQP type, as ``True``
 and ``1`` do, or a key is a list, a map or an array - it decodes to an :class:`AmqpMap`.
@@ -49,6 +50,7 @@ from rstream_core.protocol.amqp_types import (
 
 __all__ = [
     "MAX_DEPTH",
+    "MAX_KEYED_BYTES",
     "MAX_VALUES",
     "MAX_ZERO_WIDTH_ELEMENTS",
     "AmqpMap",
@@ -69,8 +71,12 @@ MAX_VALUES: Final = 1 << 20
 """How many values may lie inside of one that is decoded: more than fit a message of the default frame, while what a
 sub-entry unpacks to has room for 64 times as many, each of which takes Python up to a hundred times its byte."""
 
+MAX_KEYED_BYTES: Final = 1 << 20
+"""How many bytes the maps that a ``dict`` cannot hold may take in one value that is decoded. Each keeps its keys
+encoded, too, so a map in a key is there once more for each map around it: it counts each time."""
+
 _State: TypeAlias = list[int]
-"""[levels left, zero-width elements left, values left] of one decode."""
+"""[levels left, zero-width elements left, values left, bytes of maps with encoded keys left] of one decode."""
 _Decoder: TypeAlias = Callable[[bytes, int, _State], tuple[Any, int]]
 _U32: Final = struct.Struct(">I")
 _LONG: Final = 1 << 20
@@ -229,12 +235,12 @@ def decode_value(
     if offset < 0:
         raise ValueError(f"an offset is at least 0, not {offset}")
     data = bytes(buffer) if end is None else bytes(buffer[:end])
-    return _decode(data, offset, [MAX_DEPTH, MAX_ZERO_WIDTH_ELEMENTS, MAX_VALUES])
+    return _decode(data, offset, [MAX_DEPTH, MAX_ZERO_WIDTH_ELEMENTS, MAX_VALUES, MAX_KEYED_BYTES])
 
 
 def decode_values(data: bytes, offsets: Iterable[int]) -> list[AmqpValue]:
     """The values at these offsets. They share the bounds of one. Raises as :func:`decode_value`."""
-    state = [MAX_DEPTH, MAX_ZERO_WIDTH_ELEMENTS, MAX_VALUES]
+    state = [MAX_DEPTH, MAX_ZERO_WIDTH_ELEMENTS, MAX_VALUES, MAX_KEYED_BYTES]
     return [_decode(data, offset, state)[0] for offset in offsets]
 
 
@@ -416,6 +422,9 @@ def _map(width: int) -> _Decoder:
         else:
             if 2 * len(entries) == len(flat):
                 return entries, end
+        state[3] -= end - pos
+        if state[3] < 0:
+            raise AmqpError(f"more than {MAX_KEYED_BYTES} bytes of maps whose keys are no keys of a dict", pos)
         try:
             return AmqpMap._decoded(tuple(zip(flat[::2], flat[1::2], strict=True)), state[0] - 1), end  # noqa: SLF001
         except ValueError as error:

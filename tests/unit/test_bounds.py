@@ -15,7 +15,7 @@ from rstream_core.broker.connection import BrokerConnection
 from rstream_core.broker.delivery import BrokerPublisher
 from rstream_core.gaps import GapWatch
 from rstream_core.protocol import commands as c
-from rstream_core.protocol.amqp_codec import MAX_VALUES
+from rstream_core.protocol.amqp_codec import MAX_KEYED_BYTES, MAX_VALUES, AmqpMap
 from rstream_core.protocol.primitives import MAX_ELEMENTS
 from rstream_core.protocol.session import MAX_SERVER_FRAME
 from rstream_core.subscription import MAX_UPDATES, Subscription
@@ -117,6 +117,35 @@ def test_values_are_bounded() -> None:
         message = AMQPMessage.from_bytes(b"\0\x53\x77" + value)
         with pytest.raises(AmqpError, match="more than 1048576 values"):
             _ = message.value
+
+
+def _map_of(key: bytes) -> bytes:
+    pair = key + b"\x40"
+    return b"\xd1" + struct.pack(">II", len(pair) + 4, 2) + pair
+
+
+def _nested_maps(levels: int, size: int) -> bytes:
+    """A map whose only key is such a map, and so on; the innermost key is a list of one long binary."""
+    value = _list_of(b"\xb0" + struct.pack(">I", size) + bytes(size), 1)
+    for _ in range(levels):
+        value = _map_of(value)
+    return b"\0\x53\x77" + value
+
+
+def test_maps_in_keys_of_maps_are_bounded() -> None:
+    """Each keeps its keys encoded beside them."""
+    within = AMQPMessage.from_bytes(_nested_maps(60, 15_000))
+    assert peak_of(lambda: within.value) < 3 * MB
+    assert isinstance(within.value, AmqpMap)
+    assert isinstance(AMQPMessage.from_bytes(_nested_maps(1, MAX_KEYED_BYTES - 100)).value, AmqpMap)
+    for levels, size in ((60, 20_000), (60, 2 * MB), (1, MAX_KEYED_BYTES)):
+        hostile = AMQPMessage.from_bytes(_nested_maps(levels, size))
+
+        def look(hostile: AMQPMessage = hostile) -> None:
+            with pytest.raises(AmqpError, match="more than 1048576 bytes of maps"):
+                _ = hostile.value
+
+        assert peak_of(look) < 5 * MB + size
 
 
 def test_a_long_text_is_decoded_without_a_copy() -> None:
