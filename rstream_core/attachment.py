@@ -61,8 +61,7 @@ class Attachment(ABC):
     async def attach(self, endpoint: Endpoint | None = None) -> None:
         """Takes an id on this node, or on one that it finds, and declares itself there."""
         if self._leased:  # it was lost; what is left of that need not be waited for
-            self._leased = False
-            self._recoveries.start(self._part(self._lease, GOODBYE_TIMEOUT))
+            self._leave_later(None)
         self._lease = await self._pool.acquire(endpoint or await self._locate())
         self._leased = True
         self._interrupted = None
@@ -71,9 +70,10 @@ class Attachment(ABC):
             if self._interrupted is not None:
                 raise self._interrupted
         except BaseException as error:
-            # Who does not answer, and who must not be waited for, says no goodbye.
-            hasty = isinstance(error, (asyncio.CancelledError, RequestTimeout))
-            await self._leave(0.0 if hasty else GOODBYE_TIMEOUT)
+            if isinstance(error, asyncio.CancelledError):  # who must not be waited for takes leave behind this
+                self._leave_later(self._detach)
+            else:
+                await self._leave(0.0 if isinstance(error, RequestTimeout) else GOODBYE_TIMEOUT)
             raise
         self._attached = True
         self._go_on()
@@ -87,7 +87,9 @@ class Attachment(ABC):
             self._detach()  # what still comes is not about what this will be
             self._on_loss(error)
         elif self._is_over() or not self._recoveries.can_help(error):
-            if not self._is_over() and not self._recoveries.is_closed:
+            was_over = self._is_over()
+            self._detach()  # a callback may make it unavailable once more
+            if not was_over and not self._recoveries.is_closed:
                 self._outages.lose(error)
             self._end(error)
         else:
@@ -158,9 +160,15 @@ class Attachment(ABC):
 
     async def _stop_recovering(self) -> None:
         task = self._recovering
-        if task is not None and task is not asyncio.current_task():
+        if task is not None and not task.done() and task is not asyncio.current_task():
             task.cancel()
             await ended([task])
+
+    def _leave_later(self, detach: Callable[[], None] | None) -> None:
+        """As ``_leave``, in a task of its own: nobody waits for the answer, but only then is the id for others."""
+        if self._leased:
+            self._leased = False
+            self._recoveries.start(self._part(self._lease, GOODBYE_TIMEOUT, detach))
 
     async def _leave(self, timeout: float = GOODBYE_TIMEOUT) -> None:
         """Takes leave of the connection, if it has one; orderly, where somebody hears it within ``timeout`` seconds."""

@@ -5,7 +5,8 @@ told that their connection is lost. So what it raises ends here, and is told onc
 
 - An ``Exception`` is logged. So is a ``CancelledError``: it is that of a future whose ``result()`` was asked for.
 - ``KeyboardInterrupt`` and ``SystemExit`` leave the event loop, as asyncio has it, once the core has done its work:
-  ``asyncio.run`` raises them.
+  ``asyncio.run`` raises them. Only the first one does; later ones are logged, so that they do not cut short what the
+  program does to end.
 - Any other ``BaseException``, such as that of ``pytest.fail()``, is raised by the next call that waits: see ``check``.
 
 A connection is shared, so it belongs to the context of no caller: the core's own tasks run in an empty one. A
@@ -21,27 +22,42 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, NoReturn, TypeVar
+from weakref import WeakSet
 
 logger = logging.getLogger("rstream_core")
 
 T = TypeVar("T")
 
+_left: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+"""The loops that a callback has left, or is about to."""
+
 
 def own_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """A task of the core's own: it holds no caller's context variables, nor what those keep alive."""
-    return Context().run(asyncio.get_running_loop().create_task, coroutine)
+    """A task of the core's own: it holds no caller's context variables, nor what those keep alive.
+
+    It is never an eager one, whatever the loop's task factory: who starts it goes on first, and knows of it then.
+    """
+    return Context().run(partial(asyncio.Task, coroutine, loop=asyncio.get_running_loop()))
 
 
 class Callbacks:
-    """Those of one object of an application's, and the tasks of those that are coroutine functions."""
+    """The callbacks that an application gave to one object, and the tasks of those that are coroutine functions."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Future[Any]] = set()
         self._escaped: BaseException | None = None
 
     def bind(self, callback: Callable[..., Any], what: str) -> Callable[..., None]:
-        """A function that calls this one in the context of now, and never raises. ``what`` names it in the log."""
+        """A function that calls this one in a copy of the context of now, and never raises. ``what`` names it in logs.
+
+        Each call has a copy of its own: it may call others, and be called again before it returns.
+        """
         return partial(self._call, copy_context(), callback, what)
+
+    @property
+    def has_escaped(self) -> bool:
+        """Whether ``check`` has something to raise."""
+        return self._escaped is not None
 
     def check(self) -> None:
         """Raises, once, what a callback let out that is neither logged nor leaves the event loop."""
@@ -60,14 +76,17 @@ class Callbacks:
 
     def report(self, error: BaseException, what: str, *args: object) -> None:
         """Tells of what a callback raised, in the way of its kind; ``args`` are those of the call."""
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            asyncio.get_running_loop().call_soon(_leave_the_loop, error)
-        elif isinstance(error, Exception | asyncio.CancelledError) or self._escaped is not None:
+        loop = asyncio.get_running_loop()
+        if isinstance(error, KeyboardInterrupt | SystemExit) and loop not in _left:
+            _left.add(loop)
+            loop.call_soon(_leave_the_loop, error)
+        elif not _escapes(error) or self._escaped is not None:
             _log(what, args, error)
         else:
             self._escaped = error
 
     def _call(self, context: Context, callback: Callable[..., Any], what: str, *args: object) -> None:
+        context = context.copy()
         try:
             result = context.run(callback, *args)
             if result is None or not inspect.isawaitable(result):
@@ -86,6 +105,10 @@ class Callbacks:
                 _log(what, args, asyncio.CancelledError())
         elif (error := task.exception()) is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
             self.report(error, what, *args)  # the two have left the event loop already
+
+
+def _escapes(error: BaseException) -> bool:
+    return not isinstance(error, Exception | asyncio.CancelledError | KeyboardInterrupt | SystemExit)
 
 
 def _log(what: str, args: tuple[object, ...], error: BaseException) -> None:

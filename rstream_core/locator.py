@@ -120,7 +120,7 @@ class Locator:
                 raise
             loss = error
         # The policy's time is that of an outage, and not of an operation that goes well.
-        return await Run(policy.backoff, policy.seconds).retry(operation, helps=helps, reason=loss)
+        return await policy.run().retry(operation, helps=helps, reason=loss)
 
     def _is_lost(self) -> bool:
         return self._connection is not None and not self._connection.is_open

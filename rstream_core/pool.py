@@ -56,20 +56,25 @@ class ConnectionPool:
         """An id on an open connection to ``endpoint``; connects where there is no room."""
         # An attempt for each node: one that does not answer keeps no others waiting, and is waited for once by all.
         connecting = self._connecting.setdefault(endpoint, SharedAttempt())
-        async with connecting:
-            shared = self._with_room(endpoint)
-            while shared is None:
-                made = await connecting.result(partial(self._connect, endpoint))
-                # Others may have taken all its ids by now. One that has ended already is used: that is for the user.
-                shared = made if len(made.ids) < self._max else self._with_room(endpoint)
-            lease = Lease(shared.connection, shared.next_id())
-            shared.ids.add(lease.id)
-            return lease
+        try:
+            async with connecting:
+                shared = self._with_room(endpoint)
+                while shared is None:
+                    made = await connecting.result(partial(self._connect, endpoint))
+                    # Others may have taken all its ids by now. One that has ended already is used: its user is told.
+                    shared = made if len(made.ids) < self._max else self._with_room(endpoint)
+                lease = Lease(shared.connection, shared.next_id())
+                shared.ids.add(lease.id)
+                return lease
+        finally:
+            if not connecting.callers and self._connecting.get(endpoint) is connecting:
+                del self._connecting[endpoint]  # peers name the nodes: what is known of them must not grow for ever
 
     def _with_room(self, endpoint: Endpoint) -> _Shared | None:
         self._check_open()
-        members = self._shared.setdefault(endpoint, [])
-        members[:] = [shared for shared in members if shared.connection.is_open]
+        members = [shared for shared in self._shared.pop(endpoint, ()) if shared.connection.is_open]
+        if members:
+            self._shared[endpoint] = members
         return next((shared for shared in members if len(shared.ids) < self._max), None)
 
     async def _connect(self, endpoint: Endpoint) -> _Shared:
@@ -91,7 +96,7 @@ class ConnectionPool:
 
         An id that the broker may still use, not ``is_free``, is not given out again.
         """
-        for members in self._shared.values():
+        for endpoint, members in self._shared.items():
             for shared in members:
                 if shared.connection is lease.connection:
                     if is_free:
@@ -100,6 +105,8 @@ class ConnectionPool:
                         shared.lost += 1
                     if len(shared.ids) == shared.lost:
                         members.remove(shared)
+                        if not members:
+                            del self._shared[endpoint]
                         await self._end(shared)
                     return
 

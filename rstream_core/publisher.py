@@ -44,7 +44,7 @@ from rstream_core.locator import Locator
 from rstream_core.pool import ConnectionPool, Lease
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import join_sub_batch
-from rstream_core.protocol.compression import MAX_UNCOMPRESSED, compress
+from rstream_core.protocol.compression import MAX_UNCOMPRESSED, check_compression, compress
 from rstream_core.recovery import Recoveries
 from rstream_core.types import CompressionType, Endpoint
 
@@ -309,6 +309,7 @@ class Publisher(Attachment):
         There is no room for filter values in a sub-entry. Raises as ``publish`` does; ``MessageTooLarge`` where the
         compressed entry does not fit a frame.
         """
+        compression = check_compression(compression)
         if not 0 < len(messages) <= MAX_SUB_ENTRY_RECORDS:
             raise ValueError(f"a sub-entry holds 1 to {MAX_SUB_ENTRY_RECORDS} messages, not {len(messages)}")
         plain = join_sub_batch(messages)
@@ -393,8 +394,10 @@ class Publisher(Attachment):
             self._fail_all(NotConfirmed("the publisher was closed before the broker confirmed"))
             self._stop_watching()
             self._progress.set()
-            await self._stop_recovering()
-            await self._leave(goodbye)
+            try:
+                await self._stop_recovering()
+            finally:
+                await self._leave(goodbye)
         self._callbacks.check()
 
     # What the connection calls.
@@ -693,7 +696,13 @@ class Publisher(Attachment):
         if due > 0:
             self._watchdog = self._loop.call_later(due, self._watch, context=Context())
             return
-        self._end(NotConfirmed(f"the broker did not confirm within {self._confirm_timeout:g} s"))
+        self._give_up(NotConfirmed(f"the broker did not confirm within {self._confirm_timeout:g} s"))
+
+    def _give_up(self, error: NotConfirmed) -> None:
+        """It ends, though its connection has not: that is told as a loss which is not recovered from."""
+        if self.error is None and not self._closed:
+            self._outages.lose(error)
+        self._end(error)
 
     def _has_room(self, messages: int, size: int) -> bool:
         """Whether so much may be written now; anything may where nothing is in flight."""
@@ -710,7 +719,7 @@ class Publisher(Attachment):
                 async with asyncio.timeout(limit):
                     await self._next_progress()
             except TimeoutError:
-                self._end(NotConfirmed(f"the broker has read nothing for {limit:g} s"))
+                self._give_up(NotConfirmed(f"the broker has read nothing for {limit:g} s"))
         await self.check()
 
     async def _wait(self, ready: Callable[[], bool]) -> None:

@@ -72,6 +72,10 @@ class Recovery:
                 "a recovery takes more than 0 seconds, at least one attempt, and no negative spread"
             )
 
+    def run(self) -> Run:
+        """A use of this policy."""
+        return Run(self.backoff, self.seconds, spread=min(self.spread, self.seconds / 10))
+
 
 RECOVER = Recovery()
 """What clients do unless they are told otherwise."""
@@ -247,7 +251,7 @@ class Outages:
         if self._run is None or now - self._since > STEADY:
             policy = self._recoveries.policy
             assert policy is not None
-            self._run = Run(policy.backoff, policy.seconds, spread=min(policy.spread, policy.seconds / 10))
+            self._run = policy.run()
         self._since = now
         self._attempts_before = self._run.attempts
         self._is_open = True

@@ -328,6 +328,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
 
     async def next_there_is(self) -> Chunk | None:
         """The next chunk; None where the broker has none to send at the moment."""
+        await self.give_way()
         while True:
             chunk = self.poll()
             if chunk is not None:
@@ -361,12 +362,14 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._waiting.clear()
         self.arrived.set()
         self._finished.set()
-        if asyncio.current_task() is not self._listening:  # a listener may close; its task is waited for by these
-            if self._updating is not None:
-                self._updating.cancel()
-                await ended([self._updating])
-            await self._stop_recovering()
-        await self._leave()
+        try:
+            if asyncio.current_task() is not self._listening:  # a listener may close; its task is waited for by these
+                if self._updating is not None and not self._updating.done():
+                    self._updating.cancel()
+                    await ended([self._updating])
+                await self._stop_recovering()
+        finally:
+            await self._leave()
 
     # What the connection calls.
 

@@ -12,8 +12,10 @@ import pytest
 from rstream_core import (
     Client,
     ConnectionClosed,
+    ConnectionFailed,
     ConnectionOptions,
     ConsumerOffsetSpecification,
+    Endpoint,
     NotConfirmed,
     PreconditionFailed,
     ProtocolError,
@@ -92,6 +94,74 @@ async def test_late_chunks_are_for_nobody(
     assert found == bodies(5)
     await keeper.close()
     await second.close()
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_close_that_is_cancelled_after_a_recovery_leaks_nothing(
+    through: Client, proxy: Proxy, stream: str, events: Events, steps: int
+) -> None:
+    """However many steps of the event loop it has had."""
+    publisher = await through.publisher(stream, "writer")
+    subscription = await through.subscribe(stream, FIRST)
+    await publisher.publish([b"1"])
+    assert (await anext(subscription)).messages == [b"1"]
+    proxy.cut()
+    await eventually(lambda: events.states.count(RECOVERED) == 2)
+    for one in (publisher, subscription):
+        closing = asyncio.create_task(one.close())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.gather(closing, return_exceptions=True)
+        await one.close()  # may be repeated
+    pools = (through._publisher_pool, through._subscriber_pool)
+    assert not any(one.publishers or one.subscriptions for pool in pools for one in pool.connections)
+    again = await through.publisher(stream, "writer")
+    await again.close()
+
+
+async def test_openings_that_are_cancelled_cost_no_ids(
+    through: Client, proxy: Proxy, stream: str, other_stream: str
+) -> None:
+    keeper = await through.publisher(other_stream)
+    for _ in range(20):
+        proxy.broker_may_speak.clear()
+        opening = asyncio.create_task(through.publisher(stream))
+        await asyncio.sleep(0.01)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        proxy.broker_may_speak.set()
+    pool = through._publisher_pool
+    ((shared,),) = pool._shared.values()
+    await eventually(lambda: len(shared.ids) == 1)
+    assert shared.lost == 0
+    await keeper.close()
+
+
+async def test_nodes_that_are_gone_are_forgotten(client: Client, stream: str) -> None:
+    """Peers name them: what is kept of each must not grow for ever."""
+    pool = client._publisher_pool
+    publisher = await client.publisher(stream)
+    assert len(pool._shared) == 1
+    await publisher.close()
+    for port in range(1, 6):
+        with pytest.raises(ConnectionFailed):
+            await pool.acquire(Endpoint("127.0.0.1", port))
+    assert (pool._shared, pool._connecting) == ({}, {})
+
+
+async def test_a_confirm_that_does_not_come_is_told_as_a_loss(
+    through: Client, proxy: Proxy, stream: str, events: Events
+) -> None:
+    publisher = await through.publisher(stream, confirm_timeout=0.2)
+    proxy.broker_may_speak.clear()
+    await publisher.publish([b"x"])
+    await eventually(lambda: publisher.error is not None)
+    assert events.states == [LOST, GIVEN_UP]
+    assert isinstance(events[-1].error, NotConfirmed)
+    proxy.resume()
+    await publisher.close()
 
 
 async def test_closing_what_does_not_answer_is_quick(through: Client, proxy: Proxy, stream: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import sys
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
@@ -15,6 +16,7 @@ import pytest
 from rstream_core import (
     Client,
     ConfirmationStatus,
+    ConnectionOptions,
     Consumer,
     ConsumerOffsetSpecification,
     EventContext,
@@ -24,6 +26,7 @@ from rstream_core import (
     RecoveryEvent,
     RstreamError,
 )
+from rstream_core.callbacks import own_task
 from tests.brokers import Broker
 from tests.clients import FIRST, PATIENCE, arguments_for, bodies, eventually, options_for, publish
 from tests.proxy import Proxy, options_through
@@ -115,12 +118,13 @@ async def test_what_a_confirm_callback_raises(
     assert sorted(await stored(client, stream)) == sorted([*bodies(100), *[b"innocent"] * 1000])
 
 
-@pytest.mark.parametrize("call", ["flush", "send_wait", "send_batch"])
+@pytest.mark.parametrize("call", ["flush", "send", "send_wait", "send_batch"])
 async def test_the_next_call_that_waits_raises_what_a_callback_let_out(
     producer: Producer, stream: str, call: str
 ) -> None:
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "flush": producer.flush,
+        "send": lambda: producer.send(stream, b"y"),
         "send_wait": lambda: producer.send_wait(stream, b"y"),
         "send_batch": lambda: producer.send_batch(stream, [b"y"]),
     }
@@ -135,28 +139,32 @@ async def test_the_next_call_that_waits_raises_what_a_callback_let_out(
     with pytest.raises(Failed):
         await calls[call]()
     await calls[call]()
+    await producer.flush(PATIENCE)
 
 
+@pytest.mark.parametrize("which", [{2}, set(range(1, 11))], ids=["one", "all"])
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("later", [False, True], ids=["sync", "async"])
 def test_what_ends_the_program_leaves_the_event_loop(
-    broker: Broker, stream_name: str, kind: type[BaseException], later: bool
+    broker: Broker, stream_name: str, kind: type[BaseException], later: bool, which: set[int]
 ) -> None:
-    """``asyncio.run`` raises it, and until then nobody was forgotten."""
+    """``asyncio.run`` raises it, and until then nobody was forgotten; the program's own clean-up is not cut short."""
     told: list[int] = []
+    has_ended = False
 
     async def leave() -> None:
         raise kind
 
     def confirmed(status: ConfirmationStatus) -> Awaitable[None] | None:
         told.append(status.message_id)
-        if status.message_id != 2:
+        if status.message_id not in which:
             return None
         if later:
             return leave()
         raise kind
 
     async def main() -> None:
+        nonlocal has_ended
         async with Client(options_for(broker)) as client:
             await client.create_stream(stream_name)
             producer = Producer(client=client)
@@ -166,10 +174,12 @@ def test_what_ends_the_program_leaves_the_event_loop(
             finally:
                 await producer.close()
                 await client.delete_stream(stream_name)
+                has_ended = True
 
     with pytest.raises(kind):
         asyncio.run(main())
     assert told == list(range(1, 11))
+    assert has_ended
 
 
 async def test_what_a_publishers_own_functions_raise(
@@ -294,6 +304,82 @@ async def test_each_confirm_comes_in_the_context_of_its_call(producer: Producer,
     await producer.flush(PATIENCE)
     await eventually(lambda: len(found) == 50)
     assert all(mine == seen for mine, seen in found)
+
+
+async def test_the_callbacks_of_one_call_do_not_see_each_others_variables(producer: Producer, stream: str) -> None:
+    seen: list[object] = []
+
+    def confirmed(status: ConfirmationStatus) -> None:
+        seen.append(caller.get())
+        caller.set(status.message_id)
+
+    caller.set("the call")
+    await producer.send_batch(stream, bodies(3), on_publish_confirm=confirmed)
+    await producer.flush(PATIENCE)
+    assert seen == ["the call"] * 3
+
+
+async def test_a_callback_may_be_called_before_it_has_returned(
+    proxy: Proxy, broker: Broker, stream: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ends the connection, and hears from in there what that does to the others."""
+    told: list[bool] = []
+    depth, deepest = 0, 0
+
+    def confirmed(status: ConfirmationStatus) -> None:
+        nonlocal depth, deepest
+        depth += 1
+        deepest = max(deepest, depth)
+        told.append(status.is_confirmed)
+        if len(told) == 1:
+            outbox.publisher._connection.abort()
+        depth -= 1
+
+    async with Client(options_through(proxy, broker), recovery=None) as client:
+        producer = Producer(client=client)
+        await producer.send_wait(stream, b"first")
+        outbox = producer._outboxes[stream, None]
+        proxy.broker_may_speak.clear()
+        (first, *_) = await producer.send_batch(stream, bodies(10), on_publish_confirm=confirmed)
+        outbox.publisher.on_confirmed([first])
+        await eventually(lambda: len(told) == 10)
+        assert deepest == 2
+        await producer.close()
+    assert not caplog.records
+
+
+async def test_who_ends_a_connection_when_told_of_a_loss_is_told_once_of_each(
+    options: ConnectionOptions, stream: str
+) -> None:
+    told: list[tuple[str, str]] = []
+
+    def lost(event: RecoveryEvent) -> None:
+        told.append((event.what, event.state.value))
+        client.abort()
+
+    async with Client(options, recovery=None, on_recovery=lost) as client:
+        publisher = await client.publisher(stream)
+        subscription = await client.subscribe(stream, FIRST)
+        publisher._connection.abort()
+        await eventually(lambda: publisher.error is not None and subscription.error is not None)
+    assert sorted(told) == sorted(
+        [(what, state) for what in ("publisher", "subscription") for state in ("lost", "given up")]
+    )
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there are no eager tasks before Python 3.12")
+async def test_the_cores_own_tasks_are_never_eager() -> None:
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+    begun = False
+
+    async def begin() -> None:
+        nonlocal begun
+        begun = True
+
+    task = own_task(begin())
+    assert not begun
+    await task
+    assert begun
 
 
 async def test_a_connection_holds_nothing_of_whoever_came_first(broker: Broker, client: Client, stream: str) -> None:
