@@ -168,6 +168,7 @@ class Client:
         Where the options have a function for the credentials, that is asked for connections to come.
         """
         self._check_open()
+        check_text("password", password)
         credentials = Credentials(self.options.login().username, password)
         if isinstance(self.options.credentials, Credentials):
             self.options = self._locator.options = replace(self.options, credentials=credentials)
@@ -466,6 +467,8 @@ class Client:
         None too where the offset is yet to come, and before RabbitMQ 3.11, which does not tell.
         """
         self._check_open()
+        check_name("stream", stream)
+        offset = check_whole("offset", offset, 0, MAX_OFFSET)
         begins = await self._locator.when_elected(lambda: self._first_offset(stream))
         return Gap(stream, offset, begins - 1) if begins is not None and offset < begins else None
 
@@ -708,8 +711,12 @@ def _check_specification(spec: ConsumerOffsetSpecification) -> None:
 
 def _arguments(arguments: Mapping[str, object] | None) -> dict[str, str]:
     """Stream arguments are strings on the wire."""
-    told = {
-        key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in (arguments or {}).items()
-    }
+    if not isinstance(arguments, Mapping | None):
+        raise TypeError(f"arguments are a mapping, not {arguments!r:.80}")
+    told: dict[str, str] = {}
+    for key, value in (arguments or {}).items():
+        if not isinstance(value, str | int | float):
+            raise TypeError(f"arguments[{key!r:.80}] is a str or a number, not {value!r:.80}")
+        told[key] = str(value).lower() if isinstance(value, bool) else str(value)
     check_properties("arguments", told)
     return told

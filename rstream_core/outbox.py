@@ -18,7 +18,7 @@ from contextvars import Context
 from typing import Any
 
 from rstream_core.callbacks import own_task
-from rstream_core.errors import RESPONSE_OK, MessageTooLarge, NotConfirmed, RstreamError
+from rstream_core.errors import RESPONSE_OK, MessageTooLarge, NotConfirmed, ProtocolError, RstreamError
 from rstream_core.protocol.amqp import AMQPMessage, encode_message
 from rstream_core.publisher import FRAME_TARGET, FilterValues, Outcome, Publisher
 from rstream_core.recovery import ended
@@ -31,6 +31,7 @@ ConfirmCallback = Callable[[ConfirmationStatus], Awaitable[None] | None]
 Told = Callable[[ConfirmationStatus], None]
 """Told what became of a message, on the event loop; never raises (``Callbacks.bind``)."""
 
+MAX_PUBLISHING_ID = 2**64 - 1
 _CLOSED_FIRST = "the producer was closed before it was sent"
 
 JobCallbacks = Told | Sequence[Told | None] | None
@@ -117,9 +118,9 @@ class Outbox:
         self._held_filters: list[str | None] | None = None
         self._held_bytes = 0
         self._held_most = 0
-        """How many messages may be held until there is something to do: see ``_is_filled``."""
+        """How many messages may be held until there is something to do: see ``_flush_if_full``."""
         self._held_most_bytes = -1
-        """How many bytes may be held; below 0 where somebody waits. Both may lag behind, and are too low then."""
+        """How many bytes may be held; below 0 where somebody waits. Both are measured now and then, never too high."""
         self._confirms: dict[int, Told] = {}
         self._jobs: OrderedDict[_Job, None] = OrderedDict()
         self._queued_bytes = 0
@@ -130,7 +131,7 @@ class Outbox:
         """The turns of those who wait for room, in the order of the calls, with their messages and bytes; each is told
         None, or why there is no room."""
         self._coming = 0
-        """Those whose turn it is, and who have not run yet."""
+        """How many have been let in, and have not run yet."""
         self._coming_messages = self._coming_bytes = 0
         self._worker: asyncio.Task[None] | None = None
         self._current: _Job | None = None
@@ -204,10 +205,10 @@ class Outbox:
             self._held_filters.append(filter_value)
         held.append(data)
         self._held_bytes = held_bytes
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._linger, self._on_linger, context=Context())
+        if self._timer is None and not self._jobs:
+            self._start_timer()
         if len(held) >= self._held_most or held_bytes >= self._batch_bytes:
-            return self._is_filled()
+            return self._flush_if_full()
         return None
 
     async def flush(self) -> None:
@@ -277,9 +278,28 @@ class Outbox:
     async def close(self, timeout: float) -> None:
         """Lets in who waits, publishes what is held, waits for confirms, and ends the publisher.
 
-        After ``timeout`` seconds whoever waits still, and what is left, has failed.
+        After ``timeout`` seconds whoever waits still, and what is left, has failed; so it has where this is cancelled.
         """
         deadline = self._loop.time() + timeout
+        try:
+            await self._drain(deadline)
+        except asyncio.CancelledError:
+            deadline = 0.0  # who closes waits no longer
+            raise
+        finally:
+            self._closed = True
+            try:
+                if self._worker is not None and not self._worker.done():
+                    self._worker.cancel()
+                    await ended([self._worker])
+            finally:
+                self._give_up(self.publisher.error or NotConfirmed(_CLOSED_FIRST))
+                await self.publisher.close(max(deadline - self._loop.time(), 0))
+        if self._lost:
+            self._tell_lost()
+
+    async def _drain(self, deadline: float) -> None:
+        """Until nobody waits, and all is written; or until the deadline."""
         while True:
             self._queue_held()
             pending: asyncio.Future[Any]
@@ -291,19 +311,11 @@ class Outbox:
                 await asyncio.sleep(0)  # they run before this goes on
                 continue
             else:
-                break
+                return
             left = deadline - self._loop.time()
             if left <= 0:
-                break
+                return
             await asyncio.wait([pending], timeout=left)
-        self._closed = True
-        if self._worker is not None and not self._worker.done():
-            self._worker.cancel()
-            await ended([self._worker])
-        self._give_up(self.publisher.error or NotConfirmed(_CLOSED_FIRST))
-        await self.publisher.close(max(deadline - self._loop.time(), 0))
-        if self._lost:
-            self._tell_lost()
 
     def on_outcome(self, outcome: Outcome) -> None:
         """The publisher's listener."""
@@ -319,7 +331,10 @@ class Outbox:
             if failure.publishing_id != told and self._fail(failure.publishing_id, failure.code, failure.reason):
                 told = failure.publishing_id  # the messages of a sub-entry share one id, and one callback
         if self._waiting:
-            self._admit()
+            if self.is_dead:  # what was rejected has stopped it
+                self._start_worker()
+            else:
+                self._admit()
 
     def on_end(self, error: RstreamError) -> None:
         """The publisher's: it has ended by itself. Whoever waits for room is told by the worker."""
@@ -414,7 +429,7 @@ class Outbox:
         if filled is not None:
             await filled
 
-    def _is_filled(self) -> Coroutine[Any, Any, None] | None:
+    def _flush_if_full(self) -> Coroutine[Any, Any, None] | None:
         """A batch is full, and its last caller waits until it is written; or only the bound is reached."""
         if len(self._held) < self._batch_size and self._held_bytes < self._batch_bytes:
             self._measure()
@@ -467,6 +482,8 @@ class Outbox:
     def _unqueue(self, job: _Job) -> None:
         del self._jobs[job]
         self._queued_bytes -= job.size
+        if self._held and not self._jobs:
+            self._start_timer()
         if self._waiting:
             self._admit()
 
@@ -498,6 +515,8 @@ class Outbox:
                     await self.publisher.check()
                 except RstreamError as error:
                     self._give_up(error)
+                else:
+                    self._give_up(NotConfirmed("an earlier message was rejected; this one was not sent"))
         except BaseException:
             self._give_up(self.publisher.error or NotConfirmed(_CLOSED_FIRST))
             raise
@@ -520,10 +539,10 @@ class Outbox:
             if stop <= start:
                 continue
             ids = job.ids[start:stop]
-            if (
-                ids[0] < self.publisher.next_publishing_id
-            ):  # a repetition: the first one's confirm must not be taken for its
-                await self.publisher.flush()
+            if ids[-1] > MAX_PUBLISHING_ID:  # counted on from what the broker knows, or from a message's own
+                raise ProtocolError(f"no publishing id is left behind {MAX_PUBLISHING_ID}")
+            if ids[0] < self.publisher.next_publishing_id:
+                await self.publisher.flush()  # a repetition: the first one's confirm must not be taken for its
             self._register(job, start, stop)
             job.base = self.publisher.published - start
             try:
@@ -641,11 +660,13 @@ class Outbox:
             position=position,
         )
 
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._linger, self._on_linger, context=Context())
+
     def _on_linger(self) -> None:
         self._timer = None
-        if self._jobs:  # the broker is slow: hold on, so that a full outbox makes its senders wait
-            self._timer = self._loop.call_later(self._linger, self._on_linger, context=Context())
-        else:
+        if not self._jobs:  # else the broker is slow: hold on, so that a full outbox makes its senders wait
             self._queue_held()
 
 

@@ -28,7 +28,7 @@ from rstream_core.administration import Administration
 from rstream_core.arguments import ConnectionArguments, connection_options
 from rstream_core.attempts import SharedAttempt
 from rstream_core.callbacks import Callbacks
-from rstream_core.checks import check_text
+from rstream_core.checks import MAX_OFFSET, check_text, check_whole
 from rstream_core.client import MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, Client
 from rstream_core.errors import (
     AlreadyClosed,
@@ -40,6 +40,7 @@ from rstream_core.errors import (
 from rstream_core.hints import Hint
 from rstream_core.outbox import ConfirmCallback, Message, Outbox, Told
 from rstream_core.pool import MAX_IDS
+from rstream_core.protocol.compression import check_compression
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
 from rstream_core.types import CompressionType, ConfirmationStatus
 
@@ -174,8 +175,8 @@ class Producer(Administration):
         )
         self._linger = linger
         self._batch_size = batch_size
-        self._max_in_flight = max_in_flight
-        self._max_in_flight_bytes = max_in_flight_bytes
+        self._max_in_flight = check_whole("max_in_flight", max_in_flight, 1, MAX_OFFSET)
+        self._max_in_flight_bytes = check_whole("max_in_flight_bytes", max_in_flight_bytes, 1, MAX_OFFSET)
         self._confirm_timeout = confirm_timeout
         self._close_timeout = close_timeout
         self._outboxes: dict[_Key, _Outbox] = {}
@@ -286,13 +287,14 @@ class Producer(Administration):
         and ``NotConfirmed`` where earlier messages without a callback were lost. The message of a call that raises
         is not published, unless it says that a batch failed.
         """
+        told = self._told(on_publish_confirm)
         value = None
         if self._filter_of is not None:
             (value,) = await self._filter_values(self._filter_of, (stream, publisher_name), (message,))
         outbox = self._outboxes.get((stream, publisher_name))
-        if outbox is None or outbox.is_dead or self._entrances:
+        if outbox is None or outbox.is_dead or self._entrances or self._callbacks.has_escaped:
             outbox = await self._outbox(stream, publisher_name)
-        waiting = outbox.add(message, self._told(on_publish_confirm), value)
+        waiting = outbox.add(message, told, value)
         if waiting is not None:
             await waiting
 
@@ -308,11 +310,12 @@ class Producer(Administration):
         Returns once they are written; ``on_publish_confirm`` is called for each. Raises as ``send`` does, and for a
         message that is too large before any of the batch is sent.
         """
+        told = self._told(on_publish_confirm)
         values = None
         if self._filter_of is not None:
             values = await self._filter_values(self._filter_of, (stream, publisher_name), batch)
         outbox = await self._outbox(stream, publisher_name)
-        return await outbox.publish(batch, self._told(on_publish_confirm), values)
+        return await outbox.publish(batch, told, values)
 
     async def send_wait(
         self, stream: str, message: Message, publisher_name: str | None = None, timeout: float | None = 5
@@ -364,8 +367,10 @@ class Producer(Administration):
         """
         if self._filter_of is not None:
             raise ConfigurationError("a sub-entry cannot carry filter values", hint=Hint.NO_SUB_ENTRY)
+        compression_type = check_compression(compression_type)
+        told = self._told(on_publish_confirm)
         outbox = await self._outbox(stream, publisher_name)
-        return await outbox.publish_sub_entry(sub_entry_messages, compression_type, self._told(on_publish_confirm))
+        return await outbox.publish_sub_entry(sub_entry_messages, compression_type, told)
 
     async def flush(self, timeout: float | None = None) -> None:
         """Publishes what is held back, and waits until everything is confirmed or has failed.
@@ -396,7 +401,11 @@ class Producer(Administration):
             self._callbacks.check()
 
     def _told(self, callback: ConfirmCallback | None) -> Told | None:
-        return None if callback is None else self._callbacks.bind(callback, "on_publish_confirm")
+        if callback is None:
+            return None
+        if not callable(callback):
+            raise TypeError(f"on_publish_confirm is a function, not {callback!r:.80}")
+        return self._callbacks.bind(callback, "on_publish_confirm")
 
     async def _filter_values(
         self, extract: FilterValueExtractor, key: _Key, batch: Sequence[Message]

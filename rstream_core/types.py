@@ -19,6 +19,8 @@ MAX_HOST = 255
 MAX_PORT = 65_535
 MIN_FRAME_MAX = 1000
 """Bytes of the smallest frame that may be agreed on: every request whose names take 255 bytes each fits in."""
+MAX_CONNECTION_NAME = 7000
+"""Bytes: it is told before Open, where RabbitMQ takes frames of 8,192 bytes at most (since 4.3.5)."""
 
 
 class OffsetType(enum.IntEnum):
@@ -206,7 +208,10 @@ class ConnectionOptions:
             if problem := endpoint.problem:
                 raise ConfigurationError(problem)
         check_text("vhost", self.vhost, most=MAX_NAME)
-        check_text("connection_name", self.connection_name)
+        check_text("connection_name", self.connection_name, most=MAX_CONNECTION_NAME)
+        if isinstance(self.credentials, Credentials):
+            check_text("username", self.credentials.username)
+            check_text("password", self.credentials.password)
         check_whole("heartbeat", self.heartbeat, 0, 2**31 - 1)
         if 0 < check_whole("frame_max", self.frame_max, 0, 2**31 - 1) < MIN_FRAME_MAX:
             raise ConfigurationError(f"frame_max is 0, for no limit, or at least {MIN_FRAME_MAX}, not {self.frame_max}")

@@ -45,6 +45,14 @@ def _module(compression: CompressionType) -> Any:
     }[compression]
 
 
+def check_compression(compression: CompressionType) -> CompressionType:
+    """It, where it is one. ``TypeError`` for what is none."""
+    try:
+        return CompressionType(compression)
+    except ValueError:
+        raise TypeError(f"a compression is a CompressionType, not {compression!r:.80}") from None
+
+
 def compress(compression: CompressionType, data: bytes) -> bytes:
     """The whole of ``data``, compressed; ``CompressionType.No`` gives it back."""
     if compression is CompressionType.No:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
@@ -13,21 +14,33 @@ import pytest
 
 from benchmarks.outage import faults_of, measure
 from rstream_core import (
+    AMQPMessage,
     Client,
     CompressionType,
     ConfirmationStatus,
     ConnectionClosed,
+    ConnectionOptions,
+    EmbeddedBroker,
     NotConfirmed,
     Producer,
+    ProtocolError,
     RequestTimeout,
     StreamDoesNotExist,
     SuperStreamProducer,
+    parse_uri,
 )
 from rstream_core.outbox import Outbox
+from rstream_core.protocol import commands as c
 from tests.brokers import Broker
 from tests.clients import PATIENCE, bodies, eventually
 from tests.proxy import Proxy, options_through
 from tests.recovering import stored
+
+
+@pytest.fixture
+async def own_broker() -> AsyncIterator[EmbeddedBroker]:
+    async with EmbeddedBroker() as serving:
+        yield serving
 
 
 @pytest.fixture
@@ -64,6 +77,101 @@ async def all_wait(outbox: Outbox, count: int) -> None:
 
 
 # The bound.
+
+
+@pytest.mark.parametrize("way", ["a sub-entry", "messages"])
+async def test_who_waits_behind_a_rejected_message_is_told(own_broker: EmbeddedBroker, way: str) -> None:
+    """It is the last one in flight: no other confirm will come."""
+    async with Client(ConnectionOptions(endpoints=(parse_uri(own_broker.uri).endpoint,))) as client:
+        await client.create_stream(stream := "s")
+        producer = Producer(client=client, max_in_flight=60_000, max_in_flight_bytes=1_000_000)
+        outbox = await outbox_of(producer, stream, "writer")
+        own_broker.faults.delay(0.3)
+        own_broker.faults.answer(c.Key.PUBLISH, 15)
+        told: list[ConfirmationStatus] = []
+        await producer.send_batch(stream, [b"rejected"], "writer", told.append)
+        if way == "messages":
+            calls = start([producer.send(stream, bytes(300_000), "writer", told.append) for _ in range(9)])
+        else:
+            await producer.send_sub_entry(stream, [b"x"] * 40_000, CompressionType.No, "writer", told.append)
+            calls = start([producer.send_sub_entry(stream, [b"y"] * 40_000, CompressionType.No, "writer", told.append)])
+        await eventually(lambda: bool(outbox._waiting))
+        answers = await hear(calls)
+        assert any(isinstance(answer, NotConfirmed) and "was rejected" in str(answer) for answer in answers)
+        assert not outbox._waiting
+        own_broker.faults.clear()
+        await producer.send_wait(stream, b"after it", "writer", timeout=PATIENCE)
+        with contextlib.suppress(NotConfirmed):
+            await producer.close()
+
+
+async def test_a_close_that_is_cancelled_leaves_nobody_waiting(through: Client, proxy: Proxy, stream: str) -> None:
+    producer = Producer(client=through, max_in_flight=10)
+    outbox = await outbox_of(producer, stream)
+    await begin_outage(proxy, outbox)
+    told: list[ConfirmationStatus] = []
+    calls = start([producer.send(stream, body, None, told.append) for body in bodies(30)])
+    await all_wait(outbox, 20)
+    closing = asyncio.create_task(producer.close())
+    await asyncio.sleep(0.05)
+    closing.cancel()
+    answers = await hear([*calls, closing])
+    assert isinstance(answers[-1], asyncio.CancelledError)
+    assert sum(isinstance(answer, NotConfirmed) for answer in answers) >= 20
+    assert len(told) == 10
+    await producer.close()
+    await proxy.accept_again()
+    await through.metadata(stream)
+    assert all(not connection.publishers for connection in through._publisher_pool.connections)
+
+
+async def test_no_linger_is_no_busy_loop(
+    through: Client, proxy: Proxy, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the broker is away, what is held waits for the job before it."""
+    calls = 0
+    on_linger = Outbox._on_linger
+
+    def counted(outbox: Outbox) -> None:
+        nonlocal calls
+        calls += 1
+        on_linger(outbox)
+
+    monkeypatch.setattr(Outbox, "_on_linger", counted)
+    producer = Producer(client=through, linger=0)
+    outbox = await outbox_of(producer, stream)
+    await begin_outage(proxy, outbox)
+    sending = asyncio.create_task(producer.send_batch(stream, [b"job"]))
+    await asyncio.sleep(0)
+    await producer.send(stream, b"held")
+    calls = 0
+    await asyncio.sleep(0.2)
+    assert calls <= 1
+    await proxy.accept_again()
+    await asyncio.wait_for(sending, PATIENCE)
+    await producer.close()
+    assert await stored(through, stream) == [b"first", b"job", b"held"]
+
+
+async def test_no_id_is_left(client: Client, stream: str) -> None:
+    """Told in the same words to the one who used the last id, and to those who ask the broker what it was."""
+    producer = Producer(client=client)
+    last = AMQPMessage(body=b"x", publishing_id=2**64 - 1)
+    await producer.send_wait(stream, last, "writer", timeout=PATIENCE)
+    for one in (producer, Producer(client=client)):
+        told: list[ConfirmationStatus] = []
+        for call in (
+            one.send_batch(stream, [b"y"], "writer"),
+            one.send_sub_entry(stream, [b"y"], CompressionType.No, "writer"),
+            one.send_wait(stream, b"y", "writer"),
+        ):
+            with pytest.raises(ProtocolError, match="no publishing id is left"):
+                await call
+        await one.send(stream, b"y", "writer", told.append)
+        with pytest.raises(ProtocolError, match="no publishing id is left"):
+            await one.flush(PATIENCE)
+        assert [(status.is_confirmed, status.was_sent) for status in told] == [(False, False)]
+        await one.close()
 
 
 async def test_every_caller_waits_once_the_outbox_is_full(through: Client, proxy: Proxy, stream: str) -> None:

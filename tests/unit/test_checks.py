@@ -245,7 +245,40 @@ OTHERS: dict[str, tuple[Call, type[Exception], str]] = {
         "the filter value of a message is a str, not 1",
     ),
     "max_in_flight": (lambda client, _: client.publisher("s", max_in_flight=0), ValueError, "max_in_flight is between"),
+    "a gap of a number": (lambda client, _: client.find_gap(5, 0), TypeError, "stream is a str"),  # type: ignore[arg-type]
+    "a gap of no stream": (lambda client, _: client.find_gap("", 0), ConfigurationError, "stream is empty"),
+    "a gap from below 0": (lambda client, _: client.find_gap("s", -5), ConfigurationError, "offset is between 0"),
+    "a gap from between": (lambda client, _: client.find_gap("s", 1.5), TypeError, "offset is a whole number"),  # type: ignore[arg-type]
+    "a password": (lambda client, _: client.update_password(5), TypeError, "password is a str"),  # type: ignore[arg-type]
+    "a long password": (lambda client, _: client.update_password(HUGE), ConfigurationError, "password takes at most"),
+    "a list of arguments": (
+        lambda client, _: client.create_stream("s", [1]),  # type: ignore[arg-type]
+        TypeError,
+        "arguments are a mapping",
+    ),
+    "an argument that is None": (
+        lambda client, _: client.create_stream("s", {"max-age": None}),
+        TypeError,
+        "arguments.'max-age'. is a str or a number, not None",
+    ),
+    "a codec": (
+        lambda client, _: Producer(client=client).send_sub_entry("s", [b"x"], "gzip"),  # type: ignore[arg-type]
+        TypeError,
+        "a compression is a CompressionType, not 'gzip'",
+    ),
+    "a callback": (
+        lambda client, _: Producer(client=client).send_batch("s", [b"x"], on_publish_confirm=5),  # type: ignore[arg-type]
+        TypeError,
+        "on_publish_confirm is a function, not 5",
+    ),
 }
+
+
+@pytest.mark.parametrize("name", ["max_in_flight", "max_in_flight_bytes"])
+@pytest.mark.parametrize("given", [0, -1, 1.5, "x", None])
+async def test_the_bounds_of_a_producer(client: Client, name: str, given: Any) -> None:
+    with pytest.raises((TypeError, ConfigurationError), match=f"{name} is"):
+        Producer(client=client, **{name: given})
 
 
 @pytest.mark.parametrize(("call", "error", "words"), [*OTHERS.values()], ids=[*OTHERS])
@@ -257,7 +290,9 @@ async def test_other_arguments(client: Client, call: Call, error: type[Exception
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"connection_name": HUGE}, ConfigurationError, "connection_name takes at most 32767 bytes, not 40000"),
+        ({"connection_name": HUGE}, ConfigurationError, "connection_name takes at most 7000 bytes, not 40000"),
+        ({"credentials": Credentials("u", 5)}, TypeError, "password is a str"),  # type: ignore[arg-type]
+        ({"credentials": Credentials(None)}, TypeError, "username is a str"),  # type: ignore[arg-type]
         ({"connection_name": 1}, TypeError, "connection_name is a str"),
         ({"connection_name": "\udcff"}, ConfigurationError, "connection_name cannot be written"),
         ({"vhost": LONG}, ConfigurationError, "vhost takes at most 255 bytes, not 256"),
@@ -280,7 +315,7 @@ async def test_other_arguments(client: Client, call: Call, error: type[Exception
 def test_connection_options(options: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         ConnectionOptions(**options)
-    ConnectionOptions(frame_max=1000, vhost=FITS, connection_name="x" * 32_767, heartbeat=2**31 - 1)
+    ConnectionOptions(frame_max=1000, vhost=FITS, connection_name="x" * 7000, heartbeat=2**31 - 1)
     ConnectionOptions(frame_max=0, credentials=Credentials())
 
 
