@@ -7,36 +7,54 @@ PACKAGE := $(VENV)/.package
 DEV := $(VENV)/.dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST_ARGS ?=
+# Every pin in these files has its hashes, and pip then takes nothing without one.
+LOCKED := --require-hashes --requirement
 # Most tests wait for brokers and processes. Each worker has a RabbitMQ of its own.
 WORKERS ?= auto
 
-.PHONY: help venv referees demo test check bench soak generate clean
+# uv finds versions for all systems and Pythons at once. Nothing else needs it, so it has an environment of its own.
+UV := build/lock/bin/uv
+LOCK := UV_CUSTOM_COMPILE_COMMAND='make lock' $(UV) pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --upgrade
+
+.PHONY: help venv referees demo test check lint format types bench soak generate dist lock clean
+# Two targets at once would install into one environment at once.
+.NOTPARALLEL:
 
 help:
 	@echo "make demo      a broker, a text file of 250,000 lines through a stream and back, compared byte for byte"
 	@echo "make test      the tests, against a real RabbitMQ where one can be had (RSTREAM_REQUIRE_RABBITMQ=1: must)"
 	@echo "make referees  installs what the codec is compared with; a C compiler is needed"
-	@echo "make check     ruff and mypy"
+	@echo "make check     ruff and mypy, as make lint and make types; make format formats"
 	@echo "make bench     the benchmarks, as ratios measured in one run"
 	@echo "make soak      long runs: kills, hostile input, a ledger, a fresh machine; PARTS=\"kill fuzz\" chooses"
 	@echo "make generate  writes the generated files again: completions/, docs/cli.md and a table"
+	@echo "make dist      builds sdist and wheel into dist/, and installs each of them"
+	@echo "make lock      writes requirements/ again, with the newest versions"
 
 venv: $(DEV)
 
-$(PACKAGE): pyproject.toml hatch_build.py
+define make-venv
 	$(PYTHON) -c 'import sys; sys.exit("error: Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
+endef
+
+# With the newest dependencies that there are, as a user gets them.
+$(PACKAGE): pyproject.toml hatch_build.py
+	$(make-venv)
 	$(PIP) install --editable .
 	touch $@
 
-$(DEV): $(PACKAGE)
-	$(PIP) install --upgrade 'pip>=25.1'
-	$(PIP) install --group dev
-	$(PIP) install --only-binary :all: --group uamqp || echo 'uamqp cannot be installed here: its tests are skipped'
-	touch $@
+$(DEV): pyproject.toml hatch_build.py requirements/dev.txt requirements/uamqp.txt
+	$(make-venv)
+	$(PIP) install $(LOCKED) requirements/dev.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	$(PIP) install --only-binary :all: $(LOCKED) requirements/uamqp.txt \
+		|| echo 'uamqp cannot be installed here: its tests are skipped'
+	touch $(PACKAGE) $@
 
 referees: $(DEV)
-	$(PIP) install --group referees
+	$(PIP) install $(LOCKED) requirements/referees.txt
 
 demo: $(PACKAGE)
 	scripts/demo
@@ -44,9 +62,16 @@ demo: $(PACKAGE)
 test: $(DEV)
 	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
-check: $(DEV)
+check: lint types
+
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+format: $(DEV)
+	$(BIN)/ruff format .
+
+types: $(DEV)
 	$(BIN)/mypy
 
 bench: $(DEV)
@@ -57,6 +82,28 @@ soak: $(DEV)
 
 generate: $(DEV)
 	$(BIN)/python scripts/generate.py
+
+# Each is installed where there is nothing else.
+dist:
+	rm -rf dist
+	$(PYTHON) -m venv --clear build/dist
+	build/dist/bin/python -m pip --disable-pip-version-check --quiet install $(LOCKED) requirements/build.txt
+	build/dist/bin/python -m hatchling build
+	for built in dist/*; do \
+		$(PYTHON) -m venv --clear build/user \
+		&& build/user/bin/python -m pip --disable-pip-version-check --quiet install "$$built" \
+		&& build/user/bin/rstream version \
+		&& build/user/bin/python -c 'import rstream_core.broker' || exit; \
+	done
+
+lock:
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip --disable-pip-version-check --quiet install 'uv>=0.9'
+	$(LOCK) --group dev --output-file requirements/dev.txt pyproject.toml
+	$(LOCK) --constraint requirements/dev.txt --output-file requirements/package.txt pyproject.toml
+	for group in build uamqp referees; do \
+		$(LOCK) --constraint requirements/dev.txt --group $$group --output-file requirements/$$group.txt || exit; \
+	done
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

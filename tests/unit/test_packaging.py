@@ -14,9 +14,12 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("rstream_cli", "rstream_core", "rstream_pytest")
+LOCKS = {"package": [], "dev": ["dev"], "build": ["build"], "uamqp": ["uamqp"], "referees": ["referees"]}
+"""The files in requirements/, and the groups of pyproject.toml in each."""
 LINKS = "https://code.invalid/owner/project/blob/main/"
 
 sys.path.insert(0, str(ROOT))
@@ -49,7 +52,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that are built from, without what lies about in a working copy."""
     place = tmp_path_factory.mktemp("checkout")
     for path in ROOT.iterdir():
-        if path.name in (*SOURCES, "completions", "docs", "scripts", "benchmarks", "tests"):
+        if path.name in (*SOURCES, "completions", "docs", "scripts", "benchmarks", "tests", "requirements"):
             shutil.copytree(path, place / path.name, ignore=shutil.ignore_patterns("__pycache__", "results"))
         elif path.is_file() and not path.name.startswith("."):
             shutil.copy(path, place)
@@ -72,7 +75,13 @@ def test_the_sdist_makes_the_same_wheel(checkout: Path, wheel: Path, tmp_path: P
         assert {item.filename: item.CRC for item in one.infolist()} == {
             item.filename: item.CRC for item in other.infolist()
         }
-    for name in [*re.findall(r"\]\(([\w/.-]+)", (ROOT / "README.md").read_text()), "Makefile", "tests", "scripts"]:
+    for name in [
+        *re.findall(r"\]\(([\w/.-]+)", (ROOT / "README.md").read_text()),
+        "Makefile",
+        "tests",
+        "scripts",
+        "requirements",
+    ]:
         assert (unpacked / name).exists(), f"the sdist has no {name}"
 
 
@@ -105,6 +114,57 @@ def test_what_is_installed_needs_no_compiler(wheel: Path) -> None:
 def test_what_tests_are_run_with_needs_no_compiler() -> None:
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     assert not [line for line in groups["dev"] if "proton" in str(line) or "uamqp" in str(line)]
+
+
+def wanted_in(lock: str) -> list[Requirement]:
+    """What the project asks for of what a lock file holds."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    groups = project["dependency-groups"]
+    left: list[str | dict[str, str]] = [{"include-group": name} for name in LOCKS[lock]]
+    found = project["project"]["dependencies"] if lock in {"package", "dev"} else []
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            left += groups[item["include-group"]]
+        else:
+            found.append(item)
+    return [Requirement(line) for line in found]
+
+
+def pins_of(lock: str) -> dict[str, Requirement]:
+    """What a lock file holds, by name; each has a hash."""
+    text = (ROOT / "requirements" / f"{lock}.txt").read_text()
+    entries = re.sub(r"^ *#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ").splitlines()
+    pins = [Requirement(entry.partition("--hash")[0]) for entry in entries]
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}\b", entry) for entry in entries)
+    assert len({pin.name for pin in pins}) == len(pins)
+    return {pin.name: pin for pin in pins}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_has_what_the_project_asks_for(lock: str) -> None:
+    pins, wanted = pins_of(lock), wanted_in(lock)
+    assert wanted
+    for requirement in wanted:
+        assert requirement.name in pins, f"{requirement.name} is not in requirements/{lock}.txt: make lock"
+        (pinned,) = pins[requirement.name].specifier
+        assert pinned.operator == "=="
+        assert requirement.specifier.contains(pinned.version), f"{requirement}, but {pinned}: make lock"
+        assert (pins[requirement.name].marker is None) == (requirement.marker is None)
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_names_no_place_to_take_packages_from(lock: str) -> None:
+    """That is for the configuration of each machine's pip."""
+    lines = (ROOT / "requirements" / f"{lock}.txt").read_text().splitlines()
+    assert not [line for line in lines if "://" in line or line.startswith("-")]
+
+
+def test_locks_agree() -> None:
+    for lock in LOCKS:
+        every = pins_of("dev")
+        for name, pin in pins_of(lock).items():
+            assert every.get(name, pin).specifier == pin.specifier, f"requirements/{lock}.txt: {name}"
 
 
 def test_links_stay_as_they_are_where_no_address_is_given(wheel: Path) -> None:
