@@ -10,20 +10,21 @@ PYTEST_ARGS ?=
 # Every pin in these files has its hashes, and pip then takes nothing without one.
 LOCKED := --require-hashes --requirement
 # Most tests wait for brokers and processes. Each worker has a RabbitMQ of its own.
-WORKERS ?= auto
+WORKERS ?= 4
 
 # uv finds versions for all systems and Pythons at once. Nothing else needs it, so it has an environment of its own.
 UV := build/lock/bin/uv
 LOCK := UV_CUSTOM_COMPILE_COMMAND='make lock' $(UV) pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --upgrade
 
-.PHONY: help venv referees demo test check lint format types bench soak generate dist lock clean
+.PHONY: help venv referees demo test coverage check lint format types bench soak generate dist lock clean
 # Two targets at once would install into one environment at once.
 .NOTPARALLEL:
 
 help:
 	@echo "make demo      a broker, a text file of 250,000 lines through a stream and back, compared byte for byte"
 	@echo "make test      the tests, against a real RabbitMQ where one can be had (RSTREAM_REQUIRE_RABBITMQ=1: must)"
+	@echo "make coverage  the tests, and which lines and branches they reach; fails below the limits of each package"
 	@echo "make referees  installs what the codec is compared with; a C compiler is needed"
 	@echo "make check     ruff and mypy, as make lint and make types; make format formats"
 	@echo "make bench     the benchmarks, as ratios measured in one run"
@@ -60,7 +61,15 @@ demo: $(PACKAGE)
 	scripts/demo
 
 test: $(DEV)
-	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+# The whole suite with every line and branch noted: a third slower, so `make test` does without.
+coverage: $(DEV)
+	rm -f .coverage .coverage.*
+	status=0; $(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS) || status=$$?; \
+	$(BIN)/coverage combine --quiet && \
+	$(BIN)/coverage report --include='rstream_core/*' --fail-under=95 && \
+	$(BIN)/coverage report --include='rstream_cli/*,rstream_pytest/*' --fail-under=92 && exit $$status
 
 check: lint types
 

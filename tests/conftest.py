@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, settings
 
 from rstream_core.broker import EmbeddedBroker
 from tests.brokers import (
+    IS_SOAK,
     RUN,
     Broker,
     Cluster,
@@ -65,7 +66,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest itself selects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses a real broker."""
+    """Mark what uses a real broker, and leave out what is for ``make soak``."""
+    if not IS_SOAK:
+        items[:] = [item for item in items if item.get_closest_marker("soak") is None]
     for item in items:
         if _REAL_BROKER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.rabbitmq)

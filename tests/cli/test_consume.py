@@ -443,7 +443,7 @@ def test_a_reader_that_stalls(env: dict[str, str], run: Run, stream: str) -> Non
     _stalled(env, run, stream, 10.0, "3")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_reader_that_stalls_for_a_minute(env: dict[str, str], run: Run, stream: str) -> None:
     _stalled(env, run, stream, 60.0, "5")
 

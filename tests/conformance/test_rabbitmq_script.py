@@ -80,6 +80,7 @@ def test_other_options_are_refused(own_rabbitmq: OwnRabbitMQ) -> None:
     assert "7" in settings
 
 
+@pytest.mark.soak
 def test_kill_and_start_keep_ports_and_data(own_rabbitmq: OwnRabbitMQ) -> None:
     broker = own_rabbitmq()
     broker.ctl("add_vhost", "kept")
@@ -98,7 +99,7 @@ def test_up_holds_no_pipe_open_and_down_follows_a_kill(environ: dict[str, str], 
     assert_nothing_left(tmp_path)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak), signal.SIGKILL])
 def test_interrupted_up(how: signal.Signals, environ: dict[str, str], tmp_path: Path) -> None:
     state = tmp_path / f"rstream-rabbitmq-{os.getuid()}" / "default" / "state.json"
     with subprocess.Popen([SCRIPT, "up"], env=environ, stdout=subprocess.PIPE, text=True) as process:
@@ -122,7 +123,7 @@ def test_interrupted_up(how: signal.Signals, environ: dict[str, str], tmp_path: 
     [
         ("os.kill(os.getpid(), signal.SIGKILL)", 1, "crashed"),  # as Ctrl-C may end one
         ("os.kill(os.getppid(), signal.SIGTERM)", 1, "KeyboardInterrupt"),
-        ("os.kill(os.getpid(), signal.SIGTERM)", 0, "KeyboardInterrupt"),
+        pytest.param("os.kill(os.getpid(), signal.SIGTERM)", 0, "KeyboardInterrupt", marks=pytest.mark.soak),
     ],
 )
 def test_a_run_of_tests_that_is_ended_leaves_no_broker(
@@ -156,7 +157,7 @@ def test_a_server_that_cannot_start_says_why(environ: dict[str, str], tmp_path: 
     assert_nothing_left(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_cluster_survives_one_node(environ: dict[str, str], tmp_path: Path) -> None:
     uris = answer("cluster", "up", environ=environ).split()
     assert len(set(uris)) == 3

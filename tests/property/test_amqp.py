@@ -40,6 +40,7 @@ from rstream_core.protocol.amqp_types import (
     ULong,
     UShort,
 )
+from tests.brokers import IS_SOAK
 from tests.unit.test_amqp import exact
 
 # --- values ----------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def compound(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 VALUES = st.recursive(SCALAR, compound, max_leaves=12)
-MANY = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(max_examples=2000 if IS_SOAK else 100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @MANY
@@ -158,7 +159,7 @@ def check_hostile_value(data: bytes) -> None:
     assert exact(decode_value(again)) == exact((value, len(again)))
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=5000 if IS_SOAK else 300, deadline=None)
 @given(st.binary(max_size=60))
 def test_random_bytes_are_a_value_or_an_error(data: bytes) -> None:
     check_hostile_value(data)
@@ -309,7 +310,7 @@ def check_hostile_message(data: bytes) -> None:
         pass
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=5000 if IS_SOAK else 200, deadline=None)
 @given(st.binary(max_size=40), st.binary(max_size=30))
 def test_random_messages_are_read_or_an_error(data: bytes, tail: bytes) -> None:
     check_hostile_message(data)
