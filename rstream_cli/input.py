@@ -142,7 +142,7 @@ class Input:
 
     # On the loop.
 
-    def _take(self, block: Block) -> None:
+    def _put(self, block: Block) -> None:
         self._blocks.append(block)
         self._arrived.set()
 
@@ -189,7 +189,7 @@ class Input:
             data = self._read(descriptor, poll)
             if data is None:
                 return
-            self._call(self._take, Block(data, number))
+            self._call(self._put, Block(data, number))
             if not data:
                 return
 

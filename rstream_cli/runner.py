@@ -75,7 +75,7 @@ class CommandContext:
 
     env: Environment
     connection: ConnectionSettings
-    connection_options: ConnectionOptions
+    options: ConnectionOptions
     interrupt: Interrupt
 
     def client(self, on_recovery: RecoveryListener | None = None, on_gap: GapListener | None = None) -> Client:
@@ -83,7 +83,7 @@ class CommandContext:
         from rstream_core import Client
 
         recovery = self.connection.recovery
-        return Client(self.connection_options, recovery=recovery, on_recovery=on_recovery, on_gap=on_gap)
+        return Client(self.options, recovery=recovery, on_recovery=on_recovery, on_gap=on_gap)
 
 
 Main = Callable[[CommandContext], Awaitable[ExitStatus]]

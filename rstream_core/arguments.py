@@ -30,7 +30,7 @@ class ConnectionArguments(TypedDict, total=False):
 _RENAMED = {"ssl_context": "tls", "sasl_configuration_mechanism": "mechanism"}
 
 
-def connection_options(host: str, port: int, **arguments: Unpack[ConnectionArguments]) -> ConnectionOptions:
+def options_from(host: str, port: int, **arguments: Unpack[ConnectionArguments]) -> ConnectionOptions:
     """``ConnectionOptions`` from them. Raises ``TypeError`` (unknown) or ``ConfigurationError`` (unusable)."""
     values: dict[str, object] = {**arguments}
     credentials = Credentials(str(values.pop("username", "guest")), str(values.pop("password", "guest")))

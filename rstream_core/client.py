@@ -62,7 +62,7 @@ MAX_IN_FLIGHT = 50_000
 MAX_IN_FLIGHT_BYTES = 16 * 1024 * 1024
 MAX_NAMES = 256
 """Publisher names, each in a stream, of which is remembered what they have published: those last opened."""
-MAX_CREDIT = 0xFFFF
+MAX_INITIAL_CREDIT = 0xFFFF
 
 STORED_WAIT = Backoff(attempts=1_000_000, initial=0.005, maximum=0.25)
 """Between looks at a stored offset. Their time is what bounds them."""
@@ -572,7 +572,7 @@ class Client:
         self._check_open()
         check_name("stream", stream)
         _check_specification(spec)
-        check_whole("credit", credit, 1, MAX_CREDIT)
+        check_whole("credit", credit, 1, MAX_INITIAL_CREDIT)
         told = dict(properties or {})
         check_properties("properties", told)
         check_texts("filter_values", filter_values)

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TypedDict, Unpack
 
 from rstream_core.administration import Administration
-from rstream_core.arguments import ConnectionArguments, connection_options
+from rstream_core.arguments import ConnectionArguments, options_from
 from rstream_core.callbacks import Callbacks, own_task
 from rstream_core.checks import check_name, check_properties
 from rstream_core.client import Client
@@ -193,7 +193,7 @@ class Consumer(Administration):
     ) -> None:
         self._owns_client = client is None
         self._client = client or Client(
-            connection_options(host, port, **connection),
+            options_from(host, port, **connection),
             recovery=recovery,
             on_recovery=on_recovery,
             on_gap=on_gap,
@@ -400,7 +400,7 @@ class Consumer(Administration):
         stored = _Stored()
         single_active = None
         if wishes.group is not None:
-            listener = partial(self._turn, name, wishes, stored)
+            listener = partial(self._on_turn, name, wishes, stored)
             single_active = SingleActiveConsumer(wishes.group, wishes.super_stream, listener)
         try:
             subscription = await self._client.subscribe(
@@ -459,7 +459,7 @@ class Consumer(Administration):
             why = str(error) or f"not within {verify_timeout} s"
             logger.warning("offset %d of stream %r was not stored: %s", offset, subscription.stream, why)
 
-    async def _turn(
+    async def _on_turn(
         self, name: str, wishes: _Wishes, stored: _Stored, subscription: Subscription, active: bool
     ) -> ConsumerOffsetSpecification | None:
         """The subscription's listener, in a task of its own."""

@@ -128,7 +128,7 @@ class Outbox:
         self._open = 0
         """Messages of jobs, and of the publisher, of which it is not known what becomes of them."""
         self._waiting: OrderedDict[asyncio.Future[RstreamError | None], tuple[int, int]] = OrderedDict()
-        """The turns of those who wait for room, in the order of the calls, with their messages and bytes; each is told
+        """Those who wait for room, in the order of the calls, with their messages and bytes; each is told
         None, or why there is no room."""
         self._coming = 0
         """How many have been let in, and have not run yet."""
@@ -241,7 +241,7 @@ class Outbox:
         explicit = list(map(_explicit_id, batch))
         total = sum(sizes)
         if not self._has_room(len(encoded), total):
-            await self._turn(len(encoded), total, explicit, callback)
+            await self._wait_for_room(len(encoded), total, explicit, callback)
         self._queue_held()
         ids: Sequence[int] = range(self._next_id, self._next_id + len(encoded))
         if any(publishing_id is not None for publishing_id in explicit):
@@ -261,7 +261,7 @@ class Outbox:
             self._tell_lost()
         total = sum(map(len, encoded))
         if not self._has_room(len(encoded), total):
-            await self._turn(len(encoded), total, (None,), callback)
+            await self._wait_for_room(len(encoded), total, (None,), callback)
         self._queue_held()
         publishing_id = self._next_id
         self._next_id += 1
@@ -370,7 +370,9 @@ class Outbox:
             self._held_most_bytes = self._max_bytes - self.publisher.in_flight_bytes - self._queued_bytes
             self._held_most = min(self._batch_size, room)
 
-    async def _turn(self, messages: int, size: int, explicit: Sequence[int | None], callback: Told | None) -> None:
+    async def _wait_for_room(
+        self, messages: int, size: int, explicit: Sequence[int | None], callback: Told | None
+    ) -> None:
         """Waits for room, behind those who came before. The caller enters without waiting for anything else.
 
         Raises what ended the publisher. One that is cancelled tells ``callback`` of each message; those without an
@@ -420,7 +422,7 @@ class Outbox:
     # Inside.
 
     async def _add_in_turn(self, message: Message, size: int, callback: Told | None, filter_value: str | None) -> None:
-        await self._turn(1, size, (_explicit_id(message),), callback)
+        await self._wait_for_room(1, size, (_explicit_id(message),), callback)
         try:
             filled = self.add(message, callback, filter_value, in_turn=True)
         except BaseException:
@@ -463,7 +465,7 @@ class Outbox:
         except asyncio.CancelledError:
             job.waiters -= 1
             if not job.done.done():
-                self._take_back(job, own)
+                self._withdraw(job, own)
             elif not job.waiters:
                 self._lost += job.unheard
                 job.unheard = 0
@@ -570,7 +572,7 @@ class Outbox:
     def _note_written(self, job: _Job) -> None:
         job.written = min(self.publisher.published - job.base, job.registered)
 
-    def _take_back(self, job: _Job, own: int) -> None:
+    def _withdraw(self, job: _Job, own: int) -> None:
         """Takes the last ``own`` ids out of a job, as far as they are not written. The caller knows that it asked.
 
         It does not know how far that came: where a part of its messages is written, the others are told, or counted.

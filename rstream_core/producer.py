@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from rstream_core.administration import Administration
-from rstream_core.arguments import ConnectionArguments, connection_options
+from rstream_core.arguments import ConnectionArguments, options_from
 from rstream_core.attempts import SharedAttempt
 from rstream_core.callbacks import Callbacks
 from rstream_core.checks import MAX_OFFSET, check_text, check_whole
@@ -87,7 +87,7 @@ class Losses(NotConfirmed):
 class _Outbox(Outbox):
     """An outbox whose losses can be told later, where nobody was there to hear of them."""
 
-    def take_back(self, losses: Losses) -> None:
+    def tell_later(self, losses: Losses) -> None:
         self._lost += losses.count
         self._lost_reason = losses.reason
 
@@ -113,8 +113,8 @@ class _Entrance:
         """Of the last attempt that failed: for all who were there by then."""
 
 
-class _Turns:
-    """The extractor's: callers pass one after the other, in the order in which they came."""
+class _Queue:
+    """Those who wait for a filter value of one stream: each gets it in the order of the calls."""
 
     __slots__ = ("callers", "lock")
 
@@ -168,7 +168,7 @@ class Producer(Administration):
             raise ValueError("batch_size is at least 1, and linger at least 0")
         self._owns_client = client is None
         self._client = client or Client(
-            connection_options(host, port, **connection),
+            options_from(host, port, **connection),
             recovery=recovery,
             on_recovery=on_recovery,
             max_publishers_by_connection=max_publishers_by_connection,
@@ -183,7 +183,7 @@ class Producer(Administration):
         self._entrances: dict[_Key, _Entrance] = {}
         """Of the outboxes that are being opened, as long as somebody is in there."""
         self._filter_of = filter_value_extractor
-        self._extracting: dict[_Key, _Turns] = {}
+        self._extracting: dict[_Key, _Queue] = {}
         """Where filter values are being waited for."""
         self._callbacks = Callbacks()
         self._closed = False
@@ -287,7 +287,7 @@ class Producer(Administration):
         and ``NotConfirmed`` where earlier messages without a callback were lost. The message of a call that raises
         is not published, unless it says that a batch failed.
         """
-        told = self._told(on_publish_confirm)
+        told = self._bound(on_publish_confirm)
         value = None
         if self._filter_of is not None:
             (value,) = await self._filter_values(self._filter_of, (stream, publisher_name), (message,))
@@ -310,7 +310,7 @@ class Producer(Administration):
         Returns once they are written; ``on_publish_confirm`` is called for each. Raises as ``send`` does, and for a
         message that is too large before any of the batch is sent.
         """
-        told = self._told(on_publish_confirm)
+        told = self._bound(on_publish_confirm)
         values = None
         if self._filter_of is not None:
             values = await self._filter_values(self._filter_of, (stream, publisher_name), batch)
@@ -368,7 +368,7 @@ class Producer(Administration):
         if self._filter_of is not None:
             raise ConfigurationError("a sub-entry cannot carry filter values", hint=Hint.NO_SUB_ENTRY)
         compression_type = check_compression(compression_type)
-        told = self._told(on_publish_confirm)
+        told = self._bound(on_publish_confirm)
         outbox = await self._outbox(stream, publisher_name)
         return await outbox.publish_sub_entry(sub_entry_messages, compression_type, told)
 
@@ -393,14 +393,14 @@ class Producer(Administration):
         except TimeoutError:
             errors.append(RequestTimeout(f"not everything is confirmed within {timeout:g} s"))
         except asyncio.CancelledError:
-            take_back(errors)
+            tell_later(errors)
             raise
         try:
             raise_together(errors)
         finally:
             self._callbacks.check()
 
-    def _told(self, callback: ConfirmCallback | None) -> Told | None:
+    def _bound(self, callback: ConfirmCallback | None) -> Told | None:
         if callback is None:
             return None
         if not callable(callback):
@@ -412,8 +412,8 @@ class Producer(Administration):
     ) -> list[str | None]:
         """The filter values, in the order of the calls. The caller awaits nothing before it is on its way in."""
         values: list[str | None] = []
-        turns = self._extracting.get(key)
-        if turns is None:
+        queue = self._extracting.get(key)
+        if queue is None:
             for message in batch:
                 value = extract(message)
                 if value is not None and not isinstance(value, str):
@@ -421,17 +421,17 @@ class Producer(Administration):
                 values.append(_checked(value))
             else:
                 return values
-            turns = self._extracting[key] = _Turns()
+            queue = self._extracting[key] = _Queue()
             rest: Iterable[str | Awaitable[str | None] | None] = chain((value,), map(extract, batch[len(values) + 1 :]))
         else:
             rest = map(extract, batch)
-        turns.callers += 1
+        queue.callers += 1
         try:
-            async with turns.lock:
+            async with queue.lock:
                 values += [_checked(await resolved(value)) for value in rest]
         finally:
-            turns.callers -= 1
-            if not turns.callers:
+            queue.callers -= 1
+            if not queue.callers:
                 del self._extracting[key]
         return values
 
@@ -552,11 +552,11 @@ def raise_together(errors: Sequence[BaseException]) -> None:
     raise Losses(sum(error.count for error in losses), reason) from (others[0] if others else None)
 
 
-def take_back(errors: Sequence[BaseException]) -> None:
+def tell_later(errors: Sequence[BaseException]) -> None:
     """Leaves losses that cannot be raised to be told by the next call."""
     for error in errors:
         if isinstance(error, Losses) and error.outbox is not None:
-            error.outbox.take_back(error)
+            error.outbox.tell_later(error)
 
 
 async def resolved(result: T | Awaitable[T]) -> T:

@@ -56,7 +56,7 @@ from rstream_core.types import ConsumerOffsetSpecification, Endpoint, OffsetType
 logger = logging.getLogger("rstream_core")
 
 DEFAULT_CREDIT = 10
-MAX_CREDIT = 0x7FFF
+MAX_CREDIT_OF_FRAME = 0x7FFF
 """In one Subscribe or Credit. RabbitMQ 4.3.6 reads that of a Credit as 16 bits with a sign: more is negative, and it
 sends nothing from then on, without a word (seen; that of a Subscribe it takes for what it is)."""
 MAX_UPDATES = 1000
@@ -481,7 +481,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             data, _ = self._waiting.pop()
             self._next = parse_header(data).first_offset
         room = self._credit - len(self._waiting) - held
-        credit = min(max(room, 1), MAX_CREDIT)
+        credit = min(max(room, 1), MAX_CREDIT_OF_FRAME)
         self._owed = room - credit
         return credit
 
@@ -519,7 +519,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         may = self.active and self._attached and self.error is None and not self._closed
         if may and self._owed > 0 and connection.is_open:
             while self._owed > 0:
-                credit = min(self._owed, MAX_CREDIT)
+                credit = min(self._owed, MAX_CREDIT_OF_FRAME)
                 connection.send(c.Credit(self.id, credit))
                 self._owed -= credit
 
@@ -669,7 +669,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             active, correlation_id = self._updates.popleft()
             era, connection = self._era, self._lease.connection
             try:
-                spec = await self._turn(active)
+                spec = await self._change_turn(active)
             except RstreamError as error:
                 # Where to go on is not known: better not at all than with a gap. The broker gets its answer anyway.
                 if era == self._era:
@@ -692,7 +692,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
                 self.active = True
                 self._return_credit()
 
-    async def _turn(self, active: bool) -> ConsumerOffsetSpecification | None:
+    async def _change_turn(self, active: bool) -> ConsumerOffsetSpecification | None:
         """What is to be done when a turn begins or ends; where to begin, or None at the end."""
         await self._end_chunk()
         if not active:
@@ -718,7 +718,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             self._cut_short = True
             if self.processed is None and self._turn_start is not None:
                 self._earlier = self._turn_start - 1
-            await self._turn(False)
+            await self._change_turn(False)
 
     async def _end_chunk(self) -> None:
         try:

@@ -29,7 +29,7 @@ from rstream_core.producer import (
     confirmed_within,
     raise_together,
     resolved,
-    take_back,
+    tell_later,
 )
 from rstream_core.protocol.routing import partition_index
 from rstream_core.types import CompressionType
@@ -339,7 +339,7 @@ class _Begun:
         try:
             await self._together
         except asyncio.CancelledError:
-            take_back(self._errors)
+            tell_later(self._errors)
             raise
         raise_together(self._errors)
 

@@ -52,7 +52,7 @@ def doctor(
         env = context.env
         show = _json_line if json else _text_lines(colored=env.use_color(connection.color, stdout=True))
         status = ExitStatus.OK
-        async for finding in Diagnosis(context.connection_options, target, env.now()).findings():
+        async for finding in Diagnosis(context.options, target, env.now()).findings():
             env.stdout.write(show(finding))
             env.stdout.flush()
             if finding.error is not None:

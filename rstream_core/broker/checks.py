@@ -12,7 +12,7 @@ from rstream_core.errors import ConfigurationError
 
 MAX_NAME = 255
 """Bytes of a user's or a virtual host's name, as in RabbitMQ."""
-MIN_FRAME_MAX = 8192
+MIN_BROKER_FRAME_MAX = 8192
 
 
 def check_host(what: str, host: str) -> str:

@@ -111,13 +111,13 @@ class BrokerConnection(asyncio.Protocol):
             self._delayed.append(data)
             self.loop.call_later(faults.delay_seconds, self._take_delayed)
             return
-        self._take(data)
+        self._receive(data)
 
     def _take_delayed(self) -> None:
         if self._delayed and not self.transport.is_closing():
-            self._take(self._delayed.popleft())
+            self._receive(self._delayed.popleft())
 
-    def _take(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> None:
         self.session.feed(data, self.loop.time())
         self._handle()
 

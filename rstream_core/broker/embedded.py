@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
-from rstream_core.broker.checks import MIN_FRAME_MAX, check_host, check_name, check_number, check_text
+from rstream_core.broker.checks import MIN_BROKER_FRAME_MAX, check_host, check_name, check_number, check_text
 from rstream_core.broker.faults import Faults
 from rstream_core.broker.server import Server, Statistics
 from rstream_core.broker.session import ServerOptions
@@ -84,7 +84,7 @@ class EmbeddedBroker:
         if tls is not None and not isinstance(tls, ssl.SSLContext):
             raise ConfigurationError("tls is an ssl.SSLContext")
         check_number("heartbeat", heartbeat, 0, 2**31 - 1)
-        check_number("frame_max", frame_max, MIN_FRAME_MAX, 2**31 - 1)
+        check_number("frame_max", frame_max, MIN_BROKER_FRAME_MAX, 2**31 - 1)
         if fsync not in (mode.value for mode in Fsync):
             raise ConfigurationError(f"fsync is always, interval or never, not {fsync!r}")
         self.host = host

@@ -154,7 +154,7 @@ class Writer:
                 entries = self._admit(publisher, entries)
         while len(self._data) + len(entries.data) > MAX_ENTRIES:
             entries = self._take_part(publisher, entries)
-        self._take(publisher, entries)
+        self._gather(publisher, entries)
         if refused:
             self._reject(publisher, refused, PRECONDITION_FAILED)
         if repeated:  # confirmed with the chunk that may hold what they repeat
@@ -211,11 +211,11 @@ class Writer:
     def _take_part(self, publisher: Publisher, entries: Entries) -> Entries:
         """Takes as many as the chunk has room for, and writes it; what is left."""
         first, rest = entries.split(MAX_ENTRIES - len(self._data))
-        self._take(publisher, first)
+        self._gather(publisher, first)
         self.flush()
         return self._admit(publisher, rest) if publisher.reference in self._holes else rest
 
-    def _take(self, publisher: Publisher, entries: Entries) -> None:
+    def _gather(self, publisher: Publisher, entries: Entries) -> None:
         if not entries.ids:
             return
         self._data += entries.data
