@@ -146,7 +146,8 @@ class _Coercion:
     """Reads the values of one parameter: stands where Typer would build a pydantic adapter.
 
     Typer makes its adapter when a value first needs one and keeps it in ``_runtime_param``; where it is set
-    already, it is used. A Typer that knows no such thing ignores ours, and reads the values its own way.
+    already, it is used. A Typer that knows no such thing ignores ours, and reads the values its own way: slowly, which
+    tests/unit/test_typer_support.py notices.
     """
 
     def __init__(self, kind: Any, info: Any) -> None:
