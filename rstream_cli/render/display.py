@@ -145,7 +145,7 @@ class Display:
         severity: Severity = Severity.NOTE,
         *,
         bounded: bool = False,
-        **fields: str | float,
+        **fields: str | float | None,
     ) -> None:
         """Something that happened to the run: a line for people, or an object with ``--stats json``.
 
