@@ -14,6 +14,14 @@ import re
 from collections.abc import Iterator
 
 _WORD = re.compile(r"\S+")
+_USER = re.compile(r"://[^\s:/@]*:")
+"""Of a URI that goes on with a password, where an @ comes behind it."""
+_IN_BLANKS = re.compile(
+    r"((?:rabbitmq-stream(?:\+tls)?|amqps?)://[^\s:/@]*:)"
+    r"(?!\d+(?![^\s/'\",;.)\]]))(?:(?!://)[^@\s])*+\s(?:(?!://)[^@])*+(?=@)"
+)
+"""A password with a blank in it, which no URI may have. Looked for in a broker's address alone, and where no port is in
+its place: elsewhere it would take a sentence that names a port and, later, an address for one."""
 _NOT_PLAIN = re.compile(rb"[^\t\n\x20-\x7e]")
 
 
@@ -21,16 +29,17 @@ def line(text: str) -> str:
     """One line, whatever is in the text."""
     from rstream_core.text import harmless
 
-    return harmless(_WORD.sub(_without_password, text))
+    if "@" in text:
+        text = _WORD.sub(_without_password, _IN_BLANKS.sub(r"\1***", text))
+    return harmless(text)
 
 
 def _without_password(found: re.Match[str]) -> str:
+    """Leaves out what stands between a user's name and the word's last @: a password may hold any other."""
     word = found[0]
-    start, at = word.find("://") + 3, word.rfind("@")
-    colon = word.find(":", start, at)
-    if start < 3 or colon < 0 or any(c in word[start:colon] for c in "/@"):
-        return word
-    return f"{word[: colon + 1]}***{word[at:]}"
+    at = word.rfind("@")
+    user = _USER.search(word, 0, at) if at >= 0 else None
+    return word if user is None else f"{word[: user.end()]}***{word[at:]}"
 
 
 def name(text: str) -> str:
