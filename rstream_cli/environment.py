@@ -112,12 +112,12 @@ class _Stdout(io.FileIO):
 
 
 def _telling(stream: TextIO) -> TextIO:
-    """The same stream, whose errors are known for its own."""
+    """The same stream, whose errors are known for its own; what its encoding lacks is escaped."""
     raw = _Stdout(stream.fileno(), "wb", closefd=False)
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors="backslashreplace" if stream.errors in ("strict", "surrogateescape") else stream.errors,
         line_buffering=stream.isatty(),
         write_through=getattr(stream, "write_through", False),
     )

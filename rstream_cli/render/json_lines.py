@@ -46,8 +46,9 @@ def _milliseconds(seconds: float | None) -> float | None:
 class JsonView:
     """Writes the objects."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, is_tty: bool = False) -> None:
         self._stream = stream
+        self._is_tty = is_tty
 
     def update(self, snapshot: Snapshot) -> None:
         """An object for this moment."""
@@ -64,5 +65,5 @@ class JsonView:
         self._write(document(snapshot, "summary") | {"reason": reason, "exit_code": status, "error": error})
 
     def _write(self, shown: dict[str, Any]) -> None:
-        self._stream.write(terminal.as_json(orjson.dumps(shown).decode()) + "\n")
+        terminal.write_json(self._stream, terminal.as_json(orjson.dumps(shown).decode()) + "\n", is_tty=self._is_tty)
         self._stream.flush()
