@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rstream_core import EmbeddedBroker
-from tests.cli.conftest import Run, run_rstream
+from tests.cli.conftest import Run, environment, run_rstream
 from tests.cli.process import running
 from tests.cli.terminal import Terminal
 
@@ -85,3 +87,12 @@ def test_doctor_ends_in_order_where_stdout_is_full(env: dict[str, str]) -> None:
         assert process.wait(20) == 1
         assert process.stderr is not None
         assert process.stderr.read() == b"error: cannot write to stdout: No space left on device\n"
+
+
+def test_unbuffered_is_unbuffered() -> None:
+    """As Python's own stdout would be: what is written is there, however the process ends."""
+    program = "import os, rstream_cli.environment as e; e.Environment.of_process().stdout.write('x'); os._exit(0)"
+    for unbuffered, expected in (("1", b"x"), ("", b"")):
+        env = environment({"PYTHONUNBUFFERED": unbuffered})
+        done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, timeout=30, check=True)
+        assert done.stdout == expected
