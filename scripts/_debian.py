@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from _machine import NO_WAY, Trouble, kill_processes, locked, processes_with, say
+from _machine import NO_WAY, Trouble, cache_root, kill_processes, locked, processes_with, say
 
 RELEASES = ("forky", "trixie", "bookworm")
 
@@ -47,15 +47,6 @@ class Recipe:
     packages: tuple[str, ...]
     finish: tuple[tuple[str, ...], ...] = ()
     """Commands that are run in the tree at the end."""
-
-
-def cache_root(kind: str, environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the trees of a kind are kept, outside the repository."""
-    own = environ.get("RSTREAM_CACHE")
-    if own:
-        return Path(own).absolute() / kind
-    base = environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-    return Path(base) / "rstream" / kind
 
 
 def cannot_chroot() -> str | None:

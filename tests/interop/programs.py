@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from scripts._machine import cache_root
 from tests.brokers import Broker
 from tests.interop.languages import LANGUAGES, Language, Tool
 
@@ -47,15 +48,6 @@ class ProgramError(Exception):
     """The program answered with an error, or not at all; says what it wrote to stderr, too."""
 
 
-def cache_root() -> Path:
-    """Where the programs are kept, beside what ``scripts/rabbitmq`` keeps."""
-    own = os.environ.get("RSTREAM_CACHE")
-    if own:
-        return Path(own).absolute() / "interop"
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-    return Path(base) / "rstream" / "interop"
-
-
 def built(language: Language) -> Path:
     """Where the program is, once it is built. Raises ``NoProgramError`` and ``BuildError``."""
     versions = [_version(language, tool) for tool in language.tools]
@@ -64,7 +56,7 @@ def built(language: Language) -> Path:
     for source in sources:
         content = source.read_bytes()
         digest.update(f"{source.relative_to(language.folder)} {len(content)}\n".encode() + content)
-    root = cache_root()
+    root = cache_root("interop")  # beside what scripts/rabbitmq keeps
     product = root / f"{language.name}-{digest.hexdigest()[:16]}"
     with _locked(root / f"{language.name}.lock"):
         if product.is_dir():
