@@ -103,6 +103,24 @@ class TestFresh:
         assert "RSTREAM_URI" not in kept
         assert "HOME" not in kept
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+    def test_a_checkout_of_another_user_is_cloned(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As in a container, with a checkout from outside."""
+        monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+        monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+        checkout, target = tmp_path / "checkout", tmp_path / "home" / "clone"
+        checkout.mkdir()
+        target.parent.mkdir()
+        (checkout / "file").write_text("content")
+        identity = ("-c", "user.name=nobody", "-c", "user.email=nobody@invalid")
+        for arguments in (("init", "--quiet"), ("add", "file"), (*identity, "commit", "--quiet", "-m", "all")):
+            subprocess.run(["git", *arguments], cwd=checkout, check=True)
+        for path in (checkout, *checkout.rglob("*")):
+            os.chown(path, 12345, 12345)
+        monkeypatch.setattr(fresh, "ROOT", checkout)
+        fresh.clone(fresh.git("rev-parse", "HEAD"), target)
+        assert (target / "file").read_text() == "content"
+
     @pytest.mark.slow
     @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, None])
     def test_it_leaves_nothing_behind(self, how: signal.Signals | None) -> None:
