@@ -212,7 +212,7 @@ class Program:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._reader.join()
+        self._reader.join(EXIT_TIMEOUT)
         self._process.stdout.close()
         self._errors.close()
 
