@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rstream_core import EmbeddedBroker
-from tests.cli.conftest import Run, environment, run_rstream
-from tests.cli.process import running
+from tests.cli.conftest import RSTREAM, Run, environment, run_rstream
+from tests.cli.process import ended, running
 from tests.cli.terminal import Terminal
 
 NAME = "n\xe9 \U0001f600"
@@ -82,11 +82,17 @@ def test_json_on_a_terminal_is_json(env: dict[str, str], command: tuple[str, ...
     assert NAME in json.loads(line).values()
 
 
-def test_doctor_ends_in_order_where_stdout_is_full(env: dict[str, str]) -> None:
-    with Path("/dev/full").open("wb") as full, running("doctor", env=env, stdout=full) as process:
-        assert process.wait(20) == 1
-        assert process.stderr is not None
-        assert process.stderr.read() == b"error: cannot write to stdout: No space left on device\n"
+@pytest.mark.parametrize("room", [0, 200, 300, 400, 500])
+def test_doctor_ends_in_order_where_stdout_takes_no_more(env: dict[str, str], tmp_path: Path, room: int) -> None:
+    """Whatever it is in the middle of."""
+    limited = f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}));"
+    program = (sys.executable, "-c", f"{limited} os.execv(sys.argv[1], sys.argv[1:])", str(RSTREAM))
+    with (
+        (tmp_path / "output").open("wb") as output,
+        running("doctor", "--stream", NAME, env=env, stdout=output, program=program) as process,
+    ):
+        code, errors = ended(process)
+    assert (code, errors) == (1, "error: cannot write to stdout: File too large\n")
 
 
 def test_unbuffered_is_unbuffered() -> None:
