@@ -10,7 +10,8 @@ import asyncio
 import socket
 import ssl
 import statistics
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -98,27 +99,30 @@ class Diagnosis:
         self._works = False
         """Whether any seed node let us in."""
 
-    async def findings(self) -> AsyncIterator[Finding]:
-        """All lines, in the order of the steps; never raises for what it examines."""
+    async def findings(self) -> AsyncGenerator[Finding, None]:
+        """All lines, in the order of the steps; never raises for what it examines. To be closed by whoever stops."""
         for endpoint in self._options.endpoints:
-            async for finding in self._seed(endpoint):
-                yield replace(finding, node=str(endpoint))
+            async with aclosing(self._seed(endpoint)) as of_seed:
+                async for finding in of_seed:
+                    yield replace(finding, node=str(endpoint))
         if self._stream is not None:
-            async for finding in self._stream_findings(self._stream):
-                yield finding
+            async with aclosing(self._stream_findings(self._stream)) as of_stream:
+                async for finding in of_stream:
+                    yield finding
 
     # One seed node.
 
-    async def _seed(self, endpoint: Endpoint) -> AsyncIterator[Finding]:
+    async def _seed(self, endpoint: Endpoint) -> AsyncGenerator[Finding, None]:
         made: set[str] = set()
-        async for finding in self._steps(endpoint):
-            made.add(finding.check)
-            yield finding
+        async with aclosing(self._steps(endpoint)) as steps:
+            async for finding in steps:
+                made.add(finding.check)
+                yield finding
         for step in _STEPS:
             if step not in made:
                 yield Finding(step, SKIPPED, "it did not get so far")
 
-    async def _steps(self, endpoint: Endpoint) -> AsyncIterator[Finding]:
+    async def _steps(self, endpoint: Endpoint) -> AsyncGenerator[Finding, None]:
         """The steps that can be made: the last one is a failure, or the last of all."""
         for step in (self._resolve, self._reach, self._tls):
             finding = await step(endpoint)
@@ -212,7 +216,7 @@ class Diagnosis:
 
     # A stream.
 
-    async def _stream_findings(self, stream: str) -> AsyncIterator[Finding]:
+    async def _stream_findings(self, stream: str) -> AsyncGenerator[Finding, None]:
         if not self._works:
             yield Finding("stream", SKIPPED, f"{stream}: no seed node let us in")
             return

@@ -111,15 +111,25 @@ class _Stdout(io.FileIO):
             raise StdoutError(error.errno, error.strerror) from None
 
 
+class _AtOnce(io.BufferedWriter):
+    """Without delay, for PYTHONUNBUFFERED: ``write_through`` goes as far as the buffer."""
+
+    def write(self, data: Any, /) -> int:
+        written = super().write(data)
+        self.flush()
+        return written
+
+
 def _telling(stream: TextIO) -> TextIO:
-    """The same stream, whose errors are known for its own."""
+    """The same stream, whose errors are known for its own; what its encoding lacks is escaped."""
     raw = _Stdout(stream.fileno(), "wb", closefd=False)
+    is_unbuffered = getattr(stream, "write_through", False)
     return io.TextIOWrapper(
-        io.BufferedWriter(raw),
+        _AtOnce(raw) if is_unbuffered else io.BufferedWriter(raw),
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors="backslashreplace" if stream.errors in ("strict", "surrogateescape") else stream.errors,
         line_buffering=stream.isatty(),
-        write_through=getattr(stream, "write_through", False),
+        write_through=is_unbuffered,
     )
 
 

@@ -215,13 +215,18 @@ class _Lane:
     rejected_ids: list[int] = field(default_factory=list)
     """Of them: those that the broker answered for, and that are not stored."""
     last_known: int | None = None
-    """The last id that the broker knows at the end, where some were rejected; None where it did not say."""
+    """The last id that the broker knew at the end, where some were rejected; None where it did not say."""
 
     @property
     def passed_ids(self) -> list[int]:
         """What is not stored, and cannot be any more under this name."""
         last = self.last_known
-        return [] if last is None else [number for number in self.rejected_ids if number <= last]
+        return [] if last is None else sorted(number for number in self.rejected_ids if number <= last)
+
+    @property
+    def doubtful_ids(self) -> list[int]:
+        """What is not stored, and perhaps cannot be any more: the broker did not say how far it has come."""
+        return sorted(self.rejected_ids) if self.last_known is None else []
 
     def add(self, encoded: Encoded, start: int) -> None:
         """Takes what there is from a place on."""
@@ -458,24 +463,27 @@ class PublishRun:
         self.display.event("sent_again", f"{line}; {why}", Severity.WARNING, messages=again)
 
     def _tell_of_holes(self) -> None:
-        """What a run under the same name would leave out, and not store."""
+        """What a run under the same name would leave out, and not store; or may, where the broker does not tell."""
         for lane in self._lanes:
+            name, last = self.plan.name, lane.last_known
             if passed := lane.passed_ids:
-                which, last = self._named(passed), lane.last_known or 0
-                were, them = ("was", "it") if len(passed) == 1 else ("were", "them")
-                line = f"stream {lane.stream!r}: {which} {were} rejected; another run under this name skips"
-                line += f" {them}, because the broker's last publishing id of {self.plan.name!r} is {last}"
-                if self._failed_file is not None and self._file_error is None:
-                    line += f"; only {self._failed_file.name} still holds {them}"
-                self.display.event(
-                    "passed",
-                    line,
-                    Severity.WARNING,
-                    stream=lane.stream,
-                    which=which,
-                    messages=len(passed),
-                    last=last,
+                self._tell_of_hole(
+                    lane, passed, "skips", f"the broker's last publishing id of {name!r} is {last}", last
                 )
+            if doubtful := lane.doubtful_ids:
+                why = f"the broker did not say its last publishing id of {name!r}"
+                self._tell_of_hole(lane, doubtful, "may skip", why, None)
+
+    def _tell_of_hole(self, lane: _Lane, numbers: list[int], skips: str, why: str, last: int | None) -> None:
+        which = self._named(numbers)
+        were, them = ("was", "it") if len(numbers) == 1 else ("were", "them")
+        line = f"stream {lane.stream!r}: {which} {were} rejected; another run under this name {skips} {them}"
+        line += f", because {why}"
+        if self._failed_file is not None and self._file_error is None:
+            line += f"; only {self._failed_file.name} still holds {them}"
+        self.display.event(
+            "passed", line, Severity.WARNING, stream=lane.stream, which=which, messages=len(numbers), last=last
+        )
 
     def _named(self, numbers: Sequence[int]) -> str:
         """Records by their publishing ids."""
@@ -513,7 +521,7 @@ class PublishRun:
             if self._file_error is not None:
                 message += f"; --failed-to does not hold all of them: {describe(self._file_error)}"
             hint = None if self.plan.failed_to else "--failed-to FILE keeps such messages, for publish --json"
-            if self._is_rejected and not any(lane.passed_ids for lane in self._lanes):
+            if self._is_rejected and not any(lane.passed_ids or lane.doubtful_ids for lane in self._lanes):
                 hint = "publish the same input again, under this name: what is stored already is left out"
             error = CommandError(message, status=ExitStatus.NOT_CONFIRMED, hint=hint)
             return Ended(f"{reason}; {why}", ExitStatus.NOT_CONFIRMED, error)

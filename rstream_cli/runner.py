@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 _SIGNALS = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TERMINATED}
 SAME_STOP = 0.1
-"""Seconds."""
+"""Seconds. Senders of both signals need a hundredth of it; people who press Ctrl-C twice need more."""
 _TELL_AGAIN = 60.0
 _MAX_TOLD = 1000
 
@@ -53,7 +54,8 @@ START_HINT = (
 class Interrupt:
     """What SIGINT and SIGTERM ask of a running command."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        """``now``: seconds, from any beginning."""
         import asyncio
 
         self.requested: asyncio.Event = asyncio.Event()
@@ -62,11 +64,21 @@ class Interrupt:
         """The first signal."""
         self.forced = False
         """Whether a second signal came: the main task is being cancelled, stop now."""
+        self._now = now
+        self._last: tuple[signal.Signals, float] | None = None
 
     @property
     def status(self) -> ExitStatus | None:
         """The exit code that the first signal stands for."""
         return None if self.signal is None else _SIGNALS[self.signal]
+
+    def is_new(self, number: signal.Signals) -> bool:
+        """Whether a signal that has come is a stop of its own, and not the last one once more."""
+        now = self._now()
+        if self._last is not None and self._last[0] is number and now - self._last[1] < SAME_STOP:
+            return False
+        self._last = number, now
+        return True
 
 
 @dataclass(frozen=True)
@@ -218,7 +230,6 @@ def tell_warnings(tell: Callable[[str], None]) -> None:
     What was told is told again after a minute: on a full disk each message brings the same.
     """
     import logging
-    import time
 
     told: dict[str, float] = {}
 
@@ -249,14 +260,9 @@ async def _supervise(main: Main, connection: ConnectionSettings, graceful: bool)
     loop = asyncio.get_running_loop()
     loop.set_default_executor(LookupExecutor())
 
-    last: signal.Signals | None = None
-    told = 0.0
-
     def on_signal(number: signal.Signals) -> None:
-        nonlocal last, told
-        if number is last and loop.time() - told < SAME_STOP:
+        if not interrupt.is_new(number):
             return
-        last, told = number, loop.time()
         if interrupt.signal is None:
             interrupt.signal = number
             interrupt.requested.set()

@@ -9,11 +9,21 @@ The core's function is imported when there is something to write: ``--help`` nee
 
 from __future__ import annotations
 
+import codecs
 import functools
 import re
 from collections.abc import Iterator
+from typing import TextIO
 
 _WORD = re.compile(r"\S+")
+_USER = re.compile(r"://[^\s:/@]*:")
+"""Of a URI that goes on with a password, where an @ comes behind it."""
+_IN_BLANKS = re.compile(
+    r"((?:rabbitmq-stream(?:\+tls)?|amqps?)://[^\s:/@]*:)"
+    r"(?!\d+(?![^\s/'\",;.)\]]))(?:(?!://)[^@\s])*+\s(?:(?!://)[^@])*+(?=@)"
+)
+"""A password with a blank in it, which no URI may have. Looked for in a broker's address alone, and where no port is in
+its place: elsewhere it would take a sentence that names a port and, later, an address for one."""
 _NOT_PLAIN = re.compile(rb"[^\t\n\x20-\x7e]")
 
 
@@ -21,16 +31,17 @@ def line(text: str) -> str:
     """One line, whatever is in the text."""
     from rstream_core.text import harmless
 
-    return harmless(_WORD.sub(_without_password, text))
+    if "@" in text:
+        text = _WORD.sub(_without_password, _IN_BLANKS.sub(r"\1***", text))
+    return harmless(text)
 
 
 def _without_password(found: re.Match[str]) -> str:
+    """Leaves out what stands between a user's name and the word's last @: a password may hold any other."""
     word = found[0]
-    start, at = word.find("://") + 3, word.rfind("@")
-    colon = word.find(":", start, at)
-    if start < 3 or colon < 0 or any(c in word[start:colon] for c in "/@"):
-        return word
-    return f"{word[: colon + 1]}***{word[at:]}"
+    at = word.rfind("@")
+    user = _USER.search(word, 0, at) if at >= 0 else None
+    return word if user is None else f"{word[: user.end()]}***{word[at:]}"
 
 
 def name(text: str) -> str:
@@ -42,7 +53,19 @@ def name(text: str) -> str:
 
 def as_json(text: str) -> str:
     r"""JSON that says the same: what ``json`` and ``orjson`` leave as it is, such as C1, becomes ``\u009b``."""
-    return _harmful_but("\n").sub(_json_escape, text)
+    return _harmful_but("\n").sub(lambda found: _json_escape(found[0]), text)
+
+
+def write_json(stream: TextIO, text: str, *, is_tty: bool) -> None:
+    """Writes lines that ``as_json`` gave. They are UTF-8 whatever the locale; a terminal gets what it can show."""
+    encoding = getattr(stream, "encoding", None)
+    buffer = getattr(stream, "buffer", None)
+    if encoding is None or buffer is None:  # in memory
+        stream.write(text)
+        return
+    stream.flush()
+    buffer.write(text.encode(encoding, _JSON_ESCAPES) if is_tty else text.encode())
+    stream.flush()
 
 
 @functools.cache
@@ -52,12 +75,22 @@ def _harmful_but(kept: str) -> re.Pattern[str]:
     return re.compile(f"(?![{kept}])[{HARMFUL}]")
 
 
-def _json_escape(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _json_escape(character: str) -> str:
+    code = ord(character)
     if code < 0x10000:
         return f"\\u{code:04x}"
     code -= 0x10000
     return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
+
+
+def _escape_for_json(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(map(_json_escape, error.object[error.start : error.end])), error.end
+
+
+_JSON_ESCAPES = "rstream-json"
+"""How the encoding of JSON deals with what an encoding lacks: ``backslashreplace`` would write what is no JSON."""
+codecs.register_error(_JSON_ESCAPES, _escape_for_json)
 
 
 def traceback_of(error: BaseException) -> str:
@@ -116,7 +149,7 @@ class Bodies:
         """For lines of JSON, which stay JSON."""
         if _NOT_PLAIN.search(data) is None:
             return data
-        return as_json(data.decode()).encode(self._encoding, "backslashreplace")
+        return as_json(data.decode()).encode(self._encoding, _JSON_ESCAPES)
 
 
 def _body_escape(found: re.Match[str]) -> str:

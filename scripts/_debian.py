@@ -15,13 +15,14 @@ import dataclasses
 import os
 import re
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from _machine import NO_WAY, Trouble, kill_processes, locked, processes_with, say
+from _machine import NO_WAY, Trouble, cache_root, kill_processes, locked, processes_with, say
 
 RELEASES = ("forky", "trixie", "bookworm")
 
@@ -31,6 +32,7 @@ MARKER = "RSTREAM_DEBIAN_TREE"
 # A mirror that hangs ends the build.
 BUILD_TIMEOUT = 1800.0
 
+_APT_SETTINGS = Path("etc/apt/apt.conf.d/90rstream")
 _KEYRING = Path("usr/share/keyrings/debian-archive-keyring.gpg")
 _SUITE_ALIASES = ("stable", "testing", "unstable", "sid")
 MOUNT = 'for part in proc dev sys; do mount --rbind "/$part" "$1/$part"; done'
@@ -47,15 +49,6 @@ class Recipe:
     packages: tuple[str, ...]
     finish: tuple[tuple[str, ...], ...] = ()
     """Commands that are run in the tree at the end."""
-
-
-def cache_root(kind: str, environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the trees of a kind are kept, outside the repository."""
-    own = environ.get("RSTREAM_CACHE")
-    if own:
-        return Path(own).absolute() / kind
-    base = environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-    return Path(base) / "rstream" / kind
 
 
 def cannot_chroot() -> str | None:
@@ -76,6 +69,7 @@ def ensure_tree(recipe: Recipe, release: str) -> Path:
     cache = cache_root(recipe.kind)
     tree = cache / release
     if tree.is_dir():
+        _forget_apt_settings(tree)  # a tree that was built earlier may still have them
         return tree
     if not shutil.which("debootstrap"):
         raise Trouble("debootstrap, which builds a Debian tree, is not installed here", NO_WAY)
@@ -108,13 +102,19 @@ def copy_network_settings(tree: Path) -> None:
     put_file(bundle, tree / "etc/ssl/certs/ca-certificates.crt")
 
 
-def put_file(source: Path, target: Path) -> None:
+def put_file(source: Path, target: Path, mode: int = 0o644) -> None:
     """Copy a file, if it is there, over whatever there is: not into it, as that may be a link to another tree's."""
     if source.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        shutil.copyfile(source, target)
-        target.chmod(0o644)
+        _write(target, source.read_bytes(), mode)
+
+
+def _write(target: Path, content: bytes, mode: int) -> None:
+    """Write a new file, which is never more readable than it is to be."""
+    target.unlink(missing_ok=True)
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        os.fchmod(file.fileno(), mode)
 
 
 def _build(recipe: Recipe, cache: Path, release: str, tree: Path) -> None:
@@ -218,9 +218,12 @@ def _install(runner: _LoggedRunner, recipe: Recipe, tree: Path) -> None:
     _copy_apt_settings(tree)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", **_proxies()}
     inside = [*in_namespace(_BUILD_IN_NAMESPACE), str(tree)]
-    runner.run([*inside, "apt-get", "update"], environment)
-    runner.run([*inside, "apt-get", "install", "-y", "--no-install-recommends", *recipe.packages], environment)
-    runner.run([*inside, "apt-get", "clean"], environment)
+    # As root: apt's own user could not read a key that is root's alone.
+    apt = [*inside, "apt-get", "-o", "APT::Sandbox::User=root"]
+    runner.run([*apt, "update"], environment)
+    runner.run([*apt, "install", "-y", "--no-install-recommends", *recipe.packages], environment)
+    runner.run([*apt, "clean"], environment)
+    _forget_apt_settings(tree)  # nothing is installed in a tree that is built
     for command in recipe.finish:
         runner.run([*inside, *command], environment)
 
@@ -230,10 +233,23 @@ def _copy_apt_settings(tree: Path) -> None:
     # A mirror that stands still, or a clock ahead of it, makes lists "expired"; they are signed all the same.
     lines = ['Acquire::Check-Valid-Until "false";']
     for key, value in _apt_acquire_settings():
-        if key.rpartition("::")[2] in {"CAInfo", "SslCert", "SslKey"}:
-            put_file(Path(value), tree / value.lstrip("/"))
+        source = Path(value)
+        if key.rpartition("::")[2] in {"CAInfo", "SslCert", "SslKey"} and source.is_file():
+            put_file(source, tree / value.lstrip("/"), stat.S_IMODE(source.stat().st_mode))
         lines.append(f'{key} "{value}";')
-    (tree / "etc/apt/apt.conf.d/90rstream").write_text("\n".join(lines) + "\n")
+    settings = tree / _APT_SETTINGS
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    _write(settings, "".join(f"{line}\n" for line in lines).encode(), 0o600)  # a proxy may have a password
+
+
+def _forget_apt_settings(tree: Path) -> None:
+    """Remove what may be secret of them, once packages are installed: the tree stays for long."""
+    settings = tree / _APT_SETTINGS
+    for line in _lines(settings):
+        match = re.fullmatch(r'Acquire::[\w:.-]+::SslKey "/*([^"]+)";', line)
+        if match:
+            (tree / match[1]).unlink(missing_ok=True)
+    settings.unlink(missing_ok=True)
 
 
 def _proxies() -> dict[str, str]:

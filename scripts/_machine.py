@@ -1,4 +1,4 @@
-"""What the scripts that start servers and build trees have in common: locks, and processes that they find again.
+"""What the scripts that start servers and build trees have in common: locks, a cache, and processes found again.
 
 Processes are recognised by variables of the environment that they inherit, not by pid files: it holds for helpers
 of a server too, survives a `kill -9`, and cannot name somebody else's process.
@@ -12,8 +12,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 NO_WAY = 6
 """The status of a script that this machine lacks something for."""
@@ -25,6 +26,33 @@ class Trouble(Exception):
     def __init__(self, message: str, status: int = 1) -> None:
         super().__init__(message)
         self.status = status
+
+
+class StoppedError(Exception):
+    """A signal has ended the run."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.status = 128 + number
+
+
+def stop_on_signals() -> None:
+    """Let SIGINT, SIGTERM and SIGHUP raise ``StoppedError``, so that what is to be cleaned up is."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+
+
+def _stop(number: int, _frame: object) -> NoReturn:
+    raise StoppedError(number)
+
+
+def cache_root(kind: str, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where what is built is kept, outside the repository; each kind has a folder."""
+    own = environ.get("RSTREAM_CACHE")
+    if own:
+        return Path(own).absolute() / kind
+    base = environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
+    return Path(base) / "rstream" / kind
 
 
 def say(message: str) -> None:

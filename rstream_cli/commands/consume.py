@@ -39,8 +39,9 @@ def consume(
             "--offset",
             "-o",
             metavar="SPEC",
-            help="first, last (the last chunk), next, stored (after the offset stored under --name; first where there"
-            " is none), N, -N (the last N messages), or a time: -1h, 2026-11-23T10:00Z, @UNIX.",
+            help="first, last (the last chunk), next, stored (after the offset stored under --name; where none is, at"
+            " offset 0: what retention took is told, see --on-gap), N, -N (the last N messages), or a time: -1h,"
+            " 2026-11-23T10:00Z, @UNIX.",
             rich_help_panel=WHERE,
         ),
     ] = "next",

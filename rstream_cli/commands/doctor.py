@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,13 +51,18 @@ def doctor(
         from rstream_cli.diagnosis import Diagnosis
 
         env = context.env
-        show = _json_line if json else _text_lines(colored=env.use_color(connection.color, stdout=True))
+        show = _text_lines(colored=env.use_color(connection.color, stdout=True))
         status = ExitStatus.OK
-        async for finding in Diagnosis(context.options, target, env.now()).findings():
-            env.stdout.write(show(finding))
-            env.stdout.flush()
-            if finding.error is not None:
-                status = status or status_of(finding.error)
+        # stdout may refuse a line: what is open then is closed before the loop is.
+        async with contextlib.aclosing(Diagnosis(context.options, target, env.now()).findings()) as findings:
+            async for finding in findings:
+                if json:
+                    terminal.write_json(env.stdout, _json_line(finding), is_tty=env.stdout_is_tty)
+                else:
+                    env.stdout.write(show(finding))
+                    env.stdout.flush()
+                if finding.error is not None:
+                    status = status or status_of(finding.error)
         return status
 
     run_command(main, connection=connection)

@@ -169,6 +169,6 @@ def _print_offset(context: CommandContext, record: dict[str, str | int], *, json
         import json as json_module
 
         text = terminal.as_json(json_module.dumps(record, ensure_ascii=False, separators=(",", ":")))
+        terminal.write_json(context.env.stdout, text + "\n", is_tty=context.env.stdout_is_tty)
     else:
-        text = str(record["offset"])
-    context.env.stdout.write(text + "\n")
+        context.env.stdout.write(f"{record['offset']}\n")

@@ -310,7 +310,10 @@ def info(
                 hint="a majority of its nodes must be up",
                 status=ExitStatus.CONNECTION,
             )
-        context.env.stdout.write(as_json(facts) if json else _as_text(facts))
+        if json:
+            terminal.write_json(context.env.stdout, as_json(facts), is_tty=context.env.stdout_is_tty)
+        else:
+            context.env.stdout.write(_as_text(facts))
         return ExitStatus.OK
 
     run_command(main, connection=connection)

@@ -169,7 +169,8 @@ def info(
 
         partitions = await telling_kinds_apart(context, "superstream info", name, look)
         if json:
-            context.env.stdout.write(as_json({"super_stream": name, "partitions": partitions}))
+            text = as_json({"super_stream": name, "partitions": partitions})
+            terminal.write_json(context.env.stdout, text, is_tty=context.env.stdout_is_tty)
         else:
             context.env.stdout.write(_table(partitions))
         return ExitStatus.OK

@@ -39,7 +39,8 @@ def consume(
             "-o",
             metavar="SPEC",
             help="For each partition: first, last (the last chunk), next, stored (after the offset stored under --name;"
-            " first where there is none), -N (the last N messages), or a time: -1h, 2026-11-23T10:00Z, @UNIX.",
+            " where none is, at offset 0: what retention took is told, see --on-gap), -N (the last N messages), or a"
+            " time: -1h, 2026-11-23T10:00Z, @UNIX.",
             rich_help_panel=WHERE,
         ),
     ] = "next",

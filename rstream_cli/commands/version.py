@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from rstream_cli import terminal
 from rstream_cli.typer_support import Command, environment_of
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -29,16 +30,16 @@ def version(
 
     `rstream --version` prints its own alone.
     """
-    stdout = environment_of(ctx).stdout
+    env = environment_of(ctx)
     if json:
         import orjson
 
-        stdout.write(orjson.dumps(_versions()).decode() + "\n")
+        terminal.write_json(env.stdout, orjson.dumps(_versions()).decode() + "\n", is_tty=env.stdout_is_tty)
         return
     found = _versions()
     libraries: dict[str, str | None] = found.pop("libraries")  # type: ignore[assignment]
     for name, value in [*found.items(), *libraries.items()]:
-        stdout.write(f"{name} {value or 'is not installed'}\n")
+        env.stdout.write(f"{name} {value or 'is not installed'}\n")
 
 
 def _versions() -> dict[str, str | dict[str, str | None]]:

@@ -107,8 +107,8 @@ class ConsumeOptions:
         OnError,
         typer.Option(
             "--on-error",
-            help="A message that cannot be shown, as it is not AMQP 1.0, ends the run (exit code 8), or is skipped and"
-            " counted (3 at the end).",
+            help="A message that is not AMQP 1.0, or that JSON cannot hold where the output or --filter-from needs it,"
+            " ends the run (exit code 8), or is skipped and counted (3 at the end).",
             rich_help_panel=READING,
         ),
     ] = OnError.STOP
@@ -116,8 +116,8 @@ class ConsumeOptions:
         OnGap,
         typer.Option(
             "--on-gap",
-            help="Where retention took what was to be read (an offset, what follows a stored one or the last message):"
-            " tell from which offset to which, or end there (exit code 9).",
+            help="Where retention took what was to be read (the offset asked for, the one after a stored offset, or"
+            " messages not yet read): tell from which offset to which, or end there (exit code 9).",
             rich_help_panel=READING,
         ),
     ] = OnGap.TELL

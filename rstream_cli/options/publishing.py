@@ -97,7 +97,9 @@ class PublishOptions:
         OnError,
         typer.Option(
             "--on-error",
-            help="A record that is bad or too large ends the run (exit code 8), or is skipped (3 at the end).",
+            help="A record that cannot be read or published as the options say (no JSON, no value at a path, an id that"
+            " does not grow, a key without a partition), or that is too large, ends the run (exit code 8), or is"
+            " skipped (3 at the end).",
             rich_help_panel=INPUT,
         ),
     ] = OnError.STOP

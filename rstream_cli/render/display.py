@@ -145,7 +145,7 @@ class Display:
         severity: Severity = Severity.NOTE,
         *,
         bounded: bool = False,
-        **fields: str | float,
+        **fields: str | float | None,
     ) -> None:
         """Something that happened to the run: a line for people, or an object with ``--stats json``.
 
@@ -154,7 +154,7 @@ class Display:
         if self.mode is StatsMode.JSON:
             import orjson
 
-            self._write(terminal.as_json(orjson.dumps({"event": event, **fields}).decode()))
+            self._write_json(terminal.as_json(orjson.dumps({"event": event, **fields}).decode()))
         elif bounded:
             self.note(words, severity)
         elif self._is_told(severity):
@@ -172,6 +172,12 @@ class Display:
             self._requests.put(partial(self._note, line))
         else:
             self._note(line)
+
+    def _write_json(self, line: str) -> None:
+        try:
+            terminal.write_json(self._env.stderr, line + "\n", is_tty=self._env.stderr_is_tty)
+        except (OSError, ValueError):
+            pass  # nobody is there to read it
 
     def _note(self, line: str) -> None:
         try:
@@ -242,7 +248,7 @@ class Display:
         if self.mode is StatsMode.JSON:
             from rstream_cli.render.json_lines import JsonView
 
-            return JsonView(self._env.stderr)
+            return JsonView(self._env.stderr, is_tty=self._env.stderr_is_tty)
         return None
 
     def _is_running(self) -> bool:

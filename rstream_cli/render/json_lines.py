@@ -1,9 +1,11 @@
 """``--stats json``: one JSON object a line; the last one is the summary.
 
 ``event`` is "progress" or "summary", or what else happened to the run: "lost", "recovered", "unconfirmed", "skipped",
-"gap" (offsets ``first`` to ``last`` of ``stream`` are gone) and others. Durations are in seconds, latencies in
-milliseconds; what is not known is null. Progress says whether a connection is lost (``reconnecting``). A summary has
-``reason`` (why the run stopped), ``exit_code`` and ``error`` as well, and its rates are those of the whole run.
+"gap" (offsets ``first`` to ``last`` of ``stream`` are gone), "passed" (``messages`` were rejected, and another run
+under the name skips them, as its last id is ``last``; null: it may skip them, as that id is not known) and others.
+Durations are in seconds, latencies in milliseconds; what is not known is null. Progress says whether a connection is
+lost (``reconnecting``). A summary has ``reason`` (why the run stopped), ``exit_code`` and ``error`` as well, and its
+rates are those of the whole run.
 """
 
 from __future__ import annotations
@@ -44,8 +46,9 @@ def _milliseconds(seconds: float | None) -> float | None:
 class JsonView:
     """Writes the objects."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, is_tty: bool = False) -> None:
         self._stream = stream
+        self._is_tty = is_tty
 
     def update(self, snapshot: Snapshot) -> None:
         """An object for this moment."""
@@ -62,5 +65,5 @@ class JsonView:
         self._write(document(snapshot, "summary") | {"reason": reason, "exit_code": status, "error": error})
 
     def _write(self, shown: dict[str, Any]) -> None:
-        self._stream.write(terminal.as_json(orjson.dumps(shown).decode()) + "\n")
+        terminal.write_json(self._stream, terminal.as_json(orjson.dumps(shown).decode()) + "\n", is_tty=self._is_tty)
         self._stream.flush()

@@ -121,7 +121,8 @@ def summary(snapshot: Snapshot, reason: str) -> str:
     parts = [f"published {messages(published)} ({size(snapshot.bytes)}) to {snapshot.stream} {took}"]
     parts.append(f"confirmed {count(counts['confirmed'] or 0)}, failed {count(counts['failed'] or 0)}")
     if counts["sent_again"]:
-        parts.append(f"up to {copies(int(counts['sent_again']))} too many, sent again")
+        again = int(counts["sent_again"])
+        parts.append(f"{count(again)} sent again, so up to {copies(again)} may be stored")
     if counts["not_published"]:
         some = [
             f"{name.replace('_', ' ')} {count(counts[name] or 0)}"

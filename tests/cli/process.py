@@ -24,8 +24,12 @@ def running(
     stderr: int | IO[bytes] = subprocess.PIPE,
     process_group: int | None = None,
     program: Sequence[str] = (str(RSTREAM),),
+    limit: float = 300.0,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A running ``rstream``; it is killed at the end, if it still runs."""
+    """A running ``rstream``; it is killed at the end, if it still runs.
+
+    And after ``limit`` seconds, so that whoever reads what it says does not wait for ever; the test fails then.
+    """
     process = subprocess.Popen(
         [*program, *arguments],
         stdin=stdin,
@@ -35,7 +39,8 @@ def running(
         process_group=process_group,
     )
     try:
-        yield process
+        with limited(process, limit):
+            yield process
     finally:
         if process.poll() is None:
             process.kill()

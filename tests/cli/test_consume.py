@@ -273,7 +273,9 @@ def test_what_was_not_written_out_is_not_stored(env: dict[str, str], run: Run, s
         assert stored(run, stream, "me") is None
         got = 0
         while got < 300_000:  # and no more: the rest of the second message is not to fit into the pipe
-            got += len(os.read(reader, min(65536, 300_000 - got)))
+            block = os.read(reader, min(65536, 300_000 - got))
+            assert block, "it has ended"
+            got += len(block)
         eventually(lambda: stored(run, stream, "me") == 0)
         interrupt(consumer)
         code, errors = ended(consumer)

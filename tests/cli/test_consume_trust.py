@@ -32,6 +32,10 @@ def env(broker: Broker) -> dict[str, str]:
     return {"RSTREAM_URI": broker.uri}
 
 
+RETENTION = 60.0
+"""Seconds for a broker to take what is too old; it looks when a segment is full."""
+
+
 class Aside:
     """What a test does beside the program that it tests: a process for each would take most of its time."""
 
@@ -68,11 +72,12 @@ class Aside:
 
         async def lose(client: Client) -> int:
             before = -1
-            while (begins := (await client.stats(stream)).first_offset or 0) <= beyond or begins != before:
-                if begins <= beyond:
-                    await publish(client, stream, *[[LONG]] * 10)
-                await asyncio.sleep(0.05)
-                before = begins
+            async with asyncio.timeout(RETENTION):
+                while (begins := (await client.stats(stream)).first_offset or 0) <= beyond or begins != before:
+                    if begins <= beyond:
+                        await publish(client, stream, *[[LONG]] * 10)
+                    await asyncio.sleep(0.05)
+                    before = begins
             return begins
 
         return self(lose)
@@ -253,8 +258,9 @@ def test_a_stored_offset_that_is_gone(run: Run, aside: Aside, small: str) -> Non
         """Message by message: a broker forgets it once retention has long passed it."""
         await publish(client, small, [LONG], [LONG], [LONG])
         await client.store_offset(small, "me", 1, verify_timeout=10)
-        while ((await client.stats(small)).first_offset or 0) <= 2:
-            await publish(client, small, [LONG])
+        async with asyncio.timeout(RETENTION):
+            while ((await client.stats(small)).first_offset or 0) <= 2:
+                await publish(client, small, [LONG])
         return (await client.stats(small)).first_offset or 0
 
     begins = aside(until_it_is_gone)

@@ -46,7 +46,7 @@ class Feed:
     def __init__(self, stdin: IO[bytes]) -> None:
         self.count = 0
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._write, args=(stdin,))
+        self._thread = threading.Thread(target=self._write, args=(stdin,), daemon=True)
         self._thread.start()
 
     def _write(self, stdin: IO[bytes]) -> None:
@@ -58,7 +58,8 @@ class Feed:
 
     def end(self) -> None:
         self._over.set()
-        self._thread.join()
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "the run takes no input, and does not end"
 
 
 @contextmanager

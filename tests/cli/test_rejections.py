@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import random
 import resource
+import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rstream_core import EmbeddedBroker
 from rstream_core.protocol.commands import Key
 from tests.cli.conftest import Run, run_rstream
-from tests.cli.process import ended, running, summary_of
+from tests.cli.process import ended, interrupt, limited, running, summary_of, told
 from tests.cli.test_broker import broker_process
 
 NAMED = ("--name", "n", "--id-from", "line")
 INTERNAL_ERROR = 15
+PRECONDITION_FAILED = 17
 
 
 @pytest.fixture
@@ -148,3 +152,93 @@ def test_a_partition_rejects(embedded: EmbeddedBroker, run: Run, stream_name: st
     assert ": record 2 was rejected; another run under this name skips it" in warning
     assert error.startswith("error: 1 of 4 messages are not confirmed, record 2: ")
     run("superstream", "delete", stream_name, "--yes")
+
+
+# --- where the broker does not tell how far it has come ------------------------------------------------------------
+
+
+@contextmanager
+def publishing(
+    env: dict[str, str], stream: str, *options: str, stats: str = "json"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A run that is open, and has nothing to publish yet: the question at its opening has been answered."""
+    command = ("publish", stream, *NAMED, "--batch-size", "1", "--stats", stats, "--stats-interval", "50ms", *options)
+    with running(*command, stdin=subprocess.PIPE, env=env) as process:
+        assert process.stderr is not None
+        with limited(process):
+            assert b"published" in process.stderr.readline()
+        yield process
+
+
+def give(process: subprocess.Popen[bytes], lines: bytes) -> None:
+    assert process.stdin is not None
+    process.stdin.write(lines)
+    process.stdin.flush()
+
+
+def passed_of(errors: str) -> dict[str, Any]:
+    """The one event that tells what another run may leave out. Nobody is told to rely on it."""
+    assert "publish the same input again" not in errors
+    lines = [line for line in errors.splitlines() if line.startswith("{")]
+    (found,) = (event for event in map(json.loads, lines) if event["event"] == "passed")
+    return dict(found)
+
+
+def test_the_question_for_the_last_id_is_refused(
+    embedded: EmbeddedBroker, env: dict[str, str], run: Run, stream: str
+) -> None:
+    """The broker has passed what it rejected, and does not say so: another run leaves it out."""
+    lines = b"one\ntwo\nthree\n"
+    with publishing(env, stream) as process:
+        embedded.faults.delay(0.2)
+        embedded.faults.answer(Key.PUBLISH, INTERNAL_ERROR)
+        embedded.faults.answer(Key.QUERY_PUBLISHER_SEQUENCE, PRECONDITION_FAILED)
+        give(process, lines)
+        code, errors = ended(process)
+    embedded.faults.clear()
+    assert code == 7
+    assert passed_of(errors) == {"event": "passed", "stream": stream, "which": "record 1", "messages": 1, "last": None}
+    assert summary_of(run("publish", stream, *NAMED, "--stats", "json", stdin=lines).stderr)["already_published"] == 3
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_people_are_told_what_may_be_left_out(
+    embedded: EmbeddedBroker, env: dict[str, str], stream: str, tmp_path: Path, is_kept: bool
+) -> None:
+    failed = tmp_path / "failed"
+    options = ("--failed-to", str(failed)) if is_kept else ()
+    with publishing(env, stream, *options, stats="line") as process:
+        embedded.faults.answer(Key.PUBLISH, INTERNAL_ERROR)
+        embedded.faults.answer(Key.QUERY_PUBLISHER_SEQUENCE, PRECONDITION_FAILED)
+        give(process, b"one\n")
+        code, errors = ended(process)
+    assert code == 7
+    assert "publish the same input again" not in errors
+    assert (
+        f"warning: stream {stream!r}: record 1 was rejected; another run under this name may skip it, because the"
+        f" broker did not say its last publishing id of 'n'{f'; only {failed} still holds it' if is_kept else ''}\n"
+    ) in errors
+
+
+def test_the_broker_is_lost_behind_a_rejection(env: dict[str, str], embedded: EmbeddedBroker, stream: str) -> None:
+    with publishing(env, stream, "--recover-for", "0", "--drain-timeout", "1") as process:
+        embedded.faults.answer(Key.PUBLISH, INTERNAL_ERROR)
+        embedded.faults.cut_frame(Key.QUERY_PUBLISHER_SEQUENCE)
+        give(process, b"one\n")
+        code, errors = ended(process)
+    assert code == 7
+    assert passed_of(errors)["last"] is None
+
+
+def test_a_second_signal_behind_a_rejection(embedded: EmbeddedBroker, env: dict[str, str], stream: str) -> None:
+    """While the broker is asked."""
+    with publishing(env, stream) as process:
+        embedded.faults.delay(1.5)
+        embedded.faults.answer(Key.PUBLISH, INTERNAL_ERROR)
+        give(process, b"one\n")
+        told(process, lambda found: found["failed"] == 1)
+        interrupt(process)
+        interrupt(process, signal.SIGTERM)
+        code, errors = ended(process)
+    assert code == 7
+    assert passed_of(errors)["last"] is None

@@ -41,7 +41,7 @@ def orders(rabbitmq: Broker, stream_name: str) -> Iterator[str]:
         async with Client(options_for(rabbitmq)) as client:
             await client.delete_super_stream(stream_name, missing_ok=True)
 
-    asyncio.run(create())
+    asyncio.run(asyncio.wait_for(create(), 60))
     yield stream_name
     asyncio.run(delete())
 
@@ -179,7 +179,7 @@ def regions(rabbitmq: Broker, stream_name: str) -> Iterator[str]:
         async with Client(options_for(rabbitmq)) as client:
             await client.delete_stream(stream_name, missing_ok=True)
 
-    asyncio.run(create())
+    asyncio.run(asyncio.wait_for(create(), 60))
     yield stream_name
     asyncio.run(delete())
 
@@ -352,6 +352,7 @@ def test_three_processes_share_six_partitions_and_one_is_killed_now_and_then(
             workers.kill_one()
             workers.start()
             kills += 1
+            assert kills < 100, "the feeder does not end"
             if kills == 2:
                 killed_twice.set()
 

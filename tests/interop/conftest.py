@@ -10,7 +10,7 @@ import pytest
 from tests.brokers import Broker
 from tests.clients import client, options, stream
 from tests.interop.languages import Language
-from tests.interop.programs import NoProgramError, Program, Programs
+from tests.interop.programs import BuildError, NoProgramError, Program, Programs
 
 __all__ = ["client", "options", "stream"]
 
@@ -25,17 +25,23 @@ def programs() -> Iterator[Programs]:
 
 @pytest.fixture
 def program_of(programs: Programs, broker: Broker) -> Callable[[Language], Program]:
-    """Runs a language's program; skips the test where it cannot be built, or fails it where it must be."""
+    """Runs a language's program, as ``running`` does."""
+    return lambda language: running(programs, language, broker)
 
-    def program(language: Language) -> Program:
-        try:
-            return programs.get(language, broker)
-        except NoProgramError as error:
-            if os.environ.get("RSTREAM_REQUIRE_INTEROP") == "1":
-                pytest.fail(f"RSTREAM_REQUIRE_INTEROP=1, but {error}", pytrace=False)
-            pytest.skip(str(error))
 
-    return program
+def running(programs: Programs, language: Language, broker: Broker) -> Program:
+    """A language's program; skips the test where this machine cannot build it, or fails it where it must.
+
+    A program that is wrong fails its tests on every machine.
+    """
+    try:
+        return programs.get(language, broker)
+    except NoProgramError as error:
+        if os.environ.get("RSTREAM_REQUIRE_INTEROP") == "1":
+            pytest.fail(f"RSTREAM_REQUIRE_INTEROP=1, but {error}", pytrace=False)
+        pytest.skip(str(error))
+    except BuildError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture

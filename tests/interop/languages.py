@@ -69,11 +69,13 @@ class Language:
     """What the program is built from, by patterns; the rest of the folder does not count."""
     tools: tuple[Tool, ...]
     build: tuple[str, ...]
-    """Runs in a copy of the sources."""
+    """Runs in a copy of the sources. It fails where they are wrong."""
     product: tuple[str, ...]
     """What it leaves there that is kept."""
     run: Callable[[Path], list[str]]
     """The command, given where the product is; host, port, user, password and virtual host follow."""
+    fetch: tuple[str, ...] | None = None
+    """Runs there before: it gets what the build needs from the network, and fails where that has not got it."""
     build_environment: Callable[[Path], Mapping[str, str]] = lambda _: {}
     """Given a folder that stays from one build to the next."""
     lacks: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -111,6 +113,7 @@ JAVA = Language(
         Tool("Maven on Java", ("mvn", "--version"), r"Java version: (\d+)", (17,)),
         Tool("Java", ("java", "--version"), r" (\d+)", (17,)),
     ),
+    fetch=("mvn", "-B", "-q", "dependency:resolve-plugins", "dependency:resolve"),
     build=("mvn", "-B", "-q", "compile", "dependency:copy-dependencies", "-DincludeScope=runtime"),
     product=("target/classes", "target/dependency"),
     run=lambda product: [
@@ -135,6 +138,7 @@ GO = Language(
     client_version=r"rabbitmq-stream-go-client v([\d.]+)",
     sources=("go.mod", "go.sum", "*.go"),
     tools=(Tool("Go", ("go", "version"), r"go(\d+)\.(\d+)", (1, 25)),),
+    fetch=("go", "mod", "download"),
     build=("go", "build", "-o", "interop", "."),
     build_environment=lambda _: {"GOTOOLCHAIN": "local"},  # none is fetched
     product=("interop",),
@@ -152,6 +156,7 @@ RUST = Language(
     client_version=r'rabbitmq-stream-client = "=([\d.]+)"',
     sources=("Cargo.toml", "Cargo.lock", "src/*.rs"),
     tools=(Tool("Cargo", ("cargo", "--version"), r"cargo (\d+)\.(\d+)", (1, 85)),),
+    fetch=("cargo", "fetch", "--locked", "--quiet"),
     build=("cargo", "build", "--locked", "--quiet"),
     # What it depends on takes minutes to build: not again for each change of the program.
     build_environment=lambda kept: {"CARGO_TARGET_DIR": str(kept)},

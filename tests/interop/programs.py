@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from scripts._machine import cache_root
 from tests.brokers import Broker
 from tests.interop.languages import LANGUAGES, Language, Tool
 
@@ -36,36 +37,32 @@ KEPT = 3
 
 
 class NoProgramError(Exception):
-    """This machine cannot build the program; says why."""
+    """This machine cannot build the program: a tool is missing, or what it depends on cannot be had; says why."""
+
+
+class BuildError(Exception):
+    """This machine could build the program, and it cannot be built: a fault of its own."""
 
 
 class ProgramError(Exception):
     """The program answered with an error, or not at all; says what it wrote to stderr, too."""
 
 
-def cache_root() -> Path:
-    """Where the programs are kept, beside what ``scripts/rabbitmq`` keeps."""
-    own = os.environ.get("RSTREAM_CACHE")
-    if own:
-        return Path(own).absolute() / "interop"
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
-    return Path(base) / "rstream" / "interop"
-
-
 def built(language: Language) -> Path:
-    """Where the program is, once it is built. Raises ``NoProgramError``."""
+    """Where the program is, once it is built. Raises ``NoProgramError`` and ``BuildError``."""
     versions = [_version(language, tool) for tool in language.tools]
     sources = sorted({path for pattern in language.sources for path in language.folder.glob(pattern)})
     digest = hashlib.sha256(repr((versions, language.build, language.product)).encode())
     for source in sources:
         content = source.read_bytes()
         digest.update(f"{source.relative_to(language.folder)} {len(content)}\n".encode() + content)
-    root = cache_root()
+    root = cache_root("interop")  # beside what scripts/rabbitmq keeps
     product = root / f"{language.name}-{digest.hexdigest()[:16]}"
     with _locked(root / f"{language.name}.lock"):
         if product.is_dir():
             os.utime(product)  # it is in use: others go first
         else:
+            _sweep(root, language)
             _build(language, sources, root, product)
             _prune(root, language)
     return product
@@ -84,29 +81,44 @@ def _version(language: Language, tool: Tool) -> str:
 
 
 def _build(language: Language, sources: list[Path], root: Path, product: Path) -> None:
-    kept = root / f"{language.name}-build"
-    with tempfile.TemporaryDirectory(prefix=f"{language.name}-", dir=root) as made:
-        place = Path(made) / "sources"
+    """Builds it where it is always built: tools that keep something do so by the place."""
+    kept = _kept(language, root)
+    made = root / f"{language.name}.building"
+    try:
+        place = made / "sources"
         for source in sources:
             copy = place / source.relative_to(language.folder)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, copy)
         environment = language.build_environment(kept)
-        _run_build(language, place, {**os.environ, **environment})
+        if language.fetch is not None:
+            _run(language.fetch, place, {**os.environ, **environment}, NoProgramError)
+        _run(language.build, place, {**os.environ, **environment}, BuildError)
         results = kept if str(kept) in environment.values() else place
-        finished = Path(made) / "product"
+        finished = made / "product"
         for name in language.product:
             (finished / name).parent.mkdir(parents=True, exist_ok=True)
             copy_of = shutil.copytree if (results / name).is_dir() else shutil.copy2
             copy_of(results / name, finished / name)
         finished.rename(product)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
-def _run_build(language: Language, place: Path, environment: dict[str, str]) -> None:
-    command = " ".join(language.build)
-    # A group of its own: what a build starts ends with it.
+def _kept(language: Language, root: Path) -> Path:
+    """What stays from one build to the next, as long as what it is of stays: it would only grow."""
+    digest = hashlib.sha256(repr([_version(language, tool) for tool in language.tools]).encode())
+    for name in language.sources:
+        if (language.folder / name).is_file():  # the rest are patterns: those of the program
+            digest.update((language.folder / name).read_bytes())
+    return root / f"{language.name}.kept-{digest.hexdigest()[:16]}"
+
+
+def _run(command: tuple[str, ...], place: Path, environment: dict[str, str], error_class: type[Exception]) -> None:
+    shown = " ".join(command)
+    # A group of its own: what it starts ends with it.
     with subprocess.Popen(
-        language.build,
+        command,
         cwd=place,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -120,16 +132,26 @@ def _run_build(language: Language, place: Path, environment: dict[str, str]) -> 
         except BaseException as error:
             os.killpg(process.pid, 9)
             if isinstance(error, subprocess.TimeoutExpired):
-                raise NoProgramError(f"{command}: not done after {BUILD_TIMEOUT:.0f} s") from None
+                raise error_class(f"{shown}: not done after {BUILD_TIMEOUT:.0f} s") from None
             raise
     if process.returncode != 0:
-        raise NoProgramError(f"{command} ended with {process.returncode}:\n{output[-4000:]}")
+        raise error_class(f"{shown} ended with {process.returncode}:\n{output[-4000:]}")
 
 
 def _prune(root: Path, language: Language) -> None:
     builds = [path for path in root.glob(f"{language.name}-*") if re.fullmatch(r"[a-z]+-[0-9a-f]{16}", path.name)]
     for old in sorted(builds, key=lambda path: path.stat().st_mtime)[:-KEPT]:
         shutil.rmtree(old)
+
+
+def _sweep(root: Path, language: Language) -> None:
+    """Removes what builds that were killed have left, and what is kept of other tools: whoever holds the lock may."""
+    stale = {root / f"{language.name}.building", *root.glob(f"{language.name}.kept-*")} - {_kept(language, root)}
+    # As they were called before they had one place.
+    stale.add(root / f"{language.name}-build")
+    stale.update(path for path in root.glob(f"{language.name}-*") if re.fullmatch(r"[a-z]+-[a-z0-9_]{8}", path.name))
+    for path in stale:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -151,6 +173,8 @@ class Program:
         self.usable = True
         """It has answered all that it was asked."""
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._no_answer: bytes | None = None
+        """A line that is no JSON object; nothing is read behind it."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the program
         where = [broker.host, str(broker.port), broker.username, broker.password, broker.vhost]
         self._process = subprocess.Popen(
@@ -188,7 +212,7 @@ class Program:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._reader.join()
+        self._reader.join(EXIT_TIMEOUT)
         self._process.stdout.close()
         self._errors.close()
 
@@ -204,7 +228,10 @@ class Program:
         except queue.Empty:
             raise self._error(f"{do}: no answer in time") from None
         if answer is None:
-            raise self._error(f"{do}: it ended")
+            said = self._no_answer
+            raise self._error(
+                f"{do}: it ended" if said is None else f"{do}: it said what is no answer: {said[:1000]!r}"
+            )
         self.usable = before
         if "error" in answer:
             raise self._error(f"{do}: {answer['error']}")
@@ -212,10 +239,18 @@ class Program:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            said = json.loads(line)
-            (self.events if "event" in said else self._answers).put(said)
-        self._answers.put(None)
+        try:
+            for line in self._process.stdout:
+                try:
+                    said = json.loads(line)
+                except ValueError:
+                    said = None
+                if not isinstance(said, dict):
+                    self._no_answer = line
+                    break
+                (self.events if "event" in said else self._answers).put(said)
+        finally:
+            self._answers.put(None)
 
     def _error(self, what: str) -> ProgramError:
         self._errors.seek(0)
@@ -227,23 +262,23 @@ class Programs:
     """Builds the programs, and keeps one of each running for each broker: a Java machine takes its time to start."""
 
     def __init__(self) -> None:
-        self._built: dict[str, Path | NoProgramError] = {}
+        self._built: dict[str, Path | NoProgramError | BuildError] = {}
         self._running: dict[tuple[str, str], Program] = {}
 
     def product(self, language: Language) -> Path:
-        """Raises ``NoProgramError``, which it remembers."""
+        """Raises ``NoProgramError`` and ``BuildError``, which it remembers."""
         if language.name not in self._built:
             try:
                 self._built[language.name] = built(language)
-            except NoProgramError as error:
+            except (NoProgramError, BuildError) as error:
                 self._built[language.name] = error
         found = self._built[language.name]
-        if isinstance(found, NoProgramError):
+        if isinstance(found, Exception):
             raise found
         return found
 
     def get(self, language: Language, broker: Broker) -> Program:
-        """One that runs against the broker. Raises ``NoProgramError``."""
+        """One that runs against the broker. Raises what ``product`` does."""
         key = (language.name, broker.uri)
         program = self._running.get(key)
         if program is not None and not program.usable:

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.brokers import Broker
 from tests.interop import languages
+from tests.interop.conftest import running
 from tests.interop.languages import Language, Tool
-from tests.interop.programs import KEPT, NoProgramError, built
+from tests.interop.programs import KEPT, BuildError, NoProgramError, Program, ProgramError, Programs, built
+
+NO_BROKER = Broker("none", "", "localhost", 1, "", "", "/")
 
 
 @pytest.fixture
@@ -77,7 +81,7 @@ def test_a_tool_that_is_missing_or_old(shell: Language, tool: Tool, message: str
 
 def test_a_build_that_fails_says_what_it_wrote_and_leaves_nothing(shell: Language) -> None:
     broken = dataclasses.replace(shell, build=("sh", "-c", "echo the reason; touch made; exit 3"))
-    with pytest.raises(NoProgramError, match=r"(?s)ended with 3:.*the reason"):
+    with pytest.raises(BuildError, match=r"(?s)ended with 3:.*the reason"):
         built(broken)
     assert [path.name for path in (shell.folder.parent / "cache" / "interop").iterdir()] == ["shell.lock"]
 
@@ -85,5 +89,53 @@ def test_a_build_that_fails_says_what_it_wrote_and_leaves_nothing(shell: Languag
 def test_a_build_that_takes_too_long(shell: Language, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.interop.programs.BUILD_TIMEOUT", 0.1)
     endless = dataclasses.replace(shell, build=("sh", "-c", "sleep 600 & wait"))
-    with pytest.raises(NoProgramError, match="not done after"):
+    with pytest.raises(BuildError, match="not done after"):
         built(endless)
+
+
+def test_what_it_needs_cannot_be_had(shell: Language) -> None:
+    """That is a fault of the machine, or of the network, and not of the program."""
+    with pytest.raises(NoProgramError, match=r"(?s)ended with 4:.*no network"):
+        built(dataclasses.replace(shell, fetch=("sh", "-c", "echo no network; exit 4")))
+    built(dataclasses.replace(shell, fetch=("sh", "-c", "touch fetched")))
+
+
+@pytest.mark.parametrize("is_required", [True, False])
+def test_what_becomes_of_a_test(shell: Language, monkeypatch: pytest.MonkeyPatch, is_required: bool) -> None:
+    monkeypatch.setenv("RSTREAM_REQUIRE_INTEROP", "1" if is_required else "")
+    unreachable, wrong = dataclasses.replace(shell, fetch=("false",)), dataclasses.replace(shell, build=("false",))
+    with pytest.raises(pytest.fail.Exception if is_required else pytest.skip.Exception, match="false ended with 1"):
+        running(Programs(), unreachable, NO_BROKER)
+    programs = Programs()
+    for _ in range(2):  # it is remembered, and stays a failure
+        with pytest.raises(pytest.fail.Exception, match="false ended with 1"):
+            running(programs, wrong, NO_BROKER)
+
+
+def test_killed_builds_and_what_was_kept_of_other_tools_are_swept(shell: Language) -> None:
+    cache = shell.folder.parent / "cache" / "interop"
+    stale = ("shell-build", "shell-ab12_xyz", "shell.building", "shell.kept-0123456789abcdef")
+    for name in (*stale, "other-ab12_xyz", "other.building"):
+        (cache / name).mkdir(parents=True)
+    keeping = dataclasses.replace(shell, build_environment=lambda kept: {"KEPT": str(kept)})
+    keeping = dataclasses.replace(keeping, build=("sh", "-c", 'mkdir -p $KEPT; pwd >> "$KEPT/made"'))
+    for number in range(2):
+        (shell.folder / "program").write_text(f"echo {number}")
+        place = built(keeping)
+    assert len(set((place / "made").read_text().splitlines())) == 1  # both were built in one place
+    left = {path.name for path in cache.iterdir()}
+    assert not left & set(stale)
+    assert {"other-ab12_xyz", "other.building"} <= left
+    assert len([name for name in left if name.startswith("shell.kept-")]) == 1
+
+
+@pytest.mark.parametrize("said", ["no JSON", "[1]", "7", "\\377"])
+def test_a_line_that_is_no_answer(shell: Language, said: str) -> None:
+    """It is told at once, and not taken for silence."""
+    talking = dataclasses.replace(shell, run=lambda _: ["sh", "-c", f"printf '{said}\\n'; cat"])
+    program = Program(talking, built(talking), NO_BROKER)
+    try:
+        with pytest.raises(ProgramError, match="it said what is no answer"):
+            program._ask("publish", {})
+    finally:
+        program.close()

@@ -263,3 +263,11 @@ def test_changelog_has_this_version() -> None:
     assert versions
     latest = versions[0][0]
     assert latest.lower() == "unreleased" or latest == rstream_core.__version__
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_lines_are_short(page: Path) -> None:
+    """But for what cannot be broken: code, tables, and what is generated."""
+    prose = re.sub(r"(?ms)^\s*```.*?^\s*```$", lambda found: "\n" * found[0].count("\n"), page.read_text())
+    lines = enumerate(prose.splitlines(), 1)
+    assert [(number, line) for number, line in lines if len(line) > 122 and not line.startswith("|")] == []

@@ -103,6 +103,66 @@ class TestFresh:
         assert "RSTREAM_URI" not in kept
         assert "HOME" not in kept
 
+    def test_secrets_of_apt_are_readable_by_root_alone_and_go(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The client's key, and a proxy's password: the tree stays for long, and others may look into it."""
+        tree, key, authority = tmp_path / "tree", tmp_path / "own.key", tmp_path / "ca.pem"
+        key.touch(0o600)
+        key.write_text("secret")
+        authority.write_text("public")
+        authority.chmod(0o644)
+        (tree / "usr/sbin").mkdir(parents=True)
+        settings = tree / "etc/apt/apt.conf.d/90rstream"
+        found = [
+            ("Acquire::http::Proxy", "http://user:secret@proxy.invalid"),
+            ("Acquire::https::repo.invalid::SslKey", str(key)),
+            ("Acquire::https::CAInfo", str(authority)),
+        ]
+        monkeypatch.setattr(debian, "_apt_acquire_settings", lambda: iter(found))
+        inside = [tree / str(path).lstrip("/") for path in (key, authority)]
+        modes: list[list[int]] = []
+
+        class Runner:
+            def run(self, command: list[str], *_: object) -> None:
+                assert "APT::Sandbox::User=root" in command  # another user could not read them
+                modes.append([path.stat().st_mode & 0o777 for path in (*inside, settings)])
+
+        before = os.umask(0)
+        try:
+            debian._install(Runner(), machine_recipe := debian.Recipe("k", "t", ("p",)), tree)
+        finally:
+            os.umask(before)
+        assert modes == [[0o600, 0o644, 0o600]] * 3
+        assert [path.exists() for path in (*inside, settings)] == [False, True, False]
+        # A tree that was built earlier, and has them still.
+        debian._copy_apt_settings(tree)
+        monkeypatch.setenv("RSTREAM_CACHE", str(tmp_path / "cache"))
+        cached = debian.cache_root("k") / "bookworm"
+        cached.parent.mkdir(parents=True)
+        tree.rename(cached)
+        assert debian.ensure_tree(machine_recipe, "bookworm") == cached
+        assert not (cached / "etc/apt/apt.conf.d/90rstream").exists()
+        assert not (cached / str(key).lstrip("/")).exists()
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+    def test_a_checkout_of_another_user_is_cloned(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As in a container, with a checkout from outside."""
+        monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+        monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+        checkout, target = tmp_path / "checkout", tmp_path / "home" / "clone"
+        checkout.mkdir()
+        target.parent.mkdir()
+        (checkout / "file").write_text("content")
+        identity = ("-c", "user.name=nobody", "-c", "user.email=nobody@invalid")
+        for arguments in (("init", "--quiet"), ("add", "file"), (*identity, "commit", "--quiet", "-m", "all")):
+            subprocess.run(["git", *arguments], cwd=checkout, check=True)
+        for path in (checkout, *checkout.rglob("*")):
+            os.chown(path, 12345, 12345)
+        monkeypatch.setattr(fresh, "ROOT", checkout)
+        fresh.clone(fresh.git("rev-parse", "HEAD"), target)
+        assert (target / "file").read_text() == "content"
+
     @pytest.mark.slow
     @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, None])
     def test_it_leaves_nothing_behind(self, how: signal.Signals | None) -> None:

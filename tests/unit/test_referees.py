@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging import markers
 
+from tests.brokers import SCRIPT
 from tests.referees import referee
+
+NO_WHEEL = "ERROR: No matching distribution found for uamqp>=1.6.9"
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +54,26 @@ def test_what_no_machine_of_this_kind_has_is_not_required(
         referee("uamqp")
     with pytest.raises(pytest.fail.Exception):
         referee("proton")
+
+
+@pytest.mark.parametrize(
+    ("said", "pip", "status"),
+    [
+        ("Successfully installed uamqp-1.6.11", 0, 0),
+        (f"Looking in indexes: https://i.invalid\n{NO_WHEEL}", 1, 0),
+        (f"WARNING: Retrying (Retry(total=0)) after connection broken: /simple/uamqp/\n{NO_WHEEL}", 1, 1),
+        (f"WARNING: Could not fetch URL https://i.invalid: 403 Client Error - skipping\n{NO_WHEEL}", 1, 1),
+        ("ERROR: Could not install packages due to an OSError: No space left on device", 1, 1),
+        ("no such option: --group", 2, 2),
+    ],
+)
+def test_no_wheel_is_told_from_what_else_goes_wrong(tmp_path: Path, said: str, pip: int, status: int) -> None:
+    """What is passed over is not tried again."""
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip/__init__.py").touch()
+    (tmp_path / "pip/__main__.py").write_text(f"print({said!r})\nraise SystemExit({pip})\n")
+    command = [sys.executable, str(SCRIPT.parent / "install_uamqp.py")]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (status, f"{said}\n" if status else "")
+    assert ("its tests are skipped" in done.stdout) == (status == 0 and pip != 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import unicodedata
 
 import pytest
@@ -112,7 +113,50 @@ def test_bodies_lose_nothing_but_what_steers(data: bytes) -> None:
         ("http://h/a:b@c", "http://h/a:b@c"),
         ("a@b:c://d", "a@b:c://d"),
         ("connected to localhost:5552", "connected to localhost:5552"),
+        ("http://localhost:15672/api", "http://localhost:15672/api"),
+        ("Delete 'log://svc:8080' with all messages?", "Delete 'log://svc:8080' with all messages?"),
+        ("log://svc:8080 of a@b", "log://svc:8080 of a@b"),
+        ("rabbitmq-stream://h:5552 refuses user a@b", "rabbitmq-stream://h:5552 refuses user a@b"),
+        ("'rabbitmq-stream://h:5552' refuses user a@b", "'rabbitmq-stream://h:5552' refuses user a@b"),
+        ("rabbitmq-stream://u@h,rabbitmq-stream://u:s3@h", "rabbitmq-stream://u@h,rabbitmq-stream://u:***@h"),
+        ("rabbitmq-stream://u:s3@h,rabbitmq-stream://u@h", "rabbitmq-stream://u:***@h"),
+        ("rabbitmq-stream://u:s3@h rabbitmq-stream://v:s4@i", "rabbitmq-stream://u:***@h rabbitmq-stream://v:***@i"),
+        ("rabbitmq-stream://u:my s3 cret@h is down", "rabbitmq-stream://u:***@h is down"),
+        ("amqps://u:p5 s3@cret@h is down", "amqps://u:***@h is down"),
     ],
 )
 def test_passwords_of_uris(text: str, shown: str) -> None:
     assert terminal.line(text) == shown
+
+
+PIECES = ("://", ":", "@", "/", " ", ",", "'", "a", "7", "amqp", "rabbitmq-stream")
+ADDRESSES = st.lists(st.sampled_from(PIECES)).map("".join)
+
+
+@given(ADDRESSES)
+def test_text_without_a_password_stays(text: str) -> None:
+    if re.search(r"://[^\s:/@]*:[^@]*@", text) is None:
+        assert terminal.line(text) == text
+
+
+@given(ADDRESSES, ADDRESSES, ADDRESSES, ADDRESSES)
+def test_a_password_never_shows(before: str, start: str, end: str, after: str) -> None:
+    """Whatever is around it, and whatever is in it but a blank."""
+    password = re.sub(r"\s", "", f"{start}S3CRET{end}")
+    assert "S3CRET" not in terminal.line(f"{before} rabbitmq-stream://user:{password}@host{after}")
+    assert "S3CRET" not in terminal.line(f"{before},http://user:{password}@host,{after}")
+
+
+@given(ADDRESSES, ADDRESSES)
+def test_a_password_with_blanks(start: str, end: str) -> None:
+    """Of a broker's address: an @ before a blank cannot be told from its end, nor what is like a port from one."""
+    password = f"x{start} S3CRET{end}"
+    if re.search(r"@.*\s|://", password) is None:
+        assert "S3CRET" not in terminal.line(f"see rabbitmq-stream://user:{password}@host now")
+
+
+def test_many_that_might_be_passwords_take_no_time() -> None:
+    began = time.process_time()
+    for text in ("amqp://u:" * 30_000, "amqp://u:" * 30_000 + "@", "amqp://u:" + "a " * 100_000, "://" * 100_000 + "@"):
+        terminal.line(text)
+    assert time.process_time() - began < 5

@@ -1,0 +1,104 @@
+"""What is written where the locale is not UTF-8: JSON is all the same, and people see escapes and no error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rstream_core import EmbeddedBroker
+from tests.cli.conftest import RSTREAM, Run, environment, run_rstream
+from tests.cli.process import ended, running
+from tests.cli.terminal import Terminal
+
+NAME = "n\xe9 \U0001f600"
+ESCAPED = r"n\xe9 \U0001f600"
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[dict[str, str]]:
+    """Where a broker is, in a locale that has no more than ASCII."""
+    with EmbeddedBroker() as broker:
+        found = {"RSTREAM_URI": broker.uri, "PYTHONIOENCODING": "ascii"}
+        assert run_rstream("publish", NAME, "--create", "-m", NAME, env=found).returncode == 0
+        assert run_rstream("superstream", "create", f"{NAME}s", "--partitions", "1", env=found).returncode == 0
+        yield found
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("stream", "info", NAME, "--json"),
+        ("superstream", "info", f"{NAME}s", "--json"),
+        ("offset", "resolve", NAME, "first", "--json"),
+        ("doctor", "--stream", NAME, "--json"),
+        ("consume", NAME, "-o", "first", "--until", "end", "--json"),
+    ],
+)
+def test_json_is_utf_8(run: Run, command: tuple[str, ...]) -> None:
+    done = run(*command)
+    assert (done.returncode, done.stderr) == (0, b"")
+    for line in done.stdout.decode().splitlines():
+        assert json.loads(line)
+    assert NAME in done.stdout.decode()
+
+
+@pytest.mark.parametrize("stats", ["json", "line"])
+def test_statistics(run: Run, stats: str) -> None:
+    done = run("consume", NAME, "-o", "first", "--until", "end", "--stats", stats)
+    assert done.returncode == 0
+    last = done.stderr.decode().splitlines()[-1]
+    assert json.loads(last)["stream"] == NAME if stats == "json" else f"from {ESCAPED} in" in last
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("stream", "info", NAME),
+        ("superstream", "info", f"{NAME}s"),
+        ("superstream", "route", f"{NAME}s", "k\xe9y"),
+        ("doctor", "--stream", NAME),
+    ],
+)
+def test_people_see_escapes(run: Run, command: tuple[str, ...]) -> None:
+    done = run(*command)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert ESCAPED in done.stdout.decode("ascii")
+
+
+@pytest.mark.parametrize(
+    "command", [("consume", NAME, "-o", "first", "--until", "end", "--json"), ("stream", "info", NAME, "--json")]
+)
+def test_json_on_a_terminal_is_json(env: dict[str, str], command: tuple[str, ...]) -> None:
+    with Terminal(2000) as terminal, running(*command, env=env, stdout=terminal.descriptor) as process:
+        terminal.read_until("}\r\n")
+        assert process.wait(20) == 0
+        line = terminal.text.splitlines()[0]
+    assert line.isascii()
+    assert NAME in json.loads(line).values()
+
+
+@pytest.mark.parametrize("room", [0, 200, 300, 400, 500])
+def test_doctor_ends_in_order_where_stdout_takes_no_more(env: dict[str, str], tmp_path: Path, room: int) -> None:
+    """Whatever it is in the middle of."""
+    limited = f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}));"
+    program = (sys.executable, "-c", f"{limited} os.execv(sys.argv[1], sys.argv[1:])", str(RSTREAM))
+    with (
+        (tmp_path / "output").open("wb") as output,
+        running("doctor", "--stream", NAME, env=env, stdout=output, program=program) as process,
+    ):
+        code, errors = ended(process)
+    assert (code, errors) == (1, "error: cannot write to stdout: File too large\n")
+
+
+def test_unbuffered_is_unbuffered() -> None:
+    """As Python's own stdout would be: what is written is there, however the process ends."""
+    program = "import os, rstream_cli.environment as e; e.Environment.of_process().stdout.write('x'); os._exit(0)"
+    for unbuffered, expected in (("1", b"x"), ("", b"")):
+        env = environment({"PYTHONUNBUFFERED": unbuffered})
+        done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, timeout=30, check=True)
+        assert done.stdout == expected
