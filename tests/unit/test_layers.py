@@ -203,7 +203,7 @@ def test_every_module_has_a_layer() -> None:
     assert MODULES.keys() == LAYER_OF.keys()
 
 
-@pytest.mark.parametrize(("module", "imported"), EXCEPTIONS)
+@pytest.mark.parametrize(("module", "imported"), sorted(EXCEPTIONS))
 def test_an_exception_is_still_needed(module: str, imported: str) -> None:
     assert imported in set(imports(MODULES[module].read_text()))
     assert is_above(module, imported)
