@@ -15,8 +15,10 @@ import pytest
 from rstream_cli import terminal
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError
+from rstream_cli.options.connecting import ConnectionSettings
+from rstream_cli.render.status import StatusLine
 from rstream_cli.runner import report, tell_warnings
-from rstream_core import Client, ConnectionOptions, Endpoint, RstreamError, ServerClosed
+from rstream_core import Client, ConnectionOptions, EmbeddedBroker, Endpoint, RstreamError, ServerClosed
 from rstream_core.protocol import commands as c
 from rstream_core.text import harmless
 from tests.brokers import Broker
@@ -217,15 +219,20 @@ def test_what_the_core_logs_is_harmless_whoever_listens(caplog: pytest.LogCaptur
 
 
 def test_what_a_broker_of_ones_own_warns_of() -> None:
-    told: list[str] = []
+    """With a status line, and without one."""
+    errors = io.StringIO()
+    env = Environment(io.StringIO(), io.StringIO(), errors, {})
+    status_line = StatusLine(env, EmbeddedBroker())
     logger = logging.getLogger("rstream_core")
     before = logger.handlers[:], logger.propagate
     try:
-        tell_warnings(told.append)
-        logger.warning("%s", HOSTILE)
+        for warn in (ConnectionSettings(env).warn, status_line.warn):
+            tell_warnings(warn)
+            logger.warning("%s", HOSTILE)
     finally:
         logger.handlers[:], logger.propagate = before
-    assert told == [f"warning: {SEEN}"]
+    assert errors.getvalue() == f"warning: {SEEN}\n"
+    assert status_line._notes.get_nowait() == f"warning: {SEEN}"
 
 
 async def test_partitions_that_anybody_may_make(broker: Broker, stream_name: str) -> None:
