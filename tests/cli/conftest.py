@@ -1,13 +1,11 @@
 """Runs the installed ``rstream`` as a user's shell would: a process, its streams, its exit code.
 
-``run_rstream`` is a function to import; nothing of the tester's own environment (RSTREAM_*, colours, CI) reaches
-the process.
+``run_rstream`` is a function to import, and ``run_here`` its twin without a process; nothing of the tester's own
+environment (RSTREAM_*, colours, CI) reaches the program.
 """
 
 from __future__ import annotations
 
-import io
-import logging
 import os
 import subprocess
 import sys
@@ -17,9 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
-from rstream_cli import app
-from rstream_cli.environment import Environment
 from tests.brokers import Broker
+from tests.cli import in_process
 from tests.clients import closed_port
 
 RSTREAM = Path(sys.executable).with_name("rstream")
@@ -41,14 +38,19 @@ def run_rstream(
     timeout: float = 30.0,
 ) -> subprocess.CompletedProcess[bytes]:
     """Runs ``rstream`` to its end. Fails the test where it prints a traceback or takes too long."""
-    done = subprocess.run(
-        [str(RSTREAM), *arguments],
-        input=stdin,
-        env=environment(env),
-        capture_output=True,
-        timeout=timeout,
-        check=False,
+    return _checked(
+        subprocess.run(
+            [str(RSTREAM), *arguments],
+            input=stdin,
+            env=environment(env),
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
     )
+
+
+def _checked(done: subprocess.CompletedProcess[bytes]) -> subprocess.CompletedProcess[bytes]:
     assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
     return done
 
@@ -57,43 +59,23 @@ class Done(NamedTuple):
     """How a command line ended."""
 
     status: int
-    output: str
+    data: bytes
+    """What it wrote to stdout."""
     errors: str
+
+    @property
+    def output(self) -> str:
+        return self.data.decode(errors="surrogateescape")
 
 
 def run_here(*arguments: str, env: Mapping[str, str] | None = None, terminal: bool = False) -> Done:
-    """Runs a command line in this process, without a start of its own: for tests with hundreds of them.
+    """What a command line says, with no variables but ``env``. Tracebacks are for the test to judge.
 
-    What ``consume`` writes goes to this process's stdout. ``terminal``: the three streams are taken for one. What
-    asyncio complains of fails the test, and logging is as it was before.
+    ``terminal``: the three streams are taken for one.
     """
-    output, errors = io.StringIO(), io.StringIO()
-    here = Environment(
-        stdin=io.StringIO(),
-        stdout=output,
-        stderr=errors,
-        variables={**(env or {}), **({"TERM": "dumb"} if terminal else {})},
-        stdin_is_tty=terminal,
-        stdout_is_tty=terminal,
-        stderr_is_tty=terminal,
-    )
-    complaints: list[str] = []
-    handler = logging.Handler(logging.ERROR)
-    handler.emit = lambda record: complaints.append(record.getMessage())  # type: ignore[method-assign]
-    loggers = [logging.getLogger(name) for name in (None, "asyncio", "rstream_core", "rstream_cli")]
-    before = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]
-    raising = logging.raiseExceptions
-    logging.getLogger("asyncio").addHandler(handler)
-    try:
-        status = app.run(arguments, here)
-    finally:
-        for logger, level, handlers, propagate in before:
-            logger.setLevel(level)
-            logger.handlers[:] = handlers
-            logger.propagate = propagate
-        logging.raiseExceptions = raising
-    assert complaints == []
-    return Done(status, output.getvalue(), errors.getvalue())
+    variables = {**(env or {}), **({"TERM": "dumb"} if terminal else {})}
+    done = in_process.Run(arguments, variables, terminal=terminal).finish()
+    return Done(done.returncode, done.stdout, done.stderr.decode())
 
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]

@@ -279,11 +279,11 @@ READ = ("consume", "s", "-o", "first", "-n", str(len(BODIES)), "--timeout", "20s
 RED = "\x1b[31m"
 
 
-def consumed(capfdbinary: pytest.CaptureFixture[bytes], *options: str, terminal: bool) -> bytes:
-    capfdbinary.readouterr()
+def consumed(*options: str, terminal: bool) -> bytes:
     with Peer({c.Subscribe: deliver(chunk(*BODIES))}) as peer:
-        assert run_here(*READ, *options, env={"RSTREAM_URI": peer.uri}, terminal=terminal).status == 0
-    return capfdbinary.readouterr().out
+        done = run_here(*READ, *options, env={"RSTREAM_URI": peer.uri}, terminal=terminal)
+    assert done.status == 0
+    return done.data
 
 
 @pytest.mark.parametrize(
@@ -305,23 +305,23 @@ def consumed(capfdbinary: pytest.CaptureFixture[bytes], *options: str, terminal:
     ],
 )
 def test_bodies_are_visible_on_a_terminal_and_bytes_elsewhere(
-    capfdbinary: pytest.CaptureFixture[bytes], options: tuple[str, ...], shown: str | None, plain: bytes
+    options: tuple[str, ...], shown: str | None, plain: bytes
 ) -> None:
-    assert consumed(capfdbinary, *options, terminal=False) == plain
-    assert consumed(capfdbinary, *options, terminal=True) == (plain if shown is None else shown.encode())
+    assert consumed(*options, terminal=False) == plain
+    assert consumed(*options, terminal=True) == (plain if shown is None else shown.encode())
 
 
-def test_lengths_are_visible_too(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_lengths_are_visible_too() -> None:
     plain = b"".join(len(body).to_bytes(4) + body for body in BODIES)
-    assert consumed(capfdbinary, "--output", "len32", terminal=False) == plain
-    text = consumed(capfdbinary, "--output", "len32", terminal=True).decode()
+    assert consumed("--output", "len32", terminal=False) == plain
+    text = consumed("--output", "len32", terminal=True).decode()
     assert harmless(text, lines=True) == text
     assert text.startswith(r"\x00\x00\x00\x05plain")
 
 
-def test_json_on_a_terminal_is_the_same_json(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    plain = consumed(capfdbinary, "--json", terminal=False)
-    shown = consumed(capfdbinary, "--json", terminal=True)
+def test_json_on_a_terminal_is_the_same_json() -> None:
+    plain = consumed("--json", terminal=False)
+    shown = consumed("--json", terminal=True)
     check(shown.decode())
     assert [json.loads(line) for line in shown.splitlines()] == [json.loads(line) for line in plain.splitlines()]
     assert shown != plain
