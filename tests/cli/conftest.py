@@ -1,7 +1,8 @@
-"""Runs the installed ``rstream`` as a user's shell would: a process, its streams, its exit code.
+"""Runs ``rstream``, in this process unless a test wants one of its own: its arguments, its streams, its exit code.
 
-``run_rstream`` is a function to import, and ``run_here`` its twin without a process; nothing of the tester's own
-environment (RSTREAM_*, colours, CI) reaches the program.
+``run`` and ``run_rstream`` are in_process.py's; ``process_rstream``, and ``running`` of process.py, start the installed
+program. Nothing of the tester's own environment (RSTREAM_*, colours, CI) reaches it. The fixtures are for both brokers,
+the embedded one and RabbitMQ, as those of tests/conformance are.
 """
 
 from __future__ import annotations
@@ -37,7 +38,17 @@ def run_rstream(
     env: Mapping[str, str] | None = None,
     timeout: float = 30.0,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Runs ``rstream`` to its end. Fails the test where it prints a traceback or takes too long."""
+    """Runs ``rstream`` to its end, in this process. Fails the test where it prints a traceback or takes too long."""
+    return _checked(in_process.Run(arguments, environment(env), stdin, timeout=timeout).finish())
+
+
+def process_rstream(
+    *arguments: str,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    timeout: float = 30.0,
+) -> subprocess.CompletedProcess[bytes]:
+    """The same as a process: for what only the installed program has, such as its start, and descriptors of its own."""
     return _checked(
         subprocess.run(
             [str(RSTREAM), *arguments],
@@ -82,9 +93,9 @@ Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
 @pytest.fixture
-def env(rabbitmq: Broker) -> dict[str, str]:
-    """The environment variables that name the real broker."""
-    return {"RSTREAM_URI": rabbitmq.uri}
+def env(broker: Broker) -> dict[str, str]:
+    """The environment variables that name the broker."""
+    return {"RSTREAM_URI": broker.uri}
 
 
 @pytest.fixture

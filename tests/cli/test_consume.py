@@ -1,4 +1,4 @@
-"""``rstream consume`` against a real broker: where it starts and stops, what it writes, stores and says."""
+"""``rstream consume`` on each kind of broker: where it starts and stops, what it writes, stores and says."""
 
 from __future__ import annotations
 
@@ -326,8 +326,8 @@ def test_a_stream_that_does_not_exist(run: Run, stream_name: str, options: tuple
     assert done.stderr.decode() == f"error: stream '{stream_name}': the stream does not exist\n"
 
 
-def test_access_and_connection(run: Run, rabbitmq: Broker, closed_port: int) -> None:
-    wrong = f"rabbitmq-stream://guest:wrong@{rabbitmq.host}:{rabbitmq.port}"
+def test_access_and_connection(run: Run, broker: Broker, closed_port: int) -> None:
+    wrong = f"rabbitmq-stream://guest:wrong@{broker.host}:{broker.port}"
     assert run("consume", "s", "-u", wrong).returncode == 5
     assert run("consume", "s", "-u", f"rabbitmq-stream://127.0.0.1:{closed_port}").returncode == 6
 

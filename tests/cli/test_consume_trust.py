@@ -26,12 +26,6 @@ LONG = AMQPMessage(body="x" * 980).encode()
 T = TypeVar("T")
 
 
-@pytest.fixture
-def env(broker: Broker) -> dict[str, str]:
-    """Each kind of broker, one after the other."""
-    return {"RSTREAM_URI": broker.uri}
-
-
 class Aside:
     """What a test does beside the program that it tests: a process for each would take most of its time."""
 

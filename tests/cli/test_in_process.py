@@ -12,7 +12,7 @@ import pytest
 
 from rstream_cli.__main__ import run
 from rstream_cli.environment import Environment
-from tests.cli.conftest import environment
+from tests.cli.conftest import environment, process_rstream, run_rstream
 from tests.cli.in_process import Run
 from tests.peer import Peer
 
@@ -57,6 +57,35 @@ def test_it_leaves_everything_as_it_was(tmp_path: Path) -> None:
         with Peer() as peer:
             Run(command, environment({"RSTREAM_URI": peer.uri}), b"c\n" * 100_000).finish()
         assert _of_this_process() == before, command
+
+
+@pytest.mark.parametrize(
+    ("command", "env"),
+    [
+        (("--help",), {"COLUMNS": "60"}),
+        (("stream", "--help"), {"FORCE_COLOR": "1"}),
+        (("offset",), {}),
+        (("-V",), {}),
+        (("completion", "bash"), {}),
+        (("strem", "é\udcff"), {"FORCE_COLOR": "1"}),
+        (("stream", "info"), {"RSTREAM_STREAM": "s"}),
+        (("stream", "delete", "s"), {}),
+        (("publish", "s"), {}),
+        (("publish", "s", "--json", "-q"), {}),
+        ((*FIRST, "-f", "%s\udcff|\n"), {}),
+        ((*FIRST, "--until", "end", "--stats", "none"), {}),
+        (("consume", "s", "-n", "0", "-u", "rabbitmq-stream://guest:guest@127.0.0.1:1"), {}),
+        (("superstream", "info", "s", "--json"), {}),
+    ],
+    ids=str,
+)
+def test_the_installed_program_says_the_same(command: tuple[str, ...], env: dict[str, str]) -> None:
+    """To a byte: what the tests run in their own process is what a user starts."""
+    with Peer() as peer:
+        given = {"RSTREAM_URI": peer.uri, **env}
+        inside = run_rstream(*command, stdin=b"a\n\xff\n", env=given)
+        process = process_rstream(*command, stdin=b"a\n\xff\n", env=given)
+    assert (inside.returncode, inside.stdout, inside.stderr) == (process.returncode, process.stdout, process.stderr)
 
 
 @pytest.mark.parametrize(

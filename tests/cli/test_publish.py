@@ -1,4 +1,4 @@
-"""``rstream publish`` against a real broker: each byte, each count, each exit code."""
+"""``rstream publish`` on each kind of broker: each byte, each count, each exit code."""
 
 from __future__ import annotations
 
@@ -356,8 +356,8 @@ def test_nobody_listens(closed_port: int) -> None:
     assert done.stderr.startswith(b"error: ")
 
 
-def test_a_wrong_password(run: Run, rabbitmq: Broker) -> None:
-    uri = f"rabbitmq-stream://guest:wrong@{rabbitmq.host}:{rabbitmq.port}"
+def test_a_wrong_password(run: Run, broker: Broker) -> None:
+    uri = f"rabbitmq-stream://guest:wrong@{broker.host}:{broker.port}"
     done = run("publish", "s", "-m", "a", "-u", uri)
     assert done.returncode == 5
     assert b"wrong@" not in done.stderr
