@@ -12,13 +12,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from tests.brokers import Broker
 from tests.cli import in_process
 from tests.clients import closed_port
+from tests.conftest import OwnRabbitMQ
+
+if TYPE_CHECKING:
+    from tests.cli.killable import Killable
 
 RSTREAM = Path(sys.executable).with_name("rstream")
 
@@ -110,6 +114,19 @@ def stream(run: Run, stream_name: str) -> Iterator[str]:
     assert run("stream", "create", stream_name).returncode == 0
     yield stream_name
     run("stream", "delete", stream_name, "--missing-ok", "--yes")
+
+
+@pytest.fixture(params=["embedded", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
+def killable(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killable]:
+    """A broker of each kind with a stream ``s``, which the test may kill and start again."""
+    from tests.cli.killable import embedded, made_killable
+
+    if request.param == "embedded":
+        with embedded(tmp_path_factory.mktemp("broker")) as broker:
+            yield broker
+    else:
+        start: OwnRabbitMQ = request.getfixturevalue("own_rabbitmq")
+        yield made_killable(start())
 
 
 @pytest.fixture(name="closed_port")
