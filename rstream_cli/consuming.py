@@ -181,7 +181,8 @@ class ConsumeRun:
             ran_out = Ended(f"--timeout of {plan.timeout:g} s ran out", ExitStatus.TIMED_OUT)
             timer = loop.call_later(plan.timeout, self._stop, ran_out)
         client = self.context.client(self._outages, self._on_gap)
-        output = Output(lambda: self._stop(Ended("stdout was closed", ExitStatus.STDOUT_CLOSED, BrokenPipeError())))
+        closed = Ended("stdout was closed", ExitStatus.STDOUT_CLOSED, BrokenPipeError())
+        output = Output(self.context.env.stdout.fileno(), lambda: self._stop(closed))
         try:
             ended = await self._run(client, output)
         except OffsetsGone as error:

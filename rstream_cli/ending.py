@@ -49,7 +49,7 @@ async def take_leave(client: Client, closing: Coroutine[object, object, object],
 async def run_displayed(context: CommandContext, display: Display, work: Work) -> ExitStatus:
     """Do the work, show its end, and give the exit code; raises the error where the runner is to report it."""
     try:
-        with _giving_way(display):
+        with _giving_way(context, display):
             try:
                 ended = await work()
             finally:
@@ -64,9 +64,10 @@ async def run_displayed(context: CommandContext, display: Display, work: Work) -
 
 
 @contextmanager
-def _giving_way(display: Display) -> Iterator[None]:
+def _giving_way(context: CommandContext, display: Display) -> Iterator[None]:
     """Ctrl-Z gives the shell a terminal without a display, and with its cursor."""
-    if display.mode is not StatsMode.LIVE or signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL:
+    may_stop = context.env.owns_process and signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
+    if display.mode is not StatsMode.LIVE or not may_stop:
         yield
         return
     loop = asyncio.get_running_loop()

@@ -1,7 +1,8 @@
-"""What the process finds around it, as one value that is handed in: streams, variables, terminals, the clock.
+"""What a run finds around it, as one value that is handed in: standard streams, variables, terminals, clock, signals.
 
-Nothing else of the command line reads ``os.environ``, ``sys.stdin`` or the time, so that a test replaces all of
-it with one object, and so that the colour decision is made in one place.
+The standard streams are text on file descriptors: 0, 1 and 2 for the process' own run, pipes or files for a run inside
+another program. Nothing else of the command line names those numbers, reads ``os.environ`` or the time, or takes
+signals, so that a test replaces all of it with one object, and so that the colour decision is made in one place.
 """
 
 from __future__ import annotations
@@ -10,11 +11,19 @@ import contextlib
 import enum
 import io
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TextIO, cast
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
+
+if TYPE_CHECKING:
+    import asyncio
+
+SignalHandler = Callable[[signal.Signals], None]
 
 
 class ColorChoice(enum.StrEnum):
@@ -32,9 +41,68 @@ class StdoutError(OSError):
         return f"cannot write to stdout: {self.strerror}"
 
 
+class Signals:
+    """Where a run hears of SIGINT and SIGTERM: here from whoever holds this and calls ``send``."""
+
+    def __init__(self) -> None:
+        self._sent: deque[signal.Signals] = deque()
+        self._handler: SignalHandler | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def send(self, number: signal.Signals) -> None:
+        """What that signal would do to a process of the run's own. From any thread; kept until the run listens."""
+        self._sent.append(number)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the run is over
+                self._loop.call_soon_threadsafe(self._deliver)
+
+    @contextmanager
+    def handled(self, numbers: Iterable[signal.Signals], handler: SignalHandler) -> Iterator[None]:
+        """Calls ``handler`` on the running event loop for each of these signals."""
+        import asyncio
+
+        self._handler, self._loop = handler, asyncio.get_running_loop()
+        self._loop.call_soon(self._deliver)
+        try:
+            yield
+        finally:
+            self._handler = self._loop = None
+
+    def _deliver(self) -> None:
+        while self._sent and self._handler is not None:
+            self._handler(self._sent.popleft())
+
+    def end_at_once(self, status: int) -> NoReturn:
+        """Ends the run, should it hang."""
+        raise SystemExit(status)
+
+
+class ProcessSignals(Signals):
+    """The signals of this process."""
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(os.getpid(), number)
+
+    @contextmanager
+    def handled(self, numbers: Iterable[signal.Signals], handler: SignalHandler) -> Iterator[None]:
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        for number in numbers:
+            loop.add_signal_handler(number, handler, number)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    def end_at_once(self, status: int) -> NoReturn:
+        os._exit(status)
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Streams, variables and the clock of one run of the command line."""
+    """Standard streams, variables, clock and signals of one run of the command line."""
 
     stdin: TextIO
     stdout: TextIO
@@ -45,6 +113,20 @@ class Environment:
     stderr_is_tty: bool = False
     now: Callable[[], float] = time.time
     """Seconds since 1970."""
+    signals: Signals = field(default_factory=Signals)
+
+    @classmethod
+    def on(cls, stdin: int, stdout: int, stderr: int, variables: Mapping[str, str]) -> Environment:
+        """That of a run inside this process, on these file descriptors. They stay the caller's, who closes them."""
+        return cls(
+            stdin=open(stdin, encoding="utf-8", closefd=False),
+            stdout=_output_on(stdout, "utf-8", "strict", line_buffering=os.isatty(stdout)),
+            stderr=open(stderr, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False),
+            variables=variables,
+            stdin_is_tty=os.isatty(stdin),
+            stdout_is_tty=os.isatty(stdout),
+            stderr_is_tty=os.isatty(stderr),
+        )
 
     @classmethod
     def of_process(cls) -> Environment:
@@ -71,7 +153,13 @@ class Environment:
             stdin_is_tty=sys.stdin.isatty(),
             stdout_is_tty=sys.stdout.isatty(),
             stderr_is_tty=sys.stderr.isatty(),
+            signals=ProcessSignals(),
         )
+
+    @property
+    def owns_process(self) -> bool:
+        """Whether this process is here for the run alone: then its signals and limits are the run's too."""
+        return isinstance(self.signals, ProcessSignals)
 
     def variable(self, name: str) -> str | None:
         """An environment variable; an empty one counts as not set."""
@@ -92,6 +180,18 @@ class Environment:
         if self.variable("TERM") == "dumb":
             return False
         return self.stdout_is_tty if stdout else self.stderr_is_tty
+
+    def size_of(self, stream: TextIO) -> tuple[int, int]:
+        """Columns and lines of the terminal that a stream is, unless COLUMNS and LINES say it; else 80 and 24."""
+        try:
+            columns, lines = os.get_terminal_size(stream.fileno())
+        except (OSError, ValueError):
+            columns = lines = 0
+        return self._count("COLUMNS") or columns or 80, self._count("LINES") or lines or 24
+
+    def _count(self, name: str) -> int:
+        text = self.variables.get(name, "")
+        return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
 
     def is_in_foreground(self) -> bool:
         """Whether a display may draw on the terminal of stderr: while this is a background job, it is the shell's."""
@@ -122,20 +222,32 @@ class _AtOnce(io.BufferedWriter):
 
 def _telling(stream: TextIO) -> TextIO:
     """The same stream, whose errors are known for its own; what its encoding lacks is escaped."""
-    raw = _Stdout(stream.fileno(), "wb", closefd=False)
-    is_unbuffered = getattr(stream, "write_through", False)
+    return _output_on(
+        stream.fileno(),
+        stream.encoding,
+        "backslashreplace" if stream.errors in ("strict", "surrogateescape") else stream.errors,
+        line_buffering=stream.isatty(),
+        is_unbuffered=getattr(stream, "write_through", False),
+    )
+
+
+def _output_on(
+    descriptor: int, encoding: str, errors: str | None, *, line_buffering: bool, is_unbuffered: bool = False
+) -> TextIO:
+    raw = _Stdout(descriptor, "wb", closefd=False)
     return io.TextIOWrapper(
         _AtOnce(raw) if is_unbuffered else io.BufferedWriter(raw),
-        encoding=stream.encoding,
-        errors="backslashreplace" if stream.errors in ("strict", "surrogateescape") else stream.errors,
-        line_buffering=stream.isatty(),
+        encoding=encoding,
+        errors=errors,
+        line_buffering=line_buffering,
         write_through=is_unbuffered,
     )
 
 
-def silence(descriptor: int) -> None:
-    """Points a file descriptor that nobody reads at /dev/null, so that the last flush at exit finds no fault."""
-    with contextlib.suppress(OSError):
+def silence(stream: TextIO) -> None:
+    """Points the descriptor of a stream that nobody reads at /dev/null, so that the last flush finds no fault."""
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = stream.fileno()
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, descriptor)
         os.close(null)

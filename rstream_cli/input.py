@@ -44,38 +44,44 @@ def name_of(source: str) -> str:
     return "standard input" if source == STDIN else source
 
 
-def check_sources(sources: Sequence[str]) -> int | None:
+def check_sources(sources: Sequence[str], stdin: int) -> int | None:
     """Their size in bytes, where all of them are regular files. Raises InputError for what cannot be read.
+
+    ``stdin``: the descriptor that ``-`` stands for.
 
     Called before anything is published, so that a typing error in the third name does not leave two published.
     """
     total: int | None = 0
     for source in sources:
         try:
-            size = _check(source)
+            size = _check(source, stdin)
         except OSError as error:
             raise InputError(f"{name_of(source)}: {error.strerror}") from None
         total = None if total is None or size is None else total + size
     return total
 
 
-def _check(source: str) -> int | None:
-    found = os.fstat(0) if source == STDIN else os.stat(source)
+def _check(source: str, stdin: int) -> int | None:
+    found = os.fstat(stdin) if source == STDIN else os.stat(source)
     if stat.S_ISDIR(found.st_mode):
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
     if source != STDIN and not os.access(source, os.R_OK):
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))
     if not stat.S_ISREG(found.st_mode):
         return None
-    position = os.lseek(0, 0, os.SEEK_CUR) if source == STDIN else 0
+    position = os.lseek(stdin, 0, os.SEEK_CUR) if source == STDIN else 0
     return max(found.st_size - position, 0)
 
 
 class Input:
-    """Reads sources one after the other. Made and used on the event loop; ``start`` first."""
+    """Reads sources one after the other. Made and used on the event loop; ``start`` first, and ``close`` last."""
 
-    def __init__(self, sources: Sequence[str], *, block_size: int = BLOCK_SIZE, ahead: int = _AHEAD) -> None:
+    def __init__(
+        self, sources: Sequence[str], stdin: int, *, block_size: int = BLOCK_SIZE, ahead: int = _AHEAD
+    ) -> None:
+        """``stdin``: the descriptor that ``-`` stands for."""
         self._sources = list(sources)
+        self._stdin = stdin
         self._block_size = block_size
         self._room = threading.Semaphore(ahead)
         self._blocks: deque[Block] = deque()
@@ -86,6 +92,9 @@ class Input:
         self._error: Exception | None = None
         self._stopping = False
         self._wake_reader, self._wake_writer = os.pipe()
+        self._is_over = False
+        self._ending = threading.Lock()
+        """Held by whoever wakes the thread, and by the thread when it gives up the pipe for that."""
         self._thread = threading.Thread(target=self._run, name="rstream-input", daemon=True)
 
     def start(self) -> None:
@@ -97,7 +106,9 @@ class Input:
         if self._stopping:
             return
         self._stopping = True
-        os.write(self._wake_writer, b"x")
+        with self._ending:
+            if not self._is_over:
+                os.write(self._wake_writer, b"x")
         self._room.release()
 
     def fail(self, error: Exception) -> None:
@@ -116,6 +127,8 @@ class Input:
         """Gives up the rest too. Does not wait for the thread, which a file system may hold up."""
         self.stop()
         self._blocks.clear()
+        if self._thread.ident is None:  # it was never started
+            self._close_pipe()
 
     @property
     def stopped_early(self) -> bool:
@@ -165,11 +178,19 @@ class Input:
                 if error is not None or self._stopping:
                     break
         finally:
+            self._close_pipe()
             self._call(self._end, error)
+
+    def _close_pipe(self) -> None:
+        with self._ending:
+            if not self._is_over:
+                self._is_over = True
+                os.close(self._wake_reader)
+                os.close(self._wake_writer)
 
     def _read_source(self, number: int, source: str) -> None:
         # A FIFO without O_NONBLOCK would hold up open() until somebody writes.
-        descriptor = 0 if source == STDIN else os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = self._stdin if source == STDIN else os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             poll = None
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -16,30 +16,29 @@ import stat
 import threading
 from collections.abc import Callable
 
-_STDOUT = 1
-
 
 class Output:
-    """Writes to file descriptor 1. For one task of the event loop at a time."""
+    """Writes to a file descriptor. For one task of the event loop at a time."""
 
-    def __init__(self, on_closed: Callable[[], None]) -> None:
+    def __init__(self, descriptor: int, on_closed: Callable[[], None]) -> None:
         """``on_closed``: the reader is gone; called on the loop, perhaps while a write fails."""
+        self._descriptor = descriptor
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[tuple[bytes | memoryview, asyncio.Future[None]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._is_pipe = stat.S_ISFIFO(os.fstat(_STDOUT).st_mode)
+        self._is_pipe = stat.S_ISFIFO(os.fstat(self._descriptor).st_mode)
         self._on_closed = on_closed
         self._watched = False
         if self._is_pipe:
             with contextlib.suppress(OSError, NotImplementedError):
                 # A pipe's writing end becomes "readable" in one case alone: nobody can read it any more.
-                self._loop.add_reader(_STDOUT, self._reader_left)
+                self._loop.add_reader(self._descriptor, self._reader_left)
                 self._watched = True
 
     def write(self, data: bytes | memoryview) -> asyncio.Future[None] | None:
         """Begins to write; None where it is done already, else done with None or with an OSError."""
         if self._is_pipe and len(data) <= select.PIPE_BUF and self._has_room():
-            if os.write(_STDOUT, data) != len(data):
+            if os.write(self._descriptor, data) != len(data):
                 raise RuntimeError("a pipe took a part of a small write")
             return None
         if self._thread is None:
@@ -56,7 +55,7 @@ class Output:
 
     def _has_room(self) -> bool:
         poll = select.poll()
-        poll.register(_STDOUT, select.POLLOUT)
+        poll.register(self._descriptor, select.POLLOUT)
         return any(events & select.POLLOUT for _, events in poll.poll(0))
 
     def _reader_left(self) -> None:
@@ -66,7 +65,7 @@ class Output:
     def _unwatch(self) -> None:
         if self._watched:
             self._watched = False
-            self._loop.remove_reader(_STDOUT)
+            self._loop.remove_reader(self._descriptor)
 
     # In the thread.
 
@@ -75,7 +74,7 @@ class Output:
             data, done = job
             problem: OSError | None = None
             try:
-                write_all(_STDOUT, data)
+                write_all(self._descriptor, data)
             except OSError as error:
                 problem = error
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more

@@ -5,6 +5,7 @@ Checked against each other before anything connects, they become a ``PublishPlan
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.names import check_no_uri, check_reference
 from rstream_cli.options.connecting import ConnectionSettings
@@ -53,7 +55,7 @@ def run_publish(
     routing: Routing | None = None,
 ) -> NoReturn:
     """Publishes to a stream, or with ``routing`` to a super stream. Ends in ``typer.Exit``."""
-    plan = _plan(target, files, given, create=create, routing=routing)
+    plan = _plan(target, files, given, connection.env, create=create, routing=routing)
     from_terminal = not given.message and connection.env.stdin_is_tty and "-" in plan.sources
     if from_terminal:
         connection.tell("publishing what you type, a line a message; Ctrl-D ends it")
@@ -71,7 +73,10 @@ def run_publish(
         work = partial(telling_kinds_apart, context, command, target, PublishRun(plan, context, numbers, display).work)
         return await run_displayed(context, display, work)
 
-    run_command(main, connection=connection, graceful=True)
+    with contextlib.ExitStack() as stack:
+        if plan.failed_to is not None:
+            stack.enter_context(plan.failed_to)
+        run_command(main, connection=connection, graceful=True)
 
 
 def _input_format(given: InputFormat | None, *, nul: bool, whole: bool, json_lines: bool) -> InputFormat:
@@ -207,7 +212,13 @@ def _compression(given: Compression | None) -> Any:
 
 
 def _plan(
-    target: str, files: list[str] | None, given: PublishOptions, *, create: bool, routing: Routing | None
+    target: str,
+    files: list[str] | None,
+    given: PublishOptions,
+    env: Environment,
+    *,
+    create: bool,
+    routing: Routing | None,
 ) -> PublishPlan:
     """The options, checked against each other and against the files."""
     from rstream_cli.encoding import json_encoder, plain_encoder
@@ -229,7 +240,7 @@ def _plan(
     if raw and extras:
         raise CommandError("--codec raw stores the bytes alone", hint="leave out --header, --property and --annotation")
     bound = _delimiter("--delimiter", given.delimiter) if given.delimiter is not None else b"\n"
-    size = None if given.message else check_sources(sources)
+    size = None if given.message else check_sources(sources, env.stdin.fileno())
     encoder = (
         json_encoder(extras, looks, raw=raw)
         if shape is InputFormat.JSON
@@ -260,7 +271,9 @@ def _plan(
         confirm_timeout=given.confirm_timeout,
         drain_timeout=given.drain_timeout,
         skip_bad=given.on_error is OnError.SKIP,
-        failed_to=None if given.failed_to is None else _open_failed(given.failed_to, [] if given.message else sources),
+        failed_to=None
+        if given.failed_to is None
+        else _open_failed(given.failed_to, [] if given.message else sources, env.stdin.fileno()),
         raw=raw,
         input_size=size,
     )
@@ -278,12 +291,12 @@ def _reader(shape: InputFormat, delimiter: bytes, *, crlf: bool) -> Callable[[],
     return lambda: DelimiterReader(delimiter, crlf=crlf)
 
 
-def _open_failed(path: pathlib.Path, sources: list[str]) -> Any:
+def _open_failed(path: pathlib.Path, sources: list[str], stdin: int) -> Any:
     """Opens ``--failed-to`` for writing, unless that would empty a file that is to be read."""
     try:
         if path.exists():
             for source in sources:
-                there = os.fstat(0) if source == "-" else os.stat(source)
+                there = os.fstat(stdin) if source == "-" else os.stat(source)
                 if path.is_file() and os.path.samestat(path.stat(), there):
                     raise CommandError(f"--failed-to: {path} is the input")
         return path.open("wb", buffering=0)

@@ -545,7 +545,7 @@ class PublishRun:
             await self._take_records(list(plan.inline), 1)
             await self._send_pending()
             return Ended(self._stopped() or "all messages are published")
-        source = self._input = Input(plan.sources, **self._input_settings())
+        source = self._input = Input(plan.sources, self.context.env.stdin.fileno(), **self._input_settings())
         source.start()
         await self._check()  # publishers could not tell the input before there was one
         if self.context.interrupt.requested.is_set():

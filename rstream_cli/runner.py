@@ -18,7 +18,8 @@ import math
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -109,18 +110,18 @@ def run_command(main: Main, *, connection: ConnectionSettings, graceful: bool = 
     """
     import asyncio
 
-    configure_logging(connection)
-    try:
-        status = asyncio.run(_supervise(main, connection, graceful))
-    except (Exception, BaseExceptionGroup, KeyboardInterrupt, asyncio.CancelledError) as error:  # noqa: BLE001
-        # Nothing passes: whatever it is, it is reported and becomes an exit code.
-        status = report(
-            error,
-            env=connection.env,
-            verbosity=connection.verbosity,
-            color=connection.color,
-            hint=start_hint(error, connection),
-        )
+    with _logging(connection):
+        try:
+            status = asyncio.run(_supervise(main, connection, graceful))
+        except (Exception, BaseExceptionGroup, KeyboardInterrupt, asyncio.CancelledError) as error:  # noqa: BLE001
+            # Nothing passes: whatever it is, it is reported and becomes an exit code.
+            status = report(
+                error,
+                env=connection.env,
+                verbosity=connection.verbosity,
+                color=connection.color,
+                hint=start_hint(error, connection),
+            )
     raise typer.Exit(status)
 
 
@@ -139,7 +140,7 @@ def report(
     error = first_error(error)
     status = status_of(error)
     if isinstance(error, BrokenPipeError | StdoutError):
-        silence(1)  # what is left in its buffer is no second error
+        silence(env.stdout)  # what is left in its buffer is no second error
     if isinstance(error, BrokenPipeError):
         return status
     if isinstance(error, KeyboardInterrupt):
@@ -167,7 +168,7 @@ def write_stderr(env: Environment, text: str) -> None:
         env.stderr.write(text)
         env.stderr.flush()
     except (OSError, ValueError):
-        silence(2)
+        silence(env.stderr)
 
 
 def describe(error: BaseException) -> str:
@@ -193,6 +194,29 @@ def in_options(hint: str) -> str:
         Hint.IS_IT_A_TLS_PORT: "is it a TLS port? use rabbitmq-stream+tls:// or --tls for it",
     }
     return words[hint] if isinstance(hint, Hint) and hint in words else str(hint)
+
+
+@contextmanager
+def _logging(connection: ConnectionSettings) -> Iterator[None]:
+    """Logs as the options say. Where others go on in this process, all is as it was before in the end.
+
+    In a process of its own it stays, for what asyncio may complain of at the very end.
+    """
+    import logging
+
+    loggers = [logging.getLogger(name) for name in ("rstream_core", "rstream_cli", "asyncio")]
+    before = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]
+    raising = logging.raiseExceptions
+    configure_logging(connection)
+    try:
+        yield
+    finally:
+        if not connection.env.owns_process:
+            for logger, level, handlers, propagate in before:
+                logger.setLevel(level)
+                logger.handlers[:] = handlers
+                logger.propagate = propagate
+            logging.raiseExceptions = raising
 
 
 def configure_logging(connection: ConnectionSettings) -> None:
@@ -269,15 +293,14 @@ async def _supervise(main: Main, connection: ConnectionSettings, graceful: bool)
             if graceful:
                 return
         elif interrupt.forced or not graceful:
-            os._exit(_SIGNALS[interrupt.signal])
+            connection.env.signals.end_at_once(_SIGNALS[interrupt.signal])
         interrupt.forced = graceful
         task.cancel()
 
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, on_signal, number)
     try:
-        context = CommandContext(connection.env, connection, connection.options, interrupt)
-        status = await main(context)
+        with connection.env.signals.handled(_SIGNALS, on_signal):
+            context = CommandContext(connection.env, connection, connection.options, interrupt)
+            status = await main(context)
     except asyncio.CancelledError:
         if interrupt.status is None:
             raise
@@ -286,9 +309,6 @@ async def _supervise(main: Main, connection: ConnectionSettings, graceful: bool)
         if interrupt.status is None or graceful:
             raise
         status = interrupt.status  # cancelled, and something fell over on the way out
-    finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
     return status if graceful else Ended("", status).status_after(interrupt.status)
 
 

@@ -19,7 +19,6 @@ import importlib
 import inspect
 import re
 import shlex
-import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -74,6 +73,10 @@ class Command(TyperCommand):
         """The parameters, with ``--help``."""
         return _quickly_read(super().get_params(ctx))
 
+    def get_help_option(self, ctx: Any) -> Any:
+        """``--help``, which prints to the run's stdout."""
+        return _printing_help(super().get_help_option(ctx))
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes the help into click's formatter."""
         formatter.write(render_help(self, ctx))
@@ -116,7 +119,7 @@ class LazyGroup(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """No arguments at all: the help on stderr, and a usage error's exit code."""
         if not args and not ctx.resilient_parsing:
-            typer.echo(ctx.get_help(), err=True, color=ctx.color)
+            environment_of(ctx).stderr.write(ctx.get_help() + "\n")
             raise typer.Exit(ExitStatus.USAGE)
         return super().parse_args(ctx, args)
 
@@ -134,9 +137,25 @@ class LazyGroup(TyperGroup):
             )
         return (None if command is None else name), command, args[1:]
 
+    def get_help_option(self, ctx: Any) -> Any:
+        """``--help``, which prints to the run's stdout."""
+        return _printing_help(super().get_help_option(ctx))
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes the help into click's formatter."""
         formatter.write(render_help(self, ctx))
+
+
+def _printing_help(option: Any) -> Any:
+    if option is not None:
+        option.callback = _print_help
+    return option
+
+
+def _print_help(ctx: Any, _parameter: Any, is_wanted: bool) -> None:
+    if is_wanted and not ctx.resilient_parsing:
+        environment_of(ctx).stdout.write(ctx.get_help() + "\n")
+        ctx.exit()
 
 
 # --- values ------------------------------------------------------------------------------------------------
@@ -266,7 +285,8 @@ def _label(parameter: Any) -> str:
 
 def render_help(command: Any, ctx: Any) -> str:
     """The help page of a command or a group: plain text, with colours only where the context has them."""
-    width = min(max(shutil.get_terminal_size().columns, 40), MAX_WIDTH)
+    env = environment_of(ctx)
+    width = min(max(env.size_of(env.stdout)[0], 40), MAX_WIDTH)
     bold, cyan, plain = ("\x1b[1m", "\x1b[36m", "\x1b[0m") if ctx.color else ("", "", "")
     parameters = [p for p in command.get_params(ctx) if not p.hidden]
     arguments = [p for p in parameters if p.param_type_name == "argument"]

@@ -10,7 +10,6 @@ depend on the terminal, the environment or the version of Python; tests/cli/test
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import typer
 
 from rstream_cli.app import app
 from rstream_cli.commands.completion import Shell, completion_script
+from rstream_cli.environment import Environment
 from rstream_cli.typer_support import PROGRAM, LazyGroup, render_help
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,18 +55,10 @@ def _with_table(page: str) -> str:
 
 
 def _reference() -> str:
-    before = os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = str(WIDTH)
-    try:
-        context = typer.Context(typer.main.get_command(app), info_name=PROGRAM, color=False)
-        context.help_option_names = ["-h", "--help"]
-        pages = list(_pages(context))
-    finally:
-        if before is None:
-            del os.environ["COLUMNS"]
-        else:
-            os.environ["COLUMNS"] = before
-    sections = [f"## {context.command_path}\n\n```text\n{page}```\n" for context, page in pages]
+    env = Environment(sys.stdin, sys.stdout, sys.stderr, {"COLUMNS": str(WIDTH)})
+    context = typer.Context(typer.main.get_command(app), info_name=PROGRAM, color=False, obj=env)
+    context.help_option_names = ["-h", "--help"]
+    sections = [f"## {context.command_path}\n\n```text\n{page}```\n" for context, page in _pages(context)]
     return "\n".join([HEAD, *sections])
 
 

@@ -143,9 +143,10 @@ def run(
         from rstream_cli.render.status import StatusLine
         from rstream_core import EmbeddedBroker
 
-        _allow_many_files()
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as with nohup
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
+        if command.env.owns_process:
+            _allow_many_files()
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as with nohup
+                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
         serving = EmbeddedBroker(
             host=host,
             port=port,

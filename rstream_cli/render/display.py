@@ -240,7 +240,7 @@ class Display:
         if self.mode is StatsMode.LIVE:
             from rstream_cli.render.live import LiveView
 
-            return LiveView(self._env.stderr, color=self._env.use_color(self._color))
+            return LiveView(self._env, color=self._env.use_color(self._color))
         if self.mode is StatsMode.LINE:
             from rstream_cli.render.line import LineView
 

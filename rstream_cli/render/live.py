@@ -8,13 +8,13 @@ each piece of the display is as wide as its text, and pieces move to the next li
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TextIO
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.live import Live
 from rich.text import Text
 
 from rstream_cli import terminal
+from rstream_cli.environment import Environment
 from rstream_cli.render import words
 from rstream_cli.render.stats import Progress, Snapshot
 
@@ -24,25 +24,31 @@ _GAP = "   "
 class LiveView:
     """Draws snapshots over each other. For one thread at a time."""
 
-    def __init__(self, stream: TextIO, *, color: bool) -> None:
-        self._stream = stream
+    def __init__(self, env: Environment, *, color: bool) -> None:
+        self._env = env
+        self._stream = env.stderr
         self._color = color
         self._console = self._new_console()
         self._live: Live | None = None
 
     def _new_console(self) -> Console:
+        columns, lines = self._env.size_of(self._stream)
         return Console(
             file=self._stream,
+            width=columns,
+            height=lines,
             force_terminal=True,
             no_color=not self._color,
             color_system="auto" if self._color else None,
             highlight=False,
             markup=False,
             emoji=False,
+            _environ=self._env.variables,
         )
 
     def update(self, snapshot: Snapshot) -> None:
         """Draw this moment."""
+        self._console.size = ConsoleDimensions(*self._env.size_of(self._stream))
         # Some columns stay free: terminals wrap at the last one, and show ^C behind what is drawn.
         width = max(self._console.width - 3, 10)
         if self._live is None:

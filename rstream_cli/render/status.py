@@ -6,7 +6,6 @@ nobody. While the process is in the background the line is not shown: the termin
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
@@ -35,7 +34,7 @@ class StatusLine:
         self._notes: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         """Lines to write; None at the end."""
         self._is_shown = False
-        self._thread = threading.Thread(target=self._run, name="status", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="rstream-status", daemon=True)
         self._published, self._delivered = Meter(), Meter()
 
     def __enter__(self) -> Self:
@@ -68,7 +67,8 @@ class StatusLine:
             pass  # nobody is there to read it
 
     def _draw(self) -> None:
-        line = self.text(time.monotonic(), self._columns() - 1)
+        columns, _ = self._env.size_of(self._env.stderr)
+        line = self.text(time.monotonic(), columns - 1)
         self._clear()
         if self._env.is_in_foreground():
             # The cursor goes back: when the terminal becomes narrower, all that it makes of the line is behind it.
@@ -97,12 +97,6 @@ class StatusLine:
             ),
             width,
         )
-
-    def _columns(self) -> int:
-        try:
-            return os.get_terminal_size(self._env.stderr.fileno()).columns or 80
-        except OSError:
-            return 80
 
     def _write(self, text: str) -> None:
         self._env.stderr.write(text)

@@ -1,26 +1,28 @@
-"""Runs the installed ``rstream`` as a user's shell would: a process, its streams, its exit code.
+"""Runs ``rstream``, in this process unless a test wants one of its own: its arguments, its streams, its exit code.
 
-``run_rstream`` is a function to import; nothing of the tester's own environment (RSTREAM_*, colours, CI) reaches
-the process.
+``run`` and ``run_rstream`` are in_process.py's; ``process_rstream``, and ``running`` of process.py, start the installed
+program. Nothing of the tester's own environment (RSTREAM_*, colours, CI) reaches it. The fixtures are for both brokers,
+the embedded one and RabbitMQ, as those of tests/conformance are.
 """
 
 from __future__ import annotations
 
-import io
-import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from rstream_cli import app
-from rstream_cli.environment import Environment
 from tests.brokers import Broker
+from tests.cli import in_process
 from tests.clients import closed_port
+from tests.conftest import OwnRabbitMQ
+
+if TYPE_CHECKING:
+    from tests.cli.killable import Killable
 
 RSTREAM = Path(sys.executable).with_name("rstream")
 
@@ -40,15 +42,30 @@ def run_rstream(
     env: Mapping[str, str] | None = None,
     timeout: float = 30.0,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Runs ``rstream`` to its end. Fails the test where it prints a traceback or takes too long."""
-    done = subprocess.run(
-        [str(RSTREAM), *arguments],
-        input=stdin,
-        env=environment(env),
-        capture_output=True,
-        timeout=timeout,
-        check=False,
+    """Runs ``rstream`` to its end, in this process. Fails the test where it prints a traceback or takes too long."""
+    return _checked(in_process.Run(arguments, environment(env), stdin, timeout=timeout).finish())
+
+
+def process_rstream(
+    *arguments: str,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    timeout: float = 30.0,
+) -> subprocess.CompletedProcess[bytes]:
+    """The same as a process: for what only the installed program has, such as its start, and descriptors of its own."""
+    return _checked(
+        subprocess.run(
+            [str(RSTREAM), *arguments],
+            input=stdin,
+            env=environment(env),
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
     )
+
+
+def _checked(done: subprocess.CompletedProcess[bytes]) -> subprocess.CompletedProcess[bytes]:
     assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
     return done
 
@@ -57,52 +74,32 @@ class Done(NamedTuple):
     """How a command line ended."""
 
     status: int
-    output: str
+    data: bytes
+    """What it wrote to stdout."""
     errors: str
+
+    @property
+    def output(self) -> str:
+        return self.data.decode(errors="surrogateescape")
 
 
 def run_here(*arguments: str, env: Mapping[str, str] | None = None, terminal: bool = False) -> Done:
-    """Runs a command line in this process, without a start of its own: for tests with hundreds of them.
+    """What a command line says, with no variables but ``env``. Tracebacks are for the test to judge.
 
-    What ``consume`` writes goes to this process's stdout. ``terminal``: the three streams are taken for one. What
-    asyncio complains of fails the test, and logging is as it was before.
+    ``terminal``: the three streams are taken for one.
     """
-    output, errors = io.StringIO(), io.StringIO()
-    here = Environment(
-        stdin=io.StringIO(),
-        stdout=output,
-        stderr=errors,
-        variables={**(env or {}), **({"TERM": "dumb"} if terminal else {})},
-        stdin_is_tty=terminal,
-        stdout_is_tty=terminal,
-        stderr_is_tty=terminal,
-    )
-    complaints: list[str] = []
-    handler = logging.Handler(logging.ERROR)
-    handler.emit = lambda record: complaints.append(record.getMessage())  # type: ignore[method-assign]
-    loggers = [logging.getLogger(name) for name in (None, "asyncio", "rstream_core", "rstream_cli")]
-    before = [(logger, logger.level, logger.handlers[:], logger.propagate) for logger in loggers]
-    raising = logging.raiseExceptions
-    logging.getLogger("asyncio").addHandler(handler)
-    try:
-        status = app.run(arguments, here)
-    finally:
-        for logger, level, handlers, propagate in before:
-            logger.setLevel(level)
-            logger.handlers[:] = handlers
-            logger.propagate = propagate
-        logging.raiseExceptions = raising
-    assert complaints == []
-    return Done(status, output.getvalue(), errors.getvalue())
+    variables = {**(env or {}), **({"TERM": "dumb"} if terminal else {})}
+    done = in_process.Run(arguments, variables, terminal=terminal).finish()
+    return Done(done.returncode, done.stdout, done.stderr.decode())
 
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
 @pytest.fixture
-def env(rabbitmq: Broker) -> dict[str, str]:
-    """The environment variables that name the real broker."""
-    return {"RSTREAM_URI": rabbitmq.uri}
+def env(broker: Broker) -> dict[str, str]:
+    """The environment variables that name the broker."""
+    return {"RSTREAM_URI": broker.uri}
 
 
 @pytest.fixture
@@ -117,6 +114,19 @@ def stream(run: Run, stream_name: str) -> Iterator[str]:
     assert run("stream", "create", stream_name).returncode == 0
     yield stream_name
     run("stream", "delete", stream_name, "--missing-ok", "--yes")
+
+
+@pytest.fixture(params=["embedded", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
+def killable(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killable]:
+    """A broker of each kind with a stream ``s``, which the test may kill and start again."""
+    from tests.cli.killable import embedded, made_killable
+
+    if request.param == "embedded":
+        with embedded(tmp_path_factory.mktemp("broker")) as broker:
+            yield broker
+    else:
+        start: OwnRabbitMQ = request.getfixturevalue("own_rabbitmq")
+        yield made_killable(start())
 
 
 @pytest.fixture(name="closed_port")

@@ -1,4 +1,4 @@
-"""``rstream consume`` against a real broker: where it starts and stops, what it writes, stores and says."""
+"""``rstream consume`` on each kind of broker: where it starts and stops, what it writes, stores and says."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 
 from tests.brokers import Broker
 from tests.cli.conftest import RSTREAM, Run, environment, run_rstream
+from tests.cli.killable import Killable
 from tests.cli.process import ended, eventually, interrupt, resident_bytes, running, summary_of, told
-from tests.conftest import OwnRabbitMQ
 
 
 def fill(run: Run, stream: str, *numbers: int) -> None:
@@ -328,8 +328,8 @@ def test_a_stream_that_does_not_exist(run: Run, stream_name: str, options: tuple
     assert done.stderr.decode() == f"error: stream '{stream_name}': the stream does not exist\n"
 
 
-def test_access_and_connection(run: Run, rabbitmq: Broker, closed_port: int) -> None:
-    wrong = f"rabbitmq-stream://guest:wrong@{rabbitmq.host}:{rabbitmq.port}"
+def test_access_and_connection(run: Run, broker: Broker, closed_port: int) -> None:
+    wrong = f"rabbitmq-stream://guest:wrong@{broker.host}:{broker.port}"
     assert run("consume", "s", "-u", wrong).returncode == 5
     assert run("consume", "s", "-u", f"rabbitmq-stream://127.0.0.1:{closed_port}").returncode == 6
 
@@ -393,14 +393,13 @@ def test_a_full_disk(env: dict[str, str], ten: str) -> None:
     assert (code, errors) == (1, "error: cannot write to stdout: No space left on device\n")
 
 
-def test_a_connection_that_ends(own_rabbitmq: OwnRabbitMQ) -> None:
-    broker = own_rabbitmq()
-    env = {"RSTREAM_URI": broker.uri, "RSTREAM_RECOVER_FOR": "0"}
-    assert run_rstream("publish", "s", "--create", stdin=lines(0, 1), env=env).returncode == 0
+def test_a_connection_that_ends(killable: Killable) -> None:
+    env = {"RSTREAM_URI": killable.uri, "RSTREAM_RECOVER_FOR": "0"}
+    assert run_rstream("publish", "s", stdin=lines(0, 1), env=env).returncode == 0
     with running("consume", "s", "-o", "first", "--name", "me", env=env) as consumer:
         assert consumer.stdout is not None
         assert consumer.stdout.read(4) == lines(0, 1)
-        broker.kill()
+        killable.kill()
         code, errors = ended(consumer)
     assert code == 6
     assert errors.startswith("error: ")

@@ -26,12 +26,6 @@ LONG = AMQPMessage(body="x" * 980).encode()
 T = TypeVar("T")
 
 
-@pytest.fixture
-def env(broker: Broker) -> dict[str, str]:
-    """Each kind of broker, one after the other."""
-    return {"RSTREAM_URI": broker.uri}
-
-
 RETENTION = 60.0
 """Seconds for a broker to take what is too old; it looks when a segment is full."""
 

@@ -36,9 +36,9 @@ def the_failure(found: list[dict[str, Any]]) -> dict[str, Any]:
     return failure
 
 
-def test_all_is_well(rabbitmq: Broker, stream_name: str, env: dict[str, str]) -> None:
+def test_all_is_well(broker: Broker, stream_name: str, env: dict[str, str]) -> None:
     run_rstream("stream", "create", stream_name, env=env)
-    found = doctor(rabbitmq.uri, "--stream", stream_name, code=0)
+    found = doctor(broker.uri, "--stream", stream_name, code=0)
     assert list(statuses(found)) == [*_STEPS, "stream", "leader"]
     assert {check for check, status in statuses(found).items() if status != OK} == {"TLS"}
     run_rstream("stream", "delete", stream_name, "--yes", env=env)
@@ -54,8 +54,8 @@ def test_the_text_for_a_person(env: dict[str, str]) -> None:
     assert b"\x1b[32mok" in run_rstream("doctor", "--color", "always", env=env).stdout
 
 
-def test_a_missing_stream(rabbitmq: Broker, stream_name: str) -> None:
-    found = doctor(rabbitmq.uri, "--stream", stream_name, code=4)
+def test_a_missing_stream(broker: Broker, stream_name: str) -> None:
+    found = doctor(broker.uri, "--stream", stream_name, code=4)
     assert the_failure(found)["check"] == "stream"
 
 
@@ -78,29 +78,29 @@ def test_somebody_who_never_answers() -> None:
     assert "handshake" in failure["detail"]
 
 
-def test_a_wrong_password(rabbitmq: Broker) -> None:
-    found = doctor(f"rabbitmq-stream://{rabbitmq.username}:no@{rabbitmq.host}:{rabbitmq.port}", code=5)
+def test_a_wrong_password(broker: Broker) -> None:
+    found = doctor(f"rabbitmq-stream://{broker.username}:no@{broker.host}:{broker.port}", code=5)
     assert the_failure(found)["check"] == "login"
 
 
-def test_an_unknown_virtual_host(rabbitmq: Broker) -> None:
-    address = f"{rabbitmq.host}:{rabbitmq.port}"
-    found = doctor(f"rabbitmq-stream://{rabbitmq.username}:{rabbitmq.password}@{address}/none", code=5)
+def test_an_unknown_virtual_host(broker: Broker) -> None:
+    address = f"{broker.host}:{broker.port}"
+    found = doctor(f"rabbitmq-stream://{broker.username}:{broker.password}@{address}/none", code=5)
     assert the_failure(found)["check"] == "virtual host"
     assert statuses(found)["login"] == OK
 
 
-def test_one_seed_of_two_is_down(rabbitmq: Broker, closed_port: int) -> None:
-    done = run_rstream("doctor", "-u", rabbitmq.uri, "-u", f"rabbitmq-stream://127.0.0.1:{closed_port}")
+def test_one_seed_of_two_is_down(broker: Broker, closed_port: int) -> None:
+    done = run_rstream("doctor", "-u", broker.uri, "-u", f"rabbitmq-stream://127.0.0.1:{closed_port}")
     assert done.returncode == 6
     assert done.stdout.count(b"\nFAIL") == 1
     assert done.stdout.startswith(b"ok ")
 
 
-def test_json_says_which_node(rabbitmq: Broker, closed_port: int) -> None:
+def test_json_says_which_node(broker: Broker, closed_port: int) -> None:
     closed = f"127.0.0.1:{closed_port}"
-    found = doctor(rabbitmq.uri, "--uri", f"rabbitmq-stream://{closed}", "--stream", "none", code=6)
-    good = f"{rabbitmq.host}:{rabbitmq.port}"
+    found = doctor(broker.uri, "--uri", f"rabbitmq-stream://{closed}", "--stream", "none", code=6)
+    good = f"{broker.host}:{broker.port}"
     assert [finding["node"] for finding in found] == [*[good] * len(_STEPS), *[closed] * len(_STEPS), None]
 
 

@@ -268,6 +268,7 @@ from rstream_cli import runner
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import ExitStatus
 from rstream_cli.options.connecting import ConnectionSettings
+from rstream_cli.outcome import Ended
 from rstream_cli.runner import run_command
 
 runner.SAME_STOP = float(sys.argv[2])
@@ -278,7 +279,7 @@ async def main(context):
     print("draining", flush=True)
     how = sys.argv[1]
     if how == "drains":
-        return ExitStatus.OK
+        return Ended("drained").status_after(context.interrupt.status)
     if how == "partly":
         return ExitStatus.NOT_CONFIRMED
     if how == "fails":
@@ -294,6 +295,7 @@ async def main(context):
         if how == "unconfirmed":
             return ExitStatus.NOT_CONFIRMED
         raise
+    return Ended("drained").status_after(context.interrupt.status)
 
 import typer
 try:

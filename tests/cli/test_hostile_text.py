@@ -15,8 +15,10 @@ import pytest
 from rstream_cli import terminal
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError
+from rstream_cli.options.connecting import ConnectionSettings
+from rstream_cli.render.status import StatusLine
 from rstream_cli.runner import report, tell_warnings
-from rstream_core import Client, ConnectionOptions, Endpoint, RstreamError, ServerClosed
+from rstream_core import Client, ConnectionOptions, EmbeddedBroker, Endpoint, RstreamError, ServerClosed
 from rstream_core.protocol import commands as c
 from rstream_core.text import harmless
 from tests.brokers import Broker
@@ -218,15 +220,20 @@ def test_what_the_core_logs_is_harmless_whoever_listens(caplog: pytest.LogCaptur
 
 
 def test_what_a_broker_of_ones_own_warns_of() -> None:
-    told: list[str] = []
+    """With a status line, and without one."""
+    errors = io.StringIO()
+    env = Environment(io.StringIO(), io.StringIO(), errors, {})
+    status_line = StatusLine(env, EmbeddedBroker())
     logger = logging.getLogger("rstream_core")
     before = logger.handlers[:], logger.propagate
     try:
-        tell_warnings(told.append)
-        logger.warning("%s", HOSTILE)
+        for warn in (ConnectionSettings(env).warn, status_line.warn):
+            tell_warnings(warn)
+            logger.warning("%s", HOSTILE)
     finally:
         logger.handlers[:], logger.propagate = before
-    assert told == [f"warning: {SEEN}"]
+    assert errors.getvalue() == f"warning: {SEEN}\n"
+    assert status_line._notes.get_nowait() == f"warning: {SEEN}"
 
 
 async def test_partitions_that_anybody_may_make(broker: Broker, stream_name: str) -> None:
@@ -273,11 +280,11 @@ READ = ("consume", "s", "-o", "first", "-n", str(len(BODIES)), "--timeout", "20s
 RED = "\x1b[31m"
 
 
-def consumed(capfdbinary: pytest.CaptureFixture[bytes], *options: str, terminal: bool) -> bytes:
-    capfdbinary.readouterr()
+def consumed(*options: str, terminal: bool) -> bytes:
     with Peer({c.Subscribe: deliver(chunk(*BODIES))}) as peer:
-        assert run_here(*READ, *options, env={"RSTREAM_URI": peer.uri}, terminal=terminal).status == 0
-    return capfdbinary.readouterr().out
+        done = run_here(*READ, *options, env={"RSTREAM_URI": peer.uri}, terminal=terminal)
+    assert done.status == 0
+    return done.data
 
 
 @pytest.mark.parametrize(
@@ -299,23 +306,23 @@ def consumed(capfdbinary: pytest.CaptureFixture[bytes], *options: str, terminal:
     ],
 )
 def test_bodies_are_visible_on_a_terminal_and_bytes_elsewhere(
-    capfdbinary: pytest.CaptureFixture[bytes], options: tuple[str, ...], shown: str | None, plain: bytes
+    options: tuple[str, ...], shown: str | None, plain: bytes
 ) -> None:
-    assert consumed(capfdbinary, *options, terminal=False) == plain
-    assert consumed(capfdbinary, *options, terminal=True) == (plain if shown is None else shown.encode())
+    assert consumed(*options, terminal=False) == plain
+    assert consumed(*options, terminal=True) == (plain if shown is None else shown.encode())
 
 
-def test_lengths_are_visible_too(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_lengths_are_visible_too() -> None:
     plain = b"".join(len(body).to_bytes(4) + body for body in BODIES)
-    assert consumed(capfdbinary, "--output", "len32", terminal=False) == plain
-    text = consumed(capfdbinary, "--output", "len32", terminal=True).decode()
+    assert consumed("--output", "len32", terminal=False) == plain
+    text = consumed("--output", "len32", terminal=True).decode()
     assert harmless(text, lines=True) == text
     assert text.startswith(r"\x00\x00\x00\x05plain")
 
 
-def test_json_on_a_terminal_is_the_same_json(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    plain = consumed(capfdbinary, "--json", terminal=False)
-    shown = consumed(capfdbinary, "--json", terminal=True)
+def test_json_on_a_terminal_is_the_same_json() -> None:
+    plain = consumed("--json", terminal=False)
+    shown = consumed("--json", terminal=True)
     check(shown.decode())
     assert [json.loads(line) for line in shown.splitlines()] == [json.loads(line) for line in plain.splitlines()]
     assert shown != plain

@@ -172,27 +172,27 @@ def filtered(broker: Broker, stream: str, value: str) -> list[bytes]:
     return asyncio.run(read())
 
 
-def test_a_filter_value_for_all(rabbitmq: Broker, run: Run, stream: str) -> None:
+def test_a_filter_value_for_all(broker: Broker, run: Run, stream: str) -> None:
     assert publish(run, stream, "-m", "eins", "--filter", "größe", "--codec", "raw")["confirmed"] == 1
     assert publish(run, stream, "-m", "two", "--filter", "other", "--codec", "raw")["confirmed"] == 1
     assert publish(run, stream, "-m", "three", "--codec", "raw")["confirmed"] == 1
-    assert filtered(rabbitmq, stream, "größe") == [b"eins"]
+    assert filtered(broker, stream, "größe") == [b"eins"]
 
 
-def test_filter_values_from_a_path(rabbitmq: Broker, run: Run, stream: str) -> None:
+def test_filter_values_from_a_path(broker: Broker, run: Run, stream: str) -> None:
     records = [b'{"r":"eu"}', b'{"r":7}', b'{"r":null}']
     for record in records:  # a chunk for each
         assert publish(run, stream, "--codec", "raw", "--filter-from", ".r", stdin=record)["confirmed"] == 1
-    assert filtered(rabbitmq, stream, "7") == [records[1]]
-    assert filtered(rabbitmq, stream, "eu") == [records[0]]
+    assert filtered(broker, stream, "7") == [records[1]]
+    assert filtered(broker, stream, "eu") == [records[0]]
 
 
-def test_filter_values_of_envelopes(rabbitmq: Broker, run: Run, stream: str) -> None:
+def test_filter_values_of_envelopes(broker: Broker, run: Run, stream: str) -> None:
     line = b'{"body":"a","filter":"eu","headers":{"r":"us"}}'
     for options in ((), ("--filter-from", ".headers.r"), ("--filter", "asia")):
         assert publish(run, stream, "--json", *options, stdin=line)["confirmed"] == 1
     for value in ("eu", "us", "asia"):
-        assert len(filtered(rabbitmq, stream, value)) == 1
+        assert len(filtered(broker, stream, value)) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""``rstream publish`` against a real broker: each byte, each count, each exit code."""
+"""``rstream publish`` on each kind of broker: each byte, each count, each exit code."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,13 +12,16 @@ import socket
 import struct
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from rstream_core import EmbeddedBroker
 from tests.brokers import Broker
 from tests.cli.conftest import RSTREAM, Run, environment, run_rstream
+from tests.cli.killable import Killable
 from tests.cli.process import ended, eventually, interrupt, running, summary_of, told
 from tests.conftest import OwnRabbitMQ
 
@@ -40,8 +44,29 @@ def len32(records: list[bytes]) -> bytes:
     return b"".join(struct.pack(">I", len(record)) + record for record in records)
 
 
+class Unconfirming(NamedTuple):
+    """A broker of the test's own with a stream ``s``, that confirms nothing any more, for a minute, when it is told."""
+
+    env: dict[str, str]
+    stop: Callable[[], None]
+
+
+@pytest.fixture(params=["embedded", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
+def unconfirming(request: pytest.FixtureRequest) -> Iterator[Unconfirming]:
+    with contextlib.ExitStack() as stack:
+        if request.param == "embedded":
+            embedded = stack.enter_context(EmbeddedBroker())
+            found = Unconfirming({"RSTREAM_URI": embedded.uri}, lambda: embedded.faults.delay(60.0))
+        else:
+            start: OwnRabbitMQ = request.getfixturevalue("own_rabbitmq")
+            broker = start()
+            found = Unconfirming({"RSTREAM_URI": broker.uri}, lambda: stop_confirming(broker))
+        assert run_rstream("stream", "create", "s", env=found.env).returncode == 0
+        yield found
+
+
 def stop_confirming(broker: Broker) -> None:
-    """The broker goes on, and its streams stop: the processes that write them are held from now on for a minute."""
+    """RabbitMQ goes on, and its streams stop: the processes that write them are held from now on for a minute."""
     broker.ctl(
         "eval",
         "Self = self(), spawn(fun() -> Ps = [P || P <- processes(), {dictionary, D} <- [process_info(P, dictionary)],"
@@ -356,8 +381,8 @@ def test_nobody_listens(closed_port: int) -> None:
     assert done.stderr.startswith(b"error: ")
 
 
-def test_a_wrong_password(run: Run, rabbitmq: Broker) -> None:
-    uri = f"rabbitmq-stream://guest:wrong@{rabbitmq.host}:{rabbitmq.port}"
+def test_a_wrong_password(run: Run, broker: Broker) -> None:
+    uri = f"rabbitmq-stream://guest:wrong@{broker.host}:{broker.port}"
     done = run("publish", "s", "-m", "a", "-u", uri)
     assert done.returncode == 5
     assert b"wrong@" not in done.stderr
@@ -493,25 +518,20 @@ def test_a_signal_while_connecting() -> None:
                 assert ended(process)[0] == 130
 
 
-def test_a_broker_that_dies(own_rabbitmq: OwnRabbitMQ, tmp_path: Path) -> None:
-    broker = own_rabbitmq()
-    env = {"RSTREAM_URI": broker.uri, "RSTREAM_RECOVER_FOR": "0"}
+def test_a_broker_that_dies(killable: Killable, tmp_path: Path) -> None:
+    env = {"RSTREAM_URI": killable.uri, "RSTREAM_RECOVER_FOR": "0"}
     failed = tmp_path / "failed"
 
     def run(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[bytes]:
         return run_rstream(*arguments, env=env, **settings)
 
-    assert run("stream", "create", "s").returncode == 0
-    # A broker that is killed in the first seconds of its first stream forgets where that is; an orderly stop helps.
-    broker.ctl("stop_app")
-    broker.ctl("start_app")
     eventually(lambda: run("publish", "s", "-m", "y" * 100).returncode == 0)
     with (
         subprocess.Popen(["yes", "y" * 100], stdout=subprocess.PIPE) as source,
         running("publish", "s", "--stats", "json", "--failed-to", str(failed), stdin=source.stdout, env=env) as process,
     ):
         eventually(lambda: len(everything(run, "s", "--count", "2")) > 101)
-        broker.kill()
+        killable.kill()
         status, errors = ended(process)
         source.kill()
     assert status == 7
@@ -523,7 +543,7 @@ def test_a_broker_that_dies(own_rabbitmq: OwnRabbitMQ, tmp_path: Path) -> None:
 
     with running("publish", "s", stdin=subprocess.PIPE, env=env) as process:
         assert ended(process)[0] == 6  # nobody listens
-    broker.start()
+    killable.start()
     eventually(lambda: run("consume", "s", "-o", "first", "-n", "1").returncode == 0)  # the stream comes back, too
     stored = everything(run, "s").count(b"\n")
     assert stored > found["confirmed"]
@@ -538,7 +558,7 @@ def test_a_broker_that_dies(own_rabbitmq: OwnRabbitMQ, tmp_path: Path) -> None:
         process.stdin.write(b"a\n")
         process.stdin.flush()
         eventually(lambda: everything(run, "s").endswith(b"\na\n"))
-        broker.kill()
+        killable.kill()
         status, errors = ended(process)
     assert status == 6
     assert errors.startswith("error: ")
@@ -557,17 +577,15 @@ def test_a_stream_that_is_deleted_meanwhile(env: dict[str, str], run: Run, strea
     assert "\nerror: " in "\n" + errors  # after a warning, where it takes the broker half a second
 
 
-def test_a_second_signal_ends_at_once_and_counts_the_lost(own_rabbitmq: OwnRabbitMQ) -> None:
-    broker = own_rabbitmq()
-    env = {"RSTREAM_URI": broker.uri}
-    assert run_rstream("stream", "create", "s", env=env).returncode == 0
+def test_a_second_signal_ends_at_once_and_counts_the_lost(unconfirming: Unconfirming) -> None:
+    env = unconfirming.env
     patient = ("--drain-timeout", "60s", "--confirm-timeout", "60s")
     with (
         subprocess.Popen(["yes"], stdout=subprocess.PIPE) as source,
         running("publish", "s", "--stats", "json", *patient, stdin=source.stdout, env=env) as process,
     ):
         told(process, lambda line: line["confirmed"] > 0)
-        stop_confirming(broker)
+        unconfirming.stop()
         told(process, lambda line: line["event"] == "unconfirmed")
         interrupt(process)
         time.sleep(1.0)
@@ -582,16 +600,14 @@ def test_a_second_signal_ends_at_once_and_counts_the_lost(own_rabbitmq: OwnRabbi
     assert found["failed"] > 0
 
 
-def test_drain_timeout(own_rabbitmq: OwnRabbitMQ) -> None:
-    broker = own_rabbitmq()
-    env = {"RSTREAM_URI": broker.uri}
-    assert run_rstream("stream", "create", "s", env=env).returncode == 0
+def test_drain_timeout(unconfirming: Unconfirming) -> None:
+    env = unconfirming.env
     with (
         subprocess.Popen(["yes"], stdout=subprocess.PIPE) as source,
         running("publish", "s", "--stats", "json", "--drain-timeout", "1s", stdin=source.stdout, env=env) as process,
     ):
         told(process, lambda line: line["confirmed"] > 0)
-        stop_confirming(broker)
+        unconfirming.stop()
         told(process, lambda line: line["event"] == "unconfirmed")
         started = time.monotonic()
         interrupt(process)

@@ -12,24 +12,11 @@ from pathlib import Path
 import pytest
 
 from rstream_core import EmbeddedBroker
-from tests.brokers import Broker
 from tests.cli.conftest import run_rstream
-from tests.cli.process import ended, eventually, interrupt, running, summary_of
-from tests.conftest import OwnRabbitMQ
+from tests.cli.killable import Killable
+from tests.cli.process import ended, interrupt, running, summary_of
 
 COUNT = 3000
-
-
-@pytest.fixture
-def broker(own_rabbitmq: OwnRabbitMQ) -> Broker:
-    """A broker with a stream ``s`` that survives being killed."""
-    made = own_rabbitmq()
-    assert run_rstream("stream", "create", "s", "--uri", made.uri).returncode == 0
-    # A broker that is killed in the first seconds of its first stream forgets where that is; an orderly stop helps.
-    made.ctl("stop_app")
-    made.ctl("start_app")
-    eventually(lambda: run_rstream("stream", "info", "s", "--uri", made.uri).returncode == 0)
-    return made
 
 
 def events(errors: str) -> list[str]:
@@ -37,8 +24,8 @@ def events(errors: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_broker_that_is_killed_and_comes_back(broker: Broker) -> None:
-    env = {"RSTREAM_URI": broker.uri}
+def test_a_broker_that_is_killed_and_comes_back(killable: Killable) -> None:
+    env = {"RSTREAM_URI": killable.uri}
     words = ("--stats", "json", "--rate", "300/s", "--name", "writer")
     with (
         subprocess.Popen(["seq", str(COUNT)], stdout=subprocess.PIPE) as source,
@@ -47,8 +34,8 @@ def test_a_broker_that_is_killed_and_comes_back(broker: Broker) -> None:
     ):
         assert consumer.stdout is not None
         begin = consumer.stdout.readline()
-        broker.kill()
-        broker.start()
+        killable.kill()
+        killable.start()
         seen = begin + consumer.stdout.read()
         code, errors = ended(publisher)
         consumed, told = ended(consumer)
@@ -66,8 +53,8 @@ def test_a_broker_that_is_killed_and_comes_back(broker: Broker) -> None:
 
 
 @pytest.mark.slow
-def test_a_broker_that_does_not_come_back(broker: Broker) -> None:
-    env = {"RSTREAM_URI": broker.uri, "RSTREAM_RECOVER_FOR": "2s"}
+def test_a_broker_that_does_not_come_back(killable: Killable) -> None:
+    env = {"RSTREAM_URI": killable.uri, "RSTREAM_RECOVER_FOR": "2s"}
     with (
         running("consume", "s", "-o", "first", env=env) as consumer,
         running("publish", "s", stdin=subprocess.PIPE, env=env) as publisher,
@@ -77,7 +64,7 @@ def test_a_broker_that_does_not_come_back(broker: Broker) -> None:
         publisher.stdin.write(b"one\n")
         publisher.stdin.flush()
         assert consumer.stdout.readline() == b"one\n"
-        broker.kill()
+        killable.kill()
         for process in (publisher, consumer):
             code, errors = ended(process)
             assert code == 6

@@ -1,4 +1,4 @@
-"""``rstream stream`` and ``rstream offset`` against a real broker: what they print, and how they end."""
+"""``rstream stream`` and ``rstream offset`` on each kind of broker: what they print, and how they end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import Broker
-from tests.cli.conftest import RSTREAM, Run, environment, run_rstream
+from tests.cli.conftest import RSTREAM, Run, environment, run_here, run_rstream
 
 
 def _ended(done: subprocess.CompletedProcess[bytes]) -> tuple[int, str, str]:
@@ -23,11 +23,14 @@ def _ended(done: subprocess.CompletedProcess[bytes]) -> tuple[int, str, str]:
 # --- streams -----------------------------------------------------------------------------------------------
 
 
-def test_create_says_nothing_and_the_broker_has_every_argument(run: Run, rabbitmq: Broker, stream_name: str) -> None:
-    done = run(
+def test_create_says_nothing_and_the_broker_has_every_argument(rabbitmq: Broker, stream_name: str) -> None:
+    """The embedded broker has no ctl that lists them; tests/unit/test_embedded_broker.py holds what each does there."""
+    env = {"RSTREAM_URI": rabbitmq.uri}
+    done = run_rstream(
         *("stream", "create", stream_name, "--max-age", "7d", "--max-length-bytes", "20GB"),
         *("--max-segment-size", "500kB", "--initial-cluster-size", "1", "--leader-locator", "balanced"),
         *("--filter-size", "32"),
+        env=env,
     )
     try:
         assert _ended(done) == (0, "", "")
@@ -43,7 +46,7 @@ def test_create_says_nothing_and_the_broker_has_every_argument(run: Run, rabbitm
         ):
             assert part in arguments.replace(" ", ""), arguments
     finally:
-        run("stream", "delete", stream_name, "--yes", "--missing-ok")
+        run_rstream("stream", "delete", stream_name, "--yes", "--missing-ok", env=env)
 
 
 def test_creating_twice(run: Run, stream: str) -> None:
@@ -65,7 +68,7 @@ def test_an_argument_that_no_broker_knows_is_warned_of(run: Run, stream_name: st
     run("stream", "delete", stream_name, "--yes")
 
 
-def test_info_of_an_empty_stream(run: Run, rabbitmq: Broker, stream: str) -> None:
+def test_info_of_an_empty_stream(run: Run, broker: Broker, stream: str) -> None:
     done = run("stream", "info", env={"RSTREAM_STREAM": stream})
     assert done.returncode == 0
     rows = dict(line.split(maxsplit=1) for line in done.stdout.decode().splitlines() if "  " in line)
@@ -74,7 +77,7 @@ def test_info_of_an_empty_stream(run: Run, rabbitmq: Broker, stream: str) -> Non
 
     facts = json.loads(run("stream", "info", stream, "--json").stdout)
     assert facts["stream"] == stream
-    assert facts["leader"].endswith(f":{rabbitmq.port}")
+    assert facts["leader"].endswith(f":{broker.port}")
     assert facts["last_offset"] is None
 
 
@@ -120,9 +123,9 @@ def test_delete_does_what_it_can(run: Run, stream: str) -> None:
     ids=["y", "yes", "n", "enter", "ctrl-d", "ctrl-c"],
 )
 def test_delete_asks_on_a_terminal(
-    run: Run, rabbitmq: Broker, stream: str, answer: bytes, status: int, is_there: bool
+    run: Run, broker: Broker, stream: str, answer: bytes, status: int, is_there: bool
 ) -> None:
-    env = environment({"RSTREAM_URI": rabbitmq.uri, "TERM": "dumb"})
+    env = environment({"RSTREAM_URI": broker.uri, "TERM": "dumb"})
     got, shown = _on_a_terminal(["stream", "delete", stream], b"[y/N] ", answer, env)
     assert f"Delete '{stream}' with all messages? [y/N]" in shown
     assert got == status, shown
@@ -194,42 +197,37 @@ def test_a_place_is_resolved(run: Run, stream: str) -> None:
 
 
 @pytest.mark.parametrize("verbosity", [(), ("-v",), ("-vv",)], ids=["plain", "v", "vv"])
-def test_a_wrong_password_is_5_and_is_never_shown(rabbitmq: Broker, verbosity: tuple[str, ...]) -> None:
+def test_a_wrong_password_is_5_and_is_never_shown(broker: Broker, verbosity: tuple[str, ...]) -> None:
     secret = "s3cret-Pa55"
-    done = subprocess.run(
-        [str(RSTREAM), "stream", "info", "s", "-u", rabbitmq.uri.replace(":guest@", f":{secret}@"), *verbosity],
-        env=environment(),
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 5
-    assert b"error: " in done.stderr
-    assert secret.encode() not in done.stderr + done.stdout
-    assert (b"Traceback" in done.stderr) is (verbosity == ("-vv",))
+    done = run_here("stream", "info", "s", "-u", broker.uri.replace(":guest@", f":{secret}@"), *verbosity)
+    assert done.status == 5
+    assert "error: " in done.errors
+    assert secret not in done.errors + done.output
+    assert ("Traceback" in done.errors) is (verbosity == ("-vv",))
 
 
-def test_an_unknown_vhost_is_5(rabbitmq: Broker) -> None:
+def test_an_unknown_vhost_is_5(broker: Broker) -> None:
     done = run_rstream(
-        *("stream", "info", "s", "--host", rabbitmq.host, "--port", str(rabbitmq.port), "--vhost", "no-such")
+        *("stream", "info", "s", "--host", broker.host, "--port", str(broker.port), "--vhost", "no-such")
     )
     assert done.returncode == 5
     assert b"virtual host" in done.stderr
 
 
-def test_every_way_to_give_the_password(rabbitmq: Broker, stream: str, tmp_path: Path) -> None:
-    address = {"RSTREAM_HOST": rabbitmq.host, "RSTREAM_PORT": str(rabbitmq.port)}
+def test_every_way_to_give_the_password(broker: Broker, stream: str, tmp_path: Path) -> None:
+    address = {"RSTREAM_HOST": broker.host, "RSTREAM_PORT": str(broker.port)}
     file = tmp_path / "password"
-    file.write_text(rabbitmq.password + "\r\nanother line\n")
+    file.write_text(broker.password + "\r\nanother line\n")
     wrong = tmp_path / "wrong"
     wrong.write_text("wrong\n")
     for arguments, env, status in (
         (("--password-file", str(file)), {}, 0),
-        ((), {"RSTREAM_PASSWORD": rabbitmq.password}, 0),
+        ((), {"RSTREAM_PASSWORD": broker.password}, 0),
         ((), {"RSTREAM_PASSWORD_FILE": str(file)}, 0),
         ((), {"RSTREAM_PASSWORD_FILE": str(wrong)}, 5),
         (("--password-file", str(file)), {"RSTREAM_PASSWORD": "wrong"}, 0),
     ):
-        who = {**address, "RSTREAM_USERNAME": rabbitmq.username, **env}
+        who = {**address, "RSTREAM_USERNAME": broker.username, **env}
         done = run_rstream("stream", "info", stream, *arguments, env=who)
         assert done.returncode == status, (arguments, env)
 

@@ -1,4 +1,4 @@
-"""``rstream superstream`` against a real broker: administration, routes, publishing, and each exit code."""
+"""``rstream superstream`` on each kind of broker: administration, routes, publishing, and each exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``rstream superstream consume``, ``sac-consume`` and ``--filter`` against a real broker."""
+"""``rstream superstream consume``, ``sac-consume`` and ``--filter`` on each kind of broker."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def run(env: dict[str, str]) -> Run:
 
 
 @pytest.fixture
-def orders(rabbitmq: Broker, stream_name: str) -> Iterator[str]:
+def orders(broker: Broker, stream_name: str) -> Iterator[str]:
     """A super stream: partition 0 holds 0 to 4, partition 1 holds 5 to 7, partition 2 nothing."""
 
     async def create() -> None:
-        async with Client(options_for(rabbitmq)) as client:
+        async with Client(options_for(broker)) as client:
             await client.create_super_stream(stream_name, partitions=3)
             await publish(client, f"{stream_name}-0", numbers(0, 1, 2), numbers(3, 4))
             await publish(client, f"{stream_name}-1", numbers(5, 6, 7))
 
     async def delete() -> None:
-        async with Client(options_for(rabbitmq)) as client:
+        async with Client(options_for(broker)) as client:
             await client.delete_super_stream(stream_name, missing_ok=True)
 
     asyncio.run(asyncio.wait_for(create(), 60))
@@ -148,7 +148,7 @@ def test_a_signal_and_a_closed_pipe(orders: str, env: dict[str, str], run: Run) 
 
 
 @pytest.fixture
-def regions(rabbitmq: Broker, stream_name: str) -> Iterator[str]:
+def regions(broker: Broker, stream_name: str) -> Iterator[str]:
     """Chunks of eu, of us and of both, and one without filter values; the value is in the body or a header."""
 
     def body(number: int, region: str) -> bytes:
@@ -158,7 +158,7 @@ def regions(rabbitmq: Broker, stream_name: str) -> Iterator[str]:
         return AMQPMessage(body=str(number), application_properties={"region": region}).encode()
 
     async def create() -> None:
-        options = options_for(rabbitmq)
+        options = options_for(broker)
         async with Client(options) as client:
             both: list[bytes] = []
             while len(both) != 3:  # a busy broker may put messages of one frame into two chunks
@@ -176,7 +176,7 @@ def regions(rabbitmq: Broker, stream_name: str) -> Iterator[str]:
             await publish(client, stream_name, [AMQPMessage(body='{"n":13}').encode()])
 
     async def delete() -> None:
-        async with Client(options_for(rabbitmq)) as client:
+        async with Client(options_for(broker)) as client:
             await client.delete_stream(stream_name, missing_ok=True)
 
     asyncio.run(asyncio.wait_for(create(), 60))
@@ -311,14 +311,14 @@ class Workers:
 
 @pytest.mark.slow
 def test_three_processes_share_six_partitions_and_one_is_killed_now_and_then(
-    rabbitmq: Broker, stream_name: str, env: dict[str, str], tmp_path: Path
+    broker: Broker, stream_name: str, env: dict[str, str], tmp_path: Path
 ) -> None:
     """Every message comes out, in order, and what comes again is no more than what was not stored."""
     partitions = [f"{stream_name}-{number}" for number in range(PARTITIONS)]
     fed, killed_twice = threading.Event(), threading.Event()
 
     async def feed() -> None:
-        async with Client(options_for(rabbitmq)) as client:
+        async with Client(options_for(broker)) as client:
             publishers = [await client.publisher(partition) for partition in partitions]
             for start in range(0, MESSAGES, BATCH * PARTITIONS):
                 if start + BATCH * PARTITIONS >= MESSAGES:
@@ -333,7 +333,7 @@ def test_three_processes_share_six_partitions_and_one_is_killed_now_and_then(
         fed.set()
 
     async def administrate(*, create: bool) -> None:
-        async with Client(options_for(rabbitmq)) as client:
+        async with Client(options_for(broker)) as client:
             if create:
                 await client.create_super_stream(stream_name, partitions=PARTITIONS)
             else:

@@ -61,7 +61,7 @@ def test_the_name_of_a_stream_steers_no_display() -> None:
     hostile = "\x1b[31m\x9b2J\u202e\n[red]x[/red]:smile:"
     shown = "\\x1b[31m\\x9b2J\\u202e\\n[red]x[/red]:smile:"
     stream = io.StringIO()
-    view = LiveView(stream, color=False)
+    view = LiveView(environment(stream, tty=True), color=False)
     view.update(snapshot(name=hostile))
     view.note(shown)
     view.close()
@@ -184,11 +184,9 @@ def test_without_a_known_size_there_is_no_bar() -> None:
 
 
 @pytest.mark.parametrize("color", [True, False])
-def test_the_live_display_leaves_nothing_but_the_summary(color: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.delenv("NO_COLOR", raising=False)
+def test_the_live_display_leaves_nothing_but_the_summary(color: bool) -> None:
     screen = io.StringIO()
-    view = LiveView(screen, color=color)
+    view = LiveView(environment(screen, tty=True, variables={"TERM": "xterm-256color"}), color=color)
     view.update(snapshot())
     view.update(snapshot())
     view.close()
