@@ -6,12 +6,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from rstream_core import EmbeddedBroker
-from tests.cli.conftest import RSTREAM, Run, environment, run_rstream
+from tests.cli.conftest import RSTREAM, Run, environment, process_rstream
 from tests.cli.process import ended, running
 from tests.cli.terminal import Terminal
 
@@ -24,9 +25,15 @@ def env() -> Iterator[dict[str, str]]:
     """Where a broker is, in a locale that has no more than ASCII."""
     with EmbeddedBroker() as broker:
         found = {"RSTREAM_URI": broker.uri, "PYTHONIOENCODING": "ascii"}
-        assert run_rstream("publish", NAME, "--create", "-m", NAME, env=found).returncode == 0
-        assert run_rstream("superstream", "create", f"{NAME}s", "--partitions", "1", env=found).returncode == 0
+        assert process_rstream("publish", NAME, "--create", "-m", NAME, env=found).returncode == 0
+        assert process_rstream("superstream", "create", f"{NAME}s", "--partitions", "1", env=found).returncode == 0
         yield found
+
+
+@pytest.fixture
+def run(env: dict[str, str]) -> Run:
+    """As a process: its encoding is Python's, set at the start."""
+    return partial(process_rstream, env=env)
 
 
 @pytest.mark.parametrize(
