@@ -16,7 +16,7 @@ from rstream_cli.options.consuming import ConsumeOptions, OnGap, OutputFormat
 from rstream_cli.options.declaring import positive_duration
 from rstream_cli.options.messages import Codec, OnError
 from rstream_cli.options.showing import ShowingOptions
-from rstream_cli.parsing import OffsetKind, OffsetSpec, UntilKind, UntilSpec, parse_delimiter, parse_offset, parse_until
+from rstream_cli.parsing import Start, StartKind, Until, UntilKind, parse_delimiter, parse_offset, parse_until
 from rstream_cli.records.paths import parse_path
 from rstream_cli.runner import CommandContext, run_command
 
@@ -115,7 +115,7 @@ def _filter(options: ConsumeOptions, *, raw: bool) -> Filter | None:
     return Filter(values, options.match_unfiltered, path, raw)
 
 
-def _check_places(start: OffsetSpec, stop: UntilSpec | None, kind: Kind, *, single_active: bool) -> None:
+def _check_places(start: Start, stop: Until | None, kind: Kind, *, single_active: bool) -> None:
     if single_active and stop is not None and stop.kind is not UntilKind.END:
         raise CommandError("--until takes nothing but end here", hint="a group is done where its stored offsets are")
     if kind is not Kind.SUPER_STREAM:
@@ -123,7 +123,7 @@ def _check_places(start: OffsetSpec, stop: UntilSpec | None, kind: Kind, *, sing
     absolute = [
         flag
         for flag, is_absolute in (
-            ("--offset", start.kind is OffsetKind.ABSOLUTE),
+            ("--offset", start.kind is StartKind.ABSOLUTE),
             ("--until", stop is not None and stop.kind is UntilKind.ABSOLUTE),
         )
         if is_absolute
@@ -135,10 +135,10 @@ def _check_places(start: OffsetSpec, stop: UntilSpec | None, kind: Kind, *, sing
         )
 
 
-def _check_name(name: str | None, start: OffsetSpec) -> None:
+def _check_name(name: str | None, start: Start) -> None:
     if name is not None:
         check_reference(name)
-    elif start.kind is OffsetKind.STORED:
+    elif start.kind is StartKind.STORED:
         raise CommandError("--offset stored needs --name", hint="the name under which the offset is stored")
 
 

@@ -23,7 +23,7 @@ from rstream_cli.names import Kind
 from rstream_cli.outages import OutageReports
 from rstream_cli.outcome import Ended
 from rstream_cli.output import Output
-from rstream_cli.parsing import MAX_OFFSET, OffsetKind, OffsetSpec, UntilKind, UntilSpec
+from rstream_cli.parsing import MAX_OFFSET, Start, StartKind, Until, UntilKind
 from rstream_cli.render.display import Display, Severity, StatsMode
 from rstream_cli.render.stats import ConsumeCounts, Stats
 from rstream_cli.rendering import Batch, OnBad, Rendered, Renderer
@@ -73,10 +73,10 @@ class ConsumePlan:
 
     target: str
     """The stream, or the super stream."""
-    start: OffsetSpec
+    start: Start
     render: Renderer
     kind: Kind = Kind.STREAM
-    until: UntilSpec | None = None
+    until: Until | None = None
     count: int | None = None
     idle_timeout: float | None = None
     timeout: float | None = None
@@ -248,13 +248,13 @@ class ConsumeRun:
 
     def _nothing_stored(self, first: int) -> str:
         """Where ``stored`` meant the very beginning. A broker forgets a stored offset that retention has passed."""
-        if self.plan.start.kind is not OffsetKind.STORED or first != 0:
+        if self.plan.start.kind is not StartKind.STORED or first != 0:
             return ""
         return f"no offset is stored under {self.plan.name!r}, or it is gone too; "
 
     async def _find_gap(self, client: Client, stream: str) -> None:
         """For a stream that is not read, as it holds nothing: perhaps it held what is asked for."""
-        if self.plan.start.kind not in (OffsetKind.ABSOLUTE, OffsetKind.STORED):
+        if self.plan.start.kind not in (StartKind.ABSOLUTE, StartKind.STORED):
             return
         spec = await resolve_start(client, stream, self.plan.start, self.plan.name)
         gap = await client.find_gap(stream, spec.offset or 0)
@@ -330,7 +330,7 @@ class ConsumeRun:
             if kind is Kind.SUPER_STREAM:
                 raise
             raise StreamDoesNotExist(f"there is no stream and no super stream {target!r}") from None
-        if self.plan.start.kind is OffsetKind.ABSOLUTE:
+        if self.plan.start.kind is StartKind.ABSOLUTE:
             raise CommandError(
                 f"--offset: {target!r} is a super stream, and a number is an offset of one partition",
                 hint="give first, last, next, -N or a time",
@@ -431,7 +431,7 @@ class ConsumeRun:
 
     async def _resolve_start(self, client: Client, stream: str) -> ConsumerOffsetSpecification:
         plan, start = self.plan, self.plan.start
-        if start.kind is OffsetKind.STORED and plan.single_active:
+        if start.kind is StartKind.STORED and plan.single_active:
             return _BEGINNING  # where none is stored; asked at each turn
         spec = await resolve_start(client, stream, start, plan.name)
         if plan.single_active and spec.offset_type in (OffsetType.NEXT, OffsetType.LAST):
@@ -823,25 +823,23 @@ def _batch(chunk: Chunk, messages: Sequence[bytes], places: Sequence[int], bad: 
     return Batch(chunk.stream, offsets, chunk.timestamp, [messages[place] for place in places], bad)
 
 
-async def resolve_start(
-    client: Client, stream: str, start: OffsetSpec, name: str | None
-) -> ConsumerOffsetSpecification:
+async def resolve_start(client: Client, stream: str, start: Start, name: str | None) -> ConsumerOffsetSpecification:
     """Where to start, as the core says it. ``stored`` is that of ``name``, else the very beginning.
 
     That is offset 0 and not the first message that is left: what retention took is told.
     """
-    if start.kind is OffsetKind.ABSOLUTE:
+    if start.kind is StartKind.ABSOLUTE:
         return ConsumerOffsetSpecification(OffsetType.OFFSET, start.value)
-    if start.kind is OffsetKind.TIMESTAMP:
+    if start.kind is StartKind.TIMESTAMP:
         return ConsumerOffsetSpecification(OffsetType.TIMESTAMP, start.value)
-    if start.kind is OffsetKind.STORED:
+    if start.kind is StartKind.STORED:
         assert name is not None
         try:
             stored = await client.query_offset(stream, name)
         except OffsetNotFound:
             return _BEGINNING
         return ConsumerOffsetSpecification(OffsetType.OFFSET, min(stored + 1, MAX_OFFSET))
-    if start.kind is OffsetKind.LAST_N:
+    if start.kind is StartKind.LAST_N:
         offset = await client.tail_offset(stream, start.value)
         if offset is None:
             return ConsumerOffsetSpecification(OffsetType.FIRST)
@@ -851,7 +849,7 @@ async def resolve_start(
 
 _BEGINNING = ConsumerOffsetSpecification(OffsetType.OFFSET, 0)
 _WORDS = {
-    OffsetKind.FIRST: OffsetType.FIRST,
-    OffsetKind.LAST: OffsetType.LAST,
-    OffsetKind.NEXT: OffsetType.NEXT,
+    StartKind.FIRST: OffsetType.FIRST,
+    StartKind.LAST: OffsetType.LAST,
+    StartKind.NEXT: OffsetType.NEXT,
 }

@@ -224,7 +224,7 @@ def parse_header(text: str) -> tuple[str, object]:
 # --- positions --------------------------------------------------------------------------------------------
 
 
-class OffsetKind(enum.StrEnum):
+class StartKind(enum.StrEnum):
     """Where to start reading."""
 
     FIRST = "first"
@@ -244,10 +244,10 @@ class OffsetKind(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class OffsetSpec:
+class Start:
     """A place to start; ``value`` belongs to the kinds ABSOLUTE, LAST_N and TIMESTAMP and is 0 elsewhere."""
 
-    kind: OffsetKind
+    kind: StartKind
     value: int = 0
 
 
@@ -263,21 +263,21 @@ class UntilKind(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class UntilSpec:
+class Until:
     """A place to stop; ``value`` is 0 for END."""
 
     kind: UntilKind
     value: int = 0
 
 
-_WORDS = {kind.value: kind for kind in (OffsetKind.FIRST, OffsetKind.LAST, OffsetKind.NEXT, OffsetKind.STORED)}
+_WORDS = {kind.value: kind for kind in (StartKind.FIRST, StartKind.LAST, StartKind.NEXT, StartKind.STORED)}
 _DIGITS = re.compile(r"[0-9]{1,30}")
 _TIMES = "-1h (ago), a date or time (2026-11-23T10:00Z), @UNIX seconds"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-def parse_offset(text: str, now: float) -> OffsetSpec:
+def parse_offset(text: str, now: float) -> Start:
     """Where to start: a word, an offset, a number of messages back, or a time.
 
     ``first`` ``last`` ``next`` ``stored``; ``N``, an offset; ``-N``, the last N messages; ``-30m``, a duration
@@ -288,35 +288,35 @@ def parse_offset(text: str, now: float) -> OffsetSpec:
     stripped = text.strip()
     word = _WORDS.get(stripped.lower())
     if word is not None:
-        return OffsetSpec(word)
+        return Start(word)
     if _DIGITS.fullmatch(stripped):
-        return OffsetSpec(OffsetKind.ABSOLUTE, _offset(stripped))
+        return Start(StartKind.ABSOLUTE, _offset(stripped))
     if stripped[:1] == "-" and _DIGITS.fullmatch(stripped, 1):
         count = _offset(stripped[1:])
         if count == 0:
             raise ValueError("-0 is no message at all; give next, or -N with N at least 1")
-        return OffsetSpec(OffsetKind.LAST_N, count)
+        return Start(StartKind.LAST_N, count)
     timestamp = _timestamp_ms(stripped, now)
     if timestamp is None:
         raise ValueError(
             f"not an offset: {text!r}; allowed: first, last, next, stored, N, -N (the last N messages), {_TIMES}"
         )
-    return OffsetSpec(OffsetKind.TIMESTAMP, timestamp)
+    return Start(StartKind.TIMESTAMP, timestamp)
 
 
-def parse_until(text: str, now: float) -> UntilSpec:
+def parse_until(text: str, now: float) -> Until:
     """Where to stop: ``end``, an offset ``N``, or a time as in :func:`parse_offset`. Raises ValueError."""
     stripped = text.strip()
     if stripped.lower() == "end":
-        return UntilSpec(UntilKind.END)
+        return Until(UntilKind.END)
     if _DIGITS.fullmatch(stripped):
-        return UntilSpec(UntilKind.ABSOLUTE, _offset(stripped))
+        return Until(UntilKind.ABSOLUTE, _offset(stripped))
     if stripped[:1] == "-" and _DIGITS.fullmatch(stripped, 1):
         raise ValueError(f"{text!r} has no unit; for a time give {stripped}s, {stripped}m, {stripped}h or {stripped}d")
     timestamp = _timestamp_ms(stripped, now)
     if timestamp is None:
         raise ValueError(f"not a place to stop: {text!r}; allowed: end, N (an offset), {_TIMES}")
-    return UntilSpec(UntilKind.TIMESTAMP, timestamp)
+    return Until(UntilKind.TIMESTAMP, timestamp)
 
 
 def _offset(digits: str) -> int:

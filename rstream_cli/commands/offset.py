@@ -15,7 +15,7 @@ from rstream_cli import terminal
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.names import check_reference
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
-from rstream_cli.parsing import MAX_OFFSET, OffsetKind, parse_offset
+from rstream_cli.parsing import MAX_OFFSET, StartKind, parse_offset
 from rstream_cli.runner import CommandContext, run_command
 from rstream_cli.typer_support import Command, new_app
 
@@ -148,7 +148,7 @@ def resolve(
     target = target or connection.stream(None)
     if name is not None:
         check_reference(name)
-    elif start.kind is OffsetKind.STORED:
+    elif start.kind is StartKind.STORED:
         raise CommandError("stored needs --name", hint="the name under which the offset is stored")
 
     async def main(context: CommandContext) -> ExitStatus:

@@ -13,7 +13,7 @@ from rstream_cli.consuming import ConsumePlan, ConsumeRun, _Source
 from rstream_cli.environment import Environment
 from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.output import Output
-from rstream_cli.parsing import OffsetKind, OffsetSpec
+from rstream_cli.parsing import Start, StartKind
 from rstream_cli.records.framing_out import DelimiterWriter
 from rstream_cli.render.display import Display, StatsMode
 from rstream_cli.render.stats import ConsumeCounts, Stats
@@ -37,7 +37,7 @@ class Partition:
 def consume_run(env: Environment, **plan: Any) -> ConsumeRun:
     stats = Stats("consume", "s", ConsumeCounts())
     return ConsumeRun(
-        ConsumePlan("s", OffsetSpec(OffsetKind.FIRST), cast("Any", None), **plan),
+        ConsumePlan("s", Start(StartKind.FIRST), cast("Any", None), **plan),
         CommandContext(env, ConnectionSettings(env), ConnectionOptions(), Interrupt()),
         stats,
         Display(StatsMode.NONE, stats, env),

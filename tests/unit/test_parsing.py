@@ -10,11 +10,11 @@ from collections.abc import Callable
 import pytest
 
 from rstream_cli.parsing import (
-    OffsetKind,
-    OffsetSpec,
     Rate,
+    Start,
+    StartKind,
+    Until,
     UntilKind,
-    UntilSpec,
     parse_delimiter,
     parse_duration,
     parse_header,
@@ -197,32 +197,32 @@ def test_bad_pair(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "kind", "value"),
     [
-        ("first", OffsetKind.FIRST, 0),
-        ("last", OffsetKind.LAST, 0),
-        ("next", OffsetKind.NEXT, 0),
-        ("stored", OffsetKind.STORED, 0),
-        ("First", OffsetKind.FIRST, 0),
-        ("0", OffsetKind.ABSOLUTE, 0),
-        ("18446744073709551615", OffsetKind.ABSOLUTE, 2**64 - 1),
-        ("20261123", OffsetKind.ABSOLUTE, 20261123),  # digits are an offset, though ISO 8601 has such dates
-        ("-5", OffsetKind.LAST_N, 5),
-        ("-5s", OffsetKind.TIMESTAMP, 1_795_427_995_000),
-        ("-1h", OffsetKind.TIMESTAMP, 1_795_424_400_000),
-        ("-1h30m", OffsetKind.TIMESTAMP, 1_795_422_600_000),
-        ("-1.5h", OffsetKind.TIMESTAMP, 1_795_422_600_000),
-        ("-2d", OffsetKind.TIMESTAMP, 1_795_255_200_000),
-        ("-30000d", OffsetKind.TIMESTAMP, 0),
-        ("@1795428000", OffsetKind.TIMESTAMP, 1_795_428_000_000),
-        ("@1795428000.1239", OffsetKind.TIMESTAMP, 1_795_428_000_123),
-        ("@0", OffsetKind.TIMESTAMP, 0),
-        ("2026-11-23T10:00Z", OffsetKind.TIMESTAMP, 1_795_428_000_000),
-        ("2026-11-23T10:00:00.123Z", OffsetKind.TIMESTAMP, 1_795_428_000_123),
-        ("2026-11-23T12:00+02:00", OffsetKind.TIMESTAMP, 1_795_428_000_000),
-        ("1969-01-01T00:00Z", OffsetKind.TIMESTAMP, 0),
+        ("first", StartKind.FIRST, 0),
+        ("last", StartKind.LAST, 0),
+        ("next", StartKind.NEXT, 0),
+        ("stored", StartKind.STORED, 0),
+        ("First", StartKind.FIRST, 0),
+        ("0", StartKind.ABSOLUTE, 0),
+        ("18446744073709551615", StartKind.ABSOLUTE, 2**64 - 1),
+        ("20261123", StartKind.ABSOLUTE, 20261123),  # digits are an offset, though ISO 8601 has such dates
+        ("-5", StartKind.LAST_N, 5),
+        ("-5s", StartKind.TIMESTAMP, 1_795_427_995_000),
+        ("-1h", StartKind.TIMESTAMP, 1_795_424_400_000),
+        ("-1h30m", StartKind.TIMESTAMP, 1_795_422_600_000),
+        ("-1.5h", StartKind.TIMESTAMP, 1_795_422_600_000),
+        ("-2d", StartKind.TIMESTAMP, 1_795_255_200_000),
+        ("-30000d", StartKind.TIMESTAMP, 0),
+        ("@1795428000", StartKind.TIMESTAMP, 1_795_428_000_000),
+        ("@1795428000.1239", StartKind.TIMESTAMP, 1_795_428_000_123),
+        ("@0", StartKind.TIMESTAMP, 0),
+        ("2026-11-23T10:00Z", StartKind.TIMESTAMP, 1_795_428_000_000),
+        ("2026-11-23T10:00:00.123Z", StartKind.TIMESTAMP, 1_795_428_000_123),
+        ("2026-11-23T12:00+02:00", StartKind.TIMESTAMP, 1_795_428_000_000),
+        ("1969-01-01T00:00Z", StartKind.TIMESTAMP, 0),
     ],
 )
-def test_offset(text: str, kind: OffsetKind, value: int) -> None:
-    assert parse_offset(text, NOW) == OffsetSpec(kind, value)
+def test_offset(text: str, kind: StartKind, value: int) -> None:
+    assert parse_offset(text, NOW) == Start(kind, value)
 
 
 @pytest.mark.usefixtures("berlin")
@@ -236,8 +236,8 @@ def test_offset(text: str, kind: OffsetKind, value: int) -> None:
     ],
 )
 def test_naive_times_are_local(text: str, ms: int) -> None:
-    assert parse_offset(text, NOW) == OffsetSpec(OffsetKind.TIMESTAMP, ms)
-    assert parse_until(text, NOW) == UntilSpec(UntilKind.TIMESTAMP, ms)
+    assert parse_offset(text, NOW) == Start(StartKind.TIMESTAMP, ms)
+    assert parse_until(text, NOW) == Until(UntilKind.TIMESTAMP, ms)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_bad_offset(text: str) -> None:
 
 
 def test_the_edges_of_the_calendar_are_no_crash() -> None:
-    assert parse_offset("0001-01-01T00:00Z", NOW) == OffsetSpec(OffsetKind.TIMESTAMP, 0)
+    assert parse_offset("0001-01-01T00:00Z", NOW) == Start(StartKind.TIMESTAMP, 0)
     assert parse_offset("9999-12-31T23:59:59Z", NOW).value == 253_402_300_799_000
 
 
@@ -286,7 +286,7 @@ def test_the_edges_of_the_calendar_are_no_crash() -> None:
     ],
 )
 def test_until(text: str, kind: UntilKind, value: int) -> None:
-    assert parse_until(text, NOW) == UntilSpec(kind, value)
+    assert parse_until(text, NOW) == Until(kind, value)
 
 
 def test_until_asks_for_a_unit() -> None:
