@@ -164,6 +164,12 @@ class Attachment(ABC):
             task.cancel()
             await ended([task])
 
+    def _abandon(self) -> None:
+        """It ends, and what is left to be done for that goes on without it."""
+        if self._recovering is not None and self._recovering is not asyncio.current_task():
+            self._recovering.cancel()
+        self._leave_later(self._detach)
+
     def _leave_later(self, detach: Callable[[], None] | None) -> None:
         """As ``_leave``, in a task of its own: nobody waits for the answer, but only then is the id for others."""
         if self._leased:
@@ -172,10 +178,10 @@ class Attachment(ABC):
 
     async def _leave(self, timeout: float = GOODBYE_TIMEOUT) -> None:
         """Takes leave of the connection, if it has one; orderly, where somebody hears it within ``timeout`` seconds."""
-        if not self._leased:
-            return
-        self._leased = False
-        await self._part(self._lease, timeout, self._detach)
+        if self._leased:
+            self._leased = False
+            leaving = self._recoveries.start(self._part(self._lease, timeout, self._detach))
+            await asyncio.wait((leaving,))  # it goes on where this is cancelled: the id is to be free again
 
     async def _part(self, lease: Lease, timeout: float, detach: Callable[[], None] | None = None) -> None:
         """Says goodbye for an id and gives it back, which may end the connection; ``detach`` is called before that."""

@@ -283,20 +283,26 @@ class Outbox:
         deadline = self._loop.time() + timeout
         try:
             await self._drain(deadline)
-        except asyncio.CancelledError:
-            deadline = 0.0  # who closes waits no longer
-            raise
-        finally:
             self._closed = True
-            try:
-                if self._worker is not None and not self._worker.done():
-                    self._worker.cancel()
-                    await ended([self._worker])
-            finally:
-                self._give_up(self.publisher.error or NotConfirmed(_CLOSED_FIRST))
-                await self.publisher.close(max(deadline - self._loop.time(), 0))
+            if self._worker is not None and not self._worker.done():
+                self._worker.cancel()
+                await ended([self._worker])
+            self._give_up(self.publisher.error or NotConfirmed(_CLOSED_FIRST))
+            await self.publisher.close(max(deadline - self._loop.time(), 0))
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
         if self._lost:
             self._tell_lost()
+
+    def abandon(self) -> None:
+        """Closes it at once, without waiting: whoever waits, and what is left, has failed. May be repeated."""
+        self._queue_held()
+        self._closed = True
+        if self._worker is not None:
+            self._worker.cancel()
+        self._give_up(self.publisher.error or NotConfirmed(_CLOSED_FIRST))
+        self.publisher.abandon()
 
     async def _drain(self, deadline: float) -> None:
         """Until nobody waits, and all is written; or until the deadline."""
@@ -653,7 +659,7 @@ class Outbox:
 
     def _tell_lost(self) -> None:
         lost, self._lost = self._lost, 0
-        raise NotConfirmed(f"{lost} earlier messages were not confirmed: {self._lost_reason}")
+        raise NotConfirmed(losses_in_words(lost, self._lost_reason))
 
     def _too_large(self, data: bytes, position: int, count: int) -> None:
         raise MessageTooLarge(
@@ -670,6 +676,12 @@ class Outbox:
         self._timer = None
         if not self._jobs:  # else the broker is slow: hold on, so that a full outbox makes its senders wait
             self._queue_held()
+
+
+def losses_in_words(count: int, reason: str) -> str:
+    """What is told of messages that nobody was told of one by one."""
+    what = "1 earlier message was" if count == 1 else f"{count} earlier messages were"
+    return f"{what} not confirmed: {reason}"
 
 
 def _explicit_id(message: Message) -> int | None:

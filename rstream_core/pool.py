@@ -69,6 +69,7 @@ class ConnectionPool:
         finally:
             if not connecting.callers and self._connecting.get(endpoint) is connecting:
                 del self._connecting[endpoint]  # peers name the nodes: what is known of them must not grow for ever
+                self._end_unused(endpoint)
 
     def _with_room(self, endpoint: Endpoint) -> _Shared | None:
         self._check_open()
@@ -86,6 +87,15 @@ class ConnectionPool:
             raise
         self._shared.setdefault(endpoint, []).append(shared)
         return shared
+
+    def _end_unused(self, endpoint: Endpoint) -> None:
+        """Ends what was made for callers who have all gone since."""
+        members = self._shared.pop(endpoint, [])
+        for shared in members:
+            if not shared.ids:
+                shared.connection.abort("nobody waits for it any more")
+        if used := [shared for shared in members if shared.ids]:
+            self._shared[endpoint] = used
 
     def _check_open(self) -> None:
         if self._closed:

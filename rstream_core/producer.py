@@ -38,7 +38,7 @@ from rstream_core.errors import (
     error_from_code,
 )
 from rstream_core.hints import Hint
-from rstream_core.outbox import ConfirmCallback, Message, Outbox, Told
+from rstream_core.outbox import ConfirmCallback, Message, Outbox, Told, losses_in_words
 from rstream_core.pool import MAX_IDS
 from rstream_core.protocol.compression import check_compression
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
@@ -75,7 +75,7 @@ class Losses(NotConfirmed):
     """Counted, so that those of several outboxes make one error. Users see a ``NotConfirmed``."""
 
     def __init__(self, count: int, reason: str, outbox: _Outbox | None = None) -> None:
-        super().__init__(f"{count} earlier messages were not confirmed: {reason}")
+        super().__init__(losses_in_words(count, reason))
         self.count = count
         self.reason = reason
         self.outbox = outbox
@@ -241,6 +241,10 @@ class Producer(Administration):
             closing = (outbox.close(self._close_timeout) for outbox in outboxes)
             answers = await asyncio.gather(*closing, return_exceptions=True)
             await self._callbacks.finish(self._close_timeout)
+        except asyncio.CancelledError:
+            for outbox in outboxes:  # some may not have begun
+                outbox.abandon()
+            raise
         finally:
             if self._owns_client:
                 await self._client.close()

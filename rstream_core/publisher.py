@@ -360,7 +360,7 @@ class Publisher(Attachment):
                 while self._open:
                     await self._next_progress()
         except TimeoutError:
-            raise RequestTimeout(f"{self.in_flight} messages are not confirmed within {timeout:g} s") from None
+            raise RequestTimeout(f"messages that are not confirmed within {timeout:.3g} s: {self.in_flight}") from None
         self._callbacks.check()
 
     async def check(self) -> None:
@@ -383,22 +383,28 @@ class Publisher(Attachment):
         self._closed = True
         goodbye = GOODBYE_TIMEOUT
         try:
-            await self.flush(timeout)
-        except RequestTimeout as error:
-            self._fail_all(NotConfirmed(str(error)))
-            goodbye = min(timeout, goodbye)  # who does not confirm will not say goodbye either
-        except asyncio.CancelledError:
-            goodbye = 0.0
-            raise
-        finally:
-            self._fail_all(NotConfirmed("the publisher was closed before the broker confirmed"))
-            self._stop_watching()
-            self._progress.set()
             try:
-                await self._stop_recovering()
-            finally:
-                await self._leave(goodbye)
+                await self.flush(timeout)
+            except RequestTimeout:
+                self._fail_all(NotConfirmed(f"the broker did not confirm within {timeout:.3g} s"))
+                goodbye = min(timeout, goodbye)  # who does not confirm will not say goodbye either
+            self._stop()
+            await self._stop_recovering()
+            await self._leave(goodbye)
+        finally:
+            self.abandon()  # what is left of that where it was cancelled
         self._callbacks.check()
+
+    def abandon(self) -> None:
+        """Closes it at once, without waiting: what is not confirmed has failed, and the listener is told."""
+        self._closed = True
+        self._stop()
+        self._abandon()
+
+    def _stop(self) -> None:
+        self._fail_all(NotConfirmed("the publisher was closed before the broker confirmed"))
+        self._stop_watching()
+        self._progress.set()
 
     # What the connection calls.
 

@@ -357,19 +357,30 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         """Ends the subscription; an iteration that waits ends too. Never raises, and may be repeated."""
         if self._closed:
             return
-        self._closed = True
-        self._reader = None
-        self._waiting.clear()
-        self.arrived.set()
-        self._finished.set()
+        self._stop()
         try:
             if asyncio.current_task() is not self._listening:  # a listener may close; its task is waited for by these
                 if self._updating is not None and not self._updating.done():
                     self._updating.cancel()
                     await ended([self._updating])
                 await self._stop_recovering()
-        finally:
             await self._leave()
+        finally:
+            self._leave_later(self._detach)  # where it was cancelled
+
+    def abandon(self) -> None:
+        """Closes it at once, without waiting."""
+        self._stop()
+        if self._updating is not None and asyncio.current_task() is not self._listening:
+            self._updating.cancel()
+        self._abandon()
+
+    def _stop(self) -> None:
+        self._closed = True
+        self._reader = None
+        self._waiting.clear()
+        self.arrived.set()
+        self._finished.set()
 
     # What the connection calls.
 
@@ -837,7 +848,12 @@ class Subscriptions(AsyncIterator[Chunk]):
 
     async def close(self) -> None:
         """Closes all. Never raises, and may be repeated."""
-        await asyncio.gather(*(member.close() for member in self._members))
+        try:
+            await asyncio.gather(*(member.close() for member in self._members))
+        except asyncio.CancelledError:
+            for member in self._members:  # some may not have begun
+                member.abandon()
+            raise
 
 
 async def query_offset(locator: Locator, stream: str, reference: str) -> int:

@@ -19,6 +19,7 @@ from rstream_core import (
     NotConfirmed,
     PreconditionFailed,
     ProtocolError,
+    Publisher,
     Recovery,
     SingleActiveConsumer,
     StreamDoesNotExist,
@@ -115,7 +116,7 @@ async def test_a_close_that_is_cancelled_after_a_recovery_leaks_nothing(
         await asyncio.gather(closing, return_exceptions=True)
         await one.close()  # may be repeated
     pools = (through._publisher_pool, through._subscriber_pool)
-    assert not any(one.publishers or one.subscriptions for pool in pools for one in pool.connections)
+    await eventually(lambda: not any(one.publishers or one.subscriptions for pool in pools for one in pool.connections))
     again = await through.publisher(stream, "writer")
     await again.close()
 
@@ -137,6 +138,42 @@ async def test_openings_that_are_cancelled_cost_no_ids(
     await eventually(lambda: len(shared.ids) == 1)
     assert shared.lost == 0
     await keeper.close()
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_closes_that_are_cancelled_cost_no_ids(through: Client, stream: str, steps: int) -> None:
+    keeper = await through.publisher(stream)
+    reader = await through.subscribe(stream, FIRST)
+    for _ in range(20):
+        for one in (await through.publisher(stream), await through.subscribe(stream, FIRST)):
+            if isinstance(one, Publisher):
+                await one.publish([b"x"])
+            closing = asyncio.create_task(one.close())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.gather(closing, return_exceptions=True)
+            await one.close()
+    for pool in (through._publisher_pool, through._subscriber_pool):
+        ((shared,),) = pool._shared.values()
+        await eventually(lambda shared=shared: len(shared.ids) == 1)  # type: ignore[misc]
+        assert shared.lost == 0
+    await keeper.close()
+    await reader.close()
+
+
+async def test_a_connection_whose_callers_have_gone_is_ended(options: ConnectionOptions, stream: str) -> None:
+    """They were cancelled when it was ready, and before they knew of it."""
+    async with Client(options) as client:
+        opening = asyncio.create_task(client.publisher(stream))
+        while not client._publisher_pool._shared:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        await eventually(lambda: not client._publisher_pool.connections)
+        publisher = await client.publisher(stream)
+        await publisher.close()
 
 
 async def test_nodes_that_are_gone_are_forgotten(client: Client, stream: str) -> None:
@@ -176,7 +213,7 @@ async def test_closing_what_does_not_answer_is_quick(through: Client, proxy: Pro
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(closing, 0.2)
     assert time.monotonic() - start < 5  # what a goodbye alone takes that is waited for
-    assert not any(connection.is_open for connection in connections)  # nobody else was there
+    await eventually(lambda: not any(connection.is_open for connection in connections))  # nobody else was there
     proxy.resume()
 
 

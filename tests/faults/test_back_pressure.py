@@ -125,6 +125,25 @@ async def test_a_close_that_is_cancelled_leaves_nobody_waiting(through: Client, 
     assert all(not connection.publishers for connection in through._publisher_pool.connections)
 
 
+@pytest.mark.parametrize("steps", range(5))
+async def test_a_close_that_is_cancelled_at_once_tells_everybody(through: Client, stream: str, steps: int) -> None:
+    """Also where what it starts has not taken its first step."""
+    producer = Producer(client=through, linger=60)
+    told: list[ConfirmationStatus] = []
+    for body in bodies(3):
+        await producer.send(stream, body, None, told.append)
+    closing = asyncio.create_task(producer.close())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    await producer.close()
+    await eventually(lambda: len(told) == 3)
+    stored_now = await stored(through, stream)
+    assert sum(status.is_confirmed for status in told) <= len(stored_now) <= 3
+    await eventually(lambda: not any(one.publishers for one in through._publisher_pool.connections))
+
+
 async def test_no_linger_is_no_busy_loop(
     through: Client, proxy: Proxy, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

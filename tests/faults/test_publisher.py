@@ -166,7 +166,7 @@ async def test_close_within_with_does_not_hide_another_error(
             proxy.cut()
             await eventually(lambda: producer._outboxes[stream, None].is_dead)
             raise RuntimeError("the first error")
-    assert "1 earlier messages were not confirmed" in caplog.text
+    assert "1 earlier message was not confirmed" in caplog.text
 
 
 async def test_close_is_bounded_when_confirms_never_come(proxy: Proxy, broker: Broker, stream: str) -> None:
@@ -346,7 +346,7 @@ async def test_what_the_broker_rejects(through: Client, proxy: Proxy, stream: st
     await eventually(lambda: publisher.failed == 4)
     assert sorted(told.statuses) == [ConfirmationStatus(3, False, 17), ConfirmationStatus(4, False, 17)]
     proxy.broker_may_speak.set()  # the broker's own confirms of those ids come too late
-    with pytest.raises(NotConfirmed, match="1 earlier messages were not confirmed: access refused"):
+    with pytest.raises(NotConfirmed, match="1 earlier message was not confirmed: access refused"):
         await producer.flush(PATIENCE)
     await producer.flush(PATIENCE)
     await producer.close()
