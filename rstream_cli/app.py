@@ -21,7 +21,7 @@ COMMANDS: Mapping[str, Lazy] = {
     "publish": Lazy("rstream_cli.commands.publish", "Publish lines, files or JSON to a stream."),
     "consume": Lazy("rstream_cli.commands.consume", "Read a stream."),
     "superstream": Lazy("rstream_cli.commands.superstream", "Streams that are divided into partitions."),
-    "sac-consume": Lazy("rstream_cli.commands.sac_consume", "Read with others of the same name, each message once."),
+    "sac-consume": Lazy("rstream_cli.commands.sac_consume", "Read as one of a group that shares the messages."),
     "offset": Lazy("rstream_cli.commands.offset", "Store, query and resolve offsets."),
     "doctor": Lazy("rstream_cli.commands.doctor", "Check what stands between here and a broker."),
     "broker": Lazy("rstream_cli.commands.broker", "Run a broker of its own, for development and tests."),

@@ -58,7 +58,7 @@ def sac_consume(
     showing: ShowingOptions,
     connection: ConnectionSettings,
 ) -> None:
-    """Read with others of the same name, each message once.
+    """Read as one of a group that shares the messages.
 
     Of all processes with the same --name, one at a time is active on a stream; of a super stream, they share the
     partitions. When one leaves or dies, another takes over after the last offset that was stored; what came after that
