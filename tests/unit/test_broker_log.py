@@ -534,3 +534,20 @@ def test_a_filter_value_that_is_no_text_is_one_that_nobody_asks_for() -> None:
     assert entries.filters is not None
     bits = bloom.build(set(entries.filters), 16)
     assert not bloom.wanted(bits, {"eu"}, match_unfiltered=False)
+
+
+@pytest.mark.parametrize("length", range(len(SEGMENT_HEAD)))
+def test_a_segment_that_was_not_begun_to_its_end_is_no_damage(tmp_path: Path, length: int) -> None:
+    """The last one: nothing of it was confirmed, so nothing of it is kept, and it goes on from there."""
+    expected = some_log(tmp_path)
+    log = Log.open(tmp_path, segment_size=300)
+    log.roll(2000)
+    log.close()
+    last = max(tmp_path.glob("*.segment"))
+    os.truncate(last, length)
+    opened, found = check(tmp_path, expected)
+    assert found == expected
+    (dropped,) = opened.dropped
+    assert (dropped.file, dropped.is_kept) == (last, False)
+    assert dropped.reason == ("it ends within its head" if length else "it is empty")
+    assert contents(tmp_path, "damaged") == []

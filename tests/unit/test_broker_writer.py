@@ -557,3 +557,42 @@ async def test_older_segments_stay_until_a_late_snapshot_is_synced(
     await writer.close()
     assert writer.rolled_at is None
     assert len(rolled) == 1
+
+
+def wanted(writer: Writer, *filters: str, match_unfiltered: bool = False) -> int:
+    """How many chunks a subscription with these filters gets."""
+    cursor, count = writer.log.first(), 0
+    while cursor.next_chunk(frozenset(filters), match_unfiltered) is not None:
+        count += 1
+    cursor.close()
+    return count
+
+
+@pytest.mark.parametrize(
+    ("published", "unfiltered"),
+    [
+        ((["eu"], None), 1),  # by two publishers, of which one knows no filter values
+        ((None, ["eu"]), 1),
+        ((["eu", ""],), 1),
+        ((["eu"],), 0),
+        ((None,), 1),
+        (([""],), 1),
+    ],
+)
+async def test_a_chunk_tells_whether_it_holds_messages_without_a_filter_value(
+    make: Make, published: tuple[list[str] | None, ...], unfiltered: int
+) -> None:
+    writer = make(Fsync.NEVER)
+    number = 0
+    for filters in published:
+        ids = [(number := number + 1).to_bytes(8) for _ in filters or [""]]
+        writer.publish(Publisher(), Entries(ids, [b"\0\0\0\1x"] * len(ids), filters=filters))
+    writer.flush()
+    assert wanted(writer, "us", match_unfiltered=True) == unfiltered
+    assert wanted(writer, "us") == 0
+    assert wanted(writer, "eu") == sum("eu" in (filters or ()) for filters in published)
+    # The next chunk begins anew.
+    writer.publish(Publisher(), Entries([number.to_bytes(8)], [b"\0\0\0\1x"], filters=["asia"]))
+    writer.flush()
+    assert wanted(writer, "us", match_unfiltered=True) == unfiltered
+    assert wanted(writer, "asia") == 1

@@ -1,0 +1,81 @@
+"""What a client makes of answers as a peer gives them that says what a test wants: offsets of others, long confirms."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from rstream_core import ChunkError, Client, ConnectionOptions, RequestTimeout, parse_uri
+from rstream_core.hints import Hint
+from rstream_core.protocol import commands as c
+from rstream_core.protocol.session import MAX_SERVER_FRAME
+from tests.clients import FIRST, PATIENCE
+from tests.peer import Peer, Say, answer, chunk, deliver, refuse, remembered
+
+
+def client_of(peer: Peer) -> Client:
+    return Client(ConnectionOptions(endpoints=(parse_uri(peer.uri).endpoint,)), recovery=None)
+
+
+async def store(query: Say, offset: int = 10) -> None:
+    with Peer({c.QueryOffset: query}) as peer:
+        async with client_of(peer) as client:
+            await client.store_offset("s", "reader", offset, verify_timeout=0.2)
+
+
+async def test_what_is_stored_shows() -> None:
+    await store(remembered)
+
+
+@pytest.mark.parametrize("other", [9, 11, 0, 2**64 - 1])
+async def test_an_offset_that_another_program_has_stored_is_told(other: int) -> None:
+    """Further on or further back: it goes on storing over ours, and we over its."""
+    with pytest.raises(RequestTimeout, match=f"the broker has offset {other} under 'reader'") as caught:
+        await store(answer(c.QueryOffsetResponse(other)))
+    assert caught.value.hint is Hint.DOES_ANOTHER_STORE
+
+
+async def test_an_offset_that_does_not_show_is_told() -> None:
+    with pytest.raises(RequestTimeout, match="the broker has no offset under 'reader'") as caught:
+        await store(refuse(c.QueryOffset, 19))
+    assert caught.value.hint is None
+
+
+async def test_a_confirm_of_all_that_was_in_flight_is_taken_however_small_frames_are() -> None:
+    """RabbitMQ confirms without regard to the frame size."""
+    count = MAX_SERVER_FRAME // 8 + 1000
+    ids: list[int] = []
+
+    def tune(_peer: Peer, _request: Any, number: int) -> bytes:
+        return c.encode(c.SaslAuthenticateResponse(None), correlation_id=number) + c.encode(c.Tune(8192, 60))
+
+    def confirm(_peer: Peer, request: c.Publish, _number: int) -> bytes:
+        ids.extend(entry.publishing_id for entry in request.entries)
+        return c.encode(c.PublishConfirm(request.publisher_id, tuple(ids))) if len(ids) == count else b""
+
+    with Peer({c.SaslAuthenticate: tune, c.Publish: confirm}) as peer:
+        async with client_of(peer) as client:
+            publisher = await client.publisher("s", max_in_flight=count)
+            async with asyncio.timeout(2 * PATIENCE):
+                for start in range(0, count, 10_000):
+                    await publisher.publish([b""] * min(10_000, count - start))
+                await publisher.flush()
+            assert (publisher.confirmed, publisher.failed, publisher.error) == (count, 0, None)
+            await publisher.close()
+
+
+async def test_a_chunk_with_one_flipped_bit_is_not_handed_out() -> None:
+    good, bad = chunk(b"good"), bytearray(chunk(b"bad", offset=1))
+    bad[-1] ^= 1
+    with Peer({c.Subscribe: deliver(good, bytes(bad))}) as peer:
+        async with client_of(peer) as client:
+            subscription = await client.subscribe("s", FIRST)
+            async with asyncio.timeout(PATIENCE):
+                assert (await anext(subscription)).offset == 0
+                with pytest.raises(ChunkError, match="checksum"):
+                    await anext(subscription)
+                with pytest.raises(ChunkError, match="checksum"):  # that ended it
+                    await anext(subscription)
+            await subscription.close()
