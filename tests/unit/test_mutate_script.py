@@ -93,7 +93,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def verdicts(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
     lines = [line.split() for line in done.stdout.splitlines()]
-    return {line[3]: line[0] for line in lines if len(line) == 4 and line[2] == "s"}
+    return {line[3]: line[0] for line in lines if len(line) >= 4 and line[2] == "s" and line[3] != "all"}
 
 
 class TestTheData:
@@ -148,6 +148,7 @@ def test_a_mutation_for_which_tests_do_not_end_is_caught(tmp_path: Path) -> None
     folder = tree(tmp_path / "tree", entry("endless", "a > b", "a < b", "::test_slow"))
     done = run(folder, "--limit", "1", "--no-baseline")
     assert (done.returncode, verdicts(done)) == (0, {"endless": "caught"})
+    assert "endless  (not over after 1 s)" in done.stdout
 
 
 def test_tests_that_fail_anyway_are_told(tmp_path: Path) -> None:
