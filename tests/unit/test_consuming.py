@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import pytest
 
-from rstream_cli.consuming import ConsumePlan, ConsumeRun, StoreEvery, _Source
+from rstream_cli.consuming import ConsumePlan, ConsumeRun, StoreEvery, _Source, resolve_start
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.outcome import Ended
 from rstream_cli.output import Output
-from rstream_cli.parsing import OffsetKind, OffsetSpec
+from rstream_cli.parsing import MAX_OFFSET, OffsetKind, OffsetSpec
 from rstream_cli.records.framing_out import DelimiterWriter
 from rstream_cli.render.display import Display, StatsMode
 from rstream_cli.render.stats import ConsumeCounts, Stats
@@ -26,6 +26,9 @@ from rstream_core import (
     Client,
     ConnectionClosed,
     ConnectionOptions,
+    ConsumerOffsetSpecification,
+    OffsetNotFound,
+    OffsetType,
     RequestTimeout,
     StreamNotAvailable,
     Subscription,
@@ -291,3 +294,67 @@ async def test_one_that_is_skipped_shows_in_the_exit_code(bad: int, ended: Ended
     setattr(run, "_run", work)  # noqa: B010 - mypy takes no method for a variable
     found = await run.work()
     assert (found.reason, found.status) == (ended.reason, status)
+
+
+# When offsets are stored, and where a run begins after them.
+
+
+@pytest.mark.parametrize(
+    ("every", "unstored", "seconds", "is_due"),
+    [
+        (StoreEvery(messages=5), 4, 0.0, False),
+        (StoreEvery(messages=5), 5, 0.0, True),
+        (StoreEvery(messages=5), 6, 0.0, True),
+        (StoreEvery(seconds=10.0), 1, 9.0, False),
+        (StoreEvery(seconds=10.0), 1, 11.0, True),
+        (StoreEvery(seconds=10.0), 0, 11.0, False),  # no news
+        (StoreEvery(), 10**6, 10.0**6, False),
+    ],
+)
+async def test_when_an_offset_is_stored(every: StoreEvery, unstored: int, seconds: float, is_due: bool) -> None:
+    run, client = consume_run(environment(), name="reader", store_every=every), Keeps()
+    now = asyncio.get_running_loop().time()
+    run._sources["s"] = _Source("s", passed=41, unstored=unstored, stored_at=now - seconds)
+    for _ in range(2):  # once
+        await run._store_if_due(cast("Client", client))
+    assert client.stored == ([("s", "reader", 41, False)] if is_due else [])
+
+
+async def test_what_an_outage_kept_from_being_stored_is_stored_behind_it() -> None:
+    """Though nothing more has come by then."""
+    run = consume_run(environment(), name="reader", store_every=StoreEvery(messages=1, seconds=0.0))
+
+    class Lost(Keeps):
+        async def store_offset(self, *args: Any, **rest: Any) -> None:
+            raise ConnectionClosed("lost")
+
+    source = run._sources["s"] = _Source("s", passed=41, unstored=3)
+    await run._store_if_due(cast("Client", Lost()))
+    assert (source.passed, source.unstored) == (41, 3)
+    client = Keeps()
+    await run._store_if_due(cast("Client", client))
+    assert (client.stored, source.unstored) == ([("s", "reader", 41, False)], 0)
+
+
+class Knows:
+    """A client that knows the offset under a name."""
+
+    def __init__(self, stored: int | None) -> None:
+        self._stored = stored
+
+    async def query_offset(self, stream: str, name: str) -> int:
+        if self._stored is None:
+            raise OffsetNotFound(f"the offset of {name!r} in stream {stream!r}")
+        return self._stored
+
+
+@pytest.mark.parametrize(("stored", "begins"), [(None, 0), (0, 1), (41, 42), (MAX_OFFSET - 1, MAX_OFFSET)])
+async def test_stored_begins_behind_what_is_stored(stored: int | None, begins: int) -> None:
+    client = cast("Client", Knows(stored))
+    spec = await resolve_start(client, "s", OffsetSpec(OffsetKind.STORED), "reader")
+    assert spec == ConsumerOffsetSpecification(OffsetType.OFFSET, begins)
+
+
+async def test_there_is_nothing_behind_the_largest_offset() -> None:
+    spec = await resolve_start(cast("Client", Knows(MAX_OFFSET)), "s", OffsetSpec(OffsetKind.STORED), "reader")
+    assert spec.offset == MAX_OFFSET

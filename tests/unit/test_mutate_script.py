@@ -118,9 +118,10 @@ class TestTheData:
 
 def test_one_that_is_caught_and_one_that_survives(tmp_path: Path) -> None:
     folder = tree(tmp_path / "tree", CAUGHT, ALIVE)
-    done = run(folder, "-j", "2")
+    done = run(folder, "-j", "2", "-v")
     assert done.returncode == 1, done.stderr
     assert verdicts(done) == {"caught": "caught", "alive": "SURVIVED"}
+    assert "  caught  by test_toy.py::test_larger\n" in done.stdout
     assert done.stdout.splitlines()[-1] == "1 of 2 caught (50.0 %), 1 survived, 0 stale"
     assert (folder / "toy.py").read_text() == TOY
     assert not list((folder.parent / "tmp").iterdir())
@@ -188,3 +189,48 @@ def test_a_signal_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) 
         process.wait()
     assert (process.returncode, out, err) == (128 + number, "", f"stopped by {number.name}\n")
     assert not list((tmp_path / "tmp").iterdir())
+
+
+SOURCE = """
+def f(a, b, é):
+    assert a + b
+    logger.info("%d", a + 1)
+    if a and b:
+        g()
+    while é:
+        a += 1
+    return not a or a <= b
+"""
+
+
+def test_slips_are_made_everywhere_but_in_logs_and_assertions() -> None:
+    data = SOURCE.encode()
+    found = {(data.count(b"\n", 0, start), old, new) for start, old, new in script.slips(data)}
+    assert found == {
+        (4, "a and b", "not (a and b)"),
+        (4, "and", "or"),
+        (5, "g()", "pass"),
+        (6, "é", "not (é)"),
+        (7, "+", "-"),
+        (7, "1", "2"),
+        (8, "not a", "bool(a)"),
+        (8, "or", "and"),
+        (8, "<=", "<"),
+    }
+    for start, old, new in script.slips(data):
+        mutation = script.Drawn("", "", old, new, (), start)
+        changed = mutation.apply(SOURCE)
+        compile(changed, "f", "exec")
+        assert len(changed) == len(SOURCE) - len(old) + len(new)
+
+
+def test_the_same_seed_draws_the_same(tmp_path: Path) -> None:
+    drawn = "[[draw]]\nfile = 'toy.py'\ntests = ['test_toy.py::test_larger', 'test_toy.py::test_double']\n"
+    folder = tree(tmp_path / "tree", drawn)
+    assert script.draw(folder, 1, 1, []) == script.draw(folder, 1, 1, ["toy*"])
+    assert len({script.draw(folder, 1, seed, [])[0] for seed in range(20)}) == 2
+    done = run(folder, "--draw", "2", "-j", "2")
+    assert done.returncode == 1  # the larger of two that are the same is either
+    assert done.stdout.splitlines()[-1].startswith("1 of 2 caught")
+    assert run(folder, "--draw", "1000").returncode == 2
+    assert run(folder, "--draw", "1", "nothing.py").returncode == 2
