@@ -11,7 +11,7 @@ from rstream_core import ChunkError, Client, ConnectionOptions, RequestTimeout, 
 from rstream_core.hints import Hint
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.session import MAX_SERVER_FRAME
-from tests.clients import FIRST, PATIENCE
+from tests.clients import FIRST, PATIENCE, at
 from tests.peer import Peer, Say, answer, chunk, deliver, refuse, remembered
 
 
@@ -78,4 +78,30 @@ async def test_a_chunk_with_one_flipped_bit_is_not_handed_out() -> None:
                     await anext(subscription)
                 with pytest.raises(ChunkError, match="checksum"):  # that ended it
                     await anext(subscription)
+            await subscription.close()
+
+
+@pytest.mark.parametrize("credit", [1, 2])
+async def test_chunks_of_which_nothing_is_wanted_cost_no_credit(credit: int) -> None:
+    """A broker begins with the chunk that holds the offset, or well before it."""
+    left = [chunk(b"%d" % number, offset=number) for number in range(6)]
+
+    def next_ones(subscription_id: int, count: int) -> bytes:
+        some, left[:count] = left[:count], []
+        return b"".join(c.encode(c.DeliverCommitted(subscription_id, 0, data)) for data in some)
+
+    def subscribe(_peer: Peer, request: c.Subscribe, number: int) -> bytes:
+        return c.encode(c.SubscribeResponse(), correlation_id=number) + next_ones(
+            request.subscription_id, request.credit
+        )
+
+    def more(_peer: Peer, request: c.Credit, _number: int) -> bytes:
+        return next_ones(request.subscription_id, request.credit)
+
+    with Peer({c.Subscribe: subscribe, c.Credit: more}) as peer:
+        async with client_of(peer) as client:
+            subscription = await client.subscribe("s", at(5), credit=credit)
+            async with asyncio.timeout(PATIENCE):
+                assert (await anext(subscription)).offset == 5
+            assert left == []
             await subscription.close()

@@ -551,3 +551,23 @@ def test_a_segment_that_was_not_begun_to_its_end_is_no_damage(tmp_path: Path, le
     assert (dropped.file, dropped.is_kept) == (last, False)
     assert dropped.reason == ("it ends within its head" if length else "it is empty")
     assert contents(tmp_path, "damaged") == []
+
+
+def test_what_is_just_within_its_bounds_stays(tmp_path: Path) -> None:
+    """Bytes and age; beyond them by one, the oldest segment goes, and no other."""
+    some_log(tmp_path)
+    for bounds in ("bytes", "age"):
+        log = Log.open(tmp_path, segment_size=300)
+        log.roll(5000)
+        names = [segment.path.name for segment in log.segments]
+        oldest = log.segments[0].last_timestamp
+        if bounds == "bytes":
+            log.retain(log.size, None, 10**9)
+            assert [segment.path.name for segment in log.segments] == names
+            log.retain(log.size - 1, None, 10**9)
+        else:
+            log.retain(None, 100, oldest + 100)
+            assert [segment.path.name for segment in log.segments] == names
+            log.retain(None, 100, oldest + 101)
+        assert [segment.path.name for segment in log.segments] == names[1:]
+        log.close()

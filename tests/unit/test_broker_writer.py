@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 
+from rstream_core.broker import writer as broker_writer
 from rstream_core.broker.delivery import BrokerPublisher
 from rstream_core.broker.log import Log
 from rstream_core.broker.publishing import Entries
 from rstream_core.broker.refusal import Refused
 from rstream_core.broker.tracking import MAX_SEQUENCES
-from rstream_core.broker.writer import Fsync, Totals, Writer
+from rstream_core.broker.writer import MAX_ENTRIES, Fsync, Totals, Writer
+from rstream_core.protocol.chunk import parse_header
 from tests.clients import eventually
 
 ROLLING = 100
@@ -596,3 +598,33 @@ async def test_a_chunk_tells_whether_it_holds_messages_without_a_filter_value(
     writer.flush()
     assert wanted(writer, "us", match_unfiltered=True) == unfiltered
     assert wanted(writer, "asia") == 1
+
+
+@pytest.mark.parametrize(
+    ("frames", "chunks"),
+    [
+        ((MAX_ENTRIES - 1, 1), [MAX_ENTRIES]),
+        ((MAX_ENTRIES, 1), [MAX_ENTRIES, 1]),
+        ((MAX_ENTRIES + 1,), [MAX_ENTRIES, 1]),
+        ((1, MAX_ENTRIES), [MAX_ENTRIES, 1]),
+        ((2 * MAX_ENTRIES + 1,), [MAX_ENTRIES, MAX_ENTRIES, 1]),
+    ],
+)
+async def test_a_chunk_is_full_with_the_last_entry_that_it_can_count(
+    make: Make, frames: tuple[int, ...], chunks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_writer, "MAX_CHUNK", 10**9)
+    writer, publisher = make(Fsync.NEVER), Publisher("name")
+    number = 0
+    for count in frames:
+        ids = [one.to_bytes(8) for one in range(number + 1, number + count + 1)]
+        number += count
+        writer.publish(publisher, Entries(ids, [bytes(4)] * count))
+    writer.flush()
+    cursor, found = writer.log.first(), []
+    while (chunk := cursor.next_chunk()) is not None:
+        found.append(parse_header(chunk[0]).records)
+    cursor.close()
+    assert found == chunks
+    assert publisher.confirmed == list(range(1, number + 1))
+    assert writer.sequence("name") == number

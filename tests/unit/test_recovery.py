@@ -223,3 +223,21 @@ async def test_steady_seconds_begin_when_it_has_recovered() -> None:
     outages.begin(loss)
     with pytest.raises(ConnectionClosed, match="lost"):
         await outages.recover(loss, attach)
+
+
+async def test_the_time_of_an_outage_is_one_for_all_its_losses() -> None:
+    """What a recovery took that held for a moment is used up."""
+    run = Run(Backoff(attempts=1000, initial=0.001, maximum=0.001), 0.5)
+    loop = asyncio.get_running_loop()
+
+    async def slow() -> None:
+        await asyncio.sleep(0.4)
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    await run.retry(slow)
+    begin = loop.time()
+    with pytest.raises(ConnectionClosed, match="lost again"):
+        await run.retry(hang, reason=ConnectionClosed("lost again"))
+    assert loop.time() - begin < 0.4
