@@ -7,11 +7,20 @@ from typing import Any
 
 import pytest
 
-from rstream_core import ChunkError, Client, ConnectionOptions, RequestTimeout, parse_uri
+import rstream_core.subscription
+from rstream_core import (
+    ChunkError,
+    Client,
+    ConnectionOptions,
+    Gap,
+    RequestTimeout,
+    SingleActiveConsumer,
+    parse_uri,
+)
 from rstream_core.hints import Hint
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.session import MAX_SERVER_FRAME
-from tests.clients import FIRST, PATIENCE, at
+from tests.clients import FIRST, PATIENCE, at, eventually
 from tests.peer import Peer, Say, answer, chunk, deliver, refuse, remembered
 
 
@@ -104,4 +113,84 @@ async def test_chunks_of_which_nothing_is_wanted_cost_no_credit(credit: int) -> 
             async with asyncio.timeout(PATIENCE):
                 assert (await anext(subscription)).offset == 5
             assert left == []
+            await subscription.close()
+
+
+@pytest.mark.parametrize(("words", "is_active"), [((True,), True), ((True, False), False), ((True, False, True), True)])
+async def test_a_turn_that_is_over_before_it_is_answered_never_begins(words: tuple[bool, ...], is_active: bool) -> None:
+    """Each word gets its answer, in order, and the last one counts."""
+    answered: list[int] = []
+
+    def subscribe(_peer: Peer, request: c.Subscribe, number: int) -> bytes:
+        said = [c.encode(c.SubscribeResponse(), correlation_id=number)]
+        for at_, word in enumerate(words):
+            said.append(c.encode(c.ConsumerUpdate(request.subscription_id, word), correlation_id=100 + at_))
+        return b"".join(said)
+
+    def take_answer(_peer: Peer, _answer: c.ConsumerUpdateResponse, number: int) -> bytes:
+        answered.append(number)
+        return b""
+
+    with Peer({c.Subscribe: subscribe, c.ConsumerUpdateResponse: take_answer}) as peer:
+        async with client_of(peer) as client:
+            subscription = await client.subscribe("s", FIRST, single_active=SingleActiveConsumer("group"))
+            await eventually(lambda: len(answered) == len(words))
+            assert answered == [100 + at_ for at_ in range(len(words))]
+            assert subscription.active is is_active
+            await subscription.close()
+
+
+async def test_a_chunk_of_an_old_turn_is_none_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application took too long for it, and finishes it when its next turn has begun."""
+    monkeypatch.setattr(rstream_core.subscription, "FINISH_TIMEOUT", 0.05)
+    answered: list[int] = []
+
+    def subscribe(_peer: Peer, request: c.Subscribe, number: int) -> bytes:
+        update = c.encode(c.ConsumerUpdate(request.subscription_id, True), correlation_id=100)
+        return c.encode(c.SubscribeResponse(), correlation_id=number) + update
+
+    def take_answer(_peer: Peer, _answer: c.ConsumerUpdateResponse, number: int) -> bytes:
+        answered.append(number)
+        return c.encode(c.DeliverCommitted(0, 0, chunk(b"old"))) if number == 100 else b""
+
+    says: dict[type[Any], Say] = {
+        c.Subscribe: subscribe,
+        c.ConsumerUpdateResponse: take_answer,
+        c.QueryOffset: refuse(c.QueryOffset, 19),
+    }
+    with Peer(says) as peer:
+        async with client_of(peer) as client:
+            subscription = await client.subscribe("s", FIRST, single_active=SingleActiveConsumer("group"))
+            old = await asyncio.wait_for(anext(subscription), PATIENCE)
+            assert subscription.is_wanted(old)
+            for word, number in ((False, 101), (True, 102)):
+                subscription.on_consumer_update(word, number)
+            await eventually(lambda: answered == [100, 101, 102] and subscription.active)
+            assert not subscription.is_wanted(old)
+            subscription.finish()
+            assert subscription.processed is None
+            await subscription.close()
+
+
+async def test_where_a_stream_begins_is_asked_a_few_times_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What came behind a jump waits for it, and is handed out where nobody knows."""
+    asked: list[str] = []
+
+    async def silent(_connection: object, stream: str) -> int:
+        asked.append(stream)
+        raise RequestTimeout("no answer")
+
+    monkeypatch.setattr(rstream_core.subscription, "first_offset", silent)
+    told: list[Gap] = []
+    with Peer({c.Subscribe: deliver(chunk(b"0"), chunk(b"5", offset=5))}) as peer:
+        options = ConnectionOptions(endpoints=(parse_uri(peer.uri).endpoint,))
+        async with Client(options, recovery=None, on_gap=told.append) as client:
+            subscription = await client.subscribe("s", FIRST)
+            async with asyncio.timeout(PATIENCE):
+                assert [(await anext(subscription)).offset for _ in range(2)] == [0, 5]
+            assert asked == ["s"] * rstream_core.subscription.LOOKS
+            assert told == []
+            assert "are messages of stream 's' missing in offsets 1 to 4? no answer" in caplog.text
             await subscription.close()

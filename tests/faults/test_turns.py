@@ -218,3 +218,32 @@ async def test_what_is_finished_long_after_a_turn_is_not_stored(
         assert await client.query_offset(partition, GROUP) == 9
         await one.consumer.close()
         await two.consumer.close()
+
+
+async def test_the_end_of_a_cut_turn_waits_for_its_beginning(
+    through: Client, proxy: Proxy, client: Client, stream: str, events: Events
+) -> None:
+    """The listener is in the middle of one when the connection is lost: it is never called for two at a time."""
+    await publish(client, stream, bodies(3))
+    told: list[str] = []
+    go_on = asyncio.Event()
+
+    async def listener(subscription: Subscription, active: bool) -> ConsumerOffsetSpecification | None:
+        told.append(f"{active} begins")
+        await go_on.wait()
+        told.append(f"{active} ends")
+        return None
+
+    group = SingleActiveConsumer(GROUP, listener=listener)
+    subscription = await through.subscribe(stream, FIRST, single_active=group)
+    await eventually(lambda: told == ["True begins"])
+    proxy.cut()
+    await eventually(lambda: events.states == [LOST])
+    await asyncio.sleep(0.1)
+    assert told == ["True begins"]
+    go_on.set()
+    assert len(await take(subscription, 3)) == 3
+    turns = ["True begins", "True ends", "False begins", "False ends"]
+    assert told[:4] == turns
+    assert told[4:] == turns[:2]
+    await subscription.close()

@@ -571,3 +571,84 @@ def test_what_is_just_within_its_bounds_stays(tmp_path: Path) -> None:
             log.retain(None, 100, oldest + 101)
         assert [segment.path.name for segment in log.segments] == names[1:]
         log.close()
+
+
+def test_what_was_written_of_a_chunk_before_the_disk_was_full_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would stand behind a smaller one that there is space for, and be taken for damage."""
+    log = Log.create(tmp_path, segment_size=10**6)
+    append(log, b"first")
+    pwrite = os.pwrite
+
+    def full(fd: int, data: bytes, position: int) -> int:
+        if len(data) > 5000:
+            return pwrite(fd, data[:5000], position)
+        if len(data) > 1000:
+            raise OSError(28, "No space left on device")
+        return pwrite(fd, data, position)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space"):
+            append(log, bytes(8000))
+        assert log.active.path.stat().st_size == log.active.size
+        append(log, b"small")
+    log.close()
+    again = Log.open(tmp_path, segment_size=10**6)
+    assert again.dropped == []
+    assert list(read(again).values()) == [b"first", b"small"]
+
+
+def test_a_snapshot_forgets_offsets_that_retention_has_passed_and_no_others(tmp_path: Path) -> None:
+    log = Log.create(tmp_path, segment_size=100)
+    for number in range(4):
+        append(log, bytes(100), timestamp=number)
+    log.retain(2 * log.size // 3, None, 10)
+    first = log.first_chunk_id
+    assert first is not None
+    assert first > 0
+    log.store_offsets(offset_records({"below": first - 1, "at": first, "above": first + 1}), 10)
+    log.roll(10)
+    kept = {"at": first, "above": first + 1}
+    assert log.tracking.offsets == kept
+    log.close()
+    assert Log.open(tmp_path, segment_size=100).tracking.offsets == kept
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_length_that_lies_is_damage_unless_nothing_follows(tmp_path: Path, number: int) -> None:
+    """A chunk that seems to end behind the file: where others follow, they are kept."""
+    log = Log.create(tmp_path, segment_size=10**6)
+    places = []
+    for body in (b"one", b"two", b"three"):
+        places.append(log.active.size)
+        append(log, body, body)
+    log.close()
+    path = tmp_path / FIRST_SEGMENT
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    data[places[number] + 37] ^= 0x40  # the length of the data
+    path.write_bytes(data)
+    opened = Log.open(tmp_path, segment_size=10**6)
+    (dropped,) = opened.dropped
+    assert (dropped.position if number else len(SEGMENT_HEAD)) == places[number]
+    assert dropped.is_kept is (number < 2)
+    assert len(read(opened)) == 2 * number
+    kept = contents(tmp_path, "damaged")
+    assert kept == ([] if number == 2 else [bytes(data[dropped.position :])])
+
+
+def test_files_that_somebody_reads_stay_open(tmp_path: Path) -> None:
+    log = Log.create(tmp_path, segment_size=1)
+    for _ in range(3):
+        append(log, b"x")
+    cursor = log.first()
+    assert cursor.next_chunk() is not None
+    log.close_unused()
+    assert [segment._fd >= 0 for segment in log.segments] == [True, False, False, False]
+    log.segments[0].path.unlink()
+    assert cursor.next_chunk() is not None  # reads on
+    cursor.close()
+    log.close_unused()
+    assert not any(segment._fd >= 0 or segment._index_fd >= 0 for segment in log.segments)

@@ -55,3 +55,23 @@ def test_of_a_group_the_first_error_counts_and_a_closed_stdout_before_all(
     group = ExceptionGroup("some", errors)
     assert first_error(group) is counts
     assert status_of(group) is status
+
+
+def test_the_numbers_are_a_contract() -> None:
+    """Scripts compare them; docs/cli.md and the README name them."""
+    assert {status.name: int(status) for status in ExitStatus} == {
+        "OK": 0,
+        "INTERNAL": 1,
+        "USAGE": 2,
+        "PARTLY_DONE": 3,
+        "NOT_FOUND": 4,
+        "ACCESS": 5,
+        "CONNECTION": 6,
+        "NOT_CONFIRMED": 7,
+        "BAD_RECORD": 8,
+        "PRECONDITION": 9,
+        "TIMED_OUT": 124,
+        "INTERRUPTED": 130,
+        "STDOUT_CLOSED": 141,
+        "TERMINATED": 143,
+    }
