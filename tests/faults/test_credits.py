@@ -66,3 +66,32 @@ async def test_the_credit_after_a_recovery_is_what_is_not_held(
     delivered = len(found) - (CREDIT - again)  # without what was kept over the outage
     assert sum(given[1:]) - delivered == CREDIT
     await subscription.close()
+
+
+async def test_what_is_finished_while_it_subscribes_again_gives_its_credit_at_once(
+    through: Client, proxy: Proxy, client: Client, stream: str, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not only when another chunk is asked for, or has come."""
+    await publish(client, stream, [b"x"])
+    subscription = await through.subscribe(stream, FIRST, credit=CREDIT)
+    await take(subscription, 1)
+    given: list[int] = []
+    request, send = Connection.request, Connection.send
+
+    async def finish_first(connection: Connection, message: Any, *rest: Any, **more: Any) -> Any:
+        if isinstance(message, c.Subscribe):
+            given.append(message.credit)
+            subscription.finish()
+        return await request(connection, message, *rest, **more)
+
+    def keep(connection: Connection, message: Any, **more: Any) -> None:
+        if isinstance(message, c.Credit):
+            given.append(message.credit)
+        send(connection, message, **more)
+
+    monkeypatch.setattr(Connection, "request", finish_first)
+    monkeypatch.setattr(Connection, "send", keep)
+    proxy.cut()
+    await eventually(lambda: events.states[-1:] == [RECOVERED])
+    assert given == [CREDIT - 1, 1]
+    await subscription.close()
