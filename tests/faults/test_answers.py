@@ -194,3 +194,45 @@ async def test_where_a_stream_begins_is_asked_a_few_times_and_no_more(
             assert told == []
             assert "are messages of stream 's' missing in offsets 1 to 4? no answer" in caplog.text
             await subscription.close()
+
+
+async def test_credits_wait_for_the_next_turn() -> None:
+    """While another has its turn none is given: RabbitMQ complains of them, and counts them all the same."""
+    answered: list[int] = []
+    given: list[int] = []
+
+    def subscribe(_peer: Peer, request: c.Subscribe, number: int) -> bytes:
+        update = c.encode(c.ConsumerUpdate(request.subscription_id, True), correlation_id=100)
+        return c.encode(c.SubscribeResponse(), correlation_id=number) + update
+
+    def take_answer(_peer: Peer, _answer: c.ConsumerUpdateResponse, number: int) -> bytes:
+        answered.append(number)
+        chunks = (chunk(b"1"), chunk(b"2", offset=1)) if number == 100 else ()
+        return b"".join(c.encode(c.DeliverCommitted(0, 0, data)) for data in chunks)
+
+    def more(_peer: Peer, request: c.Credit, _number: int) -> bytes:
+        given.append(request.credit)
+        return b""
+
+    says: dict[type[Any], Say] = {
+        c.Subscribe: subscribe,
+        c.ConsumerUpdateResponse: take_answer,
+        c.QueryOffset: refuse(c.QueryOffset, 19),
+        c.Credit: more,
+    }
+    with Peer(says) as peer:
+        async with client_of(peer) as client:
+            group = SingleActiveConsumer("group")
+            subscription = await client.subscribe("s", FIRST, credit=2, single_active=group)
+            await asyncio.wait_for(anext(subscription), PATIENCE)
+            await eventually(lambda: len(subscription._waiting) == 1)
+            subscription.on_consumer_update(False, 101)
+            subscription.finish()
+            await eventually(lambda: answered == [100, 101])
+            assert subscription.poll() is None
+            await subscription._round_trip()  # whatever it has sent has come by now
+            assert given == []
+            subscription.on_consumer_update(True, 102)
+            await eventually(lambda: answered == [100, 101, 102])
+            await eventually(lambda: sum(given) == 2)
+            await subscription.close()

@@ -652,3 +652,20 @@ def test_files_that_somebody_reads_stay_open(tmp_path: Path) -> None:
     cursor.close()
     log.close_unused()
     assert not any(segment._fd >= 0 or segment._index_fd >= 0 for segment in log.segments)
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_full_segment_is_closed_unless_somebody_reads_it(tmp_path: Path, is_read: bool) -> None:
+    log = Log.create(tmp_path, segment_size=10**6)
+    append(log, b"x")
+    cursor = log.first() if is_read else None
+    full = log.active
+    log.roll(1000)
+    assert (full._fd >= 0, full._index_fd >= 0) == (is_read, is_read)
+    if cursor is not None:
+        assert cursor.next_chunk() is not None
+        append(log, b"y")
+        assert cursor.next_chunk() is not None  # it goes on in the next one, and this one is closed
+        assert full._fd < 0
+        cursor.close()
+    log.close()
