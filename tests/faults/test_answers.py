@@ -11,10 +11,12 @@ import rstream_core.subscription
 from rstream_core import (
     ChunkError,
     Client,
+    ConnectionClosed,
     ConnectionOptions,
     Gap,
     RequestTimeout,
     SingleActiveConsumer,
+    Subscription,
     parse_uri,
 )
 from rstream_core.hints import Hint
@@ -22,6 +24,7 @@ from rstream_core.protocol import commands as c
 from rstream_core.protocol.session import MAX_SERVER_FRAME
 from tests.clients import FIRST, PATIENCE, at, eventually
 from tests.peer import Peer, Say, answer, chunk, deliver, refuse, remembered
+from tests.recovering import EAGER
 
 
 def client_of(peer: Peer) -> Client:
@@ -236,3 +239,40 @@ async def test_credits_wait_for_the_next_turn() -> None:
             await eventually(lambda: answered == [100, 101, 102])
             await eventually(lambda: sum(given) == 2)
             await subscription.close()
+
+
+async def test_a_listener_that_closes_leaves_nothing_behind_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the application holds a chunk of an old turn, and the connection is lost as well."""
+    monkeypatch.setattr(rstream_core.subscription, "FINISH_TIMEOUT", 0.05)
+    turns: list[bool] = []
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def listener(subscription: Subscription, active: bool) -> None:
+        turns.append(active)
+        if turns == [True, False, True]:
+            entered.set()
+            await go_on.wait()
+            await subscription.close()
+
+    def subscribe(_peer: Peer, request: c.Subscribe, number: int) -> bytes:
+        update = c.encode(c.ConsumerUpdate(request.subscription_id, True), correlation_id=100)
+        return c.encode(c.SubscribeResponse(), correlation_id=number) + update
+
+    says: dict[type[Any], Say] = {
+        c.Subscribe: subscribe,
+        c.ConsumerUpdateResponse: c.encode(c.DeliverCommitted(0, 0, chunk(b"held"))),
+        c.QueryOffset: refuse(c.QueryOffset, 19),
+    }
+    with Peer(says) as peer:
+        options = ConnectionOptions(endpoints=(parse_uri(peer.uri).endpoint,))
+        async with Client(options, recovery=EAGER) as client:
+            group = SingleActiveConsumer("group", listener=listener)
+            subscription = await client.subscribe("s", FIRST, single_active=group)
+            await asyncio.wait_for(anext(subscription), PATIENCE)
+            for word, number in ((False, 101), (True, 102)):
+                subscription.on_consumer_update(word, number)
+            await asyncio.wait_for(entered.wait(), PATIENCE)
+            monkeypatch.setattr(rstream_core.subscription, "FINISH_TIMEOUT", 600.0)
+            subscription.on_unavailable(ConnectionClosed("lost"))
+            go_on.set()
+            await eventually(lambda: subscription.is_closed and not client._recoveries._tasks)

@@ -650,6 +650,9 @@ def test_files_that_somebody_reads_stay_open(tmp_path: Path) -> None:
     log.segments[0].path.unlink()
     assert cursor.next_chunk() is not None  # reads on
     cursor.close()
+    log.segment_size = 10**6
+    append(log, b"y")
+    assert log.active._fd >= 0
     log.close_unused()
     assert not any(segment._fd >= 0 or segment._index_fd >= 0 for segment in log.segments)
 
