@@ -28,7 +28,7 @@ help:
 	@echo "make referees  installs what the codec is compared with; a C compiler is needed"
 	@echo "make check     ruff and mypy, as make lint and make types; make format formats"
 	@echo "make bench     the benchmarks, as ratios measured in one run"
-	@echo "make soak      long runs: kills, hostile input, a ledger, a fresh machine; PARTS=\"kill fuzz\" chooses"
+	@echo "make soak      long runs: kills, mutations, hostile input, a ledger, a fresh machine; PARTS=\"kill fuzz\" chooses"
 	@echo "make generate  writes the generated files again: completions/, docs/cli.md and a table"
 	@echo "make dist      builds sdist and wheel into dist/, and installs each of them"
 	@echo "make lock      writes requirements/ again, with the newest versions"

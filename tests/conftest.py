@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -72,6 +72,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _REAL_BROKER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.rabbitmq)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
+    """As for the test itself."""
+    return (yield from _giving_up())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """A broker that the tests were given cannot be killed, nor asked by rabbitmqctl: who wants that is skipped."""
+    return (yield from _giving_up())
+
+
+def _giving_up() -> Generator[None]:
+    try:
+        return (yield)
+    except NoRabbitMQError as reason:
+        give_up(str(reason))
 
 
 @pytest.fixture(scope="session")

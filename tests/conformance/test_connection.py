@@ -148,11 +148,30 @@ async def test_producer_and_consumer_connect_by_start_and_by_with(arguments: dic
         await producer.send("s", b"")
 
 
-async def test_the_seed_nodes_are_tried_in_order(options: ConnectionOptions) -> None:
-    with closed_port() as port:
-        dead = Endpoint("127.0.0.1", port)
-        async with Client(changed(options, endpoints=(dead, *options.endpoints))) as client:
-            await client.start()
+async def test_the_seed_nodes_are_tried_in_order(options: ConnectionOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each once, up to the first that answers."""
+    tried: list[Endpoint] = []
+    open_ = Connection.open
+
+    async def keep(endpoint: Endpoint, options: ConnectionOptions) -> Connection:
+        tried.append(endpoint)
+        return await open_(endpoint, options)
+
+    monkeypatch.setattr(Connection, "open", keep)
+    (there,) = options.endpoints
+    with closed_port() as one, closed_port() as other:
+        dead, dead_too = Endpoint("127.0.0.1", one), Endpoint("127.0.0.1", other)
+        for seeds, expected in (
+            ((dead, dead_too, there), [dead, dead_too, there]),
+            ((dead_too, there, dead), [dead_too, there]),
+            ((there, dead), [there]),
+        ):
+            tried.clear()
+            async with Client(changed(options, endpoints=seeds)) as client:
+                await client.start()
+                await client.start()
+                assert tried == expected
+                assert [connection.endpoint for connection in client._locator.connections] == [there]
 
 
 # No broker at all.

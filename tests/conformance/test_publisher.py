@@ -19,7 +19,7 @@ from rstream_core import (
     RequestTimeout,
 )
 from rstream_core.protocol.chunk import join_sub_batch
-from tests.clients import PATIENCE, bodies, publish, read
+from tests.clients import PATIENCE, bodies, eventually, publish, read
 
 
 def balanced(publisher: Publisher) -> bool:
@@ -418,7 +418,19 @@ async def test_a_cancelled_publisher_leaves_its_id_to_others(client: Client, str
         if not opening.cancelled():
             await opening.result().close()
         await publish(client, stream, [b"x"])
-    await kept.close()
+    pool = client._publisher_pool
+    (shared,) = next(iter(pool._shared.values()))  # one connection had room for all of them
+    await eventually(lambda: shared.ids == {kept._lease.id})  # a goodbye may be under way
+    assert (shared.lost, list(shared.connection.publishers.values())) == (0, [kept])
+    last = await client.publisher(stream, "reference")  # the broker has it free too
+    assert last._connection is kept._connection
+    assert last._lease.id == kept._lease.id + 1
+    for publisher in (kept, last):
+        await publisher.publish([b"y"])
+        await publisher.flush(PATIENCE)
+        assert (publisher.confirmed, publisher.failed) == (1, 0)
+        await publisher.close()
+    assert list((await read(client, stream, 22)).values()) == [b"x"] * 20 + [b"y"] * 2
 
 
 async def test_a_sub_entry_that_nobody_could_read(client: Client, stream: str) -> None:

@@ -44,18 +44,53 @@ async def test_other_arguments_are_told_from_an_existing_stream(client: Client, 
     await client.delete_stream(stream_name)
 
 
+ARGUMENTS = {
+    "max-length-bytes": 10_000_000,
+    "max-age": "7D",
+    "stream-max-segment-size-bytes": 1_000_000,
+    "initial-cluster-size": 1,
+    "queue-leader-locator": "client-local",
+    "stream-filter-size-bytes": 32,
+}
+
+
 async def test_every_argument(client: Client, stream_name: str) -> None:
-    await client.create_stream(
-        stream_name,
-        {
-            "max-length-bytes": 10_000_000,
-            "max-age": "7D",
-            "stream-max-segment-size-bytes": 1_000_000,
-            "initial-cluster-size": 1,
-            "queue-leader-locator": "client-local",
-            "stream-filter-size-bytes": 32,
-        },
-    )
+    """Is kept: the same ones are no other stream."""
+    await client.create_stream(stream_name, ARGUMENTS)
+    await client.create_stream(stream_name, ARGUMENTS, exists_ok=True)
+    with pytest.raises(StreamAlreadyExists):
+        await client.create_stream(stream_name, ARGUMENTS)
+    await client.delete_stream(stream_name)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("max-length-bytes", 10_000_001),
+        ("max-age", "8D"),
+        ("stream-max-segment-size-bytes", 1_000_001),
+        ("initial-cluster-size", 3),
+        ("queue-leader-locator", "balanced"),
+        ("stream-filter-size-bytes", 33),
+    ],
+)
+async def test_each_argument_counts(client: Client, stream_name: str, name: str, other: object) -> None:
+    """Another value, and none, make another stream."""
+    await client.create_stream(stream_name, ARGUMENTS)
+    without = {key: value for key, value in ARGUMENTS.items() if key != name}
+    for arguments in ({**ARGUMENTS, name: other}, without):
+        with pytest.raises(PreconditionFailed, match=stream_name):
+            await client.create_stream(stream_name, arguments, exists_ok=True)
+    await client.delete_stream(stream_name)
+
+
+@pytest.mark.parametrize(("age", "same"), [("24h", "1D"), ("120m", "2h"), ("60s", "1m"), ("30D", "1M"), ("365D", "1Y")])
+async def test_an_age_is_a_time(client: Client, stream_name: str, age: str, same: str) -> None:
+    """However it is written."""
+    await client.create_stream(stream_name, {"max-age": age})
+    await client.create_stream(stream_name, {"max-age": same}, exists_ok=True)
+    with pytest.raises(PreconditionFailed):
+        await client.create_stream(stream_name, {"max-age": f"1{age}"}, exists_ok=True)
     await client.delete_stream(stream_name)
 
 

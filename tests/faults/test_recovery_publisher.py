@@ -435,22 +435,30 @@ async def test_a_client_that_is_closed_ends_its_recoveries(proxy: Proxy, broker:
 async def test_an_outage_is_not_held_against_the_confirm_timeout(
     through: Client, proxy: Proxy, stream: str, events: Events
 ) -> None:
-    publisher = await through.publisher(stream, "writer", confirm_timeout=3.5)
+    outcomes: list[Outcome] = []
+    publisher = await through.publisher(stream, "writer", listener=outcomes.append, confirm_timeout=3.5)
     proxy.broker_may_speak.clear()
     await publisher.publish(bodies(10))
     proxy.refuse()
     proxy.cut()
     await eventually(lambda: events.states == [LOST])
     await asyncio.sleep(4)
-    assert publisher.error is None
+    assert (publisher.error, publisher.in_flight, outcomes) == (None, 10, [])
     proxy.resume()
     await proxy.accept_again()
     await publisher.flush(PATIENCE)
-    assert publisher.confirmed == 10
+    assert events.has_outages(1)
+    assert (publisher.confirmed, publisher.failed, publisher.error) == (10, 0, None)
+    assert all(0 <= outcome.latency < 3.5 and not outcome.failed for outcome in outcomes)  # since the last writing
     proxy.broker_may_speak.clear()
+    begin = time.monotonic()
     await publisher.publish([b"x"])
     await eventually(lambda: publisher.error is not None, 10)
+    assert time.monotonic() - begin >= 3.4
     assert isinstance(publisher.error, NotConfirmed)  # but it holds again afterwards
+    assert str(publisher.error) == "the broker did not confirm within 3.5 s"
+    assert (publisher.confirmed, publisher.failed, publisher.in_flight) == (10, 1, 0)
+    assert [message.data for message in outcomes[-1].failed] == [b"x"]
     proxy.resume()
     await publisher.close()
 

@@ -534,3 +534,141 @@ def test_a_filter_value_that_is_no_text_is_one_that_nobody_asks_for() -> None:
     assert entries.filters is not None
     bits = bloom.build(set(entries.filters), 16)
     assert not bloom.wanted(bits, {"eu"}, match_unfiltered=False)
+
+
+@pytest.mark.parametrize("length", range(len(SEGMENT_HEAD)))
+def test_a_segment_that_was_not_begun_to_its_end_is_no_damage(tmp_path: Path, length: int) -> None:
+    """The last one: nothing of it was confirmed, so nothing of it is kept, and it goes on from there."""
+    expected = some_log(tmp_path)
+    log = Log.open(tmp_path, segment_size=300)
+    log.roll(2000)
+    log.close()
+    last = max(tmp_path.glob("*.segment"))
+    os.truncate(last, length)
+    opened, found = check(tmp_path, expected)
+    assert found == expected
+    (dropped,) = opened.dropped
+    assert (dropped.file, dropped.is_kept) == (last, False)
+    assert dropped.reason == ("it ends within its head" if length else "it is empty")
+    assert contents(tmp_path, "damaged") == []
+
+
+def test_what_is_just_within_its_bounds_stays(tmp_path: Path) -> None:
+    """Bytes and age; beyond them by one, the oldest segment goes, and no other."""
+    some_log(tmp_path)
+    for bounds in ("bytes", "age"):
+        log = Log.open(tmp_path, segment_size=300)
+        log.roll(5000)
+        names = [segment.path.name for segment in log.segments]
+        oldest = log.segments[0].last_timestamp
+        if bounds == "bytes":
+            log.retain(log.size, None, 10**9)
+            assert [segment.path.name for segment in log.segments] == names
+            log.retain(log.size - 1, None, 10**9)
+        else:
+            log.retain(None, 100, oldest + 100)
+            assert [segment.path.name for segment in log.segments] == names
+            log.retain(None, 100, oldest + 101)
+        assert [segment.path.name for segment in log.segments] == names[1:]
+        log.close()
+
+
+def test_what_was_written_of_a_chunk_before_the_disk_was_full_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would stand behind a smaller one that there is space for, and be taken for damage."""
+    log = Log.create(tmp_path, segment_size=10**6)
+    append(log, b"first")
+    pwrite = os.pwrite
+
+    def full(fd: int, data: bytes, position: int) -> int:
+        if len(data) > 5000:
+            return pwrite(fd, data[:5000], position)
+        if len(data) > 1000:
+            raise OSError(28, "No space left on device")
+        return pwrite(fd, data, position)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space"):
+            append(log, bytes(8000))
+        assert log.active.path.stat().st_size == log.active.size
+        append(log, b"small")
+    log.close()
+    again = Log.open(tmp_path, segment_size=10**6)
+    assert again.dropped == []
+    assert list(read(again).values()) == [b"first", b"small"]
+
+
+def test_a_snapshot_forgets_offsets_that_retention_has_passed_and_no_others(tmp_path: Path) -> None:
+    log = Log.create(tmp_path, segment_size=100)
+    for number in range(4):
+        append(log, bytes(100), timestamp=number)
+    log.retain(2 * log.size // 3, None, 10)
+    first = log.first_chunk_id
+    assert first is not None
+    assert first > 0
+    log.store_offsets(offset_records({"below": first - 1, "at": first, "above": first + 1}), 10)
+    log.roll(10)
+    kept = {"at": first, "above": first + 1}
+    assert log.tracking.offsets == kept
+    log.close()
+    assert Log.open(tmp_path, segment_size=100).tracking.offsets == kept
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_length_that_lies_is_damage_unless_nothing_follows(tmp_path: Path, number: int) -> None:
+    """A chunk that seems to end behind the file: where others follow, they are kept."""
+    log = Log.create(tmp_path, segment_size=10**6)
+    places = []
+    for body in (b"one", b"two", b"three"):
+        places.append(log.active.size)
+        append(log, body, body)
+    log.close()
+    path = tmp_path / FIRST_SEGMENT
+    whole = path.read_bytes()
+    data = bytearray(whole)
+    data[places[number] + 37] ^= 0x40  # the length of the data
+    path.write_bytes(data)
+    opened = Log.open(tmp_path, segment_size=10**6)
+    (dropped,) = opened.dropped
+    assert (dropped.position if number else len(SEGMENT_HEAD)) == places[number]
+    assert dropped.is_kept is (number < 2)
+    assert len(read(opened)) == 2 * number
+    kept = contents(tmp_path, "damaged")
+    assert kept == ([] if number == 2 else [bytes(data[dropped.position :])])
+
+
+def test_files_that_somebody_reads_stay_open(tmp_path: Path) -> None:
+    log = Log.create(tmp_path, segment_size=1)
+    for _ in range(3):
+        append(log, b"x")
+    cursor = log.first()
+    assert cursor.next_chunk() is not None
+    log.close_unused()
+    assert [segment._fd >= 0 for segment in log.segments] == [True, False, False, False]
+    log.segments[0].path.unlink()
+    assert cursor.next_chunk() is not None  # reads on
+    cursor.close()
+    log.segment_size = 10**6
+    append(log, b"y")
+    assert log.active._fd >= 0
+    log.close_unused()
+    assert not any(segment._fd >= 0 or segment._index_fd >= 0 for segment in log.segments)
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_full_segment_is_closed_unless_somebody_reads_it(tmp_path: Path, is_read: bool) -> None:
+    log = Log.create(tmp_path, segment_size=10**6)
+    append(log, b"x")
+    cursor = log.first() if is_read else None
+    full = log.active
+    log.roll(1000)
+    assert (full._fd >= 0, full._index_fd >= 0) == (is_read, is_read)
+    if cursor is not None:
+        assert cursor.next_chunk() is not None
+        append(log, b"y")
+        assert cursor.next_chunk() is not None  # it goes on in the next one, and this one is closed
+        assert full._fd < 0
+        cursor.close()
+    log.close()

@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 
+from rstream_core.broker import writer as broker_writer
 from rstream_core.broker.delivery import BrokerPublisher
 from rstream_core.broker.log import Log
 from rstream_core.broker.publishing import Entries
 from rstream_core.broker.refusal import Refused
 from rstream_core.broker.tracking import MAX_SEQUENCES
-from rstream_core.broker.writer import Fsync, Totals, Writer
+from rstream_core.broker.writer import MAX_ENTRIES, Fsync, Totals, Writer
+from rstream_core.protocol.chunk import parse_header
 from tests.clients import eventually
 
 ROLLING = 100
@@ -557,3 +559,72 @@ async def test_older_segments_stay_until_a_late_snapshot_is_synced(
     await writer.close()
     assert writer.rolled_at is None
     assert len(rolled) == 1
+
+
+def wanted(writer: Writer, *filters: str, match_unfiltered: bool = False) -> int:
+    """How many chunks a subscription with these filters gets."""
+    cursor, count = writer.log.first(), 0
+    while cursor.next_chunk(frozenset(filters), match_unfiltered) is not None:
+        count += 1
+    cursor.close()
+    return count
+
+
+@pytest.mark.parametrize(
+    ("published", "unfiltered"),
+    [
+        ((["eu"], None), 1),  # by two publishers, of which one knows no filter values
+        ((None, ["eu"]), 1),
+        ((["eu", ""],), 1),
+        ((["eu"],), 0),
+        ((None,), 1),
+        (([""],), 1),
+    ],
+)
+async def test_a_chunk_tells_whether_it_holds_messages_without_a_filter_value(
+    make: Make, published: tuple[list[str] | None, ...], unfiltered: int
+) -> None:
+    writer = make(Fsync.NEVER)
+    number = 0
+    for filters in published:
+        ids = [(number := number + 1).to_bytes(8) for _ in filters or [""]]
+        writer.publish(Publisher(), Entries(ids, [b"\0\0\0\1x"] * len(ids), filters=filters))
+    writer.flush()
+    assert wanted(writer, "us", match_unfiltered=True) == unfiltered
+    assert wanted(writer, "us") == 0
+    assert wanted(writer, "eu") == sum("eu" in (filters or ()) for filters in published)
+    # The next chunk begins anew.
+    writer.publish(Publisher(), Entries([number.to_bytes(8)], [b"\0\0\0\1x"], filters=["asia"]))
+    writer.flush()
+    assert wanted(writer, "us", match_unfiltered=True) == unfiltered
+    assert wanted(writer, "asia") == 1
+
+
+@pytest.mark.parametrize(
+    ("frames", "chunks"),
+    [
+        ((MAX_ENTRIES - 1, 1), [MAX_ENTRIES]),
+        ((MAX_ENTRIES, 1), [MAX_ENTRIES, 1]),
+        ((MAX_ENTRIES + 1,), [MAX_ENTRIES, 1]),
+        ((1, MAX_ENTRIES), [MAX_ENTRIES, 1]),
+        ((2 * MAX_ENTRIES + 1,), [MAX_ENTRIES, MAX_ENTRIES, 1]),
+    ],
+)
+async def test_a_chunk_is_full_with_the_last_entry_that_it_can_count(
+    make: Make, frames: tuple[int, ...], chunks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_writer, "MAX_CHUNK", 10**9)
+    writer, publisher = make(Fsync.NEVER), Publisher("name")
+    number = 0
+    for count in frames:
+        ids = [one.to_bytes(8) for one in range(number + 1, number + count + 1)]
+        number += count
+        writer.publish(publisher, Entries(ids, [bytes(4)] * count))
+    writer.flush()
+    cursor, found = writer.log.first(), []
+    while (chunk := cursor.next_chunk()) is not None:
+        found.append(parse_header(chunk[0]).records)
+    cursor.close()
+    assert found == chunks
+    assert publisher.confirmed == list(range(1, number + 1))
+    assert writer.sequence("name") == number

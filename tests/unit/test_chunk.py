@@ -9,12 +9,14 @@ import pytest
 from rstream_core import ChunkError, CompressionType
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import (
+    HEADER,
     PIECE_BYTES,
     PIECE_MESSAGES,
     ChunkReader,
     build_chunk,
     join_sub_batch,
     open_chunk,
+    parse_chunk,
 )
 from rstream_core.protocol.compression import compress
 from tests.bombs import MB, MOST_MESSAGES, bomb
@@ -127,3 +129,16 @@ def test_messages_larger_than_a_piece(sizes: list[int]) -> None:
         assert piece[0] == len(found)
         found += piece[1]
     assert found == inner
+
+
+@pytest.mark.parametrize("entry", [b"two", sub_entry([b"two", b"", b"three"])], ids=["plain", "sub-entry"])
+def test_one_flipped_bit_is_found(entry: bytes) -> None:
+    """Wherever it is in the data."""
+    records = 4 if entry[0] & c.SUB_BATCH_BIT else 2
+    data = build_chunk([b"one", entry], first_offset=7, timestamp=1000, records=records)
+    assert parse_chunk(data)[1][:2] == [b"one", b"two"]
+    for bit in range(8 * HEADER.size, 8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ChunkError, match="checksum"):
+            open_chunk(bytes(damaged))

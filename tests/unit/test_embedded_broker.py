@@ -9,7 +9,8 @@ import ssl
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,13 @@ from rstream_core import (
     StreamNotAvailable,
     parse_uri,
 )
+from rstream_core.broker import streams as broker_streams
 from rstream_core.broker.log import Log
+from rstream_core.broker.refusal import Refused
 from rstream_core.broker.streams import Stream, Streams
+from rstream_core.broker.writer import Fsync
 from rstream_core.errors import InternalError
+from rstream_core.protocol.routing import MAX_PARTITIONS
 from tests.clients import FIRST, PATIENCE, bodies, eventually, publish, read
 
 
@@ -548,3 +553,105 @@ def test_the_plugin_imports_nothing_heavy() -> None:
     script = "import sys, rstream_pytest; print(*sorted({'rstream_core', 'asyncio'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, check=True)
     assert "rstream_core" not in done.stdout
+
+
+# Streams and their folder.
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Callable[[Fsync], Streams]]:
+    with ThreadPoolExecutor(1) as executor:
+        yield lambda fsync: Streams.open(tmp_path, fsync, executor)
+
+
+@pytest.mark.parametrize(
+    ("age", "seconds"),
+    [("90s", 90), ("5m", 300), ("1h", 3600), ("7D", 604_800), ("2M", 5_184_000), ("1Y", 31_536_000)],
+)
+async def test_max_age(opened: Callable[[Fsync], Streams], age: str, seconds: int) -> None:
+    """Segments go when their newest message is older, and not a second earlier."""
+    streams = opened(Fsync.NEVER)
+    stream = streams.create("/", "s", {"max-age": age, "stream-max-segment-size-bytes": "1"})
+    begin = 1_700_000_000_000
+    for number in range(3):
+        stream.log.append([b"\0\0\0\1x"], 1, begin + number * 1000)
+        stream.log.roll(begin + number * 1000)
+    for late, left in ((0, 4), (1, 3), (2, 2), (3, 1), (1000, 1)):
+        stream.retain(begin + 1000 * (seconds + late))
+        stream.retain(begin + 1000 * (seconds + late))
+        assert len(stream.log.segments) == left, late
+    streams.close()
+
+
+@pytest.mark.parametrize("age", [None, "1w", "forever", "", "-1h"])
+async def test_without_a_max_age_nothing_is_too_old(opened: Callable[[Fsync], Streams], age: str | None) -> None:
+    streams = opened(Fsync.NEVER)
+    stream = streams.create("/", "s", {} if age is None else {"max-age": age})
+    stream.log.append([b"\0\0\0\1x"], 1, 0)
+    stream.log.roll(0)
+    stream.retain(1_700_000_000_000)
+    assert len(stream.log.segments) == 2
+    streams.close()
+
+
+async def test_max_length_bytes(opened: Callable[[Fsync], Streams]) -> None:
+    """As many of the newest segments stay as it takes to be within it; one at least."""
+    streams = opened(Fsync.NEVER)
+    stream = streams.create("/", "s", {"max-length-bytes": "1000", "stream-max-segment-size-bytes": "1"})
+    for number in range(10):
+        stream.log.append([b"\0\0\1\x2c" + bytes(300)], 1, number)
+        stream.log.roll(number)
+    sizes = [segment.size for segment in stream.log.segments]
+    stream.retain(10)
+    left = len(stream.log.segments)
+    assert sum(sizes[-left:]) <= 1000 < sum(sizes[-left - 1 :])
+    streams.close()
+
+
+@pytest.mark.parametrize("fsync", [Fsync.ALWAYS, Fsync.INTERVAL, Fsync.NEVER])
+async def test_a_description_is_on_disk_before_it_takes_its_name(
+    opened: Callable[[Fsync], Streams], fsync: Fsync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut leaves an empty file of that name; and the folder is synced behind it."""
+    steps: list[tuple[str, int]] = []
+    folders: list[int] = []
+    sync, replace = os.fsync, Path.replace
+
+    def fsync_of(fd: int) -> None:
+        steps.append(("sync", os.fstat(fd).st_ino))
+        sync(fd)
+
+    def renamed(path: Path, target: Path) -> Path:
+        steps.append(("rename", path.stat().st_ino))
+        folders.append(path.parent.stat().st_ino)
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", fsync_of)
+    monkeypatch.setattr(Path, "replace", renamed)
+    streams = opened(fsync)
+    streams.create_super_stream("/", "orders", ["orders-0"], ["0"], {})
+    renames = [place for place, (step, _) in enumerate(steps) if step == "rename"]
+    assert len(renames) == 2  # the list of super streams, and a stream's description
+    for place, folder in zip(renames, folders, strict=True):
+        inode = steps[place][1]
+        if fsync is Fsync.NEVER:
+            assert ("sync", inode) not in steps
+        else:
+            assert steps[place - 1] == ("sync", inode)
+            assert steps[place + 1] == ("sync", folder)
+    streams.close()
+
+
+async def test_as_many_partitions_as_there_may_be(
+    opened: Callable[[Fsync], Streams], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert MAX_PARTITIONS == 1000
+    monkeypatch.setattr(broker_streams, "MAX_PARTITIONS", 5)  # the time of a thousand is that of the disk
+    streams = opened(Fsync.NEVER)
+    names = [f"p-{number}" for number in range(6)]
+    with pytest.raises(Refused):
+        streams.create_super_stream("/", "orders", names, names, {})
+    assert len(streams) == 0
+    streams.create_super_stream("/", "orders", names[:5], names[:5], {})
+    assert streams.partitions("/", "orders") == names[:5]
+    streams.close()

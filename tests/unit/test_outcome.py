@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rstream_cli.exit_status import CommandError, ExitStatus
+from rstream_cli.exit_status import CommandError, ExitStatus, first_error, status_of
 from rstream_cli.outcome import Ended
 
 SIGNALS = [ExitStatus.INTERRUPTED, ExitStatus.TERMINATED]
@@ -33,3 +33,45 @@ def test_what_is_lost_counts_for_more_than_a_signal(status: ExitStatus, signal: 
 def test_an_error_counts_for_more_than_a_signal(signal: ExitStatus) -> None:
     error = CommandError("record 3 is bad", status=ExitStatus.BAD_RECORD)
     assert Ended("bad", ExitStatus.BAD_RECORD, error).status_after(signal) is ExitStatus.BAD_RECORD
+
+
+CLOSED = BrokenPipeError()
+FIRST, LAST = CommandError("1", status=ExitStatus.BAD_RECORD), CommandError("2", status=ExitStatus.ACCESS)
+
+
+@pytest.mark.parametrize(
+    ("errors", "counts", "status"),
+    [
+        ([FIRST, LAST], FIRST, ExitStatus.BAD_RECORD),
+        ([LAST, FIRST], LAST, ExitStatus.ACCESS),
+        ([ExceptionGroup("inner", [LAST, FIRST]), FIRST], LAST, ExitStatus.ACCESS),
+        ([FIRST, CLOSED], CLOSED, ExitStatus.STDOUT_CLOSED),
+        ([FIRST, ExceptionGroup("inner", [LAST, CLOSED])], CLOSED, ExitStatus.STDOUT_CLOSED),
+    ],
+)
+def test_of_a_group_the_first_error_counts_and_a_closed_stdout_before_all(
+    errors: list[Exception], counts: Exception, status: ExitStatus
+) -> None:
+    group = ExceptionGroup("some", errors)
+    assert first_error(group) is counts
+    assert status_of(group) is status
+
+
+def test_the_numbers_are_a_contract() -> None:
+    """Scripts compare them; docs/cli.md and the README name them."""
+    assert {status.name: int(status) for status in ExitStatus} == {
+        "OK": 0,
+        "INTERNAL": 1,
+        "USAGE": 2,
+        "PARTLY_DONE": 3,
+        "NOT_FOUND": 4,
+        "ACCESS": 5,
+        "CONNECTION": 6,
+        "NOT_CONFIRMED": 7,
+        "BAD_RECORD": 8,
+        "PRECONDITION": 9,
+        "TIMED_OUT": 124,
+        "INTERRUPTED": 130,
+        "STDOUT_CLOSED": 141,
+        "TERMINATED": 143,
+    }

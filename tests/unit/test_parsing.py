@@ -329,3 +329,14 @@ def test_importing_is_cheap() -> None:
     code = f"import sys, rstream_cli.parsing; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("text", ["9223372036854775808", "8388608TiB", "9223372036854775.808kB"])
+def test_a_size_of_2_to_the_63_or_more_is_too_large(text: str) -> None:
+    with pytest.raises(ValueError, match="too large a size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize("text", ["9223372036854775807", "9223372036854775.807kB"])
+def test_the_largest_size(text: str) -> None:
+    assert parse_size(text) == 2**63 - 1

@@ -23,7 +23,7 @@ from rstream_core import (
     RequestTimeout,
     StreamNotAvailable,
 )
-from rstream_core.recovery import Outages, Recoveries, Run, retry
+from rstream_core.recovery import STEADY, Outages, Recoveries, Run, retry
 from tests.clients import PATIENCE
 
 QUICK = Backoff(attempts=4, initial=0.001)
@@ -132,10 +132,17 @@ async def test_losses_without_progress_are_one_outage() -> None:
 
 
 async def test_progress_ends_an_outage() -> None:
-    outages = Outages(Recoveries(Recovery(backoff=QUICK)), "s", "publisher")
+    """Each loss after it has all attempts again."""
+    events: list[RecoveryEvent] = []
+    outages = Outages(Recoveries(Recovery(backoff=QUICK), events.append), "s", "publisher")
     for _ in range(10):
         await lose(outages, ConnectionClosed("again"))
         outages.progress()
+    assert [event.state for event in events] == [RecoveryState.LOST, RecoveryState.RECOVERED] * 10
+    assert [event.attempts for event in events[1::2]] == [2] * 10
+    with pytest.raises(ConnectionClosed, match="3"):
+        await lose(outages, *[ConnectionClosed(str(number)) for number in range(QUICK.attempts)])
+    assert (events[-1].state, events[-1].attempts) == (RecoveryState.GIVEN_UP, QUICK.attempts)
 
 
 async def test_an_outage_that_is_cancelled_is_told_of() -> None:
@@ -169,3 +176,68 @@ async def test_a_recovery_that_breaks_is_logged(caplog: pytest.LogCaptureFixture
     for _ in itertools.repeat(None, 3):
         await asyncio.sleep(0)
     assert "a recovery failed" in caplog.text
+
+
+class Clock:
+    """Time that only the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("pause", "is_over"), [(STEADY + 0.1, True), (STEADY - 0.1, False)])
+async def test_steady_seconds_end_an_outage(pause: float, is_over: bool) -> None:
+    """Losses that lie hours apart use nothing up, though nothing comes of an idle subscription in between."""
+    events: list[RecoveryEvent] = []
+    outages = Outages(Recoveries(Recovery(backoff=QUICK), events.append), "s", "subscription")
+    clock = Clock()
+    outages._loop = clock  # type: ignore[assignment]
+    for _ in range(QUICK.attempts):
+        await lose(outages)
+        clock.now += pause
+    if is_over:
+        await lose(outages)
+    else:
+        with pytest.raises(ConnectionClosed, match="lost"):
+            await lose(outages)
+    assert events[-1].state is (RecoveryState.RECOVERED if is_over else RecoveryState.GIVEN_UP)
+
+
+async def test_steady_seconds_begin_when_it_has_recovered() -> None:
+    """A recovery that takes long is no quiet time."""
+    outages = Outages(Recoveries(Recovery(backoff=QUICK)), "s", "subscription")
+    clock = Clock()
+    outages._loop = clock  # type: ignore[assignment]
+
+    async def attach() -> None:
+        clock.now += STEADY * 2
+
+    loss = ConnectionClosed("lost")
+    for _ in range(QUICK.attempts):
+        outages.begin(loss)
+        await outages.recover(loss, attach)
+        clock.now += 1
+    outages.begin(loss)
+    with pytest.raises(ConnectionClosed, match="lost"):
+        await outages.recover(loss, attach)
+
+
+async def test_the_time_of_an_outage_is_one_for_all_its_losses() -> None:
+    """What a recovery took that held for a moment is used up."""
+    run = Run(Backoff(attempts=1000, initial=0.001, maximum=0.001), 0.5)
+    loop = asyncio.get_running_loop()
+
+    async def slow() -> None:
+        await asyncio.sleep(0.4)
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    await run.retry(slow)
+    begin = loop.time()
+    with pytest.raises(ConnectionClosed, match="lost again"):
+        await run.retry(hang, reason=ConnectionClosed("lost again"))
+    assert loop.time() - begin < 0.4

@@ -9,6 +9,7 @@ import pytest
 from rstream_core import ConfigurationError
 from rstream_core.protocol.routing import (
     HASH_SEED,
+    MAX_PARTITIONS,
     hash_key,
     partition_index,
     partitions_by_keys,
@@ -87,3 +88,13 @@ def test_counts_that_no_broker_takes(count: int) -> None:
 def test_keys_that_cannot_be(keys: list[str], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         partitions_by_keys("orders", keys)
+
+
+def test_a_thousand_partitions_and_no_more() -> None:
+    names, keys = partitions_by_number("s", MAX_PARTITIONS)
+    assert (len(names), names[-1], keys[-1]) == (1000, "s-999", "999")
+    assert partitions_by_number("s", 1) == (["s-0"], ["0"])
+    assert len(partitions_by_keys("s", [str(number) for number in range(1000)])[0]) == 1000
+    for count in (0, 1001):
+        with pytest.raises(ConfigurationError, match="1 to 1000 partitions"):
+            partitions_by_keys("s", [str(number) for number in range(count)])

@@ -160,3 +160,34 @@ def test_many_that_might_be_passwords_take_no_time() -> None:
     for text in ("amqp://u:" * 30_000, "amqp://u:" * 30_000 + "@", "amqp://u:" + "a " * 100_000, "://" * 100_000 + "@"):
         terminal.line(text)
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x80", r"\u0080"),  # the first character of C1 and the last, and what is next to them
+        ("\x9f", r"\u009f"),
+        ("\x7f", r"\x7f"),
+        ("\xa0", "\xa0"),
+        ("\xad", r"\u00ad"),
+        ("\u200b", r"\u200b"),
+    ],
+)
+def test_characters_of_bodies_are_told_from_bytes(text: str, shown: str) -> None:
+    bodies = terminal.Bodies()
+    assert bodies.show(text.encode()).decode() == shown
+    assert bodies.show(b"\x80\xff") == rb"\x80\xff"
+
+
+@pytest.mark.parametrize("code", [0xE0001, 0x10000, 0x103FF, 0x10400, 0x10FFFF])
+def test_what_json_escapes_of_all_planes_is_read_back(code: int) -> None:
+    escaped = terminal._json_escape(chr(code))
+    assert json.loads(f'"{escaped}"') == chr(code)
+    assert len(escaped) == 12
+
+
+def test_what_json_escapes_is_read_back_from_whole_texts() -> None:
+    text = "a\x9b\U000e0001\u202e\u2028é\n"
+    shown = terminal.as_json(json.dumps(text, ensure_ascii=False))
+    assert json.loads(shown) == text
+    assert is_harmless(shown)

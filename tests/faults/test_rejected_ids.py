@@ -1,0 +1,50 @@
+"""Ids of the caller's that the broker rejected: none that comes later is taken before each is published again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from rstream_core import Client, ConnectionOptions, EmbeddedBroker, NotConfirmed, parse_uri
+from rstream_core.protocol.commands import Key
+from tests.clients import PATIENCE
+from tests.recovering import stored
+
+
+@pytest.fixture
+async def faulty() -> AsyncIterator[EmbeddedBroker]:
+    async with EmbeddedBroker() as broker:
+        yield broker
+
+
+@pytest.fixture
+async def own(faulty: EmbeddedBroker) -> AsyncIterator[Client]:
+    async with Client(ConnectionOptions(endpoints=(parse_uri(faulty.uri).endpoint,))) as client:
+        await client.create_stream("s")
+        yield client
+
+
+async def test_each_is_published_again_before_a_later_one(faulty: EmbeddedBroker, own: Client) -> None:
+    publisher = await own.publisher("s", "writer")
+
+    async def publish(*ids: int) -> None:
+        await publisher.publish([b"%d" % number for number in ids], publishing_ids=ids)
+        await publisher.flush(PATIENCE)
+
+    await publish(1, 2)
+    faulty.faults.answer(Key.PUBLISH, 6)
+    await publish(5, 6, 7)
+    assert (publisher.confirmed, publisher.failed, publisher.is_stopped) == (2, 3, True)
+    for ids, missing in (((8,), 5), ((6, 7), 5), ((5, 7), 5)):
+        with pytest.raises(NotConfirmed, match=f"publishing id {missing} of 'writer' .* was rejected"):
+            await publish(*ids)
+    await publish(5)
+    for ids in ((7,), (8,), (7, 8)):  # the others are still missing
+        with pytest.raises(NotConfirmed, match="publishing id 6 of 'writer'"):
+            await publish(*ids)
+    await publish(6, 7, 8)
+    await publish(9)
+    assert (publisher.confirmed, publisher.failed, publisher.is_stopped) == (7, 3, False)
+    assert await stored(own, "s") == [b"1", b"2", b"5", b"6", b"7", b"8", b"9"]
+    await publisher.close()
