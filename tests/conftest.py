@@ -51,6 +51,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """The first of a run's processes keeps a folder for all of them."""
     if os.environ.get("RSTREAM_EAGER_TASKS") == "1":
         make_tasks_eager()
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # a shell's background job; what it starts would ignore it too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         os.environ[RUN] = tempfile.mkdtemp(prefix="rstream-test-run-")
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the run as Ctrl-C does

@@ -33,6 +33,8 @@ MAX_CONNECTIONS = 1000
 SYNC_INTERVAL = 1.0
 SYNC_TIMEOUT = 10.0
 """Seconds for the disk to sync what is written, when the broker stops."""
+ACCEPT_RETRY_INTERVAL = 2.0
+"""Seconds in which asyncio has tried again to accept: it waits for one."""
 NOT_ACCEPTED_INTERVAL = 60.0
 """Seconds until it is told again that connections cannot be accepted; asyncio tries it every second."""
 RETENTION_INTERVAL = 30.0
@@ -74,6 +76,8 @@ class Server:
         self._server: asyncio.Server | None = None
         self._loop = asyncio.get_running_loop()
         self._told_at = -math.inf
+        self._failed_to_accept_at = -math.inf
+        self._is_stopped = False
         self._other_errors = self._loop.get_exception_handler()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._is_tls = False
@@ -148,9 +152,12 @@ class Server:
         error, sock = context.get("exception"), context.get("socket")
         ours = self._server.sockets if self._server is not None else ()
         if isinstance(error, OSError) and sock is not None and sock.fileno() in {one.fileno() for one in ours}:
+            self._failed_to_accept_at = loop.time()
             if loop.time() - self._told_at >= NOT_ACCEPTED_INTERVAL:
                 self._told_at = loop.time()
                 logger.error("cannot accept connections: %s", error.strerror)
+        elif self._is_stopped and isinstance(error, ValueError) and "_start_serving" in repr(context.get("handle")):
+            pass  # asyncio tries once more to accept, on a socket that has been closed
         elif self._other_errors is not None:
             self._other_errors(loop, context)
         else:
@@ -162,14 +169,21 @@ class Server:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
+    def _leave_errors_to_others(self) -> None:
+        if self._loop.get_exception_handler() == self._on_loop_error:
+            self._loop.set_exception_handler(self._other_errors)
+
     async def stop(self) -> None:
         """Ends every connection, after what is published is written and confirmed."""
         for timer in self._timers.values():
             timer.cancel()
         if self._server is not None:
             self._server.close()
-            if self._loop.get_exception_handler() == self._on_loop_error:
-                self._loop.set_exception_handler(self._other_errors)
+            self._is_stopped = True
+            if self._loop.time() - self._failed_to_accept_at < ACCEPT_RETRY_INTERVAL:
+                self._loop.call_later(ACCEPT_RETRY_INTERVAL, self._leave_errors_to_others)
+            else:
+                self._leave_errors_to_others()
         self.hold_all("stopping")  # else what they publish while one sync runs has the next one run
         for stream in self.streams:
             stream.writer.flush()

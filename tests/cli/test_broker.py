@@ -265,6 +265,25 @@ def test_out_of_file_handles() -> None:
         assert ended(process) == (130, "warning: cannot accept connections: Too many open files\n")
 
 
+async def test_a_broker_that_stops_while_it_cannot_accept(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """asyncio tries again a second later, on a socket that is closed by then."""
+    async with EmbeddedBroker() as broker:
+        with monkeypatch.context() as patched:
+
+            def accept(_: object) -> None:
+                raise OSError(24, "Too many open files")
+
+            patched.setattr(socket.socket, "accept", accept)
+            with socket.create_connection(("127.0.0.1", broker.port)):
+                async with asyncio.timeout(10):
+                    while not caplog.records:  # noqa: ASYNC110
+                        await asyncio.sleep(0.01)
+    await asyncio.sleep(1.5)
+    assert [record.getMessage() for record in caplog.records] == ["cannot accept connections: Too many open files"]
+
+
 def test_certificates_that_cannot_be(tmp_path: Path) -> None:
     authority = Authority.make(tmp_path)
     (cert, key), (other, other_key) = (authority.issue(name, "localhost") for name in ("one", "two"))

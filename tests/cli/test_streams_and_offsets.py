@@ -138,7 +138,7 @@ def _on_a_terminal(arguments: list[str], prompt: bytes, answer: bytes, env: dict
     pid, terminal = pty.fork()
     if pid == 0:
         os.execve(RSTREAM, [str(RSTREAM), *arguments], env)
-    shown, answered, deadline = b"", 0.0, time.monotonic() + 20
+    shown, answered, deadline = b"", False, time.monotonic() + 20
     while time.monotonic() < deadline:
         if select.select([terminal], [], [], 0.1)[0]:
             try:
@@ -148,10 +148,9 @@ def _on_a_terminal(arguments: list[str], prompt: bytes, answer: bytes, env: dict
             if not data:
                 break
             shown += data
-        # A Ctrl-C just before Python begins to read is noticed at the next one only.
-        if prompt in shown and (not answered or (answer == b"\x03" and time.monotonic() - answered > 1)):
+        if prompt in shown and not answered:
             os.write(terminal, answer)
-            answered = time.monotonic()
+            answered = True
     os.close(terminal)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()
 
