@@ -18,7 +18,9 @@ class Kind(enum.Enum):
 
 
 def check_stream_name(name: str) -> str:
-    """The name, where it can be one of a stream or a reference: 1 to 255 bytes of UTF-8. Else a usage error."""
+    """The name, where it can be one of a stream: 1 to 255 bytes of UTF-8 in one line. Else a usage error."""
+    if "\n" in name or "\r" in name:  # one of another name would be made
+        raise CommandError("the stream name has a line break", hint="brokers leave line breaks out of names")
     return _check_name("stream name", name)
 
 

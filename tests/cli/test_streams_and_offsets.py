@@ -87,6 +87,25 @@ def test_info_counts_what_is_there(run: Run, stream: str) -> None:
     assert (facts["first_offset"], facts["last_offset"]) == (0, 2)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("stream", "create"),
+        ("stream", "info"),
+        ("publish", "--create", "-m", "x", "--"),
+        ("superstream", "create", "--partitions", "1", "--"),
+    ],
+)
+@pytest.mark.parametrize("name", ["two\nlines", "two\rlines", "end\n"])
+def test_a_name_of_two_lines_is_none(run: Run, command: tuple[str, ...], name: str) -> None:
+    """Brokers leave the line break out: one of another name would be made, and nothing said."""
+    done = run(*command, name)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode() == (
+        "error: the stream name has a line break\nhint: brokers leave line breaks out of names\n"
+    )
+
+
 def test_what_does_not_exist_is_4(run: Run, stream_name: str) -> None:
     for arguments in (
         ("stream", "info", stream_name),
