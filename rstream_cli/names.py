@@ -18,10 +18,15 @@ class Kind(enum.Enum):
 
 
 def check_stream_name(name: str) -> str:
-    """The name, where it can be one of a stream: 1 to 255 bytes of UTF-8 in one line. Else a usage error."""
-    if "\n" in name or "\r" in name:  # one of another name would be made
-        raise CommandError("the stream name has a line break", hint="brokers leave line breaks out of names")
+    """The name, where it can be one of a stream: 1 to 255 bytes of UTF-8. Else a usage error."""
     return _check_name("stream name", name)
+
+
+def check_new_stream_name(name: str) -> str:
+    """As ``check_stream_name``, for a stream that is to be made: in one line, or one of another name would be made."""
+    if "\n" in name or "\r" in name:
+        raise CommandError("the stream name has a line break", hint="brokers leave line breaks out of names")
+    return check_stream_name(name)
 
 
 def check_reference(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError, ExitStatus
-from rstream_cli.names import check_no_uri, check_reference
+from rstream_cli.names import check_new_stream_name, check_no_uri, check_reference
 from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.options.messages import Codec, OnError
 from rstream_cli.options.publishing import Compression, InputFormat, Method, PublishOptions
@@ -55,6 +55,8 @@ def run_publish(
     routing: Routing | None = None,
 ) -> NoReturn:
     """Publishes to a stream, or with ``routing`` to a super stream. Ends in ``typer.Exit``."""
+    if create:
+        check_new_stream_name(target)
     plan = _plan(target, files, given, connection.env, create=create, routing=routing)
     from_terminal = not given.message and connection.env.stdin_is_tty and "-" in plan.sources
     if from_terminal:

@@ -15,7 +15,7 @@ import typer
 
 from rstream_cli import terminal
 from rstream_cli.exit_status import CommandError, ExitStatus, status_of
-from rstream_cli.names import check_stream_name
+from rstream_cli.names import check_new_stream_name, check_stream_name
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
 from rstream_cli.options.declaring import shared_options
 from rstream_cli.parsing import parse_max_age, parse_pair, parse_size
@@ -153,7 +153,7 @@ def create(
 
     Ends in 9 where the stream exists already; with --exists-ok only where it exists with other arguments.
     """
-    check_stream_name(name)
+    check_new_stream_name(name)
     arguments = given.arguments(connection)
 
     async def main(context: CommandContext) -> ExitStatus:

@@ -14,7 +14,7 @@ import typer
 from rstream_cli import terminal
 from rstream_cli.commands.stream import StreamOptions, as_json, delete_all, facts_of, shown
 from rstream_cli.exit_status import CommandError, ExitStatus, status_of
-from rstream_cli.names import check_stream_name
+from rstream_cli.names import check_new_stream_name, check_stream_name
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
 from rstream_cli.options.declaring import shared_options
 from rstream_cli.options.routing import RoutingMethod
@@ -79,12 +79,12 @@ def create(
     The names of its partitions are those that the server's own tool gives. Ends in 9 where it exists already; with
     --exists-ok only where it has other partitions. The broker does not tell with which arguments they were created.
     """
-    check_stream_name(name)
+    check_new_stream_name(name)
     if (partitions is None) == (routing_keys is None):
         raise CommandError("pass one of --partitions and --routing-keys")
     keys = None if routing_keys is None else [key.strip() for key in routing_keys.split(",")]
     for key in keys or ():
-        check_stream_name(f"{name}-{key}")
+        check_new_stream_name(f"{name}-{key}")
     arguments = given.arguments(connection)
 
     async def main(context: CommandContext) -> ExitStatus:

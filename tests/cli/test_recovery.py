@@ -17,6 +17,8 @@ from tests.cli.killable import Killable
 from tests.cli.process import ended, interrupt, running, summary_of
 
 COUNT = 3000
+OUTAGE = 2.0
+"""Seconds: one that is over in a moment is not told."""
 
 
 def events(errors: str) -> list[str]:
@@ -35,6 +37,7 @@ def test_a_broker_that_is_killed_and_comes_back(killable: Killable) -> None:
         assert consumer.stdout is not None
         begin = consumer.stdout.readline()
         killable.kill()
+        time.sleep(OUTAGE)
         killable.start()
         seen = begin + consumer.stdout.read()
         code, errors = ended(publisher)

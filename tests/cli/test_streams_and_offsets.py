@@ -91,7 +91,6 @@ def test_info_counts_what_is_there(run: Run, stream: str) -> None:
     "command",
     [
         ("stream", "create"),
-        ("stream", "info"),
         ("publish", "--create", "-m", "x", "--"),
         ("superstream", "create", "--partitions", "1", "--"),
     ],
