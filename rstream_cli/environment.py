@@ -57,8 +57,13 @@ class Signals:
                 self._loop.call_soon_threadsafe(self._deliver)
 
     @contextmanager
-    def handled(self, numbers: Iterable[signal.Signals], handler: SignalHandler) -> Iterator[None]:
-        """Calls ``handler`` on the running event loop for each of these signals."""
+    def handled(
+        self, numbers: Iterable[signal.Signals], handler: SignalHandler, afterwards: SignalHandler
+    ) -> Iterator[None]:
+        """Calls ``handler`` on the running event loop for each of these signals.
+
+        ``afterwards``: called for those that come before the process has ended, if it is the run's own.
+        """
         import asyncio
 
         self._handler, self._loop = handler, asyncio.get_running_loop()
@@ -84,7 +89,9 @@ class ProcessSignals(Signals):
         os.kill(os.getpid(), number)
 
     @contextmanager
-    def handled(self, numbers: Iterable[signal.Signals], handler: SignalHandler) -> Iterator[None]:
+    def handled(
+        self, numbers: Iterable[signal.Signals], handler: SignalHandler, afterwards: SignalHandler
+    ) -> Iterator[None]:
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -95,6 +102,7 @@ class ProcessSignals(Signals):
         finally:
             for number in numbers:
                 loop.remove_signal_handler(number)
+                signal.signal(number, lambda given, _: afterwards(signal.Signals(given)))
 
     def end_at_once(self, status: int) -> NoReturn:
         os._exit(status)

@@ -297,8 +297,13 @@ async def _supervise(main: Main, connection: ConnectionSettings, graceful: bool)
         interrupt.forced = graceful
         task.cancel()
 
+    def after_the_run(number: signal.Signals) -> None:
+        """The same stop, told twice, must not hide how the run ended; another one ends the process at once."""
+        if interrupt.is_new(number):
+            connection.env.signals.end_at_once(_SIGNALS[number])
+
     try:
-        with connection.env.signals.handled(_SIGNALS, on_signal):
+        with connection.env.signals.handled(_SIGNALS, on_signal, after_the_run):
             context = CommandContext(connection.env, connection, connection.options, interrupt)
             status = await main(context)
     except asyncio.CancelledError:
