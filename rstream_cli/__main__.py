@@ -27,7 +27,9 @@ def main() -> NoReturn:
     env = Environment.of_process()
     if not was_ignored:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.exit(run(sys.argv[1:], env))
+    status = run(sys.argv[1:], env)
+    env.signals.leave()
+    sys.exit(status)
 
 
 def run(arguments: Sequence[str], env: Environment) -> int:

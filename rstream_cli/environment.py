@@ -77,6 +77,9 @@ class Signals:
         while self._sent and self._handler is not None:
             self._handler(self._sent.popleft())
 
+    def leave(self) -> None:
+        """The exit code is known, and all is written: nothing that comes now changes it."""
+
     def end_at_once(self, status: int) -> NoReturn:
         """Ends the run, should it hang."""
         raise SystemExit(status)
@@ -84,6 +87,14 @@ class Signals:
 
 class ProcessSignals(Signals):
     """The signals of this process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._handled: list[signal.Signals] = []
+
+    def leave(self) -> None:
+        for number in self._handled:
+            signal.signal(number, signal.SIG_IGN)  # Python gives up handlers of its own when it ends
 
     def send(self, number: signal.Signals) -> None:
         os.kill(os.getpid(), number)
@@ -103,6 +114,7 @@ class ProcessSignals(Signals):
             for number in numbers:
                 loop.remove_signal_handler(number)
                 signal.signal(number, lambda given, _: afterwards(signal.Signals(given)))
+                self._handled.append(number)
 
     def end_at_once(self, status: int) -> NoReturn:
         os._exit(status)
