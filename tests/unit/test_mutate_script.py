@@ -166,7 +166,6 @@ def test_wrong_usage(arguments: list[str], tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
 
 
-@pytest.mark.soak  # a signal in the moment in which its first process starts has once been without effect
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_nothing_behind(number: signal.Signals, tmp_path: Path) -> None:
     folder = tree(tmp_path / "tree", entry("endless", "a > b", "a < b", "::test_slow"))
