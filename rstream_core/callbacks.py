@@ -45,7 +45,8 @@ class Callbacks:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Future[Any]] = set()
-        self._escaped: BaseException | None = None
+        self.escaped: BaseException | None = None
+        """What ``check`` is to raise."""
 
     def bind(self, callback: Callable[..., Any], what: str) -> Callable[..., None]:
         """A function that calls this one in a copy of the context of now, and never raises. ``what`` names it in logs.
@@ -54,14 +55,9 @@ class Callbacks:
         """
         return partial(self._call, copy_context(), callback, what)
 
-    @property
-    def has_escaped(self) -> bool:
-        """Whether ``check`` has something to raise."""
-        return self._escaped is not None
-
     def check(self) -> None:
         """Raises, once, what a callback let out that is neither logged nor leaves the event loop."""
-        escaped, self._escaped = self._escaped, None
+        escaped, self.escaped = self.escaped, None
         if escaped is not None:
             raise escaped
 
@@ -80,10 +76,10 @@ class Callbacks:
         if isinstance(error, KeyboardInterrupt | SystemExit) and loop not in _left:
             _left.add(loop)
             loop.call_soon(_leave_the_loop, error)
-        elif not _escapes(error) or self._escaped is not None:
+        elif not _escapes(error) or self.escaped is not None:
             _log(what, args, error)
         else:
-            self._escaped = error
+            self.escaped = error
 
     def _call(self, context: Context, callback: Callable[..., Any], what: str, *args: object) -> None:
         context = context.copy()

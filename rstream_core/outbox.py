@@ -18,6 +18,7 @@ from contextvars import Context
 from typing import Any
 
 from rstream_core.callbacks import own_task
+from rstream_core.checks import MAX_OFFSET
 from rstream_core.errors import RESPONSE_OK, MessageTooLarge, NotConfirmed, ProtocolError, RstreamError
 from rstream_core.protocol.amqp import AMQPMessage, encode_message
 from rstream_core.publisher import FRAME_TARGET, FilterValues, Outcome, Publisher
@@ -31,7 +32,6 @@ ConfirmCallback = Callable[[ConfirmationStatus], Awaitable[None] | None]
 Told = Callable[[ConfirmationStatus], None]
 """Told what became of a message, on the event loop; never raises (``Callbacks.bind``)."""
 
-MAX_PUBLISHING_ID = 2**64 - 1
 _CLOSED_FIRST = "the producer was closed before it was sent"
 
 JobCallbacks = Told | Sequence[Told | None] | None
@@ -547,8 +547,8 @@ class Outbox:
             if stop <= start:
                 continue
             ids = job.ids[start:stop]
-            if ids[-1] > MAX_PUBLISHING_ID:  # counted on from what the broker knows, or from a message's own
-                raise ProtocolError(f"no publishing id is left behind {MAX_PUBLISHING_ID}")
+            if ids[-1] > MAX_OFFSET:  # counted on from what the broker knows, or from a message's own
+                raise ProtocolError(f"no publishing id is left behind {MAX_OFFSET}")
             if ids[0] < self.publisher.next_publishing_id:
                 await self.publisher.flush()  # a repetition: the first one's confirm must not be taken for its
             self._register(job, start, stop)

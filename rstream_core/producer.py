@@ -296,7 +296,7 @@ class Producer(Administration):
         if self._filter_of is not None:
             (value,) = await self._filter_values(self._filter_of, (stream, publisher_name), (message,))
         outbox = self._outboxes.get((stream, publisher_name))
-        if outbox is None or outbox.is_dead or self._entrances or self._callbacks.has_escaped:
+        if outbox is None or outbox.is_dead or self._entrances or self._callbacks.escaped is not None:
             outbox = await self._outbox(stream, publisher_name)
         waiting = outbox.add(message, told, value)
         if waiting is not None:

@@ -34,29 +34,33 @@ def version(
     if json:
         import orjson
 
-        terminal.write_json(env.stdout, orjson.dumps(_versions()).decode() + "\n", is_tty=env.stdout_is_tty)
+        text = orjson.dumps({**_own_versions(), "libraries": _libraries()}).decode() + "\n"
+        terminal.write_json(env.stdout, text, is_tty=env.stdout_is_tty)
         return
-    found = _versions()
-    libraries: dict[str, str | None] = found.pop("libraries")  # type: ignore[assignment]
-    for name, value in [*found.items(), *libraries.items()]:
+    for name, value in {**_own_versions(), **_libraries()}.items():
         env.stdout.write(f"{name} {value or 'is not installed'}\n")
 
 
-def _versions() -> dict[str, str | dict[str, str | None]]:
-    import importlib.metadata
+def _own_versions() -> dict[str, str]:
     import platform
 
     from rstream_cli.version import program_version
 
-    libraries: dict[str, str | None] = {}
-    for name in LIBRARIES:
-        try:
-            libraries[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            libraries[name] = None
     return {
         "rstream": program_version(),
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "system": platform.platform(),
-        "libraries": libraries,
     }
+
+
+def _libraries() -> dict[str, str | None]:
+    """None for one that is not installed."""
+    import importlib.metadata
+
+    found: dict[str, str | None] = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
