@@ -52,10 +52,18 @@ def processes_of(directory: Path) -> list[str]:
     return [name for name in found if name in {"beam.smp", "epmd", "erl_child_setup", "rabbitmq-server"}]
 
 
+def mounts_of(directory: Path) -> list[str]:
+    """Where something of the directory is mounted, or something in it. Other mounts of the machine are not ours."""
+    file_system = next(parent for parent in (directory, *directory.parents) if parent.is_mount())
+    inside = str(directory.relative_to(file_system))
+    mounts = [line.split(" ")[3:5] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [point for root, point in mounts if inside in root or str(directory) in point]
+
+
 def assert_nothing_left(run: Path) -> None:
     assert list(run.iterdir()) == []
     assert processes_of(run / f"rstream-rabbitmq-{os.getuid()}") == []
-    assert "rstream" not in Path("/proc/mounts").read_text()
+    assert mounts_of(run) == []
 
 
 def test_up_again_is_the_same_broker(environ: dict[str, str], tmp_path: Path) -> None:
