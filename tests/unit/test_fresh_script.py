@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.machinery
 import importlib.util
 import os
@@ -228,6 +229,35 @@ class TestSoak:
         assert results["bad"] == ["FAILED", "with", "3"]
         assert results["long"][:3] == ["OUT", "OF", "TIME"]
         assert soak.soak(["good", "last"], None) == 0
+
+    def test_a_part_is_run_several_times_beside_busy_processes(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        note = tmp_path / "note"
+        note.write_text(
+            f"""if True:
+            import os, sys
+            from pathlib import Path
+            with open("{tmp_path}/runs", "a") as runs, open("{tmp_path}/busy", "a") as busy:
+                print(file=runs)
+                for thread in Path(f"/proc/{{os.getppid()}}/task").iterdir():
+                    for pid in (thread / "children").read_text().split():
+                        if b"while True" in Path(f"/proc/{{pid}}/cmdline").read_bytes():
+                            print(pid, file=busy)
+            sys.exit(int(os.environ["FAIL"]))
+            """
+        )
+        part = soak.Part("is repeated", (sys.executable, str(note)), 60, {"FAIL": "0"}, runs=3, busy=2)
+        failing = dataclasses.replace(part, environment={"FAIL": "1"})
+        monkeypatch.setattr(soak, "PARTS", {"part": part, "failing": failing})
+        assert soak.soak(["part"], None) == 0
+        assert (tmp_path / "runs").read_text() == "\n" * 3
+        pids = [int(line) for line in (tmp_path / "busy").read_text().split()]
+        assert len(pids) == 6
+        assert len(set(pids)) == 2
+        assert not [pid for pid in pids if _is_running(pid)]
+        assert soak.soak(["failing"], None) == 1
+        assert (tmp_path / "runs").read_text() == "\n" * 4
 
     def test_a_part_takes_all_that_it_started_along(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         command = f"trap 'echo cleaned up > {tmp_path}/told; exit' TERM; sleep 600 & echo $! > {tmp_path}/pid; wait"
