@@ -68,7 +68,7 @@ class Broker:
     management_port: int | None = None
     tls_port: int | None = None
     """Where it listens over TLS, if it does."""
-    _environ: dict[str, str] | None = dataclasses.field(default=None, repr=False, compare=False)
+    environ: dict[str, str] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def ctl(self, *arguments: str) -> str:
         """Run rabbitmqctl against the broker and return what it printed."""
@@ -85,7 +85,7 @@ class Broker:
     def _run(self, command: str, *arguments: str) -> str:
         if not self.name:
             raise NoRabbitMQError(f"{command}: RSTREAM_TEST_URI names a broker that the tests do not run")
-        return _answer(command, "--name", self.name, *arguments, environ=self._environ)
+        return _answer(command, "--name", self.name, *arguments, environ=self.environ)
 
 
 def broker_at(uri: str) -> Broker:
@@ -105,7 +105,7 @@ def _from_uri(name: str, uri: str, ports: dict[str, int], environ: dict[str, str
         vhost=unquote(parts.path.removeprefix("/")) or "/",
         management_port=ports.get("management"),
         tls_port=ports.get("stream_tls"),
-        _environ=environ,
+        environ=environ,
     )
 
 

@@ -24,6 +24,7 @@ from rstream_core import (
 from rstream_core.connection import Connection
 from rstream_core.protocol import commands as c
 from rstream_core.subscription import Subscription
+from tests import inside
 from tests.brokers import Broker
 
 PATIENCE = 15.0
@@ -103,13 +104,12 @@ def bodies(count: int, prefix: str = "") -> list[bytes]:
 
 async def lose(producer: Producer, key: tuple[str, str | None], count: int) -> None:
     """Publishes messages without a callback, and says that the broker has refused them."""
-    publisher = producer._outboxes[key].publisher
-    handlers = publisher._connection.publishers
-    handler = handlers.pop(publisher._lease.id)
+    publisher = inside.outbox(producer, *key).publisher
+    unmute = inside.mute(publisher)
     stream, name = key
     ids = await producer.send_batch(stream, bodies(count), name)
     publisher.on_rejected([c.MessageError(publishing_id, 15) for publishing_id in ids])
-    handlers[publisher._lease.id] = handler
+    unmute()
 
 
 async def publish(client: Client, stream: str, *batches: Iterable[bytes]) -> None:

@@ -34,6 +34,7 @@ from rstream_core import (
 )
 from rstream_core.connection import Connection
 from rstream_core.protocol import commands as c
+from tests import inside
 from tests.brokers import Broker, NoRabbitMQError, ScriptFailedError, own_broker
 from tests.certificates import Authority
 from tests.clients import (
@@ -171,7 +172,7 @@ async def test_the_seed_nodes_are_tried_in_order(options: ConnectionOptions, mon
                 await client.start()
                 await client.start()
                 assert tried == expected
-                assert [connection.endpoint for connection in client._locator.connections] == [there]
+                assert [connection.endpoint for connection in inside.locator(client).connections] == [there]
 
 
 # No broker at all.
@@ -268,9 +269,9 @@ async def test_a_request_that_is_never_answered() -> None:
         client = Client(ConnectionOptions(endpoints=(endpoint,), request_timeout=0.2))
         with pytest.raises(RequestTimeout, match=r"stream 's': no answer from 127\.0\.0\.1"):
             await client.metadata("s")
-        connection = await client._locator.connection()
+        connection = await inside.locator(client).connection()
         assert connection.is_open
-        assert connection._waiters == {}
+        assert inside.unanswered(connection) == {}
         await connection.close(timeout=0.2)
         await client.close()
 

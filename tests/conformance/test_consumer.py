@@ -22,6 +22,7 @@ from rstream_core import (
     OffsetType,
     amqp_decoder,
 )
+from tests import inside
 from tests.clients import PATIENCE, bodies, eventually, publish
 
 
@@ -127,7 +128,7 @@ async def test_where_it_starts(
     iterator = consumer.messages(stream, **how)
     task = asyncio.ensure_future(anext(iterator))
     if offset_type is OffsetType.NEXT:
-        await eventually(lambda: len(consumer._subscribers) == 2)
+        await eventually(lambda: len(inside.subscribers(consumer)) == 2)
         await asyncio.sleep(0.05)
         await publish(client, stream, [b"5"])
     await seen.count(len(expected))
@@ -196,11 +197,11 @@ async def test_a_slow_callback_holds_back_only_its_own_stream(
     await consumer.subscribe(stream, slow, initial_credit=3)
     await consumer.subscribe(other, seen)
     await seen.count(10)
-    (subscription,) = (s.subscription for s in consumer._subscribers.values() if s.subscription.stream == stream)
+    (subscription,) = (s.subscription for s in inside.subscribers(consumer).values() if s.subscription.stream == stream)
     await eventually(lambda: len(started) > 0)
     await asyncio.sleep(0.1)
     assert started == [0]
-    assert len(subscription._waiting) <= 3
+    assert len(inside.undelivered(subscription)) <= 3
     gate.set()
     await eventually(lambda: len(started) == 50)
     await client.delete_stream(other)
@@ -228,8 +229,8 @@ async def test_a_callback_that_never_waits_leaves_room_for_others(
     await consumer.subscribe(stream, of(one, 1), initial_credit=50)
     await consumer.subscribe(stream, of(two, 2), initial_credit=50)
     # Else one might be through before the other has anything.
-    subscriptions = [subscriber.subscription for subscriber in consumer._subscribers.values()]
-    await eventually(lambda: all(len(subscription._waiting) == 49 for subscription in subscriptions))
+    subscriptions = [subscriber.subscription for subscriber in inside.subscribers(consumer).values()]
+    await eventually(lambda: all(len(inside.undelivered(subscription)) == 49 for subscription in subscriptions))
     await eventually(lambda: len(order) == 2)
     order.clear()
     both.set()
@@ -284,7 +285,7 @@ async def test_unsubscribe_from_within_the_callback(client: Client, consumer: Co
     await seen.count(4)
     await asyncio.sleep(0.05)
     assert seen.offsets == [0, 1, 2, 3]
-    assert consumer._subscribers == {}
+    assert inside.subscribers(consumer) == {}
     again = Seen()
     await consumer.subscribe(stream, again)
     await again.count(20)
@@ -376,7 +377,7 @@ async def test_iterating_messages(client: Client, consumer: Consumer, stream: st
             if len(found) == 20:
                 break
     assert found == list(enumerate([*bodies(10), *bodies(10, "more ")]))
-    assert consumer._subscribers == {}
+    assert inside.subscribers(consumer) == {}
 
 
 async def test_iterating_chunks(client: Client, consumer: Consumer, stream: str) -> None:
@@ -384,7 +385,7 @@ async def test_iterating_chunks(client: Client, consumer: Consumer, stream: str)
     async with contextlib.aclosing(consumer.chunks(stream, initial_credit=1)) as chunks:
         first, second = await anext(chunks), await anext(chunks)
     assert (first.offset, first.messages, second.offset) == (0, bodies(10), 10)
-    assert consumer._subscribers == {}
+    assert inside.subscribers(consumer) == {}
 
 
 async def test_leaving_an_iterator_early_leaves_nothing_behind(client: Client, consumer: Consumer, stream: str) -> None:
@@ -393,7 +394,7 @@ async def test_leaving_an_iterator_early_leaves_nothing_behind(client: Client, c
         async with contextlib.aclosing(consumer.messages(stream)) as messages:
             async for _message in messages:
                 break
-    assert client._subscriber_pool._shared == {} or not any(client._subscriber_pool._shared.values())
+    assert inside.shared(inside.consuming(client)) == {} or not any(inside.shared(inside.consuming(client)).values())
 
 
 async def test_an_error_inside_the_loop_comes_through(client: Client, consumer: Consumer, stream: str) -> None:
@@ -408,7 +409,7 @@ async def test_an_error_inside_the_loop_comes_through(client: Client, consumer: 
     with pytest.raises(ValueError, match="invalid literal"):
         await iterate()
     assert found == [1]
-    assert consumer._subscribers == {}
+    assert inside.subscribers(consumer) == {}
 
 
 async def test_closing_the_consumer_ends_its_iterators(client: Client, stream: str) -> None:
@@ -476,7 +477,7 @@ async def test_a_callback_that_closes_its_consumer(
     async with asyncio.timeout(PATIENCE):
         await consumer.run()
         await consumer.close()
-    assert all(not connection.is_open for connection in consumer._client._subscriber_pool.connections)
+    assert all(not connection.is_open for connection in inside.consuming(consumer.client).connections)
 
 
 async def test_a_callback_that_will_not_end(
@@ -510,4 +511,4 @@ async def test_closing_while_somebody_subscribes(arguments: dict[str, Any], clie
     with pytest.raises((AlreadyClosed, ConnectionClosed)):
         await subscribing
     assert seen.messages == []
-    assert all(not connection.is_open for connection in consumer._client._subscriber_pool.connections)
+    assert all(not connection.is_open for connection in inside.consuming(consumer.client).connections)

@@ -19,6 +19,7 @@ from rstream_core import (
 )
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.session import Session
+from tests import inside
 from tests.clients import FIRST, PATIENCE, bodies, publish, read
 
 
@@ -105,7 +106,7 @@ async def test_values_that_cannot_be(client: Client, stream: str) -> None:
 async def test_a_failed_message_keeps_its_value(client: Client, stream: str) -> None:
     outcomes: list[Outcome] = []
     publisher = await client.publisher(stream, listener=outcomes.append)
-    publisher._connection.publishers.pop(publisher._lease.id)  # nothing is confirmed
+    inside.mute(publisher)  # nothing is confirmed
     await publisher.publish(bodies(3), filter_values=["a", None, "c"])
     await publisher.close(timeout=0)
     failed = [failure for outcome in outcomes for failure in outcome.failed]

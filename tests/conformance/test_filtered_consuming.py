@@ -21,6 +21,7 @@ from rstream_core import (
     amqp_decoder,
 )
 from rstream_core.protocol import commands as c
+from tests import inside
 from tests.clients import FIRST, PATIENCE, eventually, publish, publish_filtered, take
 
 
@@ -144,8 +145,8 @@ async def test_a_post_filter_that_raises(
 
 
 async def test_a_broker_without_filters(client: Client, stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = (await client._locator.connection()).session
-    monkeypatch.setitem(session._versions, c.Key.PUBLISH, c.CommandVersions(c.Key.PUBLISH, 1, 1))
+    session = (await inside.locator(client).connection()).session
+    monkeypatch.setitem(inside.versions(session), c.Key.PUBLISH, c.CommandVersions(c.Key.PUBLISH, 1, 1))
     with pytest.raises(UnsupportedByBroker, match=r"filtering needs RabbitMQ 3\.13"):
         await client.subscribe(stream, FIRST, filter_values=["eu"])
     with pytest.raises(UnsupportedByBroker, match=r"filtering needs RabbitMQ 3\.13"):

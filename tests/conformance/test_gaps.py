@@ -25,6 +25,7 @@ from rstream_core import (
 )
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.session import Session
+from tests import inside
 from tests.clients import FIRST, PATIENCE, at, eventually, publish_filtered, take
 
 SMALL = {"max-length-bytes": 20_000, "stream-max-segment-size-bytes": 5_000}
@@ -194,7 +195,7 @@ async def test_it_may_be_the_end(client: Client, stream: str, gaps: list[Gap]) -
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), vars(copy)) == (str(error), vars(error))
     assert gaps == [Gap(stream, 2, begins - 1)]
-    assert not any(source.connections for source in (client._subscriber_pool,))
+    assert not any(source.connections for source in (inside.consuming(client),))
 
 
 async def test_the_end_comes_behind_what_was_there(client: Client, stream: str, gaps: list[Gap]) -> None:
@@ -290,7 +291,7 @@ async def test_after_a_lost_connection(
             await attach(*args)
 
         subscription.attach = attach_later  # type: ignore[method-assign, assignment]
-        subscription._connection.abort()
+        inside.connection(subscription).abort()
         async with Client(options) as other:
             begins = await lose(other, stream, 5)
         may_attach.set()

@@ -22,6 +22,7 @@ from rstream_core import (
     Subscriptions,
 )
 from rstream_core.protocol import commands as c
+from tests import inside
 from tests.bombs import MB, publish_sub_entries, sub_entry
 from tests.clients import FIRST, PATIENCE, at, bodies, eventually, publish
 
@@ -82,13 +83,13 @@ async def test_the_credit_goes_back_after_the_last_piece(
             assert chunk.offset == number
             await client.stream_exists(stream)  # a round trip, and one on the subscription's connection
             await subscription.barrier()
-            assert not subscription._waiting
+            assert not inside.undelivered(subscription)
             assert not await subscription.nothing_to_come()
             subscription.finish()
             if number < 7:
-                await subscription._round_trip()
-                assert not subscription._waiting
-        await eventually(lambda: len(subscription._waiting) == 1)
+                await inside.round_trip(subscription)
+                assert not inside.undelivered(subscription)
+        await eventually(lambda: len(inside.undelivered(subscription)) == 1)
         (chunk,) = await chunks(subscription, 1)
         assert (chunk.offset, chunk.messages) == (8, bodies(5))
 
@@ -116,7 +117,7 @@ async def test_a_cancelled_wait_loses_no_piece(options: ConnectionOptions, clien
     await publish_sub_entries(options, stream, [sub_entry(LARGE)])
     found: list[int] = []
     async with await client.subscribe(stream, FIRST) as subscription:
-        await eventually(lambda: len(subscription._waiting) == 1)
+        await eventually(lambda: len(inside.undelivered(subscription)) == 1)
         async with asyncio.timeout(PATIENCE):
             while len(found) < 8:
                 try:
@@ -198,7 +199,7 @@ async def test_more_credit_than_one_frame_holds(client: Client, stream: str) -> 
     await publish(client, stream, bodies(3), bodies(2))
     async with await client.subscribe(stream, FIRST, credit=1) as subscription:
         assert (await chunks(subscription, 1))[0].messages == bodies(3)
-        subscription._owed = 40_000  # as after many chunks of which nothing was wanted, with such a credit
+        inside.owe(subscription, 40_000)  # as after many chunks of which nothing was wanted, with such a credit
         assert (await chunks(subscription, 1))[0].messages == bodies(2)
     async with await client.subscribe(stream, FIRST, credit=40_000) as subscription:
         assert [chunk.offset for chunk in await chunks(subscription, 2)] == [0, 3]
@@ -207,8 +208,8 @@ async def test_more_credit_than_one_frame_holds(client: Client, stream: str) -> 
 async def test_a_credit_is_split(client: Client, stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with await client.subscribe(stream, FIRST, credit=10) as subscription:
         sent: list[c.Credit] = []
-        monkeypatch.setattr(subscription._connection, "send", sent.append)
-        subscription._owed = 70_000
+        monkeypatch.setattr(inside.connection(subscription), "send", sent.append)
+        inside.owe(subscription, 70_000)
         subscription.finish()
         monkeypatch.undo()
     assert [message.credit for message in sent] == [32_767, 32_767, 4466]

@@ -23,6 +23,7 @@ from rstream_core import (
     RequestTimeout,
     amqp_decoder,
 )
+from tests import inside
 from tests.clients import PATIENCE, bodies, eventually, lose, read
 
 MANY = 2000
@@ -301,7 +302,7 @@ async def test_too_large(client: Client, producer: Producer, stream: str) -> Non
 async def test_the_linger_gathers_and_then_sends(client: Client, stream: str) -> None:
     producer = Producer(client=client, linger=0.05, batch_size=1_000_000)
     await producer.send_wait(stream, b"first")
-    connection = producer._outboxes[stream, None].publisher._connection
+    connection = inside.connection(inside.outbox(producer, stream).publisher)
     write = connection.write
     written: list[tuple[float, int]] = []
 
@@ -367,12 +368,11 @@ async def test_a_cancelled_send_wait_leaves_the_producer_in_order(
 
 async def test_send_wait_is_bounded(client: Client, producer: Producer, stream: str) -> None:
     await producer.send_wait(stream, b"")
-    publisher = producer._outboxes[stream, None].publisher
-    handlers = publisher._connection.publishers
-    handler = handlers.pop(publisher._lease.id)
+    publisher = inside.outbox(producer, stream).publisher
+    unmute = inside.mute(publisher)
     with pytest.raises(RequestTimeout, match=r"not confirmed within 0\.1 s"):
         await producer.send_wait(stream, b"", timeout=0.1)
-    handlers[publisher._lease.id] = handler
+    unmute()
     publisher.on_confirmed([2])
     assert await producer.send_wait(stream, b"", timeout=None) == 3
     await producer.close()
@@ -437,8 +437,8 @@ async def test_a_flush_that_is_not_done_in_time_tells_of_losses(client: Client, 
     for name in ("a", "b"):
         await producer.send_wait(stream, b"first", publisher_name=name)
     await lose(producer, (stream, "a"), 3)
-    publisher = producer._outboxes[stream, "b"].publisher
-    handler = publisher._connection.publishers.pop(publisher._lease.id)
+    publisher = inside.outbox(producer, stream, "b").publisher
+    unmute = inside.mute(publisher)
     await producer.send(stream, b"", publisher_name="b")
     flushing = asyncio.create_task(producer.flush())
     await asyncio.sleep(0.1)
@@ -447,7 +447,7 @@ async def test_a_flush_that_is_not_done_in_time_tells_of_losses(client: Client, 
         await flushing
     with pytest.raises(NotConfirmed, match=r"^3 earlier .*; and not everything is confirmed within 0\.1 s"):
         await producer.flush(0.1)
-    publisher._connection.publishers[publisher._lease.id] = handler
+    unmute()
     publisher.on_confirmed([2])
     await producer.flush(PATIENCE)
     await producer.close()
@@ -475,11 +475,11 @@ async def test_a_publishing_id_that_cannot_be(producer: Producer, client: Client
 
 async def test_what_is_held_back_is_bounded_by_bytes(producer: Producer, client: Client, stream: str) -> None:
     await producer.send(stream, b"first")
-    (outbox,) = producer._outboxes.values()
+    (outbox,) = inside.outboxes(producer)
     most = 0
     for _ in range(50):
         await producer.send(stream, bytes(900_000))
-        most = max(most, sum(map(len, outbox._held)) + sum(len(m) for job in outbox._jobs for m in job.messages))
+        most = max(most, inside.held_bytes(outbox))
     assert most < 2_000_000
     await producer.flush(PATIENCE)
 
@@ -491,6 +491,6 @@ async def test_closing_while_something_connects(options: ConnectionOptions) -> N
     await opening.close()
     with pytest.raises(AlreadyClosed):
         await starting
-    assert all(not connection.is_open for connection in opening._locator.connections)
+    assert all(not connection.is_open for connection in inside.locator(opening).connections)
     with pytest.raises(AlreadyClosed):
         await opening.server_version()

@@ -19,6 +19,7 @@ from rstream_core import (
     RequestTimeout,
 )
 from rstream_core.protocol.chunk import join_sub_batch
+from tests import inside
 from tests.clients import PATIENCE, bodies, eventually, publish, read
 
 
@@ -137,11 +138,11 @@ async def test_ids_of_a_range_with_steps(client: Client, stream: str) -> None:
 async def test_single_confirms_of_a_range_with_steps(client: Client, stream: str) -> None:
     publisher = await client.publisher(stream, max_in_flight=1)
     told: list[int] = []
-    publisher._listener = lambda outcome: told.extend(outcome.publishing_ids)
-    publisher._connection.publishers.pop(publisher._lease.id)  # only the test confirms
+    inside.listen(publisher, lambda outcome: told.extend(outcome.publishing_ids))
+    inside.mute(publisher)  # only the test confirms
     await publisher.publish([b"a"], publishing_ids=[1])
     publisher.on_confirmed([1])
-    publisher._max_in_flight = 100
+    inside.bound(publisher, 100)
     await publisher.publish(bodies(3), publishing_ids=range(2, 8, 2))
     publisher.on_confirmed([4])
     assert told == [1, 4]
@@ -258,13 +259,8 @@ async def test_sub_entries_of_random_bytes(client: Client, stream: str) -> None:
 async def test_the_number_in_flight_is_bounded(client: Client, stream: str, limit: int) -> None:
     seen: list[int] = []
     publisher = await client.publisher(stream, max_in_flight=limit)
-    write = publisher._connection.write
-
-    def watching(frames: list[bytes]) -> None:
-        write(frames)
-        asyncio.get_running_loop().call_soon(lambda: seen.append(publisher.in_flight))
-
-    publisher._connection.write = watching  # type: ignore[method-assign, assignment]
+    loop = asyncio.get_running_loop()
+    inside.watch_frames(publisher, lambda: loop.call_soon(lambda: seen.append(publisher.in_flight)))
     messages = bodies(limit * 5 + 3)
     await asyncio.gather(publisher.publish(messages), publisher.publish(messages))
     await publisher.close()
@@ -277,13 +273,10 @@ async def test_the_number_in_flight_is_bounded(client: Client, stream: str, limi
 async def test_the_bytes_in_flight_are_bounded(client: Client, stream: str, limit: int) -> None:
     seen: list[tuple[int, int]] = []
     publisher = await client.publisher(stream, max_in_flight_bytes=limit)
-    write = publisher._connection.write
-
-    def watching(frames: list[bytes]) -> None:
-        write(frames)
-        asyncio.get_running_loop().call_soon(lambda: seen.append((publisher.in_flight_bytes, publisher.in_flight)))
-
-    publisher._connection.write = watching  # type: ignore[method-assign, assignment]
+    loop = asyncio.get_running_loop()
+    inside.watch_frames(
+        publisher, lambda: loop.call_soon(lambda: seen.append((publisher.in_flight_bytes, publisher.in_flight)))
+    )
     messages = [bytes(400)] * max(20, limit // 100)
     await publisher.publish(messages)
     await publisher.close()
@@ -321,13 +314,13 @@ async def test_a_cancelled_publish_has_published_a_part(client: Client, stream: 
 
 async def test_flush_is_bounded(client: Client, stream: str) -> None:
     publisher = await client.publisher(stream)
-    publisher._connection.publishers.pop(publisher._lease.id)  # confirms go nowhere
+    inside.mute(publisher)  # confirms go nowhere
     await publisher.publish(bodies(10))
     with pytest.raises(RequestTimeout, match=r"not confirmed within 0\.1 s: 10$"):
         await publisher.flush(0.1)
     assert publisher.in_flight == 10
     failed: list[Outcome] = []
-    publisher._listener = failed.append
+    inside.listen(publisher, failed.append)
     await publisher.close(0.1)
     assert (publisher.confirmed, publisher.failed, publisher.in_flight) == (0, 10, 0)
     assert [message.publishing_id for outcome in failed for message in outcome.failed] == list(range(1, 11))
@@ -335,7 +328,7 @@ async def test_flush_is_bounded(client: Client, stream: str) -> None:
 
 async def test_a_publisher_that_is_not_confirmed_in_time_ends(client: Client, stream: str) -> None:
     publisher = await client.publisher(stream, confirm_timeout=0.2)
-    publisher._connection.publishers.pop(publisher._lease.id)
+    inside.mute(publisher)
     await publisher.publish(bodies(10))
     await publisher.flush(PATIENCE)
     assert publisher.failed == 10
@@ -344,7 +337,10 @@ async def test_a_publisher_that_is_not_confirmed_in_time_ends(client: Client, st
     other = await client.publisher(stream)  # keeps the connection
     await publisher.close()
     again = await client.publisher(stream)
-    assert (again._connection, again._lease.id) == (publisher._connection, publisher._lease.id)
+    assert (inside.connection(again), inside.lease_id(again)) == (
+        inside.connection(publisher),
+        inside.lease_id(publisher),
+    )
     await again.publish([b"y"])
     await again.close()
     assert again.confirmed == 1
@@ -373,7 +369,7 @@ async def test_a_listener_that_raises(client: Client, stream: str, caplog: pytes
 
 async def test_300_publishers(client: Client, stream: str) -> None:
     publishers = await asyncio.gather(*(client.publisher(stream) for _ in range(300)))
-    connections = Counter(publisher._connection for publisher in publishers)
+    connections = Counter(inside.connection(publisher) for publisher in publishers)
     assert sorted(connections.values()) == [44, 256]
     await asyncio.gather(*(publisher.publish([b"a", b"b"]) for publisher in publishers))
     await asyncio.gather(*(publisher.close() for publisher in publishers))
@@ -381,18 +377,18 @@ async def test_300_publishers(client: Client, stream: str) -> None:
     assert await client.last_offset(stream) == 599
     assert not any(connection.is_open for connection in connections)
     one = await client.publisher(stream)
-    assert one._lease.id == 0
+    assert inside.lease_id(one) == 0
     await one.close()
 
 
 async def test_publishers_by_connection(client: Client, stream: str) -> None:
     async with Client(client.options, max_publishers_by_connection=2) as few:
         publishers = [await few.publisher(stream) for _ in range(5)]
-        assert len({publisher._connection for publisher in publishers}) == 3
+        assert len({inside.connection(publisher) for publisher in publishers}) == 3
         await publishers[0].close()
         again = await few.publisher(stream)
-        assert again._connection is publishers[1]._connection
-        assert again._lease.id == 0
+        assert inside.connection(again) is inside.connection(publishers[1])
+        assert inside.lease_id(again) == 0
         for publisher in [*publishers, again]:
             await publisher.close()
 
@@ -418,13 +414,13 @@ async def test_a_cancelled_publisher_leaves_its_id_to_others(client: Client, str
         if not opening.cancelled():
             await opening.result().close()
         await publish(client, stream, [b"x"])
-    pool = client._publisher_pool
-    (shared,) = next(iter(pool._shared.values()))  # one connection had room for all of them
-    await eventually(lambda: shared.ids == {kept._lease.id})  # a goodbye may be under way
+    pool = inside.publishing(client)
+    (shared,) = next(iter(inside.shared(pool).values()))  # one connection had room for all of them
+    await eventually(lambda: shared.ids == {inside.lease_id(kept)})  # a goodbye may be under way
     assert (shared.lost, list(shared.connection.publishers.values())) == (0, [kept])
     last = await client.publisher(stream, "reference")  # the broker has it free too
-    assert last._connection is kept._connection
-    assert last._lease.id == kept._lease.id + 1
+    assert inside.connection(last) is inside.connection(kept)
+    assert inside.lease_id(last) == inside.lease_id(kept) + 1
     for publisher in (kept, last):
         await publisher.publish([b"y"])
         await publisher.flush(PATIENCE)

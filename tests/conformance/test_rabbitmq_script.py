@@ -81,7 +81,7 @@ def test_up_again_is_the_same_broker(environ: dict[str, str], tmp_path: Path) ->
 
 def test_other_options_are_refused(own_rabbitmq: OwnRabbitMQ) -> None:
     broker = own_rabbitmq("--config", "stream.heartbeat=7", "--advertised-host", "localhost")
-    done = run_script("up", "--name", broker.name, "--config", "stream.heartbeat=8", environ=broker._environ)
+    done = run_script("up", "--name", broker.name, "--config", "stream.heartbeat=8", environ=broker.environ)
     assert done.returncode == 1
     assert "config" in done.stderr
     settings = broker.ctl("eval", "application:get_env(rabbitmq_stream, heartbeat).")
@@ -93,9 +93,9 @@ def test_kill_and_start_keep_ports_and_data(own_rabbitmq: OwnRabbitMQ) -> None:
     broker = own_rabbitmq()
     broker.ctl("add_vhost", "kept")
     broker.kill()
-    assert run_script("status", "--name", broker.name, environ=broker._environ).returncode == 3
+    assert run_script("status", "--name", broker.name, environ=broker.environ).returncode == 3
     broker.start()
-    again = json.loads(run_script("status", "--name", broker.name, "--json", environ=broker._environ).stdout)
+    again = json.loads(run_script("status", "--name", broker.name, "--json", environ=broker.environ).stdout)
     assert again["uris"] == [broker.uri]
     assert "kept" in broker.ctl("list_vhosts")
 

@@ -25,6 +25,7 @@ from rstream_core import (
     Subscription,
 )
 from rstream_core.protocol import commands as c
+from tests import inside
 from tests.clients import FIRST, PATIENCE, at, bodies, eventually, publish, take
 
 GROUP = "group"
@@ -194,7 +195,7 @@ async def test_what_was_processed_is_stored_before_the_next_turn(
     await one.join(stream, callback=slow, **options)
     await asyncio.wait_for(reached.wait(), PATIENCE)
     joining = asyncio.create_task(two.join(stream, **options))
-    subscription = next(iter(one.consumer._subscribers.values())).subscription
+    subscription = inside.subscriptions(one.consumer)[0]
     await eventually(lambda: not subscription.active)
     assert two.turns == one.turns[1:] == []
     go_on.set()
@@ -326,7 +327,7 @@ async def test_credit_while_it_is_anothers_turn_is_no_error(
         await client.subscribe(stream, FIRST, single_active=group) as second,
     ):
         assert (await anext(first)).messages == [b"x"]
-        second._lease.connection.send(c.Credit(second.id, 1))
+        inside.connection(second).send(c.Credit(second.id, 1))
         await eventually(lambda: "refused: 17" in caplog.text)
         await publish(client, stream, [b"y"])
         assert (await anext(first)).messages == [b"y"]
@@ -382,7 +383,7 @@ async def test_iterating(client: Client, super_stream: str, one: Member, two: Me
     )
     offsets = [(await anext(messages))[1].offset for _ in range(4)]
     joining = asyncio.create_task(two.join(stream, super_stream=super_stream))
-    subscription = next(iter(one.consumer._subscribers.values())).subscription
+    subscription = inside.subscriptions(one.consumer)[0]
     await eventually(lambda: not subscription.active)
     waiting = asyncio.ensure_future(anext(messages))
     await joining

@@ -18,6 +18,7 @@ from rstream_core import (
 )
 from rstream_core.protocol.commands import Credit
 from rstream_core.subscription import Subscription
+from tests import inside
 from tests.clients import FIRST, PATIENCE, at, bodies, eventually, publish, read, take
 
 LAST = ConsumerOffsetSpecification(OffsetType.LAST)
@@ -139,11 +140,11 @@ async def test_barrier(client: Client, stream: str) -> None:
 async def test_one_credit_is_one_chunk_ahead(client: Client, stream: str) -> None:
     await publish(client, stream, *[[body] for body in bodies(10)])
     async with await client.subscribe(stream, FIRST, credit=1) as subscription:
-        await eventually(lambda: len(subscription._waiting) == 1)
+        await eventually(lambda: len(inside.undelivered(subscription)) == 1)
         for number in range(10):
             assert (await anext(subscription)).messages == [str(number).encode()]
             await asyncio.sleep(0.005)
-            assert not subscription._waiting  # the credit goes back when the next one is asked for
+            assert not inside.undelivered(subscription)  # the credit goes back when the next one is asked for
 
 
 @pytest.mark.parametrize("credit", [1, 2, 10])
@@ -152,11 +153,11 @@ async def test_a_slow_reader_holds_the_broker_back(client: Client, stream: str, 
     await publish(client, stream, *[[body] for body in bodies(batches)])
     highest = 0
     async with await client.subscribe(stream, FIRST, credit=credit) as subscription:
-        await eventually(lambda: len(subscription._waiting) >= credit)
+        await eventually(lambda: len(inside.undelivered(subscription)) >= credit)
         for number in range(batches):
             if number % 20 == 0:
                 await asyncio.sleep(0.05)
-            highest = max(highest, len(subscription._waiting))
+            highest = max(highest, len(inside.undelivered(subscription)))
             chunk = await anext(subscription)
             assert chunk.offset == number
         assert highest == credit
@@ -167,7 +168,7 @@ async def test_each_chunk_gives_one_credit_back(client: Client, stream: str) -> 
     sent: list[int] = []
     await publish(client, stream, *[[body] for body in bodies(20)])
     subscription = await client.subscribe(stream, at(0), credit=3)
-    connection = subscription._lease.connection
+    connection = inside.connection(subscription)
     send = connection.send
 
     def watching(message: object, **how: int) -> None:
@@ -176,7 +177,7 @@ async def test_each_chunk_gives_one_credit_back(client: Client, stream: str) -> 
         send(message, **how)
 
     connection.send = watching  # type: ignore[method-assign]
-    subscription._first_wanted = 19  # as if the broker began 19 chunks too early
+    inside.want_from(subscription, 19)  # as if the broker began 19 chunks too early
     assert (await anext(subscription)).messages == [b"19"]
     assert sum(sent) == 19
     assert await quiet(subscription)
@@ -221,7 +222,7 @@ async def test_nothing_comes_after_close(client: Client, stream: str) -> None:
     subscription = await client.subscribe(stream, FIRST)
     await anext(subscription)
     await subscription.close()
-    assert not subscription._waiting
+    assert not inside.undelivered(subscription)
     with pytest.raises(StopAsyncIteration):
         await anext(subscription)
 
@@ -229,7 +230,7 @@ async def test_nothing_comes_after_close(client: Client, stream: str) -> None:
 async def test_300_subscriptions(client: Client, stream: str) -> None:
     await publish(client, stream, bodies(3))
     subscriptions = await asyncio.gather(*(client.subscribe(stream, FIRST) for _ in range(300)))
-    connections = Counter(subscription._lease.connection for subscription in subscriptions)
+    connections = Counter(inside.connection(subscription) for subscription in subscriptions)
     assert sorted(connections.values()) == [44, 256]
     for subscription in subscriptions:
         assert (await anext(subscription)).messages == bodies(3)
@@ -249,8 +250,8 @@ async def test_an_id_is_used_again(client: Client, stream: str) -> None:
 
 async def test_a_refused_subscription_leaves_nothing_behind(client: Client, stream: str) -> None:
     keeper = await client.subscribe(stream, NEXT)
-    connection = keeper._lease.connection
-    shared = next(iter(client._subscriber_pool._shared.values()))[0]
+    connection = inside.connection(keeper)
+    shared = next(iter(inside.shared(inside.consuming(client)).values()))[0]
     shared.ids.clear()  # so that the id in use is given out again
     with pytest.raises(SubscriptionIDAlreadyExists):
         await client.subscribe(stream, FIRST)

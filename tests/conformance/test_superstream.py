@@ -33,6 +33,7 @@ from rstream_core.protocol import commands as c
 from rstream_core.protocol.routing import partition_index
 from rstream_core.protocol.session import Session
 from rstream_core.superstream import MAX_CACHED_ROUTES
+from tests import inside
 from tests.clients import PATIENCE, bodies, lose, read
 
 
@@ -190,7 +191,7 @@ async def test_the_cache_of_routes_is_bounded(monkeypatch: pytest.MonkeyPatch) -
     router = Router(client, "s", ["p"])
     for number in range(2 * MAX_CACHED_ROUTES + 10):
         await router.by_binding(str(number))
-    assert len(router._bound) <= MAX_CACHED_ROUTES
+    assert len(inside.routes(router)) <= MAX_CACHED_ROUTES
 
 
 async def test_no_such_super_stream(client: Client, stream_name: str) -> None:
@@ -320,7 +321,7 @@ async def test_losses_in_several_partitions_are_one_error(client: Client, orders
     producer = SuperStreamProducer(client=client, super_stream=orders, routing=lambda m, partitions: partitions)
     await producer.send_wait(b"first")
     for number, partition in enumerate(await producer.partitions()):
-        await lose(producer._producer, (partition, None), 1 + number)
+        await lose(inside.producer_of(producer), (partition, None), 1 + number)
     call = producer.send_batch([b"x"]) if by == "send_batch" else getattr(producer, by)()
     with pytest.raises(NotConfirmed, match=r"^6 earlier messages were not confirmed"):
         await call
@@ -330,7 +331,7 @@ async def test_losses_in_several_partitions_are_one_error(client: Client, orders
 async def test_losses_do_not_hide_another_error(client: Client, orders: str) -> None:
     producer = SuperStreamProducer(client=client, super_stream=orders, routing=lambda m, p: p[len(m) % 2])
     await producer.send_wait(b"12")
-    await lose(producer._producer, ((await producer.partitions())[0], None), 2)
+    await lose(inside.producer_of(producer), ((await producer.partitions())[0], None), 2)
     with pytest.raises(NotConfirmed, match=r"^2 earlier .*; and message 1 of 1 takes") as caught:
         await producer.send_batch([b"12", bytes(1024 * 1024 + 1)])
     assert isinstance(caught.value.__cause__, MessageTooLarge)

@@ -25,6 +25,7 @@ from rstream_core import (
     UnsupportedByBroker,
 )
 from rstream_core.protocol import commands as c
+from tests import inside
 from tests.brokers import Broker
 from tests.clients import PATIENCE, arguments_for, at, bodies, eventually, publish, publish_filtered
 
@@ -120,11 +121,11 @@ async def test_chunks_of_all_partitions_wait_for_the_application(
         first = await anext(chunks)
         assert (first.stream, first.offset) == (stream, 0)
         [subscription] = [
-            s.subscription for s in consumer._consumer._subscribers.values() if s.subscription.stream == stream
+            s.subscription for s in inside.subscribers(consumer).values() if s.subscription.stream == stream
         ]
-        await eventually(lambda: len(subscription._waiting) == 1)
-        await subscription._round_trip()
-        assert subscription._deliveries == 2
+        await eventually(lambda: len(inside.undelivered(subscription)) == 1)
+        await inside.round_trip(subscription)
+        assert inside.deliveries(subscription) == 2
         assert [(await anext(chunks)).offset for _ in range(9)] == list(range(1, 10))
     await chunks.aclose()
 
@@ -158,7 +159,7 @@ async def test_a_callback_closes_the_connections_too(filled: str, broker: Broker
 
     consumer = SuperStreamConsumer(**arguments_for(broker), super_stream=filled)
     await consumer.subscribe(callback)
-    connections = list(consumer.client._locator.connections)
+    connections = list(inside.locator(consumer.client).connections)
     async with asyncio.timeout(PATIENCE):
         await consumer.run()
     assert connections
@@ -251,7 +252,7 @@ async def test_a_name_is_left_in_all_partitions(
     if where == "outside":
         await eventually(lambda: seen.total == 300)
         await consumer.unsubscribe("reader")
-    await eventually(lambda: not consumer._consumer._subscribers)
+    await eventually(lambda: not inside.subscribers(consumer))
     total = seen.total
     for partition in await consumer.partitions():
         await publish(client, partition, bodies(3))
@@ -286,7 +287,7 @@ async def test_partitions_are_shared(client: Client, options: ConnectionOptions,
     partitions = await members[0].partitions()
 
     def turns(member: SuperStreamConsumer) -> int:
-        return sum(subscriber.subscription.active for subscriber in member._consumer._subscribers.values())
+        return sum(subscriber.subscription.active for subscriber in inside.subscribers(member).values())
 
     await eventually(lambda: [turns(member) for member in members] == [1, 1, 1])  # else the first gets more
     for partition in partitions:
@@ -321,8 +322,8 @@ async def test_what_is_not_there(
     with pytest.raises(StreamDoesNotExist):
         await missing.subscribe(Seen())
     await missing.close()
-    session = (await client._locator.connection()).session
-    monkeypatch.delitem(session._versions, c.Key.PARTITIONS)
+    session = (await inside.locator(client).connection()).session
+    monkeypatch.delitem(inside.versions(session), c.Key.PARTITIONS)
     with pytest.raises(UnsupportedByBroker, match=r"super streams needs? RabbitMQ 3\.11"):
         await consumer.subscribe(Seen())
 
@@ -340,7 +341,7 @@ async def test_run_waits_again_after_a_failure(client: Client, stream: str) -> N
                 async with asyncio.timeout(PATIENCE):
                     await consumer.run()
         else:
-            await eventually(lambda: any(s.error for s in consumer._subscribers.values()))
+            await eventually(lambda: any(s.error for s in inside.subscribers(consumer).values()))
         await client.create_stream(stream)
     await consumer.subscribe(stream, seen)
     running = asyncio.create_task(consumer.run())

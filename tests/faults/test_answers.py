@@ -22,6 +22,7 @@ from rstream_core import (
 from rstream_core.hints import Hint
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.session import MAX_SERVER_FRAME
+from tests import inside
 from tests.clients import FIRST, PATIENCE, at, eventually
 from tests.peer import Peer, Say, answer, chunk, deliver, refuse, remembered
 from tests.recovering import EAGER
@@ -228,12 +229,12 @@ async def test_credits_wait_for_the_next_turn() -> None:
             group = SingleActiveConsumer("group")
             subscription = await client.subscribe("s", FIRST, credit=2, single_active=group)
             await asyncio.wait_for(anext(subscription), PATIENCE)
-            await eventually(lambda: len(subscription._waiting) == 1)
+            await eventually(lambda: len(inside.undelivered(subscription)) == 1)
             subscription.on_consumer_update(False, 101)
             subscription.finish()
             await eventually(lambda: answered == [100, 101])
             assert subscription.poll() is None
-            await subscription._round_trip()  # whatever it has sent has come by now
+            await inside.round_trip(subscription)  # whatever it has sent has come by now
             assert given == []
             subscription.on_consumer_update(True, 102)
             await eventually(lambda: answered == [100, 101, 102])
@@ -275,4 +276,4 @@ async def test_a_listener_that_closes_leaves_nothing_behind_that_waits(monkeypat
             monkeypatch.setattr(rstream_core.subscription, "FINISH_TIMEOUT", 600.0)
             subscription.on_unavailable(ConnectionClosed("lost"))
             go_on.set()
-            await eventually(lambda: subscription.is_closed and not client._recoveries._tasks)
+            await eventually(lambda: subscription.is_closed and not inside.recovering(client))

@@ -27,6 +27,7 @@ from rstream_core import (
     attachment,
 )
 from rstream_core.protocol import commands as c
+from tests import inside
 from tests.brokers import Broker
 from tests.clients import FIRST, PATIENCE, bodies, eventually, publish
 from tests.proxy import Proxy, options_through
@@ -50,7 +51,7 @@ async def test_a_publisher_id_without_a_goodbye_is_for_nobody(
     """What is confirmed late must not count for another."""
     keeper = await through.publisher(stream)
     first = await through.publisher(stream)
-    assert first._connection is keeper._connection
+    assert inside.connection(first) is inside.connection(keeper)
     proxy.broker_may_speak.clear()
     await first.publish(bodies(3))
     await first.close(timeout=0)
@@ -59,12 +60,12 @@ async def test_a_publisher_id_without_a_goodbye_is_for_nobody(
     await asyncio.sleep(0.05)
     proxy.resume()
     second = await asyncio.wait_for(opening, PATIENCE)
-    assert (second._connection, second._lease.id) != (first._connection, first._lease.id)
+    assert inside.place(second) != inside.place(first)
     await second.publish(bodies(3))
     await second.flush(PATIENCE)
     assert await stored(client, other_stream) == bodies(3)
     again = await through.publisher(stream)  # nor later
-    assert again._lease.id != first._lease.id
+    assert inside.lease_id(again) != inside.lease_id(first)
     for publisher in (keeper, second, again):
         await publisher.close()
 
@@ -76,7 +77,7 @@ async def test_late_chunks_are_for_nobody(
     await publish(client, other_stream, *[[body] for body in bodies(5)])
     keeper = await through.subscribe(other_stream, FIRST, at_leader=True)
     first = await through.subscribe(stream, FIRST, credit=2, at_leader=True)
-    assert first._connection is keeper._connection
+    assert inside.connection(first) is inside.connection(keeper)
     await anext(first)
     await asyncio.sleep(0.1)
     proxy.broker_may_speak.clear()
@@ -115,7 +116,7 @@ async def test_a_close_that_is_cancelled_after_a_recovery_leaks_nothing(
         closing.cancel()
         await asyncio.gather(closing, return_exceptions=True)
         await one.close()  # may be repeated
-    pools = (through._publisher_pool, through._subscriber_pool)
+    pools = (inside.publishing(through), inside.consuming(through))
     await eventually(lambda: not any(one.publishers or one.subscriptions for pool in pools for one in pool.connections))
     again = await through.publisher(stream, "writer")
     await again.close()
@@ -133,8 +134,8 @@ async def test_openings_that_are_cancelled_cost_no_ids(
         with pytest.raises(asyncio.CancelledError):
             await opening
         proxy.broker_may_speak.set()
-    pool = through._publisher_pool
-    ((shared,),) = pool._shared.values()
+    pool = inside.publishing(through)
+    ((shared,),) = inside.shared(pool).values()
     await eventually(lambda: len(shared.ids) == 1)
     assert shared.lost == 0
     await keeper.close()
@@ -154,8 +155,8 @@ async def test_closes_that_are_cancelled_cost_no_ids(through: Client, stream: st
             closing.cancel()
             await asyncio.gather(closing, return_exceptions=True)
             await one.close()
-    for pool in (through._publisher_pool, through._subscriber_pool):
-        ((shared,),) = pool._shared.values()
+    for pool in (inside.publishing(through), inside.consuming(through)):
+        ((shared,),) = inside.shared(pool).values()
         await eventually(lambda shared=shared: len(shared.ids) == 1)  # type: ignore[misc]
         assert shared.lost == 0
     await keeper.close()
@@ -166,26 +167,26 @@ async def test_a_connection_whose_callers_have_gone_is_ended(options: Connection
     """They were cancelled when it was ready, and before they knew of it."""
     async with Client(options) as client:
         opening = asyncio.create_task(client.publisher(stream))
-        while not client._publisher_pool._shared:  # noqa: ASYNC110
+        while not inside.shared(inside.publishing(client)):  # noqa: ASYNC110
             await asyncio.sleep(0)
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening
-        await eventually(lambda: not client._publisher_pool.connections)
+        await eventually(lambda: not inside.publishing(client).connections)
         publisher = await client.publisher(stream)
         await publisher.close()
 
 
 async def test_nodes_that_are_gone_are_forgotten(client: Client, stream: str) -> None:
     """Peers name them: what is kept of each must not grow for ever."""
-    pool = client._publisher_pool
+    pool = inside.publishing(client)
     publisher = await client.publisher(stream)
-    assert len(pool._shared) == 1
+    assert len(inside.shared(pool)) == 1
     await publisher.close()
     for port in range(1, 6):
         with pytest.raises(ConnectionFailed):
             await pool.acquire(Endpoint("127.0.0.1", port))
-    assert (pool._shared, pool._connecting) == ({}, {})
+    assert (inside.shared(pool), inside.connecting(pool)) == ({}, {})
 
 
 async def test_a_confirm_that_does_not_come_is_told_as_a_loss(
@@ -204,7 +205,7 @@ async def test_a_confirm_that_does_not_come_is_told_as_a_loss(
 async def test_closing_what_does_not_answer_is_quick(through: Client, proxy: Proxy, stream: str) -> None:
     publisher = await through.publisher(stream)
     subscription = await through.subscribe(stream, FIRST)
-    connections = publisher._connection, subscription._connection
+    connections = inside.connection(publisher), inside.connection(subscription)
     proxy.stall()
     await publisher.publish([b"x"])
     start = time.monotonic()
@@ -240,7 +241,9 @@ async def test_a_publisher_that_the_broker_has_forgotten(
     publisher = await through.publisher(stream, "writer")
     proxy.broker_may_speak.clear()
     await publisher.publish(bodies(3))
-    proxy.say(c.encode(c.PublishError(publisher._lease.id, [c.MessageError(number, 18) for number in (1, 2, 3)])))
+    proxy.say(
+        c.encode(c.PublishError(inside.lease_id(publisher), [c.MessageError(number, 18) for number in (1, 2, 3)]))
+    )
     await eventually(lambda: LOST in events.states)
     proxy.resume()
     await publisher.flush(PATIENCE)
@@ -255,10 +258,10 @@ async def test_waiting_for_a_connection_that_another_has_filled_is_bounded(
     async with Client(options_through(proxy, broker), recovery=None) as client:
         filling = await client.publisher(stream, confirm_timeout=None)
         waiting = await client.publisher(stream, confirm_timeout=0.5)
-        assert filling._connection is waiting._connection
+        assert inside.connection(filling) is inside.connection(waiting)
         proxy.client_may_speak.clear()
         fill = asyncio.create_task(filling.publish([b"x" * 100_000] * 200))
-        await eventually(lambda: not filling._connection.is_writable)
+        await eventually(lambda: not inside.connection(filling).is_writable)
         with pytest.raises(NotConfirmed, match="has read nothing for"):
             await asyncio.wait_for(waiting.publish([b"y"]), PATIENCE)
         assert (waiting.published, waiting.failed) == (0, 0)
@@ -292,13 +295,13 @@ async def test_at_the_leader_means_after_a_recovery_too(
 ) -> None:
     asked: list[str] = []
     for name in ("leader_now", "replica_now"):
-        original = getattr(through._locator, name)
+        original = getattr(inside.locator(through), name)
 
         async def ask(stream: str, name: str = name, original: object = original) -> object:
             asked.append(name)
             return await original(stream)  # type: ignore[operator]
 
-        monkeypatch.setattr(through._locator, name, ask)
+        monkeypatch.setattr(inside.locator(through), name, ask)
     subscription = await through.subscribe(stream, FIRST, at_leader=True)
     for count in (1, 2, 3):
         proxy.cut()
@@ -326,8 +329,8 @@ async def test_the_last_message_of_a_turn_takes_no_time_from_the_recovery(
 async def test_a_broker_that_cannot_count(client: Client, stream: str) -> None:
     await publish(client, stream, bodies(1))
     subscription: Subscription = await client.subscribe(stream, ConsumerOffsetSpecification(), credit=2)
-    await eventually(lambda: len(subscription._waiting) == 1)
-    chunk, _ = subscription._waiting[0]
+    await eventually(lambda: len(inside.undelivered(subscription)) == 1)
+    chunk, _ = inside.undelivered(subscription)[0]
 
     def send(count: int) -> None:
         for _ in range(count):
@@ -360,7 +363,7 @@ async def test_each_loss_is_followed_by_word_of_what_became_of_it(
     publisher = await through.publisher(stream, "writer")
     subscription = await through.subscribe(stream, FIRST)
     proxy.refuse()
-    connections = publisher._connection, subscription._connection
+    connections = inside.connection(publisher), inside.connection(subscription)
     for connection in connections:
         connection.abort()
     assert events.states == [LOST, LOST]
@@ -411,15 +414,12 @@ async def test_a_look_that_ends_late_touches_nobody_else(
     first = await client.subscribe(stream, FIRST)
     end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-    async def position(_: ConsumerOffsetSpecification) -> int:
-        return await end
-
-    monkeypatch.setattr(first, "_position", position)
-    looking = asyncio.create_task(first._look(5))
+    inside.answer_positions(first, end, monkeypatch)
+    looking = asyncio.create_task(inside.look(first, 5))
     await asyncio.sleep(0)
     await first.close()
     second = await client.subscribe(stream, FIRST)
-    assert (second._connection, second.id) == (first._connection, first.id)
+    assert (inside.connection(second), second.id) == (inside.connection(first), first.id)
     end.set_result(0)
     await looking
     assert first.error is None
@@ -440,7 +440,7 @@ async def test_a_recovery_does_not_wait_for_a_goodbye(
     ) as through:
         subscription = await through.subscribe(stream, FIRST, at_leader=True)
         publisher = await through.publisher(stream, "writer")
-        old = publisher._connection
+        old = inside.connection(publisher)
         proxy.stall_those_there()
         publishing = asyncio.create_task(publisher.publish([bytes(100_000)] * 100))
         await eventually(lambda: not old.is_writable)
@@ -453,7 +453,7 @@ async def test_a_recovery_does_not_wait_for_a_goodbye(
                 received += len(chunk.messages)
                 if received == 100:
                     break
-        assert publisher._connection is not old
+        assert inside.connection(publisher) is not old
         through.abort()
     assert len(await stored(client, stream)) == 100
 
@@ -463,12 +463,12 @@ async def test_a_recovery_does_not_wait_until_what_was_written_is_read(
 ) -> None:
     """The broker ends the connection, and reads nothing any more."""
     publisher = await through.publisher(stream, "writer")
-    connection = publisher._connection
+    connection = inside.connection(publisher)
     proxy.stall_those_there()
     publishing = asyncio.create_task(publisher.publish([bytes(100_000)] * 100))
     await eventually(lambda: not connection.is_writable)
     proxy.say(c.encode(c.Close(1, "enough"), correlation_id=1))
-    await eventually(connection._gone.done, 4)  # and not after the 5 s that a close waits
+    await eventually(inside.gone(connection).done, 4)  # and not after the 5 s that a close waits
     async with asyncio.timeout(PATIENCE):
         await publishing
         await publisher.flush()

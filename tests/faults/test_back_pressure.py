@@ -31,6 +31,7 @@ from rstream_core import (
 )
 from rstream_core.outbox import Outbox
 from rstream_core.protocol import commands as c
+from tests import inside
 from tests.brokers import Broker
 from tests.clients import PATIENCE, bodies, eventually
 from tests.proxy import Proxy, options_through
@@ -54,13 +55,13 @@ async def begin_outage(proxy: Proxy, outbox: Outbox) -> None:
     """Over when the publisher knows: it writes nothing more."""
     proxy.refuse()
     proxy.cut()
-    await eventually(lambda: not outbox.publisher._attached)
+    await eventually(lambda: not inside.is_attached(outbox.publisher))
 
 
 async def outbox_of(producer: Producer, stream: str, name: str | None = None) -> Outbox:
     """Opened, with one message that is confirmed."""
     await producer.send_wait(stream, b"first", name, timeout=PATIENCE)
-    return producer._outboxes[stream, name]
+    return inside.outbox(producer, stream, name)
 
 
 def start(calls: list[Coroutine[Any, Any, Any]]) -> list[asyncio.Task[Any]]:
@@ -73,7 +74,7 @@ async def hear(tasks: list[asyncio.Task[Any]]) -> list[Any]:
 
 
 async def all_wait(outbox: Outbox, count: int) -> None:
-    await eventually(lambda: len(outbox._waiting) == count)
+    await eventually(lambda: len(inside.waiting(outbox)) == count)
 
 
 # The bound.
@@ -95,10 +96,10 @@ async def test_who_waits_behind_a_rejected_message_is_told(own_broker: EmbeddedB
         else:
             await producer.send_sub_entry(stream, [b"x"] * 40_000, CompressionType.No, "writer", told.append)
             calls = start([producer.send_sub_entry(stream, [b"y"] * 40_000, CompressionType.No, "writer", told.append)])
-        await eventually(lambda: bool(outbox._waiting))
+        await eventually(lambda: bool(inside.waiting(outbox)))
         answers = await hear(calls)
         assert any(isinstance(answer, NotConfirmed) and "was rejected" in str(answer) for answer in answers)
-        assert not outbox._waiting
+        assert not inside.waiting(outbox)
         own_broker.faults.clear()
         await producer.send_wait(stream, b"after it", "writer", timeout=PATIENCE)
         with contextlib.suppress(NotConfirmed):
@@ -122,7 +123,7 @@ async def test_a_close_that_is_cancelled_leaves_nobody_waiting(through: Client, 
     await producer.close()
     await proxy.accept_again()
     await through.metadata(stream)
-    assert all(not connection.publishers for connection in through._publisher_pool.connections)
+    assert all(not connection.publishers for connection in inside.publishing(through).connections)
 
 
 @pytest.mark.parametrize("steps", range(5))
@@ -141,31 +142,23 @@ async def test_a_close_that_is_cancelled_at_once_tells_everybody(through: Client
     await eventually(lambda: len(told) == 3)
     stored_now = await stored(through, stream)
     assert sum(status.is_confirmed for status in told) <= len(stored_now) <= 3
-    await eventually(lambda: not any(one.publishers for one in through._publisher_pool.connections))
+    await eventually(lambda: not any(one.publishers for one in inside.publishing(through).connections))
 
 
 async def test_no_linger_is_no_busy_loop(
     through: Client, proxy: Proxy, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the broker is away, what is held waits for the job before it."""
-    calls = 0
-    on_linger = Outbox._on_linger
-
-    def counted(outbox: Outbox) -> None:
-        nonlocal calls
-        calls += 1
-        on_linger(outbox)
-
-    monkeypatch.setattr(Outbox, "_on_linger", counted)
+    lingered = inside.count_lingers(monkeypatch)
     producer = Producer(client=through, linger=0)
     outbox = await outbox_of(producer, stream)
     await begin_outage(proxy, outbox)
     sending = asyncio.create_task(producer.send_batch(stream, [b"job"]))
     await asyncio.sleep(0)
     await producer.send(stream, b"held")
-    calls = 0
+    before = lingered()
     await asyncio.sleep(0.2)
-    assert calls <= 1
+    assert lingered() - before <= 1
     await proxy.accept_again()
     await asyncio.wait_for(sending, PATIENCE)
     await producer.close()
@@ -264,7 +257,7 @@ async def test_the_order_of_the_calls_is_kept_by_those_who_wait(through: Client,
             case _:
                 calls.append(producer.send(stream, body + b"a", "writer"))
     tasks = start(calls)
-    await eventually(lambda: len(outbox._waiting) > 200)
+    await eventually(lambda: len(inside.waiting(outbox)) > 200)
     assert outbox.unsettled <= 21
     await proxy.accept_again()
     answers = await hear(tasks)
@@ -298,7 +291,7 @@ class unconfirmed:  # noqa: N801
 
     def __init__(self, outbox: Outbox) -> None:
         publisher = outbox.publisher
-        self._handlers, self._id = publisher._connection.publishers, publisher._lease.id
+        self._handlers, self._id = inside.connection(publisher).publishers, inside.lease_id(publisher)
         self._handler = publisher
         self._kept: list[Any] = []
 
@@ -330,7 +323,7 @@ async def test_a_full_partition_holds_up_only_those_who_have_something_for_it(
     producer = SuperStreamProducer(client=client, super_stream=super_stream, routing=route, max_in_flight=10)
     for number in range(3):
         await producer.send_wait(b"%d first" % number)
-    outbox = producer._producer._outboxes[f"{super_stream}-0", None]
+    outbox = inside.outbox(producer, f"{super_stream}-0", None)
     many = method in ("send_batch", "send_sub_entry")
 
     def call(*messages: bytes) -> Coroutine[Any, Any, Any]:
@@ -399,7 +392,7 @@ async def test_a_queued_call_that_is_cancelled_is_not_sent(
     call = getattr(producer, method)
     keyword = {} if many else {"timeout": None}
     tasks = start([call(stream, [body] if many else body, **keyword) for body in bodies(30)])
-    await eventually(lambda: len(outbox._jobs) == 30)
+    await eventually(lambda: len(inside.jobs(outbox)) == 30)
     for task in tasks[::2]:  # the first one's is being carried out
         task.cancel()
     await hear(tasks[::2])
@@ -418,7 +411,7 @@ async def test_a_wait_that_is_over_leaves_nothing_in_the_queue(through: Client, 
         answers = await hear(start([producer.send_wait(stream, b"late", timeout=0.2) for _ in range(300)]))
         assert {type(answer) for answer in answers} == {RequestTimeout}
         assert all("not confirmed within 0.2 s; it was not sent, and will not be" in str(error) for error in answers)
-        assert outbox.unsettled == len(outbox._jobs) == len(outbox._waiting) == 0
+        assert outbox.unsettled == len(inside.jobs(outbox)) == len(inside.waiting(outbox)) == 0
     await proxy.accept_again()
     assert await producer.send_wait(stream, b"last", timeout=PATIENCE) > 1
     await producer.close()
@@ -428,10 +421,10 @@ async def test_a_wait_that_is_over_leaves_nothing_in_the_queue(through: Client, 
 async def test_a_super_stream_tells_that_nothing_was_sent(through: Client, proxy: Proxy, super_stream: str) -> None:
     producer = SuperStreamProducer(client=through, super_stream=super_stream, routing=lambda _, partitions: partitions)
     await producer.send_wait(b"first", timeout=PATIENCE)
-    outboxes = list(producer._producer._outboxes.values())
+    outboxes = inside.outboxes(producer)
     proxy.refuse()
     proxy.cut()
-    await eventually(lambda: not any(outbox.publisher._attached for outbox in outboxes))
+    await eventually(lambda: not any(inside.is_attached(outbox.publisher) for outbox in outboxes))
     with pytest.raises(RequestTimeout, match="it was not sent"):
         await producer.send_wait(b"late", timeout=0.1)
     assert sum(outbox.unsettled for outbox in outboxes) == 0
@@ -503,7 +496,7 @@ async def test_a_flush_waits_for_what_was_there_before_what_was_taken_back(
     outbox = await outbox_of(producer, stream)
     await begin_outage(proxy, outbox)
     first, last = start([producer.send_batch(stream, [b"1"]), producer.send_batch(stream, [b"2"])])
-    await eventually(lambda: len(outbox._jobs) == 2)
+    await eventually(lambda: len(inside.jobs(outbox)) == 2)
     flushing = asyncio.create_task(outbox.flush())
     await asyncio.sleep(0)
     last.cancel()
@@ -589,14 +582,14 @@ async def test_cancelled_callers_leave_no_room_unused(through: Client, proxy: Pr
     outbox = await outbox_of(producer, stream)
     for number in itertools.count():
         tasks = start([producer.send(stream, b"%d" % number) for _ in range(50)])
-        await eventually(lambda tasks=tasks: outbox._coming > 0 or all(task.done() for task in tasks))  # type: ignore[misc]
-        came = outbox._coming
+        await eventually(lambda tasks=tasks: inside.coming(outbox)[0] > 0 or all(task.done() for task in tasks))  # type: ignore[misc]
+        came = inside.coming(outbox)[0]
         for task in tasks[::3]:
             task.cancel()
         await hear(tasks)
         if number > 20 and (came or number > 200):
             break
-    assert (outbox._coming, outbox._coming_messages, outbox._coming_bytes, len(outbox._waiting)) == (0, 0, 0, 0)
+    assert (*inside.coming(outbox), len(inside.waiting(outbox))) == (0, 0, 0, 0)
     await producer.flush(PATIENCE)
-    assert outbox.unsettled == outbox._queued_bytes == 0
+    assert outbox.unsettled == inside.queued_bytes(outbox) == 0
     await producer.close()

@@ -27,6 +27,7 @@ from rstream_core import (
     RstreamError,
 )
 from rstream_core.callbacks import own_task
+from tests import inside
 from tests.brokers import Broker
 from tests.clients import FIRST, PATIENCE, arguments_for, bodies, eventually, options_for, publish
 from tests.proxy import Proxy, options_through
@@ -332,13 +333,13 @@ async def test_a_callback_may_be_called_before_it_has_returned(
         deepest = max(deepest, depth)
         told.append(status.is_confirmed)
         if len(told) == 1:
-            outbox.publisher._connection.abort()
+            inside.connection(outbox.publisher).abort()
         depth -= 1
 
     async with Client(options_through(proxy, broker), recovery=None) as client:
         producer = Producer(client=client)
         await producer.send_wait(stream, b"first")
-        outbox = producer._outboxes[stream, None]
+        outbox = inside.outbox(producer, stream)
         proxy.broker_may_speak.clear()
         (first, *_) = await producer.send_batch(stream, bodies(10), on_publish_confirm=confirmed)
         outbox.publisher.on_confirmed([first])
@@ -360,7 +361,7 @@ async def test_who_ends_a_connection_when_told_of_a_loss_is_told_once_of_each(
     async with Client(options, recovery=None, on_recovery=lost) as client:
         publisher = await client.publisher(stream)
         subscription = await client.subscribe(stream, FIRST)
-        publisher._connection.abort()
+        inside.connection(publisher).abort()
         await eventually(lambda: publisher.error is not None and subscription.error is not None)
     assert sorted(told) == sorted(
         [(what, state) for what in ("publisher", "subscription") for state in ("lost", "given up")]

@@ -34,6 +34,7 @@ from rstream_core import (
 )
 from rstream_core.connection import Connection
 from rstream_core.protocol import commands as c
+from tests import inside
 from tests.brokers import Broker
 from tests.clients import FIRST, PATIENCE, bodies, eventually, options_for, publish
 from tests.conftest import OwnRabbitMQ
@@ -62,7 +63,7 @@ async def test_a_cut_fails_every_waiter(through: Client, proxy: Proxy, stream: s
 
 async def test_the_next_question_connects_again(through: Client, proxy: Proxy, stream: str) -> None:
     assert await through.stream_exists(stream)
-    connection = await through._locator.connection()
+    connection = await inside.locator(through).connection()
     proxy.cut()
     await eventually(lambda: not connection.is_open)
     assert await through.stream_exists(stream)
@@ -98,10 +99,10 @@ async def test_a_broker_that_falls_silent_is_missed_within_two_heartbeats(
         Client(options_for(broker, heartbeat=4), recovery=None) as other,
         Client(options_through(proxy, broker, heartbeat=4), recovery=None) as client,
     ):
-        idle = await other._locator.connection()
+        idle = await inside.locator(other).connection()
         subscription = await client.subscribe(stream, NEXT)
         publisher = await client.publisher(stream)
-        connection = await client._locator.connection()
+        connection = await inside.locator(client).connection()
         assert connection.session.heartbeat == idle.session.heartbeat == 4
         proxy.stall()
         start = time.monotonic()
@@ -135,29 +136,29 @@ async def test_a_request_times_out_and_its_late_answer_is_nobodys(proxy: Proxy, 
         with pytest.raises(RequestTimeout, match=r"within 0\.2 s") as caught:
             await client.stream_exists(stream)
         assert caught.value.retriable
-        client._locator.options = options_through(proxy, broker)  # whatever this machine does meanwhile
+        inside.locator(client).options = options_through(proxy, broker)  # whatever this machine does meanwhile
         proxy.broker_may_speak.set()
         assert await client.stream_exists(stream)
 
 
 async def test_a_cancelled_request_is_forgotten(through: Client, proxy: Proxy, stream: str) -> None:
-    connection = await through._locator.connection()
+    connection = await inside.locator(through).connection()
     proxy.broker_may_speak.clear()
     task = asyncio.create_task(through.stream_exists(stream))
     await asyncio.sleep(0.02)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert connection._waiters == {}
+    assert inside.unanswered(connection) == {}
     proxy.broker_may_speak.set()
     assert await through.stream_exists(stream)
-    assert await through._locator.connection() is connection
+    assert await inside.locator(through).connection() is connection
 
 
 async def test_the_broker_closes(through: Client, stream: str) -> None:
     """With a code and a reason, which everybody on that connection is told."""
     publisher = await through.publisher(stream)
-    connection = publisher._connection
+    connection = inside.connection(publisher)
     ask = connection.request(c.Metadata((stream,)), c.MetadataResponse, "asking")
     connection.write([bytes.fromhex("00000004 007f0001")])
     with pytest.raises(ServerClosed) as caught:
@@ -176,7 +177,9 @@ async def test_confirms_that_come_with_a_close_count(through: Client, proxy: Pro
     publisher = await through.publisher(stream)
     proxy.broker_may_speak.clear()
     await publisher.publish([b"a", b"b"])
-    proxy.say(c.encode(c.PublishConfirm(publisher._lease.id, (1,))) + c.encode(c.Close(1, "bye"), correlation_id=5))
+    proxy.say(
+        c.encode(c.PublishConfirm(inside.lease_id(publisher), (1,))) + c.encode(c.Close(1, "bye"), correlation_id=5)
+    )
     await publisher.flush(PATIENCE)
     assert (publisher.confirmed, publisher.failed) == (1, 1)
     assert isinstance(publisher.error, ServerClosed)
@@ -253,10 +256,10 @@ async def test_a_cut_ends_an_iteration_after_what_came(
     found: list[bytes] = []
 
     async def cut_when_all_came() -> None:
-        (connection,) = through._subscriber_pool.connections
+        (connection,) = inside.consuming(through).connections
         (subscription,) = connection.subscriptions.values()
         assert isinstance(subscription, Subscription)
-        await eventually(lambda: len(subscription._waiting) == 4)
+        await eventually(lambda: len(inside.undelivered(subscription)) == 4)
         proxy.cut()
         await eventually(lambda: subscription.error is not None)
 
@@ -311,7 +314,7 @@ async def test_only_the_deleted_streams_subscriptions_end(client: Client, stream
     other = f"{stream_name}-other"
     await client.create_stream(other)
     one, two = await client.subscribe(stream, NEXT), await client.subscribe(other, NEXT)
-    assert one._lease.connection is two._lease.connection
+    assert inside.connection(one) is inside.connection(two)
     await client.delete_stream(other)
     with pytest.raises(StreamDoesNotExist):
         await asyncio.wait_for(anext(two), PATIENCE)
@@ -407,7 +410,7 @@ async def test_a_close_that_is_cancelled_leaves_no_socket(broker: Broker, proxy:
     connection = await Connection.open(proxy.endpoint, options_for(broker))
     proxy.stall()
     await cancelled_after(steps, connection.close())
-    await asyncio.wait_for(asyncio.shield(connection._gone), 4)  # less than a goodbye is waited for
+    await asyncio.wait_for(asyncio.shield(inside.gone(connection)), 4)  # less than a goodbye is waited for
     assert not connection.is_open
 
 
@@ -420,25 +423,25 @@ async def test_a_client_whose_close_is_cancelled_leaves_no_socket(
     publisher = await client.publisher(stream)
     await client.subscribe(stream, NEXT)
     proxy.stall()
-    pools = (client._locator, client._publisher_pool, client._subscriber_pool)
+    pools = (inside.locator(client), inside.publishing(client), inside.consuming(client))
     connections = [connection for pool in pools for connection in pool.connections]
     assert len(connections) == 3
-    client._publisher_pool.connections[0].abort()
-    await eventually(lambda: bool(client._recoveries._tasks))
+    inside.publishing(client).connections[0].abort()
+    await eventually(lambda: bool(inside.recovering(client)))
     await cancelled_after(steps, client.close())
-    await asyncio.wait_for(asyncio.shield(asyncio.gather(*(connection._gone for connection in connections))), 4)
+    await asyncio.wait_for(asyncio.shield(asyncio.gather(*(inside.gone(connection) for connection in connections))), 4)
     await publisher.close()
 
 
 async def test_a_client_that_is_closing_gives_out_no_connection(through: Client, proxy: Proxy, stream: str) -> None:
     publisher = await through.publisher(stream)
-    endpoint = await through._locator.leader_now(stream)
+    endpoint = await inside.locator(through).leader_now(stream)
     proxy.stall()
     closing = asyncio.create_task(through.close())
-    await eventually(lambda: through._publisher_pool._closed)
-    assert through._publisher_pool.connections
+    await eventually(lambda: inside.is_closed(inside.publishing(through)))
+    assert inside.publishing(through).connections
     with pytest.raises(AlreadyClosed):
-        await through._publisher_pool.acquire(endpoint)
+        await inside.publishing(through).acquire(endpoint)
     proxy.resume()
     await closing
     await publisher.close()

@@ -9,6 +9,7 @@ import pytest
 from rstream_core import Client
 from rstream_core.connection import Connection
 from rstream_core.protocol import commands as c
+from tests import inside
 from tests.clients import FIRST, bodies, eventually, publish, take
 from tests.proxy import Proxy
 from tests.recovering import RECOVERED, Events
@@ -54,7 +55,7 @@ async def test_the_credit_after_a_recovery_is_what_is_not_held(
     monkeypatch.setattr(Connection, "send", keep_too)
     await publish(client, stream, *[[body] for body in bodies(chunks)])
     subscription = await through.subscribe(stream, FIRST, credit=CREDIT)
-    await eventually(lambda: len(subscription._waiting) == chunks)
+    await eventually(lambda: len(inside.undelivered(subscription)) == chunks)
     found = await take(subscription, 1) if is_taken else {}
     proxy.cut()
     await eventually(lambda: events.states[-1:] == [RECOVERED])

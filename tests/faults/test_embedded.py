@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -40,6 +40,7 @@ from rstream_core.errors import ChunkError, RstreamError, ServerError
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import HEADER, parse_chunk
 from rstream_core.protocol.commands import Key
+from tests import inside
 from tests.brokers import broker_at
 from tests.clients import FIRST, PATIENCE, bodies, eventually, publish, read
 from tests.recovering import EAGER
@@ -233,7 +234,7 @@ async def test_a_client_that_takes_nothing_is_not_read_and_then_missed() -> None
 
 async def test_a_client_that_takes_little_at_a_time_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is read from it meanwhile; and as much may wait for it at each look, though it is not the same."""
-    monkeypatch.setattr(BrokerConnection, "_is_stuck", lambda _: True)
+    inside.take_all_for_stuck(monkeypatch)
     async with EmbeddedBroker() as broker, Client(options(broker), recovery=None) as client:
         await client.create_stream(STREAM)
         await publish(client, STREAM, *([bytes(900_000)] for _ in range(40)))
@@ -252,14 +253,12 @@ async def test_answers_to_a_client_that_takes_none_wait_for_it(
 ) -> None:
     """An answer may be nine times as large as its question."""
     most = 0
-    write = BrokerConnection._write
 
-    def measuring(connection: BrokerConnection, parts: Sequence[bytes | memoryview]) -> None:
+    def measure(connection: BrokerConnection) -> None:
         nonlocal most
-        write(connection, parts)
         most = max(most, connection.transport.get_write_buffer_size())
 
-    monkeypatch.setattr(BrokerConnection, "_write", measuring)
+    inside.watch_writes(monkeypatch, measure)
     wire = await Wire(broker_at(broker.uri)).connect()
     await wire.log_in(tune=c.Tune(0, 0))
     answer = c.encode((await wire.ask(c.StreamStats(STREAM))).message)
@@ -300,7 +299,7 @@ async def test_large_and_small_chunks_come_whole_and_in_order(
 async def test_a_file_that_becomes_shorter_ends_the_connection(broker: EmbeddedBroker, client: Client) -> None:
     """Within a frame, there is nothing else to be said."""
     await publish(client, STREAM, [bytes(10 * LARGE)])
-    os.truncate(broker._running.streams.find("/", STREAM).log.active.path, 2 * LARGE)
+    os.truncate(inside.server(broker).streams.find("/", STREAM).log.active.path, 2 * LARGE)
     async with Wire(broker_at(broker.uri)) as wire:
         assert await wire.code(c.Subscribe(1, STREAM, c.OffsetSpec(1), 1, {})) == 1
         with pytest.raises(ConnectionError):
@@ -321,9 +320,9 @@ async def test_nothing_comes_after_the_answer_to_a_close(broker: EmbeddedBroker,
     async with Wire(broker_at(broker.uri)) as writer, Wire(broker_at(broker.uri)) as reader:
         await writer.ask(c.DeclarePublisher(1, "", STREAM))
         await reader.ask(c.Subscribe(1, STREAM, c.OffsetSpec(3), 10, {}))
-        connections = broker._running._connections
-        (publishing,) = (connection for connection in connections if connection._publishers)
-        (reading,) = (connection for connection in connections if connection._subscriptions)
+        connections = inside.connections(broker)
+        (publishing,) = (connection for connection in connections if inside.publishes(connection))
+        (reading,) = (connection for connection in connections if inside.reads(connection))
         publishing.data_received(c.encode(c.Publish(1, [c.PublishedMessage(1, bytes(2 * LARGE))])))
         reading.data_received(c.encode(c.Close(1, "bye"), correlation_id=2))
         assert [frame.message for frame in await reader.ended()] == [c.CloseResponse()]
@@ -588,12 +587,12 @@ async def test_nothing_is_dropped_before_the_newest_segment_is_synced(
         Client(options(broker), recovery=None) as client,
     ):
         await client.create_stream(STREAM, {"stream-max-segment-size-bytes": 100, "max-length-bytes": 100})
-        log = broker._running.streams.find("/", STREAM).log
+        log = inside.server(broker).streams.find("/", STREAM).log
         monkeypatch.setattr(os, "fsync", sync)
         publisher = await client.publisher(STREAM, "writer")
         await publisher.publish(bodies(100))
         await eventually(lambda: len(log.segments) == 2)
-        broker._running._retain_all()
+        inside.retain(broker)
         assert len(log.segments) == 2
         go_on.set()
         await publisher.flush(PATIENCE)
@@ -609,7 +608,7 @@ async def test_a_file_is_not_closed_before_its_sync(tmp_path: Path, monkeypatch:
         Client(options(broker), recovery=None) as client,
     ):
         await client.create_stream(STREAM)
-        log = broker._running.streams.find("/", STREAM).log
+        log = inside.server(broker).streams.find("/", STREAM).log
         monkeypatch.setattr(os, "fsync", lambda fd: go_on.wait(PATIENCE))
         async with Wire(broker_at(broker.uri)) as wire:
             await wire.ask(c.DeclarePublisher(1, "", STREAM))
@@ -619,10 +618,10 @@ async def test_a_file_is_not_closed_before_its_sync(tmp_path: Path, monkeypatch:
             fd = log.active.fd
         await eventually(lambda: broker.statistics.connections == 1)
         assert log.committed == 0
-        assert log.active._fd == fd
+        assert inside.descriptor(log.active) == fd
         go_on.set()
         await eventually(lambda: log.committed == 2)
-        assert log.active._fd == -1
+        assert inside.descriptor(log.active) == -1
 
 
 async def test_a_failed_sync_confirms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -652,7 +651,7 @@ async def test_a_stream_that_cannot_be_synced_does_not_keep_others_from_it(monke
     async with EmbeddedBroker(fsync="interval") as broker, Client(options(broker), recovery=None) as client:
         for name in ("bad", "good"):
             await client.create_stream(name)
-        bad, good = (broker._running.streams.find("/", name).writer for name in ("bad", "good"))
+        bad, good = (inside.server(broker).streams.find("/", name).writer for name in ("bad", "good"))
         real = Writer.sync
 
         async def sync(writer: Writer) -> None:

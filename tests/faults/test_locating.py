@@ -26,6 +26,7 @@ from rstream_core import (
 from rstream_core.locator import Locator
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.commands import Key
+from tests import inside
 from tests.clients import FIRST, PATIENCE, bodies, eventually, listening, publish, take
 
 NOBODY = Endpoint("127.0.0.1", 1)
@@ -48,12 +49,9 @@ async def electing(faulty: EmbeddedBroker) -> AsyncIterator[Client]:
 
 def name_replicas(client: Client, monkeypatch: pytest.MonkeyPatch, *replicas: Endpoint) -> None:
     """As if the stream had these, too."""
-    ask = client._locator._metadata
-
-    async def metadata(stream: str) -> StreamMetadata:
-        return StreamMetadata(stream, (await ask(stream)).leader, replicas)
-
-    monkeypatch.setattr(client._locator, "_metadata", metadata)
+    inside.change_metadata(
+        client, monkeypatch, lambda found: StreamMetadata(stream=found.stream, leader=found.leader, replicas=replicas)
+    )
 
 
 async def test_a_first_subscription_passes_replicas_that_are_down(
@@ -126,15 +124,14 @@ async def test_errors_that_are_raised_again_do_not_grow(
     faulty.faults.move_leader("s")
     await eventually(lambda: None not in (publisher.error, subscription.error))
     asked = 0
-    ask = electing._locator._metadata
 
-    async def metadata(stream: str) -> StreamMetadata:
+    def count(found: StreamMetadata) -> StreamMetadata:
         nonlocal asked
         asked += 1
-        return await ask(stream)
+        return found
 
-    monkeypatch.setattr(electing._locator, "_metadata", metadata)
-    connection = await electing._locator.connection()
+    inside.change_metadata(electing, monkeypatch, count)
+    connection = await inside.locator(electing).connection()
     connection.abort()
     for again in (
         lambda: publisher.publish([b"x"]),

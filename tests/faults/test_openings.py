@@ -20,6 +20,7 @@ from rstream_core import (
 )
 from rstream_core.locator import Locator
 from rstream_core.pool import ConnectionPool
+from tests import inside
 from tests.brokers import Broker
 from tests.clients import PATIENCE, bodies, eventually, listening, options_for
 from tests.recovering import stored
@@ -100,7 +101,7 @@ async def test_an_opening_that_nobody_waits_for_is_given_up(client: Client, stre
         call.cancel()
     await asyncio.wait(calls)
     assert asyncio.all_tasks() == tasks - set(calls) - {task for task in tasks if task.done()}
-    assert not producer._entrances
+    assert not inside.entrances(producer)
     openings.may_go_on.set()
     await producer.send(stream, b"x")
     await producer.close()
@@ -125,7 +126,7 @@ async def test_an_extractor_that_waits_holds_up_no_other_stream(client: Client, 
     await asyncio.gather(slow, *behind)
     await producer.close()
     assert await stored(client, stream) == [b"slow", *bodies(3)]
-    assert not producer._extracting
+    assert not inside.extracting(producer)
 
 
 async def test_the_partitions_of_a_super_stream_are_asked_for_once_by_all_who_wait(

@@ -24,6 +24,7 @@ from rstream_core import (
     StreamDoesNotExist,
 )
 from rstream_core.protocol import commands as c
+from tests import inside
 from tests.brokers import Broker
 from tests.clients import PATIENCE, bodies, eventually, read
 from tests.proxy import Proxy, options_through
@@ -133,7 +134,7 @@ async def test_what_is_lost_without_a_callback_is_told_by_the_next_call(
     await producer.send_batch(stream, bodies(10))
     await producer.send_sub_entry(stream, bodies(5))
     proxy.cut()
-    await eventually(lambda: producer._outboxes[stream, None].is_dead)
+    await eventually(lambda: inside.outbox(producer, stream).is_dead)
     proxy.broker_may_speak.set()
     with pytest.raises(NotConfirmed, match="15 earlier messages were not confirmed"):
         await producer.send(stream, b"next")
@@ -147,9 +148,9 @@ async def test_close_tells_of_what_is_lost(through: Client, proxy: Proxy, stream
     for body in bodies(10):
         await producer.send(stream, body)
     proxy.broker_may_speak.clear()  # or it might have confirmed them by then
-    await producer._outboxes[stream, None].flush()
+    await inside.outbox(producer, stream).flush()
     proxy.cut()
-    await eventually(lambda: producer._outboxes[stream, None].is_dead)
+    await eventually(lambda: inside.outbox(producer, stream).is_dead)
     with pytest.raises(NotConfirmed, match="earlier messages"):
         await producer.close()
     await producer.close()
@@ -162,9 +163,9 @@ async def test_close_within_with_does_not_hide_another_error(
         async with Producer(client=through, linger=60) as producer:
             await producer.send(stream, b"x")
             proxy.broker_may_speak.clear()
-            await producer._outboxes[stream, None].flush()
+            await inside.outbox(producer, stream).flush()
             proxy.cut()
-            await eventually(lambda: producer._outboxes[stream, None].is_dead)
+            await eventually(lambda: inside.outbox(producer, stream).is_dead)
             raise RuntimeError("the first error")
     assert "1 earlier message was not confirmed" in caplog.text
 
@@ -249,7 +250,7 @@ async def test_a_producer_that_is_held_back_can_be_cancelled_and_closed(
 async def test_what_a_producer_has_in_flight_is_bounded(through: Client, proxy: Proxy, stream: str) -> None:
     producer = Producer(client=through, max_in_flight=20, batch_size=10, linger=0)
     await producer.send_wait(stream, b"first")
-    publisher = producer._outboxes[stream, None].publisher
+    publisher = inside.outbox(producer, stream).publisher
     proxy.broker_may_speak.clear()
 
     async def send_all() -> None:
@@ -315,7 +316,7 @@ async def test_a_stream_that_is_deleted_under_a_producer(client: Client, stream:
 async def test_send_wait_while_the_stream_is_deleted(client: Client, stream: str) -> None:
     producer = Producer(client=client)
     await producer.send_wait(stream, b"x")
-    publisher = producer._outboxes[stream, None].publisher
+    publisher = inside.outbox(producer, stream).publisher
     await client.delete_stream(stream)
     await eventually(lambda: publisher.error is not None)
     with pytest.raises(StreamDoesNotExist, match=stream):
@@ -327,11 +328,11 @@ async def test_what_the_broker_rejects(through: Client, proxy: Proxy, stream: st
     producer = Producer(client=through)
     told = Told()
     await producer.send_wait(stream, b"1")
-    publisher = producer._outboxes[stream, None].publisher
+    publisher = inside.outbox(producer, stream).publisher
 
     def reject(*ids: int, code: int = 16) -> None:
         errors = tuple(c.MessageError(publishing_id, code) for publishing_id in ids)
-        proxy.say(c.encode(c.PublishError(publisher._lease.id, errors)))
+        proxy.say(c.encode(c.PublishError(inside.lease_id(publisher), errors)))
 
     proxy.broker_may_speak.clear()
     waiting = asyncio.create_task(producer.send_wait(stream, b"2", timeout=PATIENCE))
@@ -359,7 +360,7 @@ async def test_confirms_in_any_order_and_grouping(client: Client, stream: str, s
     chance = random.Random(seed)
     outcomes: list[Outcome] = []
     publisher = await client.publisher(stream, listener=outcomes.append)
-    publisher._connection.publishers.pop(publisher._lease.id)  # only the test confirms
+    inside.mute(publisher)  # only the test confirms
     ids: list[int] = []
     first = 1
     for _ in range(30):
@@ -415,7 +416,7 @@ async def test_a_publisher_that_the_broker_does_not_know(through: Client, proxy:
     publisher = await through.publisher(stream)
     proxy.stall()
     await publisher.publish([b"x"])
-    proxy.say(c.encode(c.PublishError(publisher._lease.id, (c.MessageError(1, PublisherDoesNotExist.code),))))
+    proxy.say(c.encode(c.PublishError(inside.lease_id(publisher), (c.MessageError(1, PublisherDoesNotExist.code),))))
     await eventually(lambda: publisher.error is not None)
     assert isinstance(publisher.error, PublisherDoesNotExist)
     assert (publisher.failed, publisher.in_flight) == (1, 0)
@@ -425,7 +426,7 @@ async def test_a_publisher_that_the_broker_does_not_know(through: Client, proxy:
 
 async def test_stored_offsets_wait_for_a_broker_that_reads(proxy: Proxy, broker: Broker, stream: str) -> None:
     async with Client(options_through(proxy, broker, request_timeout=0.5), recovery=None) as client:
-        transport = (await client._locator.connection())._transport
+        transport = inside.transport(await inside.locator(client).connection())
         assert transport is not None
         proxy.stall()
         waiting = 0

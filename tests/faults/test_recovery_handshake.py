@@ -21,6 +21,7 @@ from rstream_core import (
     ServerError,
     locator,
 )
+from tests import inside
 from tests.brokers import Broker
 from tests.clients import FIRST, PATIENCE, bodies, options_for, publish
 from tests.proxy import Proxy, options_through
@@ -172,11 +173,11 @@ async def test_a_resolver_says_where_nodes_are_reached(
     options = options_for(broker, endpoints=(proxy.endpoint,), resolver=resolver)
     async with Client(options, recovery=QUICK, on_recovery=events) as through:
         publisher = await through.publisher(stream, "writer")
-        assert publisher._connection.endpoint == proxy.endpoint
+        assert inside.connection(publisher).endpoint == proxy.endpoint
         proxy.cut()
         await publisher.publish(bodies(3))
         await publisher.flush(PATIENCE)
-        assert publisher._connection.endpoint == proxy.endpoint
+        assert inside.connection(publisher).endpoint == proxy.endpoint
         assert await stored(through, stream) == bodies(3)
         await publisher.close()
     assert set(asked) == {advertised}
@@ -239,10 +240,10 @@ async def test_a_load_balancer_that_takes_too_long(
     monkeypatch.setattr(locator, "LOAD_BALANCER_SECONDS", 0.5)
     async with Client(options_through(proxy, broker), recovery=None) as through:
         assert await through.stream_exists(stream)
-        leader = await through._locator.leader_now(stream)
+        leader = await inside.locator(through).leader_now(stream)
         proxy.stall()
         with pytest.raises(ConnectionFailed, match=rf"no connection through {proxy.endpoint} within 0\.5 s"):
-            await through._locator.connect(leader)
+            await inside.locator(through).connect(leader)
         proxy.cut()
 
 

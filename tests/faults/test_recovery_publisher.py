@@ -30,6 +30,7 @@ from rstream_core import (
     StreamDoesNotExist,
 )
 from rstream_core.protocol import commands as c
+from tests import inside
 from tests.brokers import Broker
 from tests.clients import FIRST, PATIENCE, bodies, eventually
 from tests.proxy import Proxy, options_through
@@ -276,7 +277,7 @@ async def test_publishing_waits_while_it_recovers(through: Client, proxy: Proxy,
 async def test_a_write_that_notices_first(through: Client, stream: str, client: Client) -> None:
     """The transport is closing, and nobody has been told yet: what is written then is not lost."""
     publisher = await through.publisher(stream, "writer")
-    transport = publisher._connection._transport
+    transport = inside.transport(inside.connection(publisher))
     assert transport is not None
     transport.abort()
     await publisher.publish([b"a"])
@@ -373,8 +374,8 @@ async def test_a_password_that_is_refused_ends_it_at_once(
     through: Client, proxy: Proxy, broker: Broker, stream: str, events: Events
 ) -> None:
     publisher = await through.publisher(stream, "writer")
-    options = through._locator.options
-    through._locator.options = replace(options, credentials=Credentials(broker.username, "another"))
+    options = inside.locator(through).options
+    inside.locator(through).options = replace(options, credentials=Credentials(broker.username, "another"))
     proxy.cut()
     await eventually(lambda: publisher.error is not None, 10)
     assert isinstance(publisher.error, AuthenticationFailure)
@@ -399,7 +400,7 @@ async def test_close_during_an_outage(through: Client, proxy: Proxy, stream: str
     assert events.states == [LOST, GIVEN_UP]
     with pytest.raises(RstreamError):
         await asyncio.wait_for(waiting, PATIENCE)
-    assert through._recoveries._tasks == set()
+    assert inside.recovering(through) == set()
 
 
 async def test_close_waits_for_a_recovery(through: Client, proxy: Proxy, stream: str, events: Events) -> None:
@@ -423,11 +424,11 @@ async def test_a_client_that_is_closed_ends_its_recoveries(proxy: Proxy, broker:
     subscription = await client.subscribe(stream, FIRST)
     proxy.refuse()
     proxy.cut()
-    await eventually(lambda: len(client._recoveries._tasks) == 2)
+    await eventually(lambda: len(inside.recovering(client)) == 2)
     waiting = asyncio.gather(publisher.publish([b"x"]), anext(subscription), return_exceptions=True)
     await asyncio.wait_for(client.close(), 5)
     assert [type(result) for result in await asyncio.wait_for(waiting, 5)] == [ConnectionClosed] * 2
-    assert client._recoveries._tasks == set()
+    assert inside.recovering(client) == set()
     await publisher.close()
     await subscription.close()
 
@@ -467,21 +468,21 @@ async def test_a_stream_that_moves(through: Client, proxy: Proxy, client: Client
     """The broker's notice, without a lost connection; what it still says of the old publisher means nothing."""
     publisher = await through.publisher(stream, "writer")
     other = await through.publisher(stream, "other")
-    assert publisher._connection is other._connection
-    connection = publisher._connection
+    assert inside.connection(publisher) is inside.connection(other)
+    connection = inside.connection(publisher)
     proxy.broker_may_speak.clear()
     await publisher.publish(bodies(10))
     rejected = tuple(c.MessageError(number, 18) for number in range(1, 11))
     proxy.say(
-        c.encode(c.MetadataUpdate(6, stream)) + c.encode(c.PublishError(publisher._lease.id, rejected)),
+        c.encode(c.MetadataUpdate(6, stream)) + c.encode(c.PublishError(inside.lease_id(publisher), rejected)),
     )
     await eventually(lambda: events.states == [LOST, LOST])
     proxy.resume()
     await publisher.flush(PATIENCE)
     assert (publisher.confirmed, publisher.failed) == (10, 0)
     await eventually(lambda: len(events) == 4)
-    assert publisher._connection.is_open
-    assert connection.is_open or publisher._connection is not connection
+    assert inside.connection(publisher).is_open
+    assert connection.is_open or inside.connection(publisher) is not connection
     await other.publish([b"x"])
     await other.flush(PATIENCE)
     await publisher.close()
@@ -567,7 +568,7 @@ async def test_a_name_is_not_used_with_ids_that_may_still_arrive(
         await first.close()
         publisher = await through.publisher(stream, "writer", confirm_timeout=0.3)
         stalled = proxy.stall_those_there()
-        for questions in through._locator.connections:
+        for questions in inside.locator(through).connections:
             questions.abort()
         await publisher.publish(bodies(5, "old"))
         await eventually(lambda: publisher.error is not None)
@@ -595,7 +596,7 @@ async def test_what_names_have_published_is_remembered_within_a_bound(
     for name in ("a", "b", "a", "c"):
         publisher = await client.publisher(stream, name)
         await publisher.close()
-    assert [name for _, name in client._named] == ["a", "c"]
+    assert [name for _, name in inside.named(client)] == ["a", "c"]
 
 
 async def test_a_password_that_ends_during_an_outage(proxy: Proxy, broker: Broker, stream: str, events: Events) -> None:

@@ -29,6 +29,7 @@ from rstream_core import (
     SuperStreamConsumer,
 )
 from rstream_core.protocol import commands as c
+from tests import inside
 from tests.bombs import MB, publish_sub_entries, sub_entry
 from tests.brokers import Broker
 from tests.clients import FIRST, PATIENCE, at, bodies, eventually, publish, publish_filtered, read, take
@@ -88,18 +89,18 @@ async def test_chunks_that_have_arrived_are_handed_out_and_within_the_bound(
 ) -> None:
     await publish(client, stream, *[[body] for body in bodies(40)])
     subscription = await through.subscribe(stream, FIRST, credit=4)
-    await eventually(lambda: len(subscription._waiting) == 4)
+    await eventually(lambda: len(inside.undelivered(subscription)) == 4)
     for outage in range(5):  # nobody reads meanwhile
         proxy.cut()
         await eventually(partial(events.has_outages, outage + 1))
         await subscription.barrier()
-        await eventually(lambda: len(subscription._waiting) == 4)
+        await eventually(lambda: len(inside.undelivered(subscription)) == 4)
     first = await anext(subscription)
-    assert (first.offset, len(subscription._waiting)) == (0, 3)
+    assert (first.offset, len(inside.undelivered(subscription))) == (0, 3)
     for outage in range(5, 10):
         proxy.cut()
         await eventually(partial(events.has_outages, outage + 1))
-        assert len(subscription._waiting) <= 4
+        assert len(inside.undelivered(subscription)) <= 4
     assert await read_all(subscription, 39) == bodies(40)[1:]
     await subscription.close()
 
@@ -124,11 +125,11 @@ async def test_a_connection_lost_between_two_pieces_of_a_chunk(
         proxy.cut()
         await eventually(partial(events.has_outages, outage + 1))
         await subscription.barrier()
-        await subscription._round_trip()
-        assert len(subscription._waiting) <= max(credit - 1, 1)
+        await inside.round_trip(subscription)
+        assert len(inside.undelivered(subscription)) <= max(credit - 1, 1)
     while len(found) < 28:
         found.append(await asyncio.wait_for(anext(subscription), PATIENCE))
-        assert len(subscription._waiting) <= credit
+        assert len(inside.undelivered(subscription)) <= credit
     assert [chunk.offset for chunk in found] == list(range(28))
     assert [chunk.messages[0][:1] for chunk in found[:8]] == [bytes([number]) for number in range(8)]
     assert [message for chunk in found[8:] for message in chunk.messages] == bodies(20)
@@ -143,10 +144,10 @@ async def test_a_bound_of_one_chunk(through: Client, proxy: Proxy, client: Clien
         events.clear()
         proxy.cut()
         await eventually(lambda: events.states == [LOST, RECOVERED])
-        assert len(subscription._waiting) <= 1
+        assert len(inside.undelivered(subscription)) <= 1
     while len(found) < 20:
         found += (await asyncio.wait_for(anext(subscription), PATIENCE)).messages
-        assert len(subscription._waiting) <= 1
+        assert len(inside.undelivered(subscription)) <= 1
     assert found == bodies(20)
     await subscription.close()
 
@@ -236,7 +237,7 @@ async def test_a_stream_that_is_deleted_during_an_outage(
 ) -> None:
     await publish(client, stream, bodies(3))
     subscription = await through.subscribe(stream, FIRST)
-    await eventually(lambda: len(subscription._waiting) == 1)
+    await eventually(lambda: len(inside.undelivered(subscription)) == 1)
     proxy.refuse()
     proxy.cut()
     await eventually(lambda: events.states == [LOST])
@@ -295,7 +296,7 @@ async def test_closing_and_cancelling_during_an_outage(
     await publish(client, stream, [b"x"])
     assert (await asyncio.wait_for(anext(other), PATIENCE)).messages == [b"x"]
     await other.close()
-    assert through._recoveries._tasks == set()
+    assert inside.recovering(through) == set()
 
 
 async def test_looking_for_what_there_is_across_a_cut(
@@ -372,7 +373,7 @@ async def test_questions_are_asked_again_and_commands_are_not_repeated(
             await answer.close()
     proxy.broker_may_speak.clear()
     creating = asyncio.create_task(through.create_stream(f"{stream}-2"))
-    await eventually(lambda: through._locator.connections[0]._waiters != {})
+    await eventually(lambda: inside.unanswered(inside.locator(through).connections[0]) != {})
     proxy.cut()
     proxy.resume()
     with pytest.raises(ConnectionError):
@@ -391,7 +392,7 @@ async def test_storing_an_offset_waits_for_the_end_of_an_outage(
     await through.start()
     proxy.refuse()
     proxy.cut()
-    await eventually(lambda: not through._locator.connections[0].is_open)
+    await eventually(lambda: not inside.locator(through).connections[0].is_open)
     storing = asyncio.create_task(through.store_offset(stream, "reader", 2, verify_timeout=verify_timeout))
     await asyncio.sleep((verify_timeout or 0) + 0.5)
     assert not storing.done()
@@ -406,8 +407,8 @@ async def test_the_time_of_a_recovery_is_that_of_an_outage(through: Client) -> N
         await asyncio.sleep(0.3)
         return "done"
 
-    through._recoveries.policy = Recovery(seconds=0.1)
-    assert await through._locator.again(slow) == "done"
+    inside.set_recovery(through, Recovery(seconds=0.1))
+    assert await inside.locator(through).again(slow) == "done"
 
 
 async def test_a_first_connection_is_not_tried_again(proxy: Proxy, broker: Broker, stream: str) -> None:
@@ -552,7 +553,7 @@ async def test_closing_a_single_active_consumer_while_it_loses_its_turn(
     await asyncio.wait_for(entered.wait(), PATIENCE)
     with pytest.raises(StopAsyncIteration):
         await asyncio.wait_for(anext(subscription), PATIENCE)
-    await eventually(lambda: through._recoveries._tasks == set())
+    await eventually(lambda: inside.recovering(through) == set())
 
 
 async def test_a_super_stream_goes_on(

@@ -17,6 +17,7 @@ from rstream_core import (
     SingleActiveConsumer,
     Subscription,
 )
+from tests import inside
 from tests.clients import FIRST, PATIENCE, bodies, eventually, publish, take
 from tests.proxy import Proxy
 from tests.recovering import LOST, RECOVERED, Events
@@ -39,10 +40,10 @@ async def test_chunks_that_wait_when_a_turn_ends_cost_no_credit(
     one = await client.subscribe(partition, FIRST, credit=2, single_active=group)
     async with Client(options) as other:
         for _ in range(3):
-            await eventually(lambda: one.active and len(one._waiting) == 2)
+            await eventually(lambda: one.active and len(inside.undelivered(one)) == 2)
             two = await other.subscribe(partition, FIRST, credit=2, single_active=group)
             await eventually(lambda two=two: two.active)  # type: ignore[misc]
-            assert (one.active, len(one._waiting)) == (False, 0)
+            assert (one.active, len(inside.undelivered(one))) == (False, 0)
             await two.close()
     assert list((await take(one, 10)).values()) == bodies(10)
     await one.close()
@@ -209,7 +210,7 @@ async def test_what_is_finished_long_after_a_turn_is_not_stored(
         await two.join(super_stream, partition, 600.0)
         await eventually(lambda: len(two.offsets) == 10)
         await client.store_offset(partition, GROUP, 9, verify_timeout=PATIENCE)
-        subscription = one.consumer._subscribers[number].subscription
+        subscription = inside.subscribers(one.consumer)[number].subscription
         go_on.set()
         await eventually(lambda: subscription.processed == 4)
         await asyncio.sleep(0.2)  # ten times it would have been due

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from rstream_core import Client, ConnectionOptions, Consumer, Producer
+from tests import inside
 from tests.brokers import Broker
 from tests.clients import PATIENCE, bodies
 from tests.proxy import Proxy
@@ -81,7 +82,7 @@ async def test_an_open_connection(options: ConnectionOptions, broker: Broker, ki
         dropped = [kind(broker.host, broker.port, **login)]
     await dropped[0].start()
     client = getattr(dropped[0], "client", dropped[0])
-    connections = list(client._locator.connections)
+    connections = list(inside.locator(client).connections)
     del client
     assert warned_of(dropped.clear) == ["unclosed Client: 1 connections stay open"]
     assert connections[0].is_open  # it is told of, and nothing is done about it: messages may be on their way
@@ -120,4 +121,4 @@ async def test_the_warning_does_not_keep_what_it_is_about(client: Client, stream
         producers.clear()
         gc.collect()
         assert caught
-        assert not [found for found in gc.get_objects() if isinstance(found, Producer) and found._client is client]
+        assert not [found for found in gc.get_objects() if isinstance(found, Producer) and found.client is client]

@@ -325,3 +325,43 @@ def texts_of_hints(source: str) -> list[str]:
             parts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant)]
             found += [part for part in parts if isinstance(part, str)]
     return found
+
+
+OF_NAMEDTUPLES = {"_replace", "_asdict", "_fields"}
+
+
+def private_uses(source: str) -> Iterator[str]:
+    """The private attributes of others that a module uses, by name or in a string for ``setattr`` and its like."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls" | "os" | "sys")):
+                pass
+            case ast.Attribute(attr=name) if name.startswith("_") and not name.startswith("__"):
+                if name not in OF_NAMEDTUPLES:
+                    yield f"{node.lineno}: {name}"
+            case ast.Call(
+                func=ast.Name(id=called) | ast.Attribute(attr=called), args=[_, ast.Constant(value=str(name)), *_]
+            ) if called in {"getattr", "setattr", "delattr"} and name.startswith("_"):
+                yield f"{node.lineno}: {name}"
+
+
+@pytest.mark.parametrize("folder", ["conformance", "faults"])
+def test_tests_of_behaviour_know_no_private_names(folder: str) -> None:
+    """tests/inside.py alone does, so that the core can change its shape under them."""
+    modules = sorted((ROOT / "tests" / folder).glob("*.py"))
+    assert modules
+    assert {module.name: found for module in modules if (found := list(private_uses(module.read_text())))} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("client._pool.close()", ["1: _pool"]),
+        ("self._pool", []),
+        ("header._replace(crc=0).__class__", []),
+        ("monkeypatch.setattr(client, '_ask', ask)", ["1: _ask"]),
+        ("getattr(client, name)", []),
+    ],
+)
+def test_private_names_are_found(source: str, found: list[str]) -> None:
+    assert list(private_uses(source)) == found

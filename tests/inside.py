@@ -1,0 +1,331 @@
+"""What tests look at inside of the client and the embedded broker: the one place that knows their private names.
+
+Most tests need nothing of it. Those of credits, queues, shared connections and cancelled calls look at what no
+application sees; when the core changes its shape, this module changes with it, and the tests stay as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import pytest
+
+from rstream_core import Client, Consumer, Producer, Recovery, SuperStreamConsumer, SuperStreamProducer
+from rstream_core.attachment import Attachment
+from rstream_core.broker.connection import BrokerConnection
+from rstream_core.broker.embedded import EmbeddedBroker
+from rstream_core.broker.log import Segment
+from rstream_core.broker.server import Server
+from rstream_core.connection import Connection
+from rstream_core.locator import Locator
+from rstream_core.outbox import Outbox
+from rstream_core.pool import ConnectionPool
+from rstream_core.protocol import commands as c
+from rstream_core.protocol.session import Session
+from rstream_core.publisher import Outcome, Publisher
+from rstream_core.subscription import Subscription
+from rstream_core.superstream import Router
+from rstream_core.types import StreamMetadata
+
+# Publishers and subscriptions: their place on a connection.
+
+
+def connection(attachment: Attachment) -> Connection:
+    return attachment._connection
+
+
+def lease_id(attachment: Attachment) -> int:
+    return attachment._lease.id
+
+
+def place(attachment: Attachment) -> tuple[Connection, int]:
+    """Its connection, and its id there."""
+    return attachment._connection, attachment._lease.id
+
+
+def is_attached(attachment: Attachment) -> bool:
+    return attachment._attached
+
+
+# Publishers.
+
+
+def mute(publisher: Publisher) -> Callable[[], None]:
+    """From now on the publisher hears nothing of the broker's confirms. The function that is returned ends this."""
+    handlers, number = publisher._connection.publishers, publisher._lease.id
+    handler = handlers.pop(number)
+
+    def unmute() -> None:
+        handlers[number] = handler
+
+    return unmute
+
+
+def listen(publisher: Publisher, listener: Callable[[Outcome], None]) -> None:
+    publisher._listener = listener
+
+
+def bound(publisher: Publisher, max_in_flight: int) -> None:
+    publisher._max_in_flight = max_in_flight
+
+
+def watch_frames(publisher: Publisher, written: Callable[[], object]) -> None:
+    """Calls ``written`` after each time that frames are written to the publisher's connection."""
+    connection = publisher._connection
+    write = connection.write
+
+    def watching(frames: Any) -> None:
+        write(frames)
+        written()
+
+    connection.write = watching  # type: ignore[method-assign]
+
+
+# Subscriptions.
+
+
+def undelivered(subscription: Subscription) -> Sequence[Any]:
+    """Chunks that have come and that nobody has asked for, each with its messages' place; the oldest first."""
+    return subscription._waiting
+
+
+def deliveries(subscription: Subscription) -> int:
+    return subscription._deliveries
+
+
+async def round_trip(subscription: Subscription) -> None:
+    """Returns when all has come that the broker had sent before."""
+    await subscription._round_trip()
+
+
+def owe(subscription: Subscription, credit: int) -> None:
+    """As after so many chunks of which nothing was wanted."""
+    subscription._owed = credit
+
+
+def want_from(subscription: Subscription, offset: int) -> None:
+    subscription._first_wanted = offset
+
+
+async def look(subscription: Subscription, seen: int) -> None:
+    """What a subscription does to find out whether retention took what it was to read."""
+    await subscription._look(seen)
+
+
+def answer_positions(subscription: Subscription, answer: Awaitable[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The subscription gets this answer when it asks where a specification of an offset leads."""
+
+    async def position(_: object) -> int:
+        return await answer
+
+    monkeypatch.setattr(subscription, "_position", position)
+
+
+# Clients and their connections.
+
+
+def locator(client: Client) -> Locator:
+    """It has the connections that questions are asked on."""
+    return client._locator
+
+
+def publishing(client: Client) -> ConnectionPool:
+    return client._publisher_pool
+
+
+def consuming(client: Client) -> ConnectionPool:
+    return client._subscriber_pool
+
+
+def recovering(client: Client) -> Collection[Any]:
+    """The recoveries that go on."""
+    return client._recoveries._tasks
+
+
+def set_recovery(client: Client, recovery: Recovery) -> None:
+    client._recoveries.policy = recovery
+
+
+def named(client: Client) -> Collection[tuple[str, str]]:
+    """The streams and publisher names whose last publishing id the client remembers."""
+    return client._named
+
+
+def change_metadata(
+    client: Client, monkeypatch: pytest.MonkeyPatch, change: Callable[[StreamMetadata], StreamMetadata]
+) -> None:
+    """From now on the client takes what ``change`` makes of each of the broker's answers."""
+    ask = client._locator._metadata
+
+    async def metadata(stream: str) -> StreamMetadata:
+        return change(await ask(stream))
+
+    monkeypatch.setattr(client._locator, "_metadata", metadata)
+
+
+def shared(pool: ConnectionPool) -> Mapping[Any, Sequence[Any]]:
+    """The connections of each node, with the ids that are taken on them."""
+    return pool._shared
+
+
+def connecting(pool: ConnectionPool) -> Mapping[Any, Any]:
+    """The nodes to which a connection is being made."""
+    return pool._connecting
+
+
+def is_closed(pool: ConnectionPool) -> bool:
+    return pool._closed
+
+
+def unanswered(connection: Connection) -> Mapping[int, Any]:
+    """The requests that wait for an answer, by their correlation ids."""
+    return connection._waiters
+
+
+def gone(connection: Connection) -> asyncio.Future[None]:
+    """Done when the socket is closed."""
+    return connection._gone
+
+
+def transport(connection: Connection) -> asyncio.Transport:
+    assert connection._transport is not None
+    return connection._transport
+
+
+def versions(session: Session) -> MutableMapping[int, c.CommandVersions]:
+    """What both ends speak."""
+    return session._versions
+
+
+# Producers and consumers.
+
+
+def outbox(producer: Producer | SuperStreamProducer, stream: str, name: str | None = None) -> Outbox:
+    """That of a stream, or partition, and a publisher name."""
+    return _outboxes(producer)[stream, name]
+
+
+def outboxes(producer: Producer | SuperStreamProducer) -> Sequence[Outbox]:
+    return list(_outboxes(producer).values())
+
+
+def _outboxes(producer: Producer | SuperStreamProducer) -> Mapping[tuple[str, str | None], Outbox]:
+    return (producer._producer if isinstance(producer, SuperStreamProducer) else producer)._outboxes
+
+
+def entrances(producer: Producer) -> Collection[Any]:
+    """The outboxes that are being opened."""
+    return producer._entrances
+
+
+def extracting(producer: Producer) -> Collection[Any]:
+    """The streams of which filter values are waited for."""
+    return producer._extracting
+
+
+def held_bytes(outbox: Outbox) -> int:
+    """Of all messages that are not written yet, in batches or not."""
+    return sum(map(len, outbox._held)) + sum(len(message) for job in outbox._jobs for message in job.messages)
+
+
+def jobs(outbox: Outbox) -> Collection[Any]:
+    """The batches that are not written yet."""
+    return outbox._jobs
+
+
+def waiting(outbox: Outbox) -> Collection[Any]:
+    """The calls that wait for room."""
+    return outbox._waiting
+
+
+def coming(outbox: Outbox) -> tuple[int, int, int]:
+    """The calls that were let in and have not gone on, their messages and bytes."""
+    return outbox._coming, outbox._coming_messages, outbox._coming_bytes
+
+
+def queued_bytes(outbox: Outbox) -> int:
+    return outbox._queued_bytes
+
+
+def count_lingers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How often the linger time of any outbox has ended since."""
+    calls = 0
+    on_linger = Outbox._on_linger
+
+    def counted(outbox: Outbox) -> None:
+        nonlocal calls
+        calls += 1
+        on_linger(outbox)
+
+    monkeypatch.setattr(Outbox, "_on_linger", counted)
+    return lambda: calls
+
+
+def producer_of(producer: SuperStreamProducer) -> Producer:
+    return producer._producer
+
+
+def consumer_of(consumer: SuperStreamConsumer) -> Consumer:
+    return consumer._consumer
+
+
+def subscriptions(consumer: Consumer | SuperStreamConsumer) -> Sequence[Subscription]:
+    """Of those that its subscribers have, in the order in which they subscribed."""
+    return [subscriber.subscription for subscriber in subscribers(consumer).values()]
+
+
+def subscribers(consumer: Consumer | SuperStreamConsumer) -> Mapping[Any, Any]:
+    return (consumer._consumer if isinstance(consumer, SuperStreamConsumer) else consumer)._subscribers
+
+
+def routes(router: Router) -> Collection[str]:
+    """The routing keys whose partitions are remembered."""
+    return router._bound
+
+
+# The embedded broker.
+
+
+def server(broker: EmbeddedBroker) -> Server:
+    assert broker._running is not None
+    return broker._running
+
+
+def connections(broker: EmbeddedBroker) -> Collection[BrokerConnection]:
+    return server(broker)._connections
+
+
+def publishes(connection: BrokerConnection) -> bool:
+    return bool(connection._publishers)
+
+
+def reads(connection: BrokerConnection) -> bool:
+    return bool(connection._subscriptions)
+
+
+def watch_writes(monkeypatch: pytest.MonkeyPatch, written: Callable[[BrokerConnection], object]) -> None:
+    """Calls ``written`` each time that a connection of any embedded broker has written something."""
+    write = BrokerConnection._write
+
+    def watching(connection: BrokerConnection, parts: Sequence[bytes | memoryview]) -> None:
+        write(connection, parts)
+        written(connection)
+
+    monkeypatch.setattr(BrokerConnection, "_write", watching)
+
+
+def take_all_for_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each client of an embedded broker counts as one that may take nothing any more."""
+    monkeypatch.setattr(BrokerConnection, "_is_stuck", lambda _: True)
+
+
+def retain(broker: EmbeddedBroker) -> None:
+    """What the broker does from time to time: takes what is too old, or too much, out of all streams."""
+    server(broker)._retain_all()
+
+
+def descriptor(segment: Segment) -> int:
+    """Of the segment's open file; -1 for none."""
+    return segment._fd
