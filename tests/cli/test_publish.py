@@ -476,7 +476,9 @@ def test_a_signal_ends_a_slow_run_with_all_that_was_read_confirmed(
     """What was read ahead goes out after the signal, and is not much."""
     with (
         subprocess.Popen(["seq", "100000000"], stdout=subprocess.PIPE) as source,
-        running("publish", stream, "--stats", "json", *options, stdin=source.stdout, env=env) as process,
+        running(
+            "publish", stream, "--stats", "json", "--drain-timeout", "60", *options, stdin=source.stdout, env=env
+        ) as process,
     ):
         eventually(lambda: everything(run, stream, "--count", "1"))
         interrupt(process)
