@@ -36,8 +36,13 @@ from tests.brokers import (
     take_down_the_rest,
 )
 
-# How long an example takes says how busy the machine is.
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long an example takes says how busy the machine is. `make soak` has many times the examples.
+settings.register_profile(
+    "patient",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=1000 if IS_SOAK else 40,
+)
 # What decides whether a change lands must not depend on chance; everywhere else new examples are welcome.
 settings.register_profile("repeatable", settings.get_profile("patient"), derandomize=True)
 settings.load_profile("repeatable" if os.environ.get("CI") else "patient")

@@ -118,7 +118,7 @@ def compound(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 VALUES = st.recursive(SCALAR, compound, max_leaves=12)
-MANY = settings(max_examples=2000 if IS_SOAK else 100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MANY = settings(max_examples=2000 if IS_SOAK else 60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @MANY
@@ -159,7 +159,7 @@ def check_hostile_value(data: bytes) -> None:
     assert exact(decode_value(again)) == exact((value, len(again)))
 
 
-@settings(max_examples=5000 if IS_SOAK else 300, deadline=None)
+@settings(max_examples=5000 if IS_SOAK else 150, deadline=None)
 @given(st.binary(max_size=60))
 def test_random_bytes_are_a_value_or_an_error(data: bytes) -> None:
     check_hostile_value(data)
@@ -310,7 +310,7 @@ def check_hostile_message(data: bytes) -> None:
         pass
 
 
-@settings(max_examples=5000 if IS_SOAK else 200, deadline=None)
+@settings(max_examples=5000 if IS_SOAK else 100, deadline=None)
 @given(st.binary(max_size=40), st.binary(max_size=30))
 def test_random_messages_are_read_or_an_error(data: bytes, tail: bytes) -> None:
     check_hostile_message(data)
