@@ -60,7 +60,7 @@ def run_consume(
         options.template,
         options.delimiter,
         nul=options.nul,
-        json_lines=options.json_lines,
+        json_lines=options.json,
         raw=raw,
         shown=_bodies_on(env),
     )

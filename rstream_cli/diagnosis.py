@@ -16,17 +16,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rstream_cli.connection_settings import EXTERNAL
-from rstream_cli.runner import in_options
+from rstream_cli.hints import hint_of
 from rstream_core import (
-    AccessRefused,
-    AuthenticationFailure,
     ConnectionFailed,
     ConnectionOptions,
     Endpoint,
     HostNotFound,
     LeaderNotAvailable,
     RstreamError,
-    StreamDoesNotExist,
     VirtualHostAccessFailure,
 )
 from rstream_core.connection import Connection
@@ -53,16 +50,6 @@ _GOODBYE = 2.0
 """Seconds for a broker to answer a Close."""
 _EXPIRES_SOON = 14 * 86400
 """Seconds before a certificate's end at which it is worth a word."""
-
-_HINTS: tuple[tuple[type[RstreamError], str], ...] = (
-    (AuthenticationFailure, "check the user name and the password"),
-    (VirtualHostAccessFailure, "does the virtual host exist, and may the user enter it?"),
-    (AccessRefused, "the user lacks a permission there: rabbitmqctl set_permissions"),
-    (StreamDoesNotExist, "rstream stream create makes it; names are per virtual host"),
-    (HostNotFound, "check the name, or add it to the name server or /etc/hosts"),
-    (ConnectionFailed, "does a firewall stand between?"),
-)
-"""What to do, where the error does not say it; the first line that fits counts."""
 
 FEATURES: tuple[tuple[str, c.Key, int, str], ...] = (
     ("super streams and single active consumers", c.Key.PARTITIONS, 1, "3.11"),
@@ -279,10 +266,7 @@ def _features(connection: Connection) -> Finding:
 
 
 def _failure(check: str, error: RstreamError) -> Finding:
-    hint = error.hint
-    if hint is None:
-        hint = next((text for kinds, text in _HINTS if isinstance(error, kinds)), None)
-    return Finding(check, FAIL, str(error), None if hint is None else in_options(hint), error)
+    return Finding(check, FAIL, str(error), hint_of(error), error)
 
 
 def _issuer(certificate: dict[str, Any]) -> str:

@@ -17,17 +17,19 @@ import difflib
 import enum
 import importlib
 import inspect
+import itertools
 import re
 import shlex
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from rstream_cli.environment import Environment
+from rstream_cli.environment import Environment, ErrorForm
 from rstream_cli.exit_status import CommandError, ExitStatus
 
 PROGRAM = "rstream"
@@ -72,6 +74,14 @@ class Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         """The parameters, with ``--help``."""
         return _quickly_read(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Reads the arguments; chooses first how errors are told, as theirs are among them."""
+        names = {parameter.name for parameter in self.params}
+        _choose_error_form(ctx, _said_in_words(names, args))
+        rest: list[str] = super().parse_args(ctx, args)
+        _choose_error_form(ctx, {name: ctx.params.get(name) for name in names & _DECIDING})
+        return rest
 
     def get_help_option(self, ctx: Any) -> Any:
         """``--help``, which prints to the run's stdout."""
@@ -247,19 +257,49 @@ def _whole_number(text: str, low: float | None, high: float | None) -> int:
 
 # --- errors ------------------------------------------------------------------------------------------------
 
+_ENVIRONMENT = "rstream.environment"
+_DECIDING = frozenset({"json", "output", "stats"})
+"""The parameters that say whether errors are JSON. ``json`` is about what a command answers: the ``--json`` of
+``publish``, which is about its input, has another name."""
 
-def usage_error(error: typer.TyperException, arguments: Sequence[str], program: str) -> tuple[str, str | None]:
-    """A message and a hint for what Typer found wrong with the ``arguments`` of a command of ``program``."""
+
+def _choose_error_form(ctx: Any, said: Mapping[str, object]) -> None:
+    form = ErrorForm.TEXT
+    if said.get("json") or said.get("output") == "json":
+        form = ErrorForm.JSON
+    if said.get("stats") == "json":
+        form = ErrorForm.EVENT
+    ctx.obj = ctx.meta[_ENVIRONMENT] = replace(environment_of(ctx), error_form=form)
+
+
+def _said_in_words(names: set[str], words: Sequence[str]) -> dict[str, object]:
+    """What the deciding options most likely say, where the arguments are not read yet, or cannot be."""
+    options = list(itertools.takewhile(lambda word: word != "--", words))
+    said: dict[str, object] = {"json": "json" in names and "--json" in options}
+    for name in names & {"output", "stats"}:
+        pairs = itertools.pairwise(options)
+        said[name] = "json" if f"--{name}=json" in options or (f"--{name}", "json") in pairs else None
+    return said
+
+
+def environment_in(context: Any, env: Environment) -> Environment:
+    """The environment as the options of the command have made it; ``env`` where none were read."""
+    found = None if context is None else context.meta.get(_ENVIRONMENT)
+    return found if isinstance(found, Environment) else env
+
+
+def usage_error(error: typer.TyperException, arguments: Sequence[str], program: str) -> CommandError:
+    """What Typer found wrong with the ``arguments`` of a command of ``program``, in our words and with a hint."""
     context = getattr(error, "ctx", None)
     parameter = getattr(error, "param", None)
     path = context.command_path if context is not None else program
     if isinstance(error, typer.BadParameter) and type(error) is typer.BadParameter and parameter is not None:
-        return f"{_label(parameter)}: {error.message}", None
+        return CommandError(f"{_label(parameter)}: {error.message}")
     name = getattr(error, "option_name", None)
     if name is not None and hasattr(error, "possibilities"):
-        return f"no such option: {name}", _option_hint(name, context, path, arguments)
+        return CommandError(f"no such option: {name}", hint=_option_hint(name, context, path, arguments))
     message = " ".join(error.format_message().split()).removesuffix(".")
-    return message[:1].lower() + message[1:], f"see `{path} --help`"
+    return CommandError(message[:1].lower() + message[1:], hint=f"see `{path} --help`")
 
 
 def _option_hint(name: str, context: Any, path: str, arguments: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -70,6 +71,7 @@ def test_a_full_disk_is_told(arguments: tuple[str, ...], unbuffered: str) -> Non
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_under_each_command_that_answers() -> None:
     """And what ``consume`` could not write is not stored as read."""
+    full_disk = "cannot write to stdout: No space left on device"
     with EmbeddedBroker() as broker, open("/dev/full", "wb") as full:
         env = {"RSTREAM_URI": broker.uri}
 
@@ -87,6 +89,7 @@ def test_a_full_disk_under_each_command_that_answers() -> None:
             ("stream", "info", "super-0", "--json"),
             ("superstream", "info", "super"),
             ("superstream", "route", "super", "0"),
+            ("superstream", "route", "super", "0", "--json"),
             ("offset", "query", "super-0", "--name", "r"),
             ("offset", "resolve", "super-0", "first"),
             ("doctor",),
@@ -94,7 +97,9 @@ def test_a_full_disk_under_each_command_that_answers() -> None:
             ("superstream", "consume", "super", "-o", "first", "-n", "1", "--name", "reader"),
             ("sac-consume", "-q", "super", "-o", "first", "-n", "1", "--name", "reader"),
         ):
-            assert told(*arguments) == (1, b"error: cannot write to stdout: No space left on device\n"), arguments
+            status, errors = told(*arguments)
+            told_as = json.loads(errors)["message"] if "--json" in arguments else errors.decode()
+            assert (status, told_as.removeprefix("error: ").rstrip()) == (1, full_disk), arguments
         assert run_rstream("offset", "query", "super-0", "--name", "reader", env=env).returncode == 4
 
 
