@@ -27,6 +27,7 @@ from rstream_core import (
     VirtualHostAccessFailure,
 )
 from rstream_core.connection import Connection
+from rstream_core.hints import Hint
 from rstream_core.locator import Locator
 from rstream_core.protocol import commands as c
 from rstream_core.transport import connection_error, open_transport
@@ -161,6 +162,8 @@ class Diagnosis:
         try:
             transport = await self._open(endpoint, None)
         except ConnectionFailed as error:
+            if self._options.tls is not None and error.hint is Hint.IS_IT_RUNNING:
+                error.hint = Hint.IS_IT_RUNNING_WITH_TLS
             return _failure("connection", error)
         took = loop.time() - begin
         peer = transport.get_extra_info("peername")

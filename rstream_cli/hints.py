@@ -22,6 +22,8 @@ def in_options(hint: str) -> str:
         Hint.TRUST: "pass --ca-file with the authority that signed it, or --server-name if it names another host",
         Hint.USE_TLS: "use rabbitmq-stream+tls:// or --tls for this port",
         Hint.IS_IT_A_TLS_PORT: "is it a TLS port? use rabbitmq-stream+tls:// or --tls for it",
+        Hint.IS_IT_THE_TLS_PORT: "the TLS port is 5551 by default; for a plain one, such as 5552, leave out --tls, or"
+        " use rabbitmq-stream://",
     }
     return words[hint] if isinstance(hint, Hint) and hint in words else str(hint)
 

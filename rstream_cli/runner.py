@@ -327,6 +327,6 @@ def start_hint(error: BaseException, connection: ConnectionSettings) -> str | No
     """How to start a broker, for whoever tries the program for the first time."""
     from rstream_core.errors import ConnectionFailed
 
-    if type(first_error(error)) is not ConnectionFailed or connection.gives_address:
+    if type(first_error(error)) is not ConnectionFailed or connection.gives_address or connection.options.tls:
         return None
     return START_HINT if "refuses" in str(error) else None
