@@ -13,13 +13,11 @@ Typer's own copy of click is never imported by name; what is needed of it comes 
 
 from __future__ import annotations
 
-import difflib
 import enum
 import importlib
 import inspect
 import itertools
 import re
-import shlex
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +29,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from rstream_cli.environment import Environment, ErrorForm
 from rstream_cli.exit_status import CommandError, ExitStatus
+from rstream_cli.mistakes import command_hint, extra_hint, misplaced_option, one_dash, option_hint
 
 PROGRAM = "rstream"
 COMPLETE_VARIABLE = "_RSTREAM_COMPLETE"
@@ -79,6 +78,9 @@ class Command(TyperCommand):
         """Reads the arguments; chooses first how errors are told, as theirs are among them."""
         names = {parameter.name for parameter in self.params}
         _choose_error_form(ctx, _said_in_words(names, args))
+        word = None if ctx.resilient_parsing else one_dash(self, args)
+        if word is not None:
+            raise CommandError(f"{word}: a long option begins with two dashes", hint=f"write -{word}")
         rest: list[str] = super().parse_args(ctx, args)
         _choose_error_form(ctx, {name: ctx.params.get(name) for name in names & _DECIDING})
         return rest
@@ -138,13 +140,7 @@ class LazyGroup(TyperGroup):
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None and not ctx.resilient_parsing:
-            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1, cutoff=0.5)
-            raise CommandError(
-                f"no such command: {name!r}",
-                hint=f"did you mean `{ctx.command_path} {near[0]}`?"
-                if near
-                else f"`{ctx.command_path} --help` lists them",
-            )
+            raise CommandError(f"no such command: {name!r}", hint=command_hint(self, ctx, name))
         return (None if command is None else name), command, args[1:]
 
     def get_help_option(self, ctx: Any) -> Any:
@@ -297,21 +293,13 @@ def usage_error(error: typer.TyperException, arguments: Sequence[str], program: 
         return CommandError(f"{_label(parameter)}: {error.message}")
     name = getattr(error, "option_name", None)
     if name is not None and hasattr(error, "possibilities"):
-        return CommandError(f"no such option: {name}", hint=_option_hint(name, context, path, arguments))
+        return misplaced_option(name, context, path, arguments) or CommandError(
+            f"no such option: {name}", hint=option_hint(name, context, path, arguments)
+        )
     message = " ".join(error.format_message().split()).removesuffix(".")
-    return CommandError(message[:1].lower() + message[1:], hint=f"see `{path} --help`")
-
-
-def _option_hint(name: str, context: Any, path: str, arguments: Sequence[str]) -> str:
-    options = [option for parameter in getattr(context.command, "params", ()) for option in parameter.opts]
-    if re.match(r"-[0-9.]", name):
-        value = next((argument for argument in arguments if argument.startswith(name)), name)
-        if "--offset" in options:
-            return f"to begin there, write `--offset {value}`"
-        others = shlex.join(["rstream", *(argument for argument in arguments if argument != value)])
-        return f"to pass {value} as a value, write `--` before it: `{others} -- {value}`"
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.7)
-    return f"did you mean {near[0]}?" if near else f"`{path} --help` lists them"
+    extra = re.search(r"extra argument\S* \((\S+)", message)
+    hint = extra_hint(context.command, path, extra[1].rstrip(")")) if extra and context else f"see `{path} --help`"
+    return CommandError(message[:1].lower() + message[1:], hint=hint)
 
 
 def _label(parameter: Any) -> str:

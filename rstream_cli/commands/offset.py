@@ -149,7 +149,7 @@ def resolve(
     if name is not None:
         check_reference(name)
     elif start.kind is StartKind.STORED:
-        raise CommandError("stored needs --name", hint="the name under which the offset is stored")
+        raise CommandError("stored needs --name", hint="pass --name REF")
 
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_cli.consuming import resolve_start

@@ -57,7 +57,7 @@ rstream_cli: terminal
 rstream_cli.records: . framing_in framing_out paths
 rstream_cli.records: envelope
 rstream_cli: exit_status hints
-rstream_cli: outcome
+rstream_cli: mistakes outcome
 rstream_cli: input names parsing typer_support
 rstream_cli.records: template
 rstream_cli.render: . stats
