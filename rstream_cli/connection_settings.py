@@ -46,6 +46,7 @@ SETTINGS = (
     "connect_timeout",
     "heartbeat",
     "frame_max",
+    "wait_for_broker",
     "recover_for",
 )
 """The names of all settings; ``RSTREAM_`` and the name in capitals is its environment variable."""
@@ -173,6 +174,11 @@ def build_recovery(layers: Sequence[Layer]) -> Recovery | None:
     if seconds is None:
         return RECOVER
     return Recovery(seconds=seconds) if seconds else None
+
+
+def build_wait(layers: Sequence[Layer]) -> float:
+    """Seconds for the first connection; 0 where it is tried once. Raises ``ConfigurationError``."""
+    return _first(layers, "wait_for_broker", parse_duration) or 0.0
 
 
 # --- URIs and contradictions ------------------------------------------------------------------------------

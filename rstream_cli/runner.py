@@ -19,8 +19,8 @@ import math
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -99,6 +99,34 @@ class CommandContext:
 
         recovery = self.connection.recovery
         return Client(self.options, recovery=recovery, on_recovery=on_recovery, on_gap=on_gap)
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncGenerator[Client, None]:
+        """A client that is connected, and is closed at the end."""
+        async with self.client() as client:
+            await self.connect(client)
+            yield client
+
+    async def connect(self, client: Client) -> None:
+        """Makes a client's first connection, which may take as long as --wait-for-broker says."""
+        import asyncio
+
+        from rstream_core.errors import RstreamError
+
+        wait = self.connection.wait_for_broker
+        until = asyncio.get_running_loop().time() + wait
+        try:
+            return await client.start()
+        except RstreamError as error:
+            if not wait or not error.retriable:
+                raise
+            self.connection.tell(f"waiting for a broker, {wait:g} s at most: {describe(error)}")
+        try:
+            await client.start(wait=max(until - asyncio.get_running_loop().time(), 0.0))
+        except RstreamError as error:
+            if error.retriable:
+                error.add_note(f"waited {wait:g} s for a broker")
+            raise
 
 
 Main = Callable[[CommandContext], Awaitable[ExitStatus]]

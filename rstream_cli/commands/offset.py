@@ -59,7 +59,7 @@ def store(
     check_reference(name)
 
     async def main(context: CommandContext) -> ExitStatus:
-        async with context.client() as client:
+        async with context.connected() as client:
             await client.metadata(target)
             await client.store_offset(target, name, number, verify_timeout=STORE_TIMEOUT)
         connection.tell(f"stored offset {number} as {name!r} in stream {target!r}")
@@ -99,7 +99,7 @@ def query(
     check_reference(name)
 
     async def main(context: CommandContext) -> ExitStatus:
-        async with context.client() as client:
+        async with context.connected() as client:
             await client.metadata(target)  # a missing stream has its own message
             offset = await client.query_offset(target, name)
         _print_offset(context, {"stream": target, "name": name, "offset": offset}, json=json)
@@ -154,7 +154,7 @@ def resolve(
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_cli.consuming import resolve_start
 
-        async with context.client() as client:
+        async with context.connected() as client:
             await client.metadata(target)  # a missing stream has its own message
             offset = await client.resolve_offset(target, await resolve_start(client, target, start, name))
         _print_offset(context, {"stream": target, "spec": text, "offset": offset}, json=json)

@@ -159,7 +159,7 @@ def create(
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_core import PreconditionFailed, StreamAlreadyExists
 
-        async with context.client() as client:
+        async with context.connected() as client:
             try:
                 await client.create_stream(name, arguments, exists_ok=exists_ok)
             except StreamAlreadyExists as error:
@@ -236,8 +236,7 @@ def delete_all(
         from rstream_core import RstreamError, ServerError
 
         status = ExitStatus.OK
-        async with context.client() as client:
-            await client.start()
+        async with context.connected() as client:
             for name in wanted:
                 try:
                     await delete_one(client, name)
@@ -300,7 +299,7 @@ def info(
         from rstream_cli.kinds import telling_kinds_apart
 
         async def look() -> dict[str, Any]:
-            async with context.client() as client:
+            async with context.connected() as client:
                 return await facts_of(client, stream)
 
         facts = await telling_kinds_apart(context, "stream info", stream, look)

@@ -90,7 +90,7 @@ def create(
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_core import PreconditionFailed, StreamAlreadyExists
 
-        async with context.client() as client:
+        async with context.connected() as client:
             try:
                 made = await client.create_super_stream(
                     name, partitions=partitions, routing_keys=keys, arguments=arguments, exists_ok=exists_ok
@@ -164,7 +164,7 @@ def info(
         from rstream_cli.kinds import telling_kinds_apart
 
         async def look() -> list[dict[str, Any]]:
-            async with context.client() as client:
+            async with context.connected() as client:
                 return [await facts_of(client, partition) for partition in await client.partitions(name)]
 
         partitions = await telling_kinds_apart(context, "superstream info", name, look)
@@ -218,7 +218,7 @@ def route(
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_core import RouteNotFound, Router
 
-        async with context.client() as client:
+        async with context.connected() as client:
             router = await Router.open(client, name)
             # A program reads the names as they are.
             as_shown = terminal.name if context.env.stdout_is_tty else str

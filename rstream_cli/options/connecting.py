@@ -117,6 +117,14 @@ class ConnectingOptions:
             " 0: no limit.",
         ),
     ] = None
+    wait_for_broker: Annotated[
+        str | None,
+        _connecting(
+            "--wait-for-broker",
+            metavar="DURATION",
+            help="The first connection may take so long: for a broker that starts at the same time.",
+        ),
+    ] = None
     recover_for: Annotated[
         str | None,
         _connecting(
@@ -185,6 +193,13 @@ class ConnectionSettings:
         from rstream_cli.connection_settings import build_recovery
 
         return build_recovery(self.layers)
+
+    @cached_property
+    def wait_for_broker(self) -> float:
+        """Seconds in which the first connection is tried again. Raises ConfigurationError."""
+        from rstream_cli.connection_settings import build_wait
+
+        return build_wait(self.layers)
 
     @property
     def gives_address(self) -> bool:
