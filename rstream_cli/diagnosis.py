@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rstream_cli.connection_settings import EXTERNAL
-from rstream_cli.hints import hint_of
+from rstream_cli.hints import hint_of, in_options
+from rstream_cli.runner import describe
 from rstream_core import (
     ConnectionFailed,
     ConnectionOptions,
@@ -30,7 +31,9 @@ from rstream_core.connection import Connection
 from rstream_core.hints import Hint
 from rstream_core.locator import Locator
 from rstream_core.protocol import commands as c
+from rstream_core.protocol.session import frame_size, sasl_authenticate
 from rstream_core.transport import connection_error, open_transport
+from rstream_core.types import MAX_FRAME_BEFORE_OPEN
 
 OK, FAIL, SKIPPED = "ok", "FAIL", "skipped"
 
@@ -120,18 +123,25 @@ class Diagnosis:
         options = self._options
         who = "the certificate's user" if options.mechanism == EXTERNAL else f"user {options.login().username!r}"
         user = f"{who}, {options.mechanism}"
+        size = _login_size(options)
+        hint = None
+        if size > MAX_FRAME_BEFORE_OPEN:  # an older broker takes it, until it is upgraded
+            user += f"; a login of {size:,} bytes"
+            hint = in_options(Hint.LOGIN_TOO_LARGE)
         try:
             connection = await Connection.open(endpoint, self._options)
         except RstreamError as error:
             if isinstance(error, VirtualHostAccessFailure):
-                yield Finding("login", OK, user)
+                yield Finding("login", OK, user, hint)
                 yield _failure("virtual host", error)
             else:
+                if error.hint is Hint.LOGIN_TOO_LARGE:
+                    error.add_note(f"the login takes {size:,} bytes")
                 yield _failure("login", error)
             return
         self._works = True
         try:
-            yield Finding("login", OK, user)
+            yield Finding("login", OK, user, hint)
             yield Finding("virtual host", OK, self._options.vhost)
             yield _broker(connection)
             yield _features(connection)
@@ -269,7 +279,15 @@ def _features(connection: Connection) -> Finding:
 
 
 def _failure(check: str, error: RstreamError) -> Finding:
-    return Finding(check, FAIL, str(error), hint_of(error), error)
+    return Finding(check, FAIL, describe(error), hint_of(error), error)
+
+
+def _login_size(options: ConnectionOptions) -> int:
+    """Bytes of the frame that logs in; 0 where there can be none, which logging in tells of."""
+    try:
+        return frame_size(sasl_authenticate(options.mechanism, options.login()))
+    except RstreamError:
+        return 0
 
 
 def _issuer(certificate: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ from rstream_core.hints import Hint
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.session import Session, SessionOptions, State, sasl_authenticate
 from rstream_core.transport import connection_error, open_transport, port_hint
-from rstream_core.types import ConnectionOptions, Credentials, Endpoint
+from rstream_core.types import MAX_FRAME_BEFORE_OPEN, ConnectionOptions, Credentials, Endpoint
 from rstream_core.version import __version__
 
 logger = logging.getLogger("rstream_core")
@@ -397,6 +397,8 @@ class Connection(asyncio.Protocol):
 
     def _handshake_hint(self) -> Hint | None:
         """What the peer of a handshake that failed most likely is."""
+        if self.session.login_size > MAX_FRAME_BEFORE_OPEN:
+            return Hint.LOGIN_TOO_LARGE
         hint = port_hint(self.endpoint)
         is_plain = self._transport is None or self._transport.get_extra_info("sslcontext") is None
         if hint is None and not self._first_bytes and is_plain:

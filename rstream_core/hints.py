@@ -24,6 +24,10 @@ class Hint(enum.StrEnum):
     IS_IT_RUNNING_WITH_TLS = (
         "does the broker listen there with TLS? its TLS port is 5551 by default, 5552 the plain one"
     )
+    LOGIN_TOO_LARGE = (
+        "the password, or token, is too large: since 4.3.5 RabbitMQ takes 8,192 bytes at most before a client is let"
+        " in; a token with fewer claims or scopes is shorter"
+    )
     IS_THERE_A_FIREWALL = "does a firewall stand between?"
     AMQP_PORT = "this is AMQP's port by default; the stream port is 5552, or 5551 with TLS"
     MANAGEMENT_PORT = "this is the port of the management pages by default; the stream port is 5552, or 5551 with TLS"
