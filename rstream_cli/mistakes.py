@@ -206,4 +206,6 @@ def extra_hint(command: Any, path: str, extra: str) -> str:
     """For an argument too many."""
     if "--offset" in flags_of(command) and re.fullmatch(r"first|last|next|stored|[0-9]+", extra):
         return f"to begin there, write `--offset {extra}`"
+    if "--stream" in flags_of(command):
+        return f"to look at a stream, write `--stream {shlex.quote(extra)}`"
     return f"see `{path} --help`"

@@ -54,6 +54,8 @@ def store(
     `rstream consume --offset stored --name REF` goes on after this offset.
     """
     target, text = (connection.stream(stream), offset) if offset is not None else (None, stream)
+    if offset is None:
+        _check_no_stream(text, r"[0-9]+", "OFFSET", connection)
     number = _parse_offset(text)
     target = target or connection.stream(None)
     check_reference(name)
@@ -66,6 +68,12 @@ def store(
         return ExitStatus.OK
 
     run_command(main, connection=connection)
+
+
+def _check_no_stream(text: str, place: str, missing: str, connection: ConnectionSettings) -> None:
+    """One argument alone is a place in RSTREAM_STREAM; without that variable, most often a stream, and no place."""
+    if connection.env.variable("RSTREAM_STREAM") is None and not re.fullmatch(place, text):
+        raise CommandError(f"missing argument '{missing}'", hint=f"give STREAM and {missing}")
 
 
 def _parse_offset(text: str) -> int:
@@ -141,6 +149,8 @@ def resolve(
     -- before a SPEC that begins with a minus sign.
     """
     target, text = (connection.stream(stream), spec) if spec is not None else (None, stream)
+    if spec is None:
+        _check_no_stream(text, r"[-@]?[0-9].*|first|last|next|stored", "SPEC", connection)
     try:
         start = parse_offset(text, connection.env.now())
     except ValueError as error:

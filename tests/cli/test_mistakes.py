@@ -173,6 +173,11 @@ COMMANDS: tuple[Row, ...] = (
     ("publish -m x", USAGE, "no stream is named", "give STREAM, or set RSTREAM_STREAM"),
     ("offset query s", USAGE, "missing option '--name'", HELP.format("offset query")),
     ("offset store s five --name r", USAGE, "not an offset: 'five'", "an offset is a whole number, 0 to 2^64 - 1"),
+    ("offset store s --name r", USAGE, "missing argument 'OFFSET'", "give STREAM and OFFSET"),
+    ("offset store 5 --name r", USAGE, "no stream is named", "give STREAM, or set RSTREAM_STREAM"),
+    ("offset resolve s", USAGE, "missing argument 'SPEC'", "give STREAM and SPEC"),
+    ("offset resolve first", USAGE, "no stream is named", "give STREAM, or set RSTREAM_STREAM"),
+    ("doctor s", USAGE, "got unexpected extra argument(s) (s)", "to look at a stream, write `--stream s`"),
     ("offset resolve s stored", USAGE, "stored needs --name", "pass --name REF"),
     (
         "consume rabbitmq-stream://guest:secret@localhost",
