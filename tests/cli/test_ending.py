@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -17,7 +16,7 @@ import pytest
 
 from rstream_core import EmbeddedBroker
 from rstream_core.protocol.commands import Key
-from tests.cli.conftest import RSTREAM, Run, environment, run_rstream
+from tests.cli.conftest import RSTREAM, Run, as_lines, environment, run_rstream
 from tests.cli.process import ended, interrupt, running, summary_of, told
 
 
@@ -71,7 +70,7 @@ def test_a_full_disk_is_told(arguments: tuple[str, ...], unbuffered: str) -> Non
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_under_each_command_that_answers() -> None:
     """And what ``consume`` could not write is not stored as read."""
-    full_disk = "cannot write to stdout: No space left on device"
+    full_disk = "error: cannot write to stdout: No space left on device\n"
     with EmbeddedBroker() as broker, open("/dev/full", "wb") as full:
         env = {"RSTREAM_URI": broker.uri}
 
@@ -98,8 +97,7 @@ def test_a_full_disk_under_each_command_that_answers() -> None:
             ("sac-consume", "-q", "super", "-o", "first", "-n", "1", "--name", "reader"),
         ):
             status, errors = told(*arguments)
-            told_as = json.loads(errors)["message"] if "--json" in arguments else errors.decode()
-            assert (status, told_as.removeprefix("error: ").rstrip()) == (1, full_disk), arguments
+            assert (status, as_lines(errors)) == (1, full_disk), arguments
         assert run_rstream("offset", "query", "super-0", "--name", "reader", env=env).returncode == 4
 
 
