@@ -76,9 +76,11 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Reads the arguments; chooses first how errors are told, as theirs are among them."""
+        if ctx.resilient_parsing:  # a shell completes; nothing is to be told
+            return list(super().parse_args(ctx, args))
         names = {parameter.name for parameter in self.params}
         _choose_error_form(ctx, _said_in_words(names, args))
-        word = None if ctx.resilient_parsing else one_dash(self, args)
+        word = one_dash(self, args)
         if word is not None:
             raise CommandError(f"{word}: a long option begins with two dashes", hint=f"write -{word}")
         rest: list[str] = super().parse_args(ctx, args)
