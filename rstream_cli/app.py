@@ -14,7 +14,15 @@ import typer
 
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import ExitStatus
-from rstream_cli.typer_support import COMPLETE_VARIABLE, PROGRAM, Lazy, LazyGroup, environment_of, usage_error
+from rstream_cli.typer_support import (
+    COMPLETE_VARIABLE,
+    PROGRAM,
+    Lazy,
+    LazyGroup,
+    environment_in,
+    environment_of,
+    usage_error,
+)
 
 COMMANDS: Mapping[str, Lazy] = {
     "stream": Lazy("rstream_cli.commands.stream", "Create, delete and look at streams."),
@@ -87,10 +95,9 @@ def run(arguments: Sequence[str], env: Environment) -> int:
     except typer.Abort:
         return ExitStatus.INTERRUPTED
     except typer.TyperException as error:
-        from rstream_cli.runner import write_error
+        from rstream_cli.runner import report
 
-        write_error(env, *usage_error(error, arguments, _path(command, arguments)))
-        return ExitStatus.USAGE
+        return report(usage_error(error, arguments, _path(command, arguments)), env=environment_in(context, env))
     except BaseException as error:
         if isinstance(error, SystemExit):
             return error.code if isinstance(error.code, int) else ExitStatus.INTERNAL
@@ -99,7 +106,8 @@ def run(arguments: Sequence[str], env: Environment) -> int:
         from rstream_cli.options.connecting import verbosity_of
         from rstream_cli.runner import report
 
-        return report(error, env=env, verbosity=0 if context is None else verbosity_of(context))
+        verbosity = 0 if context is None else verbosity_of(context)
+        return report(error, env=environment_in(context, env), verbosity=verbosity)
     return ExitStatus.OK
 
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from rstream_cli.parsing import parse_duration
+from rstream_cli.parsing import parse_duration, parse_size
 from rstream_core.errors import ConfigurationError
 from rstream_core.recovery import RECOVER, Recovery
-from rstream_core.types import ConnectionOptions, Credentials, Endpoint
-from rstream_core.uri import PLAIN_PORT, TLS_PORT, StreamUri, parse_uri
+from rstream_core.types import MIN_FRAME_MAX, ConnectionOptions, Credentials, Endpoint
+from rstream_core.uri import PLAIN_PORT, PLAIN_SCHEME, TLS_PORT, TLS_SCHEME, StreamUri, parse_uri
 
 T = TypeVar("T")
 
@@ -38,13 +38,15 @@ SETTINGS = (
     "tls",
     "ca_file",
     "cert",
-    "key",
+    "cert_key",
     "server_name",
     "insecure",
     "sasl",
     "load_balancer",
     "connect_timeout",
     "heartbeat",
+    "frame_max",
+    "wait_for_broker",
     "recover_for",
 )
 """The names of all settings; ``RSTREAM_`` and the name in capitals is its environment variable."""
@@ -53,7 +55,9 @@ DEFAULT_USER = "guest"
 PLAIN, EXTERNAL = "PLAIN", "EXTERNAL"
 INSECURE_WARNING = "--insecure: the broker's certificate is NOT verified; whoever sits between reads the password"
 
-_TLS_ONLY = ("ca_file", "cert", "key", "server_name", "insecure")
+_OLD_NAMES = {"key": "cert_key"}
+"""Settings that had another name."""
+_TLS_ONLY = ("ca_file", "cert", "cert_key", "server_name", "insecure")
 _WORDS = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
@@ -68,6 +72,8 @@ class Layer:
     label: Callable[[str], str]
     explicit: bool = False
     """Said for this one run: what cannot take effect is then an error, not ignored."""
+    old_names: tuple[str, ...] = ()
+    """Those among ``values`` that were said under their old names."""
     uris: tuple[StreamUri, ...] = ()
     ports_given: tuple[bool, ...] = ()
 
@@ -81,13 +87,26 @@ def command_line_layer(values: Mapping[str, str]) -> Layer:
     for name, text in values.items():
         if not text.strip():  # most often an unset variable of a script: a default would hide it
             raise ConfigurationError(f"{layer.label(name)} is empty")
-    return _read_uris(layer)
+    return _read_uris(_renamed(layer))
 
 
 def environment_layer(variables: Mapping[str, str]) -> Layer:
     """The layer of RSTREAM_HOST and so on; an empty variable counts as not set."""
-    values = {name: text for name in SETTINGS if (text := variables.get(f"RSTREAM_{name.upper()}"))}
-    return _read_uris(Layer(values, lambda name: f"RSTREAM_{name.upper()}"))
+    names = (*SETTINGS, *_OLD_NAMES)
+    values = {name: text for name in names if (text := variables.get(f"RSTREAM_{name.upper()}"))}
+    return _read_uris(_renamed(Layer(values, lambda name: f"RSTREAM_{name.upper()}")))
+
+
+def _renamed(layer: Layer) -> Layer:
+    """The same under the names of today."""
+    values = dict(layer.values)
+    old_names = [old for old in _OLD_NAMES if old in values]
+    for old in old_names:
+        new = _OLD_NAMES[old]
+        if new in values:
+            raise ConfigurationError(f"{layer.label(old)} is the old name of {layer.label(new)}: both are given")
+        values[new] = values.pop(old)
+    return replace(layer, values=values, old_names=tuple(old_names))
 
 
 def gives_address(layers: Sequence[Layer]) -> bool:
@@ -100,9 +119,14 @@ def build_options(
 ) -> ConnectionOptions:
     """The options that the layers, strongest first, add up to.
 
-    ``warn`` is told, once, where the certificate is not verified. Reads the password file and the certificates.
-    Raises ``ConfigurationError``.
+    ``warn`` is told, once, of each old name that is used, and where the certificate is not verified. Reads the password
+    file and the certificates. Raises ``ConfigurationError``.
     """
+    if warn is not None:
+        for layer in layers:
+            for old in layer.old_names:
+                new = layer.label(_OLD_NAMES[old])
+                warn(f"{layer.label(old)} is the old name of {new}; --key is the routing key of `superstream publish`")
     uri_depth = _visible_uri(layers)
     for depth, layer in enumerate(layers):
         # A URI that a stronger layer hides contradicts nothing.
@@ -128,6 +152,7 @@ def build_options(
     defaults = ConnectionOptions()
     timeout = _first(layers, "connect_timeout", _positive_duration)
     heartbeat = _first(layers, "heartbeat", _heartbeat)
+    frame_max = _first(layers, "frame_max", _frame_max)
     return ConnectionOptions(
         endpoints=endpoints,
         credentials=Credentials() if mechanism == EXTERNAL else _credentials(layers, uri_depth, username, from_uri),
@@ -138,6 +163,7 @@ def build_options(
         load_balancer_mode=_first(layers, "load_balancer", _boolean) or False,
         connect_timeout=defaults.connect_timeout if timeout is None else timeout,
         heartbeat=defaults.heartbeat if heartbeat is None else heartbeat,
+        frame_max=defaults.frame_max if frame_max is None else frame_max,
         connection_name=connection_name,
     )
 
@@ -150,6 +176,11 @@ def build_recovery(layers: Sequence[Layer]) -> Recovery | None:
     return Recovery(seconds=seconds) if seconds else None
 
 
+def build_wait(layers: Sequence[Layer]) -> float:
+    """Seconds for the first connection; 0 where it is tried once. Raises ``ConfigurationError``."""
+    return _first(layers, "wait_for_broker", parse_duration) or 0.0
+
+
 # --- URIs and contradictions ------------------------------------------------------------------------------
 
 
@@ -158,19 +189,34 @@ def _read_uris(layer: Layer) -> Layer:
     if "uri" not in layer:
         return layer
     texts = [text for text in re.split(r"[\s,]+(?=rabbitmq-stream)", layer.values["uri"].strip()) if text]
-    uris = tuple(_parsed(parse_uri, text, layer.label("uri")) for text in texts)
+    uris = tuple(_parsed(_uri, text, layer.label("uri")) for text in texts)
     for what, name in (("tls", "scheme"), ("username", "user name"), ("password", "password")):
         if len({getattr(uri, what) for uri in uris if getattr(uri, what) is not None}) > 1:
             raise ConfigurationError(f"the URIs of {layer.label('uri')} differ in their {name}")
     if len({uri.vhost for uri in uris if uri.vhost is not None}) > 1:
         raise ConfigurationError(f"the URIs of {layer.label('uri')} differ in their virtual host")
-    return Layer(
-        layer.values,
-        layer.label,
-        layer.explicit,
-        uris,
-        tuple(urlsplit(text).port is not None for text in texts),
-    )
+    return replace(layer, uris=uris, ports_given=tuple(urlsplit(text).port is not None for text in texts))
+
+
+def _uri(text: str) -> StreamUri:
+    try:
+        return parse_uri(text)
+    except ConfigurationError as error:
+        error.hint = _meant_uri(text) or error.hint
+        raise
+
+
+def _meant_uri(text: str) -> str | None:
+    """The address with our scheme and port, where it has another's. None where it may hold a password, or is none."""
+    found = re.fullmatch(r"(?:([a-z][a-z0-9+.-]*)://)?([\w.-]+|\[[0-9a-fA-F:.]+\])(?::([0-9]+))?(/[\w.%-]*)?", text)
+    if found is None or found[1] in (PLAIN_SCHEME, TLS_SCHEME):
+        return None
+    scheme, host, port, path = found.groups()
+    tls = port == str(TLS_PORT) or (scheme or "").endswith(("s", "tls", "ssl"))
+    if port is None or scheme in ("amqp", "amqps", "http", "https"):
+        port = str(TLS_PORT if tls else PLAIN_PORT)
+    vhost = path if path and scheme not in ("http", "https") else ""
+    return f"write {TLS_SCHEME if tls else PLAIN_SCHEME}://{host}:{port}{vhost}"
 
 
 def _check_contradictions(layer: Layer) -> None:
@@ -286,7 +332,7 @@ def _read_password(path: str, label: str) -> str:
 def _tls_context(layers: Sequence[Layer], warn: Callable[[str], None] | None) -> ssl.SSLContext:
     ca_file, ca_label = _first_with_label(layers, "ca_file")
     cert, cert_label = _first_with_label(layers, "cert")
-    key, key_label = _first_with_label(layers, "key")
+    key, key_label = _first_with_label(layers, "cert_key")
     if key is not None and cert is None:
         raise ConfigurationError(f"{key_label} needs a certificate", hint="pass --cert FILE")
     if ca_file is not None:
@@ -374,6 +420,9 @@ def _mechanism(text: str) -> str:
 def _host(text: str) -> str:
     if "://" in text:  # which may hold a password, and is not shown
         raise ConfigurationError("this is a URI, and no host", hint="pass it as --uri, or set RSTREAM_URI")
+    found = re.fullmatch(r"([^:@]+|\[.*\]):([0-9]+)", text)
+    if found:
+        raise ConfigurationError(f"a host and a port: {text!r}", hint=f"write --host {found[1]} --port {found[2]}")
     return text
 
 
@@ -388,6 +437,13 @@ def _positive_duration(text: str) -> float:
     if seconds <= 0:
         raise ValueError(f"must be more than 0: {text!r}")
     return seconds
+
+
+def _frame_max(text: str) -> int:
+    size = 0 if text.strip() == "0" else parse_size(text)
+    if size >= 2**31 or 0 < size < MIN_FRAME_MAX:
+        raise ValueError(f"not the size of a frame: {text!r}; 0 for no limit, or {MIN_FRAME_MAX} bytes to 2GiB - 1")
+    return size
 
 
 def _heartbeat(text: str) -> int:

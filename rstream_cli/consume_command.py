@@ -60,7 +60,7 @@ def run_consume(
         options.template,
         options.delimiter,
         nul=options.nul,
-        json_lines=options.json_lines,
+        json_lines=options.json,
         raw=raw,
         shown=_bodies_on(env),
     )
@@ -104,7 +104,7 @@ def _filter(options: ConsumeOptions, *, raw: bool) -> Filter | None:
     if not values:
         for said, flag in ((options.filter_from, "--filter-from"), (options.match_unfiltered, "--match-unfiltered")):
             if said:
-                raise CommandError(f"{flag} needs --filter", hint="the filter value that is wanted; repeatable")
+                raise CommandError(f"{flag} needs --filter", hint="pass --filter VALUE, once for each value")
         return None
     from rstream_cli.filtering import Filter
 
@@ -139,14 +139,14 @@ def _check_name(name: str | None, start: Start) -> None:
     if name is not None:
         check_reference(name)
     elif start.kind is StartKind.STORED:
-        raise CommandError("--offset stored needs --name", hint="the name under which the offset is stored")
+        raise CommandError("--offset stored needs --name", hint="pass --name REF")
 
 
 def _store_every(text: str | None, name: str | None) -> StoreEvery:
     from rstream_cli.consuming import StoreEvery
 
     if text is not None and name is None:
-        raise CommandError("--store-every needs --name", hint="the name under which to store offsets")
+        raise CommandError("--store-every needs --name", hint="pass --name REF")
     given = DEFAULT_STORE_EVERY if text is None else text.strip()
     if given.isascii() and given.isdigit():
         if int(given) == 0:

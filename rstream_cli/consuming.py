@@ -288,7 +288,7 @@ class ConsumeRun:
 
     async def _open(self, client: Client) -> Subscriptions:
         plan = self.plan
-        await client.start()
+        await self.context.connect(client)
         super_stream, streams = await self._find_streams(client)
         self._sources = {stream: _Source(stream) for stream in streams}
         if plan.count == 0:

@@ -16,23 +16,24 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rstream_cli.connection_settings import EXTERNAL
-from rstream_cli.runner import in_options
+from rstream_cli.hints import hint_of, in_options
+from rstream_cli.runner import describe
 from rstream_core import (
-    AccessRefused,
-    AuthenticationFailure,
     ConnectionFailed,
     ConnectionOptions,
     Endpoint,
     HostNotFound,
     LeaderNotAvailable,
     RstreamError,
-    StreamDoesNotExist,
     VirtualHostAccessFailure,
 )
 from rstream_core.connection import Connection
+from rstream_core.hints import Hint
 from rstream_core.locator import Locator
 from rstream_core.protocol import commands as c
+from rstream_core.protocol.session import frame_size, sasl_authenticate
 from rstream_core.transport import connection_error, open_transport
+from rstream_core.types import MAX_FRAME_BEFORE_OPEN
 
 OK, FAIL, SKIPPED = "ok", "FAIL", "skipped"
 
@@ -53,16 +54,6 @@ _GOODBYE = 2.0
 """Seconds for a broker to answer a Close."""
 _EXPIRES_SOON = 14 * 86400
 """Seconds before a certificate's end at which it is worth a word."""
-
-_HINTS: tuple[tuple[type[RstreamError], str], ...] = (
-    (AuthenticationFailure, "check the user name and the password"),
-    (VirtualHostAccessFailure, "does the virtual host exist, and may the user enter it?"),
-    (AccessRefused, "the user lacks a permission there: rabbitmqctl set_permissions"),
-    (StreamDoesNotExist, "rstream stream create makes it; names are per virtual host"),
-    (HostNotFound, "check the name, or add it to the name server or /etc/hosts"),
-    (ConnectionFailed, "does a firewall stand between?"),
-)
-"""What to do, where the error does not say it; the first line that fits counts."""
 
 FEATURES: tuple[tuple[str, c.Key, int, str], ...] = (
     ("super streams and single active consumers", c.Key.PARTITIONS, 1, "3.11"),
@@ -132,18 +123,25 @@ class Diagnosis:
         options = self._options
         who = "the certificate's user" if options.mechanism == EXTERNAL else f"user {options.login().username!r}"
         user = f"{who}, {options.mechanism}"
+        size = _login_size(options)
+        hint = None
+        if size > MAX_FRAME_BEFORE_OPEN:  # an older broker takes it, until it is upgraded
+            user += f"; a login of {size:,} bytes"
+            hint = in_options(Hint.LOGIN_TOO_LARGE)
         try:
             connection = await Connection.open(endpoint, self._options)
         except RstreamError as error:
             if isinstance(error, VirtualHostAccessFailure):
-                yield Finding("login", OK, user)
+                yield Finding("login", OK, user, hint)
                 yield _failure("virtual host", error)
             else:
+                if error.hint is Hint.LOGIN_TOO_LARGE:
+                    error.add_note(f"the login takes {size:,} bytes")
                 yield _failure("login", error)
             return
         self._works = True
         try:
-            yield Finding("login", OK, user)
+            yield Finding("login", OK, user, hint)
             yield Finding("virtual host", OK, self._options.vhost)
             yield _broker(connection)
             yield _features(connection)
@@ -174,6 +172,8 @@ class Diagnosis:
         try:
             transport = await self._open(endpoint, None)
         except ConnectionFailed as error:
+            if self._options.tls is not None and error.hint is Hint.IS_IT_RUNNING:
+                error.hint = Hint.IS_IT_RUNNING_WITH_TLS
             return _failure("connection", error)
         took = loop.time() - begin
         peer = transport.get_extra_info("peername")
@@ -279,10 +279,15 @@ def _features(connection: Connection) -> Finding:
 
 
 def _failure(check: str, error: RstreamError) -> Finding:
-    hint = error.hint
-    if hint is None:
-        hint = next((text for kinds, text in _HINTS if isinstance(error, kinds)), None)
-    return Finding(check, FAIL, str(error), None if hint is None else in_options(hint), error)
+    return Finding(check, FAIL, describe(error), hint_of(error), error)
+
+
+def _login_size(options: ConnectionOptions) -> int:
+    """Bytes of the frame that logs in; 0 where there can be none, which logging in tells of."""
+    try:
+        return frame_size(sasl_authenticate(options.mechanism, options.login()))
+    except RstreamError:
+        return 0
 
 
 def _issuer(certificate: dict[str, Any]) -> str:

@@ -38,18 +38,25 @@ class Extras:
 
     def message(self) -> AMQPMessage:
         """A message with nothing else. Raises CommandError for what AMQP cannot hold there."""
-        document = {
-            "properties": {name: value_to_json(value) for name, value in self.properties.items()},
-            "headers": {name: value_to_json(value) for name, value in self.headers.items()},
-            "annotations": {name: value_to_json(value) for name, value in self.annotations.items()},
-        }
         import orjson
 
-        try:
-            message = from_json(orjson.dumps(document)).message
-            message.encode()
-        except (EnvelopeError, ValueError, TypeError) as error:
-            raise CommandError(f"--property, --header or --annotation: {error}") from None
+        document: dict[str, dict[str, Any]] = {}
+        message = AMQPMessage()
+        for flag, section, values in (
+            ("--property", "properties", self.properties),
+            ("--header", "headers", self.headers),
+            ("--annotation", "annotations", self.annotations),
+        ):
+            document[section] = {name: value_to_json(value) for name, value in values.items()}
+            try:
+                message = from_json(orjson.dumps(document)).message
+                message.encode()
+            except (EnvelopeError, ValueError, TypeError) as error:
+                words = str(error).removeprefix(f'"{section}": ')
+                is_text = words.endswith("not a string")
+                raise CommandError(
+                    f"{flag}: {words}", hint="KEY:=VALUE is a value that is no text, KEY=TEXT one" if is_text else None
+                ) from None
         return message
 
 

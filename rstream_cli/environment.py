@@ -34,6 +34,17 @@ class ColorChoice(enum.StrEnum):
     NEVER = "never"
 
 
+class ErrorForm(enum.Enum):
+    """How an error is written to stderr."""
+
+    TEXT = enum.auto()
+    """A line for people, and a hint where there is one."""
+    JSON = enum.auto()
+    """One object, for whoever asked for JSON: code, kind, message, hint."""
+    EVENT = enum.auto()
+    """The same as an event among those of ``--stats json``."""
+
+
 class StdoutError(OSError):
     """stdout takes no more: its disk is full, say. A reader that is gone is a ``BrokenPipeError``."""
 
@@ -134,6 +145,8 @@ class Environment:
     now: Callable[[], float] = time.time
     """Seconds since 1970."""
     signals: Signals = field(default_factory=Signals)
+    error_form: ErrorForm = ErrorForm.TEXT
+    """Chosen by the options of the command, as soon as they are read."""
 
     @classmethod
     def on(cls, stdin: int, stdout: int, stderr: int, variables: Mapping[str, str]) -> Environment:

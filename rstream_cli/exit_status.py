@@ -44,6 +44,25 @@ class ExitStatus(enum.IntEnum):
     """SIGTERM, and all confirmed."""
 
 
+KINDS = {
+    ExitStatus.OK: "Done",
+    ExitStatus.INTERNAL: "ProgramError",
+    ExitStatus.USAGE: "UsageError",
+    ExitStatus.PARTLY_DONE: "PartlyDone",
+    ExitStatus.NOT_FOUND: "NotFound",
+    ExitStatus.ACCESS: "AccessRefused",
+    ExitStatus.CONNECTION: "ConnectionFailed",
+    ExitStatus.NOT_CONFIRMED: "NotConfirmed",
+    ExitStatus.BAD_RECORD: "BadRecord",
+    ExitStatus.PRECONDITION: "PreconditionFailed",
+    ExitStatus.TIMED_OUT: "TimedOut",
+    ExitStatus.INTERRUPTED: "Interrupted",
+    ExitStatus.STDOUT_CLOSED: "StdoutClosed",
+    ExitStatus.TERMINATED: "Terminated",
+}
+"""The ``kind`` of an error in JSON, where it is none of the core's."""
+
+
 class CommandError(Exception):
     """An error that the command line found itself; it knows the exit code.
 
@@ -65,6 +84,15 @@ def status_of(error: BaseException) -> ExitStatus:
     if isinstance(error, KeyboardInterrupt):
         return ExitStatus.INTERRUPTED
     return _status_of_core_error(error) or _status_of_record_error(error) or _status_of_os_error(error)
+
+
+def kind_of(error: BaseException) -> str:
+    """The ``kind`` of an error in JSON: the name of the core's class, else what its exit code stands for."""
+    from rstream_core.errors import RstreamError
+
+    if isinstance(error, RstreamError):
+        return next(cls.__name__ for cls in type(error).__mro__ if not cls.__name__.startswith("_"))
+    return KINDS[status_of(error)]
 
 
 def first_error(error: BaseException) -> BaseException:

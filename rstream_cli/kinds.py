@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from rstream_cli.runner import CommandContext
@@ -16,6 +17,11 @@ _SUPER_STREAM_COMMANDS = {
     "publish": "superstream publish",
     "consume": "superstream consume",
 }
+_MAKING = {
+    "publish": "--create makes it; or is it in another virtual host?",
+    "superstream publish": "`rstream superstream create {} --partitions N` makes it; or is it in another virtual host?",
+}
+"""What to do where there is none of either kind."""
 _STREAM_COMMANDS = {theirs: ours for ours, theirs in _SUPER_STREAM_COMMANDS.items()}
 
 
@@ -30,14 +36,18 @@ async def telling_kinds_apart(context: CommandContext, command: str, name: str, 
 
 
 async def _hint(context: CommandContext, command: str, name: str) -> str | None:
+    found = False
     try:
         async with context.client() as client:
             if command in _SUPER_STREAM_COMMANDS:
                 kind, other = "super stream", _SUPER_STREAM_COMMANDS[command]
-                found = bool(await client.partitions(name))
+                with suppress(StreamDoesNotExist):
+                    found = bool(await client.partitions(name))
             else:
                 kind, other = "stream, and no super stream", _STREAM_COMMANDS[command]
                 found = await client.stream_exists(name)
     except RstreamError:
         return None
-    return f"{name!r} is a {kind}: rstream {other} {shlex.quote(name)}" if found else None
+    if found:
+        return f"{name!r} is a {kind}: rstream {other} {shlex.quote(name)}"
+    return _MAKING[command].format(shlex.quote(name)) if command in _MAKING else None

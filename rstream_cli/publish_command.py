@@ -6,8 +6,10 @@ Checked against each other before anything connects, they become a ``PublishPlan
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import pathlib
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -191,6 +193,8 @@ def _extras(headers: list[str] | None, properties: list[str] | None, annotations
                 raise CommandError(f"{flag}: {error}") from None
             if key in found:
                 raise CommandError(f"{flag}: {key!r} is given twice")
+            if flag == "--property":
+                _check_property(key)
             found[key] = value
         return found
 
@@ -198,6 +202,17 @@ def _extras(headers: list[str] | None, properties: list[str] | None, annotations
     if extras:
         extras.message()
     return extras
+
+
+def _check_property(name: str) -> None:
+    from rstream_cli.records.envelope import PROPERTIES
+
+    if name not in PROPERTIES:
+        near = difflib.get_close_matches(name, PROPERTIES, n=1, cutoff=0.6)
+        known = f"AMQP has {', '.join(PROPERTIES)}; --header takes any name"
+        raise CommandError(
+            f"--property: no such property: {name!r}", hint=f"did you mean {near[0]}? {known}" if near else known
+        )
 
 
 def _compression(given: Compression | None) -> Any:
@@ -224,7 +239,6 @@ def _plan(
 ) -> PublishPlan:
     """The options, checked against each other and against the files."""
     from rstream_cli.encoding import json_encoder, plain_encoder
-    from rstream_cli.input import check_sources
     from rstream_cli.publishing import PublishPlan
     from rstream_core import RouteType
 
@@ -242,7 +256,7 @@ def _plan(
     if raw and extras:
         raise CommandError("--codec raw stores the bytes alone", hint="leave out --header, --property and --annotation")
     bound = _delimiter("--delimiter", given.delimiter) if given.delimiter is not None else b"\n"
-    size = None if given.message else check_sources(sources, env.stdin.fileno())
+    size = None if given.message else _size_of(sources, env.stdin.fileno())
     encoder = (
         json_encoder(extras, looks, raw=raw)
         if shape is InputFormat.JSON
@@ -279,6 +293,19 @@ def _plan(
         raw=raw,
         input_size=size,
     )
+
+
+def _size_of(sources: list[str], stdin: int) -> int | None:
+    """See ``check_sources``. Whoever writes a text where files stand is told how to publish one."""
+    from rstream_cli.input import InputError, check_sources
+
+    try:
+        return check_sources(sources, stdin)
+    except InputError as error:
+        missing = [source for source in sources if source != "-" and not os.path.exists(source)]
+        if missing and not any("/" in source for source in missing):
+            error.hint = f"FILEs stand there; to publish it as a message, write `-m {shlex.quote(' '.join(missing))}`"
+        raise
 
 
 def _reader(shape: InputFormat, delimiter: bytes, *, crlf: bool) -> Callable[[], RecordReader]:

@@ -315,7 +315,7 @@ class PublishRun:
 
     async def _open(self, client: Client) -> None:
         plan = self.plan
-        await client.start()
+        await self.context.connect(client)
         streams: Sequence[str] = [plan.stream]
         if plan.routing is not None:
             self._router = await Router.open(client, plan.stream)

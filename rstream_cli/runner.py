@@ -7,7 +7,8 @@ Commands raise, and never print an error or call ``sys.exit``. The rules:
   the others; the second cancels; the third ends the process at once, should even cancelling hang. The same signal
   again within ``SAME_STOP`` is the same one: GNU timeout, and wrappers that forward Ctrl-C, send it twice.
 - An interrupted command ends in 130 or 143, but for what outcome.py says; one that drains has asked there itself.
-- An error is one line on stderr, and a hint where there is one. ``-vv`` adds the traceback.
+- An error is one line on stderr, and a hint where there is one; where JSON was asked for, one object. ``-vv`` adds the
+  traceback.
 - Nothing may hold the process up at its end: what blocks (a read of stdin, say) is in a daemon thread. So is what
   asyncio gives to its default executor, which it otherwise waits for.
 """
@@ -18,16 +19,17 @@ import math
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 from rstream_cli import terminal
-from rstream_cli.environment import ColorChoice, Environment, StdoutError, silence
-from rstream_cli.exit_status import CommandError, ExitStatus, first_error, status_of
+from rstream_cli.environment import ColorChoice, Environment, ErrorForm, StdoutError, silence
+from rstream_cli.exit_status import CommandError, ExitStatus, first_error, kind_of, status_of
+from rstream_cli.hints import hint_of
 from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.outcome import Ended
 
@@ -98,6 +100,34 @@ class CommandContext:
         recovery = self.connection.recovery
         return Client(self.options, recovery=recovery, on_recovery=on_recovery, on_gap=on_gap)
 
+    @asynccontextmanager
+    async def connected(self) -> AsyncGenerator[Client, None]:
+        """A client that is connected, and is closed at the end."""
+        async with self.client() as client:
+            await self.connect(client)
+            yield client
+
+    async def connect(self, client: Client) -> None:
+        """Makes a client's first connection, which may take as long as --wait-for-broker says."""
+        import asyncio
+
+        from rstream_core.errors import RstreamError
+
+        wait = self.connection.wait_for_broker
+        until = asyncio.get_running_loop().time() + wait
+        try:
+            return await client.start()
+        except RstreamError as error:
+            if not wait or not error.retriable:
+                raise
+            self.connection.tell(f"waiting for a broker, {wait:g} s at most: {describe(error)}")
+        try:
+            await client.start(wait=max(until - asyncio.get_running_loop().time(), 0.0))
+        except RstreamError as error:
+            if error.retriable:
+                error.add_note(f"waited {wait:g} s for a broker")
+            raise
+
 
 Main = Callable[[CommandContext], Awaitable[ExitStatus]]
 
@@ -148,18 +178,35 @@ def report(
     if verbosity > 1:
         write_stderr(env, terminal.traceback_of(error))
     message = describe(error)
-    hint = hint or getattr(error, "hint", None)
-    write_error(env, message, hint, color)
+    hint = hint or hint_of(error)
+    if env.error_form is ErrorForm.TEXT:
+        _write_lines(env, message, hint, color)
+    else:
+        _write_object(env, {"code": int(status), "kind": kind_of(error), "message": message, "hint": hint})
     return status
 
 
-def write_error(env: Environment, message: str, hint: str | None = None, color: ColorChoice = ColorChoice.AUTO) -> None:
-    """``error: …`` and ``hint: …``, a line each, on stderr."""
+def _write_lines(env: Environment, message: str, hint: str | None, color: ColorChoice) -> None:
+    """``error: …`` and ``hint: …``, a line each."""
     red, cyan, plain = ("\x1b[1;31m", "\x1b[36m", "\x1b[0m") if env.use_color(color) else ("", "", "")
     lines = f"{red}error:{plain} {terminal.line(message)}\n"
     if hint:
-        lines += f"{cyan}hint:{plain} {terminal.line(in_options(hint))}\n"
+        lines += f"{cyan}hint:{plain} {terminal.line(hint)}\n"
     write_stderr(env, lines)
+
+
+def _write_object(env: Environment, error: dict[str, int | str | None]) -> None:
+    """One line of JSON; its texts are what people would read."""
+    import json
+
+    shown = {key: terminal.line(value) if isinstance(value, str) else value for key, value in error.items()}
+    if env.error_form is ErrorForm.EVENT:
+        shown = {"event": "error", **shown}
+    text = terminal.as_json(json.dumps(shown, ensure_ascii=False, separators=(",", ":")))
+    try:
+        terminal.write_json(env.stderr, text + "\n", is_tty=env.stderr_is_tty)
+    except (OSError, ValueError):
+        silence(env.stderr)
 
 
 def write_stderr(env: Environment, text: str) -> None:
@@ -181,19 +228,6 @@ def describe(error: BaseException) -> str:
     if isinstance(error, RstreamError | CommandError | ValueError | OSError):
         return "; ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())])
     return f"internal error: {type(error).__name__}: {error}"
-
-
-def in_options(hint: str) -> str:
-    """A hint in the words of the command line, where the core's names Python's."""
-    from rstream_core.hints import Hint
-
-    words = {
-        Hint.LOAD_BALANCER: "pass --load-balancer, or set stream.advertised_host on the broker",
-        Hint.TRUST: "pass --ca-file with the authority that signed it, or --server-name if it names another host",
-        Hint.USE_TLS: "use rabbitmq-stream+tls:// or --tls for this port",
-        Hint.IS_IT_A_TLS_PORT: "is it a TLS port? use rabbitmq-stream+tls:// or --tls for it",
-    }
-    return words[hint] if isinstance(hint, Hint) and hint in words else str(hint)
 
 
 @contextmanager
@@ -321,6 +355,6 @@ def start_hint(error: BaseException, connection: ConnectionSettings) -> str | No
     """How to start a broker, for whoever tries the program for the first time."""
     from rstream_core.errors import ConnectionFailed
 
-    if type(first_error(error)) is not ConnectionFailed or connection.gives_address:
+    if type(first_error(error)) is not ConnectionFailed or connection.gives_address or connection.options.tls:
         return None
     return START_HINT if "refuses" in str(error) else None

@@ -13,22 +13,23 @@ Typer's own copy of click is never imported by name; what is needed of it comes 
 
 from __future__ import annotations
 
-import difflib
 import enum
 import importlib
 import inspect
+import itertools
 import re
-import shlex
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from rstream_cli.environment import Environment
+from rstream_cli.environment import Environment, ErrorForm
 from rstream_cli.exit_status import CommandError, ExitStatus
+from rstream_cli.mistakes import command_hint, extra_hint, misplaced_option, one_dash, option_hint
 
 PROGRAM = "rstream"
 COMPLETE_VARIABLE = "_RSTREAM_COMPLETE"
@@ -72,6 +73,19 @@ class Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         """The parameters, with ``--help``."""
         return _quickly_read(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Reads the arguments; chooses first how errors are told, as theirs are among them."""
+        if ctx.resilient_parsing:  # a shell completes; nothing is to be told
+            return list(super().parse_args(ctx, args))
+        names = {parameter.name for parameter in self.params}
+        _choose_error_form(ctx, _said_in_words(names, args))
+        word = one_dash(self, args)
+        if word is not None:
+            raise CommandError(f"{word}: a long option begins with two dashes", hint=f"write -{word}")
+        rest: list[str] = super().parse_args(ctx, args)
+        _choose_error_form(ctx, {name: ctx.params.get(name) for name in names & _DECIDING})
+        return rest
 
     def get_help_option(self, ctx: Any) -> Any:
         """``--help``, which prints to the run's stdout."""
@@ -128,13 +142,7 @@ class LazyGroup(TyperGroup):
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None and not ctx.resilient_parsing:
-            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1, cutoff=0.5)
-            raise CommandError(
-                f"no such command: {name!r}",
-                hint=f"did you mean `{ctx.command_path} {near[0]}`?"
-                if near
-                else f"`{ctx.command_path} --help` lists them",
-            )
+            raise CommandError(f"no such command: {name!r}", hint=command_hint(self, ctx, name))
         return (None if command is None else name), command, args[1:]
 
     def get_help_option(self, ctx: Any) -> Any:
@@ -247,31 +255,53 @@ def _whole_number(text: str, low: float | None, high: float | None) -> int:
 
 # --- errors ------------------------------------------------------------------------------------------------
 
+_ENVIRONMENT = "rstream.environment"
+_DECIDING = frozenset({"json", "output", "stats"})
+"""The parameters that say whether errors are JSON. ``json`` is about what a command answers: the ``--json`` of
+``publish``, which is about its input, has another name."""
 
-def usage_error(error: typer.TyperException, arguments: Sequence[str], program: str) -> tuple[str, str | None]:
-    """A message and a hint for what Typer found wrong with the ``arguments`` of a command of ``program``."""
+
+def _choose_error_form(ctx: Any, said: Mapping[str, object]) -> None:
+    form = ErrorForm.TEXT
+    if said.get("json") or said.get("output") == "json":
+        form = ErrorForm.JSON
+    if said.get("stats") == "json":
+        form = ErrorForm.EVENT
+    ctx.obj = ctx.meta[_ENVIRONMENT] = replace(environment_of(ctx), error_form=form)
+
+
+def _said_in_words(names: set[str], words: Sequence[str]) -> dict[str, object]:
+    """What the deciding options most likely say, where the arguments are not read yet, or cannot be."""
+    options = list(itertools.takewhile(lambda word: word != "--", words))
+    said: dict[str, object] = {"json": "json" in names and "--json" in options}
+    for name in names & {"output", "stats"}:
+        pairs = itertools.pairwise(options)
+        said[name] = "json" if f"--{name}=json" in options or (f"--{name}", "json") in pairs else None
+    return said
+
+
+def environment_in(context: Any, env: Environment) -> Environment:
+    """The environment as the options of the command have made it; ``env`` where none were read."""
+    found = None if context is None else context.meta.get(_ENVIRONMENT)
+    return found if isinstance(found, Environment) else env
+
+
+def usage_error(error: typer.TyperException, arguments: Sequence[str], program: str) -> CommandError:
+    """What Typer found wrong with the ``arguments`` of a command of ``program``, in our words and with a hint."""
     context = getattr(error, "ctx", None)
     parameter = getattr(error, "param", None)
     path = context.command_path if context is not None else program
     if isinstance(error, typer.BadParameter) and type(error) is typer.BadParameter and parameter is not None:
-        return f"{_label(parameter)}: {error.message}", None
+        return CommandError(f"{_label(parameter)}: {error.message}")
     name = getattr(error, "option_name", None)
     if name is not None and hasattr(error, "possibilities"):
-        return f"no such option: {name}", _option_hint(name, context, path, arguments)
+        return misplaced_option(name, context, path, arguments) or CommandError(
+            f"no such option: {name}", hint=option_hint(name, context, path, arguments)
+        )
     message = " ".join(error.format_message().split()).removesuffix(".")
-    return message[:1].lower() + message[1:], f"see `{path} --help`"
-
-
-def _option_hint(name: str, context: Any, path: str, arguments: Sequence[str]) -> str:
-    options = [option for parameter in getattr(context.command, "params", ()) for option in parameter.opts]
-    if re.match(r"-[0-9.]", name):
-        value = next((argument for argument in arguments if argument.startswith(name)), name)
-        if "--offset" in options:
-            return f"to begin there, write `--offset {value}`"
-        others = shlex.join(["rstream", *(argument for argument in arguments if argument != value)])
-        return f"to pass {value} as a value, write `--` before it: `{others} -- {value}`"
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.7)
-    return f"did you mean {near[0]}?" if near else f"`{path} --help` lists them"
+    extra = re.search(r"extra argument\S* \((\S+)", message)
+    hint = extra_hint(context.command, path, extra[1].rstrip(")")) if extra and context else f"see `{path} --help`"
+    return CommandError(message[:1].lower() + message[1:], hint=hint)
 
 
 def _label(parameter: Any) -> str:

@@ -5,6 +5,7 @@ A wrong type is a ``TypeError``; what the protocol cannot hold is a ``Configurat
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Collection, Mapping
 from typing import SupportsIndex
@@ -51,6 +52,15 @@ def check_properties(what: str, properties: Mapping[str, str]) -> None:
     for key, value in properties.items():
         check_text(f"a key of {what}", key)
         check_text(f"{what}[{key!r:.80}]", value)
+
+
+def check_seconds(what: str, seconds: float) -> float:
+    """The seconds. Raises for what is no number, and for one that is negative or no time at all."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{what} is a number of seconds, not {seconds!r:.80}")
+    if not 0 <= seconds < math.inf:
+        raise ConfigurationError(f"{what} is a number of seconds, 0 or more, not {seconds}")
+    return seconds
 
 
 def check_whole(what: str, number: SupportsIndex, lowest: int, highest: int) -> int:

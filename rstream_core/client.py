@@ -15,7 +15,16 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from rstream_core.checks import MAX_NAME, MAX_OFFSET, check_name, check_properties, check_text, check_texts, check_whole
+from rstream_core.checks import (
+    MAX_NAME,
+    MAX_OFFSET,
+    check_name,
+    check_properties,
+    check_seconds,
+    check_text,
+    check_texts,
+    check_whole,
+)
 from rstream_core.connection import Connection
 from rstream_core.errors import (
     AlreadyClosed,
@@ -122,10 +131,15 @@ class Client:
         if there:
             _warn(f"unclosed Client: {there} connections stay open", ResourceWarning, stacklevel=2)
 
-    async def start(self) -> None:
-        """Connects to a seed node and logs in."""
+    async def start(self, *, wait: float = 0.0) -> None:
+        """Connects to a seed node and logs in.
+
+        ``wait``: seconds in which it tries again where no node can be reached, for a broker that starts at the same
+        time as the program; then it raises the last error. What no waiting mends, such as a wrong password or a
+        certificate that is not trusted, is raised at once. May be cancelled, and called again.
+        """
         self._check_open()
-        await self._locator.connection()
+        await self._locator.connection_within(check_seconds("wait", wait))
 
     async def close(self) -> None:
         """Closes every connection. Publishers and subscriptions are to be closed before. May be repeated.

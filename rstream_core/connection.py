@@ -27,8 +27,8 @@ from rstream_core.errors import (
 from rstream_core.hints import Hint
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.session import Session, SessionOptions, State, sasl_authenticate
-from rstream_core.transport import connection_error, open_transport
-from rstream_core.types import ConnectionOptions, Credentials, Endpoint
+from rstream_core.transport import connection_error, open_transport, port_hint
+from rstream_core.types import MAX_FRAME_BEFORE_OPEN, ConnectionOptions, Credentials, Endpoint
 from rstream_core.version import __version__
 
 logger = logging.getLogger("rstream_core")
@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
             transport.abort()
             raise ConnectionFailed(
                 f"{endpoint} did not finish the stream handshake within {options.connect_timeout:g} s",
-                hint=Hint.IS_IT_THE_STREAM_PORT,
+                hint=port_hint(endpoint) or Hint.IS_IT_THE_STREAM_PORT,
             ) from None
         except BaseException:
             transport.abort()
@@ -274,7 +274,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, OSError) and not self._ready.done():
-            self._end(connection_error(self.endpoint, exc))
+            error = connection_error(self.endpoint, exc)
+            error.hint = error.hint or self._handshake_hint()
+            self._end(error)
         elif not self._ready.done():
             self._end(self._explain(ConnectionFailed(f"{self.endpoint} closed the connection during the handshake")))
         else:
@@ -385,14 +387,24 @@ class Connection(asyncio.Protocol):
             name = "AMQP" if begin == b"AMQP" else "HTTP"
             return ConnectionFailed(
                 f"{self.endpoint} speaks {name}, not the stream protocol",
-                hint=Hint.STREAM_PORT,
+                hint=port_hint(self.endpoint) or Hint.STREAM_PORT,
             )
-        if not begin and (self._transport is None or self._transport.get_extra_info("sslcontext") is None):
-            # Some TLS servers, asyncio's for one, end what is no TLS without an alert.
-            error.hint = Hint.IS_IT_A_TLS_PORT
         if isinstance(error, ProtocolError):
-            return ConnectionFailed(f"{self.endpoint} does not speak the stream protocol: {error}")
+            words = f"{self.endpoint} does not speak the stream protocol: {error}"
+            return ConnectionFailed(words, hint=self._handshake_hint())
+        error.hint = error.hint or self._handshake_hint()
         return error.located(self.endpoint)
+
+    def _handshake_hint(self) -> Hint | None:
+        """What the peer of a handshake that failed most likely is."""
+        if self.session.login_size > MAX_FRAME_BEFORE_OPEN:
+            return Hint.LOGIN_TOO_LARGE
+        hint = port_hint(self.endpoint)
+        is_plain = self._transport is None or self._transport.get_extra_info("sslcontext") is None
+        if hint is None and not self._first_bytes and is_plain:
+            # Some TLS servers, asyncio's for one, end what is no TLS without an alert.
+            return Hint.IS_IT_A_TLS_PORT
+        return hint
 
     def _end(self, error: RstreamError) -> None:
         """Fails everything that waits on this connection; the first reason counts."""

@@ -222,9 +222,9 @@ class Consumer(Administration):
         """The client underneath: for its administration, or to be shared."""
         return self._client
 
-    async def start(self) -> None:
-        """Connects and logs in."""
-        await self._client.start()
+    async def start(self, *, wait: float = 0.0) -> None:
+        """Connects and logs in. ``wait``: see ``Client.start``."""
+        await self._client.start(wait=wait)
 
     async def run(self) -> None:
         """Waits until ``close()`` or ``stop()``. Raises the error with which a subscription ended by itself.

@@ -55,6 +55,8 @@ LOAD_BALANCER_SECONDS = 30.0
 """For all the attempts to reach one node through a load balancer."""
 DEAD_NODE_WAIT = Backoff(attempts=6, initial=0.005, maximum=0.2)
 """Until a load balancer knows that a node behind it is down, each connection that it leads there ends."""
+FIRST_WAIT = Backoff(attempts=1_000_000, initial=0.1, maximum=1.0)
+"""Between attempts to reach a broker that may be starting. Their time is what bounds them."""
 MAX_REMEMBERED = 32
 """Nodes that are remembered as further seeds."""
 AVOIDED = 30.0
@@ -89,6 +91,23 @@ class Locator:
             return self._connection
         async with self._connecting:
             return await self._connecting.result(self._connect)
+
+    async def connection_within(self, seconds: float) -> Connection:
+        """As ``connection``. Where no seed node lets us in yet, tries again for so long; the last error counts.
+
+        The first attempt may take longer than that.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        try:
+            return await self.connection()
+        except RstreamError as error:
+            left = until - loop.time()
+            if left <= 0 or not error.retriable:
+                raise
+            first = error
+        logger.info("waiting %.3g s for a broker: %s", left, first)
+        return await Run(FIRST_WAIT, left).retry(self.connection, reason=first)
 
     async def _connect(self) -> Connection:
         self._connection = await self._kept(await self._connect_to_a_seed())

@@ -207,9 +207,9 @@ class Producer(Administration):
         """The client underneath: for its administration, or to be shared."""
         return self._client
 
-    async def start(self) -> None:
-        """Connects and logs in. Optional: the first call does it too."""
-        await self._client.start()
+    async def start(self, *, wait: float = 0.0) -> None:
+        """Connects and logs in. Optional: the first call does it too. ``wait``: see ``Client.start``."""
+        await self._client.start(wait=wait)
 
     def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
         if self._closed:

@@ -156,11 +156,13 @@ class SuperStreamProducer(SuperStreamAdministration):
         """The client underneath: for its administration, or to be shared."""
         return self._producer.client
 
-    async def start(self) -> None:
+    async def start(self, *, wait: float = 0.0) -> None:
         """Connects, logs in, and asks for the partitions. Optional: the first call does it too.
 
-        Raises ``StreamDoesNotExist``; ``UnsupportedByBroker`` before RabbitMQ 3.11.
+        ``wait``: see ``Client.start``; it is no time for the super stream to be created in. Raises
+        ``StreamDoesNotExist``; ``UnsupportedByBroker`` before RabbitMQ 3.11.
         """
+        await self._producer.start(wait=wait)
         failures = self._failures
         async with self._order:
             await self._open(failures)

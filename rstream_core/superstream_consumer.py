@@ -83,9 +83,9 @@ class SuperStreamConsumer(SuperStreamAdministration):
         """The client underneath: for its administration, or to be shared."""
         return self._consumer.client
 
-    async def start(self) -> None:
-        """Connects and logs in."""
-        await self._consumer.start()
+    async def start(self, *, wait: float = 0.0) -> None:
+        """Connects and logs in. ``wait``: see ``Client.start``."""
+        await self._consumer.start(wait=wait)
 
     async def run(self) -> None:
         """See ``Consumer.run``: the error is that of any partition."""

@@ -16,6 +16,13 @@ from rstream_core.types import Endpoint
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
+_OTHER_PORTS = {
+    **dict.fromkeys((5671, 5672), Hint.AMQP_PORT),
+    **dict.fromkeys((15671, 15672), Hint.MANAGEMENT_PORT),
+    **dict.fromkeys((1883, 8883, 61613, 61614, 15674, 15675, 15692, 25672, 4369), Hint.OTHER_PORT),
+}
+"""What a RabbitMQ has on its other ports, unless it is configured otherwise."""
+
 
 async def open_transport(
     endpoint: Endpoint,
@@ -41,7 +48,8 @@ async def open_transport(
                 happy_eyeballs_delay=0.25 if _may_race(loop, endpoint.host) else None,
             )
     except TimeoutError:
-        raise ConnectionFailed(f"no answer from {endpoint} within {timeout:g} s") from None
+        hint = port_hint(endpoint) or Hint.IS_THERE_A_FIREWALL
+        raise ConnectionFailed(f"no answer from {endpoint} within {timeout:g} s", hint=hint) from None
     except UnicodeError:  # a label of a name may have 63 bytes, and not be empty
         raise HostNotFound(f"{endpoint.host!r} is not a host name") from None
     except OSError as error:
@@ -50,6 +58,10 @@ async def open_transport(
     if sock is not None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return transport, protocol
+
+
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
+"""What OpenSSL says of an answer that is no TLS."""
 
 
 def _may_race(loop: asyncio.AbstractEventLoop, host: str) -> bool:
@@ -67,6 +79,11 @@ def _may_race(loop: asyncio.AbstractEventLoop, host: str) -> bool:
     return False
 
 
+def port_hint(endpoint: Endpoint) -> Hint | None:
+    """That the port is another protocol's, where it usually is."""
+    return _OTHER_PORTS.get(endpoint.port)
+
+
 def connection_error(endpoint: Endpoint, error: OSError, *, tls: bool = False) -> ConnectionFailed:
     """Our error for one of the operating system's; ``tls`` where a TLS connection was being made."""
     if isinstance(error, socket.gaierror):
@@ -77,17 +94,20 @@ def connection_error(endpoint: Endpoint, error: OSError, *, tls: bool = False) -
             hint=Hint.TRUST,
         )
     if isinstance(error, ssl.SSLError):
-        return TlsError(
-            f"no TLS connection to {endpoint}: {error.reason or error}",
-            hint=Hint.IS_IT_THE_TLS_PORT,
-        )
+        why = error.reason or str(error)
+        why = f"it does not speak TLS ({why})" if why in _NO_TLS else why
+        return TlsError(f"no TLS connection to {endpoint}: {why}", hint=port_hint(endpoint) or Hint.IS_IT_THE_TLS_PORT)
     if isinstance(error, ConnectionRefusedError) or _all_refused(error):
-        return ConnectionFailed(f"{endpoint} refuses the connection", hint=Hint.IS_IT_RUNNING)
+        hint = port_hint(endpoint) or (Hint.IS_IT_RUNNING_WITH_TLS if tls else Hint.IS_IT_RUNNING)
+        return ConnectionFailed(f"{endpoint} refuses the connection", hint=hint)
     if isinstance(error, ConnectionError):
-        why = error.strerror or str(error) or "without a reason"
-        hint = Hint.IS_IT_THE_TLS_PORT if tls else None
-        return ConnectionFailed(f"{endpoint} ended the connection: {why}", hint=hint)
-    return ConnectionFailed(f"cannot connect to {endpoint}: {error.strerror or error}")
+        why = error.strerror or str(error)
+        how = "ended the TLS handshake" if tls else "ended the connection"
+        return ConnectionFailed(
+            f"{endpoint} {how}{why and f': {why}'}",
+            hint=port_hint(endpoint) or (Hint.IS_IT_THE_TLS_PORT if tls else None),
+        )
+    return ConnectionFailed(f"cannot connect to {endpoint}: {error.strerror or error}", hint=port_hint(endpoint))
 
 
 def _all_refused(error: OSError) -> bool:

@@ -19,8 +19,10 @@ MAX_HOST = 255
 MAX_PORT = 65_535
 MIN_FRAME_MAX = 1000
 """Bytes of the smallest frame that may be agreed on: every request whose names take 255 bytes each fits in."""
+MAX_FRAME_BEFORE_OPEN = 8192
+"""Bytes of the largest frame that RabbitMQ takes until Open has succeeded (since 4.3.5)."""
 MAX_CONNECTION_NAME = 7000
-"""Bytes: it is told before Open, where RabbitMQ takes frames of 8,192 bytes at most (since 4.3.5)."""
+"""Bytes: it is told before Open."""
 
 
 class OffsetType(enum.IntEnum):

@@ -10,12 +10,17 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from rstream_core.errors import ConfigurationError
+from rstream_core.hints import Hint
 from rstream_core.types import Endpoint
 
 PLAIN_SCHEME = "rabbitmq-stream"
 TLS_SCHEME = "rabbitmq-stream+tls"
 PLAIN_PORT = 5552
 TLS_PORT = 5551
+_OTHER_SCHEMES = {
+    **dict.fromkeys(("amqp", "amqps"), Hint.AMQP_URI),
+    **dict.fromkeys(("http", "https"), Hint.MANAGEMENT_URI),
+}
 
 
 class StreamUri(NamedTuple):
@@ -36,7 +41,8 @@ def parse_uri(text: str) -> StreamUri:
     scheme, separator, _ = text.partition("://")
     if not separator or scheme not in (PLAIN_SCHEME, TLS_SCHEME):
         raise ConfigurationError(
-            f"a URI begins with {PLAIN_SCHEME}:// or {TLS_SCHEME}://" + (f", not {scheme}://" if separator else "")
+            f"a URI begins with {PLAIN_SCHEME}:// or {TLS_SCHEME}://" + (f", not {scheme}://" if separator else ""),
+            hint=_OTHER_SCHEMES.get(scheme, Hint.WRITE_THE_SCHEME),
         )
     try:
         parts = urlsplit(text)

@@ -49,8 +49,13 @@ def doctor(
 
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_cli.diagnosis import Diagnosis
+        from rstream_core import RstreamError
 
         env = context.env
+        if connection.wait_for_broker:
+            with contextlib.suppress(RstreamError):  # the steps tell what is wrong
+                async with context.connected():
+                    pass
         show = _text_lines(colored=env.use_color(connection.color, stdout=True))
         status = ExitStatus.OK
         # stdout may refuse a line: what is open then is closed before the loop is.

@@ -54,18 +54,26 @@ def store(
     `rstream consume --offset stored --name REF` goes on after this offset.
     """
     target, text = (connection.stream(stream), offset) if offset is not None else (None, stream)
+    if offset is None:
+        _check_no_stream(text, r"[0-9]+", "OFFSET", connection)
     number = _parse_offset(text)
     target = target or connection.stream(None)
     check_reference(name)
 
     async def main(context: CommandContext) -> ExitStatus:
-        async with context.client() as client:
+        async with context.connected() as client:
             await client.metadata(target)
             await client.store_offset(target, name, number, verify_timeout=STORE_TIMEOUT)
         connection.tell(f"stored offset {number} as {name!r} in stream {target!r}")
         return ExitStatus.OK
 
     run_command(main, connection=connection)
+
+
+def _check_no_stream(text: str, place: str, missing: str, connection: ConnectionSettings) -> None:
+    """One argument alone is a place in RSTREAM_STREAM; without that variable, most often a stream, and no place."""
+    if connection.env.variable("RSTREAM_STREAM") is None and not re.fullmatch(place, text):
+        raise CommandError(f"missing argument '{missing}'", hint=f"give STREAM and {missing}")
 
 
 def _parse_offset(text: str) -> int:
@@ -99,7 +107,7 @@ def query(
     check_reference(name)
 
     async def main(context: CommandContext) -> ExitStatus:
-        async with context.client() as client:
+        async with context.connected() as client:
             await client.metadata(target)  # a missing stream has its own message
             offset = await client.query_offset(target, name)
         _print_offset(context, {"stream": target, "name": name, "offset": offset}, json=json)
@@ -141,6 +149,8 @@ def resolve(
     -- before a SPEC that begins with a minus sign.
     """
     target, text = (connection.stream(stream), spec) if spec is not None else (None, stream)
+    if spec is None:
+        _check_no_stream(text, r"[-@]?[0-9].*|first|last|next|stored", "SPEC", connection)
     try:
         start = parse_offset(text, connection.env.now())
     except ValueError as error:
@@ -149,12 +159,12 @@ def resolve(
     if name is not None:
         check_reference(name)
     elif start.kind is StartKind.STORED:
-        raise CommandError("stored needs --name", hint="the name under which the offset is stored")
+        raise CommandError("stored needs --name", hint="pass --name REF")
 
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_cli.consuming import resolve_start
 
-        async with context.client() as client:
+        async with context.connected() as client:
             await client.metadata(target)  # a missing stream has its own message
             offset = await client.resolve_offset(target, await resolve_start(client, target, start, name))
         _print_offset(context, {"stream": target, "spec": text, "offset": offset}, json=json)

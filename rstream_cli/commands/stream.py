@@ -19,7 +19,7 @@ from rstream_cli.names import check_new_stream_name, check_stream_name
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
 from rstream_cli.options.declaring import shared_options
 from rstream_cli.parsing import parse_max_age, parse_pair, parse_size
-from rstream_cli.runner import CommandContext, describe, run_command, write_error
+from rstream_cli.runner import CommandContext, report, run_command
 from rstream_cli.typer_support import Command, new_app
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def create(
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_core import PreconditionFailed, StreamAlreadyExists
 
-        async with context.client() as client:
+        async with context.connected() as client:
             try:
                 await client.create_stream(name, arguments, exists_ok=exists_ok)
             except StreamAlreadyExists as error:
@@ -236,19 +236,18 @@ def delete_all(
         from rstream_core import RstreamError, ServerError
 
         status = ExitStatus.OK
-        async with context.client() as client:
-            await client.start()
+        async with context.connected() as client:
             for name in wanted:
                 try:
                     await delete_one(client, name)
                 except ServerError as error:
-                    hint = "pass --missing-ok" if status_of(error) is ExitStatus.NOT_FOUND else error.hint
-                    write_error(context.env, describe(error), hint, connection.color)
-                    status = status or status_of(error)
+                    hint = "pass --missing-ok" if status_of(error) is ExitStatus.NOT_FOUND else None
+                    failure = report(error, env=context.env, color=connection.color, hint=hint)
+                    status = status or failure
                 except RstreamError as error:
                     if not status:
                         raise
-                    write_error(context.env, describe(error), error.hint, connection.color)
+                    report(error, env=context.env, color=connection.color)
                     return status
                 else:
                     connection.tell(f"deleted {kind} {name!r}")
@@ -300,7 +299,7 @@ def info(
         from rstream_cli.kinds import telling_kinds_apart
 
         async def look() -> dict[str, Any]:
-            async with context.client() as client:
+            async with context.connected() as client:
                 return await facts_of(client, stream)
 
         facts = await telling_kinds_apart(context, "stream info", stream, look)

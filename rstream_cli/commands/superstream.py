@@ -13,12 +13,12 @@ import typer
 
 from rstream_cli import terminal
 from rstream_cli.commands.stream import StreamOptions, as_json, delete_all, facts_of, shown
-from rstream_cli.exit_status import CommandError, ExitStatus, status_of
+from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.names import check_new_stream_name, check_stream_name
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
 from rstream_cli.options.declaring import shared_options
 from rstream_cli.options.routing import RoutingMethod
-from rstream_cli.runner import CommandContext, describe, run_command, write_error
+from rstream_cli.runner import CommandContext, report, run_command
 from rstream_cli.typer_support import Command, Lazy, LazyGroup, new_app
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def create(
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_core import PreconditionFailed, StreamAlreadyExists
 
-        async with context.client() as client:
+        async with context.connected() as client:
             try:
                 made = await client.create_super_stream(
                     name, partitions=partitions, routing_keys=keys, arguments=arguments, exists_ok=exists_ok
@@ -164,7 +164,7 @@ def info(
         from rstream_cli.kinds import telling_kinds_apart
 
         async def look() -> list[dict[str, Any]]:
-            async with context.client() as client:
+            async with context.connected() as client:
                 return [await facts_of(client, partition) for partition in await client.partitions(name)]
 
         partitions = await telling_kinds_apart(context, "superstream info", name, look)
@@ -193,6 +193,7 @@ def _table(partitions: list[dict[str, Any]]) -> str:
     epilog="""
 rstream superstream route orders customer-17 customer-18
 rstream superstream route orders eu --routing key | cut -f 2
+rstream superstream route orders eu us --json | jq -r '.partitions[]'
 """,
 )
 @connection_options
@@ -203,6 +204,7 @@ def route(
         RoutingMethod,
         typer.Option("--routing", help="By the hash of the key, or by the broker's bindings."),
     ] = RoutingMethod.HASH,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for each key.")] = False,
     *,
     connection: ConnectionSettings,
 ) -> None:
@@ -216,7 +218,7 @@ def route(
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_core import RouteNotFound, Router
 
-        async with context.client() as client:
+        async with context.connected() as client:
             router = await Router.open(client, name)
             # A program reads the names as they are.
             as_shown = terminal.name if context.env.stdout_is_tty else str
@@ -225,8 +227,11 @@ def route(
                 try:
                     routes = await _routes(router, key, routing)
                 except RouteNotFound as error:
-                    write_error(context.env, describe(error), error.hint, connection.color)
-                    status = status_of(error)
+                    status = report(error, env=context.env, color=connection.color)
+                    continue
+                if json:
+                    text = as_json({"super_stream": name, "key": key, "partitions": list(routes)})
+                    terminal.write_json(context.env.stdout, text, is_tty=context.env.stdout_is_tty)
                     continue
                 for partition in routes:
                     context.env.stdout.write(f"{as_shown(key)}\t{as_shown(partition)}\n")

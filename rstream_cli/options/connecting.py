@@ -76,9 +76,11 @@ class ConnectingOptions:
         str | None, _connecting("--ca-file", metavar="FILE", help="Trust these authorities, not the system's.")
     ] = None
     cert: Annotated[str | None, _connecting("--cert", metavar="FILE", help="Client certificate, PEM.")] = None
-    key: Annotated[
-        str | None, _connecting("--cert-key", "--key", metavar="FILE", help="Its key, where --cert does not hold it.")
+    cert_key: Annotated[
+        str | None, _connecting("--cert-key", metavar="FILE", help="Its key, where --cert does not hold it.")
     ] = None
+    key: Annotated[str | None, typer.Option("--key", metavar="FILE", hidden=True)] = None
+    """The old name of ``--cert-key``. The routing key has it now."""
     server_name: Annotated[
         str | None, _connecting("--server-name", metavar="NAME", help="The name that the broker's certificate holds.")
     ] = None
@@ -104,6 +106,23 @@ class ConnectingOptions:
         str | None,
         _connecting(
             "--heartbeat", metavar="DURATION", help="10s by default; two without a sign are an outage. 0: none."
+        ),
+    ] = None
+    frame_max: Annotated[
+        str | None,
+        _connecting(
+            "--frame-max",
+            metavar="SIZE",
+            help="The largest frame to send: 1MiB by default, 1000 bytes at least; a broker may ask for less."
+            " 0: no limit.",
+        ),
+    ] = None
+    wait_for_broker: Annotated[
+        str | None,
+        _connecting(
+            "--wait-for-broker",
+            metavar="DURATION",
+            help="The first connection may take so long: for a broker that starts at the same time.",
         ),
     ] = None
     recover_for: Annotated[
@@ -174,6 +193,13 @@ class ConnectionSettings:
         from rstream_cli.connection_settings import build_recovery
 
         return build_recovery(self.layers)
+
+    @cached_property
+    def wait_for_broker(self) -> float:
+        """Seconds in which the first connection is tried again. Raises ConfigurationError."""
+        from rstream_cli.connection_settings import build_wait
+
+        return build_wait(self.layers)
 
     @property
     def gives_address(self) -> bool:

@@ -68,7 +68,7 @@ class ConsumeOptions:
         ),
     ] = None
     nul: Annotated[bool, typer.Option("-0", help="As --output nul.", rich_help_panel=OUTPUT)] = False
-    json_lines: Annotated[bool, typer.Option("--json", help="As --output json.", rich_help_panel=OUTPUT)] = False
+    json: Annotated[bool, typer.Option("--json", help="As --output json.", rich_help_panel=OUTPUT)] = False
     delimiter: Annotated[
         str | None,
         typer.Option(

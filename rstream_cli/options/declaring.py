@@ -26,7 +26,8 @@ def shared_options(
 
     It receives them as its argument ``name``: an instance of the one group, or what ``make`` gives for the command's
     context and an instance of each group. Its own parameters come first in the help, and a flag that one of them has is
-    theirs. To be put under ``@app.command(...)``; where there are several, the upper ones come last in the help.
+    theirs; an option that has no other flag is left out. To be put under ``@app.command(...)``; where there are
+    several, the upper ones come last in the help.
     """
     fields = [dataclasses.fields(group) for group in groups]
     kinds = [get_type_hints(group, include_extras=True) for group in groups]
@@ -40,7 +41,7 @@ def shared_options(
         def command(**given: Any) -> T:
             context = (given.pop("ctx"),) if make else ()
             made = [
-                group(**{field.name: given.pop(field.name) for field in members})
+                group(**{field.name: given.pop(field.name, field.default) for field in members})
                 for group, members in zip(groups, fields, strict=True)
             ]
             return function(**given, **{name: make(*context, *made) if make else made[0]})
@@ -51,6 +52,7 @@ def shared_options(
             inspect.Parameter(field.name, keyword, annotation=_without(hints[field.name], taken), default=field.default)
             for members, hints in zip(fields, kinds, strict=True)
             for field in members
+            if not (flags := set(_flags(hints[field.name]))) or flags - taken
         ]
         if make:
             parameters.insert(0, inspect.Parameter("ctx", keyword, annotation=typer.Context))

@@ -486,6 +486,8 @@ _PROPERTY_FIELDS: Final = {
     "group_sequence": _field("uint"),
     "reply_to_group_id": _field("string"),
 }
+PROPERTIES = tuple(_PROPERTY_FIELDS)
+"""The names of all properties, as ``--property`` and the envelope have them."""
 
 
 def _dump_fields(section: object, fields: dict[str, _Type]) -> dict[str, Json]:

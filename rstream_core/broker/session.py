@@ -22,11 +22,11 @@ from rstream_core.errors import FrameSizeExceeded, ProtocolError
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.framing import FrameBuffer
 from rstream_core.protocol.session import negotiate
+from rstream_core.types import MAX_FRAME_BEFORE_OPEN
 from rstream_core.version import __version__
 
 SERVER_VERSION = "4.3.0"
 """The RabbitMQ whose protocol this is: clients ask for it to know what they may use."""
-MAX_FRAME_BEFORE_OPEN = 8192
 MECHANISMS = ("PLAIN",)
 
 

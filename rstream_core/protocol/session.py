@@ -98,6 +98,8 @@ class Session:
         """How the broker names itself in Open's answer."""
         self.frame_max = 0
         self.heartbeat = 0
+        self.login_size = 0
+        """Bytes of the login's frame, from when it is sent until it is answered."""
         self._versions: dict[int, c.CommandVersions] = {}
         self._incoming = FrameBuffer(MAX_SERVER_FRAME, max_deliver_size=MAX_SERVER_FRAME)
         self._output: list[bytes] = []
@@ -226,6 +228,7 @@ class Session:
             case State.SASL_HANDSHAKE:
                 self._authenticate(message.mechanisms)
             case State.SASL_AUTHENTICATE:
+                self.login_size = 0
                 if frame.code == SASL_CHALLENGE:
                     raise error_from_code(frame.code, f"logging in with {self.options.mechanism}")
                 self.state = State.TUNE
@@ -253,7 +256,9 @@ class Session:
         if mechanism not in offered:
             names = harmless(", ".join(offered)) or "no SASL mechanism"
             raise SASLMechanismNotSupported(f"the broker offers {names}, not {mechanism}")
-        self._ask(State.SASL_AUTHENTICATE, sasl_authenticate(mechanism, self.options.credentials))
+        login = sasl_authenticate(mechanism, self.options.credentials)
+        self.login_size = frame_size(login)
+        self._ask(State.SASL_AUTHENTICATE, login)
 
     def _tune(self, theirs: c.Tune) -> None:
         if 0 < theirs.frame_max < MIN_FRAME_MAX:
@@ -286,6 +291,11 @@ def sasl_authenticate(mechanism: str, credentials: Credentials) -> c.SaslAuthent
         return c.SaslAuthenticate(mechanism, f"\0{credentials.username}\0{credentials.password}".encode())
     except UnicodeEncodeError:  # bytes of the environment that were no UTF-8 become lone surrogates
         raise AuthenticationFailure("a user name or password that is not UTF-8 cannot be sent") from None
+
+
+def frame_size(message: Any) -> int:
+    """Bytes of a message's frame, without those that hold its size."""
+    return len(c.encode(message)) - 4
 
 
 def _check_version(version: str) -> None:

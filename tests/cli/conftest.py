@@ -7,6 +7,7 @@ the embedded one and RabbitMQ, as those of tests/conformance are.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -91,6 +92,17 @@ def run_here(*arguments: str, env: Mapping[str, str] | None = None, terminal: bo
     variables = {**(env or {}), **({"TERM": "dumb"} if terminal else {})}
     done = in_process.Run(arguments, variables, terminal=terminal).finish()
     return Done(done.returncode, done.stdout, done.stderr.decode())
+
+
+def as_lines(errors: bytes) -> str:
+    """What a run has written to stderr, with the error as the lines for people where it is an object of JSON."""
+    lines = []
+    for line in errors.decode().splitlines(keepends=True):
+        error = json.loads(line) if line.startswith('{"code":') else None
+        lines.append(line if error is None else f"error: {error['message']}\n")
+        if error is not None and error["hint"] is not None:
+            lines.append(f"hint: {error['hint']}\n")
+    return "".join(lines)
 
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]

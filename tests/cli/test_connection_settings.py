@@ -108,7 +108,11 @@ def test_who(options: dict[str, str], env: dict[str, str], expected: tuple[str, 
         ({"password_file": "/dev/null"}, {}, "--password-file: the first line of '/dev/null' is empty"),
         ({"ca_file": "x"}, {}, "--ca-file has no effect without TLS"),
         ({"insecure": "yes"}, {}, "--insecure has no effect without TLS"),
-        ({"tls": "yes", "key": "x"}, {}, "--key needs a certificate"),
+        ({"tls": "yes", "cert_key": "x"}, {}, "--cert-key needs a certificate"),
+        ({"tls": "yes", "cert_key": "x", "key": "y"}, {}, "--key is the old name of --cert-key: both are given"),
+        ({"frame_max": "999B"}, {}, "--frame-max: not the size of a frame: '999B'; 0 for no limit, or 1000 bytes to"),
+        ({}, {"frame_max": "2GiB"}, "RSTREAM_FRAME_MAX: not the size of a frame: '2GiB'"),
+        ({"frame_max": "much"}, {}, "--frame-max: not a size: 'much'"),
         ({"tls": "yes", "ca_file": "/no/such"}, {}, "--ca-file: cannot read '/no/such'"),
         ({"tls": "yes", "ca_file": "/dev/null"}, {}, "--ca-file: '/dev/null' holds no certificate"),
         ({"tls": "yes", "cert": "/dev/null"}, {}, "--cert '/dev/null': not a certificate with its key"),
@@ -120,6 +124,34 @@ def test_what_cannot_be(options: dict[str, str], env: dict[str, str], message: s
         build(options, env)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "env", "expected"),
+    [
+        ({}, {}, ConnectionOptions().frame_max),
+        ({"frame_max": "0"}, {"frame_max": "64KiB"}, 0),
+        ({}, {"frame_max": "64KiB"}, 65_536),
+        ({"frame_max": "1kB"}, {}, 1000),
+    ],
+)
+def test_frame_max(options: dict[str, str], env: dict[str, str], expected: int) -> None:
+    assert build(options, env).frame_max == expected
+
+
+@pytest.mark.parametrize(("place", "label"), [("options", "--{}"), ("env", "RSTREAM_{}")])
+def test_the_old_name_of_the_clients_key_warns(place: str, label: str) -> None:
+    warned: list[str] = []
+    with pytest.raises(ConfigurationError, match="needs a certificate"):
+        build(**{place: {"tls": "yes", "key": "x"}}, warned=warned)
+    old, new = (label.format("key"), label.format("cert-key"))
+    if place == "env":
+        old, new = "RSTREAM_KEY", "RSTREAM_CERT_KEY"
+    assert warned == [f"{old} is the old name of {new}; --key is the routing key of `superstream publish`"]
+    warned.clear()
+    with pytest.raises(ConfigurationError, match="needs a certificate"):
+        build(**{place: {"tls": "yes", "cert_key": "x"}}, warned=warned)
+    assert warned == []
 
 
 def test_tls_verifies_unless_told_otherwise_loudly() -> None:

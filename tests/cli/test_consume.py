@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import Broker
-from tests.cli.conftest import RSTREAM, Run, environment, run_rstream
+from tests.cli.conftest import RSTREAM, Run, as_lines, environment, run_rstream
 from tests.cli.killable import Killable
 from tests.cli.process import ended, eventually, interrupt, resident_bytes, running, summary_of, told
 
@@ -218,8 +218,9 @@ def test_raw_records(run: Run, stream: str) -> None:
     for options, good in (((), lines(0, 1)), (("--json",), None), (("-f", "%s\\n"), lines(0, 1))):
         done = run("consume", stream, "-o", "first", "--until", "end", *options)
         assert done.returncode == 8
-        assert done.stderr.decode().startswith(f"error: the message at offset 2 of stream '{stream}' is not AMQP 1.0: ")
-        assert b"\nhint: --codec raw " in done.stderr
+        errors = as_lines(done.stderr)
+        assert errors.startswith(f"error: the message at offset 2 of stream '{stream}' is not AMQP 1.0: ")
+        assert "\nhint: --codec raw " in errors
         assert done.stdout.count(b"\n") == 2
         assert good is None or done.stdout == good
     assert consume(run, stream, "-o", "2", "--until", "end", "--codec", "raw") == b"\x01not AMQP\n"
@@ -317,7 +318,7 @@ def test_what_was_not_written_out_is_not_stored(env: dict[str, str], run: Run, s
 def test_what_cannot_work_is_told_before_connecting(options: tuple[str, ...], closed_port: int) -> None:
     done = run_rstream("consume", "s", *options, "-u", f"rabbitmq-stream://127.0.0.1:{closed_port}")
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith(b"error: ")
+    assert as_lines(done.stderr).startswith("error: ")
     assert done.stdout == b""
 
 
@@ -325,7 +326,9 @@ def test_what_cannot_work_is_told_before_connecting(options: tuple[str, ...], cl
 def test_a_stream_that_does_not_exist(run: Run, stream_name: str, options: tuple[str, ...]) -> None:
     done = run("consume", stream_name, *options)
     assert done.returncode == 4
-    assert done.stderr.decode() == f"error: stream '{stream_name}': the stream does not exist\n"
+    error, hint = done.stderr.decode().splitlines()
+    assert error == f"error: stream '{stream_name}': the stream does not exist"
+    assert hint.startswith("hint: check the name and the virtual host; ")
 
 
 def test_access_and_connection(run: Run, broker: Broker, closed_port: int) -> None:

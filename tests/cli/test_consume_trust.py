@@ -16,7 +16,7 @@ import pytest
 
 from rstream_core import AMQPMessage, Client, EmbeddedBroker, OffsetNotFound
 from tests.brokers import Broker
-from tests.cli.conftest import Run, run_rstream
+from tests.cli.conftest import Run, as_lines, run_rstream
 from tests.cli.process import ended, interrupt, running, summary_of, told
 from tests.clients import options_for, publish, publish_filtered
 
@@ -423,7 +423,7 @@ def test_wherever_it_is_looked_into(
     words = (stream, "-o", "first", "--until", "end", "--name", "me", *options)
     done = run("consume", *words)
     assert done.returncode == 8, done.stderr
-    assert done.stderr.decode().startswith(f"error: the message at offset 1 of stream '{stream}' {why}")
+    assert as_lines(done.stderr).startswith(f"error: the message at offset 1 of stream '{stream}' {why}")
     assert aside.stored(stream, "me") == 0
     done = run("consume", *words, "--on-error", "skip", "--stats", "json")
     summary = summary_of(done.stderr)

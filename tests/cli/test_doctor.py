@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from rstream_cli.diagnosis import FAIL, OK, SKIPPED
-from rstream_core import EmbeddedBroker
+from rstream_core import EmbeddedBroker, Hint
 from tests.brokers import Broker
 from tests.cli.conftest import run_rstream
 from tests.conftest import OwnRabbitMQ
+from tests.peer import Peer
 
 _STEPS = ["name", "connection", "TLS", "login", "virtual host", "broker", "features", "round trip", "advertised"]
 
 
-def doctor(uri: str, *words: str, code: int) -> list[dict[str, Any]]:
-    done = run_rstream("doctor", "--uri", uri, "--json", *words)
+def doctor(uri: str, *words: str, code: int, env: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    done = run_rstream("doctor", "--uri", uri, "--json", *words, env=env)
     assert done.returncode == code, done.stdout + done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -124,3 +126,39 @@ def test_it_is_the_examined_node_that_sends_elsewhere(closed_port: int) -> None:
         found = doctor(f"rabbitmq-stream://127.0.0.1:{closed_port}", "--uri", f"rabbitmq-stream://{address}", code=6)
     assert found[-1]["check"] == "advertised"
     assert f"connected to {address}, but it advertises no-such-host.invalid" in found[-1]["detail"]
+
+
+def test_a_token_that_is_too_large_for_the_frames_before_open(broker: Broker) -> None:
+    """The broker ends the connection without a word."""
+    token = "t" * 9000
+    size = len(f"\0{broker.username}\0{token}PLAIN") + 14  # key, version, correlation id and two lengths
+    env = {"RSTREAM_HOST": broker.host, "RSTREAM_PORT": str(broker.port), "RSTREAM_USERNAME": broker.username}
+    env["RSTREAM_PASSWORD"] = token
+    done = run_rstream("doctor", "--json", env=env)
+    failure = the_failure([json.loads(line) for line in done.stdout.splitlines()])
+    closed = f"{broker.host}:{broker.port} closed the connection during the handshake"
+    assert (done.returncode, failure["check"]) == (6, "login")
+    assert failure["detail"] == f"{closed}; the login takes {size:,} bytes"
+    assert failure["hint"] == Hint.LOGIN_TOO_LARGE
+    told = run_rstream("stream", "info", "s", env=env)
+    assert (told.returncode, told.stderr.decode()) == (6, f"error: {closed}\nhint: {Hint.LOGIN_TOO_LARGE}\n")
+
+
+def test_a_token_that_only_an_older_broker_takes() -> None:
+    with Peer() as peer:
+        found = doctor(f"rabbitmq-stream://{peer.endpoint}", code=0, env={"RSTREAM_PASSWORD": "t" * 9000})
+    login = next(finding for finding in found if finding["check"] == "login")
+    assert (login["status"], login["hint"]) == (OK, Hint.LOGIN_TOO_LARGE)
+    assert login["detail"] == "user 'guest', PLAIN; a login of 9,026 bytes"
+
+
+def test_a_token_that_just_fits_is_not_told_of() -> None:
+    token = "t" * (8192 - len("\0guest\0") - len("PLAIN") - 14)
+    with EmbeddedBroker(users={"guest": token}) as broker:
+        env = {"RSTREAM_HOST": "127.0.0.1", "RSTREAM_PORT": str(broker.port), "RSTREAM_PASSWORD": token}
+        done = run_rstream("doctor", env=env)
+        assert done.returncode == 0, done.stdout
+        assert b"ok       login         user 'guest', PLAIN\n" in done.stdout
+        done = run_rstream("doctor", env={**env, "RSTREAM_PASSWORD": f"{token}t"})
+    assert done.returncode == 6
+    assert b"the login takes 8,193 bytes" in done.stdout

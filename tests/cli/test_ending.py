@@ -16,7 +16,7 @@ import pytest
 
 from rstream_core import EmbeddedBroker
 from rstream_core.protocol.commands import Key
-from tests.cli.conftest import RSTREAM, Run, environment, run_rstream
+from tests.cli.conftest import RSTREAM, Run, as_lines, environment, run_rstream
 from tests.cli.process import ended, interrupt, running, summary_of, told
 
 
@@ -70,6 +70,7 @@ def test_a_full_disk_is_told(arguments: tuple[str, ...], unbuffered: str) -> Non
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_under_each_command_that_answers() -> None:
     """And what ``consume`` could not write is not stored as read."""
+    full_disk = "error: cannot write to stdout: No space left on device\n"
     with EmbeddedBroker() as broker, open("/dev/full", "wb") as full:
         env = {"RSTREAM_URI": broker.uri}
 
@@ -87,6 +88,7 @@ def test_a_full_disk_under_each_command_that_answers() -> None:
             ("stream", "info", "super-0", "--json"),
             ("superstream", "info", "super"),
             ("superstream", "route", "super", "0"),
+            ("superstream", "route", "super", "0", "--json"),
             ("offset", "query", "super-0", "--name", "r"),
             ("offset", "resolve", "super-0", "first"),
             ("doctor",),
@@ -94,7 +96,8 @@ def test_a_full_disk_under_each_command_that_answers() -> None:
             ("superstream", "consume", "super", "-o", "first", "-n", "1", "--name", "reader"),
             ("sac-consume", "-q", "super", "-o", "first", "-n", "1", "--name", "reader"),
         ):
-            assert told(*arguments) == (1, b"error: cannot write to stdout: No space left on device\n"), arguments
+            status, errors = told(*arguments)
+            assert (status, as_lines(errors)) == (1, full_disk), arguments
         assert run_rstream("offset", "query", "super-0", "--name", "reader", env=env).returncode == 4
 
 

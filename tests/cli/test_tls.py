@@ -92,7 +92,7 @@ def test_a_client_certificate_logs_in(secure: Broker, authority: Authority) -> N
     for name, code in (("bob", 0), ("nobody", 5)):
         certificate, key = authority.issue(name, name, alternatives=())
         words = ("--uri", uri(secure, user=""), "--ca-file", str(authority.ca_file), "--sasl", "external")
-        done = run_rstream("doctor", *words, "--cert", str(certificate), "--key", str(key))
+        done = run_rstream("doctor", *words, "--cert", str(certificate), "--cert-key", str(key))
         assert done.returncode == code, done.stdout
         assert b"guest" not in done.stdout
     assert run_rstream("doctor", "--uri", uri(secure), "--sasl", "external").returncode == 2

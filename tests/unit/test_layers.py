@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import rstream_core
-from rstream_cli.runner import in_options
+from rstream_cli.hints import in_options
 from rstream_core import Hint
 
 ROOT = Path(rstream_core.__file__).resolve().parent.parent
@@ -56,8 +56,8 @@ rstream_cli: . version environment lookups output
 rstream_cli: terminal
 rstream_cli.records: . framing_in framing_out paths
 rstream_cli.records: envelope
-rstream_cli: exit_status
-rstream_cli: outcome
+rstream_cli: exit_status hints
+rstream_cli: mistakes outcome
 rstream_cli: input names parsing typer_support
 rstream_cli.records: template
 rstream_cli.render: . stats

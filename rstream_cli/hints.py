@@ -1,0 +1,51 @@
+"""What the reader of an error may do about it, in the words of the command line.
+
+The core's hints are codes, whose texts name arguments of Python; here are the options that stand for those. Where the
+core has no hint, the kind of the error may have one. No hint only repeats its error.
+"""
+
+from __future__ import annotations
+
+
+def hint_of(error: BaseException) -> str | None:
+    """The hint of an error, of whoever raised it; None where there is none."""
+    hint = getattr(error, "hint", None)
+    return in_options(hint) if hint else _of_kind(error)
+
+
+def in_options(hint: str) -> str:
+    """A hint in the words of the command line, where the core's names Python's."""
+    from rstream_core.hints import Hint
+
+    words = {
+        Hint.LOAD_BALANCER: "pass --load-balancer, or set stream.advertised_host on the broker",
+        Hint.TRUST: "pass --ca-file with the authority that signed it, or --server-name if it names another host",
+        Hint.USE_TLS: "use rabbitmq-stream+tls:// or --tls for this port",
+        Hint.IS_IT_A_TLS_PORT: "is it a TLS port? use rabbitmq-stream+tls:// or --tls for it",
+        Hint.IS_IT_THE_TLS_PORT: "the TLS port is 5551 by default; for a plain one, such as 5552, leave out --tls, or"
+        " use rabbitmq-stream://",
+    }
+    return words[hint] if isinstance(hint, Hint) and hint in words else str(hint)
+
+
+def _of_kind(error: BaseException) -> str | None:
+    from rstream_core import errors as e
+
+    table: tuple[tuple[type[BaseException], str], ...] = (
+        (
+            e.SASLAuthenticationFailureLoopback,
+            "guest is for the broker's own machine: pass --username and --password-file of another user",
+        ),
+        (e.AuthenticationFailure, "without --username it is guest; rabbitmqctl authenticate_user tries a password"),
+        (
+            e.VirtualHostAccessFailure,
+            "rabbitmqctl list_vhosts and list_user_permissions tell; --vhost, or the path of the URI, chooses one",
+        ),
+        (e.AccessRefused, "rabbitmqctl set_permissions gives a user the right to configure, write or read"),
+        (
+            e.StreamDoesNotExist,
+            "check the name and the virtual host; `rstream stream create` and `rstream superstream create` make one",
+        ),
+        (e.HostNotFound, "check the name, or add it to the name server or /etc/hosts"),
+    )
+    return next((hint for kind, hint in table if isinstance(error, kind)), None)

@@ -1,0 +1,211 @@
+"""What was most likely meant by a command line that cannot be read: the hints of usage errors.
+
+Commands and options that do not exist are looked for where they do, and by the names that other tools give them.
+Commands are what Typer makes; of a group, its modules are imported here, as an error is no hurry.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rstream_cli.exit_status import CommandError
+
+_NO_LIST = (
+    "the stream protocol cannot list streams: `rabbitmqctl list_queues name type` can;"
+    " `rstream stream info NAME` looks at one"
+)
+_COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "publish": ("produce", "producer", "pub", "send", "write", "put", "push"),
+    "consume": ("consumer", "subscribe", "sub", "read", "tail", "cat", "get", "receive", "listen", "fetch", "pull"),
+    "create": ("add", "new", "declare", "make"),
+    "delete": ("rm", "remove", "del", "drop"),
+    "info": ("describe", "show", "stats", "status", "inspect"),
+    "superstream": ("super-stream", "super_stream", "superstreams", "super"),
+    "offset": ("offsets",),
+    "query": ("get", "show"),
+    "store": ("set", "commit"),
+    "broker": ("server", "serve", "start"),
+    "doctor": ("check", "diagnose", "ping"),
+    "help": ("usage",),
+    "list": ("ls", "streams", "queues", "topics"),
+}
+"""Our words for those of other tools. ``help`` and ``list`` are no commands, and have hints of their own."""
+_OPTIONS: Mapping[str, str] = {
+    "--follow": "it goes on for new messages by itself, until --until, --count or a timeout ends it",
+    "--from-beginning": "write `--offset first`",
+    "--from": "write `--offset SPEC`",
+    "--start": "write `--offset SPEC`",
+    "--limit": "write `--count N`",
+    "--max-messages": "write `--count N`",
+    "--group": "write `--name REF`",
+    "--consumer-name": "write `--name REF`",
+    "--reference": "write `--name REF`",
+    "--body": "write `--message TEXT`",
+    "--data": "write `--message TEXT`",
+    "--text": "write `--message TEXT`",
+    "--file": "FILEs are arguments, without an option",
+    "--stream": "the stream is an argument, without an option",
+    "--user": "write `--username USER`",
+    "--password": "a password shows in the list of processes: use --password-file FILE, or set RSTREAM_PASSWORD",
+    "--ssl": "write `--tls`",
+    "--virtual-host": "write `--vhost VHOST`",
+    "--cacert": "write `--ca-file FILE`",
+    "--ca": "write `--ca-file FILE`",
+    "--key-file": "write `--cert-key FILE`",
+    "--no-verify": "write `--insecure`",
+    "--skip-verify": "write `--insecure`",
+    "--partition": "a partition is a stream: `rstream consume NAME-0` reads one",
+    "--force": "write `--yes`",
+    "--if-not-exists": "write `--exists-ok`",
+    "--if-exists": "write `--missing-ok`",
+}
+"""What to do, where the command has the option that it names, or where it names none."""
+_SHORT = frozenset({"-u", "-o", "-n", "-h"})
+"""Short options in which a long one with a single dash, as -uri, would be lost. Others take any text, or do not
+exist."""
+
+
+def command_hint(group: Any, context: Any, name: str) -> str:
+    """For a command that the group of ``context`` does not have."""
+    if "://" in name:
+        return "the address of a broker goes behind --uri, after the command"
+    root = context.find_root()
+    meant = [word for word, others in _COMMANDS.items() if name.lower() in (word, *others)]
+    if "help" in meant:
+        return f"`{context.command_path} --help` tells of all commands, and each has --help"
+    if "list" in meant:
+        return _NO_LIST
+    own = [word for word in meant if word in group.list_commands(context)]
+    if own:
+        return f"did you mean `{context.command_path} {own[0]}`?"
+    paths = [f"{root.command_path} {path}" for path in _paths(root.command, root)]
+    elsewhere = [f"`{path}`" for word in (name, *meant) for path in paths if path.endswith(f" {word}")]
+    if elsewhere:
+        return f"did you mean {' or '.join(dict.fromkeys(elsewhere))}?"
+    near = difflib.get_close_matches(name, group.list_commands(context), n=1, cutoff=0.6)
+    return (
+        f"did you mean `{context.command_path} {near[0]}`?" if near else f"`{context.command_path} --help` lists them"
+    )
+
+
+def _paths(group: Any, context: Any) -> Iterator[str]:
+    """The words of every command in a group; of a group in it, its own too."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        yield name
+        if hasattr(command, "list_commands"):
+            yield from (f"{name} {path}" for path in _paths(command, context))
+
+
+def misplaced_option(name: str, context: Any, path: str, arguments: Sequence[str]) -> CommandError | None:
+    """For an option that stands before the command that has it; see ``option_hint``."""
+    if not hasattr(context.command, "list_commands"):
+        return None
+    behind = _behind_the_command(context, path, arguments)
+    if behind is None:
+        return None
+    return CommandError(f"{name} stands before the command", hint=f"options go behind it: `{behind}`")
+
+
+def option_hint(name: str, context: Any, path: str, arguments: Sequence[str]) -> str:
+    """For an option that the command of ``context`` lacks; ``path`` are its words, ``arguments`` all there are."""
+    options = flags_of(context.command)
+    if re.match(r"-[0-9.]", name):
+        value = next((argument for argument in arguments if argument.startswith(name)), name)
+        if "--offset" in options:
+            return f"to begin there, write `--offset {value}`"
+        others = shlex.join(["rstream", *(argument for argument in arguments if argument != value)])
+        return f"to pass {value} as a value, write `--` before it: `{others} -- {value}`"
+    if name == "-v" and "--version" in options:
+        return "--version prints the version; as an option of a command, -v goes behind it"
+    for word in arguments:
+        if word.startswith(name) and f"-{word}" in options:
+            return f"did you mean -{word}?"
+    habit = _OPTIONS.get(name)
+    if habit is not None and all(option in options for option in re.findall(r"--[a-z-]+", habit)):
+        return habit
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.7)
+    if near:
+        return f"did you mean {near[0]}?"
+    if hasattr(context.command, "list_commands"):
+        return f"options go behind a command: `{path} --help` lists the commands"
+    return f"`{path} --help` lists them"
+
+
+def flags_of(command: Any) -> list[str]:
+    """All options of a command, as they are written; without those that are hidden."""
+    return [
+        flag
+        for parameter in getattr(command, "params", ())
+        if not getattr(parameter, "hidden", False)
+        for flag in (*parameter.opts, *parameter.secondary_opts)
+    ]
+
+
+def _behind_the_command(context: Any, path: str, arguments: Sequence[str]) -> str | None:
+    """The same words with the options behind the command; None where they are none of that command's."""
+    before = list(arguments[: len(path.split()) - 1])
+    rest = list(arguments[len(before) :])
+    for at in range(1, len(rest)):
+        command, size = _command_at(context, rest[at:])
+        if command is not None and _are_options(rest[:at], command):
+            words = [*rest[at : at + size], *rest[at + size :]]
+            end = words.index("--") if "--" in words else len(words)
+            return shlex.join(["rstream", *before, *words[:end], *rest[:at], *words[end:]])
+    return None
+
+
+def _command_at(context: Any, words: Sequence[str]) -> tuple[Any, int]:
+    """The command that the words begin with, and how many of them are its name."""
+    command, size = context.command, 0
+    for word in words:
+        if not hasattr(command, "list_commands"):
+            break
+        command = command.get_command(context, word)
+        if command is None:
+            return None, 0
+        size += 1
+    return (None, 0) if hasattr(command, "list_commands") else (command, size)
+
+
+def _are_options(words: Sequence[str], command: Any) -> bool:
+    """Whether these are options of the command, with their values."""
+    flags = {flag: parameter for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    rest = iter(words)
+    for word in rest:
+        flag, has_value, _ = word.partition("=")
+        parameter = flags.get(flag) or flags.get(word[:2] if re.fullmatch(r"-[a-zA-Z]+", word) else "")
+        if parameter is None or parameter.param_type_name != "option":
+            return False
+        takes_value = not (parameter.is_flag or parameter.count)
+        if takes_value and not has_value and next(rest, None) is None:
+            return False
+    return True
+
+
+def one_dash(command: Any, arguments: Sequence[str]) -> str | None:
+    """A long option that is written with one dash, and would be read as a short one with a value."""
+    flags = {flag: parameter for parameter in command.params for flag in parameter.opts}
+    before = ""
+    for word in arguments:
+        if word == "--":
+            break
+        owner = flags.get(before)
+        is_value = owner is not None and owner.param_type_name == "option" and not (owner.is_flag or owner.count)
+        if not is_value and word[:2] in _SHORT and f"-{word.partition('=')[0]}" in flags:
+            return word
+        before = "" if is_value else word
+    return None
+
+
+def extra_hint(command: Any, path: str, extra: str) -> str:
+    """For an argument too many."""
+    if "--offset" in flags_of(command) and re.fullmatch(r"first|last|next|stored|[0-9]+", extra):
+        return f"to begin there, write `--offset {extra}`"
+    if "--stream" in flags_of(command):
+        return f"to look at a stream, write `--stream {shlex.quote(extra)}`"
+    return f"see `{path} --help`"
