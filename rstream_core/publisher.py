@@ -1,15 +1,16 @@
 """One publisher of one stream: publishing ids, messages in flight, confirms.
 
-The unit is the batch that goes out: one Publish frame. Its ids and its messages are kept together until each is
-confirmed or rejected, and a confirm resolves ranges of them. Nothing here is done once per message, but for
-the encoding of the entry itself.
+The unit is the batch: the messages of one Publish frame. Their ids and bytes are kept together until each is confirmed
+or rejected, and a confirm resolves ranges of ids. Only the encoding of an entry is done once per message.
 
-When the connection is lost or the stream moves, a publisher detaches: whoever publishes waits. One task attaches it
-to the leader again, and writes what is unconfirmed once more, under the same ids and in the same order. What the
-broker has stored is not asked for: it drops what it knows under a publisher's name, and confirms it.
+When the connection is lost or the stream moves, the publisher detaches, and calls that publish wait. One task attaches
+the publisher to the leader again, and writes the unconfirmed messages once more, under the same ids and in the same
+order. It does not ask the broker which of them are stored: under a publisher's name, the broker drops and confirms
+those that it has.
 
-So a name's ids may have no holes. Where one that the caller chose is rejected, later ones are not taken, and not sent
-again after a lost connection, until it is published again. Where the publisher counts, it asks the broker, and goes on.
+For that reason the ids under a name may have no holes. After the rejection of an id that the caller chose, later ids
+are not accepted, and are not sent again after a lost connection, until the rejected one is published again. Where the
+publisher itself counts the ids, it asks the broker for the last one and goes on from there.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from rstream_core.types import CompressionType, Endpoint
 
 MAX_SUB_ENTRY_RECORDS = 0xFFFF
 MAX_FRAME = 2**31 - 1
-"""Bytes of a frame where the broker sets no limit."""
+"""The largest frame, in bytes, where the broker sets no limit."""
 FRAME_TARGET = 128 * 1024
 """Bytes after which a batch is cut into another frame, so that confirms come back while the rest is written."""
 
@@ -59,7 +60,7 @@ _ENTRY_HEAD = 12  # publishing id and size
 
 
 class FailedMessage(NamedTuple):
-    """A message that the broker rejected, or never confirmed."""
+    """A message that the broker rejected, or did not confirm."""
 
     publishing_id: int
     data: bytes
@@ -70,7 +71,7 @@ class FailedMessage(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of messages: told to a publisher's listener for every confirm frame, batch by batch."""
+    """Outcomes of messages of one batch. A publisher passes them to its listener, after each frame of confirms."""
 
     confirmed: int
     """Messages confirmed just now."""
@@ -78,18 +79,18 @@ class Outcome(NamedTuple):
     """Seconds since they were written."""
     failed: Sequence[FailedMessage] = ()
     publishing_ids: Sequence[int] = ()
-    """The ids behind ``confirmed``: one for each message, or one for a whole sub-entry."""
+    """The confirmed ids: one for each message, or one for a whole sub-entry."""
 
 
 FilterValues = Sequence[str | None]
-"""One for each message; None for a message that has none."""
+"""One filter value for each message; None for a message without one."""
 
 _OTHER = bytes([1, 0]) + bytes(254)
-"""Turns resolved into open."""
+"""Table for ``bytes.translate`` that turns the flags of resolved ids into those of open ids."""
 
 
 class _Batch:
-    """The messages of one frame that are not all resolved."""
+    """The messages of one Publish frame, until all are confirmed or have failed."""
 
     __slots__ = (
         "are_callers",
@@ -128,23 +129,23 @@ class _Batch:
         self.size = size
         self.written_at = now
         self.writes = writes
-        """How often it has been written: 0 where the connection was lost just before."""
+        """How often the batch has been written: 0 where the connection was lost just before the first time."""
         self.sub_batch = sub_batch
         self.weight = 1 if sub_batch is None else len(messages)
-        """Messages behind one id."""
+        """Messages under one publishing id."""
         self.filter_values = filter_values
         self.open = len(ids)
         self.resolved = bytearray(len(ids))
 
     def resolve(self, low: int, high: int) -> int:
-        """Marks the ids at positions ``low`` to ``high`` and returns how many of them were open."""
+        """Marks the ids at positions ``low`` to ``high`` - 1 as resolved, and returns how many of them were open."""
         fresh = high - low - self.resolved.count(1, low, high)
         self.resolved[low:high] = b"\x01" * (high - low)
         self.open -= fresh
         return fresh
 
     def unresolved(self) -> tuple[Sequence[int], Sequence[bytes], FilterValues | None]:
-        """The ids that are open, with their messages and filter values."""
+        """Returns the open ids, with their messages and filter values."""
         if self.open == len(self.ids):
             return self.ids, self.messages, self.filter_values
         is_open = self.resolved.translate(_OTHER)
@@ -158,9 +159,9 @@ class _Batch:
 
 
 class Publisher(Attachment):
-    """Made by ``Client.publisher``. For the tasks of one event loop.
+    """Publishes to one stream. Made by ``Client.publisher``. For the tasks of one event loop.
 
-    Messages are stored in the order of the calls. ``published == confirmed + failed + in_flight`` holds always.
+    Messages are stored in the order of the calls. ``published == confirmed + failed + in_flight`` always holds.
     """
 
     what = "publisher"
@@ -183,15 +184,16 @@ class Publisher(Attachment):
         self.reference = reference
         self.next_publishing_id = 0
         self.known_publishing_id = 0
-        """The last one that the broker knew under the name when this was opened; 0 for none."""
+        """The last publishing id that the broker had under the reference when the publisher was opened; 0 for none."""
         self.published = self.confirmed = self.failed = 0
         self.in_flight = self.in_flight_bytes = 0
         self.sent_again = 0
-        """Copies of messages that were written after lost connections and may be stored beside the first ones: one each
-        time that a message was written again. Not those with a reference, which the broker drops, but for sub-entries.
+        """Copies of messages that were written after a lost connection and may be stored as duplicates: counts one each
+        time that a message is written again. With a reference only messages of sub-entries count, since the broker
+        drops all other repetitions.
         """
         self.max_message_size = 0
-        """Bytes of the largest message that fits a frame."""
+        """The largest message, in bytes, that fits a frame."""
         self._callbacks = Callbacks()
         whose = f"of publisher {reference!r} of stream {stream!r}"
         self._listener = None if listener is None else self._callbacks.bind(listener, f"a listener {whose}")
@@ -201,22 +203,22 @@ class Publisher(Attachment):
         self._confirm_timeout = confirm_timeout
         self._loop = asyncio.get_running_loop()
         self._batches: list[_Batch] = []
-        """In the order of their ids, which do not overlap. Resolved ones stay for a while: see ``_settle``."""
+        """Batches in the order of their ids, which do not overlap. Resolved ones stay for a while: see ``_settle``."""
         self._open = 0
-        """Batches that are not resolved."""
+        """The number of batches that are not resolved."""
         self._rejected: list[int] = []
-        """Under a reference: ids that the caller chose and the broker rejected, in order, until published again."""
+        """With a reference: rejected ids that the caller chose, sorted, until they are published again."""
         self._recount = False
-        """Whether an id of the publisher's own was rejected under a reference."""
+        """With a reference: whether an id that the publisher counted was rejected."""
         self._progress = asyncio.Event()
         self._order = asyncio.Lock()
         self._watchdog: asyncio.TimerHandle | None = None
-        # Halves of the bounds, so that one batch is on its way while another is confirmed.
+        # Half of the bounds, so that one batch can be written while another is being confirmed.
         self._target = FRAME_TARGET
         self._most = max(1, max_in_flight // 2)
 
     async def open(self) -> None:
-        """Declares it on the stream's leader. Called by ``Client.publisher``, until it succeeds once."""
+        """Declares the publisher on the stream's leader. ``Client.publisher`` calls this until it succeeds once."""
         await self.attach(await self._locator.leader_now(self.stream))
 
     # Publishing.
@@ -230,16 +232,16 @@ class Publisher(Attachment):
     ) -> Sequence[int]:
         """Publishes encoded messages and returns their publishing ids.
 
-        Returns once they are written; they are confirmed later (``listener``, ``flush``). Waits while too much is
-        in flight, or while the broker does not read. A cancelled call has published a part: ``published`` says
-        how much, and that part is confirmed or failed like any other. While the publisher recovers from a lost
-        connection, the call waits, too. Ids must grow; ids at or below one that is in flight wait for it. With a filter
-        value, a message can be skipped by consumers that filter, chunk by chunk.
+        Returns once the messages are written; they are confirmed later (``listener``, ``flush``). Waits while too much
+        is in flight, while the broker does not read, and while the publisher recovers from a lost connection. A
+        cancelled call may have published a part of its messages: ``published`` says how many, and those are confirmed
+        or fail like any others. Ids must grow. A call whose first id is not above all ids in flight waits until those
+        are resolved. Filter values let the broker skip chunks for consumers that filter.
 
-        With a reference, ids that come after a rejected one raise ``NotConfirmed`` until that one is published again:
-        once the broker has stored a later one, it would drop and confirm it. A part of the call may be published then.
-        Raises ``MessageTooLarge`` or ``UnsupportedByBroker`` (filter values need RabbitMQ 3.13) before anything of
-        this call is written, or the error with which this publisher ended.
+        With a reference, ids after a rejected one raise ``NotConfirmed`` until the rejected one is published again:
+        once the broker has stored a later id, it drops and confirms the rejected one without storing it. In that case a
+        part of the call may have been published. Raises ``MessageTooLarge`` or ``UnsupportedByBroker`` (filter values
+        need RabbitMQ 3.13) before any message of this call is written, or the error with which this publisher ended.
         """
         if publishing_ids is not None and len(publishing_ids) != len(messages):
             raise ValueError(f"{len(publishing_ids)} publishing ids for {len(messages)} messages")
@@ -304,9 +306,9 @@ class Publisher(Attachment):
         *,
         publishing_id: int | None = None,
     ) -> int:
-        """Publishes up to 65,535 encoded messages as one entry under one publishing id, which is returned.
+        """Publishes up to 65,535 encoded messages as one entry under one publishing id, and returns that id.
 
-        There is no room for filter values in a sub-entry. Raises as ``publish`` does; ``MessageTooLarge`` where the
+        A sub-entry cannot carry filter values. Raises what ``publish`` raises, and ``MessageTooLarge`` where the
         compressed entry does not fit a frame.
         """
         compression = check_compression(compression)
@@ -343,17 +345,17 @@ class Publisher(Attachment):
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it takes no later ids, because one of the caller's was rejected, and nothing is in flight."""
+        """Whether later ids are refused because an id of the caller's was rejected, and no message is in flight."""
         return bool(self._rejected) and not self._open
 
     async def last_publishing_id(self) -> int:
-        """The last id that the broker knows under the reference; 0 for none. Raises what the request raises."""
+        """Asks the broker for the last id under the reference; 0 for none. Raises what the request raises."""
         return await _first_free_id(self._lease, self.stream, self.reference) - 1
 
     async def flush(self, timeout: float | None = None) -> None:
-        """Waits until nothing is in flight, ``timeout`` seconds at most (None: as long as it takes).
+        """Waits until no message is in flight, at most ``timeout`` seconds (None: without a limit).
 
-        Raises ``RequestTimeout``; messages that fail end the wait like confirmed ones.
+        Raises ``RequestTimeout``. Messages that fail do not raise: they count as settled, like confirmed ones.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -364,7 +366,7 @@ class Publisher(Attachment):
         self._callbacks.check()
 
     async def check(self) -> None:
-        """Raises the error with which this publisher ended, having asked what became of its stream."""
+        """Raises the error with which this publisher ended, if it has; ``Locator.explain`` may make it more precise."""
         self._callbacks.check()
         if self.error is not None:
             self.error = await self._locator.explain(self.stream, self.error)
@@ -373,10 +375,10 @@ class Publisher(Attachment):
             raise AlreadyClosed(f"this publisher of stream {self.stream!r} is closed")
 
     async def close(self, timeout: float = 10.0) -> None:
-        """Waits for outstanding confirms, ``timeout`` seconds at most, and ends the publisher.
+        """Waits for outstanding confirms, at most ``timeout`` seconds, and ends the publisher.
 
-        What is not confirmed by then counts as failed, and the listener is told; so it is where the publisher has not
-        recovered by then. May be repeated.
+        Messages that are not confirmed by then fail, and the listener is told, also while the publisher is recovering.
+        May be called repeatedly.
         """
         if self._closed:
             return
@@ -387,16 +389,16 @@ class Publisher(Attachment):
                 await self.flush(timeout)
             except RequestTimeout:
                 self._fail_all(NotConfirmed(f"the broker did not confirm within {timeout:.3g} s"))
-                goodbye = min(timeout, goodbye)  # who does not confirm will not say goodbye either
+                goodbye = min(timeout, goodbye)  # a broker that does not confirm will hardly answer this
             self._stop()
             await self._stop_recovering()
             await self._leave(goodbye)
         finally:
-            self.abandon()  # what is left of that where it was cancelled
+            self.abandon()  # does the rest where ``close`` was cancelled
         self._callbacks.check()
 
     def abandon(self) -> None:
-        """Closes it at once, without waiting: what is not confirmed has failed, and the listener is told."""
+        """Closes the publisher without waiting: unconfirmed messages fail, and the listener is told."""
         self._closed = True
         self._stop()
         self._abandon()
@@ -406,7 +408,7 @@ class Publisher(Attachment):
         self._stop_watching()
         self._progress.set()
 
-    # What the connection calls.
+    # Called by the connection.
 
     def on_confirmed(self, publishing_ids: Sequence[int]) -> None:
         self._outages.progress()
@@ -430,7 +432,7 @@ class Publisher(Attachment):
 
     def on_rejected(self, errors: Sequence[c.MessageError]) -> None:
         forgotten = [code for _, code in errors if code == PublisherDoesNotExist.code]
-        if forgotten and self._recoveries.policy is not None:  # it dropped us, and the notice of that was missed
+        if forgotten and self._recoveries.policy is not None:  # the stream moved, and we missed the notice
             self.on_unavailable(StreamNotAvailable(f"the broker has forgotten a publisher of stream {self.stream!r}"))
             return
         for publishing_id, code in errors:
@@ -454,17 +456,17 @@ class Publisher(Attachment):
     def on_writable(self) -> None:
         self._progress.set()
 
-    # Attaching, and recovering.
+    # Attaching and recovering.
 
     async def _locate(self) -> Endpoint:
         return await self._locator.leader_now(self.stream)
 
     async def _declare(self) -> None:
-        """Declares it, and writes what is unconfirmed."""
+        """Declares the publisher, and writes the unconfirmed messages again."""
         lease = self._lease
         connection = lease.connection
         connection.session.expect_confirms(self._max_in_flight)
-        connection.publishers[lease.id] = self  # from now on: what comes before the answer counts, too
+        connection.publishers[lease.id] = self  # before the request: frames may arrive before its answer
         connection.streams[self] = self.stream
         await self._make_known()
         if not self.next_publishing_id:
@@ -486,7 +488,7 @@ class Publisher(Attachment):
                 if isinstance(other, Publisher)
             ):
                 raise PreconditionFailed(f"{what}: this client has a publisher {self.reference!r} already") from None
-            # A used id and a long reference, the other reasons for it, are none of ours.
+            # The broker's other reasons for this code cannot apply: a used id, and a reference that is too long.
             raise PublishingBlocked(f"{what}: {PublishingBlocked.summary}") from None
 
     def _go_on(self) -> None:
@@ -502,7 +504,7 @@ class Publisher(Attachment):
     def _on_loss(self, error: RstreamError) -> None:
         policy = self._recoveries.policy
         if self.reference is None and policy is not None and not policy.resend:
-            self._fail_all(error)  # what the broker has, and what it has not, cannot be told apart
+            self._fail_all(error)  # nobody can tell which of the messages the broker has
         elif self._rejected:
             self._fail_behind(self._rejected[0], error)
         self._progress.set()
@@ -521,7 +523,7 @@ class Publisher(Attachment):
                     self.sent_again += batch.open * batch.weight
 
     def _frames(self, batch: _Batch) -> list[bytes]:
-        """What of a batch is not resolved; in several frames where this connection's are smaller."""
+        """Returns frames with the open messages of a batch: several where this connection allows only smaller ones."""
         if batch.sub_batch is not None:
             frame = c.encode(c.Publish(self._lease.id, (batch.sub_batch,)))
             if self._connection.frame_max and len(frame) - 4 > self._connection.frame_max:
@@ -561,11 +563,11 @@ class Publisher(Attachment):
     # Inside.
 
     def _place(self, publishing_id: int) -> int:
-        """The position of the batch that holds an id, or else of a neighbour."""
+        """Returns the position of the batch that holds an id; where none does, that of a neighbour."""
         return max(bisect_right(self._batches, publishing_id, key=_first_id) - 1, 0)
 
     def _write(self, frame: bytes) -> int:
-        """Writes what is about to be registered, and tells how often: 0 where the recovery will do it."""
+        """Writes a frame, and returns how often it was written: 1, or 0 where the recovery will write it."""
         try:
             self._connection.write([frame])
         except ConnectionClosed as error:
@@ -576,9 +578,9 @@ class Publisher(Attachment):
         return 1
 
     def _confirm(self, batch: _Batch, ids: Sequence[int], now: float) -> None:
-        """Resolves ids of one batch, which are in order; unknown ones are passed over."""
+        """Marks ids of one batch as confirmed. ``ids`` are sorted; those that the batch does not have are ignored."""
         low = bisect_left(batch.ids, ids[0])
-        if _same(batch.ids[low : low + len(ids)], ids):  # as it nearly always is
+        if _same(batch.ids[low : low + len(ids)], ids):  # the usual case: consecutive ids of the batch
             fresh = batch.resolve(low, low + len(ids))
         else:
             fresh = 0
@@ -613,7 +615,10 @@ class Publisher(Attachment):
         self._settle()
 
     def _fail_behind(self, publishing_id: int, error: RstreamError) -> None:
-        """Fails what the caller gave later ids: written again, it might leave this one behind for good."""
+        """Fails messages whose later ids the caller chose.
+
+        If the broker stored one of them, it would drop and confirm ``publishing_id`` when that is published again.
+        """
         for batch in [batch for batch in self._batches if batch.open and batch.are_callers]:
             failures: list[FailedMessage] = []
             for position in range(bisect_right(batch.ids, publishing_id), len(batch.ids)):
@@ -625,11 +630,15 @@ class Publisher(Attachment):
         self._settle()
 
     async def _mind_rejected(self, ids: Sequence[int] | None) -> None:
-        """Whether these may follow what was rejected under the reference; None, where the publisher counts."""
+        """Raises ``NotConfirmed`` if ``ids`` must not follow an id that was rejected under the reference.
+
+        Waits first until no message is in flight. ``ids`` is None where the publisher counts: if only ids that it
+        counted were rejected, it goes on after the broker's last id.
+        """
         await self._wait(lambda: self._attached and not self._open)
         if not self._rejected:
             if ids is None:
-                last = await self.last_publishing_id()  # a broker that leaves no holes lets who has asked go on
+                last = await self.last_publishing_id()  # the embedded broker takes ids again after this
                 self.next_publishing_id = max(self.next_publishing_id, last + 1)
                 self._recount = False
             return
@@ -649,16 +658,16 @@ class Publisher(Attachment):
             batch.messages = ()
 
     def _settle(self) -> None:
-        """Forgets resolved batches and wakes whoever waits.
+        """Removes resolved batches, and wakes the calls that wait for progress.
 
-        Resolved batches are taken out when they are the most: so each costs a constant, however many there are.
+        Removes them only when they are the majority, so that the cost per batch is constant.
         """
         if len(self._batches) > 2 * self._open:
             self._batches = [batch for batch in self._batches if batch.open]
         self._progress.set()
 
     def _cuts(self, sizes: Sequence[int]) -> Sequence[int]:
-        """Where to cut messages of these sizes, so that each part fits a frame, and the bounds of what is in flight."""
+        """Returns where to cut messages of these sizes: each part fits a frame and half of the in-flight bounds."""
         budget, most = self._target - (_FRAME_HEAD.size - 4), self._most
         if len(sizes) <= most and sum(sizes) + _ENTRY_HEAD * len(sizes) <= budget:
             return (len(sizes),)
@@ -692,7 +701,10 @@ class Publisher(Attachment):
             self._watchdog = None
 
     def _watch(self) -> None:
-        """Fails the publisher when its oldest batch waits for too long: an id that may come late is not reused."""
+        """Ends the publisher if its oldest batch has waited for the confirm timeout; otherwise sets the timer again.
+
+        The whole publisher ends, since a late confirm could be taken for that of a reused id.
+        """
         assert self._confirm_timeout is not None
         self._watchdog = None
         if not self._open:
@@ -705,21 +717,24 @@ class Publisher(Attachment):
         self._give_up(NotConfirmed(f"the broker did not confirm within {self._confirm_timeout:g} s"))
 
     def _give_up(self, error: NotConfirmed) -> None:
-        """It ends, though its connection has not: that is told as a loss which is not recovered from."""
+        """Ends the publisher while its connection is open. Listeners learn of a loss that is not recovered from."""
         if self.error is None and not self._closed:
             self._outages.lose(error)
         self._end(error)
 
     def _has_room(self, messages: int, size: int) -> bool:
-        """Whether so much may be written now; anything may where nothing is in flight."""
+        """Returns whether that many messages and bytes may be written now. With nothing in flight, anything may."""
         within = self.in_flight + messages <= self._max_in_flight
         return not self.in_flight or (within and self.in_flight_bytes + size <= self._max_in_flight_bytes)
 
     async def _room(self, messages: int, size: int) -> None:
-        """Waits for room in flight, and for the broker to read; while it recovers, for the end of that."""
+        """Waits until the publisher is attached, the in-flight bounds leave room, and the connection takes data.
+
+        Ends the publisher if it has nothing in flight and the broker reads nothing for the confirm timeout.
+        """
         while not (self._attached and self._has_room(messages, size) and self._connection.is_writable):
             await self.check()
-            # While something is in flight, the watchdog looks at it. Else others have filled the connection.
+            # While messages are in flight, the watchdog measures. With none, other users have filled the connection.
             limit = self._confirm_timeout if self._attached and not self._open else None
             try:
                 async with asyncio.timeout(limit):
@@ -749,15 +764,15 @@ class Publisher(Attachment):
 _first_id = operator.attrgetter("first")
 _pack_size = struct.Struct(">I").pack
 _NO_FILTER = b"\xff\xff"
-"""The length of a string that is not there."""
+"""The length field of an absent string: -1."""
 
 
 def publish_frame(
     publisher_id: int, ids: Sequence[int], messages: Sequence[bytes], size: int, filters: Sequence[bytes] | None = None
 ) -> bytes:
-    """A Publish frame, as ``commands.encode`` makes it of one entry after the other; ``filters`` make it version 2.
+    """Returns a Publish frame: the same bytes as ``commands.encode``, but built by columns instead of entry by entry.
 
-    ``size`` is that of the messages, with their ``filters``, which are encoded already.
+    With ``filters``, encoded filter values, it is version 2. ``size`` is the bytes of the messages and the filters.
     """
     count = len(ids)
     try:
@@ -789,7 +804,7 @@ def _encode_filter(value: str | None) -> bytes:
     try:
         data = value.encode()
     except (AttributeError, UnicodeEncodeError):
-        check_text("a filter value", value)  # says what is wrong with it
+        check_text("a filter value", value)  # raises an error that says what is wrong
         raise
     if len(data) > MAX_STRING:
         check_text("a filter value", value)
@@ -797,7 +812,7 @@ def _encode_filter(value: str | None) -> bytes:
 
 
 def _same(some: Sequence[int], others: Sequence[int]) -> bool:
-    """Whether two runs of growing ids are the same."""
+    """Returns whether two sequences of growing ids are equal."""
     if len(some) != len(others):
         return False
     if type(some) is range and some.step == 1:
@@ -806,14 +821,14 @@ def _same(some: Sequence[int], others: Sequence[int]) -> bool:
 
 
 def _grows(ids: Sequence[int]) -> bool:
-    """Whether each id is larger than the one before it."""
+    """Returns whether each id is larger than the one before it."""
     if type(ids) is range:
         return ids.step > 0
     return all(map(operator.lt, ids, ids[1:]))
 
 
 async def _first_free_id(lease: Lease, stream: str, reference: str | None) -> int:
-    """The first free publishing id."""
+    """Returns the first free publishing id: 1 without a reference, or one more than the broker's last one."""
     if not reference:
         return 1
     answer = await lease.connection.request(
@@ -821,4 +836,4 @@ async def _first_free_id(lease: Lease, stream: str, reference: str | None) -> in
         c.QueryPublisherSequenceResponse,
         f"the last publishing id of {reference!r} in stream {stream!r}",
     )
-    return answer.sequence + 1  # 0 means none, too: the first id is 1
+    return answer.sequence + 1  # a sequence of 0 means none: the first id is 1
