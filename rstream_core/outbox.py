@@ -20,8 +20,9 @@ from typing import Any
 from rstream_core.callbacks import own_task
 from rstream_core.checks import MAX_OFFSET
 from rstream_core.errors import RESPONSE_OK, MessageTooLarge, NotConfirmed, ProtocolError, RstreamError
+from rstream_core.in_flight import FilterValues, Outcome
 from rstream_core.protocol.amqp import AMQPMessage, encode_message
-from rstream_core.publisher import FRAME_TARGET, FilterValues, Outcome, Publisher
+from rstream_core.publisher import FRAME_TARGET, Publisher
 from rstream_core.recovery import ended
 from rstream_core.types import CompressionType, ConfirmationStatus
 

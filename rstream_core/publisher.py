@@ -1,7 +1,7 @@
 """One publisher of one stream: publishing ids, messages in flight, confirms.
 
-The unit is the batch: the messages of one Publish frame. Their ids and bytes are kept together until each is confirmed
-or rejected, and a confirm resolves ranges of ids. Only the encoding of an entry is done once per message.
+The unit is the batch: the messages of one Publish frame. ``in_flight`` keeps the batches until each message is
+confirmed or has failed; the publisher writes them, waits for room, and tells the listener.
 
 When the connection is lost or the stream moves, the publisher detaches, and calls that publish wait. One task attaches
 the publisher to the leader again, and writes the unconfirmed messages once more, under the same ids and in the same
@@ -17,16 +17,11 @@ from __future__ import annotations
 
 import asyncio
 import operator
-import struct
-from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
-from itertools import compress as compress_by
-from typing import NamedTuple
 
 from rstream_core.attachment import GOODBYE_TIMEOUT, Attachment, Goodbye
 from rstream_core.callbacks import Callbacks
-from rstream_core.checks import MAX_STRING, check_text
 from rstream_core.errors import (
     AlreadyClosed,
     ConnectionClosed,
@@ -39,13 +34,14 @@ from rstream_core.errors import (
     RequestTimeout,
     RstreamError,
     StreamNotAvailable,
-    response_name,
 )
+from rstream_core.in_flight import Batch, FilterValues, InFlight, Outcome, grows
 from rstream_core.locator import Locator
 from rstream_core.pool import ConnectionPool, Lease
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import join_sub_batch
 from rstream_core.protocol.compression import MAX_UNCOMPRESSED, check_compression, compress
+from rstream_core.protocol.wire import ENTRY_HEAD, FRAME_HEAD, cut_for_frames, encode_filter, publish_frame
 from rstream_core.recovery import Recoveries
 from rstream_core.types import CompressionType, Endpoint
 
@@ -54,108 +50,6 @@ MAX_FRAME = 2**31 - 1
 """The largest frame, in bytes, where the broker sets no limit."""
 FRAME_TARGET = 128 * 1024
 """Bytes after which a batch is cut into another frame, so that confirms come back while the rest is written."""
-
-_FRAME_HEAD = struct.Struct(">IHHBi")  # size, key, version, publisher id, count
-_ENTRY_HEAD = 12  # publishing id and size
-
-
-class FailedMessage(NamedTuple):
-    """A message that the broker rejected, or did not confirm."""
-
-    publishing_id: int
-    data: bytes
-    code: int
-    """The broker's response code; 0 where it never answered, and the message may or may not be stored."""
-    reason: str
-    filter_value: str | None = None
-
-
-class Outcome(NamedTuple):
-    """Outcomes of messages of one batch. A publisher passes them to its listener, after each frame of confirms."""
-
-    confirmed: int
-    """Messages confirmed just now."""
-    latency: float
-    """Seconds since they were written."""
-    failed: Sequence[FailedMessage] = ()
-    publishing_ids: Sequence[int] = ()
-    """The confirmed ids: one for each message, or one for a whole sub-entry."""
-
-
-FilterValues = Sequence[str | None]
-"""One filter value for each message; None for a message without one."""
-
-_OTHER = bytes([1, 0]) + bytes(254)
-"""Table for ``bytes.translate`` that turns the flags of resolved ids into those of open ids."""
-
-
-class _Batch:
-    """The messages of one Publish frame, until all are confirmed or have failed."""
-
-    __slots__ = (
-        "are_callers",
-        "filter_values",
-        "first",
-        "ids",
-        "last",
-        "messages",
-        "open",
-        "resolved",
-        "size",
-        "sub_batch",
-        "weight",
-        "writes",
-        "written_at",
-    )
-
-    def __init__(
-        self,
-        ids: Sequence[int],
-        messages: Sequence[bytes],
-        size: int,
-        now: float,
-        *,
-        writes: int,
-        are_callers: bool,
-        sub_batch: c.PublishedSubBatch | None = None,
-        filter_values: FilterValues | None = None,
-    ) -> None:
-        self.ids = ids
-        self.are_callers = are_callers
-        """Whether the caller chose the ids."""
-        self.first = ids[0]
-        self.last = ids[-1]
-        self.messages = messages
-        self.size = size
-        self.written_at = now
-        self.writes = writes
-        """How often the batch has been written: 0 where the connection was lost just before the first time."""
-        self.sub_batch = sub_batch
-        self.weight = 1 if sub_batch is None else len(messages)
-        """Messages under one publishing id."""
-        self.filter_values = filter_values
-        self.open = len(ids)
-        self.resolved = bytearray(len(ids))
-
-    def resolve(self, low: int, high: int) -> int:
-        """Marks the ids at positions ``low`` to ``high`` - 1 as resolved, and returns how many of them were open."""
-        fresh = high - low - self.resolved.count(1, low, high)
-        self.resolved[low:high] = b"\x01" * (high - low)
-        self.open -= fresh
-        return fresh
-
-    def unresolved(self) -> tuple[Sequence[int], Sequence[bytes], FilterValues | None]:
-        """Returns the open ids, with their messages and filter values."""
-        if self.open == len(self.ids):
-            return self.ids, self.messages, self.filter_values
-        is_open = self.resolved.translate(_OTHER)
-        filters = None if self.filter_values is None else list(compress_by(self.filter_values, is_open))
-        return list(compress_by(self.ids, is_open)), list(compress_by(self.messages, is_open)), filters
-
-    def failures(self, position: int, code: int, reason: str) -> list[FailedMessage]:
-        messages = self.messages[position : position + 1] if self.sub_batch is None else self.messages
-        filter_value = None if self.filter_values is None else self.filter_values[position]
-        return [FailedMessage(self.ids[position], data, code, reason, filter_value) for data in messages]
 
 
 class Publisher(Attachment):
@@ -185,8 +79,6 @@ class Publisher(Attachment):
         self.next_publishing_id = 0
         self.known_publishing_id = 0
         """The last publishing id that the broker had under the reference when the publisher was opened; 0 for none."""
-        self.published = self.confirmed = self.failed = 0
-        self.in_flight = self.in_flight_bytes = 0
         self.sent_again = 0
         """Copies of messages that were written after a lost connection and may be stored as duplicates: counts one each
         time that a message is written again. With a reference only messages of sub-entries count, since the broker
@@ -202,20 +94,35 @@ class Publisher(Attachment):
         self._max_in_flight_bytes = max_in_flight_bytes
         self._confirm_timeout = confirm_timeout
         self._loop = asyncio.get_running_loop()
-        self._batches: list[_Batch] = []
-        """Batches in the order of their ids, which do not overlap. Resolved ones stay for a while: see ``_settle``."""
-        self._open = 0
-        """The number of batches that are not resolved."""
-        self._rejected: list[int] = []
-        """With a reference: rejected ids that the caller chose, sorted, until they are published again."""
-        self._recount = False
-        """With a reference: whether an id that the publisher counted was rejected."""
+        self._ledger = InFlight(is_named=bool(reference))
         self._progress = asyncio.Event()
         self._order = asyncio.Lock()
         self._watchdog: asyncio.TimerHandle | None = None
         # Half of the bounds, so that one batch can be written while another is being confirmed.
         self._target = FRAME_TARGET
         self._most = max(1, max_in_flight // 2)
+
+    @property
+    def published(self) -> int:
+        """Messages that were taken: confirmed, failed, or in flight."""
+        return self._ledger.published
+
+    @property
+    def confirmed(self) -> int:
+        return self._ledger.confirmed
+
+    @property
+    def failed(self) -> int:
+        return self._ledger.failed
+
+    @property
+    def in_flight(self) -> int:
+        """Messages that are written, or wait for the recovery to write them, and are not confirmed."""
+        return self._ledger.messages
+
+    @property
+    def in_flight_bytes(self) -> int:
+        return self._ledger.size
 
     async def open(self) -> None:
         """Declares the publisher on the stream's leader. ``Client.publisher`` calls this until it succeeds once."""
@@ -254,21 +161,21 @@ class Publisher(Attachment):
                 raise ValueError(f"{len(filter_values)} filter values for {len(messages)} messages")
             if any(value is not None for value in filter_values):
                 self.require_filters()
-                filters = list(map(_encode_filter, filter_values))
+                filters = list(map(encode_filter, filter_values))
                 sizes = list(map(operator.add, sizes, map(len, filters)))
         if max(sizes) > self.max_message_size:
             self._too_large(sizes)
         async with self._order:  # what one call publishes stays together, and ids stay in order
             await self.check()
             ids = publishing_ids
-            if self._rejected or self._recount:
+            if self._ledger.rejected or self._ledger.must_recount:
                 await self._mind_rejected(ids)
             if ids is None:
                 ids = range(self.next_publishing_id, self.next_publishing_id + len(messages))
-            elif not _grows(ids):
+            elif not grows(ids):
                 raise ValueError("publishing ids must grow")
-            elif self._open and ids[0] <= self._batches[-1].last:
-                await self._wait(lambda: not self._open)
+            elif self._ledger and ids[0] <= self._ledger.last_id:
+                await self._wait(lambda: not self._ledger)
             if publishing_ids is None and ids[-1] >= 2**64:
                 raise ProtocolError(
                     f"{self._connection.endpoint}: no publishing id is left in stream {self.stream!r} for the name"
@@ -277,10 +184,10 @@ class Publisher(Attachment):
             if not 0 <= ids[0] <= ids[-1] < 2**64:
                 raise ValueError(f"a publishing id is between 0 and 2**64-1; these are {ids[0]} to {ids[-1]}")
             low = 0
-            for high in self._cuts(sizes):
+            for high in cut_for_frames(sizes, self._target, self._most):
                 size = sum(sizes[low:high])
                 await self._room(high - low, size)
-                if self._rejected or self._recount:
+                if self._ledger.rejected or self._ledger.must_recount:
                     await self._mind_rejected(None if publishing_ids is None else ids[low:])
                 part = slice(low, high)
                 columns = None if filters is None else filters[part]
@@ -288,10 +195,10 @@ class Publisher(Attachment):
                 kept = None if filters is None or filter_values is None else filter_values[part]
                 now = self._loop.time()
                 are_callers = publishing_ids is not None
-                batch = _Batch(
+                batch = Batch(
                     ids[part], messages[part], size, now, writes=writes, are_callers=are_callers, filter_values=kept
                 )
-                self._register(batch, high - low)
+                self._register(batch)
                 low = high
         return ids
 
@@ -321,11 +228,11 @@ class Publisher(Attachment):
         async with self._order:
             await self.check()
             are_callers = publishing_id is not None
-            if self._rejected or self._recount:
+            if self._ledger.rejected or self._ledger.must_recount:
                 await self._mind_rejected(None if publishing_id is None else (publishing_id,))
             if publishing_id is None:
                 publishing_id = self.next_publishing_id
-            elif self._open and publishing_id <= self._batches[-1].last:
+            elif self._ledger and publishing_id <= self._ledger.last_id:
                 raise ValueError("publishing ids must grow")
             entry = c.PublishedSubBatch(publishing_id, compression, len(messages), len(plain), data)
             size = len(c.encode(c.Publish(0, (entry,)))) - 4
@@ -337,16 +244,16 @@ class Publisher(Attachment):
             writes = self._write(c.encode(c.Publish(self._lease.id, (entry,))))
             now = self._loop.time()
             kept = tuple(messages)
-            batch = _Batch(
+            batch = Batch(
                 (publishing_id,), kept, len(data), now, writes=writes, are_callers=are_callers, sub_batch=entry
             )
-            self._register(batch, len(messages))
+            self._register(batch)
         return publishing_id
 
     @property
     def is_stopped(self) -> bool:
         """Whether later ids are refused because an id of the caller's was rejected, and no message is in flight."""
-        return bool(self._rejected) and not self._open
+        return bool(self._ledger.rejected) and not self._ledger
 
     async def last_publishing_id(self) -> int:
         """Asks the broker for the last id under the reference; 0 for none. Raises what the request raises."""
@@ -359,7 +266,7 @@ class Publisher(Attachment):
         """
         try:
             async with asyncio.timeout(timeout):
-                while self._open:
+                while self._ledger:
                     await self._next_progress()
         except TimeoutError:
             raise RequestTimeout(f"messages that are not confirmed within {timeout:.3g} s: {self.in_flight}") from None
@@ -412,44 +319,14 @@ class Publisher(Attachment):
 
     def on_confirmed(self, publishing_ids: Sequence[int]) -> None:
         self._outages.progress()
-        ids = publishing_ids
-        if not _grows(ids):
-            ids = sorted(set(ids))
-        now = self._loop.time()
-        position, count = 0, len(ids)
-        at = self._place(ids[0]) if count else 0
-        while position < count and at < len(self._batches):
-            batch = self._batches[at]
-            if batch.first > ids[-1]:
-                break
-            position = bisect_left(ids, batch.first, position)
-            stop = bisect_left(ids, batch.last + 1, position)
-            if stop > position:
-                self._confirm(batch, ids[position:stop], now)
-                position = stop
-            at += 1
-        self._settle()
+        self._tell(self._ledger.confirm(publishing_ids, self._loop.time()))
 
     def on_rejected(self, errors: Sequence[c.MessageError]) -> None:
         forgotten = [code for _, code in errors if code == PublisherDoesNotExist.code]
         if forgotten and self._recoveries.policy is not None:  # the stream moved, and we missed the notice
             self.on_unavailable(StreamNotAvailable(f"the broker has forgotten a publisher of stream {self.stream!r}"))
             return
-        for publishing_id, code in errors:
-            at = self._place(publishing_id)
-            batch = self._batches[at] if at < len(self._batches) else None
-            if batch is None or not batch.first <= publishing_id <= batch.last:
-                continue
-            where = bisect_left(batch.ids, publishing_id)
-            if batch.ids[where] == publishing_id:
-                failures = batch.failures(where, code, response_name(code))
-                if batch.resolve(where, where + 1):
-                    self._fail(batch, failures)
-                    if self.reference and batch.are_callers:
-                        insort(self._rejected, publishing_id)
-                    elif self.reference:
-                        self._recount = True
-        self._settle()
+        self._tell(self._ledger.reject(errors, self._loop.time()))
         if forgotten:
             self.on_unavailable(PublisherDoesNotExist(f"publishing to stream {self.stream!r}"))
 
@@ -472,7 +349,7 @@ class Publisher(Attachment):
         if not self.next_publishing_id:
             self.next_publishing_id = await _first_free_id(lease, self.stream, self.reference)
         limit = connection.frame_max or MAX_FRAME
-        self.max_message_size = limit - (_FRAME_HEAD.size - 4) - _ENTRY_HEAD
+        self.max_message_size = limit - (FRAME_HEAD.size - 4) - ENTRY_HEAD
         self._target = min(limit, FRAME_TARGET, self._max_in_flight_bytes // 2)
         await self._write_again()
 
@@ -499,18 +376,18 @@ class Publisher(Attachment):
         return Goodbye(c.DeletePublisher(lease.id), c.DeletePublisherResponse)
 
     def _is_over(self) -> bool:
-        return self._closed and not self._open
+        return self._closed and not self._ledger
 
     def _on_loss(self, error: RstreamError) -> None:
         policy = self._recoveries.policy
         if self.reference is None and policy is not None and not policy.resend:
             self._fail_all(error)  # nobody can tell which of the messages the broker has
-        elif self._rejected:
-            self._fail_behind(self._rejected[0], error)
+        else:
+            self._tell(self._ledger.fail_behind_rejected(str(error), self._loop.time()))
         self._progress.set()
 
     async def _write_again(self) -> None:
-        for batch in tuple(self._batches):
+        for batch in self._ledger.open():
             while not self._connection.is_writable and self._interrupted is None:
                 await self._next_progress()
             if self._interrupted is not None:
@@ -522,7 +399,7 @@ class Publisher(Attachment):
                 if batch.writes > 1 and (not self.reference or batch.sub_batch is not None):
                     self.sent_again += batch.open * batch.weight
 
-    def _frames(self, batch: _Batch) -> list[bytes]:
+    def _frames(self, batch: Batch) -> list[bytes]:
         """Returns frames with the open messages of a batch: several where this connection allows only smaller ones."""
         if batch.sub_batch is not None:
             frame = c.encode(c.Publish(self._lease.id, (batch.sub_batch,)))
@@ -534,13 +411,13 @@ class Publisher(Attachment):
         columns = None
         if filter_values is not None:
             self.require_filters()
-            columns = list(map(_encode_filter, filter_values))
+            columns = list(map(encode_filter, filter_values))
             sizes = list(map(operator.add, sizes, map(len, columns)))
         if max(sizes) > self.max_message_size:
             self._too_large(sizes)
         frames: list[bytes] = []
         low = 0
-        for high in self._cuts(sizes):
+        for high in cut_for_frames(sizes, self._target, self._most):
             part = slice(low, high)
             filters = None if columns is None else columns[part]
             frames.append(publish_frame(self._lease.id, ids[part], messages[part], sum(sizes[part]), filters))
@@ -562,9 +439,20 @@ class Publisher(Attachment):
 
     # Inside.
 
-    def _place(self, publishing_id: int) -> int:
-        """Returns the position of the batch that holds an id; where none does, that of a neighbour."""
-        return max(bisect_right(self._batches, publishing_id, key=_first_id) - 1, 0)
+    def _fail_all(self, error: RstreamError) -> None:
+        self._tell(self._ledger.fail_all(str(error), self._loop.time()))
+
+    def _tell(self, outcomes: Iterable[Outcome]) -> None:
+        """Tells the listener what became of messages, and wakes the calls that wait for progress."""
+        if self._listener is not None:
+            for outcome in outcomes:
+                self._listener(outcome)
+        self._progress.set()
+
+    def _register(self, batch: Batch) -> None:
+        self._ledger.add(batch)
+        self.next_publishing_id = max(self.next_publishing_id, batch.last + 1)
+        self._watch_later()
 
     def _write(self, frame: bytes) -> int:
         """Writes a frame, and returns how often it was written: 1, or 0 where the recovery will write it."""
@@ -577,122 +465,30 @@ class Publisher(Attachment):
             return 0
         return 1
 
-    def _confirm(self, batch: _Batch, ids: Sequence[int], now: float) -> None:
-        """Marks ids of one batch as confirmed. ``ids`` are sorted; those that the batch does not have are ignored."""
-        low = bisect_left(batch.ids, ids[0])
-        if _same(batch.ids[low : low + len(ids)], ids):  # the usual case: consecutive ids of the batch
-            fresh = batch.resolve(low, low + len(ids))
-        else:
-            fresh = 0
-            for publishing_id in ids:
-                where = bisect_left(batch.ids, publishing_id)
-                if batch.ids[where] == publishing_id:
-                    fresh += batch.resolve(where, where + 1)
-        if not fresh:
-            return
-        messages = fresh * batch.weight
-        self.confirmed += messages
-        self.in_flight -= messages
-        self._forget_if_resolved(batch)
-        if self._listener is not None:
-            self._listener(Outcome(messages, now - batch.written_at, (), ids))
-
-    def _fail(self, batch: _Batch, failures: list[FailedMessage]) -> None:
-        self.failed += len(failures)
-        self.in_flight -= len(failures)
-        self._forget_if_resolved(batch)
-        if self._listener is not None:
-            self._listener(Outcome(0, self._loop.time() - batch.written_at, failures))
-
-    def _fail_all(self, error: RstreamError) -> None:
-        for batch in [batch for batch in self._batches if batch.open]:
-            failures: list[FailedMessage] = []
-            for position, resolved in enumerate(batch.resolved):
-                if not resolved:
-                    failures += batch.failures(position, 0, str(error))
-            batch.open = 0
-            self._fail(batch, failures)
-        self._settle()
-
-    def _fail_behind(self, publishing_id: int, error: RstreamError) -> None:
-        """Fails messages whose later ids the caller chose.
-
-        If the broker stored one of them, it would drop and confirm ``publishing_id`` when that is published again.
-        """
-        for batch in [batch for batch in self._batches if batch.open and batch.are_callers]:
-            failures: list[FailedMessage] = []
-            for position in range(bisect_right(batch.ids, publishing_id), len(batch.ids)):
-                if not batch.resolved[position]:
-                    failures += batch.failures(position, 0, str(error))
-                    batch.resolve(position, position + 1)
-            if failures:
-                self._fail(batch, failures)
-        self._settle()
-
     async def _mind_rejected(self, ids: Sequence[int] | None) -> None:
         """Raises ``NotConfirmed`` if ``ids`` must not follow an id that was rejected under the reference.
 
         Waits first until no message is in flight. ``ids`` is None where the publisher counts: if only ids that it
         counted were rejected, it goes on after the broker's last id.
         """
-        await self._wait(lambda: self._attached and not self._open)
-        if not self._rejected:
+        await self._wait(lambda: self._attached and not self._ledger)
+        rejected = self._ledger.rejected
+        if not rejected:
             if ids is None:
                 last = await self.last_publishing_id()  # the embedded broker takes ids again after this
                 self.next_publishing_id = max(self.next_publishing_id, last + 1)
-                self._recount = False
+                self._ledger.must_recount = False
             return
-        what = f"publishing id {self._rejected[0]} of {self.reference!r} in stream {self.stream!r} was rejected"
-        again = set(ids or ())
-        if ids is None or any(one not in again for one in self._rejected[: bisect_right(self._rejected, ids[-1])]):
+        what = f"publishing id {rejected[0]} of {self.reference!r} in stream {self.stream!r} was rejected"
+        if ids is None or not self._ledger.takes_up(ids):
             raise NotConfirmed(f"{what}; later ones are not taken until it is published again")
         last = await self.last_publishing_id()
-        if last >= self._rejected[0]:
+        if last >= rejected[0]:
             raise NotConfirmed(f"{what}, and the broker has gone on to {last}: it would drop it, and confirm it")
-        del self._rejected[: bisect_right(self._rejected, ids[-1])]
-
-    def _forget_if_resolved(self, batch: _Batch) -> None:
-        if not batch.open:
-            self._open -= 1
-            self.in_flight_bytes -= batch.size
-            batch.messages = ()
-
-    def _settle(self) -> None:
-        """Removes resolved batches, and wakes the calls that wait for progress.
-
-        Removes them only when they are the majority, so that the cost per batch is constant.
-        """
-        if len(self._batches) > 2 * self._open:
-            self._batches = [batch for batch in self._batches if batch.open]
-        self._progress.set()
-
-    def _cuts(self, sizes: Sequence[int]) -> Sequence[int]:
-        """Returns where to cut messages of these sizes: each part fits a frame and half of the in-flight bounds."""
-        budget, most = self._target - (_FRAME_HEAD.size - 4), self._most
-        if len(sizes) <= most and sum(sizes) + _ENTRY_HEAD * len(sizes) <= budget:
-            return (len(sizes),)
-        cuts: list[int] = []
-        used = start = 0
-        for position, size in enumerate(sizes):
-            entry = size + _ENTRY_HEAD
-            if used and (used + entry > budget or position - start == most):
-                cuts.append(position)
-                used, start = 0, position
-            used += entry
-        cuts.append(len(sizes))
-        return cuts
-
-    def _register(self, batch: _Batch, messages: int) -> None:
-        self._batches.append(batch)
-        self._open += 1
-        self.next_publishing_id = max(self.next_publishing_id, batch.last + 1)
-        self.published += messages
-        self.in_flight += messages
-        self.in_flight_bytes += batch.size
-        self._watch_later()
+        self._ledger.forget_rejected(ids[-1])
 
     def _watch_later(self) -> None:
-        if self._watchdog is None and self._confirm_timeout and self._open and self._attached:
+        if self._watchdog is None and self._confirm_timeout and self._ledger and self._attached:
             self._watchdog = self._loop.call_later(self._confirm_timeout, self._watch, context=Context())
 
     def _stop_watching(self) -> None:
@@ -707,9 +503,9 @@ class Publisher(Attachment):
         """
         assert self._confirm_timeout is not None
         self._watchdog = None
-        if not self._open:
+        oldest = self._ledger.oldest
+        if oldest is None:
             return
-        oldest = next(batch for batch in self._batches if batch.open)
         due = oldest.written_at + self._confirm_timeout - self._loop.time()
         if due > 0:
             self._watchdog = self._loop.call_later(due, self._watch, context=Context())
@@ -735,7 +531,7 @@ class Publisher(Attachment):
         while not (self._attached and self._has_room(messages, size) and self._connection.is_writable):
             await self.check()
             # While messages are in flight, the watchdog measures. With none, other users have filled the connection.
-            limit = self._confirm_timeout if self._attached and not self._open else None
+            limit = self._confirm_timeout if self._attached and not self._ledger else None
             try:
                 async with asyncio.timeout(limit):
                     await self._next_progress()
@@ -759,72 +555,6 @@ class Publisher(Attachment):
             f"the broker's frame size allows {self.max_message_size}",
             position=position,
         )
-
-
-_first_id = operator.attrgetter("first")
-_pack_size = struct.Struct(">I").pack
-_NO_FILTER = b"\xff\xff"
-"""The length field of an absent string: -1."""
-
-
-def publish_frame(
-    publisher_id: int, ids: Sequence[int], messages: Sequence[bytes], size: int, filters: Sequence[bytes] | None = None
-) -> bytes:
-    """Returns a Publish frame: the same bytes as ``commands.encode``, but built by columns instead of entry by entry.
-
-    With ``filters``, encoded filter values, it is version 2. ``size`` is the bytes of the messages and the filters.
-    """
-    count = len(ids)
-    try:
-        packed = struct.pack(f">{count}Q", *ids)
-    except struct.error:
-        raise TypeError("a publishing id is no whole number") from None
-    columns: list[Iterable[bytes]] = [
-        [packed[at : at + 8] for at in range(0, 8 * count, 8)],
-        map(_pack_size, map(len, messages)),
-        messages,
-    ]
-    version = 1
-    if filters is not None:
-        columns.insert(1, filters)
-        version = 2
-    width = len(columns)
-    parts: list[bytes] = [b""] * (width * count + 1)
-    parts[0] = _FRAME_HEAD.pack(
-        _FRAME_HEAD.size - 4 + _ENTRY_HEAD * count + size, c.Key.PUBLISH, version, publisher_id, count
-    )
-    for place, column in enumerate(columns, 1):
-        parts[place::width] = column
-    return b"".join(parts)
-
-
-def _encode_filter(value: str | None) -> bytes:
-    if value is None:
-        return _NO_FILTER
-    try:
-        data = value.encode()
-    except (AttributeError, UnicodeEncodeError):
-        check_text("a filter value", value)  # raises an error that says what is wrong
-        raise
-    if len(data) > MAX_STRING:
-        check_text("a filter value", value)
-    return len(data).to_bytes(2) + data
-
-
-def _same(some: Sequence[int], others: Sequence[int]) -> bool:
-    """Returns whether two sequences of growing ids are equal."""
-    if len(some) != len(others):
-        return False
-    if type(some) is range and some.step == 1:
-        return some[0] == others[0] and some[-1] == others[-1]
-    return tuple(some) == tuple(others)
-
-
-def _grows(ids: Sequence[int]) -> bool:
-    """Returns whether each id is larger than the one before it."""
-    if type(ids) is range:
-        return ids.step > 0
-    return all(map(operator.lt, ids, ids[1:]))
 
 
 async def _first_free_id(lease: Lease, stream: str, reference: str | None) -> int:
