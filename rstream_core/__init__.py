@@ -59,9 +59,10 @@ from rstream_core.errors import (
 )
 from rstream_core.gaps import Gap
 from rstream_core.hints import Hint
+from rstream_core.in_flight import FailedMessage, Outcome
 from rstream_core.producer import Producer
 from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, amqp_decoder
-from rstream_core.publisher import FailedMessage, Outcome, Publisher
+from rstream_core.publisher import Publisher
 from rstream_core.recovery import Backoff, Recovery, RecoveryEvent, RecoveryState
 from rstream_core.subscription import Chunk, SingleActiveConsumer, Subscription, Subscriptions
 from rstream_core.superstream import Router, RouteType, SuperStreamProducer

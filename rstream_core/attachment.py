@@ -1,10 +1,10 @@
-"""What publishers and subscriptions have in common: an id on a shared connection, which they take, lose and take again.
+"""The base of publishers and subscriptions: each takes an id on a shared connection, loses it, and takes another.
 
-When the connection is lost or the stream moves, one detaches. A task attaches it to a node again, as the client's
-recovery allows, or ends it with the error for which that was given up.
+When the connection is lost or the stream moves, the publisher or subscription detaches. A task then attaches it to a
+node again, as the client's recovery policy allows, or ends it with the error for which recovery was given up.
 
-An id is for others once the broker has said goodbye to it. Where that is not certain, because nobody answered, it
-stays taken as long as its connection lives: what still comes for it would be taken for its next owner's.
+An id can be given out again once the broker has confirmed that it is unregistered. If the broker does not answer, the
+id stays taken as long as its connection lives: late confirms or chunks would be taken for those of the next owner.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from rstream_core.types import Endpoint
 logger = logging.getLogger("rstream_core")
 
 GOODBYE_TIMEOUT = 5.0
-"""Seconds for the broker to say goodbye."""
+"""Seconds that the broker has to answer the request that unregisters an id."""
 
 
 class Goodbye(NamedTuple):
-    """The last request for an id, and the answer that is expected."""
+    """The request that unregisters an id, and the type of its answer."""
 
     message: Any
     expect: type[Any]
@@ -40,12 +40,12 @@ class Attachment(ABC):
     """A publisher or a subscription of one stream, and its place on a connection."""
 
     what: ClassVar[str]
-    """As recovery events name it."""
+    """The name in recovery events: ``publisher`` or ``subscription``."""
 
     def __init__(self, stream: str, pool: ConnectionPool, locator: Locator, recoveries: Recoveries) -> None:
         self.stream = stream
         self.error: RstreamError | None = None
-        """That which ended it."""
+        """The error that ended the publisher or subscription."""
         self._pool = pool
         self._locator = locator
         self._recoveries = recoveries
@@ -55,12 +55,12 @@ class Attachment(ABC):
         self._leased = False
         self._attached = False
         self._interrupted: RstreamError | None = None
-        """What ended the connection while this was being attached to it."""
+        """The error that ended the connection during ``attach``."""
         self._closed = False
 
     async def attach(self, endpoint: Endpoint | None = None) -> None:
-        """Takes an id on this node, or on one that it finds, and declares itself there."""
-        if self._leased:  # it was lost; what is left of that need not be waited for
+        """Takes an id on ``endpoint``, or on the node that ``_locate`` returns, and registers it with the broker."""
+        if self._leased:  # an id on a lost connection: it is given back in the background
             self._leave_later(None)
         self._lease = await self._pool.acquire(endpoint or await self._locate())
         self._leased = True
@@ -70,7 +70,7 @@ class Attachment(ABC):
             if self._interrupted is not None:
                 raise self._interrupted
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError):  # who must not be waited for takes leave behind this
+            if isinstance(error, asyncio.CancelledError):  # a cancelled call must not wait for the broker's answer
                 self._leave_later(self._detach)
             else:
                 await self._leave(0.0 if isinstance(error, RequestTimeout) else GOODBYE_TIMEOUT)
@@ -79,16 +79,16 @@ class Attachment(ABC):
         self._go_on()
 
     def on_unavailable(self, error: RstreamError) -> None:
-        """The connection has ended, or the stream has moved or is gone."""
+        """Called when the connection has ended, or the stream has moved or was deleted: begins a recovery, or ends."""
         if self.error is not None:
             return
         if not self._attached:
             self._interrupted = error
-            self._detach()  # what still comes is not about what this will be
+            self._detach()  # frames that still arrive here do not concern the next connection
             self._on_loss(error)
         elif self._is_over() or not self._recoveries.can_help(error):
             was_over = self._is_over()
-            self._detach()  # a callback may make it unavailable once more
+            self._detach()  # before the callbacks: one of them may call ``on_unavailable`` again
             if not was_over and not self._recoveries.is_closed:
                 self._outages.lose(error)
             self._end(error)
@@ -99,52 +99,52 @@ class Attachment(ABC):
             self._recovering = self._recoveries.start(self._recover(error))
             self._recovering.add_done_callback(partial(self._on_recovery_end, error))
 
-    # What the two do in their own ways.
+    # Publishers and subscriptions implement these.
 
     @abstractmethod
     async def _locate(self) -> Endpoint:
-        """The node to attach to. Asks once."""
+        """Returns the node to attach to. Asks the broker once, without retries."""
 
     @abstractmethod
     async def _declare(self) -> None:
-        """Registers with the connection of ``_lease``, and makes itself known to the broker."""
+        """Registers with the connection of ``_lease`` and with the broker."""
 
     @abstractmethod
     def _go_on(self) -> None:
-        """It is attached."""
+        """Called after ``_declare`` has succeeded: resumes the work that waited for the connection."""
 
     @abstractmethod
     def _goodbye(self, lease: Lease) -> Goodbye:
-        """How to take leave of it."""
+        """Returns the request that unregisters the id of ``lease``."""
 
     @abstractmethod
     def _detach(self) -> None:
-        """Unregisters from the connection. May be repeated."""
+        """Removes itself from the tables of the connection. May be called repeatedly."""
         self._attached = False
 
-    def _on_loss(self, error: RstreamError) -> None:  # noqa: B027 - there may be nothing to do
-        """It is detached, and a recovery goes on or begins."""
+    def _on_loss(self, error: RstreamError) -> None:  # noqa: B027 - optional
+        """Called after ``_detach``, when a recovery begins or continues."""
 
-    async def _before_recovery(self) -> None:  # noqa: B027 - nor here
-        """What comes first, and takes the application's time, not the outage's."""
+    async def _before_recovery(self) -> None:  # noqa: B027 - optional
+        """Waits for the application before the first attempt. This time does not count as time of the outage."""
 
     def _is_over(self) -> bool:
-        """Whether nothing is left that would be worth a recovery."""
+        """Returns True where a lost connection needs no recovery, because the work is finished."""
         return self._closed
 
     @abstractmethod
     def _end(self, error: RstreamError) -> None:
-        """It ends by itself."""
+        """Ends the publisher or subscription with this error. Not called by ``close``."""
         self.error = error
 
-    # What is the same for both.
+    # The same for both.
 
     @property
     def _connection(self) -> Connection:
         return self._lease.connection
 
     async def _recover(self, error: RstreamError) -> None:
-        """The task that attaches it again, or ends it."""
+        """Attaches to a node again; ends the publisher or subscription where that is given up. Runs as a task."""
         try:
             await self._before_recovery()
             await self._outages.recover(error, self.attach)
@@ -152,7 +152,7 @@ class Attachment(ABC):
             self._end(reason)
 
     def _on_recovery_end(self, error: RstreamError, task: asyncio.Task[None]) -> None:
-        """For one that was cancelled, perhaps before its first step, or fell over."""
+        """Cleans up after a recovery task that was cancelled, perhaps before its first step, or failed unexpectedly."""
         if task is self._recovering:
             self._outages.give_up(error)
             if self.error is None and not self._attached and not self._closed:
@@ -165,33 +165,33 @@ class Attachment(ABC):
             await ended([task])
 
     def _abandon(self) -> None:
-        """It ends, and what is left to be done for that goes on without it."""
+        """Cancels the recovery, and gives the id back in a background task."""
         if self._recovering is not None and self._recovering is not asyncio.current_task():
             self._recovering.cancel()
         self._leave_later(self._detach)
 
     def _leave_later(self, detach: Callable[[], None] | None) -> None:
-        """As ``_leave``, in a task of its own: nobody waits for the answer, but only then is the id for others."""
+        """Does the same as ``_leave`` in a background task: the id stays taken until the broker has answered."""
         if self._leased:
             self._leased = False
             self._recoveries.start(self._part(self._lease, GOODBYE_TIMEOUT, detach))
 
     async def _leave(self, timeout: float = GOODBYE_TIMEOUT) -> None:
-        """Takes leave of the connection, if it has one; orderly, where somebody hears it within ``timeout`` seconds."""
+        """Unregisters the id, if there is one, and gives it back. Waits for the broker, at most ``timeout`` seconds."""
         if self._leased:
             self._leased = False
             leaving = self._recoveries.start(self._part(self._lease, timeout, self._detach))
-            await asyncio.wait((leaving,))  # it goes on where this is cancelled: the id is to be free again
+            await asyncio.wait((leaving,))  # the task goes on if this call is cancelled, so that the id becomes free
 
     async def _part(self, lease: Lease, timeout: float, detach: Callable[[], None] | None = None) -> None:
-        """Says goodbye for an id and gives it back, which may end the connection; ``detach`` is called before that."""
+        """Unregisters an id, calls ``detach``, and gives the id back to the pool, which may close the connection."""
         gone = False
         try:
-            if lease.connection.is_open:  # also after an error
+            if lease.connection.is_open:
                 message, expect = self._goodbye(lease)
                 await lease.connection.request(message, expect, f"the {self.what} of {self.stream!r}", timeout=timeout)
             gone = True
-        except ServerError:  # it knows nothing of it
+        except ServerError:  # the broker does not know the id
             gone = True
         except RstreamError as error:
             logger.debug("leaving: %s", error)

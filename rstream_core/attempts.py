@@ -1,6 +1,6 @@
-"""Attempts that several callers share: whoever comes while one is being made gets what comes of it.
+"""Attempts that several callers share: a caller that arrives while an attempt is running gets its result.
 
-Else callers that all wait for the same broker would try one after the other, each as long as the first.
+Otherwise callers that wait for the same broker would try one after the other, each for the full timeout.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 class SharedAttempt(Generic[T]):
-    """One attempt at a time. A caller is inside of ``async with`` as long as it is interested in what comes of it.
+    """Runs one attempt at a time. A caller stays inside ``async with`` for as long as it wants the result.
 
-    The attempt begins when the first caller asks, and is cancelled when the last one has left.
+    The attempt begins when the first caller awaits ``result``, and is cancelled when the last caller has left.
     """
 
     def __init__(self) -> None:
@@ -42,9 +42,9 @@ class SharedAttempt(Generic[T]):
             self.callers -= 1
 
     async def result(self, attempt: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What comes of the attempt that is being made, or else of this one, which begins now.
+        """Returns the result of the running attempt. If none is running, starts ``attempt``.
 
-        Callers are woken in the order in which they came. Raises the attempt's error, the same one for all.
+        Callers are woken in the order in which they came. Raises the attempt's error, the same object for all callers.
         """
         if self._task is None:
             self._task = own_task(attempt())
@@ -52,10 +52,10 @@ class SharedAttempt(Generic[T]):
         try:
             return await asyncio.shield(self._task)
         except RstreamError as error:
-            raise error.with_traceback(None) from error.__cause__  # else each caller adds to it
+            raise error.with_traceback(None) from error.__cause__  # without this, each caller adds its frames
 
     def _over(self, task: asyncio.Task[T]) -> None:
         if task is self._task:
             self._task = None
         if not task.cancelled():
-            task.exception()  # those who were to be told may all have been cancelled
+            task.exception()  # marks the error as retrieved: all callers may have been cancelled

@@ -1,16 +1,17 @@
 """Calls an application's functions, so that none of them can harm the core, and each sees its own context variables.
 
-A callback runs on the event loop in the midst of the core's work: while a confirm is counted, while publishers are
-told that their connection is lost. So what it raises ends here, and is told once:
+A callback runs on the event loop in the middle of the core's work: while a confirm is counted, or while publishers
+learn that their connection is lost. So its exceptions are caught here, and each is reported once:
 
-- An ``Exception`` is logged. So is a ``CancelledError``: it is that of a future whose ``result()`` was asked for.
-- ``KeyboardInterrupt`` and ``SystemExit`` leave the event loop, as asyncio has it, once the core has done its work:
-  ``asyncio.run`` raises them. Only the first one does; later ones are logged, so that they do not cut short what the
-  program does to end.
+- An ``Exception`` is logged. So is a ``CancelledError``, which comes from a callback that called ``result()`` on a
+  cancelled future.
+- ``KeyboardInterrupt`` and ``SystemExit`` leave the event loop once the core has done its work, as in asyncio itself:
+  ``asyncio.run`` raises them. Only the first one does. Later ones are logged, so that they do not interrupt the
+  program's cleanup.
 - Any other ``BaseException``, such as that of ``pytest.fail()``, is raised by the next call that waits: see ``check``.
 
-A connection is shared, so it belongs to the context of no caller: the core's own tasks run in an empty one. A
-callback runs in the context of the call that it was given to.
+A connection is shared by many callers, so the core's own tasks run in an empty context. A callback runs in the
+context of the call that received it.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ logger = logging.getLogger("rstream_core")
 T = TypeVar("T")
 
 _left: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
-"""The loops that a callback has left, or is about to."""
+"""The event loops that a callback's ``KeyboardInterrupt`` or ``SystemExit`` has stopped or will stop."""
 
 
 def own_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """A task of the core's own: it holds no caller's context variables, nor what those keep alive.
+    """Starts a task in an empty context: it keeps no caller's context variables, and nothing they refer to, alive.
 
-    It is never an eager one, whatever the loop's task factory: who starts it goes on first, and knows of it then.
+    The task is never eager, even where the loop's task factory makes eager ones: the caller has the task object before
+    the task's first step runs.
     """
     return Context().run(partial(asyncio.Task, coroutine, loop=asyncio.get_running_loop()))
 
@@ -46,23 +48,24 @@ class Callbacks:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Future[Any]] = set()
         self.escaped: BaseException | None = None
-        """What ``check`` is to raise."""
+        """The exception that the next ``check`` raises."""
 
     def bind(self, callback: Callable[..., Any], what: str) -> Callable[..., None]:
-        """A function that calls this one in a copy of the context of now, and never raises. ``what`` names it in logs.
+        """Returns a function that calls ``callback`` in the caller's current context and never raises.
 
-        Each call has a copy of its own: it may call others, and be called again before it returns.
+        ``what`` names the callback in logs. Each call runs in its own copy of that context, since a context cannot be
+        entered twice: a callback may be called again before it returns.
         """
         return partial(self._call, copy_context(), callback, what)
 
     def check(self) -> None:
-        """Raises, once, what a callback let out that is neither logged nor leaves the event loop."""
+        """Raises, once, an exception of a callback that was neither logged nor left the event loop (``escaped``)."""
         escaped, self.escaped = self.escaped, None
         if escaped is not None:
             raise escaped
 
     async def finish(self, timeout: float) -> None:
-        """Waits for the tasks that run, and cancels those that are left after ``timeout`` seconds."""
+        """Waits for the running tasks of callbacks, and cancels those that still run after ``timeout`` seconds."""
         current = asyncio.current_task()
         tasks = [task for task in self._tasks if task is not current]
         if tasks:
@@ -71,7 +74,7 @@ class Callbacks:
                 task.cancel()
 
     def report(self, error: BaseException, what: str, *args: object) -> None:
-        """Tells of what a callback raised, in the way of its kind; ``args`` are those of the call."""
+        """Reports an exception of a callback, depending on its type: see the module. ``args`` are those of the call."""
         loop = asyncio.get_running_loop()
         if isinstance(error, KeyboardInterrupt | SystemExit) and loop not in _left:
             _left.add(loop)
@@ -88,7 +91,7 @@ class Callbacks:
             if result is None or not inspect.isawaitable(result):
                 return
             task = context.run(asyncio.ensure_future, result)
-        except BaseException as error:  # noqa: BLE001 - each kind is told in its own way
+        except BaseException as error:  # noqa: BLE001 - ``report`` handles each kind
             self.report(error, what, *args)
             return
         self._tasks.add(task)
@@ -97,10 +100,10 @@ class Callbacks:
     def _done(self, what: str, args: tuple[object, ...], task: asyncio.Future[Any]) -> None:
         self._tasks.discard(task)
         if task.cancelled():
-            if isinstance(task, asyncio.Task) and not task.cancelling():  # what it waited for was cancelled, not this
+            if isinstance(task, asyncio.Task) and not task.cancelling():  # it awaited something that was cancelled
                 _log(what, args, asyncio.CancelledError())
         elif (error := task.exception()) is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
-            self.report(error, what, *args)  # the two have left the event loop already
+            self.report(error, what, *args)  # asyncio itself has raised those two out of the event loop
 
 
 def _escapes(error: BaseException) -> bool:

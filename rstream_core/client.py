@@ -40,11 +40,12 @@ from rstream_core.errors import (
 )
 from rstream_core.gaps import Gap, GapListener
 from rstream_core.hints import Hint
+from rstream_core.in_flight import Outcome
 from rstream_core.locator import Locator
 from rstream_core.pool import MAX_IDS, ConnectionPool
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.routing import MAX_PARTITIONS, partitions_by_keys, partitions_by_number
-from rstream_core.publisher import Outcome, Publisher
+from rstream_core.publisher import Publisher
 from rstream_core.recovery import RECOVER, Backoff, Recoveries, Recovery, RecoveryListener, Run
 from rstream_core.subscription import (
     DEFAULT_CREDIT,

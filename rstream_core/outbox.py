@@ -1,12 +1,12 @@
-"""What is about to go to one publisher, gathered from single messages, and who wants to know what became of it.
+"""Gathers single messages for one publisher into batches, and calls their callbacks with the outcomes.
 
-A call enters the outbox when there is room for its messages: what waits here and what is in flight are bounded
-together, by the publisher's bounds. Where there is none, calls wait for their turn, in the order in which they came,
-and nobody overtakes them. A call that enters gets its publishing ids and queues its job without waiting: so the order
-of the calls is the order of the messages, however many tasks call. One worker carries the jobs out.
+A call enters the outbox when there is room for its messages. The messages in the outbox and those in flight are
+bounded together, by the publisher's bounds. Where there is no room, calls wait in the order in which they came, and
+later calls wait behind them. A call that enters gets its publishing ids and queues its job without an await: so the
+order of the calls is the order of the messages, however many tasks call. One worker carries the jobs out.
 
-A call that is cancelled before its messages are written takes them back: they are never published. Ids that were
-given out to them stay unused, so that the others still grow.
+A call that is cancelled before its messages are written takes them back: they are never published. The publishing ids
+that they had stay unused, so that ids still grow.
 """
 
 from __future__ import annotations
@@ -20,26 +20,27 @@ from typing import Any
 from rstream_core.callbacks import own_task
 from rstream_core.checks import MAX_OFFSET
 from rstream_core.errors import RESPONSE_OK, MessageTooLarge, NotConfirmed, ProtocolError, RstreamError
+from rstream_core.in_flight import FilterValues, Outcome
 from rstream_core.protocol.amqp import AMQPMessage, encode_message
-from rstream_core.publisher import FRAME_TARGET, FilterValues, Outcome, Publisher
+from rstream_core.publisher import FRAME_TARGET, Publisher
 from rstream_core.recovery import ended
 from rstream_core.types import CompressionType, ConfirmationStatus
 
 Message = AMQPMessage | bytes | Any
 """An ``AMQPMessage``, a ``uamqp.Message``, or bytes that are sent as they are."""
 ConfirmCallback = Callable[[ConfirmationStatus], Awaitable[None] | None]
-"""As users give it; the outbox is given a ``Told``."""
+"""A callback as the application passes it. ``Callbacks.bind`` makes a ``Told`` of it for the outbox."""
 Told = Callable[[ConfirmationStatus], None]
-"""Told what became of a message, on the event loop; never raises (``Callbacks.bind``)."""
+"""Called on the event loop with the outcome of a message; never raises (``Callbacks.bind``)."""
 
 _CLOSED_FIRST = "the producer was closed before it was sent"
 
 JobCallbacks = Told | Sequence[Told | None] | None
-"""One for all messages of a job, one for each, or none."""
+"""One callback for all messages of a job, one for each message, or none."""
 
 
 class _Job:
-    """Messages on their way to the publisher, with their ids, in the order of the calls."""
+    """Messages that the worker passes to the publisher in one go, with their publishing ids."""
 
     __slots__ = (
         "base",
@@ -72,30 +73,30 @@ class _Job:
         """Bytes of the messages."""
         self.filter_values = filter_values
         self.ids = ids
-        """One for each message, or one for a whole sub-entry."""
+        """One publishing id for each message, or one for a whole sub-entry."""
         self.callbacks = callbacks
         self.compression = compression
         self.registered = self.written = 0
-        """How many of the ids have their callbacks registered; how many are the publisher's by now."""
+        """How many of the ids have their callbacks registered, and how many have been passed to the publisher."""
         self.base = 0
-        """What the publisher had published before the first of them, while this is carried out."""
+        """``Publisher.published`` as it was before the job's first message; set while the job is carried out."""
         self.is_dropped = False
-        """Whether it was taken back as a whole."""
+        """Whether all of its messages were taken back."""
         self.waiters = 0
-        """Those who will hear of an error: then it is not told a second time."""
+        """Calls that wait for the job and will raise its error, so that the loss needs no other report."""
         self.unheard = 0
-        """Messages that failed and were left to those to be told."""
+        """Failed messages without a callback, which the waiting calls report by raising the job's error."""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.done.add_done_callback(lambda done: done.cancelled() or done.exception())  # a timer's has no reader
+        self.done.add_done_callback(lambda done: done.cancelled() or done.exception())  # a timer's job has no waiter
 
     @property
     def weight(self) -> int:
-        """Messages behind one id."""
+        """Messages under one publishing id."""
         return 1 if self.compression is None else len(self.messages)
 
 
 class Outbox:
-    """The messages of one publisher on their way to it."""
+    """Bounded queue of single messages, batches and sub-entries in front of one publisher."""
 
     publisher: Publisher
 
@@ -103,7 +104,7 @@ class Outbox:
         self._linger = linger
         self._max_messages = max_messages
         self._max_bytes = max_bytes
-        # Halves, so that one batch gathers while another is confirmed.
+        # Half of the bounds, so that one batch gathers while another is confirmed.
         self._half_messages = max(max_messages // 2, 1)
         self._half_bytes = max(max_bytes // 2, 1)
         self._batch_size = min(batch_size, self._half_messages)
@@ -111,33 +112,34 @@ class Outbox:
         self._loop = asyncio.get_running_loop()
         self._next_id = 0
         self._has_explicit_ids = False
-        """Whether any came with its message: then what was rejected must be published again before others."""
+        """Whether a message brought its own publishing id. Then a rejected id must be published again before others."""
         self._held: list[bytes] = []
         self._held_ids: list[int] | None = None
         self._held_callbacks: list[Told | None] | None = None
         self._held_filters: list[str | None] | None = None
         self._held_bytes = 0
         self._held_most = 0
-        """How many messages may be held until there is something to do: see ``_flush_if_full``."""
+        """How many messages may be held before ``_flush_if_full`` is called."""
         self._held_most_bytes = -1
-        """How many bytes may be held; below 0 where somebody waits. Both are measured now and then, never too high."""
+        """How many bytes may be held; negative while a call waits for room. ``_measure`` updates both. They may be
+        lower than what the bounds allow, never higher."""
         self._confirms: dict[int, Told] = {}
         self._jobs: OrderedDict[_Job, None] = OrderedDict()
         self._queued_bytes = 0
-        """What the jobs hold."""
+        """Bytes of the messages of all jobs."""
         self._open = 0
-        """Messages of jobs, and of the publisher, of which it is not known what becomes of them."""
+        """Messages in jobs or in flight whose outcome is not known yet."""
         self._waiting: OrderedDict[asyncio.Future[RstreamError | None], tuple[int, int]] = OrderedDict()
-        """Those who wait for room, in the order of the calls, with their messages and bytes; each is told
-        None, or why there is no room."""
+        """Calls that wait for room, in their order, with the number and the bytes of their messages. The result of a
+        future is None for a call that may enter, or the error that it must raise."""
         self._coming = 0
-        """How many have been let in, and have not run yet."""
+        """Calls that were let in and whose tasks have not run since."""
         self._coming_messages = self._coming_bytes = 0
         self._worker: asyncio.Task[None] | None = None
         self._current: _Job | None = None
-        """What the worker carries out."""
+        """The job that the worker is carrying out."""
         self._is_interrupted = False
-        """Whether the worker was cancelled to let go of what was taken back."""
+        """Whether the worker was cancelled only because a call took back messages of the current job."""
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._lost = 0
@@ -169,7 +171,11 @@ class Outbox:
         *,
         in_turn: bool = False,
     ) -> Coroutine[Any, Any, None] | None:
-        """Holds one message back. What it returns is to be awaited at once: room has to be waited for, or a batch."""
+        """Adds one message to the next batch.
+
+        Returns None, or a coroutine that the caller must await at once: it waits for room, or until a full batch is
+        written.
+        """
         data = encode_message(message)
         size = len(data)
         if filter_value is not None:
@@ -185,7 +191,7 @@ class Outbox:
         if held_bytes > self._held_most_bytes and not in_turn:
             if not self._has_room(1, size):
                 return self._add_in_turn(message, size, callback, filter_value)
-            self._measure()  # it lagged behind
+            self._measure()  # ``_held_most_bytes`` was out of date
         held = self._held
         if explicit is not None or self._held_ids is not None:
             if self._held_ids is None:
@@ -212,7 +218,7 @@ class Outbox:
         return None
 
     async def flush(self) -> None:
-        """Publishes what is held back; returns once it, and all before it, is written."""
+        """Makes a job of the held messages, and returns once it and all jobs before it are written."""
         job = self._queue_held()
         while job is not None or self._jobs:
             if job is None:
@@ -220,14 +226,14 @@ class Outbox:
             await self._carried_out(job, 0)
             if not job.is_dropped:
                 return
-            job = None  # it was taken back, and says nothing of those before it
+            job = None  # it was taken back: jobs before it may still be unwritten
         if self._worker is not None and not self._worker.done():
             await asyncio.shield(self._worker)
 
     async def publish(
         self, batch: Sequence[Message], callback: Told | None, filter_values: FilterValues | None = None
     ) -> list[int]:
-        """Publishes a batch after what is held back."""
+        """Publishes a batch after the held messages, and returns its publishing ids once it is written."""
         encoded = list(map(encode_message, batch))
         sizes = list(map(len, encoded))
         limit = self.publisher.max_message_size
@@ -255,7 +261,7 @@ class Outbox:
     async def publish_sub_entry(
         self, messages: Sequence[Message], compression: CompressionType, callback: Told | None
     ) -> int:
-        """Publishes one sub-entry after what is held back."""
+        """Publishes one sub-entry after the held messages, and returns its publishing id once it is written."""
         encoded = list(map(encode_message, messages))
         if self._lost:
             self._tell_lost()
@@ -270,15 +276,16 @@ class Outbox:
         return publishing_id
 
     async def settle(self) -> None:
-        """Waits for what is in flight."""
+        """Waits until no message is in flight. Raises ``NotConfirmed`` for losses that nobody was told of."""
         await self.publisher.flush()
         if self._lost:
             self._tell_lost()
 
     async def close(self, timeout: float) -> None:
-        """Lets in who waits, publishes what is held, waits for confirms, and ends the publisher.
+        """Lets waiting calls in, publishes the held messages, waits for confirms, and closes the publisher.
 
-        After ``timeout`` seconds whoever waits still, and what is left, has failed; so it has where this is cancelled.
+        Calls that still wait after ``timeout`` seconds, and messages that are not written or not confirmed by then,
+        fail. They also fail if ``close`` is cancelled.
         """
         deadline = self._loop.time() + timeout
         try:
@@ -296,7 +303,7 @@ class Outbox:
             self._tell_lost()
 
     def abandon(self) -> None:
-        """Closes it at once, without waiting: whoever waits, and what is left, has failed. May be repeated."""
+        """Closes the outbox and its publisher without waiting: waiting calls and open messages fail. Repeatable."""
         self._queue_held()
         self._closed = True
         if self._worker is not None:
@@ -305,7 +312,7 @@ class Outbox:
         self.publisher.abandon()
 
     async def _drain(self, deadline: float) -> None:
-        """Until nobody waits, and all is written; or until the deadline."""
+        """Waits until no call waits for room and all jobs are written, or until the deadline (in loop time)."""
         while True:
             self._queue_held()
             pending: asyncio.Future[Any]
@@ -314,7 +321,7 @@ class Outbox:
             elif self._waiting:
                 pending = next(reversed(self._waiting))
             elif self._coming:
-                await asyncio.sleep(0)  # they run before this goes on
+                await asyncio.sleep(0)  # the calls that were let in run first
                 continue
             else:
                 return
@@ -324,7 +331,7 @@ class Outbox:
             await asyncio.wait([pending], timeout=left)
 
     def on_outcome(self, outcome: Outcome) -> None:
-        """The publisher's listener."""
+        """Calls the callbacks of confirmed and failed messages, and lets waiting calls in. The publisher's listener."""
         self._open -= outcome.confirmed + len(outcome.failed)
         confirms = self._confirms
         if confirms:
@@ -337,26 +344,27 @@ class Outbox:
             if failure.publishing_id != told and self._fail(failure.publishing_id, failure.code, failure.reason):
                 told = failure.publishing_id  # the messages of a sub-entry share one id, and one callback
         if self._waiting:
-            if self.is_dead:  # what was rejected has stopped it
+            if self.is_dead:  # a rejection has stopped the publisher; the worker tells the waiting calls
                 self._start_worker()
             else:
                 self._admit()
 
     def on_end(self, error: RstreamError) -> None:
-        """The publisher's: it has ended by itself. Whoever waits for room is told by the worker."""
+        """Called when the publisher has ended with an error. The worker then fails the calls that wait for room."""
         if self._waiting:
             self._start_worker()
 
-    # Who may enter.
+    # Waiting for room.
 
     def _has_room(self, messages: int, size: int) -> bool:
-        """Whether a call may enter now, and does not overtake anybody."""
+        """Returns whether a call may enter now: there is room, and no earlier call waits."""
         return not (self._waiting or self._coming) and self._fits(messages, size)
 
     def _fits(self, messages: int, size: int) -> bool:
-        """Whether there is room for so much; where nothing is there, for anything.
+        """Returns whether that many messages and bytes fit the bounds. Into an empty outbox, everything fits.
 
-        For a call that is larger than half of the bounds, half is enough: it waits for its messages to be written.
+        A call that is larger than half of the bounds needs only half of them free: it waits until its messages are
+        written, so it cannot fill the outbox further.
         """
         there = self._open + len(self._held) + self._coming_messages
         if not there:
@@ -367,7 +375,7 @@ class Outbox:
         return there + messages <= self._max_messages and bytes_there + size <= self._max_bytes
 
     def _measure(self) -> None:
-        """Sets how much may be held, by what else there is."""
+        """Updates how many messages and bytes may be held, given what is queued and in flight."""
         room = self._max_messages - self._open
         if self._waiting or self._coming or len(self._held) >= room:
             self._held_most_bytes = -1
@@ -379,10 +387,10 @@ class Outbox:
     async def _wait_for_room(
         self, messages: int, size: int, explicit: Sequence[int | None], callback: Told | None
     ) -> None:
-        """Waits for room, behind those who came before. The caller enters without waiting for anything else.
+        """Waits for room, behind earlier calls. The caller must then enter without another await.
 
-        Raises what ended the publisher. One that is cancelled tells ``callback`` of each message; those without an
-        ``explicit`` id have none yet, and are told as 0.
+        Raises the error that ended the publisher. If cancelled, calls ``callback`` once for each message, with the
+        message's ``explicit`` id, or 0 where it has none yet.
         """
         turn: asyncio.Future[RstreamError | None] = self._loop.create_future()
         self._waiting[turn] = messages, size
@@ -404,7 +412,7 @@ class Outbox:
                 self._measure()
             refusal = self.publisher.error or (NotConfirmed(_CLOSED_FIRST) if self._closed else None)
         if refusal is not None:
-            raise refusal.with_traceback(None)  # it is the same one for all
+            raise refusal.with_traceback(None)  # all waiting calls raise the same object
 
     def _came(self, messages: int, size: int) -> None:
         self._coming -= 1
@@ -412,7 +420,7 @@ class Outbox:
         self._coming_bytes -= size
 
     def _admit(self) -> None:
-        """Lets in as many of those who wait as there is room for."""
+        """Lets waiting calls in, from the front, while there is room."""
         while self._waiting and not self.is_dead:
             turn, (messages, size) = next(iter(self._waiting.items()))
             if not turn.cancelled():
@@ -432,13 +440,13 @@ class Outbox:
         try:
             filled = self.add(message, callback, filter_value, in_turn=True)
         except BaseException:
-            self._admit()  # what it leaves is for the next one
+            self._admit()  # its room goes to the next call
             raise
         if filled is not None:
             await filled
 
     def _flush_if_full(self) -> Coroutine[Any, Any, None] | None:
-        """A batch is full, and its last caller waits until it is written; or only the bound is reached."""
+        """Queues the batch if it is full, and returns a coroutine that waits until it is written; else returns None."""
         if len(self._held) < self._batch_size and self._held_bytes < self._batch_bytes:
             self._measure()
             return None
@@ -447,7 +455,7 @@ class Outbox:
         return self._carried_out(job, 1)
 
     def _queue_held(self) -> _Job | None:
-        """Makes a job of what is held back; None where nothing is."""
+        """Makes a job of the held messages and queues it; returns None if there are none."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -461,9 +469,10 @@ class Outbox:
         return self._queue(job)
 
     async def _carried_out(self, job: _Job, own: int) -> None:
-        """Waits for a job. A caller that is cancelled takes back its ``own`` messages, the last ones of it.
+        """Waits until a job is written, and raises its error.
 
-        Where the job has failed by then, and nobody else hears of it, that is told by the next call.
+        A caller that is cancelled takes back its messages, which are the last ``own`` ids of the job. If the job has
+        failed by then and no other call waits for it, the next call on the outbox raises the loss.
         """
         job.waiters += 1
         try:
@@ -477,7 +486,7 @@ class Outbox:
                 job.unheard = 0
             raise
         except RstreamError as error:
-            raise error.with_traceback(None) from error.__cause__  # it may be the same one for many
+            raise error.with_traceback(None) from error.__cause__  # several callers may raise the same object
 
     def _queue(self, job: _Job) -> _Job:
         self._jobs[job] = None
@@ -500,13 +509,13 @@ class Outbox:
             self._worker = own_task(self._work())
 
     async def _work(self) -> None:
-        """Carries jobs out, in order. Their errors go to whoever waits for them."""
+        """Carries jobs out, in order. An error of a job goes to the calls that wait for the job."""
         try:
             while self._jobs:
                 job = self._current = next(iter(self._jobs))
                 try:
                     await self._carry_out(job)
-                except Exception as error:  # noqa: BLE001 - it is told to whoever waits for the job
+                except Exception as error:  # noqa: BLE001 - raised by the calls that wait for the job
                     if self.is_dead:
                         self._give_up(error)
                     else:
@@ -532,7 +541,7 @@ class Outbox:
             self._current = None
 
     def _let_go(self) -> bool:
-        """Whether the worker was cancelled only so that it lets go of what was taken back: it goes on with the rest."""
+        """Returns whether the worker may go on: it was cancelled only because a call took back messages of its job."""
         if not self._is_interrupted:
             return False
         self._is_interrupted = False
@@ -541,16 +550,16 @@ class Outbox:
         return worker.uncancel() == 0
 
     async def _carry_out(self, job: _Job) -> None:
-        """Publishes what of a job is not written; ``written`` says how far that came."""
+        """Publishes the unwritten messages of a job. ``job.written`` is correct afterwards, also after an error."""
         for stop in _runs(job.ids):
             start = job.written
             if stop <= start:
                 continue
             ids = job.ids[start:stop]
-            if ids[-1] > MAX_OFFSET:  # counted on from what the broker knows, or from a message's own
+            if ids[-1] > MAX_OFFSET:  # ids count on from the broker's last one, or from a message's own
                 raise ProtocolError(f"no publishing id is left behind {MAX_OFFSET}")
             if ids[0] < self.publisher.next_publishing_id:
-                await self.publisher.flush()  # a repetition: the first one's confirm must not be taken for its
+                await self.publisher.flush()  # a repeated id: the confirm of the first use must not count for it
             self._register(job, start, stop)
             job.base = self.publisher.published - start
             try:
@@ -579,9 +588,10 @@ class Outbox:
         job.written = min(self.publisher.published - job.base, job.registered)
 
     def _withdraw(self, job: _Job, own: int) -> None:
-        """Takes the last ``own`` ids out of a job, as far as they are not written. The caller knows that it asked.
+        """Takes the last ``own`` ids out of a job, unless they are written. Calls the callbacks of their messages.
 
-        It does not know how far that came: where a part of its messages is written, the others are told, or counted.
+        The caller knows that its call was cancelled, but not how far its messages came. So where a part of them is
+        written, the unwritten ones without a callback are counted as lost.
         """
         if not own:
             return
@@ -591,7 +601,7 @@ class Outbox:
             if not self._is_interrupted:
                 assert self._worker is not None
                 self._is_interrupted = True
-                self._worker.cancel()  # it writes nothing more from here on
+                self._worker.cancel()  # from here on it writes nothing more of this job
         size = len(job.ids)
         left = max(size - own, job.written)
         self._tell_unwritten(job, left, "cancelled before they were written", count=left > size - own)
@@ -608,7 +618,7 @@ class Outbox:
         self._admit()
 
     def _fail_job(self, job: _Job, error: Exception) -> None:
-        """Ends a job with an error."""
+        """Ends a job with an error, which the calls that wait for it raise."""
         count = not job.waiters
         unheard = self._tell_unwritten(job, job.written, str(error), count=count)
         job.unheard = 0 if count else unheard
@@ -616,9 +626,10 @@ class Outbox:
         job.done.set_exception(error)
 
     def _tell_unwritten(self, job: _Job, start: int, reason: str, *, count: bool) -> int:
-        """Tells the callbacks of the messages of a job from ``start`` on, or counts them where that is asked for.
+        """Calls the callbacks of a job's messages from position ``start`` on: they were not sent.
 
-        Returns how many have no callback. Ids that others have, too, are not looked up: the others may be in flight.
+        Returns the number of messages without a callback; with ``count``, they are also counted as lost. Callbacks of
+        ids that are not registered yet are left in ``_confirms``: an earlier use of the same id may be in flight.
         """
         callbacks = job.callbacks
         nobody = 0
@@ -638,7 +649,7 @@ class Outbox:
         return nobody
 
     def _give_up(self, error: Exception) -> None:
-        """Tells all who wait for room, and fails all jobs. May be repeated."""
+        """Fails all calls that wait for room, and all jobs. May be called repeatedly."""
         refusal = error if isinstance(error, RstreamError) else NotConfirmed(str(error))
         while self._waiting:
             turn, _ = self._waiting.popitem(last=False)
@@ -648,7 +659,7 @@ class Outbox:
             self._fail_job(job, error)
 
     def _fail(self, publishing_id: int, code: int, reason: str) -> bool:
-        """Tells of a message that failed, or counts it; whether there was a callback to tell."""
+        """Calls the callback of a failed message and returns True, or counts the message as lost and returns False."""
         callback = self._confirms.pop(publishing_id, None)
         if callback is not None:
             callback(ConfirmationStatus(publishing_id, False, code))
@@ -674,18 +685,18 @@ class Outbox:
 
     def _on_linger(self) -> None:
         self._timer = None
-        if not self._jobs:  # else the broker is slow: hold on, so that a full outbox makes its senders wait
+        if not self._jobs:  # with jobs queued the broker is slow: gather on, until a full outbox makes senders wait
             self._queue_held()
 
 
 def losses_in_words(count: int, reason: str) -> str:
-    """What is told of messages that nobody was told of one by one."""
+    """Returns the error text for messages that were lost and had no callback."""
     what = "1 earlier message was" if count == 1 else f"{count} earlier messages were"
     return f"{what} not confirmed: {reason}"
 
 
 def _explicit_id(message: Message) -> int | None:
-    """The publishing id that a message brings, checked: a wrong one must not get into the counting."""
+    """Returns a message's own publishing id, or None. Raises ``ValueError`` unless it is an int, 0 to 2**64 - 1."""
     given = getattr(message, "publishing_id", None)
     if given is not None and (isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < 2**64):
         raise ValueError(f"a publishing id is an int, 0 to 2**64-1, not {given!r}")
@@ -693,7 +704,10 @@ def _explicit_id(message: Message) -> int | None:
 
 
 def _number(explicit: Sequence[int | None], first: int) -> list[int]:
-    """Gives an id to those that have none: one more than the id before."""
+    """Returns the ids of a batch: ``explicit`` ones, and for the others one more than the id before.
+
+    The first one is ``first`` where it is not explicit.
+    """
     ids: list[int] = []
     for publishing_id in explicit:
         ids.append(publishing_id if publishing_id is not None else (ids[-1] + 1 if ids else first))
@@ -701,7 +715,7 @@ def _number(explicit: Sequence[int | None], first: int) -> list[int]:
 
 
 def _runs(ids: Sequence[int]) -> list[int]:
-    """Where each run of growing ids ends."""
+    """Returns the end positions of the runs of growing ids."""
     if type(ids) is range:
         return [len(ids)]
     ends = [at for at in range(1, len(ids)) if ids[at] <= ids[at - 1]]

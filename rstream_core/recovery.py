@@ -1,12 +1,12 @@
 """When to try again, how long to wait, and when to give up: the one retry loop.
 
-A policy is a value that can be shared. The state of its use lives in a ``Run``, and that of one publisher or
-subscription in its ``Outages``. Whether trying again can help is asked of the error (``retriable``), unless the
-caller knows better.
+A policy (``Backoff``, ``Recovery``) is a value that can be shared. A ``Run`` holds the state of one use of a policy,
+and ``Outages`` that of one publisher or subscription. Whether to try again depends on the error's ``retriable``, unless
+the caller passes a function that decides.
 
-An outage is over when something has come of the recovery: a confirm, a chunk, or some quiet seconds. Until then
-another loss belongs to the same outage, and uses up the same attempts and the same time. So a broker that takes
-every connection back and ends it again over the same frame is given up, too.
+An outage is over when the recovery has proved itself: by a confirm, by a chunk, or by ten seconds without a loss. Until
+then another loss belongs to the same outage, and uses up the same attempts and the same time. So a broker that accepts
+every connection and closes it again over the same frame is given up, too.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ logger = logging.getLogger("rstream_core")
 T = TypeVar("T")
 
 CANCEL_TIMEOUT = 10.0
-"""Seconds for a task to end that was cancelled."""
+"""Seconds to wait until a cancelled task ends."""
 STEADY = 10.0
-"""Seconds after which a recovery has held, though nothing was confirmed and nothing came."""
+"""Seconds after which an outage is over, also without a confirm or a chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Backoff:
     maximum: float = 2.0
 
     def delays(self) -> Iterator[float]:
-        """One delay fewer than there are attempts."""
+        """Yields the delays between attempts, in seconds: one fewer than ``attempts``."""
         delay = self.initial
         for _ in range(self.attempts - 1):
             yield delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
@@ -53,15 +53,15 @@ class Backoff:
 class Recovery:
     """How publishers and subscriptions go on after a lost connection, or when their stream has moved.
 
-    An outage ends them once ``seconds`` or the attempts of ``backoff`` are used up, or at once where no retry can
-    help: a deleted stream, refused access.
+    An outage ends a publisher or subscription once ``seconds`` or the attempts of ``backoff`` are used up, or at once
+    where no retry can help: a deleted stream, refused access.
     """
 
     seconds: float = 60.0
-    """The time for one outage."""
+    """The time limit of one outage, in seconds."""
     resend: bool = True
-    """Whether a publisher without a name sends what is unconfirmed again, so that it may be stored twice; else it has
-    failed. One with a name always sends it again: the broker drops what it has."""
+    """Whether a publisher without a name sends unconfirmed messages again, so that they may be stored twice. With False
+    they fail. A publisher with a name always sends them again: the broker drops those that it has."""
     backoff: Backoff = Backoff(attempts=100, initial=0.1, maximum=5.0)
     spread: float = 0.25
     """Seconds over which the first attempts are spread, at random: a node that ends loses all its clients at once."""
@@ -73,12 +73,12 @@ class Recovery:
             )
 
     def run(self) -> Run:
-        """A use of this policy."""
+        """Starts a use of this policy."""
         return Run(self.backoff, self.seconds, spread=min(self.spread, self.seconds / 10))
 
 
 RECOVER = Recovery()
-"""What clients do unless they are told otherwise."""
+"""The default policy of clients."""
 
 
 class RecoveryState(enum.StrEnum):
@@ -87,23 +87,23 @@ class RecoveryState(enum.StrEnum):
     LOST = "lost"
     RECOVERED = "recovered"
     GIVEN_UP = "given up"
-    """It has ended. Also where it was closed before it recovered; and at once, after no attempt, where recovery is
-    off, or cannot help."""
+    """The publisher or subscription has ended without recovering, perhaps because it was closed. Where recovery is off,
+    or cannot help, this follows ``LOST`` at once, without an attempt."""
 
 
 class RecoveryEvent(NamedTuple):
-    """What a client's ``on_recovery`` is told. Each ``LOST`` is followed by one of the others."""
+    """The argument of a client's ``on_recovery``. After each ``LOST`` comes one ``RECOVERED`` or ``GIVEN_UP``."""
 
     stream: str
     what: str
     """``publisher`` or ``subscription``."""
     state: RecoveryState
     error: RstreamError
-    """What it was lost by, or is given up for."""
+    """The cause of the loss, or the reason for giving up."""
     attempts: int = 0
-    """Made so far to recover from this loss."""
+    """Attempts made since this loss."""
     seconds: float = 0.0
-    """Since this loss."""
+    """Seconds since this loss."""
 
 
 RecoveryListener = Callable[[RecoveryEvent], None]
@@ -111,7 +111,7 @@ RecoveryListener = Callable[[RecoveryEvent], None]
 
 
 async def ended(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Waits for tasks that were cancelled; not for ever: an application's function may run in one, and not end."""
+    """Waits until cancelled tasks have ended, at most ``CANCEL_TIMEOUT``: one may run a function that does not end."""
     if tasks:
         _, late = await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)
         for task in late:
@@ -119,12 +119,12 @@ async def ended(tasks: Collection[asyncio.Task[Any]]) -> None:
 
 
 def can_help(error: RstreamError) -> bool:
-    """Whether trying again may succeed."""
+    """Returns whether trying again may succeed."""
     return error.retriable
 
 
 class Run:
-    """One use of a policy: what is used up of its attempts and of its time."""
+    """One use of a policy: counts the attempts and the time that are used up."""
 
     def __init__(self, backoff: Backoff, seconds: float | None = None, *, spread: float = 0.0) -> None:
         self.attempts = 0
@@ -139,9 +139,9 @@ class Run:
         helps: Callable[[RstreamError], bool] = can_help,
         reason: RstreamError | None = None,
     ) -> T:
-        """Runs ``operation`` until it succeeds, fails for good, or the policy is used up.
+        """Runs ``operation`` until it succeeds, raises an error that ``helps`` refuses, or the policy is used up.
 
-        Raises its last error, or the ``reason`` for which it was begun where there is none.
+        Raises the operation's last error; ``reason``, the cause of the retries, where no attempt has failed.
         """
         loop = asyncio.get_running_loop()
         begin = loop.time()
@@ -178,12 +178,15 @@ def _nothing() -> RstreamError:
 async def retry(
     operation: Callable[[], Awaitable[T]], policy: Backoff, *, helps: Callable[[RstreamError], bool] = can_help
 ) -> T:
-    """Runs ``operation`` until it succeeds, fails for good, or the attempts are used up (its last error)."""
+    """Runs ``operation`` until it succeeds, raises an error that ``helps`` refuses, or the attempts are used up.
+
+    Raises the operation's last error.
+    """
     return await Run(policy).retry(operation, helps=helps)
 
 
 class Recoveries:
-    """A client's: its policy, who is told, and the tasks that recover. ``close`` ends them."""
+    """The recoveries of one client: its policy, its listener, and the tasks that recover. ``close`` ends the tasks."""
 
     def __init__(self, policy: Recovery | None, listener: RecoveryListener | None = None) -> None:
         self.policy = policy
@@ -193,12 +196,12 @@ class Recoveries:
         self._closed = False
 
     def can_help(self, error: RstreamError) -> bool:
-        """Whether to recover from this error."""
+        """Returns whether to recover from this error."""
         return self.policy is not None and not self._closed and error.retriable
 
     @property
     def is_closed(self) -> bool:
-        """Whether the client is being closed: what ends now is not lost."""
+        """Whether the client is being closed: publishers that end from then on do not count as lost."""
         return self._closed
 
     def start(self, recovering: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -214,7 +217,7 @@ class Recoveries:
             self._listener(event)
 
     async def close(self) -> None:
-        """Ends what is recovering; nothing recovers from here on."""
+        """Cancels all recoveries and waits for their tasks. Later losses are not recovered from."""
         self._closed = True
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
@@ -228,7 +231,7 @@ class Recoveries:
 
 
 class Outages:
-    """Those of one publisher or subscription."""
+    """The outages of one publisher or subscription: when one begins and ends, and the events about it."""
 
     def __init__(self, recoveries: Recoveries, stream: str, what: str) -> None:
         self._recoveries = recoveries
@@ -239,14 +242,14 @@ class Outages:
         self._since = 0.0
         self._attempts_before = 0
         self._is_open = False
-        """Whether it was told that it is lost, and not what became of that."""
+        """Whether the listener was told ``LOST``, but not yet ``RECOVERED`` or ``GIVEN_UP``."""
 
     def progress(self) -> None:
-        """Something has come of the last recovery: the next loss is another outage."""
+        """Ends the outage after a confirm or a chunk: the next loss begins another one."""
         self._run = None
 
     def begin(self, error: RstreamError) -> None:
-        """It is lost; ``recover`` is to follow, or ``give_up``."""
+        """Notes a loss and tells the listener. The caller must then call ``recover`` or ``give_up``."""
         now = self._loop.time()
         if self._run is None or now - self._since > STEADY:
             policy = self._recoveries.policy
@@ -258,7 +261,7 @@ class Outages:
         self._recoveries.tell(RecoveryEvent(self._stream, self._what, RecoveryState.LOST, error))
 
     def lose(self, error: RstreamError) -> None:
-        """It is lost for good: nothing is tried."""
+        """Notes a loss that is not recovered from, and tells the listener of both."""
         self._since = self._loop.time()
         self._run = None
         self._is_open = True
@@ -266,7 +269,7 @@ class Outages:
         self.give_up(error)
 
     async def recover(self, error: RstreamError, attach: Callable[[], Awaitable[None]]) -> None:
-        """Attaches it again. Raises the error for which that is given up."""
+        """Calls ``attach`` until it succeeds, and tells the listener. Raises the error for which that is given up."""
         assert self._run is not None
         try:
             await self._run.retry(attach, reason=error)
@@ -276,7 +279,7 @@ class Outages:
         self._tell(RecoveryState.RECOVERED, error)
 
     def give_up(self, error: RstreamError) -> None:
-        """Nothing more is done about what was lost by this, if anything was to be."""
+        """Tells the listener that the last loss is not recovered from, unless its end was told already."""
         if self._is_open:
             self._tell(RecoveryState.GIVEN_UP, error)
 

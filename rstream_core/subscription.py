@@ -1,22 +1,22 @@
 """One subscription to one stream: chunks come in, credits go out; and several subscriptions as one iterator.
 
-The unit is the chunk. A chunk's credit goes back when the next chunk is asked for: the application has taken it
-by then, and a slow one holds back the broker instead of filling the memory. A chunk whose sub-entries unpack to much
-is handed out in pieces, each unpacked when it is asked for; its credit goes back after the last of them.
+The unit is the chunk. A chunk's credit goes back when the application asks for the next chunk: by then it has taken the
+first one, so a slow application holds back the broker instead of filling the memory. A chunk that unpacks to more than
+a piece is handed out in pieces, each unpacked when it is asked for; its credit goes back after the last piece.
 
-A single active consumer is told by the broker when its turn begins and ends, and answers each time. It answers
-in a task of its own, never in the read loop, so what is asked on the way may use the same connection. In order:
-no chunk is handed out any more; the one that the application holds is finished; the application's listener is
-called, and may store offsets; the answer goes out. Each step has a limit, and all of them together stay well under
-the minute that the broker waits.
+The broker tells a single active consumer when its turn begins and ends, and waits for an answer each time. A separate
+task answers, never the read loop, so that requests on the way to the answer may use the same connection. When a turn
+ends, in this order: no further chunk is handed out; the application finishes the chunk that it holds; the
+application's listener is called, and may store offsets; the answer is sent. Each step has a time limit, and together
+they stay well under the minute that the broker waits.
 
-When the connection is lost or the stream moves, one task subscribes again, after the last chunk that arrived,
-wherever the first subscription started. What has arrived is kept and handed out, so the application sees nothing of
-it. A single active consumer loses its turn with the connection: its turn ends as if the broker had said so,
-and it waits for another.
+When the connection is lost or the stream moves, a task subscribes again after the last chunk that arrived, wherever the
+first subscription started. Chunks that have arrived are kept and handed out, so the application does not notice. A
+single active consumer loses its turn with the connection: the turn ends as if the broker had said so, and the consumer
+waits for another turn.
 
-Where offsets are left out, the node is asked where the stream begins, and what came behind them is held until it has
-answered: so that what retention took is told before anything is read that follows it. See ``gaps``.
+Where arriving chunks skip offsets, the subscription asks the node where the stream begins, and holds the chunks behind
+the jump until it knows: so the application is told of a gap before it reads on. See ``gaps``.
 """
 
 from __future__ import annotations
@@ -57,44 +57,45 @@ logger = logging.getLogger("rstream_core")
 
 DEFAULT_CREDIT = 10
 MAX_CREDIT_OF_FRAME = 0x7FFF
-"""In one Subscribe or Credit. RabbitMQ 4.3.6 reads that of a Credit as 16 bits with a sign: more is negative, and it
-sends nothing from then on, without a word (seen; that of a Subscribe it takes for what it is)."""
+"""The largest credit in one Subscribe or Credit. RabbitMQ 4.3.6 reads the credit of a Credit frame as a signed 16-bit
+number: it takes a larger one as negative, and sends no more chunks, without an error (observed). It reads that of a
+Subscribe frame correctly."""
 MAX_UPDATES = 1000
-"""Turns that a broker may have begun and ended before the first of them is answered."""
+"""How many ConsumerUpdates a broker may send before the first of them is answered."""
 
 MORE_CHUNKS = 16
-"""Above twice the credit, and no broker that can count sends as many."""
+"""Waiting chunks that are tolerated above twice the credit. A broker that counts credits never sends that many."""
 FINISH_TIMEOUT = 15.0
-"""Seconds that the application has for the chunk it holds, when its turn as single active consumer ends."""
+"""Seconds that the application has to finish its chunk when its turn as single active consumer ends."""
 LISTENER_TIMEOUT = 20.0
-"""Seconds that a listener has for its answer."""
+"""Seconds that a listener has to return."""
 MOVING = (OffsetType.LAST, OffsetType.NEXT)
-"""Where another place is meant each time one subscribes."""
+"""The start specifications that mean another offset each time, because the stream grows."""
 
 QUERY_TIMEOUT = 10.0
 """Seconds for reading the stored offset."""
 LOOK_TIMEOUT = 5.0
-"""Seconds for finding where the stream begins. With the three above: less than the broker's 60."""
+"""Seconds for finding where the stream begins. Together with the three timeouts above: less than the broker's 60."""
 LOOKS = 3
-"""How often that is asked of a node that does not answer, where something is held for it."""
+"""How often a node that does not answer is asked where the stream begins, while chunks are held for the answer."""
 
 
 class Chunk(NamedTuple):
     """Messages that the broker stored together, in the order of their offsets.
 
-    It is a piece of the broker's chunk where that holds more than 4 MiB or 65,536 messages, once it is unpacked: the
-    next piece is the next chunk here.
+    Where the broker's chunk holds more than 4 MiB or 65,536 messages once it is unpacked, this is a piece of it, and
+    the next piece is the next ``Chunk``.
     """
 
     stream: str
     offset: int
-    """Of the first message here; the others follow one by one."""
+    """The offset of the first message here; those of the others follow one by one."""
     timestamp: int
     """Milliseconds since 1970 (UTC) when the broker stored them."""
     messages: list[bytes]
-    """Encoded. Those before the requested offset are dropped already."""
+    """Encoded messages, without those before the requested offset."""
     committed_chunk_id: int | None
-    """Where the stream ended when this was sent, by the offset of its last committed chunk; None before 3.11."""
+    """The first offset of the stream's last committed chunk when this was sent; None before RabbitMQ 3.11."""
 
     @property
     def last_offset(self) -> int:
@@ -109,15 +110,18 @@ UpdateListener = Callable[["Subscription", bool], Awaitable[ConsumerOffsetSpecif
 class SingleActiveConsumer:
     """Subscriptions to a stream that share a ``name``: the broker sends to one of them at a time.
 
-    ``super_stream`` is that of the partition, if it is one: the broker then spreads the partitions over the
-    subscriptions of the name.
+    ``super_stream`` names the super stream if the stream is a partition of one: the broker then spreads the partitions
+    over the subscriptions with this name.
 
-    ``listener(subscription, active)`` is called when the subscription's turn begins, and returns where to start; None
-    is for: after the offset that is stored under the name, else after what this subscription had in an earlier turn,
-    else where the subscription says. Where that turn ended with a lost connection, after the later of the first two. It
-    is called again when the turn ends, before the broker is told so and anybody else's turn begins: the time to store
-    ``subscription.processed``. After a lost connection the other's turn may have begun already. One that raises, or
-    takes longer than ``LISTENER_TIMEOUT``, is logged and counts as None.
+    ``listener(subscription, active)`` is called with True when the subscription's turn begins, and returns where to
+    start. If it returns None, the turn starts after the offset that is stored under the name; without a stored offset,
+    after the last message processed in an earlier turn; otherwise at the subscription's own start. Where the earlier
+    turn ended with a lost connection, the turn starts after the later of the first two.
+
+    The listener is called with False when the turn ends, before the broker gets its answer and begins the turn of
+    another consumer: the time to store ``subscription.processed``. After a lost connection the other turn may have
+    begun already. A listener that raises, or takes longer than ``LISTENER_TIMEOUT``, is logged and counts as one that
+    returned None.
     """
 
     name: str
@@ -125,19 +129,19 @@ class SingleActiveConsumer:
     listener: UpdateListener | None = None
 
     def properties(self) -> dict[str, str]:
-        """As the broker wants to be told."""
+        """Returns the properties of the Subscribe frame that make the subscription a single active consumer."""
         told = {"single-active-consumer": "true", "name": self.name}
         return told if self.super_stream is None else {**told, "super-stream": self.super_stream}
 
 
 class Subscription(Attachment, AsyncIterator[Chunk]):
-    """Made by ``Client.subscribe``: an async iterator over chunks, for one task.
+    """An async iterator over the chunks of a stream, for one task. Made by ``Client.subscribe``.
 
-    It goes on after a lost connection, and when the stream moved, as the client's recovery allows. It ends with the
-    error that ended it: ``StreamDoesNotExist`` where the stream was deleted, ``ChunkError`` for damaged data,
-    ``ConnectionClosed``, ``StreamNotAvailable`` and other errors that were not recovered from; and without one after
-    ``close()``. Of a chunk that is damaged further on, the pieces before that are handed out. A cancelled
-    ``__anext__`` loses nothing: the same chunk is the next one.
+    The iteration goes on after a lost connection, and when the stream has moved, as the client's recovery policy
+    allows. It raises the error that ended the subscription: ``StreamDoesNotExist`` where the stream was deleted,
+    ``ChunkError`` for damaged data, ``ConnectionClosed``, ``StreamNotAvailable`` or another error where recovery was
+    given up. After ``close()`` it ends without an error. Pieces in front of the damaged part of a chunk are handed out.
+    A cancelled ``__anext__`` loses nothing: the next call returns the same chunk.
     """
 
     what = "subscription"
@@ -158,20 +162,20 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         on_gap: GapListener | None = None,
         fail_on_gap: bool = False,
     ) -> None:
-        """``on_gap``: is told what retention took before it was read; None: nobody looks for that."""
+        """``on_gap`` is called with each gap; with None, the subscription does not look for gaps."""
         super().__init__(stream, pool, locator, recoveries)
         self.id = 0
-        """That of the protocol; another one after each recovery."""
+        """The subscription id of the protocol. It may change with each recovery."""
         self.active = single_active is None
-        """Whether the broker sends it messages: False for a single active consumer while it is another's turn.
+        """Whether the broker sends messages: False for a single active consumer while another one has its turn.
 
-        It turns False as soon as the broker says so, and when the connection is lost; who is in the middle of a chunk
-        then should stop there, ``finish`` it, and ask for the next.
+        Turns False as soon as the broker says that the turn ends, and when the connection is lost. An application that
+        is in the middle of a chunk then should stop there, ``finish`` the chunk, and ask for the next.
         """
         self.processed: int | None = None
-        """The last offset that the application is done with, since the subscription became active."""
+        """The last offset that the application has processed since the subscription became active."""
         self.arrived = asyncio.Event()
-        """Set when there is something to look at."""
+        """Set when a chunk has arrived, and when the subscription has ended or was closed."""
         self._spec = spec
         self._credit = credit
         self._properties = properties
@@ -181,28 +185,29 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._seen = 0
         """The offset after the last message that was handed out."""
         self._looked = True
-        """Whether it has been looked since the last recovery if the stream is still the same."""
+        """Whether it is known since the last recovery that the stream is the same and was not deleted and made anew."""
         self._next: int | None = None
-        """Where to go on: the offset after what has arrived, or what a moving start meant; else where it was told."""
+        """The offset to subscribe at again: after the last chunk that arrived, or the offset that a moving start meant.
+        None: at the given start."""
         self._position = position
-        """Finds the offset that a specification means, where the broker cannot be asked."""
+        """Finds the offset that a specification means, for brokers without ResolveOffsetSpec."""
         self._waiting: deque[tuple[bytes, int | None]] = deque()
         self._reader: ChunkReader | None = None
-        """Of the chunk that is being handed out, while there are more pieces of it."""
+        """The reader of the chunk that is being handed out, while it has more pieces."""
         self._has_given_way = False
         self._timestamp = 0
         self._committed: int | None = None
         self.chunk_end = 0
-        """The offset after the chunk that was handed out last, with the pieces of it that are yet to come."""
+        """The offset after the whole chunk of the broker that was handed out last, including pieces yet to come."""
         self._handed_out: Chunk | None = None
         self._overdue: Chunk | None = None
-        """What the application still held when another turn began: it is not of that one."""
+        """The chunk that the application still held when a new turn began: it belongs to an earlier turn."""
         self._finished = asyncio.Event()
         self._finished.set()
         self._owed = 0
         self._deliveries = 0
         self._era = 0
-        """Counts the losses."""
+        """Counts lost connections, so that an answer that began before a loss does not start a turn after it."""
         self._in_turn = False
         self._turn_start: int | None = None
         self._earlier: int | None = None
@@ -212,17 +217,17 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._watch = GapWatch(follows=on_gap is not None and not self._is_filtered)
         self._settling: asyncio.Task[None] | None = None
         self._cut_short = False
-        """Whether the last turn ended with a lost connection, and what was processed in it may not be stored."""
+        """Whether the last turn ended with a lost connection, so that its last offset may not have been stored."""
         self._updates: deque[tuple[bool, int]] = deque()
         self._updating: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[ConsumerOffsetSpecification | None] | None = None
         self._callbacks = Callbacks()
         self._context = copy_context() if single_active is not None else Context()
-        """That of the listener."""
+        """The context in which the listener runs."""
         self._start_at(spec)
 
     async def open(self, endpoint: Endpoint) -> None:
-        """Subscribes on this node. Called by ``Client``, until it succeeds once."""
+        """Subscribes on this node. ``Client`` calls this until it succeeds once."""
         await self.attach(endpoint)
 
     async def __aenter__(self) -> Self:
@@ -249,7 +254,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             await self.arrived.wait()
 
     def poll(self) -> Chunk | None:
-        """The next chunk, or piece of one, if it is there. Finishes the one before it. Raises ``ChunkError``."""
+        """Returns the next chunk, or piece, if one is there. Finishes the one before it. Raises ``ChunkError``."""
         self.finish()
         while self._reader is not None or (self._waiting and not self._holds(self._waiting[0][0])):
             try:
@@ -263,14 +268,14 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
                 self._handed_out = chunk
                 self._finished.clear()
                 return chunk
-            self._owed += 1  # also a chunk of which nothing is wanted
+            self._owed += 1  # a chunk without any requested message also used a credit
             self._return_credit()
         return None
 
     async def give_way(self) -> None:
-        """Between two pieces of a chunk: lets the event loop go on, since there may be thousands of them.
+        """Lets the event loop run between two pieces of a chunk, since a chunk may have thousands of pieces.
 
-        Once for each piece: whoever is cancelled here gets the next one without it.
+        It does so once for each piece: after a cancellation here, the next call does not yield again.
         """
         if self._reader is not None and not self._has_given_way:
             self._has_given_way = True
@@ -278,9 +283,9 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             await asyncio.sleep(0)
 
     def finish(self, offset: int | None = None) -> None:
-        """The application is done with the chunk it holds, if any: with all of it, or up to ``offset``.
+        """Notes that the application is done with the chunk that it holds, if any: with all of it, or up to ``offset``.
 
-        Asking for the next chunk does the same; this is for whoever stops in the middle.
+        Asking for the next chunk does the same; an application that stops in the middle of a chunk calls this.
         """
         chunk = self._handed_out
         if chunk is not None:
@@ -294,11 +299,11 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._return_credit()
 
     def is_wanted(self, chunk: Chunk) -> bool:
-        """Whether to go on with a chunk: not where the turn that it came in is over."""
+        """Returns whether to go on with a chunk: False where the turn in which it was handed out is over."""
         return self.active and chunk is not self._overdue
 
     async def raise_error(self) -> None:
-        """Raises the error that ended the subscription, if one did, or what a listener let out (``Callbacks``)."""
+        """Raises the error that ended the subscription, if any, or the one that ``Callbacks.check`` raises."""
         self._callbacks.check()
         if self.error is not None:
             self.error = await self._locator.explain(self.stream, self.error)
@@ -306,20 +311,20 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
 
     @property
     def is_closed(self) -> bool:
-        """Whether this side has closed it."""
+        """Whether ``close`` or ``abandon`` was called."""
         return self._closed
 
     async def barrier(self) -> bool:
-        """Whether a chunk has been delivered, or is there to be: right after subscribing, an exact answer.
+        """Returns whether the broker has delivered a chunk. Right after subscribing: whether it has any to deliver.
 
-        A broker sends what it has before it answers the next request on the same connection.
+        A broker sends the chunks that it has before it answers the next request on the same connection.
         """
         if not self._deliveries:
             await self._round_trip()
         return self._deliveries > 0
 
     async def nothing_to_come(self) -> bool:
-        """Whether the broker has nothing more to send at the moment. Where it filters, this is how an end shows."""
+        """Returns whether the broker has no more chunks to send now. With a filter, only this shows the end."""
         if self._waiting or self._reader is not None or self._handed_out is not None or not self.active:
             return False
         seen = self._deliveries
@@ -327,7 +332,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         return self._deliveries == seen and self.active
 
     async def next_there_is(self) -> Chunk | None:
-        """The next chunk; None where the broker has none to send at the moment."""
+        """Returns the next chunk, or None where the broker has none to send now."""
         await self.give_way()
         while True:
             chunk = self.poll()
@@ -354,22 +359,22 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
                 return
 
     async def close(self) -> None:
-        """Ends the subscription; an iteration that waits ends too. Never raises, and may be repeated."""
+        """Ends the subscription, and an iteration that waits. Never raises; may be called repeatedly."""
         if self._closed:
             return
         self._stop()
         try:
-            if asyncio.current_task() is not self._listening:  # a listener may close; its task is waited for by these
+            if asyncio.current_task() is not self._listening:  # these wait for a listener, which may call ``close``
                 if self._updating is not None and not self._updating.done():
                     self._updating.cancel()
                     await ended([self._updating])
                 await self._stop_recovering()
             await self._leave()
         finally:
-            self._leave_later(self._detach)  # where it was cancelled
+            self._leave_later(self._detach)  # does something only where ``close`` was cancelled
 
     def abandon(self) -> None:
-        """Closes it at once, without waiting."""
+        """Closes the subscription without waiting."""
         self._stop()
         if self._updating is not None and asyncio.current_task() is not self._listening:
             self._updating.cancel()
@@ -382,7 +387,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self.arrived.set()
         self._finished.set()
 
-    # What the connection calls.
+    # Called by the connection.
 
     def on_chunk(self, chunk: bytes, committed_chunk_id: int | None) -> None:
         self._deliveries += 1
@@ -403,30 +408,30 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         if len(self._updates) >= MAX_UPDATES:
             raise ProtocolError(f"the broker begins and ends turns in stream {self.stream!r} without an answer")
         self._owed += len(self._waiting)
-        self._waiting.clear()  # what belongs to a turn that is over
+        self._waiting.clear()  # these chunks belong to a turn that is over
         self._watch.start(None)
         self._drop_rest()
         self._updates.append((active, correlation_id))
         if self._updating is None or self._updating.done():
             self._updating = own_task(self._answer_updates())
 
-    # Attaching, and recovering.
+    # Attaching and recovering.
 
     async def _locate(self) -> Endpoint:
-        # A replica that is down may still be named: the leader is asked each other time.
+        # Metadata may still name a replica that is down: every second attempt goes to the leader.
         locate = self._locator.leader_now if self._ask_leader else self._locator.replica_now
         self._ask_leader = self._only_leader or not self._ask_leader
         return await locate(self.stream)
 
     async def _declare(self) -> None:
-        """Subscribes: where it was told to start, or after what has arrived."""
+        """Subscribes at the given start, or after the last chunk that has arrived."""
         if self._closed:
             raise AlreadyClosed(f"this subscription to stream {self.stream!r} is closed")
-        await self._lose_turn()  # that of an attempt before this one
+        await self._lose_turn()  # a turn that began in an earlier attempt
         lease, connection = self._lease, self._connection
         first, spec = self._next is None, self._spec
         if first and spec.offset_type in MOVING and self._single_active is None:
-            # What is published during an outage, before anything has arrived, is not to be missed.
+            # Fixes the start: messages published in an outage before the first chunk must not be missed.
             self._next = await self._fixed(connection, spec)
         credit = self._grant()
         if not first and self._next is not None:
@@ -460,7 +465,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._settle_doubts()
 
     async def _look(self, seen: int) -> None:
-        """Ends it where the stream was deleted during an outage, and made anew: it is another stream."""
+        """Ends the subscription if the stream ends before ``seen``: it was deleted and made anew during an outage."""
         try:
             there = await self._position(ConsumerOffsetSpecification(OffsetType.NEXT))
         except RstreamError as error:
@@ -483,9 +488,9 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         await self._lose_turn()
 
     def _grant(self) -> int:
-        """The credit of a new subscription, so that with what is held here it stays within the bound.
+        """Returns the credit for a new Subscribe: the initial credit less the chunks that are held here.
 
-        Where that leaves none, chunks that nobody has seen yet are dropped: they come again.
+        Where that would leave none, drops waiting chunks, the newest first; the broker sends them again.
         """
         held = self._handed_out is not None or self._reader is not None
         while self._waiting and len(self._waiting) + held >= self._credit:
@@ -497,7 +502,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         return credit
 
     async def _fixed(self, connection: Connection, spec: ConsumerOffsetSpecification) -> int | None:
-        """The offset that a moving specification means now; None where nothing recovers, and nobody needs it."""
+        """Returns the offset that a moving specification means now; None if recovery is off, since nothing needs it."""
         if self._recoveries.policy is None:
             return None
         offset = await resolve_offset(connection, self.stream, spec)
@@ -523,9 +528,9 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
     # Inside.
 
     def _return_credit(self) -> None:
-        # While another has its turn, credits are held back. RabbitMQ 4.3 and 4.0 complain of them (code 17) and add
-        # them all the same, and what was left at the end of a turn counts in the next: seen with both. So held
-        # back, and given at the start of the next turn, they are right whether a broker adds them or not.
+        # While another consumer has its turn, credits are held back. RabbitMQ 4.3 and 4.0 refuse them (code 17) but add
+        # them all the same, and credits left at the end of a turn count in the next: observed with both. Credits that
+        # are held back and given at the start of the next turn are right whether or not a broker adds them.
         connection = self._lease.connection
         may = self.active and self._attached and self.error is None and not self._closed
         if may and self._owed > 0 and connection.is_open:
@@ -535,12 +540,12 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
                 self._owed -= credit
 
     def _start_at(self, spec: ConsumerOffsetSpecification) -> None:
-        """What is dropped from the first chunks to come."""
+        """Sets which messages or chunks before the requested start are dropped."""
         self._first_wanted = (spec.offset or 0) if spec.offset_type is OffsetType.OFFSET else 0
         self._earliest = spec.offset if spec.offset_type is OffsetType.TIMESTAMP else None
 
     def _next_piece(self) -> Chunk | None:
-        """The next messages that are wanted; None where the chunk has none, or no more."""
+        """Returns the next messages at or after the requested start; None where the chunk has none, or no more."""
         reader = self._reader
         if reader is None:
             data, self._committed = self._waiting.popleft()
@@ -553,7 +558,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
                     return None
                 self._earliest = None
             self.chunk_end = end = offset + header.records
-            if end <= self._seen and not self._looked:  # a replica may lag behind; or is it another stream?
+            if end <= self._seen and not self._looked:  # a lagging replica, or a new stream?
                 self._looked = True
                 self._recoveries.start(self._look(self._seen))
             if not isinstance(found, ChunkReader):
@@ -564,7 +569,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         return self._hand_out(self.chunk_end, []) if piece is None else self._hand_out(*piece)
 
     def _hand_out(self, offset: int, messages: list[bytes]) -> Chunk | None:
-        """What is wanted of it."""
+        """Makes a ``Chunk`` of the messages that were not handed out before; None where there are none."""
         end = offset + len(messages)
         self._seen = max(self._seen, end)
         wanted = self._first_wanted
@@ -572,25 +577,25 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             del messages[: wanted - offset]
             offset = wanted
         if end > wanted:
-            self._first_wanted = end  # nothing comes twice
+            self._first_wanted = end  # no message is handed out twice
         return Chunk(self.stream, offset, self._timestamp, messages, self._committed) if messages else None
 
     def _drop_rest(self) -> None:
-        """Of the chunk that is being handed out. Its credit goes back with the piece that the application holds."""
+        """Drops the remaining pieces of a chunk. Its credit goes back with the piece that the application holds."""
         if self._reader is not None:
             self._reader = None
             if self._handed_out is None:
                 self._owed += 1
 
-    # What retention took.
+    # Gaps.
 
     async def _start_watch(
         self, connection: Connection, spec: ConsumerOffsetSpecification, *, is_resumed: bool = False
     ) -> Gap | None:
-        """Notes where reading starts; what is gone of it. To be called just before the node reads.
+        """Notes the offset where reading starts, and returns the gap there, if any. Called just before the node reads.
 
-        ``is_resumed``: it goes on after what has arrived. Where the broker leaves chunks out, it may have been far
-        beyond that place before.
+        ``is_resumed``: the subscription goes on after chunks that have arrived. With a filter, the broker may have read
+        far beyond that place before, so the gap cannot be known.
         """
         offset = spec.offset if spec.offset_type is OffsetType.OFFSET else None
         self._watch.start(offset, keep=is_resumed)
@@ -598,7 +603,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             return None
         try:
             begins = await self._first_there(connection)
-        except (ServerError, RequestTimeout) as error:  # what stands in the way of reading is told by what follows
+        except (ServerError, RequestTimeout) as error:  # Subscribe reports any real problem
             logger.debug("looking where stream %r begins: %s", self.stream, error)
             return None
         found = None if begins is None else self._watch.started(offset, begins)
@@ -614,10 +619,10 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             raise RequestTimeout(f"where stream {self.stream!r} begins: no answer within {LOOK_TIMEOUT:g} s") from None
 
     def _note_place(self, chunk: bytes) -> None:
-        """Where a chunk that has arrived ends, and whether it follows what came before it."""
+        """Notes where an arrived chunk ends. If it does not follow the previous one, asks where the stream begins."""
         try:
             header = parse_header(chunk)
-        except ChunkError:  # which is told when it is looked into
+        except ChunkError:  # ``poll`` raises it when it opens the chunk
             return
         end = min(header.first_offset + header.records, 2**64 - 1)
         if self._single_active is None:
@@ -626,7 +631,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             self._settle_doubts()
 
     def _holds(self, chunk: bytes) -> bool:
-        """Whether it is not known yet if something is missing before a chunk; or it is, and that is the end."""
+        """Returns whether a chunk must not be handed out: a doubt before it is open, or a gap has ended reading."""
         if self._watch.is_quiet:
             return False
         try:
@@ -639,7 +644,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             self._settling = self._recoveries.start(self._settle())
 
     async def _settle(self) -> None:
-        """Asks where the stream begins, until nothing is in doubt or the connection is lost: then the next one does."""
+        """Asks where the stream begins until no doubt is open. After a lost connection ``_go_on`` starts this again."""
         attempts = 0
         while (doubts := self._watch.doubts) and self._attached and self.error is None and not self._closed:
             connection = self._connection
@@ -666,7 +671,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             self.arrived.set()
 
     def _tell(self, gap: Gap) -> None:
-        """Tells of a gap. Raises ``OffsetsGone`` where that is the end."""
+        """Tells the listener of a gap. With ``fail_on_gap``, raises ``OffsetsGone``, which ends the subscription."""
         assert self._on_gap is not None
         self._on_gap(gap)
         if self._fail_on_gap:
@@ -675,14 +680,14 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
     # Turns of a single active consumer.
 
     async def _answer_updates(self) -> None:
-        """The task that answers, one after the other."""
+        """Answers ConsumerUpdates in their order. Runs as a task."""
         while self._updates:
             active, correlation_id = self._updates.popleft()
             era, connection = self._era, self._lease.connection
             try:
                 spec = await self._change_turn(active)
             except RstreamError as error:
-                # Where to go on is not known: better not at all than with a gap. The broker gets its answer anyway.
+                # The start is unknown, so the turn must not begin: it could skip messages. The broker gets its answer.
                 if era == self._era:
                     self.on_unavailable(error)
                 spec = None
@@ -693,7 +698,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             wire = c.OffsetSpec(0) if spec is None else c.OffsetSpec(spec.offset_type, spec.offset or 0)
             try:
                 connection.send(c.ConsumerUpdateResponse(wire), correlation_id=correlation_id)
-            except RstreamError as error:  # the connection has ended, and told so
+            except RstreamError as error:  # the connection has ended, and has called ``on_unavailable``
                 logger.debug("answering for stream %r: %s", self.stream, error)
                 return
             if era != self._era:
@@ -704,7 +709,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
                 self._return_credit()
 
     async def _change_turn(self, active: bool) -> ConsumerOffsetSpecification | None:
-        """What is to be done when a turn begins or ends; where to begin, or None at the end."""
+        """Begins or ends a turn: waits for the chunk in hand, calls the listener. Returns the start; None at an end."""
         await self._end_chunk()
         if not active:
             self._in_turn = False
@@ -744,7 +749,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             )
 
     async def _ask_listener(self, active: bool) -> ConsumerOffsetSpecification | None:
-        """What the listener says; None where it says nothing, or fails."""
+        """Calls the listener and returns its answer; None where it has none, fails, or takes too long."""
         assert self._single_active is not None
         listener = self._single_active.listener
         if listener is None:
@@ -761,7 +766,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         elif task.cancelled():
             logger.error("the consumer update listener of stream %r was cancelled", self.stream)
         elif (error := task.exception()) is not None:
-            if not isinstance(error, KeyboardInterrupt | SystemExit):  # which the task has let out by itself
+            if not isinstance(error, KeyboardInterrupt | SystemExit):  # asyncio raises those
                 self._callbacks.report(error, f"the consumer update listener of stream {self.stream!r}")
                 self.arrived.set()
         else:
@@ -788,7 +793,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
                 f"the offset of {name!r} in stream {self.stream!r}: no answer within {QUERY_TIMEOUT:g} s"
             ) from None
         if self._cut_short and self._earlier is not None:
-            stored = max(stored, self._earlier)  # it may not have been possible to store it
+            stored = max(stored, self._earlier)  # the lost connection may have kept it from being stored
         return _at(stored + 1)
 
 
@@ -806,10 +811,10 @@ async def _call(
 
 
 class Subscriptions(AsyncIterator[Chunk]):
-    """Several subscriptions as one iterator over chunks, for one task. They take turns where several have one.
+    """Several subscriptions as one iterator over chunks, for one task.
 
-    What it hands out is buffered where it came from, within that subscription's credits. It ends with the first
-    error of any of them, and without one when all are closed.
+    It takes chunks from the subscriptions in rotation. Chunks wait in their subscription, within its credits. The
+    iterator raises the first error of any subscription, and ends without an error when all are closed.
     """
 
     def __init__(self, members: Iterable[Subscription]) -> None:
@@ -835,7 +840,7 @@ class Subscriptions(AsyncIterator[Chunk]):
                 if chunk is not None:
                     self._last = member
                     return chunk
-                await member.raise_error()  # also while others have chunks
+                await member.raise_error()  # even while other members have chunks
             if all(member.is_closed for member in self._members):
                 raise StopAsyncIteration
             self._arrived.clear()
@@ -847,32 +852,32 @@ class Subscriptions(AsyncIterator[Chunk]):
             self._last.finish(offset)
 
     async def close(self) -> None:
-        """Closes all. Never raises, and may be repeated."""
+        """Closes all subscriptions. Never raises; may be called repeatedly."""
         try:
             await asyncio.gather(*(member.close() for member in self._members))
         except asyncio.CancelledError:
-            for member in self._members:  # some may not have begun
+            for member in self._members:  # some ``close`` calls may not have started
                 member.abandon()
             raise
 
 
 async def query_offset(locator: Locator, stream: str, reference: str) -> int:
-    """The offset that is stored under a name. ``OffsetNotFound`` where there is none."""
+    """Returns the offset that is stored under a reference. Raises ``OffsetNotFound`` where there is none."""
     return await locator.use(lambda connection: stored_offset(connection, stream, reference))
 
 
 async def stored_offset(connection: Connection, stream: str, reference: str) -> int:
-    """As ``query_offset``, asked once."""
+    """Does the same as ``query_offset`` on this connection, without retries."""
     what = f"the offset of {reference!r} in stream {stream!r}"
     return (await connection.request(c.QueryOffset(reference, stream), c.QueryOffsetResponse, what)).offset
 
 
 async def first_offset(connection: Connection, stream: str) -> int | None:
-    """The offset with which a stream begins on this node, perhaps one of the broker's own records.
+    """Returns the first offset of a stream on this node, which may be that of one of the broker's own records.
 
-    None where it holds nothing, and before RabbitMQ 3.11.
+    Returns None for an empty stream, and before RabbitMQ 3.11.
     """
-    if connection.session.supports(c.Key.RESOLVE_OFFSET_SPEC):  # read from its files: its counters come later
+    if connection.session.supports(c.Key.RESOLVE_OFFSET_SPEC):  # reads the files; StreamStats lags behind them
         return await resolve_offset(connection, stream, ConsumerOffsetSpecification(OffsetType.FIRST))
     if not connection.session.supports(c.Key.STREAM_STATS):
         return None
@@ -882,7 +887,7 @@ async def first_offset(connection: Connection, stream: str) -> int | None:
 
 
 async def resolve_offset(connection: Connection, stream: str, spec: ConsumerOffsetSpecification) -> int | None:
-    """The offset that a specification means now, as the broker tells it; None before RabbitMQ 4.3."""
+    """Asks the broker which offset a specification means now; returns None before RabbitMQ 4.3."""
     if not connection.session.supports(c.Key.RESOLVE_OFFSET_SPEC):
         return None
     wire = c.OffsetSpec(spec.offset_type, spec.offset or 0)

@@ -19,12 +19,13 @@ from rstream_core.broker.embedded import EmbeddedBroker
 from rstream_core.broker.log import Segment
 from rstream_core.broker.server import Server
 from rstream_core.connection import Connection
+from rstream_core.in_flight import Outcome
 from rstream_core.locator import Locator
 from rstream_core.outbox import Outbox
 from rstream_core.pool import ConnectionPool
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.session import Session
-from rstream_core.publisher import Outcome, Publisher
+from rstream_core.publisher import Publisher
 from rstream_core.subscription import Subscription
 from rstream_core.superstream import Router
 from rstream_core.types import StreamMetadata

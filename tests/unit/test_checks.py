@@ -23,7 +23,7 @@ from rstream_core import (
     SuperStreamConsumer,
     SuperStreamProducer,
 )
-from rstream_core.publisher import _encode_filter, publish_frame
+from rstream_core.protocol.wire import encode_filter, publish_frame
 from tests.clients import FIRST, listening
 
 LONG = "ä" * 128
@@ -352,6 +352,6 @@ async def test_names_that_just_fit_are_taken(client: Client, monkeypatch: pytest
 def test_what_is_published_with_a_message() -> None:
     for value, error in ((1, TypeError), (b"eu", TypeError), (HUGE, ValueError), ("\udcff", ValueError)):
         with pytest.raises(error, match=r"^a filter value "):
-            _encode_filter(value)  # type: ignore[arg-type]
+            encode_filter(value)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="a publishing id is no whole number"):
         publish_frame(0, [1.5], [b"x"], 1)  # type: ignore[list-item]

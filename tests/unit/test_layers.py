@@ -26,7 +26,7 @@ rstream_core.protocol: . amqp_types
 rstream_core.protocol: amqp_codec framing routing
 rstream_core.protocol: amqp_sections primitives
 rstream_core.protocol: amqp_fields commands compression
-rstream_core.protocol: amqp chunk session
+rstream_core.protocol: amqp chunk session wire
 rstream_core.broker: bloom groups holes refusal
 rstream_core.broker: checks publishing tracking
 rstream_core.broker: log session
@@ -38,7 +38,7 @@ rstream_core.broker: faults
 rstream_core.broker: server
 rstream_core.broker: embedded
 rstream_core.broker: .
-rstream_core: callbacks gaps
+rstream_core: callbacks gaps in_flight
 rstream_core: recovery transport
 rstream_core: attempts
 rstream_core: connection

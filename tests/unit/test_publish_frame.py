@@ -7,7 +7,7 @@ import random
 import pytest
 
 from rstream_core.protocol import commands as c
-from rstream_core.publisher import _encode_filter, publish_frame
+from rstream_core.protocol.wire import encode_filter, publish_frame
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -21,6 +21,6 @@ def test_frames_are_those_of_the_table(seed: int) -> None:
     assert plain == c.encode(c.Publish(seed, list(map(c.PublishedMessage, ids, messages))))
 
     values = [chance.choice([None, "", "eu", "größe", "日本" * 50]) for _ in messages]
-    filters = list(map(_encode_filter, values))
+    filters = list(map(encode_filter, values))
     filtered = publish_frame(seed, ids, messages, size + sum(map(len, filters)), filters)
     assert filtered == c.encode(c.PublishFiltered(seed, list(map(c.FilteredMessage, ids, values, messages))))

@@ -1,0 +1,304 @@
+"""A publisher's ledger: which messages are in flight, and what became of them. No I/O, no clock, no callbacks.
+
+The unit is the batch: the messages of one Publish frame. Its ids and its messages are kept together until each is
+confirmed or rejected, and a confirm resolves ranges of them. Nothing is done once per message.
+"""
+
+from __future__ import annotations
+
+import operator
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Sequence
+from itertools import compress as compress_by
+from typing import NamedTuple
+
+from rstream_core.errors import response_name
+from rstream_core.protocol import commands as c
+
+
+class FailedMessage(NamedTuple):
+    """A message that the broker rejected, or did not confirm."""
+
+    publishing_id: int
+    data: bytes
+    code: int
+    """The broker's response code; 0 where it never answered, and the message may or may not be stored."""
+    reason: str
+    filter_value: str | None = None
+
+
+class Outcome(NamedTuple):
+    """Outcomes of messages of one batch. A publisher passes them to its listener, after each frame of confirms."""
+
+    confirmed: int
+    """Messages confirmed just now."""
+    latency: float
+    """Seconds since they were written."""
+    failed: Sequence[FailedMessage] = ()
+    publishing_ids: Sequence[int] = ()
+    """The confirmed ids: one for each message, or one for a whole sub-entry."""
+
+
+FilterValues = Sequence[str | None]
+"""One filter value for each message; None for a message without one."""
+
+_OTHER = bytes([1, 0]) + bytes(254)
+"""Table for ``bytes.translate`` that turns the flags of resolved ids into those of open ids."""
+
+
+class Batch:
+    """The messages of one Publish frame, until all are confirmed or have failed."""
+
+    __slots__ = (
+        "are_callers",
+        "filter_values",
+        "first",
+        "ids",
+        "last",
+        "messages",
+        "open",
+        "resolved",
+        "size",
+        "sub_batch",
+        "weight",
+        "writes",
+        "written_at",
+    )
+
+    def __init__(
+        self,
+        ids: Sequence[int],
+        messages: Sequence[bytes],
+        size: int,
+        now: float,
+        *,
+        writes: int,
+        are_callers: bool,
+        sub_batch: c.PublishedSubBatch | None = None,
+        filter_values: FilterValues | None = None,
+    ) -> None:
+        self.ids = ids
+        self.are_callers = are_callers
+        """Whether the caller chose the ids."""
+        self.first = ids[0]
+        self.last = ids[-1]
+        self.messages = messages
+        self.size = size
+        self.written_at = now
+        self.writes = writes
+        """How often the batch has been written: 0 where the connection was lost just before the first time."""
+        self.sub_batch = sub_batch
+        self.weight = 1 if sub_batch is None else len(messages)
+        """Messages under one publishing id."""
+        self.filter_values = filter_values
+        self.open = len(ids)
+        self.resolved = bytearray(len(ids))
+
+    def resolve(self, low: int, high: int) -> int:
+        """Marks the ids at positions ``low`` to ``high`` - 1 as resolved, and returns how many of them were open."""
+        fresh = high - low - self.resolved.count(1, low, high)
+        self.resolved[low:high] = b"\x01" * (high - low)
+        self.open -= fresh
+        return fresh
+
+    def unresolved(self) -> tuple[Sequence[int], Sequence[bytes], FilterValues | None]:
+        """Returns the open ids, with their messages and filter values."""
+        if self.open == len(self.ids):
+            return self.ids, self.messages, self.filter_values
+        is_open = self.resolved.translate(_OTHER)
+        filters = None if self.filter_values is None else list(compress_by(self.filter_values, is_open))
+        return list(compress_by(self.ids, is_open)), list(compress_by(self.messages, is_open)), filters
+
+    def failures(self, position: int, code: int, reason: str) -> list[FailedMessage]:
+        messages = self.messages[position : position + 1] if self.sub_batch is None else self.messages
+        filter_value = None if self.filter_values is None else self.filter_values[position]
+        return [FailedMessage(self.ids[position], data, code, reason, filter_value) for data in messages]
+
+    def confirm(self, ids: Sequence[int]) -> int:
+        """Resolves ``ids``, which grow; those that the batch does not have are ignored. Returns how many were open."""
+        low = bisect_left(self.ids, ids[0])
+        if _same(self.ids[low : low + len(ids)], ids):  # the usual case: consecutive ids of the batch
+            return self.resolve(low, low + len(ids))
+        fresh = 0
+        for publishing_id in ids:
+            where = bisect_left(self.ids, publishing_id)
+            if self.ids[where] == publishing_id:
+                fresh += self.resolve(where, where + 1)
+        return fresh
+
+    def fail(self, low: int, code: int, reason: str) -> list[FailedMessage]:
+        """Resolves all that is open from position ``low`` on, and returns it as failed."""
+        failures: list[FailedMessage] = []
+        for position in range(low, len(self.ids)):
+            if not self.resolved[position]:
+                failures += self.failures(position, code, reason)
+        self.resolve(low, len(self.ids))
+        return failures
+
+
+class InFlight:
+    """The batches of one publisher, in the order of their ids, which do not overlap.
+
+    ``published == confirmed + failed + messages`` holds after each call, and the outcomes that a call returns add up to
+    what it changed. ``now`` is the time of any one clock, in seconds.
+    """
+
+    def __init__(self, *, is_named: bool) -> None:
+        self.published = self.confirmed = self.failed = 0
+        self.messages = 0
+        """Messages that are neither confirmed nor failed."""
+        self.size = 0
+        """Bytes of the batches that are not resolved, as they were written first."""
+        self.batches = 0
+        """Batches that are not resolved."""
+        self.rejected: list[int] = []
+        """Under a reference: ids that the caller chose and the broker rejected, sorted, until they are published
+        again."""
+        self.must_recount = False
+        """Under a reference: whether the broker rejected an id that the publisher had counted."""
+        self._is_named = is_named
+        self._batches: list[Batch] = []
+        """Resolved ones stay for a while: see ``_settle``."""
+
+    def __bool__(self) -> bool:
+        """Returns whether anything is in flight."""
+        return bool(self.batches)
+
+    @property
+    def last_id(self) -> int:
+        """The largest id of the latest batch. Raises ``IndexError`` where nothing is in flight."""
+        return self._batches[-1].last
+
+    @property
+    def oldest(self) -> Batch | None:
+        """The first batch that is not resolved; None where nothing is in flight."""
+        return next((batch for batch in self._batches if batch.open), None)
+
+    def open(self) -> list[Batch]:
+        """Returns the batches that are not resolved, in the order of their ids."""
+        return [batch for batch in self._batches if batch.open]
+
+    def add(self, batch: Batch) -> None:
+        """Takes in a batch. Its ids must be larger than those of all batches that are in flight."""
+        self._batches.append(batch)
+        self.batches += 1
+        messages = len(batch.messages)
+        self.published += messages
+        self.messages += messages
+        self.size += batch.size
+
+    def confirm(self, publishing_ids: Sequence[int], now: float) -> list[Outcome]:
+        """Takes in a broker's confirm; unknown ids are ignored. Returns an outcome for each batch that it is about."""
+        ids = publishing_ids if grows(publishing_ids) else sorted(set(publishing_ids))
+        outcomes: list[Outcome] = []
+        position, count = 0, len(ids)
+        at = self._place(ids[0]) if count else 0
+        while position < count and at < len(self._batches):
+            batch = self._batches[at]
+            if batch.first > ids[-1]:
+                break
+            position = bisect_left(ids, batch.first, position)
+            stop = bisect_left(ids, batch.last + 1, position)
+            if stop > position:
+                of_batch = ids[position:stop]
+                if fresh := batch.confirm(of_batch):
+                    messages = fresh * batch.weight
+                    self.confirmed += messages
+                    self._forget(batch, messages)
+                    outcomes.append(Outcome(messages, now - batch.written_at, (), of_batch))
+                position = stop
+            at += 1
+        self._settle()
+        return outcomes
+
+    def reject(self, errors: Sequence[c.MessageError], now: float) -> list[Outcome]:
+        """Takes in a broker's rejections; unknown ids are ignored. Returns an outcome for each id that was open."""
+        outcomes: list[Outcome] = []
+        for publishing_id, code in errors:
+            at = self._place(publishing_id)
+            batch = self._batches[at] if at < len(self._batches) else None
+            if batch is None or not batch.first <= publishing_id <= batch.last:
+                continue
+            where = bisect_left(batch.ids, publishing_id)
+            if batch.ids[where] != publishing_id:
+                continue
+            failures = batch.failures(where, code, response_name(code))
+            if batch.resolve(where, where + 1):
+                outcomes.append(self._fail(batch, failures, now))
+                if self._is_named and batch.are_callers:
+                    insort(self.rejected, publishing_id)
+                elif self._is_named:
+                    self.must_recount = True
+        self._settle()
+        return outcomes
+
+    def fail_all(self, reason: str, now: float) -> list[Outcome]:
+        """Fails everything that is in flight, with the code 0. Returns an outcome for each batch."""
+        outcomes = [self._fail(batch, batch.fail(0, 0, reason), now) for batch in self.open()]
+        self._settle()
+        return outcomes
+
+    def fail_behind_rejected(self, reason: str, now: float) -> list[Outcome]:
+        """Fails the messages with ids of the caller's that follow the first rejected one, with the code 0.
+
+        If the broker stored one of them, it would drop and confirm the rejected id when that is published again.
+        """
+        outcomes: list[Outcome] = []
+        if self.rejected:
+            for batch in self.open():
+                if batch.are_callers:
+                    failures = batch.fail(bisect_right(batch.ids, self.rejected[0]), 0, reason)
+                    if failures:
+                        outcomes.append(self._fail(batch, failures, now))
+            self._settle()
+        return outcomes
+
+    def takes_up(self, ids: Sequence[int]) -> bool:
+        """Returns whether ``ids`` have all the rejected ids up to their last one, so that they leave no hole."""
+        again = set(ids)
+        return all(one in again for one in self.rejected[: bisect_right(self.rejected, ids[-1])])
+
+    def forget_rejected(self, last: int) -> None:
+        """Forgets the rejected ids up to ``last``: they are being published again."""
+        del self.rejected[: bisect_right(self.rejected, last)]
+
+    def _place(self, publishing_id: int) -> int:
+        """Returns the position of the batch that holds an id; where none does, that of a neighbour."""
+        return max(bisect_right(self._batches, publishing_id, key=_first_id) - 1, 0)
+
+    def _fail(self, batch: Batch, failures: list[FailedMessage], now: float) -> Outcome:
+        self.failed += len(failures)
+        self._forget(batch, len(failures))
+        return Outcome(0, now - batch.written_at, failures)
+
+    def _forget(self, batch: Batch, messages: int) -> None:
+        """Takes messages of a batch out of what is in flight, and the batch too if all of it is resolved."""
+        self.messages -= messages
+        if not batch.open:
+            self.batches -= 1
+            self.size -= batch.size
+            batch.messages = ()
+
+    def _settle(self) -> None:
+        """Removes resolved batches, but only when they are the majority, so that the cost per batch is constant."""
+        if len(self._batches) > 2 * self.batches:
+            self._batches = self.open()
+
+
+_first_id = operator.attrgetter("first")
+
+
+def _same(some: Sequence[int], others: Sequence[int]) -> bool:
+    """Returns whether two sequences of growing ids are equal."""
+    if len(some) != len(others):
+        return False
+    if type(some) is range and some.step == 1:
+        return some[0] == others[0] and some[-1] == others[-1]
+    return tuple(some) == tuple(others)
+
+
+def grows(ids: Sequence[int]) -> bool:
+    """Returns whether each id is larger than the one before it."""
+    if type(ids) is range:
+        return ids.step > 0
+    return all(map(operator.lt, ids, ids[1:]))

@@ -1,0 +1,192 @@
+"""The ledger of a publisher against a model: a dict from id to messages. No broker, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from rstream_core import FailedMessage, Outcome
+from rstream_core.in_flight import Batch, InFlight, grows
+from rstream_core.protocol import commands as c
+
+UNKNOWN = 10**6
+"""Ids up to here are drawn beside those that are in flight: a broker may name any."""
+
+
+class Ledger(RuleBasedStateMachine):
+    @initialize(is_named=st.booleans())
+    def begin(self, is_named: bool) -> None:
+        self.ledger = InFlight(is_named=is_named)
+        self.is_named = is_named
+        self.now = 0.0
+        self.next_id = 1
+        self.open: dict[int, list[bytes]] = {}
+        self.filters: dict[int, str | None] = {}
+        self.callers: set[int] = set()
+        self.written_at: dict[int, float] = {}
+        self.rejected: list[int] = []
+        self.must_recount = False
+        self.published = self.confirmed = self.failed = 0
+
+    # What a publisher does.
+
+    @rule(steps=st.lists(st.integers(1, 3), min_size=1, max_size=6), are_callers=st.booleans(), filtered=st.booleans())
+    def add(self, steps: list[int], are_callers: bool, filtered: bool) -> None:
+        ids: list[int] = []
+        for step in steps:
+            self.next_id += step
+            ids.append(self.next_id)
+        sequence: Sequence[int] = range(ids[0], ids[-1] + 1) if ids[-1] - ids[0] == len(ids) - 1 else ids
+        messages = [b"%d" % number for number in ids]
+        values = [f"v{number}" if number % 2 else None for number in ids] if filtered else None
+        size = sum(map(len, messages))
+        self.ledger.add(
+            Batch(sequence, messages, size, self.now, writes=1, are_callers=are_callers, filter_values=values)
+        )
+        for place, number in enumerate(ids):
+            self._added(number, [messages[place]], are_callers, None if values is None else values[place])
+
+    @rule(count=st.integers(1, 5), are_callers=st.booleans())
+    def add_sub_entry(self, count: int, are_callers: bool) -> None:
+        self.next_id += 1
+        messages = [b"%d of %d" % (number, self.next_id) for number in range(count)]
+        entry = c.PublishedSubBatch(self.next_id, 0, count, 0, b"")
+        self.ledger.add(
+            Batch((self.next_id,), messages, 7, self.now, writes=1, are_callers=are_callers, sub_batch=entry)
+        )
+        self._added(self.next_id, messages, are_callers, None)
+
+    def _added(self, number: int, messages: list[bytes], are_callers: bool, value: str | None) -> None:
+        self.open[number], self.filters[number], self.written_at[number] = messages, value, self.now
+        self.published += len(messages)
+        if are_callers:
+            self.callers.add(number)
+
+    @rule(seconds=st.floats(0.001, 10))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    # What a broker answers.
+
+    @rule(data=st.data(), strange=st.lists(st.integers(0, UNKNOWN), max_size=3), order=st.randoms())
+    def confirm(self, data: st.DataObject, strange: list[int], order: object) -> None:
+        chosen = data.draw(st.lists(st.sampled_from(sorted(self.open)), max_size=8)) if self.open else []
+        ids = [*chosen, *strange]
+        order.shuffle(ids)  # type: ignore[attr-defined]
+        known = {number for number in ids if number in self.open}
+        outcomes = self.ledger.confirm(ids, self.now)
+        assert sum(outcome.confirmed for outcome in outcomes) == sum(len(self.open[number]) for number in known)
+        assert known <= {number for outcome in outcomes for number in outcome.publishing_ids}
+        assert all(outcome.failed == () for outcome in outcomes)
+        latencies = {self.now - self.written_at[number] for number in known}
+        assert {outcome.latency for outcome in outcomes} == latencies
+        for number in known:
+            self.confirmed += len(self.open.pop(number))
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def confirm_a_run(self, data: st.DataObject) -> None:
+        low = data.draw(st.sampled_from(sorted(self.open)))
+        known = [number for number in range(low, low + 6) if number in self.open]
+        outcomes = self.ledger.confirm(range(low, low + 6), self.now)
+        assert sum(outcome.confirmed for outcome in outcomes) == sum(len(self.open[number]) for number in known)
+        for number in known:
+            self.confirmed += len(self.open.pop(number))
+
+    @rule(data=st.data(), strange=st.lists(st.integers(0, UNKNOWN), max_size=2), code=st.sampled_from([2, 17, 18, 999]))
+    def reject(self, data: st.DataObject, strange: list[int], code: int) -> None:
+        chosen = data.draw(st.lists(st.sampled_from(sorted(self.open)), max_size=3)) if self.open else []
+        ids = [*chosen, *strange]
+        known = [number for number in dict.fromkeys(ids) if number in self.open]
+        outcomes = self.ledger.reject([c.MessageError(number, code) for number in ids], self.now)
+        self._failed(outcomes, known, code)
+        for number in known if self.is_named else ():
+            if number in self.callers:
+                self.rejected = sorted([*self.rejected, number])
+            else:
+                self.must_recount = True
+
+    # What a connection, or the end of a publisher, does.
+
+    @rule()
+    def fail_behind_rejected(self) -> None:
+        behind = [n for n in sorted(self.open) if n in self.callers and self.rejected and n > self.rejected[0]]
+        self._failed(self.ledger.fail_behind_rejected("lost", self.now), behind, 0)
+
+    @rule()
+    def fail_all(self) -> None:
+        self._failed(self.ledger.fail_all("lost", self.now), sorted(self.open), 0)
+
+    def _failed(self, outcomes: list[Outcome], ids: list[int], code: int) -> None:
+        told: list[FailedMessage] = [message for outcome in outcomes for message in outcome.failed]
+        expected = [(number, data, code, self.filters[number]) for number in ids for data in self.open[number]]
+        assert [(one.publishing_id, one.data, one.code, one.filter_value) for one in told] == expected
+        assert all(one.reason for one in told)
+        assert all(outcome.confirmed == 0 for outcome in outcomes)
+        for number in ids:
+            self.failed += len(self.open.pop(number))
+
+    # What a caller publishes again.
+
+    @rule(data=st.data())
+    def take_up(self, data: st.DataObject) -> None:
+        some = data.draw(st.lists(st.sampled_from(self.rejected), unique=True)) if self.rejected else []
+        ids = sorted({*some, data.draw(st.integers(1, self.next_id + 3))})
+        complete = all(number in ids for number in self.rejected if number <= ids[-1])
+        assert self.ledger.takes_up(ids) == complete
+        if complete:
+            self.ledger.forget_rejected(ids[-1])
+            self.rejected = [number for number in self.rejected if number > ids[-1]]
+
+    @precondition(lambda self: self.rejected)
+    @rule(data=st.data())
+    def take_up_the_first(self, data: st.DataObject) -> None:
+        count = data.draw(st.integers(1, len(self.rejected)))
+        assert self.ledger.takes_up(self.rejected[:count])
+        self.ledger.forget_rejected(self.rejected[count - 1])
+        del self.rejected[:count]
+
+    @invariant()
+    def equations_hold(self) -> None:
+        ledger = self.ledger
+        assert (ledger.published, ledger.confirmed, ledger.failed) == (self.published, self.confirmed, self.failed)
+        assert ledger.messages == sum(map(len, self.open.values()))
+        assert ledger.published == ledger.confirmed + ledger.failed + ledger.messages
+        assert bool(ledger) == bool(self.open)
+        assert ledger.rejected == self.rejected
+        assert ledger.must_recount == self.must_recount
+
+    @invariant()
+    def what_is_open_can_be_written_again(self) -> None:
+        again: dict[int, list[bytes]] = {}
+        filters: dict[int, str | None] = {}
+        for batch in self.ledger.open():
+            ids, messages, values = batch.unresolved()
+            assert grows(ids)
+            if batch.sub_batch is not None:
+                again[ids[0]] = list(messages)
+                continue
+            again |= {number: [data] for number, data in zip(ids, messages, strict=True)}
+            if values is not None:
+                filters |= dict(zip(ids, values, strict=True))
+        assert again == self.open
+        assert list(again) == sorted(again)
+        assert filters == {n: value for n, value in self.filters.items() if n in filters}
+        assert {n for n in self.open if self.filters[n] is not None} <= set(filters)
+
+    @invariant()
+    def the_oldest_is_the_first(self) -> None:
+        oldest = self.ledger.oldest
+        assert (oldest is None) == (not self.open)
+        if oldest is not None:
+            assert oldest.written_at == self.written_at[min(self.open)]
+
+    @invariant()
+    def batches_add_up(self) -> None:
+        assert self.ledger.size == sum(batch.size for batch in self.ledger.open())
+        assert self.ledger.batches == len(self.ledger.open())
+
+
+TestLedger = Ledger.TestCase
