@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rstream_core.broker import bloom
+from rstream_core.broker.holes import Hole
 from rstream_core.broker.log import Log
 from rstream_core.broker.publishing import Entries, split_filtered, split_publish, without_repeats
 from rstream_core.broker.writer import Fsync, Totals, Writer
@@ -187,3 +188,56 @@ def entries_of(numbers: Sequence[int]) -> Entries:
 
 def full(*_: object, **__: object) -> int:
     raise OSError(28, "No space left on device")
+
+
+growing = st.sets(st.integers(0, 15), max_size=6).map(sorted)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["reject", "publish", "ask"]), growing), max_size=20))
+def test_a_hole_is_the_set_of_ids_that_are_missing(steps: list[tuple[str, list[int]]]) -> None:
+    """In whatever order they go missing: ids are admitted up to the lowest of them, and those are missing no more."""
+    hole, publisher = Hole(), Answers()
+    missing: set[int] = set()
+    has_asked = False
+    for what, numbers in steps:
+        ids = [number.to_bytes(8) for number in numbers]
+        if what == "ask":
+            hole.release(publisher)
+            has_asked = True
+        elif what == "reject":
+            hole.add(publisher, ids)
+            missing.update(numbers)
+            has_asked = False
+        elif has_asked:
+            assert hole.admit(publisher, ids) == len(ids)
+            missing = {number for number in missing if not numbers or number > numbers[-1]}
+        else:
+            expected = 0
+            for number in numbers:
+                if missing and number > min(missing):
+                    break
+                missing.discard(number)
+                expected += 1
+            assert hole.admit(publisher, ids) == expected
+        assert bool(hole) is bool(missing)
+
+
+@given(
+    st.integers(1, 4),
+    st.lists(st.integers(0, 40), min_size=1, max_size=25),
+    st.lists(st.integers(0, 40), min_size=1, max_size=25),
+)
+def test_more_holes_than_are_remembered_count_as_one_up_to_the_highest(
+    max_runs: int, rejected: list[int], asked: list[int]
+) -> None:
+    """An id behind a missing one is refused to who has not asked; who has fills it by passing the highest one."""
+    with mock.patch("rstream_core.broker.holes.MAX_RUNS", max_runs):
+        hole, publisher, other = Hole(), Answers(), Answers()
+        hole.add(publisher, [number.to_bytes(8) for number in rejected])
+        for number in asked:
+            if number > min(rejected):
+                assert hole.admit(other, [number.to_bytes(8)]) == 0
+        hole.release(publisher)
+        for number in sorted(asked):
+            assert hole.admit(publisher, [number.to_bytes(8)]) == 1
+            assert bool(hole) is (number < max(rejected))
