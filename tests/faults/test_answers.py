@@ -14,6 +14,7 @@ from rstream_core import (
     ConnectionClosed,
     ConnectionOptions,
     Gap,
+    OffsetType,
     RequestTimeout,
     SingleActiveConsumer,
     Subscription,
@@ -199,6 +200,12 @@ async def test_where_a_stream_begins_is_asked_a_few_times_and_no_more(
             await subscription.close()
 
 
+def begin_turn(_peer: Peer, request: c.Subscribe, number: int) -> bytes:
+    """Takes a subscription, and begins its turn."""
+    update = c.encode(c.ConsumerUpdate(request.subscription_id, True), correlation_id=100)
+    return c.encode(c.SubscribeResponse(), correlation_id=number) + update
+
+
 async def test_credits_wait_for_the_next_turn() -> None:
     """While another has its turn none is given: RabbitMQ complains of them, and counts them all the same."""
     answered: list[int] = []
@@ -239,6 +246,49 @@ async def test_credits_wait_for_the_next_turn() -> None:
             await eventually(lambda: answered == [100, 101, 102])
             await eventually(lambda: sum(given) == 2)
             await subscription.close()
+
+
+@pytest.mark.parametrize(("offset", "begins"), [(0, 1), (10, 11), (2**64 - 2, 2**64 - 1), (2**64 - 1, 2**64 - 1)])
+async def test_a_turn_is_to_begin_behind_what_is_stored(offset: int, begins: int) -> None:
+    """The broker is told so, and need not send what is before it; behind the last offset there is none."""
+    wanted: list[c.OffsetSpec] = []
+
+    def take_answer(_peer: Peer, told: c.ConsumerUpdateResponse, _number: int) -> bytes:
+        wanted.append(told.offset_spec)
+        return b""
+
+    says: dict[type[Any], Say] = {
+        c.Subscribe: begin_turn,
+        c.ConsumerUpdateResponse: take_answer,
+        c.QueryOffset: answer(c.QueryOffsetResponse(offset)),
+    }
+    with Peer(says) as peer:
+        async with client_of(peer) as client:
+            subscription = await client.subscribe("s", FIRST, single_active=SingleActiveConsumer("group"))
+            await eventually(lambda: bool(wanted))
+            assert wanted == [c.OffsetSpec(OffsetType.OFFSET, begins)]
+            await subscription.close()
+
+
+async def test_what_is_abandoned_leaves_no_listener_behind() -> None:
+    """Nobody waits for its answer any more."""
+    entered, left = asyncio.Event(), asyncio.Event()
+
+    async def listener(subscription: Subscription, active: bool) -> None:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    with Peer({c.Subscribe: begin_turn}) as peer:
+        async with client_of(peer) as client:
+            group = SingleActiveConsumer("group", listener=listener)
+            subscription = await client.subscribe("s", FIRST, single_active=group)
+            await asyncio.wait_for(entered.wait(), PATIENCE)
+            subscription.abandon()
+            await asyncio.wait_for(left.wait(), PATIENCE)
+            await eventually(lambda: not client._subscriber_pool.connections)
 
 
 async def test_a_listener_that_closes_leaves_nothing_behind_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
