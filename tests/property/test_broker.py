@@ -222,6 +222,41 @@ def test_a_hole_is_the_set_of_ids_that_are_missing(steps: list[tuple[str, list[i
         assert bool(hole) is bool(missing)
 
 
+@given(st.lists(st.integers(0, 9), max_size=15))
+def test_ids_are_filled_from_the_lowest_on(rejected: list[int]) -> None:
+    """One by one, however they went missing: before others, behind them, between them, or again."""
+    hole, publisher, missing = Hole(), Answers(), set(rejected)
+    for number in rejected:
+        hole.add(publisher, [number.to_bytes(8)])
+    for lowest in sorted(missing):
+        assert hole
+        assert hole.admit(publisher, [(lowest + 1).to_bytes(8)]) == 0
+        assert hole.admit(publisher, [lowest.to_bytes(8)]) == 1
+    assert not hole
+
+
+@pytest.mark.parametrize(
+    ("max_runs", "rejected"),
+    [
+        (1, [0, 1, 2, 3]),
+        (1, [3, 2, 1, 0]),
+        (1, [1, 2, 0, 3]),
+        (1, [2, 1, 3, 0, 2]),
+        (2, [0, 2, 1, 4, 3]),
+        (2, [4, 5, 1, 0, 2, 3]),
+    ],
+)
+def test_ids_that_follow_one_another_are_remembered_in_one_place(max_runs: int, rejected: list[int]) -> None:
+    """In whatever order they went missing; so all of them can be filled, however few runs are remembered."""
+    with mock.patch("rstream_core.broker.holes.MAX_RUNS", max_runs):
+        hole, publisher = Hole(), Answers()
+        for number in rejected:
+            hole.add(publisher, [number.to_bytes(8)])
+        for number in sorted(set(rejected)):
+            assert hole.admit(publisher, [number.to_bytes(8)]) == 1
+        assert not hole
+
+
 @given(
     st.integers(1, 4),
     st.lists(st.integers(0, 40), min_size=1, max_size=25),

@@ -152,6 +152,14 @@ def test_a_mutation_for_which_tests_do_not_end_is_caught(tmp_path: Path) -> None
     assert "endless  (not over after 1 s)" in done.stdout
 
 
+def test_a_mutation_with_which_nothing_can_be_imported_is_caught(tmp_path: Path) -> None:
+    """What all tests import: then none of them is found either."""
+    folder = tree(tmp_path / "tree", entry("broken", "(a: int)", "(a: nobody)", "::test_larger"))
+    (folder / "conftest.py").write_text("import toy\n")
+    done = run(folder)
+    assert (done.returncode, verdicts(done)) == (0, {"broken": "caught"}), done.stdout
+
+
 def test_tests_that_fail_anyway_are_told(tmp_path: Path) -> None:
     folder = tree(tmp_path / "tree", CAUGHT)
     (folder / "test_toy.py").write_text(TESTS.replace("== 2\n", "== 3\n"))
