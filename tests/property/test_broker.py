@@ -257,6 +257,21 @@ def test_ids_that_follow_one_another_are_remembered_in_one_place(max_runs: int, 
         assert not hole
 
 
+@pytest.mark.parametrize("passed", [1, 3, 5, 6])
+def test_who_has_asked_leaves_what_it_has_not_passed_missing(passed: int) -> None:
+    """Others fill that from there on: also the rest of a run of ids."""
+    hole, publisher, other = Hole(), Answers(), Answers()
+    hole.add(publisher, [number.to_bytes(8) for number in (1, 2, 3, 4, 5, 9)])
+    hole.release(publisher)
+    assert hole.admit(publisher, [passed.to_bytes(8)]) == 1
+    for number in (1, 2, 3, 4, 5, 9):
+        if number > passed:
+            assert hole
+            assert hole.admit(other, [(number + 1).to_bytes(8)]) == 0
+            assert hole.admit(other, [number.to_bytes(8)]) == 1
+    assert not hole
+
+
 @given(
     st.integers(1, 4),
     st.lists(st.integers(0, 40), min_size=1, max_size=25),
