@@ -24,7 +24,7 @@ from rstream_core.hints import Hint
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.session import MAX_SERVER_FRAME
 from tests.clients import FIRST, PATIENCE, at, eventually
-from tests.peer import Peer, Say, answer, chunk, deliver, refuse, remembered
+from tests.peer import Peer, Say, answer, chunk, deliver, metadata, refuse, remembered
 from tests.recovering import EAGER
 
 
@@ -91,6 +91,27 @@ async def test_a_chunk_with_one_flipped_bit_is_not_handed_out() -> None:
                     await anext(subscription)
                 with pytest.raises(ChunkError, match="checksum"):  # that ended it
                     await anext(subscription)
+            await subscription.close()
+
+
+async def test_what_is_there_has_come_before_the_next_answer() -> None:
+    """A broker need not have sent it by the time at which one has subscribed: so another answer is waited for."""
+    subscribed: list[int] = []
+
+    def subscribe(_peer: Peer, request: c.Subscribe, number: int) -> bytes:
+        subscribed.append(request.subscription_id)
+        return c.encode(c.SubscribeResponse(), correlation_id=number)
+
+    def locate(peer: Peer, request: c.Metadata, number: int) -> bytes:
+        late = b"".join(c.encode(c.DeliverCommitted(one, 0, chunk(b"late"))) for one in subscribed)
+        subscribed.clear()
+        return late + metadata(peer.host, peer.port)(peer, request, number)
+
+    with Peer({c.Subscribe: subscribe, c.Metadata: locate}) as peer:
+        async with client_of(peer) as client:
+            subscription = await client.subscribe("s", FIRST)
+            assert await subscription.barrier()
+            assert subscription.poll() is not None
             await subscription.close()
 
 
