@@ -291,6 +291,33 @@ async def test_a_turn_is_to_begin_behind_what_is_stored(offset: int, begins: int
             await subscription.close()
 
 
+async def test_a_turn_that_is_begun_again_begins_at_the_same_place() -> None:
+    """After a turn that was cut short, in which more was processed than could be stored."""
+    wanted: list[int] = []
+
+    def take_answer(_peer: Peer, told: c.ConsumerUpdateResponse, _number: int) -> bytes:
+        wanted.append(told.offset_spec.offset)
+        return c.encode(c.DeliverCommitted(0, 0, chunk(*[b"x"] * 10))) if len(wanted) == 1 else b""
+
+    says: dict[type[Any], Say] = {
+        c.Subscribe: begin_turn,
+        c.ConsumerUpdateResponse: take_answer,
+        c.QueryOffset: answer(c.QueryOffsetResponse(4)),
+    }
+    with Peer(says) as peer:
+        options = ConnectionOptions(endpoints=(parse_uri(peer.uri).endpoint,))
+        async with Client(options, recovery=EAGER) as client:
+            subscription = await client.subscribe("s", FIRST, single_active=SingleActiveConsumer("group"))
+            assert (await asyncio.wait_for(anext(subscription), PATIENCE)).offset == 5
+            subscription.finish()
+            subscription.on_unavailable(ConnectionClosed("lost"))
+            await eventually(lambda: wanted == [5, 10] and subscription.active)
+            subscription.on_consumer_update(True, 200)
+            await eventually(lambda: len(wanted) == 3)
+            assert wanted == [5, 10, 10]
+            await subscription.close()
+
+
 async def test_what_is_abandoned_leaves_no_listener_behind() -> None:
     """Nobody waits for its answer any more."""
     entered, left = asyncio.Event(), asyncio.Event()
