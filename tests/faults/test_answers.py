@@ -227,8 +227,12 @@ def begin_turn(_peer: Peer, request: c.Subscribe, number: int) -> bytes:
     return c.encode(c.SubscribeResponse(), correlation_id=number) + update
 
 
-async def test_credits_wait_for_the_next_turn() -> None:
-    """While another has its turn none is given: RabbitMQ complains of them, and counts them all the same."""
+async def test_credits_wait_for_the_next_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another has its turn none is given: RabbitMQ complains of them, and counts them all the same.
+
+    The turn is over as soon as the application has finished what it holds.
+    """
+    monkeypatch.setattr(rstream_core.subscription, "FINISH_TIMEOUT", 600.0)
     answered: list[int] = []
     given: list[int] = []
 
