@@ -25,6 +25,7 @@ from rstream_core import (
 )
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.session import Session
+from rstream_core.subscription import first_offset
 from tests import inside
 from tests.clients import FIRST, PATIENCE, at, eventually, publish_filtered, take
 
@@ -370,6 +371,24 @@ async def test_a_listener_that_fails(
     assert "on_gap failed" in caplog.text
 
 
+async def test_a_stream_that_begins_with_its_first_message(
+    client: Client, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that tells it by its counters has -1 for an empty stream, and updates them a little later."""
+    supports = Session.supports
+    monkeypatch.setattr(
+        Session,
+        "supports",
+        lambda self, key, *version: key != c.Key.RESOLVE_OFFSET_SPEC and supports(self, key, *version),
+    )
+    async with await client.subscribe(stream, NEXT) as subscription, asyncio.timeout(PATIENCE):
+        assert await first_offset(inside.connection(subscription), stream) is None
+        await fill(client, stream, 1)
+        while (begins := await first_offset(inside.connection(subscription), stream)) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert begins == 0
+
+
 async def test_brokers_that_tell_less(
     client: Client, stream: str, gaps: list[Gap], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,6 +402,8 @@ async def test_brokers_that_tell_less(
     async with await client.subscribe(stream, at(1)) as subscription:
         assert (await anext(subscription)).offset == begins
     assert gaps == [Gap(stream, 1, begins - 1)]
+    async with await client.subscribe(stream, FIRST) as subscription:
+        assert await first_offset(inside.connection(subscription), stream) == begins
     missing.add(c.Key.STREAM_STATS)
     async with await client.subscribe(stream, at(1)) as subscription:
         assert (await anext(subscription)).offset == begins

@@ -50,7 +50,7 @@ async def test_pieces_follow_one_another(options: ConnectionOptions, client: Cli
 
 
 async def test_the_loop_goes_on_between_pieces(options: ConnectionOptions, client: Client, stream: str) -> None:
-    await publish_sub_entries(options, stream, [sub_entry(LARGE)])
+    await publish_sub_entries(options, stream, [sub_entry(LARGE), sub_entry(LARGE)])
     loop, turns, counting = asyncio.get_running_loop(), 0, True
 
     def count() -> None:
@@ -61,12 +61,12 @@ async def test_the_loop_goes_on_between_pieces(options: ConnectionOptions, clien
 
     try:
         async with asyncio.timeout(PATIENCE), await client.subscribe(stream, FIRST) as subscription:
-            for reader in (subscription, Subscriptions([subscription])):
-                await anext(reader)
-                count()
+            count()
+            for read in (subscription.__anext__, Subscriptions([subscription]).__anext__, subscription.next_there_is):
+                await read()
                 for _ in range(3):
                     before = turns
-                    await anext(reader)
+                    assert await read() is not None
                     assert turns > before
     finally:
         counting = False
@@ -128,6 +128,20 @@ async def test_a_cancelled_wait_loses_no_piece(options: ConnectionOptions, clien
     assert found == list(range(8))
 
 
+async def test_asking_for_the_next_piece_finishes_the_one_before(
+    options: ConnectionOptions, client: Client, stream: str
+) -> None:
+    """Also where that is cancelled before it is there."""
+    await publish_sub_entries(options, stream, [sub_entry(LARGE)])
+    async with await client.subscribe(stream, FIRST) as subscription:
+        for number in range(3):
+            await chunks(subscription, 1)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0):
+                    await anext(subscription)
+            assert subscription.processed == number
+
+
 async def test_a_chunk_that_is_broken_further_on(options: ConnectionOptions, client: Client, stream: str) -> None:
     good = sub_entry(LARGE)
     await publish_sub_entries(options, stream, [good, good._replace(data=good.data[:-9] + b"?" * 9), good])
@@ -161,7 +175,10 @@ async def test_callbacks_and_iterators_of_messages(options: ConnectionOptions, c
     assert found == list(enumerate(LARGE))
 
 
-async def test_a_turn_ends_between_two_pieces(options: ConnectionOptions, client: Client, super_stream: str) -> None:
+@pytest.mark.parametrize("is_held", [True, False])
+async def test_a_turn_ends_between_two_pieces(
+    options: ConnectionOptions, client: Client, super_stream: str, is_held: bool
+) -> None:
     """The next consumer of the group goes on with the next piece, and the first one drops it."""
     partition = f"{super_stream}-1"  # which goes to the second of two consumers
     await publish_sub_entries(options, partition, [sub_entry(LARGE)])
@@ -176,6 +193,8 @@ async def test_a_turn_ends_between_two_pieces(options: ConnectionOptions, client
         partition, FIRST, credit=1, single_active=SingleActiveConsumer("group", super_stream, on_turn)
     )
     assert [chunk.offset for chunk in await chunks(first, 3)] == [0, 1, 2]
+    if not is_held:
+        first.finish()
     async with Client(options) as other:
         second = await other.subscribe(partition, FIRST, single_active=SingleActiveConsumer("group", super_stream))
         await eventually(lambda: not first.active)
@@ -187,8 +206,11 @@ async def test_a_turn_ends_between_two_pieces(options: ConnectionOptions, client
     await eventually(lambda: first.active)
     assert turns == [True, False, True]
     assert first.poll() is None
-    await publish(client, partition, bodies(2))
-    (chunk,) = await chunks(first, 1)  # within its credit of one
+    await publish(client, partition, bodies(2), bodies(2), bodies(2))
+    await eventually(lambda: len(inside.undelivered(first)) == 1)
+    await inside.round_trip(first)
+    assert len(inside.undelivered(first)) == 1  # within its credit
+    (chunk,) = await chunks(first, 1)
     assert (chunk.offset, chunk.messages) == (chunk.offset, bodies(2))
     assert chunk.offset > 7
     await first.close()

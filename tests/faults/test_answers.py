@@ -14,6 +14,7 @@ from rstream_core import (
     ConnectionClosed,
     ConnectionOptions,
     Gap,
+    OffsetType,
     RequestTimeout,
     SingleActiveConsumer,
     Subscription,
@@ -24,7 +25,7 @@ from rstream_core.protocol import commands as c
 from rstream_core.protocol.session import MAX_SERVER_FRAME
 from tests import inside
 from tests.clients import FIRST, PATIENCE, at, eventually
-from tests.peer import Peer, Say, answer, chunk, deliver, refuse, remembered
+from tests.peer import Peer, Say, answer, chunk, deliver, metadata, refuse, remembered
 from tests.recovering import EAGER
 
 
@@ -91,6 +92,27 @@ async def test_a_chunk_with_one_flipped_bit_is_not_handed_out() -> None:
                     await anext(subscription)
                 with pytest.raises(ChunkError, match="checksum"):  # that ended it
                     await anext(subscription)
+            await subscription.close()
+
+
+async def test_what_is_there_has_come_before_the_next_answer() -> None:
+    """A broker need not have sent it by the time at which one has subscribed: so another answer is waited for."""
+    subscribed: list[int] = []
+
+    def subscribe(_peer: Peer, request: c.Subscribe, number: int) -> bytes:
+        subscribed.append(request.subscription_id)
+        return c.encode(c.SubscribeResponse(), correlation_id=number)
+
+    def locate(peer: Peer, request: c.Metadata, number: int) -> bytes:
+        late = b"".join(c.encode(c.DeliverCommitted(one, 0, chunk(b"late"))) for one in subscribed)
+        subscribed.clear()
+        return late + metadata(peer.host, peer.port)(peer, request, number)
+
+    with Peer({c.Subscribe: subscribe, c.Metadata: locate}) as peer:
+        async with client_of(peer) as client:
+            subscription = await client.subscribe("s", FIRST)
+            assert await subscription.barrier()
+            assert subscription.poll() is not None
             await subscription.close()
 
 
@@ -200,8 +222,18 @@ async def test_where_a_stream_begins_is_asked_a_few_times_and_no_more(
             await subscription.close()
 
 
-async def test_credits_wait_for_the_next_turn() -> None:
-    """While another has its turn none is given: RabbitMQ complains of them, and counts them all the same."""
+def begin_turn(_peer: Peer, request: c.Subscribe, number: int) -> bytes:
+    """Takes a subscription, and begins its turn."""
+    update = c.encode(c.ConsumerUpdate(request.subscription_id, True), correlation_id=100)
+    return c.encode(c.SubscribeResponse(), correlation_id=number) + update
+
+
+async def test_credits_wait_for_the_next_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While another has its turn none is given: RabbitMQ complains of them, and counts them all the same.
+
+    The turn is over as soon as the application has finished what it holds.
+    """
+    monkeypatch.setattr(rstream_core.subscription, "FINISH_TIMEOUT", 600.0)
     answered: list[int] = []
     given: list[int] = []
 
@@ -240,6 +272,76 @@ async def test_credits_wait_for_the_next_turn() -> None:
             await eventually(lambda: answered == [100, 101, 102])
             await eventually(lambda: sum(given) == 2)
             await subscription.close()
+
+
+@pytest.mark.parametrize(("offset", "begins"), [(0, 1), (10, 11), (2**64 - 2, 2**64 - 1), (2**64 - 1, 2**64 - 1)])
+async def test_a_turn_is_to_begin_behind_what_is_stored(offset: int, begins: int) -> None:
+    """The broker is told so, and need not send what is before it; behind the last offset there is none."""
+    wanted: list[c.OffsetSpec] = []
+
+    def take_answer(_peer: Peer, told: c.ConsumerUpdateResponse, _number: int) -> bytes:
+        wanted.append(told.offset_spec)
+        return b""
+
+    says: dict[type[Any], Say] = {
+        c.Subscribe: begin_turn,
+        c.ConsumerUpdateResponse: take_answer,
+        c.QueryOffset: answer(c.QueryOffsetResponse(offset)),
+    }
+    with Peer(says) as peer:
+        async with client_of(peer) as client:
+            subscription = await client.subscribe("s", FIRST, single_active=SingleActiveConsumer("group"))
+            await eventually(lambda: bool(wanted))
+            assert wanted == [c.OffsetSpec(OffsetType.OFFSET, begins)]
+            await subscription.close()
+
+
+async def test_a_turn_that_is_begun_again_begins_at_the_same_place() -> None:
+    """After a turn that was cut short, in which more was processed than could be stored."""
+    wanted: list[int] = []
+
+    def take_answer(_peer: Peer, told: c.ConsumerUpdateResponse, _number: int) -> bytes:
+        wanted.append(told.offset_spec.offset)
+        return c.encode(c.DeliverCommitted(0, 0, chunk(*[b"x"] * 10))) if len(wanted) == 1 else b""
+
+    says: dict[type[Any], Say] = {
+        c.Subscribe: begin_turn,
+        c.ConsumerUpdateResponse: take_answer,
+        c.QueryOffset: answer(c.QueryOffsetResponse(4)),
+    }
+    with Peer(says) as peer:
+        options = ConnectionOptions(endpoints=(parse_uri(peer.uri).endpoint,))
+        async with Client(options, recovery=EAGER) as client:
+            subscription = await client.subscribe("s", FIRST, single_active=SingleActiveConsumer("group"))
+            assert (await asyncio.wait_for(anext(subscription), PATIENCE)).offset == 5
+            subscription.finish()
+            subscription.on_unavailable(ConnectionClosed("lost"))
+            await eventually(lambda: wanted == [5, 10] and subscription.active)
+            subscription.on_consumer_update(True, 200)
+            await eventually(lambda: len(wanted) == 3)
+            assert wanted == [5, 10, 10]
+            await subscription.close()
+
+
+async def test_what_is_abandoned_leaves_no_listener_behind() -> None:
+    """Nobody waits for its answer any more."""
+    entered, left = asyncio.Event(), asyncio.Event()
+
+    async def listener(subscription: Subscription, active: bool) -> None:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    with Peer({c.Subscribe: begin_turn}) as peer:
+        async with client_of(peer) as client:
+            group = SingleActiveConsumer("group", listener=listener)
+            subscription = await client.subscribe("s", FIRST, single_active=group)
+            await asyncio.wait_for(entered.wait(), PATIENCE)
+            subscription.abandon()
+            await asyncio.wait_for(left.wait(), PATIENCE)
+            await eventually(lambda: not inside.consuming(client).connections)
 
 
 async def test_a_listener_that_closes_leaves_nothing_behind_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:

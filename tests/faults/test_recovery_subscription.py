@@ -265,6 +265,21 @@ async def test_a_policy_that_is_used_up(proxy: Proxy, broker: Broker, stream: st
         await consumer.close()
 
 
+async def test_each_outage_has_all_attempts_where_something_comes_in_between(
+    proxy: Proxy, broker: Broker, client: Client, stream: str, events: Events
+) -> None:
+    """However soon the next one is."""
+    policy = Recovery(backoff=Backoff(attempts=5, initial=0.01), spread=0.01)
+    async with Client(options_through(proxy, broker), recovery=policy, on_recovery=events) as through:
+        subscription = await through.subscribe(stream, FIRST)
+        for number in range(8):
+            await publish(client, stream, [b"%d" % number])
+            assert (await asyncio.wait_for(anext(subscription), PATIENCE)).messages == [b"%d" % number]
+            proxy.cut()
+            await eventually(partial(events.has_outages, number + 1))
+        await subscription.close()
+
+
 async def test_garbage_is_not_recovered_from(through: Client, proxy: Proxy, stream: str, events: Events) -> None:
     subscription = await through.subscribe(stream, NEXT)
     proxy.say(b"\xff" * 100)

@@ -90,6 +90,24 @@ async def test_an_offset_that_another_has_stored_meanwhile_counts(
     await subscription.close()
 
 
+async def test_what_is_stored_counts_for_more_than_what_was_had_in_an_orderly_turn(
+    client: Client, options: ConnectionOptions, super_stream: str, partition: str
+) -> None:
+    """Another of the group may have gone back on purpose."""
+    await publish(client, partition, bodies(10))
+    group = SingleActiveConsumer(GROUP, super_stream)
+    one = await client.subscribe(partition, FIRST, single_active=group)
+    assert len(await take(one, 10)) == 10
+    one.finish()
+    async with Client(options) as other:
+        two = await other.subscribe(partition, FIRST, single_active=group)
+        await eventually(lambda: two.active)
+        await other.store_offset(partition, GROUP, 4, verify_timeout=PATIENCE)
+        await two.close()
+    assert list(await take(one, 5)) == [5, 6, 7, 8, 9]
+    await one.close()
+
+
 class Member:
     """A consumer of the group that stores at the end of a turn."""
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rstream_core.broker import bloom
+from rstream_core.broker.holes import Hole
 from rstream_core.broker.log import Log
 from rstream_core.broker.publishing import Entries, split_filtered, split_publish, without_repeats
 from rstream_core.broker.writer import Fsync, Totals, Writer
@@ -187,3 +188,106 @@ def entries_of(numbers: Sequence[int]) -> Entries:
 
 def full(*_: object, **__: object) -> int:
     raise OSError(28, "No space left on device")
+
+
+growing = st.sets(st.integers(0, 15), max_size=6).map(sorted)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["reject", "publish", "ask"]), growing), max_size=20))
+def test_a_hole_is_the_set_of_ids_that_are_missing(steps: list[tuple[str, list[int]]]) -> None:
+    """In whatever order they go missing: ids are admitted up to the lowest of them, and those are missing no more."""
+    hole, publisher = Hole(), Answers()
+    missing: set[int] = set()
+    has_asked = False
+    for what, numbers in steps:
+        ids = [number.to_bytes(8) for number in numbers]
+        if what == "ask":
+            hole.release(publisher)
+            has_asked = True
+        elif what == "reject":
+            hole.add(publisher, ids)
+            missing.update(numbers)
+            has_asked = False
+        elif has_asked:
+            assert hole.admit(publisher, ids) == len(ids)
+            missing = {number for number in missing if not numbers or number > numbers[-1]}
+        else:
+            expected = 0
+            for number in numbers:
+                if missing and number > min(missing):
+                    break
+                missing.discard(number)
+                expected += 1
+            assert hole.admit(publisher, ids) == expected
+        assert bool(hole) is bool(missing)
+
+
+@given(st.lists(st.integers(0, 9), max_size=15))
+def test_ids_are_filled_from_the_lowest_on(rejected: list[int]) -> None:
+    """One by one, however they went missing: before others, behind them, between them, or again."""
+    hole, publisher, missing = Hole(), Answers(), set(rejected)
+    for number in rejected:
+        hole.add(publisher, [number.to_bytes(8)])
+    for lowest in sorted(missing):
+        assert hole
+        assert hole.admit(publisher, [(lowest + 1).to_bytes(8)]) == 0
+        assert hole.admit(publisher, [lowest.to_bytes(8)]) == 1
+    assert not hole
+
+
+@pytest.mark.parametrize(
+    ("max_runs", "rejected"),
+    [
+        (1, [0, 1, 2, 3]),
+        (1, [3, 2, 1, 0]),
+        (1, [1, 2, 0, 3]),
+        (1, [2, 1, 3, 0, 2]),
+        (2, [0, 2, 1, 4, 3]),
+        (2, [4, 5, 1, 0, 2, 3]),
+    ],
+)
+def test_ids_that_follow_one_another_are_remembered_in_one_place(max_runs: int, rejected: list[int]) -> None:
+    """In whatever order they went missing; so all of them can be filled, however few runs are remembered."""
+    with mock.patch("rstream_core.broker.holes.MAX_RUNS", max_runs):
+        hole, publisher = Hole(), Answers()
+        for number in rejected:
+            hole.add(publisher, [number.to_bytes(8)])
+        for number in sorted(set(rejected)):
+            assert hole.admit(publisher, [number.to_bytes(8)]) == 1
+        assert not hole
+
+
+@pytest.mark.parametrize("passed", [1, 3, 5, 6])
+def test_who_has_asked_leaves_what_it_has_not_passed_missing(passed: int) -> None:
+    """Others fill that from there on: also the rest of a run of ids."""
+    hole, publisher, other = Hole(), Answers(), Answers()
+    hole.add(publisher, [number.to_bytes(8) for number in (1, 2, 3, 4, 5, 9)])
+    hole.release(publisher)
+    assert hole.admit(publisher, [passed.to_bytes(8)]) == 1
+    for number in (1, 2, 3, 4, 5, 9):
+        if number > passed:
+            assert hole
+            assert hole.admit(other, [(number + 1).to_bytes(8)]) == 0
+            assert hole.admit(other, [number.to_bytes(8)]) == 1
+    assert not hole
+
+
+@given(
+    st.integers(1, 4),
+    st.lists(st.integers(0, 40), min_size=1, max_size=25),
+    st.lists(st.integers(0, 40), min_size=1, max_size=25),
+)
+def test_more_holes_than_are_remembered_count_as_one_up_to_the_highest(
+    max_runs: int, rejected: list[int], asked: list[int]
+) -> None:
+    """An id behind a missing one is refused to who has not asked; who has fills it by passing the highest one."""
+    with mock.patch("rstream_core.broker.holes.MAX_RUNS", max_runs):
+        hole, publisher, other = Hole(), Answers(), Answers()
+        hole.add(publisher, [number.to_bytes(8) for number in rejected])
+        for number in asked:
+            if number > min(rejected):
+                assert hole.admit(other, [number.to_bytes(8)]) == 0
+        hole.release(publisher)
+        for number in sorted(asked):
+            assert hole.admit(publisher, [number.to_bytes(8)]) == 1
+            assert bool(hole) is (number < max(rejected))

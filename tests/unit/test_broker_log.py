@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rstream_core.broker import bloom
-from rstream_core.broker.log import INDEX_HEAD, INDEX_RECORD, SEGMENT_HEAD, Cursor, Log, Span
+from rstream_core.broker.log import INDEX_HEAD, INDEX_RECORD, SEGMENT_HEAD, Cursor, Log, Span, sync_folder
 from rstream_core.broker.publishing import ENTRIES_AT, split_filtered
 from rstream_core.broker.tracking import MAX_SEQUENCES, Tracking, offset_records, sequence_records
 from rstream_core.errors import ChunkError
@@ -671,4 +671,154 @@ def test_a_full_segment_is_closed_unless_somebody_reads_it(tmp_path: Path, is_re
         assert cursor.next_chunk() is not None  # it goes on in the next one, and this one is closed
         assert full._fd < 0
         cursor.close()
+    log.close()
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def test_what_is_closed_gives_its_file_handles_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a segment, and the one with which a directory is synced."""
+    opened: list[int] = []
+    real = os.open
+
+    def keep(*arguments: Any, **more: Any) -> int:
+        opened.append(real(*arguments, **more))
+        return opened[-1]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", keep)
+        log = Log.create(tmp_path, durable=True)
+        append(log, b"x")
+        sync_folder(tmp_path)
+        log.close()
+    assert len(opened) > 4
+    assert not any(map(is_open, opened))
+
+
+def test_the_end_is_no_chunk(log: Log) -> None:
+    """The offset that is to come next: nothing is there, also where a chunk ends just before it."""
+    append(log, b"a", b"b")
+    assert read(log, log.at(2)) == {}
+    assert read(log, log.at(1)) == {0: b"a", 1: b"b"}
+    log.close()
+
+
+def test_a_reader_of_a_segment_that_is_gone_reads_on_when_another_leaves(tmp_path: Path) -> None:
+    log = Log.create(tmp_path, segment_size=1)
+    append(log, b"x" * 100)
+    log.store_offsets(offset_records({"reader": 0}), 1000)
+    one, other = log.first(), log.first()
+    assert one.next_chunk() is not None
+    log.retain(0, None, 2000)
+    one.close()
+    chunk = other.next_chunk()
+    assert chunk is not None
+    assert parse_chunk(whole(chunk))[1] == [b"x" * 100]
+    other.close()
+    log.close()
+
+
+def test_the_newest_segment_stays_open_for_who_writes_to_it(log: Log) -> None:
+    append(log, b"a")
+    log.first().close()
+    assert log.active._fd >= 0
+    log.close()
+
+
+def test_segments_that_were_read_to_their_end_are_given_back(tmp_path: Path) -> None:
+    """Also those that a reader came to from the one before."""
+    log = Log.create(tmp_path, segment_size=1)
+    for _ in range(3):
+        append(log, b"x")
+    cursor = log.first()
+    while cursor.next_chunk() is not None:
+        pass
+    cursor.close()
+    assert [segment.readers for segment in log.segments] == [0] * 4
+    log.close()
+
+
+def test_who_has_passed_over_the_last_chunk_is_not_behind(log: Log) -> None:
+    append(log, b"a", b"b", b"c", filters={"other"})
+    cursor = log.first()
+    assert cursor.next_chunk(frozenset({"wanted"})) is None
+    assert (cursor.offset, cursor.is_behind()) == (3, False)
+    cursor.close()
+    log.close()
+
+
+def test_stored_offsets_take_one_offset(log: Log) -> None:
+    """However many they are: RabbitMQ's own records do (``test_the_brokers_own_records_are_no_gap``)."""
+    append(log, b"a")
+    log.store_offsets(offset_records({"one": 0, "two": 0}), 1000)
+    assert append(log, b"b") == 2
+    assert read(log) == {0: b"a", 2: b"b"}
+    log.close()
+
+
+def test_the_offset_of_the_first_message_is_remembered(tmp_path: Path) -> None:
+    """It is 0: retention has not passed it."""
+    log = Log.create(tmp_path)
+    append(log, b"a")
+    log.store_offsets(offset_records({"reader": 0}), 1000)
+    log.roll(1000)
+    log.close()
+    assert Log.open(tmp_path).tracking.offsets == {"reader": 0}
+
+
+def test_where_the_last_message_is_gone_the_last_chunk_is_the_end(tmp_path: Path) -> None:
+    """The newest segment holds nothing but what is remembered."""
+    log = Log.create(tmp_path, segment_size=1)
+    append(log, b"a", sequences={"writer": 1})
+    log.retain(0, None, 2000)
+    assert log.last_user_chunk is None
+    assert read(log, log.last()) == {}
+    append(log, b"b")
+    assert list(read(log, log.last()).values()) == [b"b"]
+    log.close()
+
+
+def test_an_empty_log_is_not_damaged(tmp_path: Path) -> None:
+    Log.create(tmp_path).close()
+    log = Log.open(tmp_path)
+    assert (log.dropped, log.next_offset, len(log.segments)) == ([], 0, 1)
+    log.close()
+
+
+def test_damage_that_cannot_be_put_aside_is_told_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full before there is a file to take back; nothing of the segment is lost."""
+    some_log(tmp_path)
+    first = min(tmp_path.glob("*.segment"))
+    data = bytearray(first.read_bytes())
+    data[len(data) // 2] ^= 1
+    first.write_bytes(data)
+    before = contents(tmp_path, "segment")
+    real = Path.open
+
+    def no_new_ones(path: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        return full() if "x" in mode else real(path, mode, *rest, **more)
+
+    monkeypatch.setattr(Path, "open", no_new_ones)
+    with pytest.raises(OSError, match="No space"):
+        Log.open(tmp_path, segment_size=300)
+    assert contents(tmp_path, "segment") == before
+
+
+def test_how_much_is_passed_over_in_one_turn(log: Log) -> None:
+    """Of chunks that nobody wants: a broker's loop goes on after 4096 of them."""
+    log.segment_size = 10**9
+    for _ in range(4096):
+        log.append([entry(b"")], 1, 1000, filters={"other"})
+    append(log, b"x", filters={"wanted"})
+    cursor = log.first()
+    assert cursor.next_chunk(frozenset({"wanted"})) is None
+    assert (cursor.offset, cursor.is_behind()) == (4096, True)
+    assert cursor.next_chunk(frozenset({"wanted"})) is not None
+    cursor.close()
     log.close()

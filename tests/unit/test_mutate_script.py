@@ -152,6 +152,14 @@ def test_a_mutation_for_which_tests_do_not_end_is_caught(tmp_path: Path) -> None
     assert "endless  (not over after 1 s)" in done.stdout
 
 
+def test_a_mutation_with_which_nothing_can_be_imported_is_caught(tmp_path: Path) -> None:
+    """What all tests import: then none of them is found either."""
+    folder = tree(tmp_path / "tree", entry("broken", "(a: int)", "(a: nobody)", "::test_larger"))
+    (folder / "conftest.py").write_text("import toy\n")
+    done = run(folder)
+    assert (done.returncode, verdicts(done)) == (0, {"broken": "caught"}), done.stdout
+
+
 def test_tests_that_fail_anyway_are_told(tmp_path: Path) -> None:
     folder = tree(tmp_path / "tree", CAUGHT)
     (folder / "test_toy.py").write_text(TESTS.replace("== 2\n", "== 3\n"))
@@ -160,7 +168,9 @@ def test_tests_that_fail_anyway_are_told(tmp_path: Path) -> None:
     assert "without a mutation the tests do not pass" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["nobody"], ["-j", "0"], ["--limit", "0"], ["--limit", "nan"]])
+@pytest.mark.parametrize(
+    "arguments", [["nobody"], ["-j", "0"], ["--limit", "0"], ["--limit", "nan"], ["--only", "cau*"]]
+)
 def test_wrong_usage(arguments: list[str], tmp_path: Path) -> None:
     done = run(tree(tmp_path / "tree", CAUGHT), *arguments)
     assert (done.returncode, done.stdout) == (2, "")
@@ -234,3 +244,15 @@ def test_the_same_seed_draws_the_same(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1].startswith("1 of 2 caught")
     assert run(folder, "--draw", "1000").returncode == 2
     assert run(folder, "--draw", "1", "nothing.py").returncode == 2
+
+
+def test_some_of_what_is_drawn_can_be_run_again(tmp_path: Path) -> None:
+    """By their names, so that the seed and the number stay."""
+    folder = tree(tmp_path / "tree", "[[draw]]\nfile = 'toy.py'\ntests = ['test_toy.py::test_double']\n")
+    drawn = [mutation.name for mutation in script.draw(folder, 2, 1, [])]
+    assert drawn == ["toy.py:3: > -> >=", "toy.py:7: + -> -"]
+    done = run(folder, "--draw", "2", "--only", "toy.py:7:*", "--list")
+    assert (done.returncode, done.stdout.split()) == (0, [*drawn[1].split(), "toy.py"])
+    done = run(folder, "--draw", "2", "--only", "toy.py:9:*", "--list")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no mutation 'toy.py:9:*'" in done.stderr

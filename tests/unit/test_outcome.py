@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
 
 from rstream_cli.exit_status import CommandError, ExitStatus, first_error, status_of
 from rstream_cli.outcome import Ended
+from rstream_cli.records.envelope import EnvelopeError
+from rstream_cli.records.framing_in import RecordError
 
 SIGNALS = [ExitStatus.INTERRUPTED, ExitStatus.TERMINATED]
 HIDDEN = [ExitStatus.OK, ExitStatus.PARTLY_DONE, ExitStatus.TIMED_OUT]
@@ -55,6 +60,32 @@ def test_of_a_group_the_first_error_counts_and_a_closed_stdout_before_all(
     group = ExceptionGroup("some", errors)
     assert first_error(group) is counts
     assert status_of(group) is status
+
+
+RECORD_ERRORS = ["rstream_cli.records.framing_in", "rstream_cli.records.envelope"]
+
+
+@pytest.mark.parametrize("is_loaded", [True, False])
+def test_only_an_error_of_a_record_is_one(is_loaded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether or not the modules that know them are loaded."""
+    for module in RECORD_ERRORS:
+        importlib.import_module(module)
+        if not is_loaded:
+            monkeypatch.delitem(sys.modules, module)
+    assert status_of(ValueError("a slip")) is ExitStatus.INTERNAL
+    assert status_of(FileNotFoundError(2, "No such file", "records.txt")) is ExitStatus.USAGE
+    assert status_of(OSError(28, "No space left on device")) is ExitStatus.INTERNAL
+
+
+def test_an_error_of_a_record() -> None:
+    assert status_of(RecordError(3, "too large")) is ExitStatus.BAD_RECORD
+    assert status_of(EnvelopeError("no JSON")) is ExitStatus.BAD_RECORD
+
+
+def test_how_a_run_ended_does_not_change() -> None:
+    ended = Ended("so")
+    with pytest.raises(AttributeError):
+        ended.status = ExitStatus.INTERNAL  # type: ignore[misc]
 
 
 def test_the_numbers_are_a_contract() -> None:

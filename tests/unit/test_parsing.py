@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -174,6 +175,15 @@ def test_delimiter(text: str, delimiter: bytes) -> None:
 @pytest.mark.parametrize("text", ["", "\\", r"\x1", r"\xzz", r"\q", r"ok\\\ "])
 def test_bad_delimiter(text: str) -> None:
     with pytest.raises(ValueError, match=r"empty|escape"):
+        parse_delimiter(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"), [(r"\q", r"'\q'"), ("\\\n", r"'\\n'"), ("\\\x07", r"'\\x07'"), ("\\\u202e", r"'\\u202e'")]
+)
+def test_an_unknown_escape_is_named(text: str, named: str) -> None:
+    """Whole, and so that it can be seen."""
+    with pytest.raises(ValueError, match=re.escape(f"unknown escape {named} in ")):
         parse_delimiter(text)
 
 

@@ -23,7 +23,7 @@ from rstream_core import (
     RequestTimeout,
     StreamNotAvailable,
 )
-from rstream_core.recovery import STEADY, Outages, Recoveries, Run, retry
+from rstream_core.recovery import RECOVER, STEADY, Outages, Recoveries, Run, retry
 from tests.clients import PATIENCE
 
 QUICK = Backoff(attempts=4, initial=0.001)
@@ -38,10 +38,44 @@ def test_delays_grow_with_jitter_up_to_the_maximum() -> None:
     assert len({tuple(delays) for delays in runs}) == 50
 
 
-@pytest.mark.parametrize("arguments", [{"seconds": 0}, {"seconds": -1}, {"backoff": Backoff(attempts=0)}])
+@pytest.mark.parametrize(
+    "arguments", [{"seconds": 0}, {"seconds": -1}, {"backoff": Backoff(attempts=0)}, {"spread": -0.1}]
+)
 def test_a_policy_that_cannot_work(arguments: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError):
         Recovery(**arguments)  # type: ignore[arg-type]
+
+
+async def test_the_least_that_a_policy_may_be() -> None:
+    """One attempt, at once, within hardly any time."""
+    operation = Operation(ConnectionClosed("1"), ConnectionClosed("2"))
+    with pytest.raises(ConnectionClosed, match="1"):
+        await Recovery(seconds=PATIENCE, backoff=Backoff(attempts=1), spread=0).run().retry(operation)
+    assert operation.calls == 1
+    assert Recovery(seconds=0.001).seconds == 0.001
+
+
+def test_what_is_done_by_default() -> None:
+    """docs/python.md tells of it."""
+    assert (RECOVER.seconds, RECOVER.resend, RECOVER.backoff.attempts, RECOVER.spread) == (60, True, 100, 0.25)
+    assert len(list(Backoff().delays())) == 7
+
+
+async def test_first_attempts_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over the time that the policy says: a node that ends loses all its clients at once."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    for _ in range(20):
+        assert await Recovery(spread=0.25).run().retry(Operation()) == "done"
+    assert len(set(slept)) == 20
+    assert all(0 < seconds <= 0.25 for seconds in slept)
+    slept.clear()
+    assert await Recovery(spread=0).run().retry(Operation()) == "done"
+    assert slept == []
 
 
 def test_a_node_that_stalls_is_left_before_a_publisher_gives_up() -> None:
@@ -188,7 +222,7 @@ class Clock:
         return self.now
 
 
-@pytest.mark.parametrize(("pause", "is_over"), [(STEADY + 0.1, True), (STEADY - 0.1, False)])
+@pytest.mark.parametrize(("pause", "is_over"), [(STEADY + 0.1, True), (STEADY, False), (STEADY - 0.1, False)])
 async def test_steady_seconds_end_an_outage(pause: float, is_over: bool) -> None:
     """Losses that lie hours apart use nothing up, though nothing comes of an idle subscription in between."""
     events: list[RecoveryEvent] = []
@@ -241,3 +275,13 @@ async def test_the_time_of_an_outage_is_one_for_all_its_losses() -> None:
     with pytest.raises(ConnectionClosed, match="lost again"):
         await run.retry(hang, reason=ConnectionClosed("lost again"))
     assert loop.time() - begin < 0.4
+
+
+async def test_what_is_lost_for_good_is_given_up_at_once() -> None:
+    events: list[RecoveryEvent] = []
+    loss = AccessRefused()
+    Outages(Recoveries(Recovery(), events.append), "s", "publisher").lose(loss)
+    assert [(event.state, event.error, event.attempts) for event in events] == [
+        (RecoveryState.LOST, loss, 0),
+        (RecoveryState.GIVEN_UP, loss, 0),
+    ]

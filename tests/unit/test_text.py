@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import traceback
 import unicodedata
 
 import pytest
@@ -191,3 +192,28 @@ def test_what_json_escapes_is_read_back_from_whole_texts() -> None:
     shown = terminal.as_json(json.dumps(text, ensure_ascii=False))
     assert json.loads(shown) == text
     assert is_harmless(shown)
+
+
+class OwnError(Exception):
+    """One whose name is told with its module."""
+
+
+def fail(how: str) -> None:
+    try:
+        raise KeyError("first")
+    except KeyError as first:
+        first.add_note("a note")
+        if how == "with a cause":
+            raise OwnError("second") from first
+        if how == "without the first":
+            raise OwnError("second") from None
+        raise OwnError("second")  # noqa: B904 - what it is about
+
+
+@pytest.mark.parametrize("how", ["while the first is handled", "with a cause", "without the first"])
+def test_a_traceback_is_as_python_prints_it(how: str) -> None:
+    """With the errors before it, and how they belong together, where nothing in it is harmful."""
+    with pytest.raises(OwnError) as caught:
+        fail(how)
+    assert terminal.traceback_of(caught.value) == "".join(traceback.format_exception(caught.value))
+    assert ("KeyError: 'first'" in terminal.traceback_of(caught.value)) is (how != "without the first")
