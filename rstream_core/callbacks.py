@@ -3,7 +3,8 @@
 A callback runs on the event loop in the midst of the core's work: while a confirm is counted, while publishers are
 told that their connection is lost. So what it raises ends here, and is told once:
 
-- An ``Exception`` is logged. So is a ``CancelledError``: it is that of a future whose ``result()`` was asked for.
+- An ``Exception`` is logged. So is a ``CancelledError``: it is that of a future whose ``result()`` was asked for. One
+  that comes again and again is not: see ``Failures``.
 - ``KeyboardInterrupt`` and ``SystemExit`` leave the event loop, as asyncio has it, once the core has done its work:
   ``asyncio.run`` raises them. Only the first one does; later ones are logged, so that they do not cut short what the
   program does to end.
@@ -40,11 +41,54 @@ def own_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     return Context().run(partial(asyncio.Task, coroutine, loop=asyncio.get_running_loop()))
 
 
+TELL_INTERVAL = 60.0
+"""Seconds for which failures that repeat are only counted."""
+MAX_KINDS = 10
+"""How many types of exceptions are told with their tracebacks in that time."""
+
+
+class Failures:
+    """Logs the failures of one callback, which may fail for each of millions of messages.
+
+    The first one of each type is told with its traceback. The others are counted, and the count is told after
+    ``TELL_INTERVAL`` seconds, and by ``sum_up``; then the next one is told in full again.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._kinds: set[type[BaseException]] = set()
+        self._untold = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def tell(self, error: BaseException, message: str, *args: object) -> None:
+        """Logs it, with the message formatted with ``args``, or counts it."""
+        kind = type(error)
+        if kind in self._kinds or len(self._kinds) >= MAX_KINDS:
+            self._untold += 1
+            return
+        self._kinds.add(kind)
+        logger.error(message, *args, exc_info=error)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(TELL_INTERVAL, self.sum_up, context=Context())
+
+    def sum_up(self) -> None:
+        """Tells how many failures were only counted. The interval is over, or nobody is called any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._kinds.clear()
+        untold, self._untold = self._untold, 0
+        if untold:
+            logger.error("%s failed %d more times", self._what, untold)
+
+
 class Callbacks:
     """The callbacks that an application gave to one object, and the tasks of those that are coroutine functions."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Future[Any]] = set()
+        self._failures: dict[str, Failures] = {}
+        """By what names a callback in logs."""
         self.escaped: BaseException | None = None
         """What ``check`` is to raise."""
 
@@ -69,6 +113,12 @@ class Callbacks:
             _, late = await asyncio.wait(tasks, timeout=timeout)
             for task in late:
                 task.cancel()
+        self.sum_up()
+
+    def sum_up(self) -> None:
+        """Tells of the failures that were only counted so far."""
+        for failures in self._failures.values():
+            failures.sum_up()
 
     def report(self, error: BaseException, what: str, *args: object) -> None:
         """Tells of what a callback raised, in the way of its kind; ``args`` are those of the call."""
@@ -77,7 +127,7 @@ class Callbacks:
             _left.add(loop)
             loop.call_soon(_leave_the_loop, error)
         elif not _escapes(error) or self.escaped is not None:
-            _log(what, args, error)
+            self._log(error, what, args)
         else:
             self.escaped = error
 
@@ -98,18 +148,20 @@ class Callbacks:
         self._tasks.discard(task)
         if task.cancelled():
             if isinstance(task, asyncio.Task) and not task.cancelling():  # what it waited for was cancelled, not this
-                _log(what, args, asyncio.CancelledError())
+                self._log(asyncio.CancelledError(), what, args)
         elif (error := task.exception()) is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
             self.report(error, what, *args)  # the two have left the event loop already
+
+    def _log(self, error: BaseException, what: str, args: tuple[object, ...]) -> None:
+        failures = self._failures.get(what)
+        if failures is None:
+            failures = self._failures[what] = Failures(what)
+        called_with = "".join(f" for {argument!r:.200}" for argument in args)
+        failures.tell(error, "%s failed%s", what, called_with)
 
 
 def _escapes(error: BaseException) -> bool:
     return not isinstance(error, Exception | asyncio.CancelledError | KeyboardInterrupt | SystemExit)
-
-
-def _log(what: str, args: tuple[object, ...], error: BaseException) -> None:
-    called_with = "".join(f" for {argument!r:.200}" for argument in args)
-    logger.error("%s failed%s", what, called_with, exc_info=error)
 
 
 def _leave_the_loop(error: BaseException) -> NoReturn:

@@ -142,6 +142,7 @@ class Client:
         except asyncio.CancelledError:
             self.abort()
             raise
+        self._recoveries.callbacks.sum_up()
         self._recoveries.callbacks.check()
 
     def abort(self) -> None:

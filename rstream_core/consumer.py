@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Self, TypedDict, Unpack
 
 from rstream_core.administration import Administration
 from rstream_core.arguments import ConnectionArguments, options_from
-from rstream_core.callbacks import Callbacks, own_task
+from rstream_core.callbacks import Callbacks, Failures, own_task
 from rstream_core.checks import check_name, check_properties
 from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, RstreamError
@@ -62,7 +62,7 @@ class EventContext(NamedTuple):
     reference: str
     """The name that the consumers share."""
     offset: int | None
-    """The last one processed in the turn that ends; None where there was none."""
+    """The last one processed, with all before it, in the turn that ends; None where there was none."""
 
 
 Callback = Callable[[Any, MessageContext], Awaitable[None] | None]
@@ -76,6 +76,8 @@ CANCEL_TIMEOUT = 5.0
 """Seconds that a callback has to end, once it is cancelled."""
 STORE_TIMEOUT = 5.0
 """Seconds in which an offset that is stored at the end of a turn must show."""
+
+_FAILED = "the callback failed for message %d of stream %r%s"
 
 _new_context: Callable[[tuple[Any, ...]], MessageContext] = partial(tuple.__new__, MessageContext)
 """As ``MessageContext(*fields)``, which runs Python code: too much for each message."""
@@ -95,7 +97,8 @@ class SubscribeOptions(TypedDict, total=False):
     """More of what the broker takes."""
     subscriber_name: str | None
     store_offset_every: float | None
-    """Seconds: how often to store, under the name, the offset of the last message processed; and at the end."""
+    """Seconds: how often to store, under the name, the offset of the last message processed; and at the end. It does
+    not pass a message whose callback raised: that comes again to whoever goes on from what is stored."""
     single_active_consumer: bool
     """Whether one consumer of the name gets messages at a time, of any number that subscribe."""
     super_stream: str | None
@@ -318,9 +321,10 @@ class Consumer(Administration):
     ) -> int:
         """Calls ``callback(message, context)`` for each message, in order, and returns the subscriber's id.
 
-        The callback may be a coroutine function; the next message waits for it. What it raises is logged, and the
-        next message follows. ``decoder`` makes the message of its bytes (``amqp_decoder``; None: the bytes as they
-        were stored). ``SubscribeOptions`` names the options.
+        The callback may be a coroutine function; the next message waits for it. What it raises is logged (once a minute
+        at most for each type of exception, the others are counted), and the next message follows; but with
+        ``store_offset_every`` no offset from there on is stored. ``decoder`` makes the message of its bytes
+        (``amqp_decoder``; None: the bytes as they were stored). ``SubscribeOptions`` names the options.
         """
         subscriber = await self._subscribe(stream, decoder, check_options(options))
         subscriber.task = asyncio.create_task(self._deliver(subscriber, callback))
@@ -486,6 +490,8 @@ class Consumer(Administration):
         decode = _one_by_one(subscriber.decoder)
         wanted = subscriber.wishes.filter.predicate
         subscription = subscriber.subscription
+        failures = Failures(f"the callback of stream {subscription.stream!r}")
+        not_stored = "" if subscriber.wishes.store_every is None else "; no offset from there on is stored"
         _called.set(_Called(self, subscription.stream, subscriber.name))
         try:
             async for chunk in subscription:
@@ -503,9 +509,8 @@ class Consumer(Administration):
                         except (Exception, asyncio.CancelledError) as error:
                             if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
                                 raise
-                            logger.exception(
-                                "the callback failed for message %d of stream %r", context.offset, chunk.stream
-                            )
+                            subscription.fail(context.offset)
+                            failures.tell(error, _FAILED, context.offset, chunk.stream, not_stored)
                         last = context
                         if has_waited and (subscriber.gone or not subscription.is_wanted(chunk)):
                             break
@@ -525,6 +530,8 @@ class Consumer(Administration):
             self._callbacks.report(error, f"the callback of stream {subscription.stream!r}")
             await self._leave(subscriber)
             self._ended.set()
+        finally:
+            failures.sum_up()
 
     def _with_contexts(self, subscriber: _Subscriber, chunk: Chunk) -> Iterator[tuple[Any, MessageContext]]:
         """A chunk's messages, decoded unless that is done ``_one_by_one``, each with its context.

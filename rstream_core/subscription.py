@@ -169,7 +169,10 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         then should stop there, ``finish`` it, and ask for the next.
         """
         self.processed: int | None = None
-        """The last offset that the application is done with, since the subscription became active."""
+        """The last offset that the application is done with, and with all before it, since the subscription became
+        active."""
+        self._failed: int | None = None
+        """The first one since then that it could not be done with."""
         self.arrived = asyncio.Event()
         """Set when there is something to look at."""
         self._spec = spec
@@ -285,6 +288,8 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         chunk = self._handed_out
         if chunk is not None:
             last = chunk.last_offset if offset is None else offset
+            if self._failed is not None:
+                last = min(last, self._failed - 1)
             if last >= chunk.offset and chunk is not self._overdue:
                 self.processed = last
             self._handed_out = self._overdue = None
@@ -292,6 +297,14 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
                 self._owed += 1
             self._finished.set()
         self._return_credit()
+
+    def fail(self, offset: int) -> None:
+        """The application could not do what it has to with a message of the chunk that it holds.
+
+        ``processed`` does not pass it in this turn: whoever goes on from there gets it again.
+        """
+        if self._failed is None and self._handed_out is not self._overdue:
+            self._failed = offset
 
     def is_wanted(self, chunk: Chunk) -> bool:
         """Whether to go on with a chunk: not where the turn that it came in is over."""
@@ -379,6 +392,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._closed = True
         self._reader = None
         self._waiting.clear()
+        self._callbacks.sum_up()
         self.arrived.set()
         self._finished.set()
 
@@ -713,6 +727,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._in_turn = True
         self._turn_start = None
         self._overdue = self._handed_out
+        self._failed = None  # the turn begins there, or before it
         if self.processed is not None:
             self._earlier, self.processed = self.processed, None
         spec = await self._ask_listener(True) or await self._default_start()
