@@ -11,12 +11,11 @@ import inspect
 import itertools
 import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import repeat
+from itertools import islice, repeat
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypedDict, Unpack
 
@@ -30,6 +29,7 @@ from rstream_core.gaps import GapListener
 from rstream_core.hints import Hint
 from rstream_core.pool import MAX_IDS
 from rstream_core.protocol.amqp import AMQPMessage, amqp_decoder
+from rstream_core.reading import ChunkReading, MessageReading, Opened
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
 from rstream_core.subscription import DEFAULT_CREDIT, Chunk, SingleActiveConsumer, Subscription, Subscriptions
 from rstream_core.types import ConsumerOffsetSpecification, FilterConfiguration, OffsetType
@@ -71,13 +71,17 @@ ConsumerUpdateListener = Callable[
 ]
 Streams = str | Mapping[str, ConsumerOffsetSpecification]
 """One stream, or several, each with where it starts."""
+Starts = Callable[[ConsumerOffsetSpecification], Awaitable[Mapping[str, ConsumerOffsetSpecification]]]
+"""The streams to read, and where each starts; given where the options say that, for those that have no place of their
+own."""
 
 CANCEL_TIMEOUT = 5.0
 """Seconds that a callback has to end, once it is cancelled."""
 STORE_TIMEOUT = 5.0
 """Seconds in which an offset that is stored at the end of a turn must show."""
 
-_FAILED = "the callback failed for message %d of stream %r%s"
+_FAILED = "the callback failed for message %d of stream %r"
+_NOT_STORED = "; no offset from there on is stored"
 
 _new_context: Callable[[tuple[Any, ...]], MessageContext] = partial(tuple.__new__, MessageContext)
 """As ``MessageContext(*fields)``, which runs Python code: too much for each message."""
@@ -208,6 +212,8 @@ class Consumer(Administration):
         self._ended = asyncio.Event()
         """There is something for ``run`` to look at."""
         self._callbacks = Callbacks()
+        self._leaving: set[asyncio.Task[None]] = set()
+        """What was dropped without being closed, and is being left."""
         self._closed = False
         self._closing: asyncio.Future[None] | None = None
 
@@ -271,7 +277,7 @@ class Consumer(Administration):
         """In a task of its own: whoever waits for it may be cancelled, by it even."""
         try:
             leaving = (self._leave(subscriber, caller) for subscriber in list(self._subscribers.values()))
-            await asyncio.gather(*leaving)
+            await asyncio.gather(*leaving, *self._leaving)
         finally:
             try:
                 if self._owns_client:
@@ -341,62 +347,89 @@ class Consumer(Administration):
         for found in self._named(subscriber):
             await self._leave(found)
 
-    async def chunks(self, streams: Streams, **options: Unpack[SubscribeOptions]) -> AsyncGenerator[Chunk, None]:
-        """An async generator of chunks: the fastest way. Wrap it in ``contextlib.aclosing`` to leave early.
+    def chunks(self, streams: Streams, **options: Unpack[SubscribeOptions]) -> ChunkReading:
+        """An async iterator over chunks: the fastest way. Wrap it in ``contextlib.aclosing`` to leave early.
 
         Of several streams, given as a mapping of each to where it starts, the chunks come as they arrive. With filter
         values a chunk holds other messages too. Raises what ends a subscription, such as ``ConnectionClosed`` or
-        ``StreamDoesNotExist``.
+        ``StreamDoesNotExist``. A cancelled ``anext``, as by a timeout, loses nothing: the next one goes on.
         """
+        return self.read_chunks(_given(streams), options)
+
+    def messages(
+        self, streams: Streams, *, decoder: Decoder | None = None, **options: Unpack[SubscribeOptions]
+    ) -> MessageReading[tuple[Any, MessageContext]]:
+        """An async iterator over ``(message, context)``. Wrap it in ``contextlib.aclosing`` to leave early.
+
+        Of several streams, given as a mapping of each to where it starts, the messages come chunk by chunk as they
+        arrive. Raises what ends a subscription, and what the decoder or the post filter raises. A cancelled ``anext``,
+        as by a timeout, loses nothing: the next one goes on.
+        """
+        return self.read_messages(_given(streams), decoder, options)
+
+    def read_chunks(self, starts: Starts, options: SubscribeOptions) -> ChunkReading:
+        """``chunks`` of streams that are asked for when reading begins."""
         wishes = check_options(options)
         if wishes.filter.predicate is not None:
             raise ConfigurationError("chunks are not decoded: a post filter is for messages")
-        async with self._subscribed(streams, None, wishes) as (_, chunks):
-            async for chunk in chunks:
-                yield chunk
+        return ChunkReading(partial(self._open, starts, {}, None, wishes))
 
-    async def messages(
-        self, streams: Streams, *, decoder: Decoder | None = None, **options: Unpack[SubscribeOptions]
-    ) -> AsyncGenerator[tuple[Any, MessageContext], None]:
-        """An async generator of ``(message, context)``. Wrap it in ``contextlib.aclosing`` to leave early.
-
-        Of several streams, given as a mapping of each to where it starts, the messages come chunk by chunk as they
-        arrive. Raises what ends a subscription, and what the decoder or the post filter raises.
-        """
+    def read_messages(
+        self, starts: Starts, decoder: Decoder | None, options: SubscribeOptions
+    ) -> MessageReading[tuple[Any, MessageContext]]:
+        """``messages`` of streams that are asked for when reading begins."""
         wishes = check_options(options)
-        wanted = wishes.filter.predicate
-        decode = _one_by_one(decoder)
-        async with self._subscribed(streams, decoder, wishes) as (subscribers, chunks):
-            async for chunk in chunks:
-                subscriber = subscribers[chunk.stream]
-                subscription = subscriber.subscription
-                done = chunk.offset - 1
-                try:
-                    for stored, context in self._with_contexts(subscriber, chunk):
-                        message = decode(stored) if decode else stored
-                        if wanted is None or wanted(message):
-                            yield message, context
-                        done = context.offset
-                        if not subscription.is_wanted(chunk):
-                            break
-                finally:
-                    chunks.finish(done)
+        subscribers: dict[str, _Subscriber] = {}
+        split = partial(self._split, subscribers, _one_by_one(decoder), wishes.filter.predicate)
+        return MessageReading(partial(self._open, starts, subscribers, decoder, wishes), split)
 
     # Inside.
 
-    @asynccontextmanager
-    async def _subscribed(
-        self, streams: Streams, decoder: Decoder | None, wishes: _Wishes
-    ) -> AsyncIterator[tuple[dict[str, _Subscriber], Subscriptions]]:
-        starts = {streams: wishes.start} if isinstance(streams, str) else streams
-        subscribers: dict[str, _Subscriber] = {}
-        try:
-            for stream, start in starts.items():
-                subscribers[stream] = await self._subscribe(stream, decoder, replace(wishes, start=start))
-            yield subscribers, Subscriptions(subscriber.subscription for subscriber in subscribers.values())
-        finally:
+    async def _open(
+        self, starts: Starts, subscribers: dict[str, _Subscriber], decoder: Decoder | None, wishes: _Wishes
+    ) -> Opened:
+        """Subscribes to the streams; adds a subscriber for each."""
+
+        async def leave() -> None:
             for subscriber in subscribers.values():
                 await self._leave(subscriber)
+
+        try:
+            for stream, start in (await starts(wishes.start)).items():
+                subscribers[stream] = await self._subscribe(stream, decoder, replace(wishes, start=start))
+        except BaseException:
+            await leave()
+            raise
+        chunks = Subscriptions(subscriber.subscription for subscriber in subscribers.values())
+        return Opened(chunks, leave, lambda: self._leave_behind(leave()))
+
+    def _leave_behind(self, leaving: Coroutine[Any, Any, None]) -> None:
+        """In a task of its own, for which ``close`` waits."""
+        task = own_task(leaving)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    def _split(
+        self,
+        subscribers: Mapping[str, _Subscriber],
+        decode: Decoder | None,
+        wanted: Callable[[Any], bool] | None,
+        opened: Opened,
+        chunk: Chunk,
+    ) -> Generator[tuple[Any, MessageContext] | None, None, None]:
+        """The messages of a chunk, each with its context; None for one that is not wanted."""
+        subscriber = subscribers[chunk.stream]
+        subscription = subscriber.subscription
+        done = chunk.offset - 1
+        try:
+            for stored, context in self._with_contexts(subscriber, chunk):
+                message = decode(stored) if decode else stored
+                yield (message, context) if wanted is None or wanted(message) else None
+                done = context.offset
+                if not subscription.is_wanted(chunk):
+                    break
+        finally:
+            opened.chunks.finish(done)
 
     async def _subscribe(self, stream: str, decoder: Decoder | None, wishes: _Wishes) -> _Subscriber:
         self._check_open()
@@ -487,38 +520,15 @@ class Consumer(Administration):
 
     async def _deliver(self, subscriber: _Subscriber, callback: Callback) -> None:
         """The task of one subscriber."""
-        decode = _one_by_one(subscriber.decoder)
-        wanted = subscriber.wishes.filter.predicate
         subscription = subscriber.subscription
         failures = Failures(f"the callback of stream {subscription.stream!r}")
-        not_stored = "" if subscriber.wishes.store_every is None else "; no offset from there on is stored"
         _called.set(_Called(self, subscription.stream, subscriber.name))
         try:
             async for chunk in subscription:
-                last: MessageContext | None = None
-                has_waited = False  # only then can the subscriber be gone, or its turn be over
-                try:
-                    for stored, context in self._with_contexts(subscriber, chunk):
-                        try:
-                            message = decode(stored) if decode else stored
-                            if wanted is None or wanted(message):
-                                result = callback(message, context)
-                                if result is not None and inspect.isawaitable(result):
-                                    has_waited = True
-                                    await result
-                        except (Exception, asyncio.CancelledError) as error:
-                            if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
-                                raise
-                            subscription.fail(context.offset)
-                            failures.tell(error, _FAILED, context.offset, chunk.stream, not_stored)
-                        last = context
-                        if has_waited and (subscriber.gone or not subscription.is_wanted(chunk)):
-                            break
-                finally:
-                    subscription.finish(chunk.offset - 1 if last is None else last.offset)
+                await self._deliver_chunk(subscriber, callback, failures, chunk)
                 if subscriber.gone:
                     return
-                await asyncio.sleep(0)  # a callback that never waits must not keep the loop from others
+                await subscription.time_slice.give_way()  # so that streams with small chunks take turns
         except RstreamError as error:
             await self._leave(subscriber)
             subscriber.error = error
@@ -532,6 +542,47 @@ class Consumer(Administration):
             self._ended.set()
         finally:
             failures.sum_up()
+
+    async def _deliver_chunk(
+        self, subscriber: _Subscriber, callback: Callback, failures: Failures, chunk: Chunk
+    ) -> None:
+        """Calls for each message of a chunk, as long as it is wanted. Gives the event loop its turns."""
+        decode = _one_by_one(subscriber.decoder)
+        wanted = subscriber.wishes.filter.predicate
+        subscription = subscriber.subscription
+        time_slice = subscription.time_slice
+        messages = self._with_contexts(subscriber, chunk)
+        left = len(chunk.messages)
+        last: MessageContext | None = None
+        has_waited = False  # only then can the subscriber be gone, or its turn be over
+        try:
+            while left > 0:
+                stride = time_slice.stride
+                for stored, context in islice(messages, stride):
+                    try:
+                        message = decode(stored) if decode else stored
+                        if wanted is None or wanted(message):
+                            result = callback(message, context)
+                            if result is not None and inspect.isawaitable(result):
+                                has_waited = True
+                                await result
+                    except (Exception, asyncio.CancelledError) as error:
+                        if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                            raise
+                        subscription.fail(context.offset)
+                        words = _FAILED if subscriber.wishes.store_every is None else _FAILED + _NOT_STORED
+                        failures.tell(error, words, context.offset, chunk.stream)
+                    last = context
+                    if has_waited and (subscriber.gone or not subscription.is_wanted(chunk)):
+                        return
+                is_over = time_slice.is_over(min(stride, left))
+                left -= stride
+                if is_over and left > 0:
+                    await time_slice.give_way()
+                    if subscriber.gone or not subscription.is_wanted(chunk):
+                        return
+        finally:
+            subscription.finish(chunk.offset - 1 if last is None else last.offset)
 
     def _with_contexts(self, subscriber: _Subscriber, chunk: Chunk) -> Iterator[tuple[Any, MessageContext]]:
         """A chunk's messages, decoded unless that is done ``_one_by_one``, each with its context.
@@ -578,6 +629,15 @@ def _is_being_cancelled() -> bool:
 def _one_by_one(decoder: Decoder | None) -> Decoder | None:
     """The decoder that is called for each message; None where there is none, or ``all_from_bytes`` does its work."""
     return None if decoder is amqp_decoder else decoder
+
+
+def _given(streams: Streams) -> Starts:
+    """As ``messages`` and ``chunks`` are given them."""
+
+    async def starts(start: ConsumerOffsetSpecification) -> Mapping[str, ConsumerOffsetSpecification]:
+        return {streams: start} if isinstance(streams, str) else streams
+
+    return starts
 
 
 def check_options(options: SubscribeOptions) -> _Wishes:

@@ -51,6 +51,7 @@ from rstream_core.pool import ConnectionPool, Lease
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import CHUNK_USER, ChunkReader, open_chunk, parse_header
 from rstream_core.recovery import Recoveries, ended
+from rstream_core.timeslice import TimeSlice
 from rstream_core.types import ConsumerOffsetSpecification, Endpoint, OffsetType
 
 logger = logging.getLogger("rstream_core")
@@ -175,6 +176,8 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         """The first one since then that it could not be done with."""
         self.arrived = asyncio.Event()
         """Set when there is something to look at."""
+        self.time_slice = TimeSlice()
+        """Of the task that reads it."""
         self._spec = spec
         self._credit = credit
         self._properties = properties
@@ -241,6 +244,9 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
 
     async def __anext__(self) -> Chunk:
         await self.give_way()
+        if self.time_slice.is_over():
+            self.finish()
+            await self.time_slice.give_way()
         while True:
             chunk = self.poll()
             if chunk is not None:
@@ -250,6 +256,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             await self.raise_error()
             self.arrived.clear()
             await self.arrived.wait()
+            self.time_slice.begin()
 
     def poll(self) -> Chunk | None:
         """The next chunk, or piece of one, if it is there. Finishes the one before it. Raises ``ChunkError``."""
@@ -278,7 +285,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         if self._reader is not None and not self._has_given_way:
             self._has_given_way = True
             self.finish()
-            await asyncio.sleep(0)
+            await self.time_slice.give_way()
 
     def finish(self, offset: int | None = None) -> None:
         """The application is done with the chunk it holds, if any: with all of it, or up to ``offset``.
@@ -830,10 +837,13 @@ class Subscriptions(AsyncIterator[Chunk]):
     def __init__(self, members: Iterable[Subscription]) -> None:
         self._members = deque(members)
         self._last: Subscription | None = None
+        self.time_slice = TimeSlice()
+        """Of the task that reads them."""
         self._arrived = asyncio.Event()
         self._arrived.set()
         for member in self._members:
             member.arrived = self._arrived
+            member.time_slice = self.time_slice
 
     def __aiter__(self) -> Self:
         return self
@@ -842,6 +852,8 @@ class Subscriptions(AsyncIterator[Chunk]):
         self.finish()
         if self._last is not None:
             await self._last.give_way()
+        if self.time_slice.is_over():
+            await self.time_slice.give_way()
         while True:
             for _ in range(len(self._members)):
                 member = self._members.popleft()
@@ -855,6 +867,7 @@ class Subscriptions(AsyncIterator[Chunk]):
                 raise StopAsyncIteration
             self._arrived.clear()
             await self._arrived.wait()
+            self.time_slice.begin()
 
     def finish(self, offset: int | None = None) -> None:
         """See ``Subscription.finish``."""

@@ -6,10 +6,11 @@ The order of messages is that of their partition; between partitions there is no
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, Unpack, cast
+from typing import Any, Self, Unpack
 
 from rstream_core.administration import SuperStreamAdministration
 from rstream_core.arguments import ConnectionArguments
@@ -22,13 +23,12 @@ from rstream_core.consumer import (
     MessageContext,
     SubscribeOptions,
     check_options,
-    specification,
 )
 from rstream_core.errors import AlreadyClosed, ConfigurationError
 from rstream_core.gaps import GapListener
 from rstream_core.pool import MAX_IDS
+from rstream_core.reading import ChunkReading, MessageReading
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
-from rstream_core.subscription import Chunk
 from rstream_core.types import ConsumerOffsetSpecification
 
 Offsets = Mapping[str, ConsumerOffsetSpecification]
@@ -138,12 +138,13 @@ class SuperStreamConsumer(SuperStreamAdministration):
         partition starts where ``offsets`` says, else as the options do. Raises, and leaves the partitions that it has,
         where one cannot be subscribed to.
         """
-        starts = await self._starts(offsets, options)
+        told = self._options(options)
+        starts = await self._starts(offsets, check_options(told).start)
         members: list[int] = []
         try:
             for stream, start in starts.items():
-                with_start: SubscribeOptions = {**self._options(options), "offset_specification": start}
-                members.append(await self._consumer.subscribe(stream, callback, decoder=decoder, **with_start))
+                told = {**told, "offset_type": None, "offset": None, "offset_specification": start}
+                members.append(await self._consumer.subscribe(stream, callback, decoder=decoder, **told))
         except BaseException as error:
             for member in members:
                 with suppress(ConfigurationError):  # one that failed is gone by itself
@@ -167,33 +168,20 @@ class SuperStreamConsumer(SuperStreamAdministration):
                 with suppress(ConfigurationError):  # one that failed is gone by itself
                     await self._consumer.unsubscribe(member)
 
-    async def chunks(
-        self, *, offsets: Offsets | None = None, **options: Unpack[SubscribeOptions]
-    ) -> AsyncGenerator[Chunk, None]:
+    def chunks(self, *, offsets: Offsets | None = None, **options: Unpack[SubscribeOptions]) -> ChunkReading:
         """As ``Consumer.chunks``, over all partitions as they come; ``chunk.stream`` is the partition."""
-        starts = await self._starts(offsets, options)
-        async with aclosing(self._consumer.chunks(starts, **self._options(options))) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        return self._consumer.read_chunks(partial(self._starts, offsets), self._options(options))
 
-    async def messages(
+    def messages(
         self, *, decoder: Decoder | None = None, offsets: Offsets | None = None, **options: Unpack[SubscribeOptions]
-    ) -> AsyncGenerator[tuple[Any, MessageContext], None]:
+    ) -> MessageReading[tuple[Any, MessageContext]]:
         """As ``Consumer.messages``, over all partitions as they come; ``context.stream`` is the partition."""
-        starts = await self._starts(offsets, options)
-        messages = self._consumer.messages(starts, decoder=decoder, **self._options(options))
-        async with aclosing(messages):
-            async for message, context in messages:
-                yield message, context
+        return self._consumer.read_messages(partial(self._starts, offsets), decoder, self._options(options))
 
     async def _starts(
-        self, offsets: Offsets | None, options: SubscribeOptions
+        self, offsets: Offsets | None, otherwise: ConsumerOffsetSpecification
     ) -> dict[str, ConsumerOffsetSpecification]:
-        """Every partition, and where it starts."""
-        otherwise = specification(
-            options.get("offset_type"), options.get("offset"), options.get("offset_specification")
-        )
-        check_options(self._options(options))  # before anything is asked
+        """Every partition, and where it starts: ``otherwise`` where ``offsets`` does not say."""
         partitions = await self.partitions()
         given = offsets or {}
         unknown = given.keys() - set(partitions)
@@ -202,9 +190,5 @@ class SuperStreamConsumer(SuperStreamAdministration):
         return {stream: given.get(stream, otherwise) for stream in partitions}
 
     def _options(self, options: SubscribeOptions) -> SubscribeOptions:
-        """Without where to start, which is said for each partition; with the super stream."""
-        kept = {key: value for key, value in options.items() if key not in _STARTS}
-        return cast("SubscribeOptions", {**kept, "super_stream": self.super_stream})
-
-
-_STARTS = ("offset_type", "offset", "offset_specification")
+        """With the super stream."""
+        return {**options, "super_stream": self.super_stream}
