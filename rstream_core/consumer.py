@@ -162,6 +162,8 @@ class _Subscriber:
     storing: asyncio.Task[None] | None = None
     error: RstreamError | None = None
     """With which it ended, until ``run`` raises it."""
+    is_told: bool = False
+    """Whether that was logged."""
     gone: bool = False
     """Its callback is not to be called any more."""
 
@@ -211,6 +213,8 @@ class Consumer(Administration):
         self._stopped = False
         self._ended = asyncio.Event()
         """There is something for ``run`` to look at."""
+        self._runs = 0
+        """Calls of it that wait."""
         self._callbacks = Callbacks()
         self._leaving: set[asyncio.Task[None]] = set()
         """What was dropped without being closed, and is being left."""
@@ -242,8 +246,16 @@ class Consumer(Administration):
         its subscription.
 
         Each error is raised once, and that of a stream that was subscribed to again is forgotten: called again, it
-        waits for what is there then.
+        waits for what is there then. An error that comes while nobody waits here is logged, too.
         """
+        self._runs += 1
+        try:
+            await self._run()
+        finally:
+            self._runs -= 1
+            self._log_ends()
+
+    async def _run(self) -> None:
         while True:
             self._callbacks.check()
             for subscriber in self._subscribers.values():
@@ -256,6 +268,16 @@ class Consumer(Administration):
                 return
             self._ended.clear()
             await self._ended.wait()
+
+    def _log_ends(self) -> None:
+        """Tells of subscriptions that have ended, where nobody else does."""
+        if self._runs or self._closed:
+            return
+        for subscriber in self._subscribers.values():
+            if subscriber.error is not None and not subscriber.is_told:
+                subscriber.is_told = True
+                stream = subscriber.subscription.stream
+                logger.error("the subscription to stream %r has ended: %s", stream, subscriber.error)
 
     def stop(self) -> None:
         """Lets ``run()`` return; messages still come until ``close()``."""
@@ -534,6 +556,7 @@ class Consumer(Administration):
             subscriber.error = error
             self._subscribers[subscriber.id] = subscriber  # until run() has raised it
             self._ended.set()
+            self._log_ends()
         except (Exception, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - a callback's: run() or close() raises it
