@@ -5,6 +5,7 @@ A wrong type is a ``TypeError``; what the protocol cannot hold is a ``Configurat
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Collection, Mapping
 from typing import SupportsIndex
@@ -51,6 +52,17 @@ def check_properties(what: str, properties: Mapping[str, str]) -> None:
     for key, value in properties.items():
         check_text(f"a key of {what}", key)
         check_text(f"{what}[{key!r:.80}]", value)
+
+
+def check_callable(what: str, function: object) -> None:
+    """Raises for what cannot be called."""
+    if callable(function):
+        return
+    hint = ""
+    if inspect.iscoroutine(function):
+        function.close()  # it would be warned of, as never awaited
+        hint = ": pass the function itself, without calling it"
+    raise TypeError(f"{what} is a function, not {function!r:.80}{hint}")
 
 
 def check_whole(what: str, number: SupportsIndex, lowest: int, highest: int) -> int:

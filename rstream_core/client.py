@@ -15,7 +15,16 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from rstream_core.checks import MAX_NAME, MAX_OFFSET, check_name, check_properties, check_text, check_texts, check_whole
+from rstream_core.checks import (
+    MAX_NAME,
+    MAX_OFFSET,
+    check_callable,
+    check_name,
+    check_properties,
+    check_text,
+    check_texts,
+    check_whole,
+)
 from rstream_core.connection import Connection
 from rstream_core.errors import (
     AlreadyClosed,
@@ -54,6 +63,7 @@ from rstream_core.types import (
     OffsetType,
     StreamMetadata,
     StreamStats,
+    check_specification,
 )
 
 logger = logging.getLogger("rstream_core")
@@ -97,6 +107,9 @@ class Client:
         max_subscribers_by_connection: int = MAX_IDS,
     ) -> None:
         self.options = options or ConnectionOptions()
+        for what, listener in (("on_recovery", on_recovery), ("on_gap", on_gap)):
+            if listener is not None:
+                check_callable(what, listener)
         self._recoveries = Recoveries(recovery, on_recovery)
         self._on_gap = None if on_gap is None else self._recoveries.callbacks.bind(on_gap, "on_gap")
         self._locator = Locator(self.options, self._recoveries)
@@ -438,7 +451,7 @@ class Client:
         """
         self._check_open()
         check_name("stream", stream)
-        _check_specification(spec)
+        check_specification("an offset specification", spec)
         offset = await self._locator.when_elected(lambda: self._resolve_offset(stream, spec))
         if offset is None:
             offset = await self._locator.when_elected(lambda: self._position(stream, spec))
@@ -572,7 +585,7 @@ class Client:
         """
         self._check_open()
         check_name("stream", stream)
-        _check_specification(spec)
+        check_specification("an offset specification", spec)
         check_whole("credit", credit, 1, MAX_INITIAL_CREDIT)
         told = dict(properties or {})
         check_properties("properties", told)
@@ -703,11 +716,6 @@ async def _see_stored(connection: Connection, message: c.StoreOffset, limit: flo
     except _NotStored as error:
         return error
     return None
-
-
-def _check_specification(spec: ConsumerOffsetSpecification) -> None:
-    if not isinstance(spec, ConsumerOffsetSpecification):
-        raise TypeError(f"an offset specification is a ConsumerOffsetSpecification, not {spec!r:.80}")
 
 
 def _arguments(arguments: Mapping[str, object] | None) -> dict[str, str]:

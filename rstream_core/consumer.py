@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from itertools import islice, repeat
 from types import TracebackType
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple, Self, TypedDict, Unpack
 from rstream_core.administration import Administration
 from rstream_core.arguments import ConnectionArguments, options_from
 from rstream_core.callbacks import Callbacks, Failures, own_task
-from rstream_core.checks import check_name, check_properties
+from rstream_core.checks import check_callable, check_name, check_properties
 from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, RstreamError
 from rstream_core.gaps import GapListener
@@ -32,7 +33,12 @@ from rstream_core.protocol.amqp import AMQPMessage, amqp_decoder
 from rstream_core.reading import ChunkReading, MessageReading, Opened
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
 from rstream_core.subscription import DEFAULT_CREDIT, Chunk, SingleActiveConsumer, Subscription, Subscriptions
-from rstream_core.types import ConsumerOffsetSpecification, FilterConfiguration, OffsetType
+from rstream_core.types import (
+    ConsumerOffsetSpecification,
+    FilterConfiguration,
+    OffsetType,
+    check_specification,
+)
 
 logger = logging.getLogger("rstream_core")
 
@@ -92,7 +98,8 @@ class SubscribeOptions(TypedDict, total=False):
 
     offset_type: OffsetType | None
     """Where to start; the first message, unless told otherwise."""
-    offset: int | None
+    offset: int | datetime | None
+    """An offset, or a time; without an ``offset_type`` a number is an offset."""
     offset_specification: ConsumerOffsetSpecification | None
     """In place of the two."""
     initial_credit: int
@@ -354,6 +361,8 @@ class Consumer(Administration):
         ``store_offset_every`` no offset from there on is stored. ``decoder`` makes the message of its bytes
         (``amqp_decoder``; None: the bytes as they were stored). ``SubscribeOptions`` names the options.
         """
+        check_callable("callback", callback)
+        check_decoder(decoder)
         subscriber = await self._subscribe(stream, decoder, check_options(options))
         subscriber.task = asyncio.create_task(self._deliver(subscriber, callback))
         subscriber.task.add_done_callback(lambda _: self._ended.set())
@@ -376,7 +385,7 @@ class Consumer(Administration):
         values a chunk holds other messages too. Raises what ends a subscription, such as ``ConnectionClosed`` or
         ``StreamDoesNotExist``. A cancelled ``anext``, as by a timeout, loses nothing: the next one goes on.
         """
-        return self.read_chunks(_given(streams), options)
+        return self.read_chunks(_given(streams, options), options)
 
     def messages(
         self, streams: Streams, *, decoder: Decoder | None = None, **options: Unpack[SubscribeOptions]
@@ -387,7 +396,7 @@ class Consumer(Administration):
         arrive. Raises what ends a subscription, and what the decoder or the post filter raises. A cancelled ``anext``,
         as by a timeout, loses nothing: the next one goes on.
         """
-        return self.read_messages(_given(streams), decoder, options)
+        return self.read_messages(_given(streams, options), decoder, options)
 
     def read_chunks(self, starts: Starts, options: SubscribeOptions) -> ChunkReading:
         """``chunks`` of streams that are asked for when reading begins."""
@@ -400,6 +409,7 @@ class Consumer(Administration):
         self, starts: Starts, decoder: Decoder | None, options: SubscribeOptions
     ) -> MessageReading[tuple[Any, MessageContext]]:
         """``messages`` of streams that are asked for when reading begins."""
+        check_decoder(decoder)
         wishes = check_options(options)
         subscribers: dict[str, _Subscriber] = {}
         split = partial(self._split, subscribers, _one_by_one(decoder), wishes.filter.predicate)
@@ -654,13 +664,33 @@ def _one_by_one(decoder: Decoder | None) -> Decoder | None:
     return None if decoder is amqp_decoder else decoder
 
 
-def _given(streams: Streams) -> Starts:
+def check_decoder(decoder: Decoder | None) -> None:
+    if decoder is not None:
+        check_callable("decoder", decoder)
+
+
+def _given(streams: Streams, options: SubscribeOptions) -> Starts:
     """As ``messages`` and ``chunks`` are given them."""
+    if isinstance(streams, Mapping):
+        if not streams:
+            raise ConfigurationError("streams names no stream")
+        if not _STARTS.isdisjoint(key for key, value in options.items() if value is not None):
+            raise ConfigurationError("a mapping says where each of its streams starts: pass no offset beside it")
+        for stream, start in streams.items():
+            check_specification(f"the value of {stream!r:.80} in streams", start)
+    elif not isinstance(streams, str):
+        raise TypeError(
+            "streams is the name of one stream, or a mapping of names, each to a ConsumerOffsetSpecification, "
+            f"not {streams!r:.80}"
+        )
 
     async def starts(start: ConsumerOffsetSpecification) -> Mapping[str, ConsumerOffsetSpecification]:
         return {streams: start} if isinstance(streams, str) else streams
 
     return starts
+
+
+_STARTS = frozenset({"offset_type", "offset", "offset_specification"})
 
 
 def check_options(options: SubscribeOptions) -> _Wishes:
@@ -678,13 +708,15 @@ def check_options(options: SubscribeOptions) -> _Wishes:
         check_name("super_stream", of)
     group, super_stream = _group(options, properties, name)
     listener = options.get("consumer_update_listener")
+    if listener is not None:
+        check_callable("consumer_update_listener", listener)
     if listener is not None and group is None:
         raise ConfigurationError("a consumer_update_listener is for a single active consumer")
     every = options.get("store_offset_every")
     if every is not None and (every <= 0 or (group or name) is None):
         raise ConfigurationError("store_offset_every is more than 0 seconds, and needs a subscriber_name")
     return _Wishes(
-        specification(options.get("offset_type"), options.get("offset"), options.get("offset_specification")),
+        _start(options),
         options.get("initial_credit", DEFAULT_CREDIT),
         properties,
         name,
@@ -719,11 +751,12 @@ def _filter(options: SubscribeOptions) -> FilterConfiguration:
     return given
 
 
-def specification(
-    offset_type: OffsetType | None, offset: int | None, specification: ConsumerOffsetSpecification | None
-) -> ConsumerOffsetSpecification:
-    if specification is None:
-        return ConsumerOffsetSpecification(offset_type or OffsetType.FIRST, offset)
+def _start(options: SubscribeOptions) -> ConsumerOffsetSpecification:
+    offset_type, offset = options.get("offset_type"), options.get("offset")
+    given = options.get("offset_specification")
+    if given is None:
+        return ConsumerOffsetSpecification(offset_type, offset)
     if offset_type is not None or offset is not None:
         raise ConfigurationError("pass offset_specification, or offset_type and offset, not both")
-    return specification
+    check_specification("offset_specification", given)
+    return given

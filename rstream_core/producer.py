@@ -28,7 +28,7 @@ from rstream_core.administration import Administration
 from rstream_core.arguments import ConnectionArguments, options_from
 from rstream_core.attempts import SharedAttempt
 from rstream_core.callbacks import Callbacks
-from rstream_core.checks import MAX_OFFSET, check_text, check_whole
+from rstream_core.checks import MAX_OFFSET, check_callable, check_text, check_whole
 from rstream_core.client import MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, Client
 from rstream_core.errors import (
     AlreadyClosed,
@@ -40,6 +40,7 @@ from rstream_core.errors import (
 from rstream_core.hints import Hint
 from rstream_core.outbox import ConfirmCallback, Message, Outbox, Told, losses_in_words
 from rstream_core.pool import MAX_IDS
+from rstream_core.protocol.amqp import AMQPMessage
 from rstream_core.protocol.compression import check_compression
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
 from rstream_core.types import CompressionType, ConfirmationStatus
@@ -182,6 +183,8 @@ class Producer(Administration):
         self._outboxes: dict[_Key, _Outbox] = {}
         self._entrances: dict[_Key, _Entrance] = {}
         """Of the outboxes that are being opened, as long as somebody is in there."""
+        if filter_value_extractor is not None:
+            check_callable("filter_value_extractor", filter_value_extractor)
         self._filter_of = filter_value_extractor
         self._extracting: dict[_Key, _Queue] = {}
         """Where filter values are being waited for."""
@@ -295,7 +298,11 @@ class Producer(Administration):
         value = None
         if self._filter_of is not None:
             (value,) = await self._filter_values(self._filter_of, (stream, publisher_name), (message,))
-        outbox = self._outboxes.get((stream, publisher_name))
+        try:
+            outbox = self._outboxes.get((stream, publisher_name))
+        except TypeError:  # that is no key
+            _check_names(stream, publisher_name)
+            raise
         if outbox is None or outbox.is_dead or self._entrances or self._callbacks.escaped is not None:
             outbox = await self._outbox(stream, publisher_name)
         waiting = outbox.add(message, told, value)
@@ -315,6 +322,7 @@ class Producer(Administration):
         message that is too large before any of the batch is sent.
         """
         told = self._bound(on_publish_confirm)
+        batch = as_batch(batch)
         values = None
         if self._filter_of is not None:
             values = await self._filter_values(self._filter_of, (stream, publisher_name), batch)
@@ -373,6 +381,7 @@ class Producer(Administration):
             raise ConfigurationError("a sub-entry cannot carry filter values", hint=Hint.NO_SUB_ENTRY)
         compression_type = check_compression(compression_type)
         told = self._bound(on_publish_confirm)
+        sub_entry_messages = as_batch(sub_entry_messages)
         outbox = await self._outbox(stream, publisher_name)
         return await outbox.publish_sub_entry(sub_entry_messages, compression_type, told)
 
@@ -407,14 +416,16 @@ class Producer(Administration):
     def _bound(self, callback: ConfirmCallback | None) -> Told | None:
         if callback is None:
             return None
-        if not callable(callback):
-            raise TypeError(f"on_publish_confirm is a function, not {callback!r:.80}")
+        if isinstance(callback, str):
+            raise TypeError(f"on_publish_confirm is a function, not {callback!r:.80}; a name is a publisher_name")
+        check_callable("on_publish_confirm", callback)
         return self._callbacks.bind(callback, "on_publish_confirm")
 
     async def _filter_values(
         self, extract: FilterValueExtractor, key: _Key, batch: Sequence[Message]
     ) -> list[str | None]:
         """The filter values, in the order of the calls. The caller awaits nothing before it is on its way in."""
+        _check_names(*key)
         values: list[str | None] = []
         queue = self._extracting.get(key)
         if queue is None:
@@ -443,6 +454,7 @@ class Producer(Administration):
         """The outbox, opened where need be. Whoever leaves awaits nothing before it is in there, or waits for room."""
         self._check_open()
         self._callbacks.check()
+        _check_names(stream, publisher_name)
         key = (stream, publisher_name)
         entrance = self._entrances.get(key)
         if entrance is None:
@@ -511,6 +523,24 @@ class Producer(Administration):
     def _check_open(self) -> None:
         if self._closed:
             raise AlreadyClosed("this producer is closed")
+
+
+def _check_names(stream: object, publisher_name: object) -> None:
+    """Of what is looked up here; all else about them is the client's to check."""
+    if not isinstance(stream, str):
+        raise TypeError(f"stream is a str, not {stream!r:.80}")
+    if publisher_name is not None and not isinstance(publisher_name, str):
+        hint = "; a function is passed as on_publish_confirm" if callable(publisher_name) else ""
+        raise TypeError(f"publisher_name is a str, not {publisher_name!r:.80}{hint}")
+
+
+def as_batch(batch: Any) -> Sequence[Message]:
+    """Several messages. Raises ``TypeError`` for a single one."""
+    if isinstance(batch, list | tuple):
+        return batch
+    if isinstance(batch, AMQPMessage | str | bytes | bytearray | memoryview) or not isinstance(batch, Iterable):
+        raise TypeError(f"a batch is a list of messages, not {batch!r:.80}; send and send_wait take a single one")
+    return list(batch)  # its messages are looked at more than once
 
 
 def _checked(filter_value: str | None) -> str | None:

@@ -19,13 +19,14 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from rstream_core.administration import SuperStreamAdministration
-from rstream_core.checks import check_name
+from rstream_core.checks import check_callable, check_name
 from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, MessageTooLarge, RouteNotFound
 from rstream_core.outbox import ConfirmCallback, Message
 from rstream_core.producer import (
     Producer,
     ProducerArguments,
+    as_batch,
     confirmed_within,
     raise_together,
     resolved,
@@ -120,6 +121,10 @@ class SuperStreamProducer(SuperStreamAdministration):
         routing_extractor: RoutingExtractor | None = None,
         **arguments: Unpack[ProducerArguments],
     ) -> None:
+        if not isinstance(routing, RouteType) and not callable(routing):
+            raise TypeError(f"routing is RouteType.Hash, RouteType.Key or a function, not {routing!r:.80}")
+        if routing_extractor is not None:
+            check_callable("routing_extractor", routing_extractor)
         if isinstance(routing, RouteType) and routing_extractor is None:
             raise ConfigurationError("a routing_extractor is needed: it gives the routing key of a message")
         if not isinstance(routing, RouteType) and routing_extractor is not None:
@@ -217,7 +222,7 @@ class SuperStreamProducer(SuperStreamAdministration):
         Raises as ``send`` does, before anything of the batch is sent where there is no route. Where a part of it is
         refused, the other parts are sent; a ``NotConfirmed`` counts what was lost in all partitions.
         """
-        failures = self._failures
+        batch, failures = as_batch(batch), self._failures
         async with self._order:
             parts = await self._parts(batch, failures)
             begun = await _begin(
@@ -256,7 +261,7 @@ class SuperStreamProducer(SuperStreamAdministration):
         on_publish_confirm: ConfirmCallback | None = None,
     ) -> None:
         """See ``Producer.send_sub_entry``: every partition gets one sub-entry with its part of the messages."""
-        messages, failures = sub_entry_messages, self._failures
+        messages, failures = as_batch(sub_entry_messages), self._failures
         async with self._order:
             parts = await self._parts(messages, failures)
             begun = await _begin(

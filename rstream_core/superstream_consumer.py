@@ -14,7 +14,7 @@ from typing import Any, Self, Unpack
 
 from rstream_core.administration import SuperStreamAdministration
 from rstream_core.arguments import ConnectionArguments
-from rstream_core.checks import check_name
+from rstream_core.checks import check_callable, check_name
 from rstream_core.client import Client
 from rstream_core.consumer import (
     Callback,
@@ -22,6 +22,7 @@ from rstream_core.consumer import (
     Decoder,
     MessageContext,
     SubscribeOptions,
+    check_decoder,
     check_options,
 )
 from rstream_core.errors import AlreadyClosed, ConfigurationError
@@ -29,7 +30,7 @@ from rstream_core.gaps import GapListener
 from rstream_core.pool import MAX_IDS
 from rstream_core.reading import ChunkReading, MessageReading
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
-from rstream_core.types import ConsumerOffsetSpecification
+from rstream_core.types import ConsumerOffsetSpecification, check_specification
 
 Offsets = Mapping[str, ConsumerOffsetSpecification]
 
@@ -138,6 +139,8 @@ class SuperStreamConsumer(SuperStreamAdministration):
         partition starts where ``offsets`` says, else as the options do. Raises, and leaves the partitions that it has,
         where one cannot be subscribed to.
         """
+        check_callable("callback", callback)
+        check_decoder(decoder)
         told = self._options(options)
         starts = await self._starts(offsets, check_options(told).start)
         members: list[int] = []
@@ -182,8 +185,12 @@ class SuperStreamConsumer(SuperStreamAdministration):
         self, offsets: Offsets | None, otherwise: ConsumerOffsetSpecification
     ) -> dict[str, ConsumerOffsetSpecification]:
         """Every partition, and where it starts: ``otherwise`` where ``offsets`` does not say."""
+        given = {} if offsets is None else offsets
+        if not isinstance(given, Mapping):
+            raise TypeError(f"offsets is a mapping of partitions to where each starts, not {given!r:.80}")
+        for stream, start in given.items():
+            check_specification(f"offsets[{stream!r:.80}]", start)
         partitions = await self.partitions()
-        given = offsets or {}
         unknown = given.keys() - set(partitions)
         if unknown:
             raise ConfigurationError(f"not a partition of {self.super_stream!r}: {', '.join(sorted(unknown))}")
