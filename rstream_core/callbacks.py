@@ -44,25 +44,26 @@ def own_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 TELL_INTERVAL = 60.0
 """Seconds for which failures that repeat are only counted."""
 MAX_KINDS = 10
-"""How many types of exceptions are told with their tracebacks in that time."""
+"""How many kinds of failures are told with their tracebacks in that time."""
 
 
 class Failures:
     """Logs the failures of one callback, which may fail for each of millions of messages.
 
-    The first one of each type is told with its traceback. The others are counted, and the count is told after
-    ``TELL_INTERVAL`` seconds, and by ``sum_up``; then the next one is told in full again.
+    The first one of each kind, which is its type and the line that raised it, is told with its traceback. The others
+    are counted, and the count is told after ``TELL_INTERVAL`` seconds, and by ``sum_up``; then the next one is told in
+    full again.
     """
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._kinds: set[type[BaseException]] = set()
+        self._kinds: set[tuple[type[BaseException], object]] = set()
         self._untold = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def tell(self, error: BaseException, message: str, *args: object) -> None:
         """Logs it, with the message formatted with ``args``, or counts it."""
-        kind = type(error)
+        kind = (type(error), _place_of(error))
         if kind in self._kinds or len(self._kinds) >= MAX_KINDS:
             self._untold += 1
             return
@@ -158,6 +159,16 @@ class Callbacks:
             failures = self._failures[what] = Failures(what)
         called_with = "".join(f" for {argument!r:.200}" for argument in args)
         failures.tell(error, "%s failed%s", what, called_with)
+
+
+def _place_of(error: BaseException) -> object:
+    """The line that raised it; None where that is not known."""
+    place = None
+    trace = error.__traceback__
+    while trace is not None:
+        place = (trace.tb_frame.f_code, trace.tb_lineno)
+        trace = trace.tb_next
+    return place
 
 
 def _escapes(error: BaseException) -> bool:

@@ -58,11 +58,11 @@ def check_callable(what: str, function: object) -> None:
     """Raises for what cannot be called."""
     if callable(function):
         return
-    hint = ""
+    meant = ""
     if inspect.iscoroutine(function):
         function.close()  # it would be warned of, as never awaited
-        hint = ": pass the function itself, without calling it"
-    raise TypeError(f"{what} is a function, not {function!r:.80}{hint}")
+        meant = ": pass the function itself, without calling it"
+    raise TypeError(f"{what} is a function, not {function!r:.80}{meant}")
 
 
 def check_whole(what: str, number: SupportsIndex, lowest: int, highest: int) -> int:

@@ -128,8 +128,8 @@ def _whole(what: str, number: Any, most: int) -> int:
 def check_specification(what: str, value: object) -> None:
     """Raises for what is no ``ConsumerOffsetSpecification``."""
     if not isinstance(value, ConsumerOffsetSpecification):
-        hint = ", which is passed as offset_type" if isinstance(value, OffsetType) else ""
-        raise TypeError(f"{what} is a ConsumerOffsetSpecification, not {value!r:.80}{hint}")
+        meant = ", which is passed as offset_type" if isinstance(value, OffsetType) else ""
+        raise TypeError(f"{what} is a ConsumerOffsetSpecification, not {value!r:.80}{meant}")
 
 
 OffsetSpecification = ConsumerOffsetSpecification

@@ -495,5 +495,5 @@ def encode_message(message: AMQPMessage | uamqp.Message | bytes | bytearray | me
         return bytes(message)
     if is_uamqp(message):
         return AMQPMessage.from_uamqp(message).encode()
-    hint = ": AMQPMessage(body=...) makes a message of it" if isinstance(message, str) else ""
-    raise TypeError(f"an AMQPMessage, uamqp.Message or bytes can be sent, not {type(message).__name__}{hint}")
+    meant = ": AMQPMessage(body=...) makes a message of it" if isinstance(message, str) else ""
+    raise TypeError(f"an AMQPMessage, uamqp.Message or bytes can be sent, not {type(message).__name__}{meant}")

@@ -54,6 +54,24 @@ async def test_an_interval(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCa
     assert told() == []
 
 
+async def test_a_kind_is_a_type_and_a_place(caplog: pytest.LogCaptureFixture) -> None:
+    failures = Failures("it")
+
+    def here() -> None:
+        raise LookupError
+
+    def there() -> None:
+        raise LookupError
+
+    for fail in (here, there, here, there):
+        try:
+            fail()
+        except LookupError as error:
+            failures.tell(error, "%s failed", fail.__name__)
+    failures.sum_up()
+    assert caplog.messages == ["here failed", "there failed", "it failed 2 more times"]
+
+
 async def test_types_without_number(caplog: pytest.LogCaptureFixture) -> None:
     failures = Failures("it")
     for number in range(50):
