@@ -41,6 +41,7 @@ from rstream_core.errors import (
 from rstream_core.gaps import Gap, GapListener
 from rstream_core.hints import Hint
 from rstream_core.locator import Locator
+from rstream_core.loops import LoopGuard
 from rstream_core.pool import MAX_IDS, ConnectionPool
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.routing import MAX_PARTITIONS, partitions_by_keys, partitions_by_number
@@ -79,7 +80,8 @@ STORED_WAIT = Backoff(attempts=1_000_000, initial=0.005, maximum=0.25)
 
 
 class Client:
-    """Connects when it is first needed, or by ``start()``. For the tasks of one event loop.
+    """Connects when it is first needed, or by ``start()``. For the tasks of one event loop, that of the first call:
+    ``ConfigurationError`` in another one, in another thread, and after a fork.
 
     Every method that asks the broker raises the ``ServerError`` of its answer, ``ConnectionFailed`` and
     ``ConnectionClosed`` and their kinds, ``ProtocolError`` for an answer that makes no sense, or ``RequestTimeout``.
@@ -115,6 +117,7 @@ class Client:
         self._locator = Locator(self.options, self._recoveries)
         self._publisher_pool = ConnectionPool(self._locator, max_per_connection=max_publishers_by_connection)
         self._subscriber_pool = ConnectionPool(self._locator, max_per_connection=max_subscribers_by_connection)
+        self._guard = LoopGuard("this client")
         self._named: dict[tuple[str, str], Publisher] = {}
         """The last publisher of each name in each stream; at most ``MAX_NAMES``."""
         self._closed = False
@@ -146,6 +149,8 @@ class Client:
         One that is cancelled ends at once the connections that there are. What ``on_recovery`` let out that is no
         ``Exception`` and does not end the program, as ``pytest.fail()`` does, is raised at the end.
         """
+        if not self._closed:
+            self._guard.check()
         self._closed = True
         self._locator.retire()
         try:
@@ -675,6 +680,7 @@ class Client:
     def _check_open(self) -> None:
         if self._closed:
             raise AlreadyClosed("this client is closed")
+        self._guard.check()
 
 
 async def _first_that_serves(nodes: Iterable[Endpoint], use: Callable[[Endpoint], Awaitable[None]]) -> None:

@@ -28,6 +28,7 @@ from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, RstreamError
 from rstream_core.gaps import GapListener
 from rstream_core.hints import Hint
+from rstream_core.loops import LoopGuard
 from rstream_core.pool import MAX_IDS
 from rstream_core.protocol.amqp import AMQPMessage, amqp_decoder
 from rstream_core.reading import ChunkReading, MessageReading, Opened
@@ -223,6 +224,7 @@ class Consumer(Administration):
         self._runs = 0
         """Calls of it that wait."""
         self._callbacks = Callbacks()
+        self._guard = LoopGuard("this consumer")
         self._leaving: set[asyncio.Task[None]] = set()
         """What was dropped without being closed, and is being left."""
         self._closed = False
@@ -244,6 +246,7 @@ class Consumer(Administration):
 
     async def start(self) -> None:
         """Connects and logs in."""
+        self._guard.check()
         await self._client.start()
 
     async def run(self) -> None:
@@ -255,6 +258,7 @@ class Consumer(Administration):
         Each error is raised once, and that of a stream that was subscribed to again is forgotten: called again, it
         waits for what is there then. An error that comes while nobody waits here is logged, too.
         """
+        self._guard.check()
         self._runs += 1
         try:
             await self._run()
@@ -297,6 +301,7 @@ class Consumer(Administration):
         Raises nothing but what a callback let out, see ``run``, and that once; may be repeated.
         """
         if self._closing is None:
+            self._guard.check()
             self._closed = True
             self._closing = own_task(self._close(asyncio.current_task()))
         await asyncio.shield(self._closing)
@@ -357,7 +362,7 @@ class Consumer(Administration):
         """Calls ``callback(message, context)`` for each message, in order, and returns the subscriber's id.
 
         The callback may be a coroutine function; the next message waits for it. What it raises is logged (once a minute
-        at most for each type of exception, the others are counted), and the next message follows; but with
+        at most for each kind of failure, the others are counted), and the next message follows; but with
         ``store_offset_every`` no offset from there on is stored. ``decoder`` makes the message of its bytes
         (``amqp_decoder``; None: the bytes as they were stored). ``SubscribeOptions`` names the options.
         """
@@ -370,6 +375,7 @@ class Consumer(Administration):
 
     async def unsubscribe(self, subscriber: int | str) -> None:
         """Ends one subscription, by its id, or all of a name; the callback is not called any more."""
+        self._guard.check()
         if isinstance(subscriber, int):
             if subscriber not in self._subscribers:
                 raise ConfigurationError(f"there is no subscriber {subscriber}")
@@ -403,7 +409,7 @@ class Consumer(Administration):
         wishes = check_options(options)
         if wishes.filter.predicate is not None:
             raise ConfigurationError("chunks are not decoded: a post filter is for messages")
-        return ChunkReading(partial(self._open, starts, {}, None, wishes))
+        return ChunkReading(self._guard, partial(self._open, starts, {}, None, wishes))
 
     def read_messages(
         self, starts: Starts, decoder: Decoder | None, options: SubscribeOptions
@@ -413,7 +419,7 @@ class Consumer(Administration):
         wishes = check_options(options)
         subscribers: dict[str, _Subscriber] = {}
         split = partial(self._split, subscribers, _one_by_one(decoder), wishes.filter.predicate)
-        return MessageReading(partial(self._open, starts, subscribers, decoder, wishes), split)
+        return MessageReading(self._guard, partial(self._open, starts, subscribers, decoder, wishes), split)
 
     # Inside.
 
@@ -502,6 +508,7 @@ class Consumer(Administration):
     def _check_open(self) -> None:
         if self._closed:
             raise AlreadyClosed("this consumer is closed")
+        self._guard.check()
 
     # Stored offsets, and turns of a single active consumer.
 

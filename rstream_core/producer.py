@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import chain
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -38,6 +39,7 @@ from rstream_core.errors import (
     error_from_code,
 )
 from rstream_core.hints import Hint
+from rstream_core.loops import LoopGuard
 from rstream_core.outbox import ConfirmCallback, Message, Outbox, Told, losses_in_words
 from rstream_core.pool import MAX_IDS
 from rstream_core.protocol.amqp import AMQPMessage
@@ -189,6 +191,7 @@ class Producer(Administration):
         self._extracting: dict[_Key, _Queue] = {}
         """Where filter values are being waited for."""
         self._callbacks = Callbacks()
+        self._guard = LoopGuard("this producer")
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -212,6 +215,7 @@ class Producer(Administration):
 
     async def start(self) -> None:
         """Connects and logs in. Optional: the first call does it too."""
+        self._guard.check()
         await self._client.start()
 
     def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
@@ -237,6 +241,7 @@ class Producer(Administration):
         """
         if self._closed:
             return
+        self._guard.check()
         self._closed = True
         outboxes = list(self._outboxes.values())
         self._outboxes.clear()  # nothing can be added from here on
@@ -303,7 +308,16 @@ class Producer(Administration):
         except TypeError:  # that is no key
             _check_names(stream, publisher_name)
             raise
-        if outbox is None or outbox.is_dead or self._entrances or self._callbacks.escaped is not None:
+        guard = self._guard
+        if (
+            outbox is None
+            or (publisher := outbox.publisher).error is not None  # what ``is_dead`` looks at, in one call less
+            or publisher.is_stopped
+            or self._entrances
+            or self._callbacks.escaped is not None
+            or get_ident() != guard.thread
+            or not guard.loop.is_running()
+        ):
             outbox = await self._outbox(stream, publisher_name)
         waiting = outbox.add(message, told, value)
         if waiting is not None:
@@ -391,6 +405,7 @@ class Producer(Administration):
         Raises ``RequestTimeout`` after ``timeout`` seconds; ``NotConfirmed`` for failures that have no callback, in
         whichever streams, once that is done.
         """
+        self._guard.check()
         errors: list[BaseException] = []
 
         async def settle(outbox: Outbox) -> None:
@@ -425,6 +440,7 @@ class Producer(Administration):
         self, extract: FilterValueExtractor, key: _Key, batch: Sequence[Message]
     ) -> list[str | None]:
         """The filter values, in the order of the calls. The caller awaits nothing before it is on its way in."""
+        self._guard.check()
         _check_names(*key)
         values: list[str | None] = []
         queue = self._extracting.get(key)
@@ -523,6 +539,7 @@ class Producer(Administration):
     def _check_open(self) -> None:
         if self._closed:
             raise AlreadyClosed("this producer is closed")
+        self._guard.check()
 
 
 def _check_names(stream: object, publisher_name: object) -> None:
@@ -530,8 +547,8 @@ def _check_names(stream: object, publisher_name: object) -> None:
     if not isinstance(stream, str):
         raise TypeError(f"stream is a str, not {stream!r:.80}")
     if publisher_name is not None and not isinstance(publisher_name, str):
-        hint = "; a function is passed as on_publish_confirm" if callable(publisher_name) else ""
-        raise TypeError(f"publisher_name is a str, not {publisher_name!r:.80}{hint}")
+        meant = "; a function is passed as on_publish_confirm" if callable(publisher_name) else ""
+        raise TypeError(f"publisher_name is a str, not {publisher_name!r:.80}{meant}")
 
 
 def as_batch(batch: Any) -> Sequence[Message]:

@@ -18,6 +18,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from rstream_core.callbacks import own_task
 from rstream_core.errors import ConfigurationError
+from rstream_core.loops import LoopGuard
 from rstream_core.recovery import ended
 from rstream_core.subscription import Chunk, Subscriptions
 
@@ -45,7 +46,8 @@ class Reading(AsyncIterator[T], Generic[T]):
     reads, as leaving does.
     """
 
-    def __init__(self, open_it: Open) -> None:
+    def __init__(self, guard: LoopGuard, open_it: Open) -> None:
+        self._guard = guard
         self._open = open_it
         self._opening: asyncio.Task[Opened] | None = None
         self._source: Opened | None = None
@@ -57,6 +59,7 @@ class Reading(AsyncIterator[T], Generic[T]):
     async def aclose(self) -> None:
         """Ends it: an ``anext`` that waits ends the iteration. May be repeated."""
         if self._ending is None:
+            self._guard.check()
             self._let_go()
             self._ending = own_task(self._end())
         await asyncio.shield(self._ending)
@@ -68,6 +71,7 @@ class Reading(AsyncIterator[T], Generic[T]):
 
     async def _next(self) -> T:
         """What ``__anext__`` does where nothing is at hand."""
+        self._guard.check()
         if self._is_asked:
             raise ConfigurationError("an iterator is for one task, and another one is waiting for its next item")
         self._is_asked = True
@@ -137,10 +141,10 @@ class ChunkReading(Reading[Chunk]):
 class MessageReading(Reading[T]):
     """Message by message."""
 
-    def __init__(self, open_it: Open, split: Split[T]) -> None:
+    def __init__(self, guard: LoopGuard, open_it: Open, split: Split[T]) -> None:
         """``split``: makes the messages of a chunk, None for each that is not wanted; it finishes the chunk at its end,
         or where it is closed, with what was done by then."""
-        super().__init__(open_it)
+        super().__init__(guard, open_it)
         self._split = split
         self._rest: Generator[T | None, None, None] | None = None
         self._left = 0

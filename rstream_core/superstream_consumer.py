@@ -27,6 +27,7 @@ from rstream_core.consumer import (
 )
 from rstream_core.errors import AlreadyClosed, ConfigurationError
 from rstream_core.gaps import GapListener
+from rstream_core.loops import LoopGuard
 from rstream_core.pool import MAX_IDS
 from rstream_core.reading import ChunkReading, MessageReading
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
@@ -67,6 +68,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
             max_subscribers_by_connection=max_subscribers_by_connection,
             **connection,
         )
+        self._guard = LoopGuard("this consumer")
         self._groups: dict[int, list[int]] = {}
         self._numbers = itertools.count()
 
@@ -139,6 +141,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
         partition starts where ``offsets`` says, else as the options do. Raises, and leaves the partitions that it has,
         where one cannot be subscribed to.
         """
+        self._guard.check()
         check_callable("callback", callback)
         check_decoder(decoder)
         told = self._options(options)
@@ -161,6 +164,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
 
     async def unsubscribe(self, subscriber: int | str | None = None) -> None:
         """Ends, in all partitions, what ``subscribe`` returned the number of, or all of a name; without one, all."""
+        self._guard.check()
         if isinstance(subscriber, str):
             await self._consumer.unsubscribe(subscriber)
             return

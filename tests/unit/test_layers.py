@@ -38,7 +38,7 @@ rstream_core.broker: faults
 rstream_core.broker: server
 rstream_core.broker: embedded
 rstream_core.broker: .
-rstream_core: callbacks gaps timeslice
+rstream_core: callbacks gaps loops timeslice
 rstream_core: recovery transport
 rstream_core: attempts
 rstream_core: connection
