@@ -391,7 +391,7 @@ class Consumer(Administration):
         values a chunk holds other messages too. Raises what ends a subscription, such as ``ConnectionClosed`` or
         ``StreamDoesNotExist``. A cancelled ``anext``, as by a timeout, loses nothing: the next one goes on.
         """
-        return self.read_chunks(_given(streams, options), options)
+        return self._read_chunks(_given(streams, options), options)
 
     def messages(
         self, streams: Streams, *, decoder: Decoder | None = None, **options: Unpack[SubscribeOptions]
@@ -402,26 +402,24 @@ class Consumer(Administration):
         arrive. Raises what ends a subscription, and what the decoder or the post filter raises. A cancelled ``anext``,
         as by a timeout, loses nothing: the next one goes on.
         """
-        return self.read_messages(_given(streams, options), decoder, options)
+        return self._read_messages(_given(streams, options), decoder, options)
 
-    def read_chunks(self, starts: Starts, options: SubscribeOptions) -> ChunkReading:
-        """``chunks`` of streams that are asked for when reading begins."""
+    # Inside.
+
+    def _read_chunks(self, starts: Starts, options: SubscribeOptions) -> ChunkReading:
         wishes = check_options(options)
         if wishes.filter.predicate is not None:
             raise ConfigurationError("chunks are not decoded: a post filter is for messages")
         return ChunkReading(self._guard, partial(self._open, starts, {}, None, wishes))
 
-    def read_messages(
+    def _read_messages(
         self, starts: Starts, decoder: Decoder | None, options: SubscribeOptions
     ) -> MessageReading[tuple[Any, MessageContext]]:
-        """``messages`` of streams that are asked for when reading begins."""
         check_decoder(decoder)
         wishes = check_options(options)
         subscribers: dict[str, _Subscriber] = {}
         split = partial(self._split, subscribers, _one_by_one(decoder), wishes.filter.predicate)
         return MessageReading(self._guard, partial(self._open, starts, subscribers, decoder, wishes), split)
-
-    # Inside.
 
     async def _open(
         self, starts: Starts, subscribers: dict[str, _Subscriber], decoder: Decoder | None, wishes: _Wishes
@@ -674,6 +672,18 @@ def _one_by_one(decoder: Decoder | None) -> Decoder | None:
 def check_decoder(decoder: Decoder | None) -> None:
     if decoder is not None:
         check_callable("decoder", decoder)
+
+
+def read_chunks(consumer: Consumer, starts: Starts, options: SubscribeOptions) -> ChunkReading:
+    """``Consumer.chunks`` of streams that are asked for when reading begins."""
+    return consumer._read_chunks(starts, options)  # noqa: SLF001 - of this module
+
+
+def read_messages(
+    consumer: Consumer, starts: Starts, decoder: Decoder | None, options: SubscribeOptions
+) -> MessageReading[tuple[Any, MessageContext]]:
+    """As ``read_chunks``, of messages."""
+    return consumer._read_messages(starts, decoder, options)  # noqa: SLF001 - of this module
 
 
 def _given(streams: Streams, options: SubscribeOptions) -> Starts:

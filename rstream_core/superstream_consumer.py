@@ -24,6 +24,8 @@ from rstream_core.consumer import (
     SubscribeOptions,
     check_decoder,
     check_options,
+    read_chunks,
+    read_messages,
 )
 from rstream_core.errors import AlreadyClosed, ConfigurationError
 from rstream_core.gaps import GapListener
@@ -177,13 +179,13 @@ class SuperStreamConsumer(SuperStreamAdministration):
 
     def chunks(self, *, offsets: Offsets | None = None, **options: Unpack[SubscribeOptions]) -> ChunkReading:
         """As ``Consumer.chunks``, over all partitions as they come; ``chunk.stream`` is the partition."""
-        return self._consumer.read_chunks(partial(self._starts, offsets), self._options(options))
+        return read_chunks(self._consumer, partial(self._starts, offsets), self._options(options))
 
     def messages(
         self, *, decoder: Decoder | None = None, offsets: Offsets | None = None, **options: Unpack[SubscribeOptions]
     ) -> MessageReading[tuple[Any, MessageContext]]:
         """As ``Consumer.messages``, over all partitions as they come; ``context.stream`` is the partition."""
-        return self._consumer.read_messages(partial(self._starts, offsets), decoder, self._options(options))
+        return read_messages(self._consumer, partial(self._starts, offsets), decoder, self._options(options))
 
     async def _starts(
         self, offsets: Offsets | None, otherwise: ConsumerOffsetSpecification

@@ -40,7 +40,10 @@ class OffsetType(enum.IntEnum):
 
 
 EARLIEST_TIMESTAMP = 10**11
-"""Milliseconds, in 1973: no stream is so old. What is less is a number of seconds, up to the year 5138."""
+"""Milliseconds, in 1973: no stream is so old."""
+_SECONDS = range(10**8, EARLIEST_TIMESTAMP)
+"""Numbers of seconds from 1973 to the year 5138. As milliseconds they would be before 1973; smaller ones are too, but
+are no seconds of any stream's time either: they are written for "all that there is"."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WITHOUT_OFFSET = (OffsetType.FIRST, OffsetType.LAST, OffsetType.NEXT)
 
@@ -110,7 +113,7 @@ def _milliseconds(time: object) -> int:
             raise ConfigurationError(f"a timestamp is not before 1970: {time}")
         return milliseconds if milliseconds >= EARLIEST_TIMESTAMP else 0
     milliseconds = _whole("a timestamp, in milliseconds since 1970,", time, 2**63 - 1)
-    if 0 < milliseconds < EARLIEST_TIMESTAMP:
+    if milliseconds in _SECONDS:
         raise ConfigurationError(
             f"a timestamp is in milliseconds since 1970, and {milliseconds} of them end in "
             f"{(_EPOCH + timedelta(milliseconds=milliseconds)).year}: seconds are to be multiplied by 1000; "

@@ -345,6 +345,8 @@ SPECIFICATIONS: tuple[tuple[Any, Any, OffsetType, int | None], ...] = (
     (None, NOW.astimezone().replace(tzinfo=None), OffsetType.TIMESTAMP, 1_796_000_523_456),  # local time
     (OffsetType.TIMESTAMP, 1_796_000_523_456, OffsetType.TIMESTAMP, 1_796_000_523_456),
     (OffsetType.TIMESTAMP, 0, OffsetType.TIMESTAMP, 0),
+    (OffsetType.TIMESTAMP, 1, OffsetType.TIMESTAMP, 1),  # no time of any stream, in seconds or not
+    (OffsetType.TIMESTAMP, 10**8 - 1, OffsetType.TIMESTAMP, 10**8 - 1),
     (OffsetType.TIMESTAMP, EARLIEST_TIMESTAMP, OffsetType.TIMESTAMP, EARLIEST_TIMESTAMP),
     (OffsetType.TIMESTAMP, datetime(1970, 1, 2, tzinfo=UTC), OffsetType.TIMESTAMP, 0),
     (OffsetType.FIRST, 0, OffsetType.FIRST, 0),  # as other clients write it
@@ -366,7 +368,7 @@ WRONG_SPECIFICATIONS: tuple[tuple[Any, Any, type[Exception], str], ...] = (
     (OffsetType.TIMESTAMP, 2**63, ConfigurationError, "a timestamp, in milliseconds since 1970, is between"),
     (OffsetType.TIMESTAMP, 1_796_000_523, ConfigurationError, "1796000523 of them end in 1970: seconds are to be mul"),
     (OffsetType.TIMESTAMP, EARLIEST_TIMESTAMP - 1, ConfigurationError, "of them end in 1973"),
-    (OffsetType.TIMESTAMP, 1, ConfigurationError, "a timestamp is in milliseconds"),
+    (OffsetType.TIMESTAMP, 10**8, ConfigurationError, "a timestamp is in milliseconds"),
     (OffsetType.TIMESTAMP, datetime(1969, 12, 31, tzinfo=UTC), ConfigurationError, "a timestamp is not before 1970"),
     (
         OffsetType.OFFSET,
