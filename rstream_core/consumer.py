@@ -565,7 +565,8 @@ class Consumer(Administration):
                 await self._deliver_chunk(subscriber, callback, failures, chunk)
                 if subscriber.gone:
                     return
-                await subscription.time_slice.give_way()  # so that streams with small chunks take turns
+                await asyncio.sleep(0)  # so that streams with small chunks take turns
+                subscription.time_slice.begin()
         except RstreamError as error:
             await self._leave(subscriber)
             subscriber.error = error

@@ -42,9 +42,14 @@ class LoopGuard:
         if get_ident() != self.thread or not self.loop.is_running():
             self._check_again()
 
+    @property
+    def is_forked(self) -> bool:
+        """Whether it was used before this process was forked."""
+        return self._pid is not None and self._pid != os.getpid()
+
     def _check_again(self) -> None:
         """For the first call, and for those that may be wrong."""
-        if self._pid is not None and self._pid != os.getpid():
+        if self.is_forked:
             raise ConfigurationError(
                 f"{self._what} was used before this process was forked: make one in each process, after the fork"
             )

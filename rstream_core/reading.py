@@ -65,7 +65,7 @@ class Reading(AsyncIterator[T], Generic[T]):
         await asyncio.shield(self._ending)
 
     def __del__(self) -> None:
-        if self._opening is not None and self._ending is None:
+        if self._opening is not None and self._ending is None and not self._guard.is_forked:
             with suppress(RuntimeError):  # the loop is closed, and nothing is left to be ended
                 self._opening.get_loop().call_soon_threadsafe(_drop, self._opening)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 TIME_SLICE = 0.010
 """Seconds of work in one go."""
-MAX_STRIDE = 32
+MAX_STRIDE = 128
 """Messages between two looks at the clock. A look at each would cost as much as handing it out."""
 
 
@@ -41,11 +41,12 @@ class TimeSlice:
         """Whether it is time for others, by the clock. ``stride`` follows how long the last ``messages`` took."""
         now = self._clock()
         if messages:
-            stride_takes = (now - self._look) / messages * self.stride
+            each = (now - self._look) / messages
+            stride_takes = each * self.stride
             if stride_takes > TIME_SLICE / 4:
-                self.stride = max(self.stride // 2, 1)
+                self.stride = int(TIME_SLICE / 8 / each) or 1
             elif stride_takes < TIME_SLICE / 16 and self.stride < MAX_STRIDE:
-                self.stride *= 2
+                self.stride = min(self.stride * 2, MAX_STRIDE)
         self._look = now
         return now - self._begin >= TIME_SLICE
 

@@ -39,7 +39,7 @@ def test_a_slice_is_passed_by_little(each: float) -> None:
     clock = Clock()
     slices = work(clock, TimeSlice(clock), each, 100_000)
     assert min(slices) >= TIME_SLICE - 1e-9
-    assert max(slices) <= TIME_SLICE + max(TIME_SLICE / 2, each) + 1e-9
+    assert max(slices) <= TIME_SLICE + max(TIME_SLICE / 4, each) + 1e-9
 
 
 def test_what_takes_no_time_is_seldom_looked_at() -> None:
@@ -56,7 +56,7 @@ def test_messages_that_suddenly_take_longer() -> None:
     work(clock, time_slice, 0.0, 1000)
     first, *others = work(clock, time_slice, 0.005, 1000)
     assert first <= MAX_STRIDE * 0.005 + 1e-9
-    assert max(others[5:]) <= 2 * TIME_SLICE + 1e-9
+    assert max(others) <= TIME_SLICE + 0.005 + 1e-9  # all but the first: the stride has followed
     work(clock, time_slice, 0.0, 1000)
     assert time_slice.stride == MAX_STRIDE
 
@@ -80,7 +80,7 @@ def test_a_part_of_a_stride_counts_for_what_it_is() -> None:
     work(clock, time_slice, 0.0, 1000)
     clock.now += 2 * 0.001
     time_slice.is_over(2)
-    assert time_slice.stride == MAX_STRIDE // 2
+    assert time_slice.stride == 1
 
 
 async def test_a_turn_of_the_loop() -> None:
