@@ -45,6 +45,7 @@ from rstream_core import (
     Subscriptions,
     UnsupportedByBroker,
 )
+from rstream_core.types import EARLIEST_TIMESTAMP
 
 _GRACE = 2.0
 """Seconds that a reader of stdout has, once the run is to end, to take what is being written."""
@@ -831,7 +832,9 @@ async def resolve_start(client: Client, stream: str, start: Start, name: str | N
     if start.kind is StartKind.ABSOLUTE:
         return ConsumerOffsetSpecification(OffsetType.OFFSET, start.value)
     if start.kind is StartKind.TIMESTAMP:
-        return ConsumerOffsetSpecification(OffsetType.TIMESTAMP, start.value)
+        # The core takes small numbers for seconds. Here they are times, and older than any stream.
+        milliseconds = start.value if start.value >= EARLIEST_TIMESTAMP else 0
+        return ConsumerOffsetSpecification(OffsetType.TIMESTAMP, milliseconds)
     if start.kind is StartKind.STORED:
         assert name is not None
         try:

@@ -4,7 +4,7 @@ A callback runs on the event loop in the middle of the core's work: while a conf
 learn that their connection is lost. So its exceptions are caught here, and each is reported once:
 
 - An ``Exception`` is logged. So is a ``CancelledError``, which comes from a callback that called ``result()`` on a
-  cancelled future.
+  cancelled future. One that comes again and again is counted, see ``Failures``.
 - ``KeyboardInterrupt`` and ``SystemExit`` leave the event loop once the core has done its work, as in asyncio itself:
   ``asyncio.run`` raises them. Only the first one does. Later ones are logged, so that they do not interrupt the
   program's cleanup.
@@ -42,11 +42,55 @@ def own_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     return Context().run(partial(asyncio.Task, coroutine, loop=asyncio.get_running_loop()))
 
 
+TELL_INTERVAL = 60.0
+"""Seconds for which failures that repeat are only counted."""
+MAX_KINDS = 10
+"""How many kinds of failures are told with their tracebacks in that time."""
+
+
+class Failures:
+    """Logs the failures of one callback, which may fail for each of millions of messages.
+
+    The first one of each kind, which is its type and the line that raised it, is told with its traceback. The others
+    are counted, and the count is told after ``TELL_INTERVAL`` seconds, and by ``sum_up``; then the next one is told in
+    full again.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._kinds: set[tuple[type[BaseException], object]] = set()
+        self._untold = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def tell(self, error: BaseException, message: str, *args: object) -> None:
+        """Logs it, with the message formatted with ``args``, or counts it."""
+        kind = (type(error), _place_of(error))
+        if kind in self._kinds or len(self._kinds) >= MAX_KINDS:
+            self._untold += 1
+            return
+        self._kinds.add(kind)
+        logger.error(message, *args, exc_info=error)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(TELL_INTERVAL, self.sum_up, context=Context())
+
+    def sum_up(self) -> None:
+        """Tells how many failures were only counted. The interval is over, or nobody is called any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._kinds.clear()
+        untold, self._untold = self._untold, 0
+        if untold:
+            logger.error("%s failed %d more times", self._what, untold)
+
+
 class Callbacks:
     """The callbacks that an application gave to one object, and the tasks of those that are coroutine functions."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Future[Any]] = set()
+        self._failures: dict[str, Failures] = {}
+        """By what names a callback in logs."""
         self.escaped: BaseException | None = None
         """The exception that the next ``check`` raises."""
 
@@ -72,6 +116,12 @@ class Callbacks:
             _, late = await asyncio.wait(tasks, timeout=timeout)
             for task in late:
                 task.cancel()
+        self.sum_up()
+
+    def sum_up(self) -> None:
+        """Tells of the failures that were only counted so far."""
+        for failures in self._failures.values():
+            failures.sum_up()
 
     def report(self, error: BaseException, what: str, *args: object) -> None:
         """Reports an exception of a callback, depending on its type: see the module. ``args`` are those of the call."""
@@ -80,7 +130,7 @@ class Callbacks:
             _left.add(loop)
             loop.call_soon(_leave_the_loop, error)
         elif not _escapes(error) or self.escaped is not None:
-            _log(what, args, error)
+            self._log(error, what, args)
         else:
             self.escaped = error
 
@@ -101,18 +151,30 @@ class Callbacks:
         self._tasks.discard(task)
         if task.cancelled():
             if isinstance(task, asyncio.Task) and not task.cancelling():  # it awaited something that was cancelled
-                _log(what, args, asyncio.CancelledError())
+                self._log(asyncio.CancelledError(), what, args)
         elif (error := task.exception()) is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
             self.report(error, what, *args)  # asyncio itself has raised those two out of the event loop
+
+    def _log(self, error: BaseException, what: str, args: tuple[object, ...]) -> None:
+        failures = self._failures.get(what)
+        if failures is None:
+            failures = self._failures[what] = Failures(what)
+        called_with = "".join(f" for {argument!r:.200}" for argument in args)
+        failures.tell(error, "%s failed%s", what, called_with)
+
+
+def _place_of(error: BaseException) -> object:
+    """The line that raised it; None where that is not known."""
+    place = None
+    trace = error.__traceback__
+    while trace is not None:
+        place = (trace.tb_frame.f_code, trace.tb_lineno)
+        trace = trace.tb_next
+    return place
 
 
 def _escapes(error: BaseException) -> bool:
     return not isinstance(error, Exception | asyncio.CancelledError | KeyboardInterrupt | SystemExit)
-
-
-def _log(what: str, args: tuple[object, ...], error: BaseException) -> None:
-    called_with = "".join(f" for {argument!r:.200}" for argument in args)
-    logger.error("%s failed%s", what, called_with, exc_info=error)
 
 
 def _leave_the_loop(error: BaseException) -> NoReturn:

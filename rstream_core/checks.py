@@ -5,6 +5,7 @@ A wrong type is a ``TypeError``; what the protocol cannot hold is a ``Configurat
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 from collections.abc import Collection, Mapping
@@ -61,6 +62,17 @@ def check_seconds(what: str, seconds: float) -> float:
     if not 0 <= seconds < math.inf:
         raise ConfigurationError(f"{what} is a number of seconds, 0 or more, not {seconds}")
     return seconds
+
+
+def check_callable(what: str, function: object) -> None:
+    """Raises for what cannot be called."""
+    if callable(function):
+        return
+    meant = ""
+    if inspect.iscoroutine(function):
+        function.close()  # it would be warned of, as never awaited
+        meant = ": pass the function itself, without calling it"
+    raise TypeError(f"{what} is a function, not {function!r:.80}{meant}")
 
 
 def check_whole(what: str, number: SupportsIndex, lowest: int, highest: int) -> int:

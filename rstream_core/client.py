@@ -18,6 +18,7 @@ from typing import Self
 from rstream_core.checks import (
     MAX_NAME,
     MAX_OFFSET,
+    check_callable,
     check_name,
     check_properties,
     check_seconds,
@@ -42,6 +43,7 @@ from rstream_core.gaps import Gap, GapListener
 from rstream_core.hints import Hint
 from rstream_core.in_flight import Outcome
 from rstream_core.locator import Locator
+from rstream_core.loops import LoopGuard
 from rstream_core.pool import MAX_IDS, ConnectionPool
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.routing import MAX_PARTITIONS, partitions_by_keys, partitions_by_number
@@ -64,6 +66,7 @@ from rstream_core.types import (
     OffsetType,
     StreamMetadata,
     StreamStats,
+    check_specification,
 )
 
 logger = logging.getLogger("rstream_core")
@@ -79,7 +82,8 @@ STORED_WAIT = Backoff(attempts=1_000_000, initial=0.005, maximum=0.25)
 
 
 class Client:
-    """Connects when it is first needed, or by ``start()``. For the tasks of one event loop.
+    """Connects when it is first needed, or by ``start()``. For the tasks of one event loop, that of the first call:
+    ``ConfigurationError`` in another one, in another thread, and after a fork.
 
     Every method that asks the broker raises the ``ServerError`` of its answer, ``ConnectionFailed`` and
     ``ConnectionClosed`` and their kinds, ``ProtocolError`` for an answer that makes no sense, or ``RequestTimeout``.
@@ -107,11 +111,15 @@ class Client:
         max_subscribers_by_connection: int = MAX_IDS,
     ) -> None:
         self.options = options or ConnectionOptions()
+        for what, listener in (("on_recovery", on_recovery), ("on_gap", on_gap)):
+            if listener is not None:
+                check_callable(what, listener)
         self._recoveries = Recoveries(recovery, on_recovery)
         self._on_gap = None if on_gap is None else self._recoveries.callbacks.bind(on_gap, "on_gap")
         self._locator = Locator(self.options, self._recoveries)
         self._publisher_pool = ConnectionPool(self._locator, max_per_connection=max_publishers_by_connection)
         self._subscriber_pool = ConnectionPool(self._locator, max_per_connection=max_subscribers_by_connection)
+        self._guard = LoopGuard("this client")
         self._named: dict[tuple[str, str], Publisher] = {}
         """The last publisher of each name in each stream; at most ``MAX_NAMES``."""
         self._closed = False
@@ -148,6 +156,8 @@ class Client:
         One that is cancelled ends at once the connections that there are. What ``on_recovery`` let out that is no
         ``Exception`` and does not end the program, as ``pytest.fail()`` does, is raised at the end.
         """
+        if not self._closed:
+            self._guard.check()
         self._closed = True
         self._locator.retire()
         try:
@@ -157,6 +167,7 @@ class Client:
         except asyncio.CancelledError:
             self.abort()
             raise
+        self._recoveries.callbacks.sum_up()
         self._recoveries.callbacks.check()
 
     def abort(self) -> None:
@@ -452,7 +463,7 @@ class Client:
         """
         self._check_open()
         check_name("stream", stream)
-        _check_specification(spec)
+        check_specification("an offset specification", spec)
         offset = await self._locator.when_elected(lambda: self._resolve_offset(stream, spec))
         if offset is None:
             offset = await self._locator.when_elected(lambda: self._position(stream, spec))
@@ -586,7 +597,7 @@ class Client:
         """
         self._check_open()
         check_name("stream", stream)
-        _check_specification(spec)
+        check_specification("an offset specification", spec)
         check_whole("credit", credit, 1, MAX_INITIAL_CREDIT)
         told = dict(properties or {})
         check_properties("properties", told)
@@ -676,6 +687,7 @@ class Client:
     def _check_open(self) -> None:
         if self._closed:
             raise AlreadyClosed("this client is closed")
+        self._guard.check()
 
 
 async def _first_that_serves(nodes: Iterable[Endpoint], use: Callable[[Endpoint], Awaitable[None]]) -> None:
@@ -717,11 +729,6 @@ async def _see_stored(connection: Connection, message: c.StoreOffset, limit: flo
     except _NotStored as error:
         return error
     return None
-
-
-def _check_specification(spec: ConsumerOffsetSpecification) -> None:
-    if not isinstance(spec, ConsumerOffsetSpecification):
-        raise TypeError(f"an offset specification is a ConsumerOffsetSpecification, not {spec!r:.80}")
 
 
 def _arguments(arguments: Mapping[str, object] | None) -> dict[str, str]:

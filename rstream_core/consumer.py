@@ -11,28 +11,35 @@ import inspect
 import itertools
 import logging
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
-from itertools import repeat
+from itertools import islice, repeat
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypedDict, Unpack
 
 from rstream_core.administration import Administration
 from rstream_core.arguments import ConnectionArguments, options_from
-from rstream_core.callbacks import Callbacks, own_task
-from rstream_core.checks import check_name, check_properties
+from rstream_core.callbacks import Callbacks, Failures, own_task
+from rstream_core.checks import check_callable, check_name, check_properties
 from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, RstreamError
 from rstream_core.gaps import GapListener
 from rstream_core.hints import Hint
+from rstream_core.loops import LoopGuard
 from rstream_core.pool import MAX_IDS
 from rstream_core.protocol.amqp import AMQPMessage, amqp_decoder
+from rstream_core.reading import ChunkReading, MessageReading, Opened
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
 from rstream_core.subscription import DEFAULT_CREDIT, Chunk, SingleActiveConsumer, Subscription, Subscriptions
-from rstream_core.types import ConsumerOffsetSpecification, FilterConfiguration, OffsetType
+from rstream_core.types import (
+    ConsumerOffsetSpecification,
+    FilterConfiguration,
+    OffsetType,
+    check_specification,
+)
 
 logger = logging.getLogger("rstream_core")
 
@@ -62,7 +69,7 @@ class EventContext(NamedTuple):
     reference: str
     """The name that the consumers share."""
     offset: int | None
-    """The last one processed in the turn that ends; None where there was none."""
+    """The last one processed, with all before it, in the turn that ends; None where there was none."""
 
 
 Callback = Callable[[Any, MessageContext], Awaitable[None] | None]
@@ -71,11 +78,17 @@ ConsumerUpdateListener = Callable[
 ]
 Streams = str | Mapping[str, ConsumerOffsetSpecification]
 """One stream, or several, each with where it starts."""
+Starts = Callable[[ConsumerOffsetSpecification], Awaitable[Mapping[str, ConsumerOffsetSpecification]]]
+"""The streams to read, and where each starts; given where the options say that, for those that have no place of their
+own."""
 
 CANCEL_TIMEOUT = 5.0
 """Seconds that a callback has to end, once it is cancelled."""
 STORE_TIMEOUT = 5.0
 """Seconds in which an offset that is stored at the end of a turn must show."""
+
+_FAILED = "the callback failed for message %d of stream %r"
+_NOT_STORED = "; no offset from there on is stored"
 
 _new_context: Callable[[tuple[Any, ...]], MessageContext] = partial(tuple.__new__, MessageContext)
 """As ``MessageContext(*fields)``, which runs Python code: too much for each message."""
@@ -86,7 +99,8 @@ class SubscribeOptions(TypedDict, total=False):
 
     offset_type: OffsetType | None
     """Where to start; the first message, unless told otherwise."""
-    offset: int | None
+    offset: int | datetime | None
+    """An offset, or a time; without an ``offset_type`` a number is an offset."""
     offset_specification: ConsumerOffsetSpecification | None
     """In place of the two."""
     initial_credit: int
@@ -95,7 +109,8 @@ class SubscribeOptions(TypedDict, total=False):
     """More of what the broker takes."""
     subscriber_name: str | None
     store_offset_every: float | None
-    """Seconds: how often to store, under the name, the offset of the last message processed; and at the end."""
+    """Seconds: how often to store, under the name, the offset of the last message processed; and at the end. It does
+    not pass a message whose callback raised: that comes again to whoever goes on from what is stored."""
     single_active_consumer: bool
     """Whether one consumer of the name gets messages at a time, of any number that subscribe."""
     super_stream: str | None
@@ -155,6 +170,8 @@ class _Subscriber:
     storing: asyncio.Task[None] | None = None
     error: RstreamError | None = None
     """With which it ended, until ``run`` raises it."""
+    is_told: bool = False
+    """Whether that was logged."""
     gone: bool = False
     """Its callback is not to be called any more."""
 
@@ -204,7 +221,12 @@ class Consumer(Administration):
         self._stopped = False
         self._ended = asyncio.Event()
         """There is something for ``run`` to look at."""
+        self._runs = 0
+        """Calls of it that wait."""
         self._callbacks = Callbacks()
+        self._guard = LoopGuard("this consumer")
+        self._leaving: set[asyncio.Task[None]] = set()
+        """What was dropped without being closed, and is being left."""
         self._closed = False
         self._closing: asyncio.Future[None] | None = None
 
@@ -224,6 +246,7 @@ class Consumer(Administration):
 
     async def start(self, *, wait: float = 0.0) -> None:
         """Connects and logs in. ``wait``: see ``Client.start``."""
+        self._guard.check()
         await self._client.start(wait=wait)
 
     async def run(self) -> None:
@@ -233,8 +256,17 @@ class Consumer(Administration):
         its subscription.
 
         Each error is raised once, and that of a stream that was subscribed to again is forgotten: called again, it
-        waits for what is there then.
+        waits for what is there then. An error that comes while nobody waits here is logged, too.
         """
+        self._guard.check()
+        self._runs += 1
+        try:
+            await self._run()
+        finally:
+            self._runs -= 1
+            self._log_ends()
+
+    async def _run(self) -> None:
         while True:
             self._callbacks.check()
             for subscriber in self._subscribers.values():
@@ -248,6 +280,16 @@ class Consumer(Administration):
             self._ended.clear()
             await self._ended.wait()
 
+    def _log_ends(self) -> None:
+        """Tells of subscriptions that have ended, where nobody else does."""
+        if self._runs or self._closed:
+            return
+        for subscriber in self._subscribers.values():
+            if subscriber.error is not None and not subscriber.is_told:
+                subscriber.is_told = True
+                stream = subscriber.subscription.stream
+                logger.error("the subscription to stream %r has ended: %s", stream, subscriber.error)
+
     def stop(self) -> None:
         """Lets ``run()`` return; messages still come until ``close()``."""
         self._stopped = True
@@ -259,6 +301,7 @@ class Consumer(Administration):
         Raises nothing but what a callback let out, see ``run``, and that once; may be repeated.
         """
         if self._closing is None:
+            self._guard.check()
             self._closed = True
             self._closing = own_task(self._close(asyncio.current_task()))
         await asyncio.shield(self._closing)
@@ -268,7 +311,7 @@ class Consumer(Administration):
         """In a task of its own: whoever waits for it may be cancelled, by it even."""
         try:
             leaving = (self._leave(subscriber, caller) for subscriber in list(self._subscribers.values()))
-            await asyncio.gather(*leaving)
+            await asyncio.gather(*leaving, *self._leaving)
         finally:
             try:
                 if self._owns_client:
@@ -318,10 +361,13 @@ class Consumer(Administration):
     ) -> int:
         """Calls ``callback(message, context)`` for each message, in order, and returns the subscriber's id.
 
-        The callback may be a coroutine function; the next message waits for it. What it raises is logged, and the
-        next message follows. ``decoder`` makes the message of its bytes (``amqp_decoder``; None: the bytes as they
-        were stored). ``SubscribeOptions`` names the options.
+        The callback may be a coroutine function; the next message waits for it. What it raises is logged (once a minute
+        at most for each kind of failure, the others are counted), and the next message follows; but with
+        ``store_offset_every`` no offset from there on is stored. ``decoder`` makes the message of its bytes
+        (``amqp_decoder``; None: the bytes as they were stored). ``SubscribeOptions`` names the options.
         """
+        check_callable("callback", callback)
+        check_decoder(decoder)
         subscriber = await self._subscribe(stream, decoder, check_options(options))
         subscriber.task = asyncio.create_task(self._deliver(subscriber, callback))
         subscriber.task.add_done_callback(lambda _: self._ended.set())
@@ -329,6 +375,7 @@ class Consumer(Administration):
 
     async def unsubscribe(self, subscriber: int | str) -> None:
         """Ends one subscription, by its id, or all of a name; the callback is not called any more."""
+        self._guard.check()
         if isinstance(subscriber, int):
             if subscriber not in self._subscribers:
                 raise ConfigurationError(f"there is no subscriber {subscriber}")
@@ -337,62 +384,88 @@ class Consumer(Administration):
         for found in self._named(subscriber):
             await self._leave(found)
 
-    async def chunks(self, streams: Streams, **options: Unpack[SubscribeOptions]) -> AsyncGenerator[Chunk, None]:
-        """An async generator of chunks: the fastest way. Wrap it in ``contextlib.aclosing`` to leave early.
+    def chunks(self, streams: Streams, **options: Unpack[SubscribeOptions]) -> ChunkReading:
+        """An async iterator over chunks: the fastest way. Wrap it in ``contextlib.aclosing`` to leave early.
 
         Of several streams, given as a mapping of each to where it starts, the chunks come as they arrive. With filter
         values a chunk holds other messages too. Raises what ends a subscription, such as ``ConnectionClosed`` or
-        ``StreamDoesNotExist``.
+        ``StreamDoesNotExist``. A cancelled ``anext``, as by a timeout, loses nothing: the next one goes on.
         """
-        wishes = check_options(options)
-        if wishes.filter.predicate is not None:
-            raise ConfigurationError("chunks are not decoded: a post filter is for messages")
-        async with self._subscribed(streams, None, wishes) as (_, chunks):
-            async for chunk in chunks:
-                yield chunk
+        return self._read_chunks(_given(streams, options), options)
 
-    async def messages(
+    def messages(
         self, streams: Streams, *, decoder: Decoder | None = None, **options: Unpack[SubscribeOptions]
-    ) -> AsyncGenerator[tuple[Any, MessageContext], None]:
-        """An async generator of ``(message, context)``. Wrap it in ``contextlib.aclosing`` to leave early.
+    ) -> MessageReading[tuple[Any, MessageContext]]:
+        """An async iterator over ``(message, context)``. Wrap it in ``contextlib.aclosing`` to leave early.
 
         Of several streams, given as a mapping of each to where it starts, the messages come chunk by chunk as they
-        arrive. Raises what ends a subscription, and what the decoder or the post filter raises.
+        arrive. Raises what ends a subscription, and what the decoder or the post filter raises. A cancelled ``anext``,
+        as by a timeout, loses nothing: the next one goes on.
         """
-        wishes = check_options(options)
-        wanted = wishes.filter.predicate
-        decode = _one_by_one(decoder)
-        async with self._subscribed(streams, decoder, wishes) as (subscribers, chunks):
-            async for chunk in chunks:
-                subscriber = subscribers[chunk.stream]
-                subscription = subscriber.subscription
-                done = chunk.offset - 1
-                try:
-                    for stored, context in self._with_contexts(subscriber, chunk):
-                        message = decode(stored) if decode else stored
-                        if wanted is None or wanted(message):
-                            yield message, context
-                        done = context.offset
-                        if not subscription.is_wanted(chunk):
-                            break
-                finally:
-                    chunks.finish(done)
+        return self._read_messages(_given(streams, options), decoder, options)
 
     # Inside.
 
-    @asynccontextmanager
-    async def _subscribed(
-        self, streams: Streams, decoder: Decoder | None, wishes: _Wishes
-    ) -> AsyncIterator[tuple[dict[str, _Subscriber], Subscriptions]]:
-        starts = {streams: wishes.start} if isinstance(streams, str) else streams
+    def _read_chunks(self, starts: Starts, options: SubscribeOptions) -> ChunkReading:
+        wishes = check_options(options)
+        if wishes.filter.predicate is not None:
+            raise ConfigurationError("chunks are not decoded: a post filter is for messages")
+        return ChunkReading(self._guard, partial(self._open, starts, {}, None, wishes))
+
+    def _read_messages(
+        self, starts: Starts, decoder: Decoder | None, options: SubscribeOptions
+    ) -> MessageReading[tuple[Any, MessageContext]]:
+        check_decoder(decoder)
+        wishes = check_options(options)
         subscribers: dict[str, _Subscriber] = {}
-        try:
-            for stream, start in starts.items():
-                subscribers[stream] = await self._subscribe(stream, decoder, replace(wishes, start=start))
-            yield subscribers, Subscriptions(subscriber.subscription for subscriber in subscribers.values())
-        finally:
+        split = partial(self._split, subscribers, _one_by_one(decoder), wishes.filter.predicate)
+        return MessageReading(self._guard, partial(self._open, starts, subscribers, decoder, wishes), split)
+
+    async def _open(
+        self, starts: Starts, subscribers: dict[str, _Subscriber], decoder: Decoder | None, wishes: _Wishes
+    ) -> Opened:
+        """Subscribes to the streams; adds a subscriber for each."""
+
+        async def leave() -> None:
             for subscriber in subscribers.values():
                 await self._leave(subscriber)
+
+        try:
+            for stream, start in (await starts(wishes.start)).items():
+                subscribers[stream] = await self._subscribe(stream, decoder, replace(wishes, start=start))
+        except BaseException:
+            await leave()
+            raise
+        chunks = Subscriptions(subscriber.subscription for subscriber in subscribers.values())
+        return Opened(chunks, leave, lambda: self._leave_behind(leave()))
+
+    def _leave_behind(self, leaving: Coroutine[Any, Any, None]) -> None:
+        """In a task of its own, for which ``close`` waits."""
+        task = own_task(leaving)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    def _split(
+        self,
+        subscribers: Mapping[str, _Subscriber],
+        decode: Decoder | None,
+        wanted: Callable[[Any], bool] | None,
+        opened: Opened,
+        chunk: Chunk,
+    ) -> Generator[tuple[Any, MessageContext] | None, None, None]:
+        """The messages of a chunk, each with its context; None for one that is not wanted."""
+        subscriber = subscribers[chunk.stream]
+        subscription = subscriber.subscription
+        done = chunk.offset - 1
+        try:
+            for stored, context in self._with_contexts(subscriber, chunk):
+                message = decode(stored) if decode else stored
+                yield (message, context) if wanted is None or wanted(message) else None
+                done = context.offset
+                if not subscription.is_wanted(chunk):
+                    break
+        finally:
+            opened.chunks.finish(done)
 
     async def _subscribe(self, stream: str, decoder: Decoder | None, wishes: _Wishes) -> _Subscriber:
         self._check_open()
@@ -433,6 +506,7 @@ class Consumer(Administration):
     def _check_open(self) -> None:
         if self._closed:
             raise AlreadyClosed("this consumer is closed")
+        self._guard.check()
 
     # Stored offsets, and turns of a single active consumer.
 
@@ -483,48 +557,71 @@ class Consumer(Administration):
 
     async def _deliver(self, subscriber: _Subscriber, callback: Callback) -> None:
         """The task of one subscriber."""
-        decode = _one_by_one(subscriber.decoder)
-        wanted = subscriber.wishes.filter.predicate
         subscription = subscriber.subscription
+        failures = Failures(f"the callback of stream {subscription.stream!r}")
         _called.set(_Called(self, subscription.stream, subscriber.name))
         try:
             async for chunk in subscription:
-                last: MessageContext | None = None
-                has_waited = False  # only then can the subscriber be gone, or its turn be over
-                try:
-                    for stored, context in self._with_contexts(subscriber, chunk):
-                        try:
-                            message = decode(stored) if decode else stored
-                            if wanted is None or wanted(message):
-                                result = callback(message, context)
-                                if result is not None and inspect.isawaitable(result):
-                                    has_waited = True
-                                    await result
-                        except (Exception, asyncio.CancelledError) as error:
-                            if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
-                                raise
-                            logger.exception(
-                                "the callback failed for message %d of stream %r", context.offset, chunk.stream
-                            )
-                        last = context
-                        if has_waited and (subscriber.gone or not subscription.is_wanted(chunk)):
-                            break
-                finally:
-                    subscription.finish(chunk.offset - 1 if last is None else last.offset)
+                await self._deliver_chunk(subscriber, callback, failures, chunk)
                 if subscriber.gone:
                     return
-                await asyncio.sleep(0)  # a callback that never waits must not keep the loop from others
+                await asyncio.sleep(0)  # so that streams with small chunks take turns
+                subscription.time_slice.begin()
         except RstreamError as error:
             await self._leave(subscriber)
             subscriber.error = error
             self._subscribers[subscriber.id] = subscriber  # until run() has raised it
             self._ended.set()
+            self._log_ends()
         except (Exception, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - a callback's: run() or close() raises it
             self._callbacks.report(error, f"the callback of stream {subscription.stream!r}")
             await self._leave(subscriber)
             self._ended.set()
+        finally:
+            failures.sum_up()
+
+    async def _deliver_chunk(
+        self, subscriber: _Subscriber, callback: Callback, failures: Failures, chunk: Chunk
+    ) -> None:
+        """Calls for each message of a chunk, as long as it is wanted. Gives the event loop its turns."""
+        decode = _one_by_one(subscriber.decoder)
+        wanted = subscriber.wishes.filter.predicate
+        subscription = subscriber.subscription
+        time_slice = subscription.time_slice
+        messages = self._with_contexts(subscriber, chunk)
+        left = len(chunk.messages)
+        last: MessageContext | None = None
+        has_waited = False  # only then can the subscriber be gone, or its turn be over
+        try:
+            while left > 0:
+                stride = time_slice.stride
+                for stored, context in islice(messages, stride):
+                    try:
+                        message = decode(stored) if decode else stored
+                        if wanted is None or wanted(message):
+                            result = callback(message, context)
+                            if result is not None and inspect.isawaitable(result):
+                                has_waited = True
+                                await result
+                    except (Exception, asyncio.CancelledError) as error:
+                        if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                            raise
+                        subscription.fail(context.offset)
+                        words = _FAILED if subscriber.wishes.store_every is None else _FAILED + _NOT_STORED
+                        failures.tell(error, words, context.offset, chunk.stream)
+                    last = context
+                    if has_waited and (subscriber.gone or not subscription.is_wanted(chunk)):
+                        return
+                is_over = time_slice.is_over(min(stride, left))
+                left -= stride
+                if is_over and left > 0:
+                    await time_slice.give_way()
+                    if subscriber.gone or not subscription.is_wanted(chunk):
+                        return
+        finally:
+            subscription.finish(chunk.offset - 1 if last is None else last.offset)
 
     def _with_contexts(self, subscriber: _Subscriber, chunk: Chunk) -> Iterator[tuple[Any, MessageContext]]:
         """A chunk's messages, decoded unless that is done ``_one_by_one``, each with its context.
@@ -573,6 +670,47 @@ def _one_by_one(decoder: Decoder | None) -> Decoder | None:
     return None if decoder is amqp_decoder else decoder
 
 
+def check_decoder(decoder: Decoder | None) -> None:
+    if decoder is not None:
+        check_callable("decoder", decoder)
+
+
+def read_chunks(consumer: Consumer, starts: Starts, options: SubscribeOptions) -> ChunkReading:
+    """``Consumer.chunks`` of streams that are asked for when reading begins."""
+    return consumer._read_chunks(starts, options)  # noqa: SLF001 - of this module
+
+
+def read_messages(
+    consumer: Consumer, starts: Starts, decoder: Decoder | None, options: SubscribeOptions
+) -> MessageReading[tuple[Any, MessageContext]]:
+    """As ``read_chunks``, of messages."""
+    return consumer._read_messages(starts, decoder, options)  # noqa: SLF001 - of this module
+
+
+def _given(streams: Streams, options: SubscribeOptions) -> Starts:
+    """As ``messages`` and ``chunks`` are given them."""
+    if isinstance(streams, Mapping):
+        if not streams:
+            raise ConfigurationError("streams names no stream")
+        if not _STARTS.isdisjoint(key for key, value in options.items() if value is not None):
+            raise ConfigurationError("a mapping says where each of its streams starts: pass no offset beside it")
+        for stream, start in streams.items():
+            check_specification(f"the value of {stream!r:.80} in streams", start)
+    elif not isinstance(streams, str):
+        raise TypeError(
+            "streams is the name of one stream, or a mapping of names, each to a ConsumerOffsetSpecification, "
+            f"not {streams!r:.80}"
+        )
+
+    async def starts(start: ConsumerOffsetSpecification) -> Mapping[str, ConsumerOffsetSpecification]:
+        return {streams: start} if isinstance(streams, str) else streams
+
+    return starts
+
+
+_STARTS = frozenset({"offset_type", "offset", "offset_specification"})
+
+
 def check_options(options: SubscribeOptions) -> _Wishes:
     """What they say. Raises ``TypeError`` for an unknown option or a wrong type, ``ConfigurationError`` where a value
     cannot be right, or they do not go together."""
@@ -588,13 +726,15 @@ def check_options(options: SubscribeOptions) -> _Wishes:
         check_name("super_stream", of)
     group, super_stream = _group(options, properties, name)
     listener = options.get("consumer_update_listener")
+    if listener is not None:
+        check_callable("consumer_update_listener", listener)
     if listener is not None and group is None:
         raise ConfigurationError("a consumer_update_listener is for a single active consumer")
     every = options.get("store_offset_every")
     if every is not None and (every <= 0 or (group or name) is None):
         raise ConfigurationError("store_offset_every is more than 0 seconds, and needs a subscriber_name")
     return _Wishes(
-        specification(options.get("offset_type"), options.get("offset"), options.get("offset_specification")),
+        _start(options),
         options.get("initial_credit", DEFAULT_CREDIT),
         properties,
         name,
@@ -629,11 +769,12 @@ def _filter(options: SubscribeOptions) -> FilterConfiguration:
     return given
 
 
-def specification(
-    offset_type: OffsetType | None, offset: int | None, specification: ConsumerOffsetSpecification | None
-) -> ConsumerOffsetSpecification:
-    if specification is None:
-        return ConsumerOffsetSpecification(offset_type or OffsetType.FIRST, offset)
+def _start(options: SubscribeOptions) -> ConsumerOffsetSpecification:
+    offset_type, offset = options.get("offset_type"), options.get("offset")
+    given = options.get("offset_specification")
+    if given is None:
+        return ConsumerOffsetSpecification(offset_type, offset)
     if offset_type is not None or offset is not None:
         raise ConfigurationError("pass offset_specification, or offset_type and offset, not both")
-    return specification
+    check_specification("offset_specification", given)
+    return given

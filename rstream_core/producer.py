@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import chain
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -28,7 +29,7 @@ from rstream_core.administration import Administration
 from rstream_core.arguments import ConnectionArguments, options_from
 from rstream_core.attempts import SharedAttempt
 from rstream_core.callbacks import Callbacks
-from rstream_core.checks import MAX_OFFSET, check_text, check_whole
+from rstream_core.checks import MAX_OFFSET, check_callable, check_text, check_whole
 from rstream_core.client import MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, Client
 from rstream_core.errors import (
     AlreadyClosed,
@@ -38,8 +39,10 @@ from rstream_core.errors import (
     error_from_code,
 )
 from rstream_core.hints import Hint
+from rstream_core.loops import LoopGuard
 from rstream_core.outbox import ConfirmCallback, Message, Outbox, Told, losses_in_words
 from rstream_core.pool import MAX_IDS
+from rstream_core.protocol.amqp import AMQPMessage
 from rstream_core.protocol.compression import check_compression
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
 from rstream_core.types import CompressionType, ConfirmationStatus
@@ -182,10 +185,13 @@ class Producer(Administration):
         self._outboxes: dict[_Key, _Outbox] = {}
         self._entrances: dict[_Key, _Entrance] = {}
         """Of the outboxes that are being opened, as long as somebody is in there."""
+        if filter_value_extractor is not None:
+            check_callable("filter_value_extractor", filter_value_extractor)
         self._filter_of = filter_value_extractor
         self._extracting: dict[_Key, _Queue] = {}
         """Where filter values are being waited for."""
         self._callbacks = Callbacks()
+        self._guard = LoopGuard("this producer")
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -209,6 +215,7 @@ class Producer(Administration):
 
     async def start(self, *, wait: float = 0.0) -> None:
         """Connects and logs in. Optional: the first call does it too. ``wait``: see ``Client.start``."""
+        self._guard.check()
         await self._client.start(wait=wait)
 
     def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
@@ -234,6 +241,7 @@ class Producer(Administration):
         """
         if self._closed:
             return
+        self._guard.check()
         self._closed = True
         outboxes = list(self._outboxes.values())
         self._outboxes.clear()  # nothing can be added from here on
@@ -295,8 +303,21 @@ class Producer(Administration):
         value = None
         if self._filter_of is not None:
             (value,) = await self._filter_values(self._filter_of, (stream, publisher_name), (message,))
-        outbox = self._outboxes.get((stream, publisher_name))
-        if outbox is None or outbox.is_dead or self._entrances or self._callbacks.escaped is not None:
+        try:
+            outbox = self._outboxes.get((stream, publisher_name))
+        except TypeError:  # that is no key
+            _check_names(stream, publisher_name)
+            raise
+        guard = self._guard
+        if (
+            outbox is None
+            or (publisher := outbox.publisher).error is not None  # what ``is_dead`` looks at, in one call less
+            or publisher.is_stopped
+            or self._entrances
+            or self._callbacks.escaped is not None
+            or get_ident() != guard.thread
+            or not guard.loop.is_running()
+        ):
             outbox = await self._outbox(stream, publisher_name)
         waiting = outbox.add(message, told, value)
         if waiting is not None:
@@ -315,6 +336,7 @@ class Producer(Administration):
         message that is too large before any of the batch is sent.
         """
         told = self._bound(on_publish_confirm)
+        batch = as_batch(batch)
         values = None
         if self._filter_of is not None:
             values = await self._filter_values(self._filter_of, (stream, publisher_name), batch)
@@ -373,6 +395,7 @@ class Producer(Administration):
             raise ConfigurationError("a sub-entry cannot carry filter values", hint=Hint.NO_SUB_ENTRY)
         compression_type = check_compression(compression_type)
         told = self._bound(on_publish_confirm)
+        sub_entry_messages = as_batch(sub_entry_messages)
         outbox = await self._outbox(stream, publisher_name)
         return await outbox.publish_sub_entry(sub_entry_messages, compression_type, told)
 
@@ -382,6 +405,7 @@ class Producer(Administration):
         Raises ``RequestTimeout`` after ``timeout`` seconds; ``NotConfirmed`` for failures that have no callback, in
         whichever streams, once that is done.
         """
+        self._guard.check()
         errors: list[BaseException] = []
 
         async def settle(outbox: Outbox) -> None:
@@ -407,14 +431,17 @@ class Producer(Administration):
     def _bound(self, callback: ConfirmCallback | None) -> Told | None:
         if callback is None:
             return None
-        if not callable(callback):
-            raise TypeError(f"on_publish_confirm is a function, not {callback!r:.80}")
+        if isinstance(callback, str):
+            raise TypeError(f"on_publish_confirm is a function, not {callback!r:.80}; a name is a publisher_name")
+        check_callable("on_publish_confirm", callback)
         return self._callbacks.bind(callback, "on_publish_confirm")
 
     async def _filter_values(
         self, extract: FilterValueExtractor, key: _Key, batch: Sequence[Message]
     ) -> list[str | None]:
         """The filter values, in the order of the calls. The caller awaits nothing before it is on its way in."""
+        self._guard.check()
+        _check_names(*key)
         values: list[str | None] = []
         queue = self._extracting.get(key)
         if queue is None:
@@ -443,6 +470,7 @@ class Producer(Administration):
         """The outbox, opened where need be. Whoever leaves awaits nothing before it is in there, or waits for room."""
         self._check_open()
         self._callbacks.check()
+        _check_names(stream, publisher_name)
         key = (stream, publisher_name)
         entrance = self._entrances.get(key)
         if entrance is None:
@@ -511,6 +539,25 @@ class Producer(Administration):
     def _check_open(self) -> None:
         if self._closed:
             raise AlreadyClosed("this producer is closed")
+        self._guard.check()
+
+
+def _check_names(stream: object, publisher_name: object) -> None:
+    """Of what is looked up here; all else about them is the client's to check."""
+    if not isinstance(stream, str):
+        raise TypeError(f"stream is a str, not {stream!r:.80}")
+    if publisher_name is not None and not isinstance(publisher_name, str):
+        meant = "; a function is passed as on_publish_confirm" if callable(publisher_name) else ""
+        raise TypeError(f"publisher_name is a str, not {publisher_name!r:.80}{meant}")
+
+
+def as_batch(batch: Any) -> Sequence[Message]:
+    """Several messages. Raises ``TypeError`` for a single one."""
+    if isinstance(batch, list | tuple):
+        return batch
+    if isinstance(batch, AMQPMessage | str | bytes | bytearray | memoryview) or not isinstance(batch, Iterable):
+        raise TypeError(f"a batch is a list of messages, not {batch!r:.80}; send and send_wait take a single one")
+    return list(batch)  # its messages are looked at more than once
 
 
 def _checked(filter_value: str | None) -> str | None:

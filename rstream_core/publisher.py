@@ -313,6 +313,7 @@ class Publisher(Attachment):
     def _stop(self) -> None:
         self._fail_all(NotConfirmed("the publisher was closed before the broker confirmed"))
         self._stop_watching()
+        self._callbacks.sum_up()
         self._progress.set()
 
     # Called by the connection.

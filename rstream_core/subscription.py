@@ -51,6 +51,7 @@ from rstream_core.pool import ConnectionPool, Lease
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import CHUNK_USER, ChunkReader, open_chunk, parse_header
 from rstream_core.recovery import Recoveries, ended
+from rstream_core.timeslice import TimeSlice
 from rstream_core.types import ConsumerOffsetSpecification, Endpoint, OffsetType
 
 logger = logging.getLogger("rstream_core")
@@ -173,9 +174,14 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         is in the middle of a chunk then should stop there, ``finish`` the chunk, and ask for the next.
         """
         self.processed: int | None = None
-        """The last offset that the application has processed since the subscription became active."""
+        """The last offset that the application is done with, and with all before it, since the subscription became
+        active."""
+        self._failed: int | None = None
+        """The first offset since then that the application could not process."""
         self.arrived = asyncio.Event()
         """Set when a chunk has arrived, and when the subscription has ended or was closed."""
+        self.time_slice = TimeSlice()
+        """That of the task which reads the subscription."""
         self._spec = spec
         self._credit = credit
         self._properties = properties
@@ -243,6 +249,9 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
 
     async def __anext__(self) -> Chunk:
         await self.give_way()
+        if self.time_slice.is_over():
+            self.finish()
+            await self.time_slice.give_way()
         while True:
             chunk = self.poll()
             if chunk is not None:
@@ -252,6 +261,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             await self.raise_error()
             self.arrived.clear()
             await self.arrived.wait()
+            self.time_slice.begin()
 
     def poll(self) -> Chunk | None:
         """Returns the next chunk, or piece, if one is there. Finishes the one before it. Raises ``ChunkError``."""
@@ -280,7 +290,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         if self._reader is not None and not self._has_given_way:
             self._has_given_way = True
             self.finish()
-            await asyncio.sleep(0)
+            await self.time_slice.give_way()
 
     def finish(self, offset: int | None = None) -> None:
         """Notes that the application is done with the chunk that it holds, if any: with all of it, or up to ``offset``.
@@ -290,6 +300,8 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         chunk = self._handed_out
         if chunk is not None:
             last = chunk.last_offset if offset is None else offset
+            if self._failed is not None:
+                last = min(last, self._failed - 1)
             if last >= chunk.offset and chunk is not self._overdue:
                 self.processed = last
             self._handed_out = self._overdue = None
@@ -297,6 +309,14 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
                 self._owed += 1
             self._finished.set()
         self._return_credit()
+
+    def fail(self, offset: int) -> None:
+        """The application could not do what it has to with a message of the chunk that it holds.
+
+        ``processed`` does not pass it in this turn: whoever goes on from there gets it again.
+        """
+        if self._failed is None and self._handed_out is not self._overdue:
+            self._failed = offset
 
     def is_wanted(self, chunk: Chunk) -> bool:
         """Returns whether to go on with a chunk: False where the turn in which it was handed out is over."""
@@ -384,6 +404,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._closed = True
         self._reader = None
         self._waiting.clear()
+        self._callbacks.sum_up()
         self.arrived.set()
         self._finished.set()
 
@@ -718,6 +739,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._in_turn = True
         self._turn_start = None
         self._overdue = self._handed_out
+        self._failed = None  # the turn begins there, or before it
         if self.processed is not None:
             self._earlier, self.processed = self.processed, None
         spec = await self._ask_listener(True) or await self._default_start()
@@ -820,10 +842,13 @@ class Subscriptions(AsyncIterator[Chunk]):
     def __init__(self, members: Iterable[Subscription]) -> None:
         self._members = deque(members)
         self._last: Subscription | None = None
+        self.time_slice = TimeSlice()
+        """Of the task that reads them."""
         self._arrived = asyncio.Event()
         self._arrived.set()
         for member in self._members:
             member.arrived = self._arrived
+            member.time_slice = self.time_slice
 
     def __aiter__(self) -> Self:
         return self
@@ -832,6 +857,8 @@ class Subscriptions(AsyncIterator[Chunk]):
         self.finish()
         if self._last is not None:
             await self._last.give_way()
+        if self.time_slice.is_over():
+            await self.time_slice.give_way()
         while True:
             for _ in range(len(self._members)):
                 member = self._members.popleft()
@@ -845,6 +872,7 @@ class Subscriptions(AsyncIterator[Chunk]):
                 raise StopAsyncIteration
             self._arrived.clear()
             await self._arrived.wait()
+            self.time_slice.begin()
 
     def finish(self, offset: int | None = None) -> None:
         """See ``Subscription.finish``."""

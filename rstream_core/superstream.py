@@ -19,13 +19,15 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from rstream_core.administration import SuperStreamAdministration
-from rstream_core.checks import check_name
+from rstream_core.checks import check_callable, check_name
 from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, MessageTooLarge, RouteNotFound
+from rstream_core.loops import LoopGuard
 from rstream_core.outbox import ConfirmCallback, Message
 from rstream_core.producer import (
     Producer,
     ProducerArguments,
+    as_batch,
     confirmed_within,
     raise_together,
     resolved,
@@ -120,6 +122,10 @@ class SuperStreamProducer(SuperStreamAdministration):
         routing_extractor: RoutingExtractor | None = None,
         **arguments: Unpack[ProducerArguments],
     ) -> None:
+        if not isinstance(routing, RouteType) and not callable(routing):
+            raise TypeError(f"routing is RouteType.Hash, RouteType.Key or a function, not {routing!r:.80}")
+        if routing_extractor is not None:
+            check_callable("routing_extractor", routing_extractor)
         if isinstance(routing, RouteType) and routing_extractor is None:
             raise ConfigurationError("a routing_extractor is needed: it gives the routing key of a message")
         if not isinstance(routing, RouteType) and routing_extractor is not None:
@@ -136,6 +142,7 @@ class SuperStreamProducer(SuperStreamAdministration):
         self._failure: Exception | None = None
         """The last one's: for all who waited for it."""
         self._closed = False
+        self._guard = LoopGuard("this producer")
 
     async def __aenter__(self) -> Self:
         try:
@@ -162,6 +169,7 @@ class SuperStreamProducer(SuperStreamAdministration):
         ``wait``: see ``Client.start``; it is no time for the super stream to be created in. Raises
         ``StreamDoesNotExist``; ``UnsupportedByBroker`` before RabbitMQ 3.11.
         """
+        self._guard.check()
         await self._producer.start(wait=wait)
         failures = self._failures
         async with self._order:
@@ -169,6 +177,8 @@ class SuperStreamProducer(SuperStreamAdministration):
 
     async def close(self) -> None:
         """See ``Producer.close``."""
+        if not self._closed:
+            self._guard.check()
         self._closed = True
         await self._producer.close()
 
@@ -179,6 +189,7 @@ class SuperStreamProducer(SuperStreamAdministration):
 
     async def partitions(self) -> list[str]:
         """The partitions, in the broker's order."""
+        self._guard.check()
         failures = self._failures
         async with self._order:
             return list((await self._open(failures)).partitions)
@@ -193,6 +204,7 @@ class SuperStreamProducer(SuperStreamAdministration):
         publisher_name: str | None = None,
     ) -> None:
         """See ``Producer.send``. Raises ``RouteNotFound`` too, and what the extractor raises."""
+        self._guard.check()
         failures = self._failures
         async with self._order:
             routes = await self._routes(message, failures)
@@ -219,7 +231,8 @@ class SuperStreamProducer(SuperStreamAdministration):
         Raises as ``send`` does, before anything of the batch is sent where there is no route. Where a part of it is
         refused, the other parts are sent; a ``NotConfirmed`` counts what was lost in all partitions.
         """
-        failures = self._failures
+        self._guard.check()
+        batch, failures = as_batch(batch), self._failures
         async with self._order:
             parts = await self._parts(batch, failures)
             begun = await _begin(
@@ -235,6 +248,7 @@ class SuperStreamProducer(SuperStreamAdministration):
 
     async def send_wait(self, message: Message, publisher_name: str | None = None, timeout: float | None = 5) -> None:
         """See ``Producer.send_wait``: the timeout is for all of it, routing too. Raises as ``send`` does."""
+        self._guard.check()
         async with confirmed_within(timeout, f"super stream {self.super_stream!r}") as statuses:
             failures = self._failures
             async with self._order:
@@ -258,7 +272,8 @@ class SuperStreamProducer(SuperStreamAdministration):
         on_publish_confirm: ConfirmCallback | None = None,
     ) -> None:
         """See ``Producer.send_sub_entry``: every partition gets one sub-entry with its part of the messages."""
-        messages, failures = sub_entry_messages, self._failures
+        self._guard.check()
+        messages, failures = as_batch(sub_entry_messages), self._failures
         async with self._order:
             parts = await self._parts(messages, failures)
             begun = await _begin(

@@ -6,14 +6,15 @@ The order of messages is that of their partition; between partitions there is no
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, Unpack, cast
+from typing import Any, Self, Unpack
 
 from rstream_core.administration import SuperStreamAdministration
 from rstream_core.arguments import ConnectionArguments
-from rstream_core.checks import check_name
+from rstream_core.checks import check_callable, check_name
 from rstream_core.client import Client
 from rstream_core.consumer import (
     Callback,
@@ -21,15 +22,18 @@ from rstream_core.consumer import (
     Decoder,
     MessageContext,
     SubscribeOptions,
+    check_decoder,
     check_options,
-    specification,
+    read_chunks,
+    read_messages,
 )
 from rstream_core.errors import AlreadyClosed, ConfigurationError
 from rstream_core.gaps import GapListener
+from rstream_core.loops import LoopGuard
 from rstream_core.pool import MAX_IDS
+from rstream_core.reading import ChunkReading, MessageReading
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
-from rstream_core.subscription import Chunk
-from rstream_core.types import ConsumerOffsetSpecification
+from rstream_core.types import ConsumerOffsetSpecification, check_specification
 
 Offsets = Mapping[str, ConsumerOffsetSpecification]
 
@@ -66,6 +70,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
             max_subscribers_by_connection=max_subscribers_by_connection,
             **connection,
         )
+        self._guard = LoopGuard("this consumer")
         self._groups: dict[int, list[int]] = {}
         self._numbers = itertools.count()
 
@@ -138,12 +143,16 @@ class SuperStreamConsumer(SuperStreamAdministration):
         partition starts where ``offsets`` says, else as the options do. Raises, and leaves the partitions that it has,
         where one cannot be subscribed to.
         """
-        starts = await self._starts(offsets, options)
+        self._guard.check()
+        check_callable("callback", callback)
+        check_decoder(decoder)
+        told = self._options(options)
+        starts = await self._starts(offsets, check_options(told).start)
         members: list[int] = []
         try:
             for stream, start in starts.items():
-                with_start: SubscribeOptions = {**self._options(options), "offset_specification": start}
-                members.append(await self._consumer.subscribe(stream, callback, decoder=decoder, **with_start))
+                told = {**told, "offset_type": None, "offset": None, "offset_specification": start}
+                members.append(await self._consumer.subscribe(stream, callback, decoder=decoder, **told))
         except BaseException as error:
             for member in members:
                 with suppress(ConfigurationError):  # one that failed is gone by itself
@@ -157,6 +166,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
 
     async def unsubscribe(self, subscriber: int | str | None = None) -> None:
         """Ends, in all partitions, what ``subscribe`` returned the number of, or all of a name; without one, all."""
+        self._guard.check()
         if isinstance(subscriber, str):
             await self._consumer.unsubscribe(subscriber)
             return
@@ -167,44 +177,31 @@ class SuperStreamConsumer(SuperStreamAdministration):
                 with suppress(ConfigurationError):  # one that failed is gone by itself
                     await self._consumer.unsubscribe(member)
 
-    async def chunks(
-        self, *, offsets: Offsets | None = None, **options: Unpack[SubscribeOptions]
-    ) -> AsyncGenerator[Chunk, None]:
+    def chunks(self, *, offsets: Offsets | None = None, **options: Unpack[SubscribeOptions]) -> ChunkReading:
         """As ``Consumer.chunks``, over all partitions as they come; ``chunk.stream`` is the partition."""
-        starts = await self._starts(offsets, options)
-        async with aclosing(self._consumer.chunks(starts, **self._options(options))) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        return read_chunks(self._consumer, partial(self._starts, offsets), self._options(options))
 
-    async def messages(
+    def messages(
         self, *, decoder: Decoder | None = None, offsets: Offsets | None = None, **options: Unpack[SubscribeOptions]
-    ) -> AsyncGenerator[tuple[Any, MessageContext], None]:
+    ) -> MessageReading[tuple[Any, MessageContext]]:
         """As ``Consumer.messages``, over all partitions as they come; ``context.stream`` is the partition."""
-        starts = await self._starts(offsets, options)
-        messages = self._consumer.messages(starts, decoder=decoder, **self._options(options))
-        async with aclosing(messages):
-            async for message, context in messages:
-                yield message, context
+        return read_messages(self._consumer, partial(self._starts, offsets), decoder, self._options(options))
 
     async def _starts(
-        self, offsets: Offsets | None, options: SubscribeOptions
+        self, offsets: Offsets | None, otherwise: ConsumerOffsetSpecification
     ) -> dict[str, ConsumerOffsetSpecification]:
-        """Every partition, and where it starts."""
-        otherwise = specification(
-            options.get("offset_type"), options.get("offset"), options.get("offset_specification")
-        )
-        check_options(self._options(options))  # before anything is asked
+        """Every partition, and where it starts: ``otherwise`` where ``offsets`` does not say."""
+        given = {} if offsets is None else offsets
+        if not isinstance(given, Mapping):
+            raise TypeError(f"offsets is a mapping of partitions to where each starts, not {given!r:.80}")
+        for stream, start in given.items():
+            check_specification(f"offsets[{stream!r:.80}]", start)
         partitions = await self.partitions()
-        given = offsets or {}
         unknown = given.keys() - set(partitions)
         if unknown:
             raise ConfigurationError(f"not a partition of {self.super_stream!r}: {', '.join(sorted(unknown))}")
         return {stream: given.get(stream, otherwise) for stream in partitions}
 
     def _options(self, options: SubscribeOptions) -> SubscribeOptions:
-        """Without where to start, which is said for each partition; with the super stream."""
-        kept = {key: value for key, value in options.items() if key not in _STARTS}
-        return cast("SubscribeOptions", {**kept, "super_stream": self.super_stream})
-
-
-_STARTS = ("offset_type", "offset", "offset_specification")
+        """With the super stream."""
+        return {**options, "super_stream": self.super_stream}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rstream_core.checks import MAX_NAME, check_text, check_texts, check_whole
+from rstream_core.checks import MAX_NAME, MAX_OFFSET, check_callable, check_text, check_texts, check_whole
 from rstream_core.errors import ConfigurationError, ConnectionFailed
 from rstream_core.text import is_harmless
 
@@ -37,30 +38,103 @@ class OffsetType(enum.IntEnum):
     OFFSET = 4
     """An absolute offset; messages before it in its chunk are dropped on this side."""
     TIMESTAMP = 5
-    """Milliseconds since 1970 (UTC); the resolution is the chunk."""
+    """A ``datetime``, or milliseconds since 1970 (UTC); the resolution is the chunk."""
 
 
-@dataclass(frozen=True, slots=True)
+EARLIEST_TIMESTAMP = 10**11
+"""Milliseconds, in 1973: no stream is so old."""
+_SECONDS = range(10**8, EARLIEST_TIMESTAMP)
+"""Numbers of seconds from 1973 to the year 5138. As milliseconds they would be before 1973; smaller ones are too, but
+are no seconds of any stream's time either: they are written for "all that there is"."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_WITHOUT_OFFSET = (OffsetType.FIRST, OffsetType.LAST, OffsetType.NEXT)
+
+
+@dataclass(frozen=True, slots=True, init=False)
 class ConsumerOffsetSpecification:
-    """An offset type, with its offset or its timestamp where it takes one."""
+    """Where to start: an offset type, with its offset or its time where it takes one.
 
-    offset_type: OffsetType = OffsetType.FIRST
-    offset: int | None = None
+    Without a type a number is an ``OFFSET`` and a ``datetime`` a ``TIMESTAMP``; without either it is ``FIRST``. A
+    ``datetime`` without a zone is local time, and is kept as milliseconds. Raises ``TypeError`` for what is no
+    ``OffsetType``, no whole number and no ``datetime``; ``ConfigurationError`` for what is out of range, for seconds
+    where milliseconds are meant, and for an offset that the type does not take.
+    """
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.offset_type, OffsetType):
-            raise TypeError(f"offset_type is an OffsetType, not {self.offset_type!r:.80}")
-        takes_value = self.offset_type in (OffsetType.OFFSET, OffsetType.TIMESTAMP)
-        if takes_value and self.offset is None:
-            raise ValueError(f"offset type {self.offset_type.name} needs an offset")
-        if self.offset is None:
-            return
-        if not isinstance(self.offset, int):
-            raise TypeError(f"an offset is a whole number, not {self.offset!r:.80}")
-        if self.offset_type is OffsetType.OFFSET and not 0 <= self.offset < 2**64:
-            raise ValueError(f"an offset is between 0 and 2**64-1, not {self.offset}")
-        if self.offset_type is OffsetType.TIMESTAMP and not -(2**63) <= self.offset < 2**63:
-            raise ValueError(f"a timestamp is between -2**63 and 2**63-1, in milliseconds, not {self.offset}")
+    offset_type: OffsetType
+    offset: int | None
+
+    def __init__(self, offset_type: OffsetType | None = None, offset: int | datetime | None = None) -> None:
+        if offset_type is None:
+            offset_type = _type_of(offset)
+        elif not isinstance(offset_type, OffsetType):
+            raise TypeError(f"offset_type is an OffsetType{_meant(offset_type)}, not {offset_type!r:.80}")
+        object.__setattr__(self, "offset_type", offset_type)
+        object.__setattr__(self, "offset", _checked(offset_type, offset))
+
+
+def _type_of(offset: object) -> OffsetType:
+    if offset is None:
+        return OffsetType.FIRST
+    return OffsetType.TIMESTAMP if isinstance(offset, datetime) else OffsetType.OFFSET
+
+
+def _meant(offset_type: object) -> str:
+    """Which one may be meant by something else."""
+    if isinstance(offset_type, ConsumerOffsetSpecification):
+        return "; a ConsumerOffsetSpecification is passed as offset_specification"
+    for member in OffsetType:
+        if member == offset_type or (isinstance(offset_type, str) and member.name == offset_type.upper()):
+            return f", such as OffsetType.{member.name}"
+    return ""
+
+
+def _checked(offset_type: OffsetType, offset: object) -> int | None:
+    """The offset, or the milliseconds."""
+    if offset_type is OffsetType.TIMESTAMP:
+        return _milliseconds(offset)
+    if isinstance(offset, datetime):
+        raise ConfigurationError(f"a datetime is for OffsetType.TIMESTAMP, not for OffsetType.{offset_type.name}")
+    if offset is None:
+        if offset_type is OffsetType.OFFSET:
+            raise ConfigurationError("OffsetType.OFFSET needs an offset")
+        return None
+    whole = _whole("an offset", offset, MAX_OFFSET)
+    if whole and offset_type in _WITHOUT_OFFSET:  # 0 is how the wire, and other clients, say that there is none
+        raise ConfigurationError(
+            f"OffsetType.{offset_type.name} takes no offset: to start at {whole} pass OffsetType.OFFSET, or no type"
+        )
+    return whole
+
+
+def _milliseconds(time: object) -> int:
+    if time is None:
+        raise ConfigurationError("OffsetType.TIMESTAMP needs an offset: a datetime, or milliseconds since 1970")
+    if isinstance(time, datetime):
+        milliseconds = (time.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1)
+        if milliseconds < 0:
+            raise ConfigurationError(f"a timestamp is not before 1970: {time}")
+        return milliseconds if milliseconds >= EARLIEST_TIMESTAMP else 0
+    milliseconds = _whole("a timestamp, in milliseconds since 1970,", time, 2**63 - 1)
+    if milliseconds in _SECONDS:
+        raise ConfigurationError(
+            f"a timestamp is in milliseconds since 1970, and {milliseconds} of them end in "
+            f"{(_EPOCH + timedelta(milliseconds=milliseconds)).year}: seconds are to be multiplied by 1000; "
+            "a datetime is taken, too"
+        )
+    return milliseconds
+
+
+def _whole(what: str, number: Any, most: int) -> int:
+    if isinstance(number, bool):
+        raise TypeError(f"{what} is a whole number, not {number}")
+    return check_whole(what, number, 0, most)
+
+
+def check_specification(what: str, value: object) -> None:
+    """Raises for what is no ``ConsumerOffsetSpecification``."""
+    if not isinstance(value, ConsumerOffsetSpecification):
+        meant = ", which is passed as offset_type" if isinstance(value, OffsetType) else ""
+        raise TypeError(f"{what} is a ConsumerOffsetSpecification, not {value!r:.80}{meant}")
 
 
 OffsetSpecification = ConsumerOffsetSpecification
@@ -84,6 +158,8 @@ class FilterConfiguration:
         if isinstance(self.values_to_filter, str):
             raise ConfigurationError("values_to_filter is a list of values, not one value")
         check_texts("values_to_filter", self.values_to_filter)
+        if self.predicate is not None:
+            check_callable("a post filter", self.predicate)
         if self.match_unfiltered and not self.values_to_filter:
             raise ConfigurationError("match_unfiltered is for a consumer with filter values")
 

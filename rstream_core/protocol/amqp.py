@@ -47,6 +47,7 @@ from rstream_core.protocol.amqp_sections import (
     VALUE,
     BodyType,
     Spans,
+    as_bytes,
     bodies_of,
     body_of,
     data_of,
@@ -229,9 +230,7 @@ class AMQPMessage:
             if found is not None:
                 self._body = found
             return found
-        if isinstance(body, bytes) or body is None:
-            return body
-        return body.encode() if isinstance(body, str) else bytes(body)
+        return body if isinstance(body, bytes) or body is None else as_bytes(body)
 
     @body.setter
     def body(self, value: bytes | bytearray | memoryview | str | None) -> None:
@@ -311,6 +310,8 @@ class AMQPMessage:
             shown = [f"{name}={value}" for name, value in self._shown()]
         except AmqpError as error:
             shown = [f"<malformed: {error}>"]
+        except (TypeError, ValueError) as error:  # what was given cannot be sent, which encode() tells
+            shown = [f"<not to be sent: {error}>"]
         if self.publishing_id is not None:
             shown.append(f"publishing_id={self.publishing_id}")
         return f"{type(self).__name__}({', '.join(shown)})"
@@ -494,4 +495,5 @@ def encode_message(message: AMQPMessage | uamqp.Message | bytes | bytearray | me
         return bytes(message)
     if is_uamqp(message):
         return AMQPMessage.from_uamqp(message).encode()
-    raise TypeError(f"an AMQPMessage, uamqp.Message or bytes can be sent, not {type(message).__name__}")
+    meant = ": AMQPMessage(body=...) makes a message of it" if isinstance(message, str) else ""
+    raise TypeError(f"an AMQPMessage, uamqp.Message or bytes can be sent, not {type(message).__name__}{meant}")

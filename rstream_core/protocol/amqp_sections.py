@@ -100,15 +100,20 @@ def encode_bodies(bodies: Sequence[bytes]) -> list[bytes]:
 
 
 def encode_body(body: bytes | bytearray | memoryview | str | None) -> bytes:
-    if isinstance(body, str):
-        body = body.encode()
-    elif body is None:
-        body = b""
-    elif not isinstance(body, bytes):
-        if not isinstance(body, bytearray | memoryview):
-            raise TypeError(f"a body is bytes or str, not {type(body).__name__}")
-        body = bytes(body)
+    body = b"" if body is None else as_bytes(body)
     return PREFIXES[len(body)] + body
+
+
+def as_bytes(body: object) -> bytes:
+    """A body that was given, as it is sent. ``TypeError`` for what is none."""
+    if isinstance(body, str):
+        return body.encode()
+    if isinstance(body, bytes):
+        return body
+    if not isinstance(body, bytearray | memoryview):
+        name = "sequence" if isinstance(body, list | tuple) else "value"
+        raise TypeError(f"a body is bytes or str, not {type(body).__name__}: pass it as {name}=...")
+    return bytes(body)
 
 
 def body_of(data: bytes | memoryview) -> bytes | None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -141,6 +142,35 @@ async def test_where_it_starts(
     await iterator.aclose()
 
 
+@pytest.mark.parametrize("how", ["subscribe", "messages", "chunks"])
+async def test_an_offset_without_a_type_is_an_offset(client: Client, consumer: Consumer, stream: str, how: str) -> None:
+    await publish(client, stream, bodies(3), bodies(2))
+    first: Any
+    if how == "subscribe":
+        seen = Seen()
+        await consumer.subscribe(stream, seen, offset=4)
+        await seen.count(1)
+        first = seen.contexts[0]
+    elif how == "messages":
+        async with contextlib.aclosing(consumer.messages(stream, offset=4)) as messages:
+            _, first = await anext(messages)
+    else:
+        async with contextlib.aclosing(consumer.chunks(stream, offset=4)) as chunks:
+            first = await anext(chunks)
+    assert first.offset == 4
+
+
+async def test_a_datetime_is_a_place_to_start(client: Client, consumer: Consumer, stream: str) -> None:
+    await publish(client, stream, [b"0"])
+    seen = Seen()
+    await consumer.subscribe(stream, seen)
+    await seen.count(1)
+    stored = datetime.fromtimestamp(seen.contexts[0].timestamp / 1000, UTC)
+    for start in (stored, stored - timedelta(hours=1)):
+        async with contextlib.aclosing(consumer.messages(stream, offset=start)) as messages:
+            assert (await anext(messages))[0] == b"0"
+
+
 async def test_first_unless_told_otherwise(client: Client, consumer: Consumer, stream: str) -> None:
     await publish(client, stream, bodies(3))
     seen = Seen()
@@ -175,8 +205,9 @@ async def test_a_callback_that_raises_stops_nothing(
     await consumer.subscribe(stream, callback if how == "sync" else later, initial_credit=1)
     await eventually(lambda: len(called) == 20)
     assert called == list(range(20))
-    assert "a mistake of the application" in caplog.text
-    assert "message 7 of stream" in caplog.text
+    assert caplog.text.count("RuntimeError: a mistake of the application") == 1
+    assert "message 0 of stream" in caplog.text
+    assert "message 1 of stream" not in caplog.text
 
 
 async def test_a_slow_callback_holds_back_only_its_own_stream(
@@ -452,7 +483,9 @@ async def test_a_callback_that_awaits_what_is_cancelled(
 
     await consumer.subscribe(stream, callback)
     await seen.count(3)
-    await eventually(lambda: caplog.text.count("the callback failed") == 3)
+    await eventually(lambda: "the callback failed for message 0" in caplog.text)
+    await consumer.close()
+    assert "failed 2 more times" in caplog.text
 
 
 CLOSINGS: dict[str, Callable[[Consumer], Awaitable[Any]]] = {

@@ -966,3 +966,36 @@ assert amqp_decoder(bytes(message)) == message
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (3, "a body is bytes or str, not int: pass it as value=..."),
+        (True, "a body is bytes or str, not bool: pass it as value=..."),
+        ({"a": 1}, "a body is bytes or str, not dict: pass it as value=..."),
+        ([1, 2], "a body is bytes or str, not list: pass it as sequence=..."),
+        ((b"x",), "a body is bytes or str, not tuple: pass it as sequence=..."),
+    ],
+)
+def test_bodies_that_are_none(body: Any, words: str) -> None:
+    """Reading one made so many NULs of a number, and bytes of a list of them."""
+    message = AMQPMessage(body)
+    later = AMQPMessage()
+    later.body = body
+    for made in (message, later):
+        for use in (AMQPMessage.encode, bytes, str, lambda given: given.body):
+            with pytest.raises(TypeError) as raised:
+                use(made)
+            assert str(raised.value) == words
+        assert repr(made) == f"AMQPMessage(<not to be sent: {words}>)"
+
+
+def test_the_repr_of_what_cannot_be_sent() -> None:
+    assert repr(AMQPMessage("\udcff")).startswith("AMQPMessage(<not to be sent: 'utf-8' codec can't encode")
+    assert repr(AMQPMessage(properties={"subject": "x"})) == "AMQPMessage(properties={'subject': 'x'})"
+
+
+def test_a_text_is_no_message() -> None:
+    with pytest.raises(TypeError, match=r"can be sent, not str: AMQPMessage\(body=\.\.\.\) makes a message of it$"):
+        encode_message("text")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
 from rstream_core import (
+    AMQPMessage,
     Client,
+    CompressionType,
     ConfigurationError,
     ConnectionOptions,
     Consumer,
@@ -24,6 +28,7 @@ from rstream_core import (
     SuperStreamProducer,
 )
 from rstream_core.protocol.wire import encode_filter, publish_frame
+from rstream_core.types import EARLIEST_TIMESTAMP
 from tests.clients import FIRST, listening
 
 LONG = "ä" * 128
@@ -131,7 +136,8 @@ async def test_names_that_offsets_and_ids_are_kept_under(
 ) -> None:
     if name is None and call not in (REFERENCES["store_offset"], REFERENCES["query_offset"]):
         return  # that is no name there
-    with pytest.raises(error, match=f"^(reference|subscriber_name|the name of a single active consumer) .*{words}"):
+    what = "reference|publisher_name|subscriber_name|the name of a single active consumer"
+    with pytest.raises(error, match=f"^({what}) .*{words}"):
         await call(client, name)
 
 
@@ -322,10 +328,248 @@ def test_connection_options(options: dict[str, Any], error: type[Exception], wor
 @pytest.mark.parametrize("offset", [1.5, 1.0, "1", b"1"])
 @pytest.mark.parametrize("kind", [OffsetType.OFFSET, OffsetType.TIMESTAMP, OffsetType.FIRST])
 def test_offsets_are_whole_numbers(kind: OffsetType, offset: Any) -> None:
-    with pytest.raises(TypeError, match="an offset is a whole number"):
+    with pytest.raises(TypeError, match=r"^(an offset|a timestamp, in milliseconds since 1970,) is a whole number"):
         ConsumerOffsetSpecification(kind, offset)
-    with pytest.raises(TypeError, match="offset_type is an OffsetType"):
-        ConsumerOffsetSpecification("first")  # type: ignore[arg-type]
+
+
+NOW = datetime(2026, 11, 30, 1, 2, 3, 456_789, UTC)
+SPECIFICATIONS: tuple[tuple[Any, Any, OffsetType, int | None], ...] = (
+    (None, None, OffsetType.FIRST, None),
+    (None, 4, OffsetType.OFFSET, 4),
+    (None, 0, OffsetType.OFFSET, 0),
+    (None, 2**64 - 1, OffsetType.OFFSET, 2**64 - 1),
+    (OffsetType.OFFSET, 4, OffsetType.OFFSET, 4),
+    (None, NOW, OffsetType.TIMESTAMP, 1_796_000_523_456),
+    (OffsetType.TIMESTAMP, NOW, OffsetType.TIMESTAMP, 1_796_000_523_456),
+    (None, NOW.astimezone(timezone(timedelta(hours=5))), OffsetType.TIMESTAMP, 1_796_000_523_456),
+    (None, NOW.astimezone().replace(tzinfo=None), OffsetType.TIMESTAMP, 1_796_000_523_456),  # local time
+    (OffsetType.TIMESTAMP, 1_796_000_523_456, OffsetType.TIMESTAMP, 1_796_000_523_456),
+    (OffsetType.TIMESTAMP, 0, OffsetType.TIMESTAMP, 0),
+    (OffsetType.TIMESTAMP, 1, OffsetType.TIMESTAMP, 1),  # no time of any stream, in seconds or not
+    (OffsetType.TIMESTAMP, 10**8 - 1, OffsetType.TIMESTAMP, 10**8 - 1),
+    (OffsetType.TIMESTAMP, EARLIEST_TIMESTAMP, OffsetType.TIMESTAMP, EARLIEST_TIMESTAMP),
+    (OffsetType.TIMESTAMP, datetime(1970, 1, 2, tzinfo=UTC), OffsetType.TIMESTAMP, 0),
+    (OffsetType.FIRST, 0, OffsetType.FIRST, 0),  # as other clients write it
+    (OffsetType.NEXT, None, OffsetType.NEXT, None),
+)
+WRONG_SPECIFICATIONS: tuple[tuple[Any, Any, type[Exception], str], ...] = (
+    (OffsetType.OFFSET, None, ConfigurationError, "OFFSET needs an offset"),
+    (OffsetType.TIMESTAMP, None, ConfigurationError, "TIMESTAMP needs an offset: a datetime, or milliseconds"),
+    (OffsetType.OFFSET, -5, ConfigurationError, "an offset is between 0 and 18446744073709551615, not -5"),
+    (None, -5, ConfigurationError, "an offset is between 0 and 18446744073709551615, not -5"),
+    (None, 2**64, ConfigurationError, "an offset is between 0 and"),
+    (None, True, TypeError, "an offset is a whole number, not True"),
+    (
+        OffsetType.TIMESTAMP,
+        -5,
+        ConfigurationError,
+        "a timestamp, in milliseconds .* between 0 and .* not -5",
+    ),
+    (OffsetType.TIMESTAMP, 2**63, ConfigurationError, "a timestamp, in milliseconds since 1970, is between"),
+    (OffsetType.TIMESTAMP, 1_796_000_523, ConfigurationError, "1796000523 of them end in 1970: seconds are to be mul"),
+    (OffsetType.TIMESTAMP, EARLIEST_TIMESTAMP - 1, ConfigurationError, "of them end in 1973"),
+    (OffsetType.TIMESTAMP, 10**8, ConfigurationError, "a timestamp is in milliseconds"),
+    (OffsetType.TIMESTAMP, datetime(1969, 12, 31, tzinfo=UTC), ConfigurationError, "a timestamp is not before 1970"),
+    (
+        OffsetType.OFFSET,
+        NOW,
+        ConfigurationError,
+        r"a datetime is for OffsetType\.TIMESTAMP, .*OFFSET",
+    ),
+    (OffsetType.FIRST, NOW, ConfigurationError, r"a datetime is for OffsetType\.TIMESTAMP, not for OffsetType\.FIRST"),
+    (OffsetType.FIRST, 4, ConfigurationError, r"FIRST takes no offset: to start at 4 pass OffsetType\.OFFSET"),
+    (OffsetType.LAST, 4, ConfigurationError, "LAST takes no offset"),
+    (OffsetType.NEXT, 4, ConfigurationError, "NEXT takes no offset"),
+    ("first", None, TypeError, r"offset_type is an OffsetType, such as OffsetType\.FIRST, not 'first'"),
+    ("Timestamp", 4, TypeError, r"offset_type is an OffsetType, such as OffsetType\.TIMESTAMP, not 'Timestamp'"),
+    (1, None, TypeError, r"offset_type is an OffsetType, such as OffsetType\.FIRST, not 1"),
+    (0, None, TypeError, r"offset_type is an OffsetType, not 0"),
+    ("", None, TypeError, r"offset_type is an OffsetType, not ''"),
+    (FIRST, None, TypeError, "is passed as offset_specification"),
+)
+ENTRANCES: dict[str, Callable[[Client, dict[str, Any]], Any]] = {
+    "subscribe": lambda client, how: Consumer(client=client).subscribe("s", print, **how),
+    "messages": lambda client, how: anext(Consumer(client=client).messages("s", **how)),
+    "chunks": lambda client, how: anext(Consumer(client=client).chunks("s", **how)),
+    "super stream": lambda client, how: SuperStreamConsumer(client=client, super_stream="s").subscribe(print, **how),
+    "super stream's messages": lambda client, how: anext(
+        SuperStreamConsumer(client=client, super_stream="s").messages(**how)
+    ),
+}
+
+
+@pytest.mark.parametrize(("offset_type", "offset", "expected_type", "expected"), SPECIFICATIONS, ids=str)
+def test_specifications(offset_type: Any, offset: Any, expected_type: OffsetType, expected: int | None) -> None:
+    specification = ConsumerOffsetSpecification(offset_type, offset)
+    assert (specification.offset_type, specification.offset) == (expected_type, expected)
+    assert specification == ConsumerOffsetSpecification(expected_type, expected)
+    assert pickle.loads(pickle.dumps(specification)) == specification
+    with pytest.raises(AttributeError):
+        specification.offset = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("offset_type", "offset", "error", "words"), WRONG_SPECIFICATIONS, ids=str)
+def test_wrong_specifications(offset_type: Any, offset: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        ConsumerOffsetSpecification(offset_type, offset)
+
+
+@pytest.mark.parametrize("entrance", [*ENTRANCES.values()], ids=[*ENTRANCES])
+async def test_wrong_specifications_of_options(client: Client, entrance: Callable[[Client, Any], Any]) -> None:
+    for offset_type, offset, error, words in WRONG_SPECIFICATIONS:
+        with pytest.raises(error, match=words):
+            await entrance(client, {"offset_type": offset_type, "offset": offset})
+    with pytest.raises(TypeError, match=r"^offset_specification is a ConsumerOffsetSpecification, .* as offset_type"):
+        await entrance(client, {"offset_specification": OffsetType.FIRST})
+    with pytest.raises(ConfigurationError, match="not both"):
+        await entrance(client, {"offset_specification": FIRST, "offset": 4})
+
+
+MEANT: dict[str, tuple[Call, str]] = {
+    "a list of streams": (
+        lambda client, s: anext(Consumer(client=client).messages([s])),  # type: ignore[arg-type]
+        r"^streams is the name of one stream, or a mapping of names, each to a Con.*, not \['s'\]",
+    ),
+    "chunks of a list": (
+        lambda client, s: anext(Consumer(client=client).chunks([s])),  # type: ignore[arg-type]
+        "^streams is the name of one stream, or a mapping",
+    ),
+    "a mapping to numbers": (
+        lambda client, s: anext(Consumer(client=client).messages({s: 4})),  # type: ignore[dict-item]
+        "^the value of 's' in streams is a ConsumerOffsetSpecification, not 4",
+    ),
+    "offsets of partitions as numbers": (
+        lambda client, s: SuperStreamConsumer(client=client, super_stream=s).subscribe(print, offsets={"s-0": 4}),  # type: ignore[dict-item]
+        r"^offsets\['s-0'\] is a ConsumerOffsetSpecification, not 4",
+    ),
+    "offsets as a list": (
+        lambda client, s: SuperStreamConsumer(client=client, super_stream=s).subscribe(print, offsets=[4]),  # type: ignore[arg-type]
+        "^offsets is a mapping of partitions",
+    ),
+    "no callback": (
+        lambda client, s: Consumer(client=client).subscribe(s, None),  # type: ignore[arg-type]
+        "^callback is a function, not None",
+    ),
+    "a callback that is called": (
+        lambda client, s: Consumer(client=client).subscribe(s, _made(int)),  # type: ignore[arg-type]
+        "^callback is a function, not <coroutine .*: pass the function itself, without calling it",
+    ),
+    "a super stream's callback": (
+        lambda client, s: SuperStreamConsumer(client=client, super_stream=s).subscribe("callback"),  # type: ignore[arg-type]
+        "^callback is a function",
+    ),
+    "a decoder": (
+        lambda client, s: Consumer(client=client).subscribe(s, print, decoder=True),  # type: ignore[arg-type]
+        "^decoder is a function, not True",
+    ),
+    "a decoder of messages": (
+        lambda client, s: anext(Consumer(client=client).messages(s, decoder="amqp")),  # type: ignore[arg-type]
+        "^decoder is a function, not 'amqp'",
+    ),
+    "a post filter": (
+        lambda client, s: Consumer(client=client).subscribe(s, print, post_filter="eu"),  # type: ignore[arg-type]
+        "^a post filter is a function, not 'eu'",
+    ),
+    "a listener": (
+        lambda client, s: Consumer(client=client).subscribe(
+            s,
+            print,
+            single_active_consumer=True,
+            subscriber_name="n",
+            consumer_update_listener=5,  # type: ignore[arg-type]
+        ),
+        "^consumer_update_listener is a function, not 5",
+    ),
+    "on_gap": (
+        lambda _, s: _made(lambda: Consumer(on_gap=s)),
+        "^on_gap is a function, not 's'",
+    ),
+    "on_recovery": (
+        lambda _, s: _made(lambda: Producer(on_recovery=s)),
+        "^on_recovery is a function, not 's'",
+    ),
+    "a confirm callback in the publisher's place": (
+        lambda client, s: Producer(client=client).send(s, b"x", print),  # type: ignore[arg-type]
+        "^publisher_name is a str, not <built-in function print>; a function is passed as on_publish_confirm",
+    ),
+    "of a batch": (
+        lambda client, s: Producer(client=client).send_batch(s, [b"x"], print),  # type: ignore[arg-type]
+        "^publisher_name is a str, .* passed as on_publish_confirm",
+    ),
+    "of a sub-entry": (
+        lambda client, s: Producer(client=client).send_sub_entry(s, [b"x"], CompressionType.No, print),  # type: ignore[arg-type]
+        "^publisher_name is a str, .* passed as on_publish_confirm",
+    ),
+    "a list in its place": (
+        lambda client, s: Producer(client=client).send(s, b"x", ["name"]),  # type: ignore[arg-type]
+        r"^publisher_name is a str, not \['name'\]",
+    ),
+    "a list in its place, with an extractor": (
+        lambda client, s: Producer(client=client, filter_value_extractor=str).send(s, b"x", ["name"]),  # type: ignore[arg-type]
+        r"^publisher_name is a str, not \['name'\]",
+    ),
+    "a timeout in its place": (
+        lambda client, s: Producer(client=client).send_wait(s, b"x", 5),  # type: ignore[arg-type]
+        "^publisher_name is a str, not 5",
+    ),
+    "message and stream swapped": (
+        lambda client, s: Producer(client=client).send(AMQPMessage("x"), s),  # type: ignore[arg-type]
+        r"^stream is a str, not AMQPMessage\(body=b'x'\)",
+    ),
+    "a name in the callback's place": (
+        lambda client, s: Producer(client=client).send(s, b"x", None, s),
+        "^on_publish_confirm is a function, not 's'; a name is a publisher_name",
+    ),
+    "a batch of one message": (
+        lambda client, s: Producer(client=client).send_batch(s, AMQPMessage("x")),  # type: ignore[arg-type]
+        "^a batch is a list of messages, not AMQPMessage.*; send and send_wait take a single one",
+    ),
+    "a batch of bytes": (
+        lambda client, s: Producer(client=client).send_batch(s, b"x"),
+        "^a batch is a list of messages, not b'x'",
+    ),
+    "a sub-entry of one message": (
+        lambda client, s: Producer(client=client).send_sub_entry(s, AMQPMessage("x")),  # type: ignore[arg-type]
+        "^a batch is a list of messages",
+    ),
+    "a super stream's batch": (
+        lambda client, s: SuperStreamProducer(client=client, super_stream=s, routing_extractor=str).send_batch(b"x"),
+        "^a batch is a list of messages",
+    ),
+    "a super stream's sub-entry": (
+        lambda client, s: SuperStreamProducer(client=client, super_stream=s, routing_extractor=str).send_sub_entry(
+            AMQPMessage("x")  # type: ignore[arg-type]
+        ),
+        "^a batch is a list of messages",
+    ),
+    "a filter value extractor": (
+        lambda client, s: _made(lambda: Producer(client=client, filter_value_extractor=s)),
+        "^filter_value_extractor is a function",
+    ),
+    "a routing": (
+        lambda client, s: _made(lambda: SuperStreamProducer(client=client, super_stream=s, routing="hash")),  # type: ignore[arg-type]
+        r"^routing is RouteType\.Hash, RouteType\.Key or a function, not 'hash'",
+    ),
+    "a routing extractor": (
+        lambda client, s: _made(lambda: SuperStreamProducer(client=client, super_stream=s, routing_extractor="id")),  # type: ignore[arg-type]
+        "^routing_extractor is a function, not 'id'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "words"), [*MEANT.values()], ids=[*MEANT])
+async def test_what_was_meant_is_said(client: Client, call: Call, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        await call(client, "s")
+
+
+async def test_a_mapping_says_where_it_starts(client: Client) -> None:
+    """An offset beside it would be left out in silence."""
+    for how in ({"offset": 0}, {"offset_type": OffsetType.NEXT}, {"offset_specification": FIRST}):
+        with pytest.raises(ConfigurationError, match="pass no offset beside it"):
+            Consumer(client=client).messages({"s": FIRST}, **how)
+    with pytest.raises(ConfigurationError, match="names no stream"):
+        Consumer(client=client).chunks({})
 
 
 def test_filter_configurations() -> None:

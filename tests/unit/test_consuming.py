@@ -365,3 +365,12 @@ async def test_stored_begins_behind_what_is_stored(stored: int | None, begins: i
 async def test_there_is_nothing_behind_the_largest_offset() -> None:
     spec = await resolve_start(cast("Client", Knows(MAX_OFFSET)), "s", Start(StartKind.STORED), "reader")
     assert spec.offset == MAX_OFFSET
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "expected"), [(0, 0), (5000, 0), (10**11 - 1, 0), (10**11, 10**11), (1_796_000_523_456,) * 2]
+)
+async def test_times_that_the_core_would_take_for_seconds(milliseconds: int, expected: int) -> None:
+    """``--offset @5``: no stream is so old."""
+    spec = await resolve_start(cast("Client", Knows(0)), "s", Start(StartKind.TIMESTAMP, milliseconds), None)
+    assert spec == ConsumerOffsetSpecification(OffsetType.TIMESTAMP, expected)

@@ -38,7 +38,7 @@ rstream_core.broker: faults
 rstream_core.broker: server
 rstream_core.broker: embedded
 rstream_core.broker: .
-rstream_core: callbacks gaps in_flight
+rstream_core: callbacks gaps in_flight loops timeslice
 rstream_core: recovery transport
 rstream_core: attempts
 rstream_core: connection
@@ -47,7 +47,7 @@ rstream_core: pool
 rstream_core: attachment
 rstream_core: publisher subscription
 rstream_core: client outbox
-rstream_core: administration
+rstream_core: administration reading
 rstream_core: consumer producer
 rstream_core: superstream superstream_consumer
 rstream_core: .
