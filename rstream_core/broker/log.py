@@ -21,7 +21,8 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,6 +47,9 @@ _EPOCH_AND_OFFSET = struct.Struct(">QQ")
 _SUM_AT = 45
 """Where the header has its three reserved bytes."""
 
+_Chunk = tuple[int, Sequence[bytes], int, bytes, bytes]
+"""Its kind, its entries, the number of records in them, its trailer, its filter."""
+
 
 class Dropped(NamedTuple):
     """What was not whole when a log was opened, and is not in it now."""
@@ -58,6 +62,20 @@ class Dropped(NamedTuple):
     reason: str
     is_kept: bool
     """Put aside; else it was the beginning of a last chunk, and is gone."""
+
+
+@dataclass(slots=True)
+class NewChunk:
+    """Messages that are to be a chunk."""
+
+    entries: list[bytes] = field(default_factory=list)
+    """Each with its size."""
+    records: int = 0
+    """Messages in them."""
+    sequences: dict[str, int] = field(default_factory=dict)
+    """The last publishing ids in it, by name."""
+    filters: set[str] = field(default_factory=set)
+    """The filter values in it; the empty one for messages without, where others have one."""
 
 
 class _Torn(ChunkError):
@@ -229,37 +247,41 @@ class Log:
                 return segment.first_offset
         return None
 
-    def append(
-        self,
-        entries: Sequence[bytes],
-        records: int,
-        timestamp: int,
-        *,
-        sequences: dict[str, int] | None = None,
-        filters: set[str] | None = None,
-    ) -> int:
-        """Writes a chunk of messages, each entry with its size; returns its first offset.
+    def append(self, chunks: Sequence[NewChunk], timestamp: int) -> int:
+        """Writes chunks up to the one that makes the newest segment full, at least one; how many.
 
-        ``sequences`` are the last publishing ids in it, by name. Raises ``OSError``; the log is then as it was.
+        Raises ``OSError``; the log is then as it was.
         """
-        trailer = sequence_records(sequences) if sequences else b""
-        bits = bloom.build(filters, self.filter_size) if filters else b""
         self._write_snapshot(timestamp)
-        chunk_id = self._write(CHUNK_USER, entries, records, timestamp, trailer, bits)
-        for reference, sequence in (sequences or {}).items():
-            self.tracking.set_sequence(reference, chunk_id, sequence)
-        return chunk_id
+        written = self._write(
+            timestamp,
+            (
+                (
+                    *(CHUNK_USER, chunk.entries, chunk.records),
+                    sequence_records(chunk.sequences) if chunk.sequences else b"",
+                    bloom.build(chunk.filters, self.filter_size) if chunk.filters else b"",
+                )
+                for chunk in chunks
+            ),
+        )
+        for chunk, chunk_id in zip(chunks, written, strict=False):
+            for reference, sequence in chunk.sequences.items():
+                self.tracking.set_sequence(reference, chunk_id, sequence)
+        return len(written)
 
     def store_offsets(self, records: bytes, timestamp: int) -> None:
         """Writes a chunk of ``offset_records``. Raises ``OSError``; the log is then as it was."""
         self._write_snapshot(timestamp)
-        chunk_id = self._write(CHUNK_TRACKING, [_entry(records)], 1, timestamp)
+        (chunk_id,) = self._write(timestamp, [(CHUNK_TRACKING, [_entry(records)], 1, b"", b"")])
         self.tracking.apply(chunk_id, records)
 
     @property
     def is_full(self) -> bool:
-        """Whether the newest segment is large enough."""
-        return self.active.size >= self.segment_size or self.active.chunks >= MAX_CHUNKS
+        """Whether the newest segment holds something, and is large enough."""
+        return self.active.chunks > 0 and self._is_enough(self.active.size, self.active.chunks)
+
+    def _is_enough(self, size: int, chunks: int) -> bool:
+        return size >= self.segment_size or chunks >= MAX_CHUNKS
 
     def roll(self, timestamp: int) -> None:
         """Begins a new segment. Raises ``OSError``; the log goes on all the same, in the old one or the new one."""
@@ -270,51 +292,53 @@ class Log:
         self._write_snapshot(timestamp)
 
     @property
-    def _lacks_snapshot(self) -> bool:
+    def lacks_snapshot(self) -> bool:
         """Whether what is remembered lies only in older segments."""
         return not self.active.chunks and bool(self.tracking)
 
     def _write_snapshot(self, timestamp: int) -> None:
         """Where it is due: before anything else in a segment. Raises ``OSError``; it is due then as before."""
-        if self._lacks_snapshot:
+        if self.lacks_snapshot:
             first = self.first_chunk_id or 0
             for reference in [name for name, offset in self.tracking.offsets.items() if offset < first]:
                 del self.tracking.offsets[reference]  # nothing can begin there any more
-        if self._lacks_snapshot:
-            self._write(CHUNK_SNAPSHOT, [_entry(self.tracking.snapshot())], 1, timestamp)
+        if self.lacks_snapshot:
+            self._write(timestamp, [(CHUNK_SNAPSHOT, [_entry(self.tracking.snapshot())], 1, b"", b"")])
 
-    def _write(
-        self,
-        kind: int,
-        entries: Sequence[bytes],
-        records: int,
-        timestamp: int,
-        trailer: bytes = b"",
-        bits: bytes = b"",
-    ) -> int:
+    def _write(self, timestamp: int, chunks: Iterable[_Chunk]) -> list[int]:
+        """The first offsets of those that were written, in one go: up to the one that makes the segment full."""
         segment = self.active
-        chunk_id = self.next_offset
-        position = segment.size
         timestamp = max(timestamp, segment.last_timestamp)
-        data = b"".join(entries)
-        header = HEADER.pack(
-            *(MAGIC_AND_VERSION, kind, len(entries), records, timestamp, EPOCH, chunk_id),
-            *(zlib.crc32(data), len(data), len(trailer), len(bits)),
-        )
-        header = header[:_SUM_AT] + _header_sum(header, bits, trailer)
-        blob = b"".join((header, bits, data, trailer))
-        index = INDEX_RECORD.pack(chunk_id, timestamp, EPOCH, position, kind)
+        chunk_id, position = self.next_offset, segment.size
+        parts: list[bytes] = []
+        index: list[bytes] = []
+        counts: list[tuple[int, int, int, int]] = []
+        for kind, entries, records, trailer, bits in chunks:
+            data = b"".join(entries)
+            header = HEADER.pack(
+                *(MAGIC_AND_VERSION, kind, len(entries), records, timestamp, EPOCH, chunk_id),
+                *(zlib.crc32(data), len(data), len(trailer), len(bits)),
+            )
+            parts += (header[:_SUM_AT], _header_sum(header, bits, trailer), bits, data, trailer)
+            index.append(INDEX_RECORD.pack(chunk_id, timestamp, EPOCH, position, kind))
+            size = HEADER.size + len(bits) + len(data) + len(trailer)
+            counts.append((kind, chunk_id, records, size))
+            chunk_id += records
+            position += size
+            if self._is_enough(position, segment.chunks + len(counts)):
+                break
         # The index first: without its chunk it is nothing, and a chunk that is whole counts when the log is opened.
-        _write_all(segment.index_fd, index, len(INDEX_HEAD) + segment.chunks * INDEX_RECORD.size)
+        _write_all(segment.index_fd, b"".join(index), len(INDEX_HEAD) + segment.chunks * INDEX_RECORD.size)
         try:
-            _write_all(segment.fd, blob, position)
+            _write_all(segment.fd, b"".join(parts), segment.size)
         except OSError:
             with contextlib.suppress(OSError):  # else, when it is opened, it is the beginning of a chunk, or damage
-                os.ftruncate(segment.fd, position)
+                os.ftruncate(segment.fd, segment.size)
             raise
-        # Nothing of it counts before this line.
-        self._count(segment, kind, chunk_id, records, timestamp, len(blob))
-        return chunk_id
+        # Nothing of them counts before this line.
+        for kind, first, records, size in counts:
+            self._count(segment, kind, first, records, timestamp, size)
+        return [first for _, first, _, _ in counts]
 
     def _count(self, segment: Segment, kind: int, chunk_id: int, records: int, timestamp: int, size: int) -> None:
         if kind == CHUNK_USER:
@@ -336,7 +360,7 @@ class Log:
 
     def retain(self, max_bytes: int | None, max_age: int | None, now: int) -> None:
         """Drops whole segments from the oldest on, never the newest. Bytes, milliseconds. Raises ``OSError``."""
-        while len(self.segments) > 1 and not self._lacks_snapshot:
+        while len(self.segments) > 1 and not self.lacks_snapshot:
             oldest = self.segments[0]
             too_much = max_bytes is not None and self.size > max_bytes
             too_old = max_age is not None and oldest.last_timestamp < now - max_age

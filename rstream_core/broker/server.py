@@ -9,7 +9,6 @@ import math
 import os
 import socket
 import ssl
-import time
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -37,8 +36,6 @@ ACCEPT_RETRY_INTERVAL = 2.0
 """Seconds in which asyncio has tried again to accept: it waits for one."""
 NOT_ACCEPTED_INTERVAL = 60.0
 """Seconds until it is told again that connections cannot be accepted; asyncio tries it every second."""
-RETENTION_INTERVAL = 30.0
-"""Seconds. Retention by size and age; a stream's own segments are also looked at when a new one begins."""
 
 
 @dataclass(slots=True)
@@ -124,7 +121,6 @@ class Server:
             raise
         if fsync is Fsync.INTERVAL:
             server._every(SYNC_INTERVAL, "sync", server._sync_all)
-        server._every(RETENTION_INTERVAL, "retention", server._retain_all)
         return server
 
     async def _listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
@@ -305,11 +301,6 @@ class Server:
                         logger.error("cannot sync stream %r: %s", stream.name, error)  # noqa: TRY400 - in one line
                     self._not_synced.add(stream)
                 stream.close_if_unused()
-
-    def _retain_all(self) -> None:
-        now = int(time.time() * 1000)
-        for stream in self.streams:
-            stream.retain(now)
 
 
 _HINTS = {

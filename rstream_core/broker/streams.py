@@ -79,9 +79,7 @@ class Stream:
         self.close_if_unused()
 
     def retain(self, now: int) -> None:
-        """Drops what is too old or too much, unless the segment that remembers what is in it is not on disk yet."""
-        if self.writer.rolled_at is not None:
-            return
+        """Drops what is too old or too much. The newest segment, which remembers what is in it, is on disk."""
         age = self.arguments.max_age
         try:
             self.log.retain(self.arguments.max_length_bytes, None if age is None else age * 1000, now)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rstream_core.broker import bloom
-from rstream_core.broker.log import INDEX_HEAD, INDEX_RECORD, SEGMENT_HEAD, Cursor, Log, Span
+from rstream_core.broker.log import INDEX_HEAD, INDEX_RECORD, SEGMENT_HEAD, Cursor, Log, NewChunk, Span
 from rstream_core.broker.publishing import ENTRIES_AT, split_filtered
 from rstream_core.broker.tracking import MAX_SEQUENCES, Tracking, offset_records, sequence_records
 from rstream_core.errors import ChunkError
@@ -27,7 +27,9 @@ def entry(body: bytes) -> bytes:
 
 
 def append(log: Log, *bodies: bytes, timestamp: int = 1000, **more: Any) -> int:
-    offset = log.append([entry(body) for body in bodies], len(bodies), timestamp, **more)
+    chunk = NewChunk([entry(body) for body in bodies], len(bodies), **more)
+    assert log.append([chunk], timestamp) == 1
+    offset = log.next_offset - len(bodies)
     if log.is_full:
         log.roll(timestamp)
     log.commit()
@@ -67,7 +69,7 @@ def some_log(directory: Path) -> dict[int, bytes]:
             f"{number}-two".encode(),
             timestamp=1000 + number,
             sequences={"writer": number + 1},
-            filters={"a"} if number % 2 else None,
+            filters={"a"} if number % 2 else set(),
         )
         if number % 3 == 0:
             log.store_offsets(offset_records({"reader": log.next_offset}), 1000 + number)
@@ -88,7 +90,7 @@ def test_what_is_written_is_read(log: Log) -> None:
 
 
 def test_readers_see_what_is_committed(log: Log) -> None:
-    log.append([entry(b"a")], 1, 1000)
+    log.append([NewChunk([entry(b"a")], 1)], 1000)
     assert read(log) == {}
     assert read(log, log.last()) == {}
     log.commit()
@@ -207,7 +209,7 @@ def test_a_failed_write_leaves_the_log_as_it_was(log: Log, monkeypatch: pytest.M
     with monkeypatch.context() as patched:
         patched.setattr(os, "pwrite", full)
         with pytest.raises(OSError, match="No space"):
-            log.append([entry(b"lost" * 20)], 1, 1000)
+            log.append([NewChunk([entry(b"lost" * 20)], 1)] * 2, 1000)
     assert append(log, b"b") == 1
     assert read(log) == {0: b"a", 1: b"b"}
     log.close()
@@ -392,7 +394,7 @@ def check_snapshot(log: Log) -> None:
     segments = len(log.segments)
     log.retain(0, None, 3000)
     assert len(log.segments) == segments > 1
-    log.append([entry(b"more")], 1, 3000)
+    log.append([NewChunk([entry(b"more")], 1)], 3000)
     log.retain(0, None, 3000)
     assert len(log.segments) == 1
     log.close()
@@ -442,9 +444,9 @@ def test_a_segment_that_cannot_go_goes_the_next_time(log: Log, monkeypatch: pyte
 
 OPTIMIZED = """
 import pathlib, sys
-from rstream_core.broker.log import Log
+from rstream_core.broker.log import Log, NewChunk
 log = Log.create(pathlib.Path(sys.argv[1]))
-log.append([b"\\0\\0\\0\\1x"], 1, 1)
+log.append([NewChunk([b"\\0\\0\\0\\1x"], 1)], 1)
 log.roll(1)
 log.commit()
 log.close_unused()
@@ -672,3 +674,18 @@ def test_a_full_segment_is_closed_unless_somebody_reads_it(tmp_path: Path, is_re
         assert full._fd < 0
         cursor.close()
     log.close()
+
+
+def test_one_write_takes_as_many_chunks_as_the_segment(tmp_path: Path) -> None:
+    log = Log.create(tmp_path, segment_size=300)
+    chunks = [NewChunk([entry(b"m" * 60)] * 2, 2, {"writer": number}, {"f"}) for number in range(5)]
+    assert log.append(chunks, 1000) == 2  # of some 220 bytes each
+    assert log.append(chunks[2:], 1000) == 1  # at least one
+    assert log.next_offset == 6
+    assert log.tracking.sequences == {"writer": (4, 2)}
+    remembered = log.tracking.sequences.copy()
+    log.close()
+    opened = Log.open(tmp_path)
+    assert (opened.dropped, opened.next_offset, opened.tracking.sequences) == ([], 6, remembered)
+    assert [opened.active.record(number)[0] for number in range(3)] == [0, 2, 4]
+    opened.close()

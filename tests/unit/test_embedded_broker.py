@@ -30,7 +30,7 @@ from rstream_core import (
     parse_uri,
 )
 from rstream_core.broker import streams as broker_streams
-from rstream_core.broker.log import Log
+from rstream_core.broker.log import Log, NewChunk
 from rstream_core.broker.refusal import Refused
 from rstream_core.broker.streams import Stream, Streams
 from rstream_core.broker.writer import Fsync
@@ -574,7 +574,7 @@ async def test_max_age(opened: Callable[[Fsync], Streams], age: str, seconds: in
     stream = streams.create("/", "s", {"max-age": age, "stream-max-segment-size-bytes": "1"})
     begin = 1_700_000_000_000
     for number in range(3):
-        stream.log.append([b"\0\0\0\1x"], 1, begin + number * 1000)
+        stream.log.append([NewChunk([b"\0\0\0\1x"], 1)], begin + number * 1000)
         stream.log.roll(begin + number * 1000)
     for late, left in ((0, 4), (1, 3), (2, 2), (3, 1), (1000, 1)):
         stream.retain(begin + 1000 * (seconds + late))
@@ -587,7 +587,7 @@ async def test_max_age(opened: Callable[[Fsync], Streams], age: str, seconds: in
 async def test_without_a_max_age_nothing_is_too_old(opened: Callable[[Fsync], Streams], age: str | None) -> None:
     streams = opened(Fsync.NEVER)
     stream = streams.create("/", "s", {} if age is None else {"max-age": age})
-    stream.log.append([b"\0\0\0\1x"], 1, 0)
+    stream.log.append([NewChunk([b"\0\0\0\1x"], 1)], 0)
     stream.log.roll(0)
     stream.retain(1_700_000_000_000)
     assert len(stream.log.segments) == 2
@@ -599,7 +599,7 @@ async def test_max_length_bytes(opened: Callable[[Fsync], Streams]) -> None:
     streams = opened(Fsync.NEVER)
     stream = streams.create("/", "s", {"max-length-bytes": "1000", "stream-max-segment-size-bytes": "1"})
     for number in range(10):
-        stream.log.append([b"\0\0\1\x2c" + bytes(300)], 1, number)
+        stream.log.append([NewChunk([b"\0\0\1\x2c" + bytes(300)], 1)], number)
         stream.log.roll(number)
     sizes = [segment.size for segment in stream.log.segments]
     stream.retain(10)
