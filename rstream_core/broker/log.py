@@ -8,8 +8,11 @@ The index is what a subscription's start is looked up in, on disk: memory does n
 
 ``Log.open`` reads everything there is and believes nothing: the log ends before the first chunk that is not whole and
 right. What comes then is put aside, as files ending in ``.damaged``, and told of; a last chunk that was not written to
-its end is cut off. osiris checks the data of a chunk; here the three bytes of the header that it
-reserves hold a checksum of all the rest, so that a changed bit is found wherever it is. They are zero on the wire.
+its end is cut off. A file ``segments`` says which is the oldest and which the newest, so that one that is missing is
+told of, too; a folder of an earlier version has none.
+
+osiris checks the data of a chunk; here the three bytes of the header that it reserves hold a checksum of all the rest,
+so that a changed bit is found wherever it is. They are zero on the wire.
 """
 
 from __future__ import annotations
@@ -42,6 +45,9 @@ EPOCH = 1
 
 LARGE = 64 * 1024
 """Bytes from which on a chunk's data is not read, but left to who sends it. Smaller chunks are read in blocks of it."""
+_RANGE = struct.Struct(">QQ")
+"""The first offsets of the oldest and the newest segment; a checksum of it follows."""
+_RANGE_FILE = "segments"
 _EPOCH_AND_OFFSET = struct.Struct(">QQ")
 """As they stand in a header."""
 _SUM_AT = 45
@@ -132,8 +138,8 @@ class Segment:
         """The files go; whoever reads them reads on."""
         if self.readers:
             self._open()  # as long as it can be
+        self.index_path.unlink(missing_ok=True)  # first: one without its segment says that this is missing
         self.path.unlink(missing_ok=True)
-        self.index_path.unlink(missing_ok=True)
 
     def read(self, position: int, size: int) -> bytes:
         """Raises ``ChunkError`` where there is less, or ``OSError``."""
@@ -206,6 +212,8 @@ class Log:
         self.last_user_chunk: tuple[Segment, int, int] | None = None
         """Segment, position and first offset of the last chunk of messages."""
         self.dropped: list[Dropped] = []
+        self.missing: list[str] = []
+        """What was not there when the log was opened, a line each."""
 
     @classmethod
     def create(
@@ -355,8 +363,28 @@ class Log:
             segment.last_timestamp = self.active.last_timestamp
         segment.create()
         self.segments.append(segment)
+        self._write_range(self.segments[0], segment)
         if self.durable:
             sync_directory(self.directory)
+
+    def _write_range(self, oldest: Segment, newest: Segment) -> None:
+        """Before the oldest one goes, and after a new one has come: one that is not there is missing then.
+
+        Only a help: where it cannot be written it goes, so that it never says what is not so.
+        """
+        path = self.directory / _RANGE_FILE
+        data = _RANGE.pack(oldest.first_offset, newest.first_offset)
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                _write_all(fd, data + zlib.crc32(data).to_bytes(4), 0)
+                if self.durable:
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def retain(self, max_bytes: int | None, max_age: int | None, now: int) -> None:
         """Drops whole segments from the oldest on, never the newest. Bytes, milliseconds. Raises ``OSError``."""
@@ -366,6 +394,7 @@ class Log:
             too_old = max_age is not None and oldest.last_timestamp < now - max_age
             if not too_much and not too_old:
                 return
+            self._write_range(self.segments[1], self.active)
             oldest.unlink()
             del self.segments[0]
             if not oldest.readers:
@@ -422,6 +451,7 @@ class Log:
 
     def _recover(self) -> None:
         paths = sorted(self.directory.glob("*.segment"))
+        self.missing = self._find_missing([first for path in paths if (first := _first_offset(path)) is not None])
         for number, path in enumerate(paths):
             first = _first_offset(path)
             if self.segments and first is not None and first < self.next_offset and _is_empty(path):
@@ -451,8 +481,36 @@ class Log:
             self._begin_segment(self.next_offset)
         for stray in set(self.directory.glob("*.index")) - {segment.index_path for segment in self.segments}:
             stray.unlink()
+        self._write_range(self.segments[0], self.active)
         self.commit()
         self.close()
+
+    def _find_missing(self, found: Sequence[int]) -> list[str]:
+        """Segments before and behind these, of which the file of the range knows, or an index.
+
+        One between two others is seen when they are read.
+        """
+        known = {first for path in self.directory.glob("*.index") if (first := _first_offset(path)) is not None}
+        known |= self._read_range()
+        if not known or known <= set(found):
+            return []
+        if not found:
+            return [f"no segment is there, and one with offset {max(known)} was: it begins anew at offset 0"]
+        missing = []
+        if (first := min(known)) < min(found):
+            missing.append(f"offsets {first} to {min(found) - 1} are gone: their segments are missing")
+        if (newest := max(known)) > max(found):
+            missing.append(f"offsets from {newest} on are gone, and given again: their segments are missing")
+        return missing
+
+    def _read_range(self) -> set[int]:
+        """Nothing where it is not known."""
+        try:
+            data = (self.directory / _RANGE_FILE).read_bytes()
+        except OSError:
+            return set()
+        values, checksum = data[: _RANGE.size], data[_RANGE.size :]
+        return set(_RANGE.unpack(values)) if zlib.crc32(values).to_bytes(4) == checksum else set()
 
     def _scan(self, segment: Segment) -> ChunkError | None:
         """Takes in what is whole of a segment; says why that is not all of it. Leaves its index right."""

@@ -676,6 +676,120 @@ def test_a_full_segment_is_closed_unless_somebody_reads_it(tmp_path: Path, is_re
     log.close()
 
 
+def some_segments(directory: Path) -> list[Path]:
+    """Of a log of five messages, one in each, whose oldest was dropped."""
+    log = Log.create(directory, segment_size=100)
+    for number in range(5):
+        append(log, b"m" * 60, timestamp=number)
+    log.retain(None, 100, 101)
+    log.close()
+    found = sorted(directory.glob("*.segment"))
+    assert [path.stem.lstrip("0") for path in found] == ["1", "2", "3", "4", "5"]
+    return found
+
+
+ANEW = "no segment is there, and one with offset 5 was: it begins anew at offset 0"
+FIRST_GONE = "offsets 1 to 2 are gone: their segments are missing"
+LAST_GONE = "offsets from 5 on are gone, and given again: their segments are missing"
+
+
+@pytest.mark.parametrize(
+    ("gone", "told", "starts", "ends"),
+    [
+        ([], [], 1, 5),
+        ([0, 1], [FIRST_GONE], 3, 5),
+        ([4], [LAST_GONE], 1, 5),
+        ([0, 1, 4], [FIRST_GONE, LAST_GONE], 3, 5),
+        ([0, 1, 2, 3, 4], [ANEW], 0, 0),
+    ],
+)
+@pytest.mark.parametrize("kept", ["range and index", "range", "index"])
+def test_missing_segments_are_told_of(
+    tmp_path: Path, kept: str, gone: list[int], told: list[str], starts: int, ends: int
+) -> None:
+    """By the file that says which there are; in a folder of an earlier version, by the index that was left behind."""
+    segments = some_segments(tmp_path)
+    for number in gone:
+        segments[number].unlink()
+        if kept == "range":
+            segments[number].with_suffix(".index").unlink()
+    if kept == "index":
+        (tmp_path / "segments").unlink()
+    log = Log.open(tmp_path, segment_size=100)
+    assert (log.missing, log.dropped) == (told, [])
+    assert (log.segments[0].first_offset, log.next_offset) == (starts, ends)
+    log.close()
+    opened = Log.open(tmp_path, segment_size=100)  # told once
+    assert (opened.missing, opened.dropped) == ([], [])
+    opened.close()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"x", bytes(20)])
+def test_a_folder_that_does_not_say_which_segments_there_are(tmp_path: Path, content: bytes | None) -> None:
+    """Of an earlier version, or damaged: then nothing is missed."""
+    segments = some_segments(tmp_path)
+    path = tmp_path / "segments"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    for gone in (segments[0], segments[4]):
+        gone.unlink()
+        gone.with_suffix(".index").unlink()
+    log = Log.open(tmp_path, segment_size=100)
+    assert (log.missing, log.segments[0].first_offset, log.next_offset) == ([], 2, 5)
+    log.close()
+
+
+def test_retention_that_was_cut_short_leaves_nothing_to_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever the process is killed in the middle of it."""
+    unlink, pwrite = Path.unlink, os.pwrite
+    left = 0
+
+    def kill() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+
+    def killed_unlink(path: Path, missing_ok: bool = False) -> None:
+        kill()
+        unlink(path, missing_ok)
+
+    def killed_pwrite(fd: int, data: bytes, position: int) -> int:
+        kill()
+        return pwrite(fd, data, position)
+
+    for steps in range(12):  # three files for each of the four that go
+        directory = tmp_path / str(steps)
+        directory.mkdir()
+        some_segments(directory)
+        log = Log.open(directory, segment_size=100)
+        left = steps
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "unlink", killed_unlink)
+            patched.setattr(os, "pwrite", killed_pwrite)
+            with pytest.raises(KeyboardInterrupt):
+                log.retain(0, None, 0)
+        log.close()
+        opened = Log.open(directory, segment_size=100)
+        assert (opened.missing, opened.dropped) == ([], [])
+        opened.close()
+
+
+def test_where_it_cannot_be_said_which_segments_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk, say: nothing wrong is left, and the rest goes on."""
+    some_segments(tmp_path)
+    log = Log.open(tmp_path, segment_size=100)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        log.retain(0, None, 0)
+    assert not (tmp_path / "segments").exists()
+    log.close()
+    opened = Log.open(tmp_path, segment_size=100)
+    assert (opened.missing, len(opened.segments)) == ([], 1)
+    opened.close()
+
+
 def test_one_write_takes_as_many_chunks_as_the_segment(tmp_path: Path) -> None:
     log = Log.create(tmp_path, segment_size=300)
     chunks = [NewChunk([entry(b"m" * 60)] * 2, 2, {"writer": number}, {"f"}) for number in range(5)]
