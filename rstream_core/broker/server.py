@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import math
@@ -83,6 +84,8 @@ class Server:
         self._other_errors = self._loop.get_exception_handler()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._is_tls = False
+        self._of_localhost: frozenset[str] = frozenset()
+        """Addresses that the name stands for on this machine."""
         self._all_gone = asyncio.Event()
         self._syncing: asyncio.Task[None] | None = None
         self._not_synced: weakref.WeakSet[Stream] = weakref.WeakSet()
@@ -130,6 +133,9 @@ class Server:
 
     async def _listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         self._is_tls = tls is not None
+        with contextlib.suppress(OSError):
+            found = await self._loop.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)
+            self._of_localhost = frozenset(str(address[0]) for *_, address in found)
         try:
             self._server = await self._loop.create_server(
                 lambda: BrokerConnection(self),
@@ -260,8 +266,13 @@ class Server:
         self._logging_in.pop(connection, None)
 
     def _name_for(self, address: str) -> str:
-        """What the client reached us by; over TLS, what a certificate is likely to hold."""
-        return "localhost" if self._is_tls and is_loopback(address) else address
+        """What a client is to connect to that reached us by this address.
+
+        It does not say which name it knows us by, and ``localhost`` is the usual one, what a certificate is likely to
+        hold, and what a forwarded port has. Without TLS, only where that name leads to the same address.
+        """
+        is_local = is_loopback(address) if self._is_tls else address in self._of_localhost
+        return "localhost" if is_local else address
 
     def forget(self, connection: BrokerConnection) -> None:
         if connection in self._connections:

@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 import ssl
 import stat
 import subprocess
@@ -29,6 +30,7 @@ from rstream_core import (
     ConnectionOptions,
     Credentials,
     EmbeddedBroker,
+    Endpoint,
     StreamDoesNotExist,
     StreamNotAvailable,
     parse_uri,
@@ -777,3 +779,41 @@ async def test_a_system_without_locks(tmp_path: Path, monkeypatch: pytest.Monkey
     else:
         with pytest.raises(ConfigurationError, match=f"{tmp_path}: No locks available"):
             await EmbeddedBroker(data=tmp_path).start()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+@pytest.mark.parametrize(
+    ("stands_for", "told"), [(["127.0.0.1"], "localhost"), (["::1"], "127.0.0.1"), ([], "127.0.0.1")]
+)
+async def test_a_client_of_this_machine_is_sent_to_localhost(
+    monkeypatch: pytest.MonkeyPatch, host: str, stands_for: list[str], told: str
+) -> None:
+    """Where that leads back here; no client says by which name it knows the broker."""
+    loop = asyncio.get_running_loop()
+    look_up = loop.getaddrinfo
+
+    async def patched_look_up(name: str, *arguments: Any, **more: Any) -> Any:
+        if name != "localhost":
+            return await look_up(name, *arguments, **more)
+        if not stands_for:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in stands_for]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "getaddrinfo", patched_look_up)
+        broker = EmbeddedBroker()
+        await broker.start()
+    try:
+        async with Client(ConnectionOptions(endpoints=(Endpoint(host, broker.port),))) as client:
+            await client.create_stream("s")
+            assert (await client.metadata("s")).leader == Endpoint(told, broker.port)
+            await publish(client, "s", bodies(3))
+            assert len(await read(client, "s", 3)) == 3
+    finally:
+        await broker.stop()
+
+
+async def test_an_address_of_this_machine_that_is_not_localhost() -> None:
+    async with EmbeddedBroker(host="127.0.0.2") as broker, Client(options(broker)) as client:
+        await client.create_stream("s")
+        assert (await client.metadata("s")).leader == Endpoint("127.0.0.2", broker.port)
