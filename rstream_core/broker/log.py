@@ -24,7 +24,7 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -263,14 +263,16 @@ class Log:
         self._write_snapshot(timestamp)
         written = self._write(
             timestamp,
-            (
+            [
                 (
-                    *(CHUNK_USER, chunk.entries, chunk.records),
+                    CHUNK_USER,
+                    chunk.entries,
+                    chunk.records,
                     sequence_records(chunk.sequences) if chunk.sequences else b"",
                     bloom.build(chunk.filters, self.filter_size) if chunk.filters else b"",
                 )
                 for chunk in chunks
-            ),
+            ],
         )
         for chunk, chunk_id in zip(chunks, written, strict=False):
             for reference, sequence in chunk.sequences.items():
@@ -286,10 +288,8 @@ class Log:
     @property
     def is_full(self) -> bool:
         """Whether the newest segment holds something, and is large enough."""
-        return self.active.chunks > 0 and self._is_enough(self.active.size, self.active.chunks)
-
-    def _is_enough(self, size: int, chunks: int) -> bool:
-        return size >= self.segment_size or chunks >= MAX_CHUNKS
+        segment = self.active
+        return segment.chunks > 0 and (segment.size >= self.segment_size or segment.chunks >= MAX_CHUNKS)
 
     def roll(self, timestamp: int) -> None:
         """Begins a new segment. Raises ``OSError``; the log goes on all the same, in the old one or the new one."""
@@ -313,7 +313,7 @@ class Log:
         if self.lacks_snapshot:
             self._write(timestamp, [(CHUNK_SNAPSHOT, [_entry(self.tracking.snapshot())], 1, b"", b"")])
 
-    def _write(self, timestamp: int, chunks: Iterable[_Chunk]) -> list[int]:
+    def _write(self, timestamp: int, chunks: Sequence[_Chunk]) -> list[int]:
         """The first offsets of those that were written, in one go: up to the one that makes the segment full."""
         segment = self.active
         timestamp = max(timestamp, segment.last_timestamp)
@@ -333,7 +333,7 @@ class Log:
             counts.append((kind, chunk_id, records, size))
             chunk_id += records
             position += size
-            if self._is_enough(position, segment.chunks + len(counts)):
+            if position >= self.segment_size or segment.chunks + len(counts) >= MAX_CHUNKS:
                 break
         # The index first: without its chunk it is nothing, and a chunk that is whole counts when the log is opened.
         _write_all(segment.index_fd, b"".join(index), len(INDEX_HEAD) + segment.chunks * INDEX_RECORD.size)

@@ -576,9 +576,11 @@ class Writer:
 
 
 def _add(confirms: Confirms, *others: Confirms) -> Confirms:
+    """Takes what others hold, which is not theirs any more: nothing is copied where one has all of it."""
     for other in others:
         for publisher, ids in other.items():
-            confirms.setdefault(publisher, []).extend(ids)
+            if (own := confirms.setdefault(publisher, ids)) is not ids:
+                own += ids
     return confirms
 
 
