@@ -76,6 +76,9 @@ MAX_IN_FLIGHT_BYTES = 16 * 1024 * 1024
 MAX_NAMES = 256
 """Publisher names, each in a stream, of which is remembered what they have published: those last opened."""
 MAX_INITIAL_CREDIT = 0xFFFF
+CREDIT_TO_RELY_ON = 200
+"""Chunks ahead that every broker grants. RabbitMQ 4.3.6 grants more (seen), in a Subscribe and in a Credit; a proposal
+for later versions has a limit, ``stream.max_credit_chunks``, of 200 by default, and answers 17 beyond it."""
 
 STORED_WAIT = Backoff(attempts=1_000_000, initial=0.005, maximum=0.25)
 """Between looks at a stored offset. Their time is what bounds them."""
@@ -121,6 +124,7 @@ class Client:
         self._subscriber_pool = ConnectionPool(self._locator, max_per_connection=max_subscribers_by_connection)
         self._guard = LoopGuard("this client")
         self._named: dict[tuple[str, str], Publisher] = {}
+        self._is_credit_warned_of = False
         """The last publisher of each name in each stream; at most ``MAX_NAMES``."""
         self._closed = False
 
@@ -580,7 +584,8 @@ class Client:
     ) -> Subscription:
         """A subscription on a replica of the stream, or on its leader where there is none, or where that is asked for.
 
-        ``credit`` is how many chunks the broker may send ahead.
+        ``credit`` is how many chunks the broker may send ahead, 1 to 65,535. Over 200 the log warns, once for a client:
+        RabbitMQ 4.3 grants them, and later versions may refuse them with ``PreconditionFailed``.
 
         With ``filter_values`` the broker leaves out chunks that hold no message with one of them (and, with
         ``match_unfiltered``, none without a value). What it sends holds other messages too: they are for the
@@ -599,6 +604,13 @@ class Client:
         check_name("stream", stream)
         check_specification("an offset specification", spec)
         check_whole("credit", credit, 1, MAX_INITIAL_CREDIT)
+        if credit > CREDIT_TO_RELY_ON and not self._is_credit_warned_of:
+            self._is_credit_warned_of = True
+            logger.warning(
+                "a credit of %d: RabbitMQ 4.3 grants it, later versions may refuse more than %d chunks"
+                " (stream.max_credit_chunks)",
+                *(credit, CREDIT_TO_RELY_ON),
+            )
         told = dict(properties or {})
         check_properties("properties", told)
         check_texts("filter_values", filter_values)

@@ -46,6 +46,11 @@ def options_for(broker: Broker, **changes: Any) -> ConnectionOptions:
     return ConnectionOptions(**{**values, **changes})
 
 
+def names_of(endpoint: Endpoint) -> set[Endpoint]:
+    """What a broker on this machine may call itself that is reached there."""
+    return {endpoint, Endpoint("localhost", endpoint.port)}
+
+
 def arguments_for(broker: Broker) -> dict[str, Any]:
     """For ``Producer`` and ``Consumer``."""
     return {

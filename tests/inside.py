@@ -322,11 +322,6 @@ def take_all_for_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BrokerConnection, "_is_stuck", lambda _: True)
 
 
-def retain(broker: EmbeddedBroker) -> None:
-    """What the broker does from time to time: takes what is too old, or too much, out of all streams."""
-    server(broker)._retain_all()
-
-
 def descriptor(segment: Segment) -> int:
     """Of the segment's open file; -1 for none."""
     return segment._fd

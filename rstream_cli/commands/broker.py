@@ -102,7 +102,7 @@ def run(
         typer.Option(
             "--advertised-host",
             metavar="HOST",
-            help="What clients are told to connect to, where that is not the address they came by.",
+            help="What clients are told to connect to. Without it, localhost or the address they came by.",
         ),
     ] = None,
     fsync: Annotated[

@@ -165,7 +165,7 @@ class ConsumeOptions:
             min=1,
             max=65535,
             metavar="N",
-            help="Chunks that the broker may send ahead.",
+            help="Chunks that the broker may send ahead. Later brokers may refuse more than 200.",
             rich_help_panel=READING,
         ),
     ] = 10

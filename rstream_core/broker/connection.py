@@ -79,7 +79,7 @@ class BrokerConnection(asyncio.Protocol):
             transport.abort()
             return
         self.session = session
-        self._closing = self.loop.call_later(STEP_TIMEOUT, transport.abort)
+        self._closing = self.loop.call_later(STEP_TIMEOUT, self._give_up_login)
 
     def connection_lost(self, error: Exception | None) -> None:
         for timer in (self._timer, self._closing):
@@ -149,10 +149,15 @@ class BrokerConnection(asyncio.Protocol):
             self._closing = None
         if self.session.vhost:
             self._opened = True
+            self._server.logged_in(self)
             logger.info("%s logged in as %r", self.peer, self.session.username)
             self._tick()
         else:
-            self._closing = self.loop.call_later(STEP_TIMEOUT, self.transport.abort)
+            self._closing = self.loop.call_later(STEP_TIMEOUT, self._give_up_login)
+
+    def _give_up_login(self) -> None:
+        logger.info("%s did not go on logging in for %d s", self.peer, STEP_TIMEOUT)
+        self.transport.abort()
 
     def _tick(self) -> None:
         if self._server.faults.heartbeats_stalled:

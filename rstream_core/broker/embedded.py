@@ -46,7 +46,7 @@ class EmbeddedBroker:
     other broker may hold. ``port`` 0 takes a free one. ``users`` are passwords by name; if none are given there is
     ``guest``, from this machine only. ``fsync`` is ``always``, ``interval`` or ``never``: a confirmed message
     outlives the process in any case, and the machine only with ``always``. ``advertised_host`` is what clients are told
-    to connect to, where that is not the address they reached it by.
+    to connect to; without it, ``localhost`` where that name leads to the address they reached it by, else that address.
 
     Raises ``ConfigurationError`` for arguments that make no sense; when it is started, where the folder or the port is
     in use, or the folder cannot be.

@@ -8,8 +8,11 @@ The index is what a subscription's start is looked up in, on disk: memory does n
 
 ``Log.open`` reads everything there is and believes nothing: the log ends before the first chunk that is not whole and
 right. What comes then is put aside, as files ending in ``.damaged``, and told of; a last chunk that was not written to
-its end is cut off. osiris checks the data of a chunk; here the three bytes of the header that it
-reserves hold a checksum of all the rest, so that a changed bit is found wherever it is. They are zero on the wire.
+its end is cut off. A file ``segments`` says which is the oldest and which the newest, so that one that is missing is
+told of, too; a folder of an earlier version has none.
+
+osiris checks the data of a chunk; here the three bytes of the header that it reserves hold a checksum of all the rest,
+so that a changed bit is found wherever it is. They are zero on the wire.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,10 +45,16 @@ EPOCH = 1
 
 LARGE = 64 * 1024
 """Bytes from which on a chunk's data is not read, but left to who sends it. Smaller chunks are read in blocks of it."""
+_RANGE = struct.Struct(">QQ")
+"""The first offsets of the oldest and the newest segment; a checksum of it follows."""
+_RANGE_FILE = "segments"
 _EPOCH_AND_OFFSET = struct.Struct(">QQ")
 """As they stand in a header."""
 _SUM_AT = 45
 """Where the header has its three reserved bytes."""
+
+_Chunk = tuple[int, Sequence[bytes], int, bytes, bytes]
+"""Its kind, its entries, the number of records in them, its trailer, its filter."""
 
 
 class Dropped(NamedTuple):
@@ -58,6 +68,20 @@ class Dropped(NamedTuple):
     reason: str
     is_kept: bool
     """Put aside; else it was the beginning of a last chunk, and is gone."""
+
+
+@dataclass(slots=True)
+class NewChunk:
+    """Messages that are to be a chunk."""
+
+    entries: list[bytes] = field(default_factory=list)
+    """Each with its size."""
+    records: int = 0
+    """Messages in them."""
+    sequences: dict[str, int] = field(default_factory=dict)
+    """The last publishing ids in it, by name."""
+    filters: set[str] = field(default_factory=set)
+    """The filter values in it; the empty one for messages without, where others have one."""
 
 
 class _Torn(ChunkError):
@@ -114,8 +138,8 @@ class Segment:
         """The files go; whoever reads them reads on."""
         if self.readers:
             self._open()  # as long as it can be
+        self.index_path.unlink(missing_ok=True)  # first: one without its segment says that this is missing
         self.path.unlink(missing_ok=True)
-        self.index_path.unlink(missing_ok=True)
 
     def read(self, position: int, size: int) -> bytes:
         """Raises ``ChunkError`` where there is less, or ``OSError``."""
@@ -188,6 +212,8 @@ class Log:
         self.last_user_chunk: tuple[Segment, int, int] | None = None
         """Segment, position and first offset of the last chunk of messages."""
         self.dropped: list[Dropped] = []
+        self.missing: list[str] = []
+        """What was not there when the log was opened, a line each."""
 
     @classmethod
     def create(
@@ -229,37 +255,41 @@ class Log:
                 return segment.first_offset
         return None
 
-    def append(
-        self,
-        entries: Sequence[bytes],
-        records: int,
-        timestamp: int,
-        *,
-        sequences: dict[str, int] | None = None,
-        filters: set[str] | None = None,
-    ) -> int:
-        """Writes a chunk of messages, each entry with its size; returns its first offset.
+    def append(self, chunks: Sequence[NewChunk], timestamp: int) -> int:
+        """Writes chunks up to the one that makes the newest segment full, at least one; how many.
 
-        ``sequences`` are the last publishing ids in it, by name. Raises ``OSError``; the log is then as it was.
+        Raises ``OSError``; the log is then as it was.
         """
-        trailer = sequence_records(sequences) if sequences else b""
-        bits = bloom.build(filters, self.filter_size) if filters else b""
         self._write_snapshot(timestamp)
-        chunk_id = self._write(CHUNK_USER, entries, records, timestamp, trailer, bits)
-        for reference, sequence in (sequences or {}).items():
-            self.tracking.set_sequence(reference, chunk_id, sequence)
-        return chunk_id
+        written = self._write(
+            timestamp,
+            [
+                (
+                    CHUNK_USER,
+                    chunk.entries,
+                    chunk.records,
+                    sequence_records(chunk.sequences) if chunk.sequences else b"",
+                    bloom.build(chunk.filters, self.filter_size) if chunk.filters else b"",
+                )
+                for chunk in chunks
+            ],
+        )
+        for chunk, chunk_id in zip(chunks, written, strict=False):
+            for reference, sequence in chunk.sequences.items():
+                self.tracking.set_sequence(reference, chunk_id, sequence)
+        return len(written)
 
     def store_offsets(self, records: bytes, timestamp: int) -> None:
         """Writes a chunk of ``offset_records``. Raises ``OSError``; the log is then as it was."""
         self._write_snapshot(timestamp)
-        chunk_id = self._write(CHUNK_TRACKING, [_entry(records)], 1, timestamp)
+        (chunk_id,) = self._write(timestamp, [(CHUNK_TRACKING, [_entry(records)], 1, b"", b"")])
         self.tracking.apply(chunk_id, records)
 
     @property
     def is_full(self) -> bool:
-        """Whether the newest segment is large enough."""
-        return self.active.size >= self.segment_size or self.active.chunks >= MAX_CHUNKS
+        """Whether the newest segment holds something, and is large enough."""
+        segment = self.active
+        return segment.chunks > 0 and (segment.size >= self.segment_size or segment.chunks >= MAX_CHUNKS)
 
     def roll(self, timestamp: int) -> None:
         """Begins a new segment. Raises ``OSError``; the log goes on all the same, in the old one or the new one."""
@@ -270,51 +300,53 @@ class Log:
         self._write_snapshot(timestamp)
 
     @property
-    def _lacks_snapshot(self) -> bool:
+    def lacks_snapshot(self) -> bool:
         """Whether what is remembered lies only in older segments."""
         return not self.active.chunks and bool(self.tracking)
 
     def _write_snapshot(self, timestamp: int) -> None:
         """Where it is due: before anything else in a segment. Raises ``OSError``; it is due then as before."""
-        if self._lacks_snapshot:
+        if self.lacks_snapshot:
             first = self.first_chunk_id or 0
             for reference in [name for name, offset in self.tracking.offsets.items() if offset < first]:
                 del self.tracking.offsets[reference]  # nothing can begin there any more
-        if self._lacks_snapshot:
-            self._write(CHUNK_SNAPSHOT, [_entry(self.tracking.snapshot())], 1, timestamp)
+        if self.lacks_snapshot:
+            self._write(timestamp, [(CHUNK_SNAPSHOT, [_entry(self.tracking.snapshot())], 1, b"", b"")])
 
-    def _write(
-        self,
-        kind: int,
-        entries: Sequence[bytes],
-        records: int,
-        timestamp: int,
-        trailer: bytes = b"",
-        bits: bytes = b"",
-    ) -> int:
+    def _write(self, timestamp: int, chunks: Sequence[_Chunk]) -> list[int]:
+        """The first offsets of those that were written, in one go: up to the one that makes the segment full."""
         segment = self.active
-        chunk_id = self.next_offset
-        position = segment.size
         timestamp = max(timestamp, segment.last_timestamp)
-        data = b"".join(entries)
-        header = HEADER.pack(
-            *(MAGIC_AND_VERSION, kind, len(entries), records, timestamp, EPOCH, chunk_id),
-            *(zlib.crc32(data), len(data), len(trailer), len(bits)),
-        )
-        header = header[:_SUM_AT] + _header_sum(header, bits, trailer)
-        blob = b"".join((header, bits, data, trailer))
-        index = INDEX_RECORD.pack(chunk_id, timestamp, EPOCH, position, kind)
+        chunk_id, position = self.next_offset, segment.size
+        parts: list[bytes] = []
+        index: list[bytes] = []
+        counts: list[tuple[int, int, int, int]] = []
+        for kind, entries, records, trailer, bits in chunks:
+            data = b"".join(entries)
+            header = HEADER.pack(
+                *(MAGIC_AND_VERSION, kind, len(entries), records, timestamp, EPOCH, chunk_id),
+                *(zlib.crc32(data), len(data), len(trailer), len(bits)),
+            )
+            parts += (header[:_SUM_AT], _header_sum(header, bits, trailer), bits, data, trailer)
+            index.append(INDEX_RECORD.pack(chunk_id, timestamp, EPOCH, position, kind))
+            size = HEADER.size + len(bits) + len(data) + len(trailer)
+            counts.append((kind, chunk_id, records, size))
+            chunk_id += records
+            position += size
+            if position >= self.segment_size or segment.chunks + len(counts) >= MAX_CHUNKS:
+                break
         # The index first: without its chunk it is nothing, and a chunk that is whole counts when the log is opened.
-        _write_all(segment.index_fd, index, len(INDEX_HEAD) + segment.chunks * INDEX_RECORD.size)
+        _write_all(segment.index_fd, b"".join(index), len(INDEX_HEAD) + segment.chunks * INDEX_RECORD.size)
         try:
-            _write_all(segment.fd, blob, position)
+            _write_all(segment.fd, b"".join(parts), segment.size)
         except OSError:
             with contextlib.suppress(OSError):  # else, when it is opened, it is the beginning of a chunk, or damage
-                os.ftruncate(segment.fd, position)
+                os.ftruncate(segment.fd, segment.size)
             raise
-        # Nothing of it counts before this line.
-        self._count(segment, kind, chunk_id, records, timestamp, len(blob))
-        return chunk_id
+        # Nothing of them counts before this line.
+        for kind, first, records, size in counts:
+            self._count(segment, kind, first, records, timestamp, size)
+        return [first for _, first, _, _ in counts]
 
     def _count(self, segment: Segment, kind: int, chunk_id: int, records: int, timestamp: int, size: int) -> None:
         if kind == CHUNK_USER:
@@ -331,17 +363,38 @@ class Log:
             segment.last_timestamp = self.active.last_timestamp
         segment.create()
         self.segments.append(segment)
+        self._write_range(self.segments[0], segment)
         if self.durable:
             sync_directory(self.directory)
 
+    def _write_range(self, oldest: Segment, newest: Segment) -> None:
+        """Before the oldest one goes, and after a new one has come: one that is not there is missing then.
+
+        Only a help: where it cannot be written it goes, so that it never says what is not so.
+        """
+        path = self.directory / _RANGE_FILE
+        data = _RANGE.pack(oldest.first_offset, newest.first_offset)
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                _write_all(fd, data + zlib.crc32(data).to_bytes(4), 0)
+                if self.durable:
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
     def retain(self, max_bytes: int | None, max_age: int | None, now: int) -> None:
         """Drops whole segments from the oldest on, never the newest. Bytes, milliseconds. Raises ``OSError``."""
-        while len(self.segments) > 1 and not self._lacks_snapshot:
+        while len(self.segments) > 1 and not self.lacks_snapshot:
             oldest = self.segments[0]
             too_much = max_bytes is not None and self.size > max_bytes
             too_old = max_age is not None and oldest.last_timestamp < now - max_age
             if not too_much and not too_old:
                 return
+            self._write_range(self.segments[1], self.active)
             oldest.unlink()
             del self.segments[0]
             if not oldest.readers:
@@ -398,6 +451,7 @@ class Log:
 
     def _recover(self) -> None:
         paths = sorted(self.directory.glob("*.segment"))
+        self.missing = self._find_missing([first for path in paths if (first := _first_offset(path)) is not None])
         for number, path in enumerate(paths):
             first = _first_offset(path)
             if self.segments and first is not None and first < self.next_offset and _is_empty(path):
@@ -427,8 +481,36 @@ class Log:
             self._begin_segment(self.next_offset)
         for stray in set(self.directory.glob("*.index")) - {segment.index_path for segment in self.segments}:
             stray.unlink()
+        self._write_range(self.segments[0], self.active)
         self.commit()
         self.close()
+
+    def _find_missing(self, found: Sequence[int]) -> list[str]:
+        """Segments before and behind these, of which the file of the range knows, or an index.
+
+        One between two others is seen when they are read.
+        """
+        known = {first for path in self.directory.glob("*.index") if (first := _first_offset(path)) is not None}
+        known |= self._read_range()
+        if not known or known <= set(found):
+            return []
+        if not found:
+            return [f"no segment is there, and one with offset {max(known)} was: it begins anew at offset 0"]
+        missing = []
+        if (first := min(known)) < min(found):
+            missing.append(f"offsets {first} to {min(found) - 1} are gone: their segments are missing")
+        if (newest := max(known)) > max(found):
+            missing.append(f"offsets from {newest} on are gone, and given again: their segments are missing")
+        return missing
+
+    def _read_range(self) -> set[int]:
+        """Nothing where it is not known."""
+        try:
+            data = (self.directory / _RANGE_FILE).read_bytes()
+        except OSError:
+            return set()
+        values, checksum = data[: _RANGE.size], data[_RANGE.size :]
+        return set(_RANGE.unpack(values)) if zlib.crc32(values).to_bytes(4) == checksum else set()
 
     def _scan(self, segment: Segment) -> ChunkError | None:
         """Takes in what is whole of a segment; says why that is not all of it. Leaves its index right."""

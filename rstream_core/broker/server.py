@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import math
 import os
 import socket
 import ssl
-import time
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -30,15 +30,15 @@ from rstream_core.hints import Hint
 logger = logging.getLogger("rstream_core.broker")
 
 MAX_CONNECTIONS = 1000
+MAX_LOGGING_IN = 500
+"""Connections that have not logged in. Beyond them, and where there is no other room, the oldest of them go."""
 SYNC_INTERVAL = 1.0
 SYNC_TIMEOUT = 10.0
 """Seconds for the disk to sync what is written, when the broker stops."""
 ACCEPT_RETRY_INTERVAL = 2.0
 """Seconds in which asyncio has tried again to accept: it waits for one."""
-NOT_ACCEPTED_INTERVAL = 60.0
-"""Seconds until it is told again that connections cannot be accepted; asyncio tries it every second."""
-RETENTION_INTERVAL = 30.0
-"""Seconds. Retention by size and age; a stream's own segments are also looked at when a new one begins."""
+TELL_AGAIN_INTERVAL = 60.0
+"""Seconds until what befalls many connections, one after the other, is told again."""
 
 
 @dataclass(slots=True)
@@ -72,15 +72,20 @@ class Server:
         self._options = options
         self._advertised_host = advertised_host
         self._connections: set[BrokerConnection] = set()
+        self._logging_in: dict[BrokerConnection, None] = {}
+        """Those that have not logged in, the oldest first."""
         self._holds: set[str] = set()
         self._server: asyncio.Server | None = None
         self._loop = asyncio.get_running_loop()
-        self._told_at = -math.inf
+        self._told_at: dict[str, float] = {}
+        """When each warning was given."""
         self._failed_to_accept_at = -math.inf
         self._is_stopped = False
         self._other_errors = self._loop.get_exception_handler()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._is_tls = False
+        self._of_localhost: frozenset[str] = frozenset()
+        """Addresses that the name stands for on this machine."""
         self._all_gone = asyncio.Event()
         self._syncing: asyncio.Task[None] | None = None
         self._not_synced: weakref.WeakSet[Stream] = weakref.WeakSet()
@@ -124,11 +129,13 @@ class Server:
             raise
         if fsync is Fsync.INTERVAL:
             server._every(SYNC_INTERVAL, "sync", server._sync_all)
-        server._every(RETENTION_INTERVAL, "retention", server._retain_all)
         return server
 
     async def _listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         self._is_tls = tls is not None
+        with contextlib.suppress(OSError):
+            found = await self._loop.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)
+            self._of_localhost = frozenset(str(address[0]) for *_, address in found)
         try:
             self._server = await self._loop.create_server(
                 lambda: BrokerConnection(self),
@@ -153,9 +160,7 @@ class Server:
         ours = self._server.sockets if self._server is not None else ()
         if isinstance(error, OSError) and sock is not None and sock.fileno() in {one.fileno() for one in ours}:
             self._failed_to_accept_at = loop.time()
-            if loop.time() - self._told_at >= NOT_ACCEPTED_INTERVAL:
-                self._told_at = loop.time()
-                logger.error("cannot accept connections: %s", error.strerror)
+            self._tell(f"cannot accept connections: {error.strerror}")
         elif self._is_stopped and isinstance(error, ValueError) and "_start_serving" in repr(context.get("handle")):
             pass  # asyncio tries once more to accept, on a socket that has been closed
         elif self._other_errors is not None:
@@ -168,6 +173,13 @@ class Server:
         assert self._server is not None
         port: int = self._server.sockets[0].getsockname()[1]
         return port
+
+    def _tell(self, line: str) -> None:
+        """Once for all connections that it befalls at about the same time."""
+        now = self._loop.time()
+        if now - self._told_at.get(line, -math.inf) >= TELL_AGAIN_INTERVAL:
+            self._told_at[line] = now
+            logger.error("%s", line)
 
     def _leave_errors_to_others(self) -> None:
         if self._loop.get_exception_handler() == self._on_loop_error:
@@ -211,15 +223,16 @@ class Server:
     # Connections.
 
     def admit(self, connection: BrokerConnection) -> ServerSession | None:
-        """The session of a new connection; None where there are too many."""
+        """The session of a new connection; None where it cannot be one of ours."""
         transport = connection.transport
         peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        if not peer or not own or len(self._connections) >= MAX_CONNECTIONS:
+        if not peer or not own or not self._make_room():
             return None
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.peer = f"{peer[0]}:{peer[1]}"
         self._connections.add(connection)
+        self._logging_in[connection] = None
         self.statistics.connections = len(self._connections)
         logger.info("%s connected", connection.peer)
         for reason in self._holds:
@@ -232,13 +245,39 @@ class Server:
             now=self._loop.time(),
         )
 
+    def _make_room(self) -> bool:
+        """Whether there is any for one more: who has not logged in yet, and came first, makes it."""
+        if len(self._connections) < MAX_CONNECTIONS and len(self._logging_in) < MAX_LOGGING_IN:
+            return True
+        oldest = next(iter(self._logging_in), None)
+        if oldest is None:
+            self._tell(f"there are {MAX_CONNECTIONS} connections, and no more are taken")
+            return False
+        self._tell(
+            f"too many connections: those that have not logged in, {len(self._logging_in)}, make room for new ones, "
+            "the oldest first"
+        )
+        self.forget(oldest)
+        oldest.transport.abort()
+        return True
+
+    def logged_in(self, connection: BrokerConnection) -> None:
+        """It stays, whoever comes."""
+        self._logging_in.pop(connection, None)
+
     def _name_for(self, address: str) -> str:
-        """What the client reached us by; over TLS, what a certificate is likely to hold."""
-        return "localhost" if self._is_tls and is_loopback(address) else address
+        """What a client is to connect to that reached us by this address.
+
+        It does not say which name it knows us by, and ``localhost`` is the usual one, what a certificate is likely to
+        hold, and what a forwarded port has. Without TLS, only where that name leads to the same address.
+        """
+        is_local = is_loopback(address) if self._is_tls else address in self._of_localhost
+        return "localhost" if is_local else address
 
     def forget(self, connection: BrokerConnection) -> None:
         if connection in self._connections:
             self._connections.discard(connection)
+            self._logging_in.pop(connection, None)
             self.statistics.connections = len(self._connections)
             logger.info("%s is gone", connection.peer)
         if not self._connections:
@@ -305,11 +344,6 @@ class Server:
                         logger.error("cannot sync stream %r: %s", stream.name, error)  # noqa: TRY400 - in one line
                     self._not_synced.add(stream)
                 stream.close_if_unused()
-
-    def _retain_all(self) -> None:
-        now = int(time.time() * 1000)
-        for stream in self.streams:
-            stream.retain(now)
 
 
 _HINTS = {

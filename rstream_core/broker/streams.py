@@ -2,10 +2,12 @@
 
 ::
 
-    DATA/lock                       held by the broker that uses the folder
+    DATA/lock                       the process that uses the folder, and has a lock on both
     DATA/super-streams.json         names, partitions, binding keys
     DATA/streams/ID/stream.json     virtual host, name, arguments
     DATA/streams/ID/*.segment       its log
+
+Both kinds of JSON have a checksum since format 2; what an earlier version wrote has none, and is taken.
 
 Every change is a rename, so that it is there or not. A super stream is written down before its partitions are made,
 and marked before they are deleted; what was cut short is finished when the folder is opened. What cannot be read then
@@ -22,6 +24,7 @@ import logging
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("rstream_core.broker")
 
 DEFAULT_FILTER_SIZE = 16
-_FORMAT = 1
+_FORMAT = 2
 
 Name = tuple[str, str]
 """A virtual host, and a name in it."""
@@ -79,9 +82,7 @@ class Stream:
         self.close_if_unused()
 
     def retain(self, now: int) -> None:
-        """Drops what is too old or too much, unless the segment that remembers what is in it is not on disk yet."""
-        if self.writer.rolled_at is not None:
-            return
+        """Drops what is too old or too much. The newest segment, which remembers what is in it, is on disk."""
         age = self.arguments.max_age
         try:
             self.log.retain(self.arguments.max_length_bytes, None if age is None else age * 1000, now)
@@ -129,7 +130,8 @@ class Streams:
         self.totals = Totals()
         self._streams: dict[Name, Stream] = {}
         self._super_streams: dict[Name, SuperStream] = {}
-        self._lock = -1
+        self._locks: list[int] = []
+        """File handles that hold them."""
 
     @classmethod
     def open(cls, directory: Path, fsync: Fsync, executor: Executor) -> Streams:
@@ -181,7 +183,7 @@ class Streams:
         unfinished = directory.with_name(f"new-{directory.name}")
         try:
             unfinished.mkdir()
-            self._write(unfinished / "stream.json", {"format": _FORMAT, **description._asdict()})
+            self._write(unfinished / "stream.json", description._asdict())
             self._make_log(unfinished, arguments).close()
             unfinished.rename(directory)
             self._sync(directory.parent)
@@ -293,7 +295,7 @@ class Streams:
         document = [
             {"vhost": vhost, "name": name, **super_stream._asdict()} for (vhost, name), super_stream in changed.items()
         ]
-        self._write(self.directory / "super-streams.json", document)
+        self._write(self.directory / "super-streams.json", {"super_streams": document})
         self._super_streams = changed
 
     # The folder.
@@ -343,6 +345,8 @@ class Streams:
         log = Log.open(directory, **self._log_options(Arguments.parse(given)))
         if self.fsync is Fsync.ALWAYS:  # who wrote it may have been killed before the sync, or made none
             sync_folder(directory)
+        for line in log.missing:
+            self._tell(f"stream {name!r}: {line}")
         for what in log.dropped:
             where = f"{what.size:,} bytes from byte {what.position:,} on"
             if what.is_kept:
@@ -367,7 +371,7 @@ class Streams:
     def _read(self, path: Path, parse: Callable[[Any], T]) -> T | None:
         """None where there is none. One that cannot be read, or makes no sense, is put aside and told of."""
         try:
-            return parse(json.loads(path.read_bytes()))
+            return parse(_checked(json.loads(path.read_bytes())))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, RecursionError, Refused) as error:
@@ -381,8 +385,10 @@ class Streams:
         self.dropped.append(line)
         logger.warning("%s", line)
 
-    def _write(self, path: Path, document: object) -> None:
+    def _write(self, path: Path, content: dict[str, Any]) -> None:
         """All of it, or what was there before. Raises ``OSError``."""
+        document = {"format": _FORMAT, **content}
+        document["checksum"] = _checksum(document)
         new = path.with_name(path.name + ".new")
         with new.open("w", encoding="utf-8") as file:
             json.dump(document, file, ensure_ascii=True)
@@ -397,25 +403,38 @@ class Streams:
             sync_directory(directory)
 
     def _take_lock(self) -> None:
+        """The folder's own, as anybody may remove a file from it, and that of the file, which earlier versions look at.
+
+        Raises ``OSError`` where there are no locks.
+        """
         path = self.directory / "lock"
-        self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        exclusive = fcntl.LOCK_EX | fcntl.LOCK_NB
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(self._lock, 20, 0).decode(errors="replace").strip()
-            self._release_lock()
+            self._locks.append(os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            try:
+                fcntl.flock(self._locks[-1], exclusive)
+            except BlockingIOError:
+                raise
+            except OSError:
+                logger.debug("no lock on a folder here: that of the file must do")  # as over some networks
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._locks.append(lock)
+            fcntl.flock(lock, exclusive)
+        except BlockingIOError:
+            holder = ""
+            with contextlib.suppress(OSError):
+                holder = path.read_bytes()[:20].decode(errors="replace").strip()
             raise ConfigurationError(
                 f"data folder {self.directory} is in use by another broker"
                 + (f", process {holder}" if holder.isdigit() else ""),
                 hint=Hint.FOLDER_IS_USED,
             ) from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
     def _release_lock(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        while self._locks:
+            os.close(self._locks.pop())
 
 
 def _clean(name: str) -> str:
@@ -426,11 +445,30 @@ def _clean(name: str) -> str:
     return cleaned
 
 
+def _checksum(document: dict[str, Any]) -> str:
+    """Of what it says, not of how it is written: no matter in which order, and with which spaces."""
+    return f"{zlib.crc32(json.dumps(document, sort_keys=True).encode()):08x}"
+
+
+def _checked(document: Any) -> Any:
+    """What was written, where that can be known. Raises ``ValueError`` where it is something else."""
+    if isinstance(document, dict):
+        written_as = document.get("format", 1)
+        if written_as not in (1, _FORMAT):
+            raise ValueError(f"it has format {written_as!r}, which this version does not know")
+        if written_as == _FORMAT or "checksum" in document:
+            checksum = document.pop("checksum", None)
+            if checksum != _checksum(document):
+                raise ValueError("its checksum does not match")
+    return document
+
+
 def _parse_super_streams(document: Any) -> dict[Name, SuperStream]:
     """Raises ``ValueError`` or ``Refused``."""
-    if not isinstance(document, list):
-        raise ValueError("it is no list of super streams")  # noqa: TRY004 - a file's content, not a caller's mistake
-    return dict(map(_parse_super_stream, document))
+    match document:
+        case {"super_streams": list(found)} | list(found):  # format 1 is the list alone
+            return dict(map(_parse_super_stream, found))
+    raise ValueError("it is no list of super streams")
 
 
 def _parse_super_stream(entry: Any) -> tuple[Name, SuperStream]:

@@ -1,8 +1,13 @@
 """Gathers what is published to a stream into chunks, writes them, and confirms.
 
-Frames that arrive in one turn of the event loop become one chunk. A confirm is sent when its chunk is in the file,
-which is enough to outlive the process; with ``Fsync.ALWAYS`` when the disk has it, to outlive the machine: while one
-sync runs, in a thread, what comes is written and waits for the next, so that one sync confirms many chunks.
+Frames that arrive in one turn of the event loop are written together, as chunks of the sizes that RabbitMQ's have: its
+writer takes what waits for it, at most so many entries at a time, twice as many the next time where there were more,
+and half as many where nothing was left. A confirm is sent when its chunk is in the file, which is enough to outlive
+the process; with ``Fsync.ALWAYS`` when the disk has it, to outlive the machine: while one sync runs, in a thread, what
+comes is written and waits for the next, so that one sync confirms many chunks.
+
+Again as with RabbitMQ, a segment that is full is followed by the next one as soon as there is more to write, and that
+is when retention is looked at.
 
 What cannot be written is rejected, and with it all that the same name publishes behind it: see ``holes``.
 """
@@ -18,21 +23,21 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from rstream_core.broker.holes import Hole
-from rstream_core.broker.log import Log
+from rstream_core.broker.log import Log, NewChunk
 from rstream_core.broker.publishing import Entries, without_repeats
 from rstream_core.broker.refusal import INTERNAL_ERROR, PRECONDITION_FAILED, Refused
 from rstream_core.broker.tracking import MAX_SEQUENCES, offset_records
 
 logger = logging.getLogger("rstream_core.broker")
 
-MAX_ENTRIES = 65_535
-"""Entries of a chunk: their number takes 16 bits."""
-MAX_CHUNK = 1024 * 1024
-"""Bytes of a chunk, unless a single frame has more."""
+MIN_BATCH, MAX_BATCH = 32, 8192
+"""Entries of a chunk behind which there are more: the fewest and the most. They are those of RabbitMQ."""
+MAX_GATHERED = 1024 * 1024
+"""Bytes that are gathered before they are written, unless a single frame has more."""
 MAX_UNSYNCED = 16 * 1024 * 1024
 """Bytes that may be written and not synced before publishing connections are not read, those of ``_ID`` included."""
 _ID = 64
@@ -76,6 +81,35 @@ Confirms = dict[Publisher, list[bytes]]
 """Publishing ids that wait for an answer."""
 
 
+@dataclass(slots=True)
+class _Gathered(NewChunk):
+    """Entries that are not written yet."""
+
+    size: int = 0
+    """Bytes."""
+    has_unfiltered: bool = False
+    """Whether a publisher had no filter values to give."""
+    confirms: Confirms = field(default_factory=dict)
+    written: dict[str, bytes] = field(default_factory=dict)
+    """The last id of each of its names before it."""
+
+    def add(self, data: list[bytes], records: list[int] | None, filters: list[str] | None) -> None:
+        self.entries += data
+        self.records += len(data) if records is None else sum(records)
+        self.size += sum(map(len, data))
+        if filters is None:
+            self.has_unfiltered = True
+        else:
+            self.filters.update(filters)
+
+    def finish(self) -> None:
+        """Nothing more comes."""
+        if self.filters == {""}:
+            self.filters = set()
+        elif self.filters and self.has_unfiltered:
+            self.filters.add("")
+
+
 class Writer:
     """The only one who writes to its log."""
 
@@ -104,18 +138,18 @@ class Writer:
         self._on_rolled = on_rolled
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
-        self._data: list[bytes] = []
-        self._records = 0
+        self._chunk = _Gathered()
+        self._full: list[_Gathered] = []
+        """The chunks before it, which take no more."""
+        self._batch = MIN_BATCH
+        """Entries that make a chunk full."""
+        self._is_in_burst = False
+        """Whether full chunks have just been written, with more behind them."""
         self._bytes = 0
-        self._filters: set[str] = set()
-        self._has_unfiltered = False
-        self._sequences: dict[str, int] = {}
+        """In all of them."""
         self._offsets: dict[str, int] = {}
-        self._confirms: Confirms = {}
         self._last: dict[str, bytes] = {}
         """The last id of each name, written or not."""
-        self._written: dict[str, bytes] = {}
-        """What that was before what is gathered now: the last that is written."""
         self._holes: dict[str, Hole] = {}
         """Of the names of which something was rejected."""
         self._unsynced: list[Confirms] = []
@@ -143,6 +177,8 @@ class Writer:
 
     def publish(self, publisher: Publisher, entries: Entries) -> None:
         """Takes entries; they are confirmed or rejected later. Those behind a hole of their name are rejected now."""
+        if self._retired:  # whoever publishes is told that the stream is gone
+            return
         if self._failed:
             publisher.reject([*entries.ids, *entries.refused], INTERNAL_ERROR)
             return
@@ -152,15 +188,13 @@ class Writer:
             entries, repeated = without_repeats(entries, self._last.get(reference, _NONE))
             if reference in self._holes:
                 entries = self._admit(publisher, entries)
-        while len(self._data) + len(entries.data) > MAX_ENTRIES:
-            entries = self._take_part(publisher, entries)
         self._gather(publisher, entries)
         if refused:
             self._reject(publisher, refused, PRECONDITION_FAILED)
-        if repeated:  # confirmed with the chunk that may hold what they repeat
-            self._confirms.setdefault(publisher, []).extend(repeated)
-        if self._bytes >= MAX_CHUNK:
-            self.flush()
+        if repeated:  # confirmed with the chunks that may hold what they repeat
+            self._chunk.confirms.setdefault(publisher, []).extend(repeated)
+        if self._bytes + self._chunk.size >= MAX_GATHERED:
+            self._write_gathered()
         else:
             self._schedule()
 
@@ -205,32 +239,45 @@ class Writer:
             self._loop.call_soon(self._run)
 
     def _run(self) -> None:
+        """Writes full chunks at once. What is behind them waits for the next read, which may make it full as well."""
         self._scheduled = False
-        self.flush()
-
-    def _take_part(self, publisher: Publisher, entries: Entries) -> Entries:
-        """Takes as many as the chunk has room for, and writes it; what is left."""
-        first, rest = entries.split(MAX_ENTRIES - len(self._data))
-        self._gather(publisher, first)
-        self.flush()
-        return self._admit(publisher, rest) if publisher.reference in self._holes else rest
+        if self._retired:
+            return
+        if self._full and self._chunk.entries:
+            self._write_gathered(but_last=True)
+            self._is_in_burst = True
+        elif self._is_in_burst and not self._full:  # what arrived while full chunks were written is read after this
+            self._is_in_burst = False
+        else:
+            self.flush()
+            return
+        self._schedule()
 
     def _gather(self, publisher: Publisher, entries: Entries) -> None:
-        if not entries.ids:
-            return
-        self._data += entries.data
-        self._records += len(entries.data) if entries.records is None else sum(entries.records)
-        self._bytes += sum(map(len, entries.data))
-        if entries.filters is None:
-            self._has_unfiltered = True
-        else:
-            self._filters.update(entries.filters)
-        if reference := publisher.reference:
-            last = entries.ids[-1]
-            self._written.setdefault(reference, self._last.get(reference, _NONE))
-            self._last[reference] = last
-            self._sequences[reference] = int.from_bytes(last)
-        self._confirms.setdefault(publisher, []).extend(entries.ids)
+        ids, data, records, filters, _ = entries
+        reference = publisher.reference
+        start = 0
+        while start < len(ids):
+            chunk = self._chunk
+            end = start + self._batch - len(chunk.entries)
+            part = slice(start, end)
+            chunk.add(data[part], records and records[part], filters if filters is None else filters[part])
+            taken = ids[part]
+            if reference:
+                chunk.written.setdefault(reference, self._last.get(reference, _NONE))
+                self._last[reference] = taken[-1]
+                chunk.sequences[reference] = int.from_bytes(taken[-1])
+            chunk.confirms.setdefault(publisher, []).extend(taken)
+            if len(chunk.entries) >= self._batch:
+                self._close_chunk()
+                self._batch = min(MAX_BATCH, self._batch * 2)
+            start = end
+
+    def _close_chunk(self) -> None:
+        self._chunk.finish()
+        self._full.append(self._chunk)
+        self._bytes += self._chunk.size
+        self._chunk = _Gathered()
 
     def _admit(self, publisher: Publisher, entries: Entries) -> Entries:
         """Those that fill the hole of their name, or come before it. What comes behind it is rejected."""
@@ -264,36 +311,65 @@ class Writer:
         return hole
 
     def flush(self) -> None:
-        """Writes what is gathered."""
-        if self._retired or not (self._data or self._offsets or self._confirms):
+        """Writes what is gathered. More of it is not waited for: the next chunk may be smaller."""
+        if self._retired:
+            return
+        if self._chunk.entries or self._offsets:
+            self._batch = max(MIN_BATCH, self._batch // 2)
+        self._is_in_burst = False
+        self._write_gathered()
+
+    @property
+    def _has_gathered(self) -> bool:
+        return bool(self._full or self._chunk.confirms or self._offsets)
+
+    def _write_gathered(self, *, but_last: bool = False) -> None:
+        """All of it, or the chunks that are full."""
+        if not self._has_gathered:
             return
         now = int(time.time() * 1000)
-        data, records, size = self._data, self._records, self._bytes
-        sequences, offsets, confirms = self._sequences, self._offsets, self._confirms
-        filters = self._filters
-        if filters == {""}:
-            filters = set()
-        elif filters and self._has_unfiltered:
-            filters.add("")
-        self._data, self._records, self._bytes = [], 0, 0
-        self._sequences, self._offsets, self._confirms = {}, {}, {}
-        written, self._written = self._written, {}
-        self._filters, self._has_unfiltered = set(), False
-        if self._failed:  # gathered before the sync failed: a later sync that succeeds would say nothing of it
-            _reject(confirms)
-            return
-        if data:
+        offsets: dict[str, int] = {}
+        if not but_last:
+            self._finish_last()
+            offsets, self._offsets = self._offsets, {}
+        chunks, self._full, self._bytes = self._full, [], 0
+        confirms: Confirms = {}
+        size = 0
+        is_changed = may_roll = True
+        while chunks and not self._failed:
+            if may_roll and self.log.is_full and chunks[0].entries:
+                may_roll = self._roll(now)
+                if not may_roll:
+                    continue
             try:
-                self.log.append(data, records, now, sequences=sequences, filters=filters)
+                count = self.log.append(chunks, now) if chunks[0].entries else 1
             except OSError as error:
                 logger.error("cannot write to %s: %s", self.log.directory, error)  # noqa: TRY400
-                self._offsets = offsets  # the next flush may
-                confirms, offsets, size = self._without_refused(confirms, written), {}, 0
-                if not confirms:
-                    return
+                if but_last:  # it is behind what is rejected
+                    self._finish_last()
+                    chunks += self._full
+                    self._full, self._bytes = [], 0
+                self._offsets.update(offsets)  # the next flush may
+                offsets = {}
+                _add(confirms, self._without_refused(chunks))
+                is_changed = bool(confirms) or self.rolled_at is not None
+                chunks = []
             else:
-                self._totals.messages += records
-                self._totals.size += size
+                for chunk in chunks[:count]:
+                    _add(confirms, chunk.confirms)
+                    size += chunk.size
+                    self._totals.messages += chunk.records
+                    self._totals.size += chunk.size
+                del chunks[:count]
+            if self._fsync is Fsync.NEVER:
+                self._tell_of_roll()
+        if offsets and may_roll and not self._failed and self.log.is_full:
+            self._roll(now)
+        if self._failed:  # gathered before the sync failed: a later sync that succeeds would say nothing of it
+            _reject(_add(confirms, *(chunk.confirms for chunk in chunks)))
+            return
+        if not is_changed:
+            return
         # From here on it is stored: what fails is told of, and takes nothing back.
         if offsets:
             try:
@@ -304,26 +380,35 @@ class Writer:
         self.is_dirty = True
         if self._fsync is Fsync.ALWAYS:
             self._wait_for_sync(confirms, size)
-        if self.log.is_full:
-            self._roll(now)
-        if self._fsync is not Fsync.ALWAYS:
-            self.log.commit()
-            _confirm(confirms)
-            self._on_written()
+            return
+        if self._fsync is Fsync.NEVER:
+            self._tell_of_roll()
+        self.log.commit()
+        _confirm(confirms)
+        self._on_written()
 
-    def _without_refused(self, confirms: Confirms, written: dict[str, bytes]) -> Confirms:
+    def _finish_last(self) -> None:
+        """Only a chunk that is the only one may be without entries, where there are but repetitions."""
+        if self._chunk.entries or not self._full:
+            self._close_chunk()
+        elif self._chunk.confirms:
+            _add(self._full[-1].confirms, self._chunk.confirms)
+            self._chunk = _Gathered()
+
+    def _without_refused(self, chunks: list[_Gathered]) -> Confirms:
         """Rejects what is gathered: nothing of it is in the log. What only repeats what is there is left."""
-        self._last.update(written)
+        for chunk in reversed(chunks):
+            self._last.update(chunk.written)
         left: Confirms = {}
-        for publisher, ids in confirms.items():
+        for publisher, ids in _add({}, *(chunk.confirms for chunk in chunks)).items():
             stored = self._last.get(publisher.reference, _NONE) if publisher.reference else _NONE
             self._reject(publisher, [one for one in ids if one > stored], INTERNAL_ERROR)
             if repeated := [one for one in ids if one <= stored]:
                 left[publisher] = repeated
         return left
 
-    def _roll(self, now: int) -> None:
-        """Begins a new segment. Where it cannot, the log goes on in the old one, and it is tried again."""
+    def _roll(self, now: int) -> bool:
+        """Begins a new segment. Where it cannot, the log goes on in the old one, and False is returned."""
         full = self.log.active
         try:
             if self._fsync is not Fsync.NEVER:
@@ -332,11 +417,15 @@ class Writer:
         except OSError as error:
             logger.error("cannot begin a new segment in %s: %s", self.log.directory, error)  # noqa: TRY400
             if self.log.active is full:
-                return  # else it has begun, and gets its snapshot before anything else
-        if self._fsync is Fsync.NEVER:
+                return False  # else it has begun, and gets its snapshot before anything else
+        self.rolled_at = now
+        return True
+
+    def _tell_of_roll(self) -> None:
+        """What a new segment remembers is as safe as it gets."""
+        if self.rolled_at is not None and not self.log.lacks_snapshot:
+            now, self.rolled_at = self.rolled_at, None
             self._on_rolled(now)
-        else:
-            self.rolled_at = now
 
     # Syncing.
 
@@ -408,9 +497,8 @@ class Writer:
         except OSError:
             self.is_dirty = True
             raise
-        if self.rolled_at is not None and segment is self.log.active and not self._retired:
-            now, self.rolled_at = self.rolled_at, None
-            self._on_rolled(now)
+        if segment is self.log.active and not self._retired:
+            self._tell_of_roll()
 
     def _sync_now(self) -> None:
         """Syncs the newest segment, and returns when that is done. Raises ``OSError``."""
@@ -485,6 +573,15 @@ class Writer:
                 await self.sync()
             except OSError as error:
                 logger.error("cannot sync %s: %s", self.log.directory, error)  # noqa: TRY400
+
+
+def _add(confirms: Confirms, *others: Confirms) -> Confirms:
+    """Takes what others hold, which is not theirs any more: nothing is copied where one has all of it."""
+    for other in others:
+        for publisher, ids in other.items():
+            if (own := confirms.setdefault(publisher, ids)) is not ids:
+                own += ids
+    return confirms
 
 
 def _confirm(confirms: Confirms) -> None:

@@ -278,3 +278,20 @@ async def test_large_chunks(client: Client, stream: str) -> None:
     await asyncio.gather(*(publisher.publish([message]) for message in messages))
     await publisher.close()
     assert list((await read(client, stream, 12)).values()) == messages
+
+
+async def test_a_credit_that_later_brokers_may_refuse(
+    client: Client, stream: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """These grant it. It is told once."""
+    await publish(client, stream, *(bodies(1) for _ in range(250)))
+    async with await client.subscribe(stream, FIRST, credit=200):
+        assert caplog.messages == []
+    for credit in (201, 400):
+        async with await client.subscribe(stream, FIRST, credit=credit) as subscription:
+            await eventually(lambda: len(inside.undelivered(subscription)) == min(credit, 250))  # noqa: B023
+            assert len(await take(subscription, 250)) == 250
+    assert caplog.messages == [
+        "a credit of 201: RabbitMQ 4.3 grants it, later versions may refuse more than 200 chunks"
+        " (stream.max_credit_chunks)"
+    ]

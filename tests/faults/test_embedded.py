@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import threading
@@ -511,8 +512,8 @@ async def test_what_a_killed_broker_has_not_synced_is_synced_when_it_is_opened(
     """Else it would be shown, and its ids vouched for, and might be lost with the machine."""
     async with EmbeddedBroker(data=tmp_path, fsync="never") as broker, Client(options(broker)) as client:
         await client.create_stream(STREAM, {"stream-max-segment-size-bytes": 100})
-        await publish(client, STREAM, bodies(50))
-        await publish(client, STREAM, bodies(50))
+        for _ in range(3):
+            await publish(client, STREAM, bodies(30))
     fsync = os.fsync
     synced: set[int] = set()
 
@@ -523,7 +524,7 @@ async def test_what_a_killed_broker_has_not_synced_is_synced_when_it_is_opened(
     monkeypatch.setattr(os, "fsync", counting)
     async with EmbeddedBroker(data=tmp_path, fsync="always"):
         written = files_of_streams(tmp_path)
-        assert {"stream.json", f"{0:020}.segment", f"{50:020}.segment", f"{100:020}.segment"} < written.keys()
+        assert {"stream.json", *(f"{offset:020}.segment" for offset in (0, 30, 60))} < written.keys()
         assert synced >= set(written.values())
 
 
@@ -589,12 +590,13 @@ async def test_nothing_is_dropped_before_the_newest_segment_is_synced(
     ):
         await client.create_stream(STREAM, {"stream-max-segment-size-bytes": 100, "max-length-bytes": 100})
         log = inside.server(broker).streams.find("/", STREAM).log
-        monkeypatch.setattr(os, "fsync", sync)
         publisher = await client.publisher(STREAM, "writer")
-        await publisher.publish(bodies(100))
+        await publisher.publish(bodies(30))
+        await publisher.flush(PATIENCE)
+        monkeypatch.setattr(os, "fsync", sync)
+        await publisher.publish(bodies(30))
         await eventually(lambda: len(log.segments) == 2)
-        inside.retain(broker)
-        assert len(log.segments) == 2
+        assert log.committed == 30
         go_on.set()
         await publisher.flush(PATIENCE)
         assert len(log.segments) == 1
@@ -668,3 +670,74 @@ async def test_a_stream_that_cannot_be_synced_does_not_keep_others_from_it(monke
             await eventually(lambda: not good.is_dirty)
             assert bad.is_dirty
         await eventually(lambda: not bad.is_dirty)
+
+
+async def ended(reader: asyncio.StreamReader) -> bool:
+    """Whether the broker ended the connection, without a word."""
+    async with asyncio.timeout(PATIENCE):
+        try:
+            return await reader.read() == b""
+        except ConnectionResetError:
+            return True
+
+
+async def test_who_does_not_log_in_keeps_nobody_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The oldest of them make room, and nobody who has logged in; it is told once, not for each of them."""
+    assert rstream_core.broker.server.MAX_LOGGING_IN < rstream_core.broker.server.MAX_CONNECTIONS
+    monkeypatch.setattr(rstream_core.broker.server, "MAX_LOGGING_IN", 5)
+    async with EmbeddedBroker() as broker, Client(options(broker)) as client:
+        await client.create_stream(STREAM)
+        before = broker.statistics.connections
+        opened = [await asyncio.open_connection("127.0.0.1", broker.port) for _ in range(5)]
+        await eventually(lambda: broker.statistics.connections == before + 5)
+        assert caplog.messages == []
+        opened += [await asyncio.open_connection("127.0.0.1", broker.port) for _ in range(3)]
+        for reader, _ in opened[:3]:
+            assert await ended(reader)
+        assert broker.statistics.connections == before + 5
+        async with Client(options(broker)) as another:  # logs in at once
+            assert await another.stream_exists(STREAM)
+            assert await ended(opened[3][0])
+            assert not opened[-1][0].at_eof()
+        assert await client.stream_exists(STREAM)
+        for _, writer in opened:
+            writer.close()
+    line = "too many connections: those that have not logged in, 5, make room for new ones, the oldest first"
+    assert [(one.levelname, one.message) for one in caplog.records] == [("ERROR", line)]
+
+
+async def test_where_all_have_logged_in_no_more_are_taken(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rstream_core.broker.server, "MAX_CONNECTIONS", 3)
+    async with EmbeddedBroker() as broker, contextlib.AsyncExitStack() as stack:
+        wires = [await stack.enter_async_context(Wire(broker_at(broker.uri))) for _ in range(2)]
+        idle, writer = await asyncio.open_connection("127.0.0.1", broker.port)
+        await eventually(lambda: broker.statistics.connections == 3)
+        wires.append(await stack.enter_async_context(Wire(broker_at(broker.uri))))
+        assert await ended(idle)  # the last one without a login
+        for _ in range(2):
+            reader, other = await asyncio.open_connection("127.0.0.1", broker.port)
+            assert await ended(reader)
+            other.close()
+        for wire in wires:
+            assert await wire.code(c.QueryOffset("r", STREAM)) == 2
+        writer.close()
+    assert [one.message.partition(":")[0] for one in caplog.records] == [
+        "too many connections",
+        "there are 3 connections, and no more are taken",
+    ]
+
+
+async def test_a_login_that_does_not_go_on_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rstream_core.broker.connection, "STEP_TIMEOUT", 0.05)
+    caplog.set_level("INFO", "rstream_core.broker")
+    async with EmbeddedBroker() as broker:
+        reader, writer = await asyncio.open_connection("127.0.0.1", broker.port)
+        assert await ended(reader)
+        writer.close()
+    assert any("did not go on logging in" in message for message in caplog.messages)

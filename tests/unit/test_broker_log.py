@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rstream_core.broker import bloom
-from rstream_core.broker.log import INDEX_HEAD, INDEX_RECORD, SEGMENT_HEAD, Cursor, Log, Span, sync_folder
+from rstream_core.broker.log import INDEX_HEAD, INDEX_RECORD, SEGMENT_HEAD, Cursor, Log, NewChunk, Span, sync_folder
 from rstream_core.broker.publishing import ENTRIES_AT, split_filtered
 from rstream_core.broker.tracking import MAX_SEQUENCES, Tracking, offset_records, sequence_records
 from rstream_core.errors import ChunkError
@@ -27,7 +27,9 @@ def entry(body: bytes) -> bytes:
 
 
 def append(log: Log, *bodies: bytes, timestamp: int = 1000, **more: Any) -> int:
-    offset = log.append([entry(body) for body in bodies], len(bodies), timestamp, **more)
+    chunk = NewChunk([entry(body) for body in bodies], len(bodies), **more)
+    assert log.append([chunk], timestamp) == 1
+    offset = log.next_offset - len(bodies)
     if log.is_full:
         log.roll(timestamp)
     log.commit()
@@ -67,7 +69,7 @@ def some_log(directory: Path) -> dict[int, bytes]:
             f"{number}-two".encode(),
             timestamp=1000 + number,
             sequences={"writer": number + 1},
-            filters={"a"} if number % 2 else None,
+            filters={"a"} if number % 2 else set(),
         )
         if number % 3 == 0:
             log.store_offsets(offset_records({"reader": log.next_offset}), 1000 + number)
@@ -88,7 +90,7 @@ def test_what_is_written_is_read(log: Log) -> None:
 
 
 def test_readers_see_what_is_committed(log: Log) -> None:
-    log.append([entry(b"a")], 1, 1000)
+    log.append([NewChunk([entry(b"a")], 1)], 1000)
     assert read(log) == {}
     assert read(log, log.last()) == {}
     log.commit()
@@ -207,7 +209,7 @@ def test_a_failed_write_leaves_the_log_as_it_was(log: Log, monkeypatch: pytest.M
     with monkeypatch.context() as patched:
         patched.setattr(os, "pwrite", full)
         with pytest.raises(OSError, match="No space"):
-            log.append([entry(b"lost" * 20)], 1, 1000)
+            log.append([NewChunk([entry(b"lost" * 20)], 1)] * 2, 1000)
     assert append(log, b"b") == 1
     assert read(log) == {0: b"a", 1: b"b"}
     log.close()
@@ -392,7 +394,7 @@ def check_snapshot(log: Log) -> None:
     segments = len(log.segments)
     log.retain(0, None, 3000)
     assert len(log.segments) == segments > 1
-    log.append([entry(b"more")], 1, 3000)
+    log.append([NewChunk([entry(b"more")], 1)], 3000)
     log.retain(0, None, 3000)
     assert len(log.segments) == 1
     log.close()
@@ -442,9 +444,9 @@ def test_a_segment_that_cannot_go_goes_the_next_time(log: Log, monkeypatch: pyte
 
 OPTIMIZED = """
 import pathlib, sys
-from rstream_core.broker.log import Log
+from rstream_core.broker.log import Log, NewChunk
 log = Log.create(pathlib.Path(sys.argv[1]))
-log.append([b"\\0\\0\\0\\1x"], 1, 1)
+log.append([NewChunk([b"\\0\\0\\0\\1x"], 1)], 1)
 log.roll(1)
 log.commit()
 log.close_unused()
@@ -814,7 +816,7 @@ def test_how_much_is_passed_over_in_one_turn(log: Log) -> None:
     """Of chunks that nobody wants: a broker's loop goes on after 4096 of them."""
     log.segment_size = 10**9
     for _ in range(4096):
-        log.append([entry(b"")], 1, 1000, filters={"other"})
+        append(log, b"", filters={"other"})
     append(log, b"x", filters={"wanted"})
     cursor = log.first()
     assert cursor.next_chunk(frozenset({"wanted"})) is None
@@ -822,3 +824,132 @@ def test_how_much_is_passed_over_in_one_turn(log: Log) -> None:
     assert cursor.next_chunk(frozenset({"wanted"})) is not None
     cursor.close()
     log.close()
+
+
+def some_segments(directory: Path) -> list[Path]:
+    """Of a log of five messages, one in each, whose oldest was dropped."""
+    log = Log.create(directory, segment_size=100)
+    for number in range(5):
+        append(log, b"m" * 60, timestamp=number)
+    log.retain(None, 100, 101)
+    log.close()
+    found = sorted(directory.glob("*.segment"))
+    assert [path.stem.lstrip("0") for path in found] == ["1", "2", "3", "4", "5"]
+    return found
+
+
+ANEW = "no segment is there, and one with offset 5 was: it begins anew at offset 0"
+FIRST_GONE = "offsets 1 to 2 are gone: their segments are missing"
+LAST_GONE = "offsets from 5 on are gone, and given again: their segments are missing"
+
+
+@pytest.mark.parametrize(
+    ("gone", "told", "starts", "ends"),
+    [
+        ([], [], 1, 5),
+        ([0, 1], [FIRST_GONE], 3, 5),
+        ([4], [LAST_GONE], 1, 5),
+        ([0, 1, 4], [FIRST_GONE, LAST_GONE], 3, 5),
+        ([0, 1, 2, 3, 4], [ANEW], 0, 0),
+    ],
+)
+@pytest.mark.parametrize("kept", ["range and index", "range", "index"])
+def test_missing_segments_are_told_of(
+    tmp_path: Path, kept: str, gone: list[int], told: list[str], starts: int, ends: int
+) -> None:
+    """By the file that says which there are; in a folder of an earlier version, by the index that was left behind."""
+    segments = some_segments(tmp_path)
+    for number in gone:
+        segments[number].unlink()
+        if kept == "range":
+            segments[number].with_suffix(".index").unlink()
+    if kept == "index":
+        (tmp_path / "segments").unlink()
+    log = Log.open(tmp_path, segment_size=100)
+    assert (log.missing, log.dropped) == (told, [])
+    assert (log.segments[0].first_offset, log.next_offset) == (starts, ends)
+    log.close()
+    opened = Log.open(tmp_path, segment_size=100)  # told once
+    assert (opened.missing, opened.dropped) == ([], [])
+    opened.close()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"x", bytes(20)])
+def test_a_folder_that_does_not_say_which_segments_there_are(tmp_path: Path, content: bytes | None) -> None:
+    """Of an earlier version, or damaged: then nothing is missed."""
+    segments = some_segments(tmp_path)
+    path = tmp_path / "segments"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    for gone in (segments[0], segments[4]):
+        gone.unlink()
+        gone.with_suffix(".index").unlink()
+    log = Log.open(tmp_path, segment_size=100)
+    assert (log.missing, log.segments[0].first_offset, log.next_offset) == ([], 2, 5)
+    log.close()
+
+
+def test_retention_that_was_cut_short_leaves_nothing_to_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever the process is killed in the middle of it."""
+    unlink, pwrite = Path.unlink, os.pwrite
+    left = 0
+
+    def kill() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+
+    def killed_unlink(path: Path, missing_ok: bool = False) -> None:
+        kill()
+        unlink(path, missing_ok)
+
+    def killed_pwrite(fd: int, data: bytes, position: int) -> int:
+        kill()
+        return pwrite(fd, data, position)
+
+    for steps in range(12):  # three files for each of the four that go
+        directory = tmp_path / str(steps)
+        directory.mkdir()
+        some_segments(directory)
+        log = Log.open(directory, segment_size=100)
+        left = steps
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "unlink", killed_unlink)
+            patched.setattr(os, "pwrite", killed_pwrite)
+            with pytest.raises(KeyboardInterrupt):
+                log.retain(0, None, 0)
+        log.close()
+        opened = Log.open(directory, segment_size=100)
+        assert (opened.missing, opened.dropped) == ([], [])
+        opened.close()
+
+
+def test_where_it_cannot_be_said_which_segments_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk, say: nothing wrong is left, and the rest goes on."""
+    some_segments(tmp_path)
+    log = Log.open(tmp_path, segment_size=100)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        log.retain(0, None, 0)
+    assert not (tmp_path / "segments").exists()
+    log.close()
+    opened = Log.open(tmp_path, segment_size=100)
+    assert (opened.missing, len(opened.segments)) == ([], 1)
+    opened.close()
+
+
+def test_one_write_takes_as_many_chunks_as_the_segment(tmp_path: Path) -> None:
+    log = Log.create(tmp_path, segment_size=300)
+    chunks = [NewChunk([entry(b"m" * 60)] * 2, 2, {"writer": number}, {"f"}) for number in range(5)]
+    assert log.append(chunks, 1000) == 2  # of some 220 bytes each
+    assert log.append(chunks[2:], 1000) == 1  # at least one
+    assert log.next_offset == 6
+    assert log.tracking.sequences == {"writer": (4, 2)}
+    remembered = log.tracking.sequences.copy()
+    log.close()
+    opened = Log.open(tmp_path)
+    assert (opened.dropped, opened.next_offset, opened.tracking.sequences) == ([], 6, remembered)
+    assert [opened.active.record(number)[0] for number in range(3)] == [0, 2, 4]
+    opened.close()

@@ -20,7 +20,7 @@ from rstream_core.broker.log import Log
 from rstream_core.broker.publishing import Entries
 from rstream_core.broker.refusal import Refused
 from rstream_core.broker.tracking import MAX_SEQUENCES
-from rstream_core.broker.writer import MAX_ENTRIES, Fsync, Totals, Writer
+from rstream_core.broker.writer import MAX_BATCH, MIN_BATCH, Fsync, Totals, Writer
 from rstream_core.protocol.chunk import parse_header
 from tests.clients import eventually
 
@@ -153,7 +153,7 @@ async def test_a_failed_write_does_not_show_what_waits_for_its_sync(
 
 async def test_a_failed_sync_of_a_full_segment_confirms_nothing(make: Make, disk: Disk) -> None:
     """Neither what is being synced: the system tells of an error once, and the sync under way did not hear of it."""
-    writer, publisher = make(Fsync.ALWAYS, 3 * len(BODY)), Publisher()
+    writer, publisher = make(Fsync.ALWAYS, 2 * len(BODY)), Publisher()
     disk.held = True
     writer.publish(publisher, message(1))
     writer.flush()
@@ -161,7 +161,7 @@ async def test_a_failed_sync_of_a_full_segment_confirms_nothing(make: Make, disk
     writer.publish(publisher, message(2))
     writer.flush()
     disk.broken = True
-    writer.publish(publisher, message(3))  # fills the segment
+    writer.publish(publisher, message(3))  # the segment is full
     threading.Timer(0.1, disk.go_on.set).start()  # it waits for the sync under way
     writer.flush()
     assert (publisher.confirmed, publisher.rejected) == ([], [2, 3])
@@ -233,8 +233,9 @@ async def test_older_segments_go_when_the_new_one_is_synced(
     """It holds what is remembered of them."""
     rolled: list[int] = []
     writer, publisher = make(fsync, ROLLING, rolled.append), Publisher("writer")
-    writer.publish(publisher, message(1))
-    writer.flush()
+    for number in (1, 2):
+        writer.publish(publisher, message(number))
+        writer.flush()
     assert len(writer.log.segments) == 2
     assert rolled == []
     disk.broken = is_broken
@@ -319,12 +320,14 @@ async def test_what_could_not_be_synced_is_synced_the_next_time(make: Make, disk
     assert not writer.is_dirty
 
 
+@pytest.mark.parametrize("segment_size", [1, 10**6])
+@pytest.mark.parametrize("at_once", [True, False])
 async def test_what_follows_a_part_that_could_not_be_written_is_rejected(
-    make: Make, monkeypatch: pytest.MonkeyPatch
+    make: Make, monkeypatch: pytest.MonkeyPatch, segment_size: int, at_once: bool
 ) -> None:
-    """A frame that needs two chunks: where the first cannot be stored, the second is not either."""
-    monkeypatch.setattr("rstream_core.broker.writer.MAX_ENTRIES", 2)
-    writer, publisher = make(Fsync.NEVER), Publisher("writer")
+    """Of a burst whose chunks are written at different times, or go to different segments."""
+    monkeypatch.setattr(broker_writer, "MIN_BATCH", 2)
+    writer, publisher = make(Fsync.NEVER, segment_size), Publisher("writer")
     append = Log.append
 
     def once(log: Log, *arguments: Any, **more: Any) -> int:
@@ -334,12 +337,16 @@ async def test_what_follows_a_part_that_could_not_be_written_is_rejected(
     monkeypatch.setattr(Log, "append", once)
     ids = [number.to_bytes(8) for number in (1, 2, 3)]
     writer.publish(publisher, Entries(ids, [b"\0\0\0\1x"] * 3))
-    writer.flush()
+    if at_once:
+        writer.flush()
+    else:
+        await eventually(lambda: bool(publisher.rejected))
     assert (publisher.confirmed, publisher.rejected) == ([], [1, 2, 3])
+    assert writer.log.next_offset == 0
     writer.publish(publisher, Entries(ids, [b"\0\0\0\1x"] * 3))
     writer.flush()
     assert publisher.confirmed == [1, 2, 3]
-    assert writer.log.next_offset == 3
+    assert sum(sizes(writer)) == 3
 
 
 def test_each_publisher_that_waits_holds_its_connection() -> None:
@@ -549,12 +556,14 @@ async def test_older_segments_stay_until_a_late_snapshot_is_synced(
     """The new segment has begun, and there was no space for its snapshot."""
     rolled: list[int] = []
     writer, publisher = make(fsync, ROLLING, rolled.append), Publisher("writer")
+    writer.publish(publisher, message(1))
+    writer.flush()
     with monkeypatch.context() as patched:
         patched.setattr(Log, "_write_snapshot", lambda log, _: len(log.segments) < 2 or full())
-        writer.publish(publisher, message(1))
+        writer.publish(publisher, message(2))
         writer.flush()
-    assert len(writer.log.segments) == 2
-    assert writer.rolled_at is not None  # what Stream.retain looks at
+        await writer.close()
+        assert (len(writer.log.segments), publisher.rejected, rolled) == (2, [2], [])
     writer.store_offset("reader", 1)
     await writer.close()
     assert writer.rolled_at is None
@@ -600,31 +609,129 @@ async def test_a_chunk_tells_whether_it_holds_messages_without_a_filter_value(
     assert wanted(writer, "asia") == 1
 
 
-@pytest.mark.parametrize(
-    ("frames", "chunks"),
-    [
-        ((MAX_ENTRIES - 1, 1), [MAX_ENTRIES]),
-        ((MAX_ENTRIES, 1), [MAX_ENTRIES, 1]),
-        ((MAX_ENTRIES + 1,), [MAX_ENTRIES, 1]),
-        ((1, MAX_ENTRIES), [MAX_ENTRIES, 1]),
-        ((2 * MAX_ENTRIES + 1,), [MAX_ENTRIES, MAX_ENTRIES, 1]),
-    ],
-)
-async def test_a_chunk_is_full_with_the_last_entry_that_it_can_count(
-    make: Make, frames: tuple[int, ...], chunks: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(broker_writer, "MAX_CHUNK", 10**9)
-    writer, publisher = make(Fsync.NEVER), Publisher("name")
-    number = 0
-    for count in frames:
-        ids = [one.to_bytes(8) for one in range(number + 1, number + count + 1)]
-        number += count
-        writer.publish(publisher, Entries(ids, [bytes(4)] * count))
-    writer.flush()
+def sizes(writer: Writer) -> list[int]:
+    """Messages in each chunk."""
     cursor, found = writer.log.first(), []
     while (chunk := cursor.next_chunk()) is not None:
         found.append(parse_header(chunk[0]).records)
     cursor.close()
-    assert found == chunks
+    return found
+
+
+def some(count: int, first: int = 1, size: int = 0) -> Entries:
+    ids = [number.to_bytes(8) for number in range(first, first + count)]
+    return Entries(ids, [size.to_bytes(4) + bytes(size)] * count)
+
+
+@pytest.mark.parametrize(
+    ("bursts", "chunks"),
+    [
+        ((1,), [1]),
+        ((31,), [31]),
+        ((32,), [32]),
+        ((33,), [32, 1]),
+        ((32, 32, 32), [32, 32, 32]),
+        ((33, 33, 33, 100), [32, 1, 32, 1, 32, 1, 32, 64, 4]),
+        ((1, 1, 1, 1000), [1, 1, 1, 32, 64, 128, 256, 512, 8]),
+        ((4999, 4999), [32, 64, 128, 256, 512, 1024, 2048, 935, 2048, 2951]),
+        ((8160 + 2 * 8192 + 1,), [32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 8192, 1]),
+    ],
+)
+async def test_chunks_grow_in_a_burst(make: Make, bursts: tuple[int, ...], chunks: list[int]) -> None:
+    """As measured with RabbitMQ, where each burst waited for its confirms."""
+    writer, publisher = make(Fsync.NEVER), Publisher("name")
+    number = 0
+    for count in bursts:
+        writer.publish(publisher, some(count, number + 1))
+        number += count
+        await eventually(lambda: len(publisher.confirmed) == number)  # noqa: B023
+    assert sizes(writer) == chunks
     assert publisher.confirmed == list(range(1, number + 1))
     assert writer.sequence("name") == number
+    assert [offset for offset, _ in writer.log.tracking.sequences.values()] == [number - chunks[-1]]
+
+
+async def test_the_chunks_of_a_burst_that_is_read_in_parts(make: Make) -> None:
+    """What is read right behind it belongs to it."""
+    loop = asyncio.get_running_loop()
+    writer, publisher = make(Fsync.NEVER), Publisher()
+    writer.publish(publisher, some(40))
+    loop.call_soon(writer.publish, publisher, some(100, 41))  # as a read in the turn in which the 32 are written
+    await eventually(lambda: len(publisher.confirmed) == 140)
+    assert sizes(writer) == [32, 64, 44]
+    writer.publish(publisher, some(1, 141))  # not a burst any more: written in the next turn
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert len(publisher.confirmed) == 141
+
+
+async def test_large_messages_are_written_before_there_are_many(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker_writer, "MAX_GATHERED", 1000)
+    writer, publisher = make(Fsync.NEVER), Publisher()
+    for number in range(10):
+        writer.publish(publisher, some(1, number + 1, size=400))
+    assert sizes(writer) == [3, 3, 3]
+    writer.flush()
+    assert sizes(writer) == [3, 3, 3, 1]
+
+
+async def test_each_chunk_has_what_is_in_it(make: Make) -> None:
+    """Filter values, and the last id of each name: a reader of the log may end with any chunk."""
+    writer, publisher = make(Fsync.NEVER), Publisher("name")
+    entries = some(40)
+    writer.publish(publisher, entries._replace(filters=["eu"] * MIN_BATCH + ["us"] * 8))
+    writer.flush()
+    assert sizes(writer) == [32, 8]
+    assert (wanted(writer, "eu"), wanted(writer, "us"), wanted(writer, "eu", "us")) == (1, 1, 2)
+    assert (wanted(writer, "eu", match_unfiltered=True), wanted(writer, "x")) == (1, 0)
+    writer.log.close()
+    path = writer.log.directory / f"{0:020}.segment"
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 1)
+    opened = Log.open(writer.log.directory)
+    assert (opened.next_offset, opened.tracking.sequences) == (32, {"name": (0, 32)})
+    opened.close()
+
+
+async def test_repetitions_are_confirmed_with_what_they_repeat(make: Make) -> None:
+    """Also where they come behind chunks that are full."""
+    writer, publisher = make(Fsync.NEVER), Publisher("name")
+    writer.publish(publisher, some(32))
+    writer.publish(publisher, some(8, 10))
+    assert publisher.confirmed == []
+    writer.flush()
+    assert publisher.confirmed == [*range(1, 33), *range(10, 18)]
+    writer.publish(publisher, some(1))
+    writer.flush()
+    assert publisher.confirmed[-1] == 1
+    assert sizes(writer) == [32]
+
+
+async def test_the_largest_chunk_can_be_counted() -> None:
+    assert MAX_BATCH < 2**16
+
+
+@pytest.mark.parametrize("fsync", list(Fsync))
+async def test_a_new_segment_begins_with_what_needs_it(make: Make, fsync: Fsync) -> None:
+    """As RabbitMQ's: what is full stays the newest until there is more, and only then older ones may go."""
+    rolled: list[int] = []
+    writer, publisher = make(fsync, 1000, rolled.append), Publisher("writer")
+    for number in range(1, 5):  # of about 280 bytes
+        writer.publish(publisher, message(number))
+        writer.flush()
+    assert (len(writer.log.segments), rolled) == (1, [])
+    writer.publish(publisher, message(5))
+    writer.flush()
+    assert len(writer.log.segments) == 2
+    await writer.close()
+    assert len(rolled) == 1
+    assert publisher.confirmed == [1, 2, 3, 4, 5]
+
+
+async def test_a_burst_is_divided_among_segments(make: Make) -> None:
+    writer, publisher = make(Fsync.NEVER, 5000), Publisher()
+    writer.publish(publisher, some(1000, size=100))
+    writer.flush()
+    assert [segment.first_offset for segment in writer.log.segments] == [0, 96, 224, 480, 992]
+    assert publisher.confirmed == list(range(1, 1001))
+    assert writer.log.committed == 1000

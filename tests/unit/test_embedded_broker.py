@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
+import json
 import os
 import shutil
+import socket
 import ssl
+import stat
 import subprocess
 import sys
 import tempfile
@@ -25,12 +30,13 @@ from rstream_core import (
     ConnectionOptions,
     Credentials,
     EmbeddedBroker,
+    Endpoint,
     StreamDoesNotExist,
     StreamNotAvailable,
     parse_uri,
 )
 from rstream_core.broker import streams as broker_streams
-from rstream_core.broker.log import Log
+from rstream_core.broker.log import Log, NewChunk
 from rstream_core.broker.refusal import Refused
 from rstream_core.broker.streams import Stream, Streams
 from rstream_core.broker.writer import Fsync
@@ -161,7 +167,7 @@ async def test_what_was_cut_short_is_finished(tmp_path: Path) -> None:
         await client.create_super_stream("made", partitions=2)
         await client.create_super_stream("doomed", partitions=2)
     super_streams = tmp_path / "super-streams.json"
-    text = super_streams.read_text()
+    text = json.dumps(json.loads(super_streams.read_text())["super_streams"])  # as format 1, which has no checksum
     at = text.index("doomed")
     super_streams.write_text(text[:at] + text[at:].replace('"is_deleted": false', '"is_deleted": true', 1))
     for number, directory in enumerate(sorted((tmp_path / "streams").iterdir())):
@@ -574,7 +580,7 @@ async def test_max_age(opened: Callable[[Fsync], Streams], age: str, seconds: in
     stream = streams.create("/", "s", {"max-age": age, "stream-max-segment-size-bytes": "1"})
     begin = 1_700_000_000_000
     for number in range(3):
-        stream.log.append([b"\0\0\0\1x"], 1, begin + number * 1000)
+        stream.log.append([NewChunk([b"\0\0\0\1x"], 1)], begin + number * 1000)
         stream.log.roll(begin + number * 1000)
     for late, left in ((0, 4), (1, 3), (2, 2), (3, 1), (1000, 1)):
         stream.retain(begin + 1000 * (seconds + late))
@@ -587,7 +593,7 @@ async def test_max_age(opened: Callable[[Fsync], Streams], age: str, seconds: in
 async def test_without_a_max_age_nothing_is_too_old(opened: Callable[[Fsync], Streams], age: str | None) -> None:
     streams = opened(Fsync.NEVER)
     stream = streams.create("/", "s", {} if age is None else {"max-age": age})
-    stream.log.append([b"\0\0\0\1x"], 1, 0)
+    stream.log.append([NewChunk([b"\0\0\0\1x"], 1)], 0)
     stream.log.roll(0)
     stream.retain(1_700_000_000_000)
     assert len(stream.log.segments) == 2
@@ -599,7 +605,7 @@ async def test_max_length_bytes(opened: Callable[[Fsync], Streams]) -> None:
     streams = opened(Fsync.NEVER)
     stream = streams.create("/", "s", {"max-length-bytes": "1000", "stream-max-segment-size-bytes": "1"})
     for number in range(10):
-        stream.log.append([b"\0\0\1\x2c" + bytes(300)], 1, number)
+        stream.log.append([NewChunk([b"\0\0\1\x2c" + bytes(300)], 1)], number)
         stream.log.roll(number)
     sizes = [segment.size for segment in stream.log.segments]
     stream.retain(10)
@@ -655,3 +661,159 @@ async def test_as_many_partitions_as_there_may_be(
     streams.create_super_stream("/", "orders", names[:5], names[:5], {})
     assert streams.partitions("/", "orders") == names[:5]
     streams.close()
+
+
+def flipped(data: bytes) -> Iterator[bytes]:
+    """With one bit that is another one, each of them in turn."""
+    for place in range(len(data) * 8):
+        changed = bytearray(data)
+        changed[place >> 3] ^= 1 << (place & 7)
+        yield bytes(changed)
+
+
+@pytest.mark.parametrize("name", ["stream", "super-streams"])
+async def test_a_changed_bit_of_what_is_described_is_found(opened: Callable[[Fsync], Streams], name: str) -> None:
+    """Or it changes nothing, as where a space becomes another."""
+    streams = opened(Fsync.NEVER)
+    streams.create_super_stream("/", "orders", ["p-0"], ["k"], {"max-age": "1h"})
+    log = streams.find("/", "p-0").log.directory
+    path = log / "stream.json" if name == "stream" else streams.directory / "super-streams.json"
+    written = path.read_bytes()
+    checked = broker_streams._checked
+    content = checked(json.loads(written))
+    found = 0
+    for data in flipped(written):
+        try:
+            assert checked(json.loads(data)) == content
+        except ValueError:
+            found += 1
+    assert found > 7 * len(written)
+    streams.close()
+
+
+def files(folder: Path, pattern: str) -> list[Path]:
+    return list(folder.glob(pattern))
+
+
+async def test_what_an_earlier_version_described_is_taken(tmp_path: Path) -> None:
+    """It has no checksum, and the super streams are a list."""
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+        await client.create_super_stream("o", partitions=2)
+        await publish(client, "o-1", bodies(3))
+    for path in (*files(tmp_path, "streams/*/stream.json"), tmp_path / "super-streams.json"):
+        document = json.loads(path.read_text())
+        assert (document.pop("format"), len(document.pop("checksum"))) == (2, 8)
+        path.write_text(json.dumps(document.get("super_streams", {"format": 1, **document})))
+    for path in files(tmp_path, "streams/*/segments"):
+        path.unlink()
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+        assert broker.dropped == []
+        assert list(await client.partitions("o")) == ["o-0", "o-1"]
+        assert len(await read(client, "o-1", 3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"name": "b"}, "its checksum does not match"),
+        ({"arguments": {"max-age": "1s"}}, "its checksum does not match"),
+        ({"checksum": None}, "its checksum does not match"),
+        ({"format": 3}, "it has format 3, which this version does not know"),
+    ],
+)
+async def test_a_description_that_is_not_as_it_was_written(tmp_path: Path, change: dict[str, Any], why: str) -> None:
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+        await client.create_stream("a")
+    (path,) = files(tmp_path, "streams/*/stream.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    async with EmbeddedBroker(data=tmp_path) as broker:
+        where = f"streams/{path.parent.name}/stream.json"
+        assert broker.dropped == [f"{where}: {why}; it is kept as stream.json.damaged"]
+        assert broker.stream_count == 0
+
+
+async def test_a_missing_segment_is_told_of(tmp_path: Path) -> None:
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+        await client.create_stream("s", {"stream-max-segment-size-bytes": 100})
+        for _ in range(3):
+            await publish(client, "s", bodies(10))
+        directory = broker._running.streams.find("/", "s").log.directory
+    (directory / f"{0:020}.segment").unlink()
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+        assert broker.dropped == ["stream 's': offsets 0 to 9 are gone: their segments are missing"]
+        assert (await client.stats("s")).first_offset == 10
+    async with EmbeddedBroker(data=tmp_path) as broker:
+        assert broker.dropped == []
+
+
+@pytest.mark.parametrize("gone", ["nothing", "lock"])
+async def test_a_folder_has_one_broker_whatever_is_removed_from_it(tmp_path: Path, gone: str) -> None:
+    async with EmbeddedBroker(data=tmp_path):
+        holder = f", process {os.getpid()}"
+        if gone == "lock":
+            (tmp_path / "lock").unlink()
+            holder = ""
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match=f"{tmp_path} is in use by another broker{holder}$"):
+                await EmbeddedBroker(data=tmp_path).start()
+        assert (tmp_path / "lock").exists() is (gone == "nothing")  # who is turned away leaves nothing
+    async with EmbeddedBroker(data=tmp_path):
+        assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+
+
+@pytest.mark.parametrize("of_folders", [True, False])
+async def test_a_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_folders: bool) -> None:
+    """Where it has none of folders, that of the file is held; where it has none at all, that is what is told."""
+    real = fcntl.flock
+
+    def flock(fd: int, how: int) -> None:
+        if not of_folders or stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.ENOLCK, "No locks available")
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    if of_folders:
+        async with EmbeddedBroker(data=tmp_path):
+            with pytest.raises(ConfigurationError, match="is in use by another broker"):
+                await EmbeddedBroker(data=tmp_path).start()
+    else:
+        with pytest.raises(ConfigurationError, match=f"{tmp_path}: No locks available"):
+            await EmbeddedBroker(data=tmp_path).start()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+@pytest.mark.parametrize(
+    ("stands_for", "told"), [(["127.0.0.1"], "localhost"), (["::1"], "127.0.0.1"), ([], "127.0.0.1")]
+)
+async def test_a_client_of_this_machine_is_sent_to_localhost(
+    monkeypatch: pytest.MonkeyPatch, host: str, stands_for: list[str], told: str
+) -> None:
+    """Where that leads back here; no client says by which name it knows the broker."""
+    loop = asyncio.get_running_loop()
+    look_up = loop.getaddrinfo
+
+    async def patched_look_up(name: str, *arguments: Any, **more: Any) -> Any:
+        if name != "localhost":
+            return await look_up(name, *arguments, **more)
+        if not stands_for:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in stands_for]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "getaddrinfo", patched_look_up)
+        broker = EmbeddedBroker()
+        await broker.start()
+    try:
+        async with Client(ConnectionOptions(endpoints=(Endpoint(host, broker.port),))) as client:
+            await client.create_stream("s")
+            assert (await client.metadata("s")).leader == Endpoint(told, broker.port)
+            await publish(client, "s", bodies(3))
+            assert len(await read(client, "s", 3)) == 3
+    finally:
+        await broker.stop()
+
+
+async def test_an_address_of_this_machine_that_is_not_localhost() -> None:
+    async with EmbeddedBroker(host="127.0.0.2") as broker, Client(options(broker)) as client:
+        await client.create_stream("s")
+        assert (await client.metadata("s")).leader == Endpoint("127.0.0.2", broker.port)
