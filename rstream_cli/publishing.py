@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -797,7 +798,7 @@ class PublishRun:
     async def _send_lane(self, lane: _Lane) -> None:
         """Hands over what a lane holds, batch by batch."""
         messages, publisher = lane.messages, lane.publisher
-        start, now = 0, asyncio.get_running_loop().time
+        start, now = 0, time.monotonic  # uvloop's clock stands still until the next turn of the loop
         breath = now() + _BREATH
         try:
             for end in self._batch_ends(messages):
