@@ -113,7 +113,7 @@ class SuperStreamProducer(SuperStreamAdministration):
     def __init__(
         self,
         host: str = "localhost",
-        port: int = 5552,
+        port: int | str = 5552,
         *,
         super_stream: str,
         routing: RouteType | RoutingFunction = RouteType.Hash,
