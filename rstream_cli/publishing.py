@@ -56,7 +56,7 @@ from rstream_core import (
 from rstream_core.client import MAX_IN_FLIGHT_BYTES
 from rstream_core.protocol.amqp import AMQPMessage, bodies_of
 from rstream_core.protocol.compression import MAX_UNCOMPRESSED, compress
-from rstream_core.protocol.routing import partition_index
+from rstream_core.protocol.routing import partition_index, python_partition_index
 
 _PACED_SLICES = 50
 """Batches a second, where ``--rate`` paces them."""
@@ -636,10 +636,11 @@ class PublishRun:
         room = len(records) if plan.count is None else plan.count - (counts.read - counts.bad)
         encoded = self._fitting(plan.encoder(records, number, room, not plan.skip_bad), number)
         lanes: Sequence[int] | None = None
-        if plan.routing is RouteType.Hash:
+        if plan.routing in (RouteType.Hash, RouteType.PythonHash):
             assert encoded.keys is not None
             count = len(self._lanes)
-            lanes = [partition_index(key, count) for key in encoded.keys]
+            index = partition_index if plan.routing is RouteType.Hash else python_partition_index
+            lanes = [index(key, count) for key in encoded.keys]
         elif plan.routing is RouteType.Key and may_ask:
             try:
                 encoded, lanes = await self._bound(encoded, number)

@@ -201,7 +201,10 @@ def route(
     keys: Annotated[list[str], typer.Argument(metavar="KEY", help="Routing keys.")],
     routing: Annotated[
         RoutingMethod,
-        typer.Option("--routing", help="By the hash of the key, or by the broker's bindings."),
+        typer.Option(
+            "--routing",
+            help="By the hash of the key, by that of the Python client rstream, or by the broker's bindings.",
+        ),
     ] = RoutingMethod.HASH,
     *,
     connection: ConnectionSettings,
@@ -242,4 +245,6 @@ async def _routes(router: Router, key: str, routing: RoutingMethod) -> tuple[str
         raise CommandError("a routing key is not UTF-8") from None
     if routing is RoutingMethod.HASH:
         return (router.by_hash(key),)
+    if routing is RoutingMethod.PYTHON_HASH:
+        return (router.by_python_hash(key),)
     return await router.by_binding(key)
