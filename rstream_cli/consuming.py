@@ -724,7 +724,7 @@ class ConsumeRun:
 
         False where the reader did not take all of it before the run ended.
         """
-        size, until = 0, math.inf  # by a clock that goes on between two turns of the loop: uvloop's does not
+        size, until = 0, math.inf  # by a clock that goes on within a turn of the loop, as uvloop's does not
         try:
             for block in (data,) if isinstance(data, bytes) else data:
                 written = output.write(block) if bad < len(batch.messages) else None

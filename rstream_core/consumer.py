@@ -295,8 +295,8 @@ class Consumer(Administration):
     def get_stream(self, subscriber_name: str | None) -> str:
         """The stream of a subscriber; in its callback or its listener, the one that it is called for.
 
-        Raises ``ConfigurationError`` where nobody has this name, and, elsewhere, where it is that of several streams;
-        there, too, without a name.
+        Raises ``ConfigurationError`` where nobody has this name, and, elsewhere, where it is that of several streams
+        or there is none.
         """
         called = _called.get()
         if called is not None and called.consumer is self and called.name == subscriber_name:

@@ -264,8 +264,8 @@ class Outbox:
                 job.callbacks = callback and [_told_as(callback, publishing_id) for publishing_id in ids]
             else:
                 self._has_explicit_ids = True
-                _keep_first_of_each_id(job)
         self._next_id = job.ids[-1] + 1
+        _keep_first_of_each_id(job)
         await self._carried_out(self._queue(job), len(job.ids))
         return list(ids)
 
@@ -475,8 +475,7 @@ class Outbox:
         job = _Job(held, self._held_bytes, ids, self._held_callbacks, filter_values=self._held_filters)
         self._held, self._held_ids, self._held_callbacks, self._held_filters = [], None, None, None
         self._held_bytes = 0
-        if type(ids) is list:
-            _keep_first_of_each_id(job)
+        _keep_first_of_each_id(job)
         return self._queue(job)
 
     async def _carried_out(self, job: _Job, own: int) -> None:
@@ -726,6 +725,8 @@ def _keep_first_of_each_id(job: _Job) -> None:
     of the first is told to those who gave the others; where none of them is to be told, it is one loss.
     """
     ids = job.ids
+    if type(ids) is range:  # counted
+        return
     places: dict[int, list[int]] = {}
     for place, publishing_id in enumerate(ids):
         places.setdefault(publishing_id, []).append(place)

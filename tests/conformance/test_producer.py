@@ -328,6 +328,9 @@ async def test_messages_without_ids_count_on_from_those_with(client: Client, pro
     batch = [message(publishing_id) for publishing_id in (None, 5, None, None, 20, None)]
     assert await producer.send_batch(stream, batch, "writer") == [1, 5, 6, 7, 20, 21]
     assert await producer.send_wait(stream, b"x", "writer") == 22
+    batch = [message(publishing_id) for publishing_id in (30, 25, 30)]
+    assert await producer.send_batch(stream, batch, "writer") == [30, 25, 30]
+    assert await producer.send_wait(stream, b"x", "writer") == 31
     await producer.close()
 
 
