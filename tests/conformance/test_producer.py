@@ -386,7 +386,7 @@ async def test_the_linger_gathers_and_then_sends(client: Client, stream: str) ->
     await eventually(lambda: bool(written))
     ((moment, count),) = written
     assert count == 10
-    assert 0.05 <= moment - start < 5
+    assert 0.048 <= moment - start < 5  # uvloop counts in whole milliseconds
     await producer.close()
 
 
