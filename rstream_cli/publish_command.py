@@ -21,6 +21,7 @@ from rstream_cli.names import check_new_stream_name, check_no_uri, check_referen
 from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.options.messages import Codec, OnError
 from rstream_cli.options.publishing import Compression, InputFormat, Method, PublishOptions
+from rstream_cli.options.routing import RoutingMethod
 from rstream_cli.options.showing import ShowingOptions
 from rstream_cli.parsing import parse_delimiter, parse_header
 from rstream_cli.records.paths import Path, parse_path
@@ -39,8 +40,7 @@ _LINE = "line"
 class Routing:
     """How a super stream's partitions are chosen, and where routing keys come from: one of the three."""
 
-    by_key: bool
-    """By the broker's bindings; else by hash."""
+    method: RoutingMethod
     key: str | None = None
     key_from: str | None = None
     key_delimiter: str | None = None
@@ -262,9 +262,7 @@ def _plan(
         if shape is InputFormat.JSON
         else plain_encoder(extras, looks, raw=raw, skip_empty=given.skip_empty)
     )
-    route_type = None
-    if routing is not None:
-        route_type = RouteType.Key if routing.by_key else RouteType.Hash
+    route_type = None if routing is None else RouteType(routing.method.value)
     return PublishPlan(
         stream=target,
         encoder=encoder,

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ from rstream_core import (
 from rstream_core.client import MAX_IN_FLIGHT_BYTES
 from rstream_core.protocol.amqp import AMQPMessage, bodies_of
 from rstream_core.protocol.compression import MAX_UNCOMPRESSED, compress
-from rstream_core.protocol.routing import partition_index
+from rstream_core.protocol.routing import partition_index, python_partition_index
 
 _PACED_SLICES = 50
 """Batches a second, where ``--rate`` paces them."""
@@ -635,10 +636,11 @@ class PublishRun:
         room = len(records) if plan.count is None else plan.count - (counts.read - counts.bad)
         encoded = self._fitting(plan.encoder(records, number, room, not plan.skip_bad), number)
         lanes: Sequence[int] | None = None
-        if plan.routing is RouteType.Hash:
+        if plan.routing in (RouteType.Hash, RouteType.PythonHash):
             assert encoded.keys is not None
             count = len(self._lanes)
-            lanes = [partition_index(key, count) for key in encoded.keys]
+            index = partition_index if plan.routing is RouteType.Hash else python_partition_index
+            lanes = [index(key, count) for key in encoded.keys]
         elif plan.routing is RouteType.Key and may_ask:
             try:
                 encoded, lanes = await self._bound(encoded, number)
@@ -797,7 +799,7 @@ class PublishRun:
     async def _send_lane(self, lane: _Lane) -> None:
         """Hands over what a lane holds, batch by batch."""
         messages, publisher = lane.messages, lane.publisher
-        start, now = 0, asyncio.get_running_loop().time
+        start, now = 0, time.monotonic  # uvloop's clock stands still until the next turn of the loop
         breath = now() + _BREATH
         try:
             for end in self._batch_ends(messages):

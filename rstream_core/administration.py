@@ -4,8 +4,36 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 from rstream_core.client import Client
+from rstream_core.errors import ConfigurationError
+
+
+class Partitioning(TypedDict):
+    """The part of ``Client.create_super_stream``'s arguments that says which partitions there are to be."""
+
+    partitions: int | None
+    routing_keys: Sequence[str] | None
+
+
+def partitioning(
+    n_partitions: int | None,
+    binding_keys: Sequence[str] | None,
+    partitions: int | None,
+    routing_keys: Sequence[str] | None,
+) -> Partitioning:
+    """What was given, under either name; 0 ``n_partitions`` beside keys are none. Raises ``ConfigurationError``."""
+    if binding_keys is not None and n_partitions == 0:
+        n_partitions = None
+    if (n_partitions is not None and partitions is not None) or (binding_keys is not None and routing_keys is not None):
+        raise ConfigurationError(
+            "pass partitions or n_partitions, which are the same; so are routing_keys and binding_keys"
+        )
+    return {
+        "partitions": n_partitions if partitions is None else partitions,
+        "routing_keys": binding_keys if routing_keys is None else routing_keys,
+    }
 
 
 class _ClientView(ABC):
@@ -47,17 +75,18 @@ class SuperStreamAdministration(_ClientView):
     async def create_super_stream(
         self,
         super_stream: str | None = None,
+        n_partitions: int | None = None,
+        binding_keys: Sequence[str] | None = None,
+        arguments: Mapping[str, object] | None = None,
+        exists_ok: bool = False,
         *,
         partitions: int | None = None,
         routing_keys: Sequence[str] | None = None,
-        arguments: Mapping[str, object] | None = None,
-        exists_ok: bool = False,
     ) -> list[str]:
-        """See ``Client.create_super_stream``."""
+        """See ``Client.create_super_stream``. ``n_partitions`` and ``binding_keys`` are other names of the two."""
         created = await self.client.create_super_stream(
             super_stream or self.super_stream,
-            partitions=partitions,
-            routing_keys=routing_keys,
+            **partitioning(n_partitions, binding_keys, partitions, routing_keys),
             arguments=arguments,
             exists_ok=exists_ok,
         )

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable
 from typing import TypedDict, Unpack
 
+from rstream_core.errors import ConfigurationError
 from rstream_core.types import ConnectionOptions, Credentials, Endpoint
 
 
@@ -30,12 +31,24 @@ class ConnectionArguments(TypedDict, total=False):
 _RENAMED = {"ssl_context": "tls", "sasl_configuration_mechanism": "mechanism"}
 
 
-def options_from(host: str, port: int, **arguments: Unpack[ConnectionArguments]) -> ConnectionOptions:
-    """``ConnectionOptions`` from them. Raises ``TypeError`` (unknown) or ``ConfigurationError`` (unusable)."""
-    values: dict[str, object] = {**arguments}
+def options_from(
+    host: str, port: int | str, default_name: str, **arguments: Unpack[ConnectionArguments]
+) -> ConnectionOptions:
+    """``ConnectionOptions`` from them. Raises ``TypeError`` (unknown) or ``ConfigurationError`` (unusable).
+
+    ``port`` may be text, as environment variables are. ``default_name`` is the connection's where none is given.
+    """
+    values: dict[str, object] = {"connection_name": default_name, **arguments}
     credentials = Credentials(str(values.pop("username", "guest")), str(values.pop("password", "guest")))
     unknown = values.keys() - ConnectionArguments.__annotations__.keys()
     if unknown:
         raise TypeError(f"unexpected argument: {', '.join(sorted(unknown))}")
     renamed = {_RENAMED.get(name, name): value for name, value in values.items()}
-    return ConnectionOptions(endpoints=(Endpoint(host, port),), credentials=credentials, **renamed)  # type: ignore[arg-type]
+    endpoint = Endpoint(host, _number(port) if isinstance(port, str) else port)
+    return ConnectionOptions(endpoints=(endpoint,), credentials=credentials, **renamed)  # type: ignore[arg-type]
+
+
+def _number(port: str) -> int:
+    if not port.isascii() or not port.isdecimal() or len(port) > 5:
+        raise ConfigurationError(f"port is a number, not {port!r:.80}")
+    return int(port)

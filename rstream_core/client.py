@@ -98,6 +98,9 @@ class Client:
 
     ``on_gap`` is told a ``Gap`` when retention took what a subscription was to read: the offset that it was to start
     at, or what follows the last message that came. Without one, that is a warning in the log.
+
+    A connection carries at most ``max_publishers_by_connection`` publishers, or ``max_subscribers_by_connection``
+    subscriptions, 1 to 256; more of them get another one.
     """
 
     _closed = True
@@ -113,6 +116,8 @@ class Client:
         max_publishers_by_connection: int = MAX_IDS,
         max_subscribers_by_connection: int = MAX_IDS,
     ) -> None:
+        check_whole("max_publishers_by_connection", max_publishers_by_connection, 1, MAX_IDS)
+        check_whole("max_subscribers_by_connection", max_subscribers_by_connection, 1, MAX_IDS)
         self.options = options or ConnectionOptions()
         for what, listener in (("on_recovery", on_recovery), ("on_gap", on_gap)):
             if listener is not None:

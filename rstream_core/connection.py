@@ -11,7 +11,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from rstream_core.callbacks import own_task
 from rstream_core.errors import (
@@ -241,7 +241,7 @@ class Connection(asyncio.Protocol):
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop's are of no such class
         self._transport = transport
         transport.set_write_buffer_limits(high=WRITE_BUFFER)
         self.session.start(self._loop.time())

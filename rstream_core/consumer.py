@@ -10,7 +10,6 @@ import asyncio
 import inspect
 import itertools
 import logging
-import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -52,8 +51,8 @@ class MessageContext(NamedTuple):
     consumer: Consumer
     stream: str
     subscriber_id: int
-    subscriber_name: str
-    """As it was given to ``subscribe``, else the name that single active consumers share, else one that is made up."""
+    subscriber_name: str | None
+    """As it was given to ``subscribe``, else the name that single active consumers share, else None."""
     offset: int
     timestamp: int
     """Milliseconds since 1970 (UTC) when the broker stored the message's chunk."""
@@ -161,7 +160,7 @@ class _Stored:
 @dataclass(slots=True)
 class _Subscriber:
     id: int
-    name: str
+    name: str | None
     wishes: _Wishes
     stored: _Stored
     subscription: Subscription
@@ -181,7 +180,7 @@ class _Called(NamedTuple):
 
     consumer: Consumer
     stream: str
-    name: str
+    name: str | None
 
 
 _called: ContextVar[_Called | None] = ContextVar("rstream_called", default=None)
@@ -199,7 +198,7 @@ class Consumer(Administration):
     def __init__(
         self,
         host: str = "localhost",
-        port: int = 5552,
+        port: int | str = 5552,
         *,
         client: Client | None = None,
         recovery: Recovery | None = RECOVER,
@@ -210,7 +209,7 @@ class Consumer(Administration):
     ) -> None:
         self._owns_client = client is None
         self._client = client or Client(
-            options_from(host, port, **connection),
+            options_from(host, port, "rstream-consumer", **connection),
             recovery=recovery,
             on_recovery=on_recovery,
             on_gap=on_gap,
@@ -321,22 +320,26 @@ class Consumer(Administration):
 
     # Offsets.
 
-    async def store_offset(self, stream: str, subscriber_name: str, offset: int) -> None:
-        """Stores the offset of the last message that was processed: go on from the one after it."""
-        await self._client.store_offset(stream, subscriber_name, offset)
+    async def store_offset(self, stream: str, subscriber_name: str | None, offset: int) -> None:
+        """Stores the offset of the last message that was processed: go on from the one after it.
 
-    async def query_offset(self, stream: str, subscriber_name: str) -> int:
-        """The stored offset. Raises ``OffsetNotFound``, ``StreamDoesNotExist``."""
-        return await self._client.query_offset(stream, subscriber_name)
+        ``ConfigurationError`` without a name, as a ``MessageContext`` of a subscriber without one has it.
+        """
+        await self._client.store_offset(stream, _reference(subscriber_name), offset)
 
-    async def stream(self, subscriber_name: str) -> str:
+    async def query_offset(self, stream: str, subscriber_name: str | None) -> int:
+        """The stored offset. Raises ``OffsetNotFound``, ``StreamDoesNotExist``; without a name as ``store_offset``."""
+        return await self._client.query_offset(stream, _reference(subscriber_name))
+
+    async def stream(self, subscriber_name: str | None) -> str:
         """See ``get_stream``."""
         return self.get_stream(subscriber_name)
 
-    def get_stream(self, subscriber_name: str) -> str:
+    def get_stream(self, subscriber_name: str | None) -> str:
         """The stream of a subscriber; in its callback or its listener, the one that it is called for.
 
-        Raises ``ConfigurationError`` where nobody has this name, and, elsewhere, where it is that of several streams.
+        Raises ``ConfigurationError`` where nobody has this name, and, elsewhere, where it is that of several streams
+        or there is none.
         """
         called = _called.get()
         if called is not None and called.consumer is self and called.name == subscriber_name:
@@ -373,15 +376,30 @@ class Consumer(Administration):
         subscriber.task.add_done_callback(lambda _: self._ended.set())
         return subscriber.id
 
-    async def unsubscribe(self, subscriber: int | str) -> None:
-        """Ends one subscription, by its id, or all of a name; the callback is not called any more."""
+    async def unsubscribe(
+        self,
+        subscriber: int | str | None = None,
+        *,
+        subscriber_name: str | None = None,
+        subscriber_id: int | None = None,
+    ) -> None:
+        """Ends one subscription, by its id, or all of a name; the callback is not called any more.
+
+        Either is ``subscriber``, or said by its own name. Raises ``ConfigurationError`` where there is none such.
+        """
         self._guard.check()
-        if isinstance(subscriber, int):
-            if subscriber not in self._subscribers:
-                raise ConfigurationError(f"there is no subscriber {subscriber}")
-            await self._leave(self._subscribers[subscriber])
+        whom = the_one_given(subscriber, subscriber_name, subscriber_id)
+        if whom is None:
+            raise ConfigurationError(
+                "pass the number that subscribe() returned, which is the subscriber_id of a context, or a"
+                " subscriber_name"
+            )
+        if isinstance(whom, int):
+            if whom not in self._subscribers:
+                raise ConfigurationError(f"there is no subscriber {whom}")
+            await self._leave(self._subscribers[whom])
             return
-        for found in self._named(subscriber):
+        for found in self._named(whom):
             await self._leave(found)
 
     def chunks(self, streams: Streams, **options: Unpack[SubscribeOptions]) -> ChunkReading:
@@ -469,11 +487,11 @@ class Consumer(Administration):
 
     async def _subscribe(self, stream: str, decoder: Decoder | None, wishes: _Wishes) -> _Subscriber:
         self._check_open()
-        name = wishes.name or wishes.group or f"{stream}-{uuid.uuid4().hex}"
+        name = wishes.name or wishes.group
         stored = _Stored()
         single_active = None
         if wishes.group is not None:
-            listener = partial(self._on_turn, name, wishes, stored)
+            listener = partial(self._on_turn, wishes.name or wishes.group, wishes, stored)
             single_active = SingleActiveConsumer(wishes.group, wishes.super_stream, listener)
         try:
             subscription = await self._client.subscribe(
@@ -549,7 +567,9 @@ class Consumer(Administration):
 
     # Callbacks.
 
-    def _named(self, name: str) -> list[_Subscriber]:
+    def _named(self, name: str | None) -> list[_Subscriber]:
+        if name is None:
+            raise ConfigurationError("a subscriber without a name is known by its stream or its subscriber_id")
         found = [subscriber for subscriber in self._subscribers.values() if subscriber.name == name]
         if not found:
             raise ConfigurationError(f"there is no subscriber {name!r}")
@@ -657,6 +677,20 @@ class Consumer(Administration):
             # Before leaving: then another may begin, where this one is told to have ended.
             await self._store(subscriber.wishes, subscriber.stored, subscription, verify_timeout=STORE_TIMEOUT)
         await subscription.close()
+
+
+def the_one_given(subscriber: int | str | None, name: str | None, number: int | None) -> int | str | None:
+    """Who is meant; None where nobody is. Raises ``ConfigurationError`` for more than one."""
+    given = [whom for whom in (subscriber, name, number) if whom is not None]
+    if len(given) > 1:
+        raise ConfigurationError("pass one of subscriber, subscriber_name and subscriber_id")
+    return given[0] if given else None
+
+
+def _reference(name: str | None) -> str:
+    if name is None:
+        raise ConfigurationError("offsets are stored under a name: give subscribe() a subscriber_name, and pass that")
+    return name
 
 
 def _is_being_cancelled() -> bool:

@@ -374,7 +374,10 @@ class Locator:
             )
 
         late = self._too_late(LOAD_BALANCER_SECONDS)
-        return await run.retry(attempt, helps=lambda error: isinstance(error, _AnotherNode), reason=late)
+        try:
+            return await run.retry(attempt, helps=lambda error: isinstance(error, _AnotherNode), reason=late)
+        except _AnotherNode as error:
+            raise ConnectionFailed(str(error), hint=error.hint) from None
 
     async def _connect_to_any(self) -> Connection:
         """Connects through a load balancer, past nodes that are down: each time through the next, if there are several.

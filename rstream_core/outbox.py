@@ -47,6 +47,7 @@ class _Job:
         "callbacks",
         "compression",
         "done",
+        "ends_with_repetition",
         "filter_values",
         "ids",
         "is_dropped",
@@ -82,6 +83,8 @@ class _Job:
         """``Publisher.published`` as it was before the job's first message; set while the job is carried out."""
         self.is_dropped = False
         """Whether all of its messages were taken back."""
+        self.ends_with_repetition = False
+        """Whether its last caller's message repeats an earlier id, and is not for that caller to take back."""
         self.waiters = 0
         """Calls that wait for the job and will raise its error, so that the loss needs no other report."""
         self.unheard = 0
@@ -194,12 +197,10 @@ class Outbox:
             self._measure()  # ``_held_most_bytes`` was out of date
         held = self._held
         if explicit is not None or self._held_ids is not None:
-            if self._held_ids is None:
-                self._held_ids = list(range(self._next_id - len(held), self._next_id))
-            if explicit is not None:
-                self._next_id = explicit
-                self._has_explicit_ids = True
-            self._held_ids.append(self._next_id)
+            if explicit is None or self.publisher.reference is not None:
+                self._hold_id(explicit)
+            elif callback is not None:  # the broker looks at no id, so the message is counted like others
+                callback = _told_as(callback, explicit)
         self._next_id += 1
         if callback is not None or self._held_callbacks is not None:
             if self._held_callbacks is None:
@@ -216,6 +217,15 @@ class Outbox:
         if len(held) >= self._held_most or held_bytes >= self._batch_bytes:
             return self._flush_if_full()
         return None
+
+    def _hold_id(self, explicit: int | None) -> None:
+        """Beside the message that is about to be held."""
+        if self._held_ids is None:
+            self._held_ids = list(range(self._next_id - len(self._held), self._next_id))
+        if explicit is not None:
+            self._next_id = explicit
+            self._has_explicit_ids = True
+        self._held_ids.append(self._next_id)
 
     async def flush(self) -> None:
         """Makes a job of the held messages, and returns once it and all jobs before it are written."""
@@ -249,13 +259,20 @@ class Outbox:
         if not self._has_room(len(encoded), total):
             await self._wait_for_room(len(encoded), total, explicit, callback)
         self._queue_held()
-        ids: Sequence[int] = range(self._next_id, self._next_id + len(encoded))
+        counted = range(self._next_id, self._next_id + len(encoded))
+        ids: Sequence[int] = counted
         if any(publishing_id is not None for publishing_id in explicit):
             ids = _number(explicit, self._next_id)
-            self._has_explicit_ids = True
-        self._next_id = ids[-1] + 1
-        job = self._queue(_Job(encoded, total, ids, callback, filter_values=filter_values))
-        await self._carried_out(job, len(ids))
+        job = _Job(encoded, total, ids, callback, filter_values=filter_values)
+        if ids is not counted:
+            if self.publisher.reference is None:
+                job.ids = counted
+                job.callbacks = callback and [_told_as(callback, publishing_id) for publishing_id in ids]
+            else:
+                self._has_explicit_ids = True
+        self._next_id = job.ids[-1] + 1
+        _keep_first_of_each_id(job)
+        await self._carried_out(self._queue(job), len(job.ids))
         return list(ids)
 
     async def publish_sub_entry(
@@ -452,7 +469,7 @@ class Outbox:
             return None
         job = self._queue_held()
         assert job is not None
-        return self._carried_out(job, 1)
+        return self._carried_out(job, 0 if job.ends_with_repetition else 1)
 
     def _queue_held(self) -> _Job | None:
         """Makes a job of the held messages and queues it; returns None if there are none."""
@@ -466,6 +483,7 @@ class Outbox:
         job = _Job(held, self._held_bytes, ids, self._held_callbacks, filter_values=self._held_filters)
         self._held, self._held_ids, self._held_callbacks, self._held_filters = [], None, None, None
         self._held_bytes = 0
+        _keep_first_of_each_id(job)
         return self._queue(job)
 
     async def _carried_out(self, job: _Job, own: int) -> None:
@@ -712,6 +730,51 @@ def _number(explicit: Sequence[int | None], first: int) -> list[int]:
     for publishing_id in explicit:
         ids.append(publishing_id if publishing_id is not None else (ids[-1] + 1 if ids else first))
     return ids
+
+
+def _keep_first_of_each_id(job: _Job) -> None:
+    """Leaves out what repeats an id of the same job: the broker would drop it, as it stores one message of an id.
+
+    Writing it would mean to wait for the first one's confirm before, since a repetition's looks the same. What becomes
+    of the first is told to those who gave the others; where none of them is to be told, it is one loss.
+    """
+    ids = job.ids
+    if type(ids) is range:  # counted
+        return
+    places: dict[int, list[int]] = {}
+    for place, publishing_id in enumerate(ids):
+        places.setdefault(publishing_id, []).append(place)
+    if len(places) == len(ids):
+        return
+    job.ends_with_repetition = places[ids[-1]][0] < len(ids) - 1
+    firsts = [where[0] for where in places.values()]
+    callbacks = job.callbacks
+    if callbacks is not None:
+        each = [callbacks] * len(ids) if callable(callbacks) else callbacks
+        job.callbacks = [_told_together([each[place] for place in where]) for where in places.values()]
+    job.ids = list(places)
+    job.messages = [job.messages[place] for place in firsts]
+    if job.filter_values is not None:
+        job.filter_values = [job.filter_values[place] for place in firsts]
+    job.size = sum(map(len, job.messages))
+
+
+def _told_together(callbacks: Sequence[Told | None]) -> Told | None:
+    """One for all of those that are there."""
+    there = [callback for callback in callbacks if callback is not None]
+    if len(there) < 2:
+        return there[0] if there else None
+
+    def tell(status: ConfirmationStatus) -> None:
+        for callback in there:
+            callback(status)
+
+    return tell
+
+
+def _told_as(callback: Told, publishing_id: int) -> Told:
+    """Told of the id that came with the message, where another was counted for it."""
+    return lambda status: callback(status._replace(message_id=publishing_id))
 
 
 def _runs(ids: Sequence[int]) -> list[int]:

@@ -19,13 +19,15 @@ import logging
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from threading import get_ident
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
+from weakref import WeakKeyDictionary
 
-from rstream_core.administration import Administration
+from rstream_core.administration import Administration, partitioning
 from rstream_core.arguments import ConnectionArguments, options_from
 from rstream_core.attempts import SharedAttempt
 from rstream_core.callbacks import Callbacks
@@ -74,17 +76,28 @@ class ProducerArguments(ConnectionArguments, total=False):
     filter_value_extractor: FilterValueExtractor | None
 
 
-class Losses(NotConfirmed):
-    """Counted, so that those of several outboxes make one error. Users see a ``NotConfirmed``."""
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """What a ``NotConfirmed`` counts, so that those of several outboxes make one error."""
 
-    def __init__(self, count: int, reason: str, outbox: _Outbox | None = None) -> None:
-        super().__init__(losses_in_words(count, reason))
-        self.count = count
-        self.reason = reason
-        self.outbox = outbox
+    count: int
+    reason: str
+    outbox: _Outbox | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return NotConfirmed, self.args  # elsewhere it is what users see: there is no outbox
+
+_losses: WeakKeyDictionary[NotConfirmed, Losses] = WeakKeyDictionary()
+"""Beside the errors and not in them: they leave the process, and users see a ``NotConfirmed`` and nothing else."""
+
+
+def not_confirmed(losses: Losses) -> NotConfirmed:
+    """The error that tells of them."""
+    error = NotConfirmed(losses_in_words(losses.count, losses.reason))
+    _losses[error] = losses
+    return error
+
+
+def losses_of(error: BaseException) -> Losses | None:
+    return _losses.get(error) if isinstance(error, NotConfirmed) else None
 
 
 class _Outbox(Outbox):
@@ -96,7 +109,7 @@ class _Outbox(Outbox):
 
     def _tell_lost(self) -> None:
         lost, self._lost = self._lost, 0
-        raise Losses(lost, self._lost_reason, self)
+        raise not_confirmed(Losses(lost, self._lost_reason, self))
 
 
 _Key = tuple[str, str | None]
@@ -152,7 +165,7 @@ class Producer(Administration):
     def __init__(
         self,
         host: str = "localhost",
-        port: int = 5552,
+        port: int | str = 5552,
         *,
         client: Client | None = None,
         recovery: Recovery | None = RECOVER,
@@ -171,7 +184,7 @@ class Producer(Administration):
             raise ValueError("batch_size is at least 1, and linger at least 0")
         self._owns_client = client is None
         self._client = client or Client(
-            options_from(host, port, **connection),
+            options_from(host, port, "rstream-producer", **connection),
             recovery=recovery,
             on_recovery=on_recovery,
             max_publishers_by_connection=max_publishers_by_connection,
@@ -266,15 +279,20 @@ class Producer(Administration):
     async def create_super_stream(
         self,
         super_stream: str,
+        n_partitions: int | None = None,
+        binding_keys: Sequence[str] | None = None,
+        arguments: Mapping[str, object] | None = None,
+        exists_ok: bool = False,
         *,
         partitions: int | None = None,
         routing_keys: Sequence[str] | None = None,
-        arguments: Mapping[str, object] | None = None,
-        exists_ok: bool = False,
     ) -> list[str]:
-        """See ``Client.create_super_stream``."""
+        """See ``Client.create_super_stream``. ``n_partitions`` and ``binding_keys`` are other names of the two."""
         return await self._client.create_super_stream(
-            super_stream, partitions=partitions, routing_keys=routing_keys, arguments=arguments, exists_ok=exists_ok
+            super_stream,
+            **partitioning(n_partitions, binding_keys, partitions, routing_keys),
+            arguments=arguments,
+            exists_ok=exists_ok,
         )
 
     async def delete_super_stream(self, super_stream: str, missing_ok: bool = False) -> None:
@@ -589,25 +607,25 @@ async def confirmed_within(timeout: float | None, what: str) -> AsyncIterator[St
 
 def raise_together(errors: Sequence[BaseException]) -> None:
     """Raises the errors of several outboxes, if there are any, as one: the first, or a sum of all losses."""
-    losses = [error for error in errors if isinstance(error, Losses)]
-    others = [error for error in errors if not isinstance(error, Losses)]
+    losses = [found for found in map(losses_of, errors) if found is not None]
+    others = [error for error in errors if losses_of(error) is None]
     if not losses:
         for error in others:
             raise error
         return
     if len(errors) == 1:
-        raise losses[0]
+        raise errors[0]
     reason = losses[0].reason
     if others:
         reason = f"{reason}; and {others[0]}"
-    raise Losses(sum(error.count for error in losses), reason) from (others[0] if others else None)
+    raise not_confirmed(Losses(sum(found.count for found in losses), reason)) from (others[0] if others else None)
 
 
 def tell_later(errors: Sequence[BaseException]) -> None:
     """Leaves losses that cannot be raised to be told by the next call."""
-    for error in errors:
-        if isinstance(error, Losses) and error.outbox is not None:
-            error.outbox.tell_later(error)
+    for losses in map(losses_of, errors):
+        if losses is not None and losses.outbox is not None:
+            losses.outbox.tell_later(losses)
 
 
 async def resolved(result: T | Awaitable[T]) -> T:

@@ -33,7 +33,7 @@ from rstream_core.producer import (
     resolved,
     tell_later,
 )
-from rstream_core.protocol.routing import partition_index
+from rstream_core.protocol.routing import partition_index, python_partition_index
 from rstream_core.types import CompressionType
 
 MAX_CACHED_ROUTES = 10_000
@@ -45,6 +45,8 @@ class RouteType(enum.Enum):
 
     Hash = "hash"
     """By its hash: any key will do, and equal keys share a partition."""
+    PythonHash = "python-hash"
+    """By the hash of the Python client ``rstream``, to share the partitions of its keys."""
     Key = "key"
     """By the bindings of the super stream: a key that is bound to no partition is an error."""
 
@@ -73,6 +75,10 @@ class Router:
     def by_hash(self, key: str | bytes) -> str:
         """The partition of a routing key, by its hash."""
         return self.partitions[partition_index(key, len(self.partitions))]
+
+    def by_python_hash(self, key: str | bytes) -> str:
+        """The partition of a routing key, by the hash of the Python client ``rstream``."""
+        return self.partitions[python_partition_index(key, len(self.partitions))]
 
     async def by_binding(self, key: str) -> tuple[str, ...]:
         """The partitions that a routing key is bound to: the broker is asked once, and its answer remembered.
@@ -103,7 +109,7 @@ class Router:
 class SuperStreamProducer(SuperStreamAdministration):
     """Publishes to a super stream: each message goes to the partition of its routing key.
 
-    ``routing`` is ``RouteType.Hash`` or ``RouteType.Key``, and ``routing_extractor`` gives a message's key; or
+    ``routing`` is a ``RouteType``, and ``routing_extractor`` gives a message's key; or
     ``routing`` is a function of the message and the partitions that chooses among them. Both may be coroutine
     functions, and are not to publish anything themselves. A key that is bound to several partitions, or a function
     that chooses several, sends the message to each of them, and ``on_publish_confirm`` is called for each.
@@ -115,7 +121,7 @@ class SuperStreamProducer(SuperStreamAdministration):
     def __init__(
         self,
         host: str = "localhost",
-        port: int = 5552,
+        port: int | str = 5552,
         *,
         super_stream: str,
         routing: RouteType | RoutingFunction = RouteType.Hash,
@@ -322,6 +328,8 @@ class SuperStreamProducer(SuperStreamAdministration):
         key = await resolved(self._extract(message))
         if self._routing is RouteType.Hash:
             return (router.by_hash(key),)
+        if self._routing is RouteType.PythonHash:
+            return (router.by_python_hash(key),)
         return await router.by_binding(key)
 
     async def _parts(self, batch: Sequence[Message], failures: int) -> dict[str, list[int]]:

@@ -26,6 +26,7 @@ from rstream_core.consumer import (
     check_options,
     read_chunks,
     read_messages,
+    the_one_given,
 )
 from rstream_core.errors import AlreadyClosed, ConfigurationError
 from rstream_core.gaps import GapListener
@@ -48,7 +49,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
     def __init__(
         self,
         host: str = "localhost",
-        port: int = 5552,
+        port: int | str = 5552,
         *,
         super_stream: str,
         client: Client | None = None,
@@ -109,11 +110,11 @@ class SuperStreamConsumer(SuperStreamAdministration):
     def _forget_partitions(self) -> None:
         """It knows of none: each subscription asks."""
 
-    async def stream(self, subscriber_name: str) -> str:
+    async def stream(self, subscriber_name: str | None) -> str:
         """See ``get_stream``."""
         return self.get_stream(subscriber_name)
 
-    def get_stream(self, subscriber_name: str) -> str:
+    def get_stream(self, subscriber_name: str | None) -> str:
         """See ``Consumer.get_stream``: in a callback or a listener, its partition."""
         return self._consumer.get_stream(subscriber_name)
 
@@ -121,11 +122,11 @@ class SuperStreamConsumer(SuperStreamAdministration):
         """The names of the partitions, in the broker's order. ``StreamDoesNotExist`` where there is no super stream."""
         return await self.client.partitions(self.super_stream)
 
-    async def store_offset(self, stream: str, subscriber_name: str, offset: int) -> None:
+    async def store_offset(self, stream: str, subscriber_name: str | None, offset: int) -> None:
         """See ``Consumer.store_offset``; ``stream`` is a partition."""
         await self._consumer.store_offset(stream, subscriber_name, offset)
 
-    async def query_offset(self, stream: str, subscriber_name: str) -> int:
+    async def query_offset(self, stream: str, subscriber_name: str | None) -> int:
         """See ``Consumer.query_offset``; ``stream`` is a partition."""
         return await self._consumer.query_offset(stream, subscriber_name)
 
@@ -164,15 +165,25 @@ class SuperStreamConsumer(SuperStreamAdministration):
         self._groups[number] = members
         return number
 
-    async def unsubscribe(self, subscriber: int | str | None = None) -> None:
-        """Ends, in all partitions, what ``subscribe`` returned the number of, or all of a name; without one, all."""
+    async def unsubscribe(
+        self,
+        subscriber: int | str | None = None,
+        *,
+        subscriber_name: str | None = None,
+        subscriber_id: int | None = None,
+    ) -> None:
+        """Ends, in all partitions, what ``subscribe`` returned the number of, or all of a name; without one, all.
+
+        The number and the name may be said as ``subscriber_id`` and ``subscriber_name``, too.
+        """
         self._guard.check()
-        if isinstance(subscriber, str):
-            await self._consumer.unsubscribe(subscriber)
+        whom = the_one_given(subscriber, subscriber_name, subscriber_id)
+        if isinstance(whom, str):
+            await self._consumer.unsubscribe(whom)
             return
-        if subscriber is not None and subscriber not in self._groups:
-            raise ConfigurationError(f"there is no subscriber {subscriber}")
-        for number in list(self._groups) if subscriber is None else [subscriber]:
+        if whom is not None and whom not in self._groups:
+            raise ConfigurationError(f"there is no subscriber {whom}")
+        for number in list(self._groups) if whom is None else [whom]:
             for member in self._groups.pop(number):
                 with suppress(ConfigurationError):  # one that failed is gone by itself
                     await self._consumer.unsubscribe(member)

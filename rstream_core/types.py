@@ -265,8 +265,8 @@ class ConnectionOptions:
     event loop that blocks for so long loses its connections."""
     frame_max: int = 1024 * 1024
     """Bytes of the largest frame that this side sends, at least 1000; the broker may ask for less. 0: no limit."""
-    connection_name: str = ""
-    """Shown in the broker's management pages."""
+    connection_name: str = "rstream-client"
+    """Shown in the broker's management pages; none where it is empty."""
 
     def login(self) -> Credentials:
         """The credentials for a connection that is made now. ``ConnectionFailed`` where they cannot be told."""

@@ -29,7 +29,7 @@ class Authority:
         authority = cls(folder)
         authority._openssl(
             *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=rstream tests"),
-            *("-keyout", "ca-key.pem", "-out", "ca.pem"),
+            *("-addext", "keyUsage=critical,keyCertSign,cRLSign", "-keyout", "ca-key.pem", "-out", "ca.pem"),
         )
         (folder / "issued").mkdir()
         (folder / "index").touch()
@@ -37,7 +37,9 @@ class Authority:
         (folder / "ca.conf").write_text(
             "[ca]\ndefault_ca = here\n"
             "[here]\ndatabase = index\nserial = serial\nnew_certs_dir = issued\ndefault_md = sha256\n"
-            "unique_subject = no\npolicy = any\ncopy_extensions = copy\n"
+            "unique_subject = no\npolicy = any\ncopy_extensions = copy\nx509_extensions = leaf\n"
+            # What Python 3.13 asks for, which verifies strictly by default.
+            "[leaf]\nsubjectKeyIdentifier = hash\nauthorityKeyIdentifier = keyid:always\n"
             "[any]\ncommonName = supplied\n"
         )
         folder.chmod(0o755)

@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import uuid
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -49,6 +50,8 @@ settings.load_profile("repeatable" if os.environ.get("CI") else "patient")
 
 OwnRabbitMQ = Callable[..., Broker]
 
+EVENT_LOOP = "RSTREAM_EVENT_LOOP"
+
 _REAL_BROKER_FIXTURES = {"rabbitmq", "own_rabbitmq", "cluster"}
 
 
@@ -56,6 +59,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """The first of a run's processes keeps a folder for all of them."""
     if os.environ.get("RSTREAM_EAGER_TASKS") == "1":
         make_tasks_eager()
+    if EVENT_LOOP in os.environ:
+        choose_event_loop(os.environ[EVENT_LOOP])
     if (
         signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     ):  # a shell's background job; what it starts would ignore it too
@@ -171,6 +176,30 @@ def make_tasks_eager() -> None:
         loop.set_task_factory(asyncio.eager_task_factory)
 
     asyncio.BaseEventLoop.__init__ = make_eager
+
+
+def choose_event_loop(name: str) -> None:
+    """Whose event loops are made from now on: RSTREAM_EVENT_LOOP, ``asyncio`` or ``uvloop``."""
+    if name not in {"asyncio", "uvloop"}:
+        pytest.exit(f"RSTREAM_EVENT_LOOP is asyncio or uvloop, not {name!r}", returncode=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.14, which has nothing else for all threads
+        if name == "uvloop":
+            import uvloop
+
+            asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+        else:
+            asyncio.set_event_loop_policy(None)
+
+
+@contextlib.contextmanager
+def event_loops_of(name: str) -> Iterator[None]:
+    """Those that are made in here, by whatever thread."""
+    choose_event_loop(name)
+    try:
+        yield
+    finally:
+        choose_event_loop(os.environ.get(EVENT_LOOP, "asyncio"))
 
 
 def give_up(reason: str) -> NoReturn:

@@ -114,7 +114,8 @@ class Proxy:
 
     def _end_of(self, writer: asyncio.StreamWriter) -> None:
         self._half_closed.add(writer)
-        writer.write_eof()
+        if not writer.is_closing():  # uvloop's transport raises then
+            writer.write_eof()
 
     def refuse(self) -> None:
         """Takes no new connections."""

@@ -202,7 +202,10 @@ def route(
     keys: Annotated[list[str], typer.Argument(metavar="KEY", help="Routing keys.")],
     routing: Annotated[
         RoutingMethod,
-        typer.Option("--routing", help="By the hash of the key, or by the broker's bindings."),
+        typer.Option(
+            "--routing",
+            help="By the hash of the key, by that of the Python client rstream, or by the broker's bindings.",
+        ),
     ] = RoutingMethod.HASH,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for each key.")] = False,
     *,
@@ -247,4 +250,6 @@ async def _routes(router: Router, key: str, routing: RoutingMethod) -> tuple[str
         raise CommandError("a routing key is not UTF-8") from None
     if routing is RoutingMethod.HASH:
         return (router.by_hash(key),)
+    if routing is RoutingMethod.PYTHON_HASH:
+        return (router.by_python_hash(key),)
     return await router.by_binding(key)

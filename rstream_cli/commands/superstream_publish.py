@@ -40,8 +40,8 @@ def publish(
         RoutingMethod,
         typer.Option(
             "--routing",
-            help="By the hash of the key, as other clients do it, or by the broker's bindings: a record whose key"
-            " is bound to no partition is bad.",
+            help="By the hash of the key, as the Java, Go and Rust clients do it; by that of the Python client"
+            " rstream; or by the broker's bindings: a record whose key is bound to no partition is bad.",
             rich_help_panel=_ROUTING,
         ),
     ] = RoutingMethod.HASH,
@@ -92,5 +92,5 @@ def publish(
         given,
         showing,
         connection,
-        routing=Routing(routing is RoutingMethod.KEY, routing_key, key_from, key_delimiter),
+        routing=Routing(routing, routing_key, key_from, key_delimiter),
     )

@@ -6,7 +6,8 @@ import enum
 
 
 class RoutingMethod(enum.StrEnum):
-    """The values of ``--routing``."""
+    """The values of ``--routing``; those of ``rstream_core.RouteType``."""
 
     HASH = "hash"
+    PYTHON_HASH = "python-hash"
     KEY = "key"

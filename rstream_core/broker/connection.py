@@ -15,7 +15,7 @@ import os
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from rstream_core.broker import refusal
 from rstream_core.broker.delivery import BrokerPublisher, BrokerSubscription, open_cursor
@@ -70,7 +70,7 @@ class BrokerConnection(asyncio.Protocol):
     # What asyncio tells.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop's are of no such class
         self.transport = transport
         self._is_plain = transport.get_extra_info("sslcontext") is None
         transport.set_write_buffer_limits(high=WRITE_BUFFER, low=0)

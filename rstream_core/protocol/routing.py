@@ -1,8 +1,8 @@
 """Which partition of a super stream a routing key belongs to, and what partitions are called.
 
 The hash is that of the Java, Go and Rust clients, so that all of them agree: murmur3 x86 32-bit of the key's UTF-8
-bytes with their seed, taken as unsigned, modulo the number of partitions in the broker's order. (The published Python
-client hashes in another way.)
+bytes with their seed, taken as unsigned, modulo the number of partitions in the broker's order. The Python client
+``rstream`` hashes in another way, found by running its version 1.1.1: ``python_partition_index``.
 """
 
 from __future__ import annotations
@@ -26,6 +26,17 @@ def hash_key(key: str | bytes) -> int:
 def partition_index(key: str | bytes, partitions: int) -> int:
     """The position of a key's partition among ``partitions`` of them (at least 1), in the broker's order."""
     return hash_key(key) % partitions
+
+
+def python_partition_index(key: str | bytes, partitions: int) -> int:
+    """As ``partition_index``, where the Python client ``rstream`` sends the key.
+
+    That is murmur3 x64 128-bit of the key's UTF-16 with its mark of the byte order, as it is on all usual machines:
+    little-endian. Bytes count as the text that they are in UTF-8.
+    """
+    text = key if isinstance(key, str) else key.decode(errors="surrogateescape")
+    hashed = mmh3.hash_bytes(f"\ufeff{text}".encode("utf-16-le", "surrogatepass"), HASH_SEED)
+    return int.from_bytes(hashed, "little") % partitions
 
 
 def partitions_by_number(super_stream: str, count: int) -> tuple[list[str], list[str]]:

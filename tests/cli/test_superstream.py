@@ -96,6 +96,19 @@ def test_route_by_hash(run: Run, orders: str) -> None:
     assert routes.stdout.decode() == f"hello1\t{orders}-1\nhello2\t{orders}-0\nhello4\t{orders}-2\n"
 
 
+def test_the_hash_of_the_python_client(run: Run, orders: str) -> None:
+    """The partitions are those that it chose when it was run: tests/unit/test_routing.py."""
+    chosen = {"key-0": 1, "key-1": 0, "key-2": 2, "größe": 0}
+    routes = run("superstream", "route", orders, *chosen, "--routing", "python-hash")
+    assert routes.stdout.decode() == "".join(f"{key}\t{orders}-{number}\n" for key, number in chosen.items())
+    lines = "".join(f"{key}:{key}\n" for key in chosen).encode()
+    options = ("--key-delimiter", ":", "--routing", "python-hash")
+    assert publish(run, orders, *options, stdin=lines)["confirmed"] == len(chosen)
+    for number in range(3):
+        expected = "".join(f"{key}\n" for key, at in chosen.items() if at == number)
+        assert run("consume", f"{orders}-{number}", "-o", "first", "--until", "end").stdout.decode() == expected
+
+
 def test_route_to_nowhere(run: Run, regions: str, stream_name: str) -> None:
     done = run("superstream", "route", regions, "eu", "asia", "--routing", "key")
     assert (done.returncode, done.stdout) == (4, f"eu\t{regions}-eu\n".encode())

@@ -286,13 +286,21 @@ async def test_several_streams(client: Client, consumer: Consumer, stream_name: 
 # Ends.
 
 
-@pytest.mark.parametrize("by", ["id", "name"])
+@pytest.mark.parametrize("by", ["id", "name", "subscriber_id", "subscriber_name"])
 async def test_unsubscribe(client: Client, consumer: Consumer, stream: str, by: str) -> None:
     await publish(client, stream, bodies(3))
     seen = Seen()
     number = await consumer.subscribe(stream, seen, subscriber_name="reader")
     await seen.count(3)
-    await consumer.unsubscribe(number if by == "id" else "reader")
+    match by:
+        case "id":
+            await consumer.unsubscribe(number)
+        case "name":
+            await consumer.unsubscribe("reader")
+        case "subscriber_id":
+            await consumer.unsubscribe(subscriber_id=number)
+        case _:
+            await consumer.unsubscribe(subscriber_name="reader")
     await publish(client, stream, bodies(3))
     await asyncio.sleep(0.05)
     assert len(seen.messages) == 3
@@ -301,6 +309,38 @@ async def test_unsubscribe(client: Client, consumer: Consumer, stream: str, by: 
             await consumer.unsubscribe(gone)
     with pytest.raises(ConfigurationError, match="no subscriber"):
         await consumer.stream("reader")
+
+
+async def test_who_is_to_be_unsubscribed_is_said_once(consumer: Consumer) -> None:
+    with pytest.raises(ConfigurationError, match="pass one of subscriber, subscriber_name and subscriber_id"):
+        await consumer.unsubscribe("reader", subscriber_name="reader")
+    with pytest.raises(ConfigurationError, match="pass the number that subscribe"):
+        await consumer.unsubscribe(None)
+
+
+async def test_no_offset_is_stored_under_a_name_that_nobody_gave(
+    client: Client, consumer: Consumer, stream: str
+) -> None:
+    told: asyncio.Queue[tuple[str | None, str, Exception | None]] = asyncio.Queue()
+
+    async def callback(message: bytes, context: MessageContext) -> None:
+        error = None
+        try:
+            await context.consumer.store_offset(context.stream, context.subscriber_name, context.offset)
+        except ConfigurationError as caught:
+            error = caught
+        told.put_nowait((context.subscriber_name, context.consumer.get_stream(context.subscriber_name), error))
+
+    await publish(client, stream, bodies(1))
+    await consumer.subscribe(stream, callback)
+    async with asyncio.timeout(PATIENCE):
+        name, found, error = await told.get()
+    assert (name, found) == (None, stream)
+    assert "offsets are stored under a name" in str(error)
+    with pytest.raises(ConfigurationError, match="offsets are stored under a name"):
+        await consumer.query_offset(stream, None)
+    with pytest.raises(ConfigurationError, match="a subscriber without a name is known by its stream"):
+        consumer.get_stream(None)
 
 
 async def test_unsubscribe_from_within_the_callback(client: Client, consumer: Consumer, stream: str) -> None:

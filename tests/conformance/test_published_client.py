@@ -15,11 +15,20 @@ from typing import Any
 import pytest
 
 from benchmarks.seed_venv import REQUIREMENT, seed_python
-from rstream_core import AMQPMessage, CompressionType, Producer, Properties
+from rstream_core import (
+    AMQPMessage,
+    CompressionType,
+    Producer,
+    Properties,
+    Router,
+    RouteType,
+    SuperStreamProducer,
+)
 from tests.brokers import Broker
-from tests.clients import PATIENCE, arguments_for
+from tests.clients import PATIENCE, arguments_for, read
 
 PROGRAM = Path(__file__).with_name("published_client_program.py")
+ROUTER = Path(__file__).with_name("published_client_router.py")
 READER = Path(__file__).with_name("published_client_reader.py")
 
 
@@ -56,6 +65,33 @@ def test_it_creates_publishes_consumes_and_stores_offsets(python: Path, broker: 
         "super_stream": [30, 30],
         "deleted": "StreamDoesNotExist",
     }
+
+
+async def test_both_send_a_key_to_the_same_partition(python: Path, broker: Broker, stream_name: str) -> None:
+    """By ``RouteType.PythonHash``, for fleets in which both publish."""
+    keys = [f"key-{number}" for number in range(40)] + ["", "größe", "日本", "emoji 😀", "x" * 200]
+    ours = SuperStreamProducer(
+        **arguments_for(broker),
+        super_stream=stream_name,
+        routing=RouteType.PythonHash,
+        routing_extractor=lambda message: bytes(message).decode(),
+    )
+    partitions = await ours.create_super_stream(partitions=3)
+    where = [broker.host, str(broker.port), broker.username, broker.password, stream_name, json.dumps(keys)]
+    process = await asyncio.create_subprocess_exec(python, ROUTER, *where, stderr=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(90):
+        _, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    for key in keys:
+        await ours.send(key.encode())
+    await ours.flush(PATIENCE)
+    router = await Router.open(ours.client, stream_name)
+    for partition in partitions:
+        there = [key.encode() for key in keys if router.by_python_hash(key) == partition]
+        stored = await read(ours.client, partition, 2 * len(there))
+        assert list(stored.values()) == there * 2
+    await ours.delete_super_stream()
+    await ours.close()
 
 
 async def test_it_reads_what_this_client_writes(python: Path, broker: Broker, stream_name: str) -> None:

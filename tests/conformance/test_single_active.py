@@ -125,7 +125,7 @@ async def test_properties_say_it_too(client: Client, stream: str, one: Member, t
 @pytest.mark.parametrize("name", ["own", None])
 async def test_both_contexts_have_the_same_name(client: Client, stream: str, one: Member, name: str | None) -> None:
     await publish(client, stream, bodies(1))
-    told: list[tuple[str, str]] = []
+    told: list[tuple[str | None, str]] = []
 
     async def callback(message: bytes, context: MessageContext) -> None:
         told.append((context.subscriber_name, await context.consumer.stream(context.subscriber_name)))

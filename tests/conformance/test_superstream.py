@@ -26,6 +26,7 @@ from rstream_core import (
     RouteType,
     StreamAlreadyExists,
     StreamDoesNotExist,
+    SuperStreamConsumer,
     SuperStreamProducer,
     UnsupportedByBroker,
 )
@@ -121,6 +122,39 @@ async def test_many_partitions_are_in_the_order_of_their_numbers(client: Client,
 async def test_partitions_that_cannot_be(client: Client, stream_name: str, arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         await client.create_super_stream(stream_name, **arguments)
+
+
+@pytest.mark.parametrize("by", ["producer", "super stream producer", "consumer"])
+async def test_partitions_by_the_names_of_the_published_client(client: Client, stream_name: str, by: str) -> None:
+    """``create_super_stream(name, n_partitions, binding_keys, arguments, exists_ok)``."""
+    kinds: dict[str, Producer | SuperStreamProducer | SuperStreamConsumer] = {
+        "producer": Producer(client=client),
+        "super stream producer": SuperStreamProducer(
+            super_stream=stream_name, client=client, routing_extractor=lambda message: "x"
+        ),
+        "consumer": SuperStreamConsumer(super_stream=stream_name, client=client),
+    }
+    view = kinds[by]
+    numbers = [f"{stream_name}-0", f"{stream_name}-1"]
+    assert await view.create_super_stream(stream_name, 2, None, {"max-age": "1D"}) == numbers
+    assert await view.create_super_stream(stream_name, n_partitions=2, exists_ok=True) == numbers
+    with pytest.raises(StreamAlreadyExists):
+        await view.create_super_stream(stream_name, 2, None, None, False)
+    await view.delete_super_stream(stream_name)
+    assert await view.create_super_stream(stream_name, 0, ["a", "b"]) == [f"{stream_name}-a", f"{stream_name}-b"]
+    await view.delete_super_stream(stream_name)
+    wrong: list[dict[str, Any]] = [
+        {"n_partitions": 2, "partitions": 2},
+        {"binding_keys": ["a"], "routing_keys": ["a"]},
+        {"n_partitions": 2, "binding_keys": ["a"]},
+        {"n_partitions": 0},
+        {},
+    ]
+    for arguments in wrong:
+        with pytest.raises(ConfigurationError):
+            await view.create_super_stream(stream_name, **arguments)
+    for other in kinds.values():
+        await other.close()
 
 
 async def test_a_producer_creates_and_deletes(client: Client, stream_name: str) -> None:

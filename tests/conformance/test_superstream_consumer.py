@@ -223,15 +223,20 @@ async def has_stored(client: Client, stream: str, name: str, offset: int) -> Non
             await asyncio.sleep(0.02)
 
 
-async def test_without_a_name_each_partition_has_one(filled: str, consumer: SuperStreamConsumer) -> None:
-    names: dict[str, str] = {}
+async def test_without_a_name_nobody_makes_one_up(filled: str, consumer: SuperStreamConsumer) -> None:
+    names: dict[str, str | None] = {}
+    streams: dict[str, str] = {}
 
-    def callback(message: bytes, context: MessageContext) -> None:
-        names[context.subscriber_name] = context.stream
+    async def callback(message: bytes, context: MessageContext) -> None:
+        names[context.stream] = context.subscriber_name
+        streams[context.stream] = await context.consumer.stream(context.subscriber_name)
 
     await consumer.subscribe(callback)
-    await eventually(lambda: len(names) == 2)
-    assert {name: await consumer.stream(name) for name in names} == names
+    await eventually(lambda: len(names) == len(streams) == 2)
+    assert set(names.values()) == {None}
+    assert streams == {stream: stream for stream in names}
+    with pytest.raises(ConfigurationError, match="a subscriber without a name is known by its stream"):
+        consumer.get_stream(None)
 
 
 @pytest.mark.parametrize("where", ["outside", "callback"])

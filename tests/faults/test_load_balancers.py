@@ -94,6 +94,7 @@ async def test_a_node_of_the_same_name_on_another_port_is_another(
     wanted = Endpoint("a.invalid", nodes["b.invalid"].port)
     with pytest.raises(ConnectionFailed, match=r"6 connections through .* never reached") as caught:
         await asyncio.wait_for(locating.connect(wanted), PATIENCE)
+    assert type(caught.value) is ConnectionFailed
     for host, node in nodes.items():
         assert f"{host}:{node.port}" in str(caught.value)
 

@@ -599,3 +599,45 @@ def test_what_is_published_with_a_message() -> None:
             encode_filter(value)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="a publishing id is no whole number"):
         publish_frame(0, [1.5], [b"x"], 1)  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("kind", [Producer, Consumer])
+async def test_a_port_may_be_text(kind: type[Producer] | type[Consumer]) -> None:
+    """As it comes out of an environment variable."""
+    assert kind("h", "5552").client.options.endpoints == (Endpoint("h", 5552),)
+    for wrong in ("", "http", "-1", "5552.0", " 5552", "99999999999", "\u0665"):
+        with pytest.raises(ConfigurationError, match="port is a number, not "):
+            kind("h", wrong)
+    with pytest.raises(ConfigurationError, match="port is between 1 and 65535, not 65536"):
+        kind("h", "65536")
+
+
+async def test_a_connection_has_a_name_unless_it_is_empty() -> None:
+    def named(view: Producer | Consumer | Client) -> str:
+        client = view if isinstance(view, Client) else view.client
+        return client.options.connection_name
+
+    assert named(Producer("h")) == "rstream-producer"
+    assert named(Consumer("h")) == "rstream-consumer"
+    assert named(Client()) == "rstream-client"
+    assert named(Producer("h", connection_name="orders")) == "orders"
+    assert named(Producer("h", connection_name="")) == ""
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda most: Client(max_publishers_by_connection=most), "max_publishers_by_connection"),
+        (lambda most: Client(max_subscribers_by_connection=most), "max_subscribers_by_connection"),
+        (lambda most: Producer("h", max_publishers_by_connection=most), "max_publishers_by_connection"),
+        (lambda most: Consumer("h", max_subscribers_by_connection=most), "max_subscribers_by_connection"),
+    ],
+)
+async def test_what_a_connection_carries(make: Callable[[Any], object], name: str) -> None:
+    make(1)
+    make(256)
+    for wrong in (0, 257):
+        with pytest.raises(ConfigurationError, match=f"{name} is between 1 and 256, not {wrong}"):
+            make(wrong)
+    with pytest.raises(TypeError, match=f"{name} is a whole number, not '8'"):
+        make("8")

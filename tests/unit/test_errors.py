@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import pickle
+import pkgutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import pytest
 
+import rstream_core
 from rstream_core import (
     AmqpError,
     HostNotFound,
@@ -19,7 +23,7 @@ from rstream_core import (
     StreamDoesNotExist,
     errors,
 )
-from rstream_core.producer import Losses
+from rstream_core.producer import Losses, losses_of, not_confirmed
 
 WAYS: list[Callable[[RstreamError], RstreamError]] = [
     *[lambda error, protocol=protocol: pickle.loads(pickle.dumps(error, protocol)) for protocol in range(6)],
@@ -67,12 +71,36 @@ def test_what_an_error_carries_comes_along(error: RstreamError) -> None:
 
 
 def test_what_only_this_process_knows_of_a_loss_stays_here() -> None:
-    """Users see a ``NotConfirmed``: elsewhere it is one."""
-    error = Losses(3, "the broker was gone")
-    error.outbox = lambda: None  # type: ignore[assignment]  # cannot be pickled, as an outbox cannot
+    """And a traceback shows the class that users know."""
+    outbox: Any = lambda: None  # noqa: E731 - cannot be pickled, as an outbox cannot
+    error = not_confirmed(Losses(3, "the broker was gone", outbox))
+    assert type(error) is NotConfirmed
+    assert losses_of(error) == Losses(3, "the broker was gone", outbox)
     other = pickle.loads(pickle.dumps(error))
     assert type(other) is NotConfirmed
     assert str(other) == str(error)
+
+
+def raised_kinds() -> list[type]:
+    """All classes of errors of the core that are not public."""
+    found: list[type] = []
+    for info in pkgutil.walk_packages(rstream_core.__path__, "rstream_core."):
+        module = importlib.import_module(info.name)
+        found += [
+            kind
+            for kind in vars(module).values()
+            if isinstance(kind, type) and issubclass(kind, RstreamError) and kind.__module__ == info.name
+        ]
+    return [kind for kind in found if kind.__module__ != errors.__name__]
+
+
+def test_internal_errors_are_known() -> None:
+    """Each of these is caught before a user sees it, where it is raised; a new one is to be looked at."""
+    assert {f"{kind.__module__}.{kind.__qualname__}" for kind in raised_kinds()} == {
+        "rstream_core.broker.log._Torn",
+        "rstream_core.client._NotStored",
+        "rstream_core.locator._AnotherNode",
+    }
 
 
 def lose() -> None:

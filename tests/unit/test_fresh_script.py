@@ -62,6 +62,15 @@ class TestFresh:
         assert (done.returncode, done.stdout) == (2, "")
         assert "error: " in done.stderr
 
+    def test_what_is_run_on_which_release(self) -> None:
+        """The releases are those of which a tree can be built; each has another Python."""
+        given = fresh.parse(["unit", "--release", "forky"])
+        assert given.command == ["make", "test", "WORKERS=2", "PYTEST_ARGS=tests/unit tests/property"]
+        assert given.release == "forky"
+        assert fresh.parse([]).command == ["make", "demo"]
+        assert set(fresh.RELEASES) == set(debian.RELEASES)
+        assert set(fresh.COMMANDS) <= set(fresh.TIMEOUTS)
+
     def test_a_machine_that_lacks_something_is_told(self, tmp_path: Path) -> None:
         (tmp_path / "python3").symlink_to(sys.executable)
         (tmp_path / "env").symlink_to("/usr/bin/env")
@@ -206,6 +215,11 @@ class TestFresh:
 
 
 class TestSoak:
+    def test_the_core_is_run_on_uvloop_as_well(self) -> None:
+        part = soak.PARTS["uvloop"]
+        assert {"tests/conformance", "tests/faults"} <= set(part.command)
+        assert part.environment == {"RSTREAM_EVENT_LOOP": "uvloop"}
+
     @pytest.mark.parametrize("arguments", [["nonsense"], ["kill", "--limit", "0"], ["--limit", "nan"]])
     def test_wrong_usage(self, arguments: list[str]) -> None:
         done = run(SOAK, *arguments)

@@ -14,6 +14,7 @@ from rstream_core.protocol.routing import (
     partition_index,
     partitions_by_keys,
     partitions_by_number,
+    python_partition_index,
 )
 
 
@@ -98,3 +99,34 @@ def test_a_thousand_partitions_and_no_more() -> None:
     for count in (0, 1001):
         with pytest.raises(ConfigurationError, match="1 to 1000 partitions"):
             partitions_by_keys("s", [str(number) for number in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("key", "of_3", "of_7"),
+    [
+        ("", 2, 5),
+        ("a", 1, 6),
+        ("key-0", 1, 2),
+        ("key-1", 0, 2),
+        ("key-2", 2, 0),
+        ("größe", 0, 2),
+        ("日本", 1, 5),
+        ("emoji 😀", 2, 4),
+        ("x" * 200, 1, 3),
+        ("invoice-42", 1, 5),
+    ],
+)
+def test_partitions_of_the_python_client(key: str, of_3: int, of_7: int) -> None:
+    """As its version 1.1.1 chose them, when it was run."""
+    assert python_partition_index(key, 3) == python_partition_index(key.encode(), 3) == of_3
+    assert python_partition_index(key, 7) == of_7
+    assert python_partition_index(key, 1) == 0
+
+
+def test_bytes_that_are_no_text_have_a_partition() -> None:
+    assert python_partition_index(b"\xff\x00", 1000) == python_partition_index(b"\xff\x00", 1000)
+
+
+def test_the_two_hashes_agree_by_chance_only() -> None:
+    keys = [f"key-{number}" for number in range(300)]
+    assert sum(partition_index(key, 3) == python_partition_index(key, 3) for key in keys) == 103
