@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError, ExitStatus
-from rstream_cli.names import Kind, check_reference
+from rstream_cli.names import Kind, check_option, check_reference
 from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.options.consuming import ConsumeOptions, OnGap, OutputFormat
 from rstream_cli.options.declaring import positive_duration
@@ -101,6 +101,8 @@ def run_consume(
 
 def _filter(options: ConsumeOptions, *, raw: bool) -> Filter | None:
     values = tuple(options.filter_values or ())
+    for value in values:
+        check_option("--filter", value)
     if not values:
         for said, flag in ((options.filter_from, "--filter-from"), (options.match_unfiltered, "--match-unfiltered")):
             if said:
