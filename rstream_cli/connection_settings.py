@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from rstream_cli.parsing import parse_duration
+from rstream_cli.parsing import parse_duration, parse_timeout
 from rstream_core.errors import ConfigurationError
 from rstream_core.recovery import RECOVER, Recovery
 from rstream_core.types import ConnectionOptions, Credentials, Endpoint
@@ -126,7 +126,7 @@ def build_options(
             hint="pass --tls and --cert, or leave out --sasl external",
         )
     defaults = ConnectionOptions()
-    timeout = _first(layers, "connect_timeout", _positive_duration)
+    timeout = _first(layers, "connect_timeout", _timeout)
     heartbeat = _first(layers, "heartbeat", _heartbeat)
     return ConnectionOptions(
         endpoints=endpoints,
@@ -383,8 +383,8 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _positive_duration(text: str) -> float:
-    seconds = parse_duration(text)
+def _timeout(text: str) -> float:
+    seconds = parse_timeout(text)
     if seconds <= 0:
         raise ValueError(f"must be more than 0: {text!r}")
     return seconds
