@@ -15,7 +15,17 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-from rstream_core.checks import MAX_NAME, MAX_OFFSET, check_name, check_properties, check_text, check_texts, check_whole
+from rstream_core.checks import (
+    MAX_NAME,
+    MAX_OFFSET,
+    check_flag,
+    check_name,
+    check_properties,
+    check_subscription_properties,
+    check_text,
+    check_texts,
+    check_whole,
+)
 from rstream_core.connection import Connection
 from rstream_core.errors import (
     AlreadyClosed,
@@ -573,10 +583,10 @@ class Client:
         check_name("stream", stream)
         _check_specification(spec)
         check_whole("credit", credit, 1, MAX_INITIAL_CREDIT)
-        told = dict(properties or {})
-        check_properties("properties", told)
+        told = check_subscription_properties(properties or {})
+        check_flag("match_unfiltered", match_unfiltered)
         check_texts("filter_values", filter_values)
-        if single_active is None and told.get("single-active-consumer", "").lower() == "true":
+        if single_active is None and told.get("single-active-consumer") == "true":
             if not told.get("name"):
                 raise ConfigurationError("a single active consumer needs a name")
             single_active = SingleActiveConsumer(told["name"], told.get("super-stream"))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rstream_core.checks import MAX_NAME, check_text, check_texts, check_whole
+from rstream_core.checks import MAX_NAME, check_flag, check_text, check_texts, check_whole
 from rstream_core.errors import ConfigurationError, ConnectionFailed
 from rstream_core.text import is_harmless
 
@@ -82,6 +82,7 @@ class FilterConfiguration:
         if isinstance(self.values_to_filter, str):
             raise ConfigurationError("values_to_filter is a list of values, not one value")
         check_texts("values_to_filter", self.values_to_filter)
+        check_flag("match_unfiltered", self.match_unfiltered)
         if self.match_unfiltered and not self.values_to_filter:
             raise ConfigurationError("match_unfiltered is for a consumer with filter values")
 
