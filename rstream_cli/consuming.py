@@ -743,6 +743,7 @@ class ConsumeRun:
             return False
         self._counts.consumed += len(batch.messages) - bad
         self._counts.bad += bad
+        self._counts.ambiguous += self.plan.render.ambiguous
         self.stats.bytes += size
         if self.plan.count is not None:
             self.stats.done = self._counts.consumed

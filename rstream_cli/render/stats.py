@@ -150,6 +150,8 @@ class ConsumeCounts:
     """Messages that cannot be shown, and were passed over."""
     gone: int = 0
     """Offsets that retention took before they were read."""
+    ambiguous: int = 0
+    """Of ``consumed``: messages that hold the delimiter, so that their records look like several."""
 
     @property
     def messages(self) -> int:

@@ -476,3 +476,42 @@ def test_statistics(run: Run, ten: str) -> None:
     found = summary_of(done.stderr)
     assert (found["consumed"], found["bytes"], found["last_offset"], found["progress"]) == (8, 16, 9, 1.0)
     assert (found["exit_code"], found["reason"]) == (0, "--until is reached")
+
+
+@pytest.mark.parametrize(
+    ("options", "ambiguous"),
+    [
+        ((), 2),
+        (("-0",), 1),
+        (("-d", r"\n\n"), 1),
+        (("-d", "e"), 1),
+        (("-d", "-"), 0),
+        (("--unbuffered",), 2),
+        (("--count", "2"), 1),
+        (("--json",), 0),
+        (("--output", "len32"), 0),
+        (("--output", "raw"), 0),
+    ],
+)
+def test_bodies_that_hold_the_delimiter_are_counted(
+    run: Run, stream: str, options: tuple[str, ...], ambiguous: int
+) -> None:
+    assert run("publish", stream, "-m", "a", "-m", "b\nc\nd", "-m", "", "-m", "e\n").returncode == 0
+    assert run("publish", stream, "--whole", stdin=b"f\0g").returncode == 0
+    read = ("consume", stream, "-o", "first", "--until", "end", *options)
+    assert summary_of(run(*read, "--stats", "json").stderr)["ambiguous"] == ambiguous
+    hold = "1 message holds" if ambiguous == 1 else f"{ambiguous} messages hold"
+    words = f"; {hold} the delimiter (--json and --output len32 keep records apart); "
+    told = run(*read, "--stats", "line").stderr.decode()
+    assert (words in told) is (ambiguous > 0)
+    assert ("delimiter" in told) is (ambiguous > 0)
+
+
+@pytest.mark.parametrize("body", [b"x\ny", b"x\ny" + bytes(5_000_000)], ids=["small", "large"])
+def test_a_message_in_blocks_counts_as_one_that_holds_the_delimiter(run: Run, stream: str, body: bytes) -> None:
+    given = ("publish", stream, "--whole", "--compression", "gzip")
+    assert run(*given, stdin=body).returncode == 0
+    assert run(*given, stdin=body.replace(b"\n", b"")).returncode == 0
+    done = run("consume", stream, "-o", "first", "--until", "end", "--stats", "json")
+    assert done.stdout == body + b"\n" + body.replace(b"\n", b"") + b"\n"
+    assert summary_of(done.stderr)["ambiguous"] == 1
