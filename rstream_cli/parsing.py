@@ -287,13 +287,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-def parse_offset(text: str, now: float) -> Start:
+def parse_offset(text: str, now: float, *, numbers: bool = True) -> Start:
     """Where to start: a word, an offset, a number of messages back, or a time.
 
     ``first`` ``last`` ``next`` ``stored``; ``N``, an offset; ``-N``, the last N messages; ``-30m``, a duration
     ago (so ``-5`` is five messages and ``-5s`` five seconds); ``2026-11-23`` or ``2026-11-23T10:00``, with
     ``Z`` or ``+02:00``, else local time; ``@1795428000.5``, seconds since 1970. Parts of a millisecond are
-    dropped, and a time before 1970 counts as 1970. ``now``: seconds since 1970. Raises ValueError.
+    dropped, and a time before 1970 counts as 1970. ``now``: seconds since 1970. Raises ValueError; ``numbers``: its
+    message offers N, too.
     """
     stripped = text.strip()
     word = _WORDS.get(stripped.lower())
@@ -309,13 +310,14 @@ def parse_offset(text: str, now: float) -> Start:
     timestamp = _timestamp_ms(stripped, now)
     if timestamp is None:
         raise ValueError(
-            f"not an offset: {text!r}; allowed: first, last, next, stored, N, -N (the last N messages), {_TIMES}"
+            f"not an offset: {text!r}; allowed: first, last, next, stored, {'N, ' if numbers else ''}"
+            f"-N (the last N messages), {_TIMES}"
         )
     return Start(StartKind.TIMESTAMP, timestamp)
 
 
-def parse_until(text: str, now: float) -> Until:
-    """Where to stop: ``end``, an offset ``N``, or a time as in :func:`parse_offset`. Raises ValueError."""
+def parse_until(text: str, now: float, *, numbers: bool = True) -> Until:
+    """Where to stop: ``end``, an offset ``N``, or a time as in :func:`parse_offset`. Raises ValueError as that does."""
     stripped = text.strip()
     if stripped.lower() == "end":
         return Until(UntilKind.END)
@@ -325,7 +327,8 @@ def parse_until(text: str, now: float) -> Until:
         raise ValueError(f"{text!r} has no unit; for a time give {stripped}s, {stripped}m, {stripped}h or {stripped}d")
     timestamp = _timestamp_ms(stripped, now)
     if timestamp is None:
-        raise ValueError(f"not a place to stop: {text!r}; allowed: end, N (an offset), {_TIMES}")
+        offset = "N (an offset), " if numbers else ""
+        raise ValueError(f"not a place to stop: {text!r}; allowed: end, {offset}{_TIMES}")
     return Until(UntilKind.TIMESTAMP, timestamp)
 
 

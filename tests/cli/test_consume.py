@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -63,7 +64,6 @@ def stored(run: Run, stream: str, name: str) -> int | None:
         (("-o", "5", "--until", "4"), ()),
         (("-o", "5", "-n", "2", "--until", "end"), (5, 6)),
         (("-o", "10", "--until", "end"), ()),
-        (("-o", "99", "--until", "end"), ()),
         (("-o", "last", "--until", "end"), (8, 9)),
         (("-o", "next", "--until", "end"), ()),
         (("--until", "end"), ()),
@@ -90,12 +90,58 @@ def test_where_it_starts_and_stops(run: Run, ten: str, options: tuple[str, ...],
     assert consume(run, ten, *options) == lines(*numbers)
 
 
-@pytest.mark.parametrize("start", ["first", "last", "next", "0", "7", "-5", "-1h", "stored"])
+@pytest.mark.parametrize("start", ["first", "last", "next", "0", "-5", "-1h", "stored"])
 def test_until_the_end_of_an_empty_stream(run: Run, stream: str, start: str) -> None:
     begin = time.monotonic()
     name = ("--name", "me") if start == "stored" else ()
     assert consume(run, stream, "-o", start, "--until", "end", *name) == b""
     assert time.monotonic() - begin < 15
+
+
+def test_an_offset_beyond_the_end_is_told(run: Run, ten: str) -> None:
+    read = ("consume", ten, "--until", "end")
+    words = f"offset 99 is beyond the end of stream '{ten}', whose next offset is 10"
+    done = run(*read, "-o", "99")
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", f"warning: {words}\n")
+    done = run(*read, "-o", "11", "--stats", "json")
+    event = json.loads(done.stderr.splitlines()[0])
+    assert event == {"event": "beyond", "stream": ten, "offset": 11, "next": 10}
+    assert (done.returncode, summary_of(done.stderr)["reason"]) == (0, "there is nothing to read")
+    assert consume(run, ten, "-o", "10", "--until", "end") == b""  # the usual place to go on at
+    assert consume(run, ten, "-o", "99", "--until", "5") == b""
+
+
+@pytest.mark.parametrize(("start", "said"), [("0", False), ("1", True), ("7", True)])
+def test_an_offset_beyond_the_end_of_an_empty_stream_is_told(run: Run, stream: str, start: str, said: bool) -> None:
+    done = run("consume", stream, "--until", "end", "-o", start)
+    words = f"warning: offset {start} is beyond the end of stream '{stream}', whose next offset is 0\n"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", words if said else "")
+
+
+def test_a_stored_offset_beyond_the_end_is_told_when_it_is_stored_and_when_it_is_used(run: Run, ten: str) -> None:
+    done = run("offset", "store", ten, "9", "--name", "r")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert consume(run, ten, "-o", "stored", "--name", "r", "--until", "end") == b""
+    done = run("offset", "store", ten, "50", "--name", "r")
+    assert done.returncode == 0
+    told = re.fullmatch(
+        rf"warning: offset 50 is beyond the end of stream '{ten}', whose next offset was (\d+): consuming from what is"
+        r" stored as 'r' begins behind it\n",
+        done.stderr.decode(),
+    )
+    assert told is not None
+    assert 10 <= int(told[1]) < 15  # what is stored takes an offset
+    done = run("consume", ten, "-o", "stored", "--name", "r", "--until", "end")
+    words = f"warning: offset 51, after the one stored as 'r', is beyond the end of stream '{ten}', whose next offset"
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr.decode().startswith(words)
+
+
+@pytest.mark.parametrize(("start", "said"), [("next", False), ("99", True), ("10", False)])
+def test_a_group_that_begins_behind_the_end_is_done(run: Run, ten: str, start: str, said: bool) -> None:
+    done = run("sac-consume", ten, "--name", "g", "-o", start, "--until", "end")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert ("is beyond the end of stream" in done.stderr.decode()) is said
 
 
 def test_until_the_end_where_the_broker_wrote_behind_the_last_message(run: Run, ten: str) -> None:

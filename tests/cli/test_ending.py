@@ -466,3 +466,24 @@ def test_a_name_server_that_does_not_answer_holds_nothing_up() -> None:
     assert (process.returncode, out) == (6, b"")
     assert err.startswith(b"error: no answer from somewhere.invalid:5552 within 1 s")
     assert time.monotonic() - begin < 15
+
+
+FORMS = {"end": "end", "N": "5", "-1h": "-1h", "2026-11-23T10:00Z": "2026-11-23T10:00Z", "@UNIX": "@1795428000"}
+"""How help and errors name what ``--until`` may be, and an example."""
+
+
+@pytest.mark.parametrize("command", [("consume",), ("superstream", "consume"), ("sac-consume",)], ids=" ".join)
+def test_until_takes_what_its_help_and_its_error_offer_and_nothing_else(
+    command: tuple[str, ...], closed_port: int
+) -> None:
+    name = ("--name", "g") if command == ("sac-consume",) else ()
+    offered = run_rstream(*command, "--help").stdout.decode().partition("      --until ")[2].partition("  -n, ")[0]
+    words = {word.strip(".,:") for word in offered.split()}
+    where = ("--host", "127.0.0.1", "--port", str(closed_port))
+    for form, text in FORMS.items():
+        done = run_rstream(*command, "s", *name, *where, "--until", text)
+        assert (done.returncode == 6) is (form in words), (form, offered)
+        assert done.returncode in (2, 6)
+    error = run_rstream(*command, "s", *name, *where, "--until", "never").stderr.decode()
+    assert ("N (an offset)" in error) is (command == ("consume",))
+    assert ("-1h" in error) is (command != ("sac-consume",))
