@@ -258,7 +258,10 @@ def usage_error(error: typer.TyperException, arguments: Sequence[str], program: 
     name = getattr(error, "option_name", None)
     if name is not None and hasattr(error, "possibilities"):
         return f"no such option: {name}", _option_hint(name, context, path, arguments)
-    message = " ".join(error.format_message().split()).removesuffix(".")
+    message = error.format_message()
+    if isinstance(error, typer.BadParameter):  # a missing one: its choices may be in lines, and nothing is the user's
+        message = " ".join(message.split())
+    message = message.removesuffix(".")
     return message[:1].lower() + message[1:], f"see `{path} --help`"
 
 

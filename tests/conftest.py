@@ -36,6 +36,10 @@ from tests.brokers import (
     take_down_the_rest,
 )
 
+# Tests interrupt what they start, which would ignore SIGINT as these tests do where they are a script's background job.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # How long an example takes says how busy the machine is.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # What decides whether a change lands must not depend on chance; everywhere else new examples are welcome.

@@ -195,6 +195,12 @@ def test_closed_standard_streams_are_no_place_for_a_socket(env: dict[str, str], 
             "error: --argument max-age and --max-age contradict each other\n",
         ),
         (("stream", "create", ""), "error: the stream name is empty\n"),
+        (("stream", "info", "s", "a  b", "c"), "error: got unexpected extra argument(s) (a  b c)\nhint:"),
+        (("stream", "info", "s", "a\n\n b  "), "error: got unexpected extra argument(s) (a\\x0a\\x0a b  )\nhint:"),
+        (("stream", "ad  d"), "error: no such command: 'ad  d'\n"),
+        (("consume", "s", "--output", "a  b"), "error: --output: not one of lines, nul, len32, json, raw: 'a  b'\n"),
+        (("consume", "--no  such"), "error: no such option: --no  such\n"),
+        (("completion",), "error: missing argument 'SHELL'"),
         (("stream", "create", "é" * 128), "error: the stream name has 256 bytes; 255 is the limit\n"),
         (("stream", "info"), "error: no stream is named\nhint: give STREAM, or set RSTREAM_STREAM\n"),
         (("offset", "query", "s", "--name", "r" * 256), "error: the reference (--name) has 256 bytes;"),
@@ -466,6 +472,30 @@ def test_a_name_server_that_does_not_answer_holds_nothing_up() -> None:
     assert (process.returncode, out) == (6, b"")
     assert err.startswith(b"error: no answer from somewhere.invalid:5552 within 1 s")
     assert time.monotonic() - begin < 15
+
+
+IGNORING = "import os, signal, sys; signal.signal(signal.{}, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+@pytest.mark.parametrize(
+    ("ignored", "other", "status"), [(signal.SIGINT, signal.SIGTERM, 143), (signal.SIGTERM, signal.SIGINT, 130)]
+)
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(
+    ignored: signal.Signals, other: signal.Signals, status: int
+) -> None:
+    """As SIGINT is in the background jobs of scripts."""
+    program = (sys.executable, "-c", IGNORING.format(ignored.name), str(RSTREAM))
+    with EmbeddedBroker() as broker:
+        env = {"RSTREAM_URI": broker.uri}
+        assert run_rstream("publish", "s", "--create", "-m", "a", env=env).returncode == 0
+        with running("consume", "s", "-o", "first", env=env, program=program) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"a\n"
+            interrupt(process, ignored)
+            assert run_rstream("publish", "s", "-m", "b", env=env).returncode == 0
+            assert process.stdout.readline() == b"b\n"
+            interrupt(process, other)
+            assert ended(process)[0] == status
 
 
 FORMS = {"end": "end", "N": "5", "-1h": "-1h", "2026-11-23T10:00Z": "2026-11-23T10:00Z", "@UNIX": "@1795428000"}
