@@ -192,7 +192,7 @@ class Stats:
     stream: str
     counts: PublishCounts | ConsumeCounts
     bytes: int = 0
-    """Of message bodies, read to be published or written out."""
+    """Publishing: of message bodies that were read. Consuming: written to stdout, with all that is around bodies."""
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     total: int | None = None
     """Where the end is known: bytes of the input, or messages to consume."""
