@@ -1,10 +1,14 @@
 _rstream_completion() {
-    local IFS=$'
-'
-    COMPREPLY=( $( env COMP_WORDS="${COMP_WORDS[*]}" \
-                   COMP_CWORD=$COMP_CWORD \
-                   _RSTREAM_COMPLETE=complete_bash $1 ) )
-    return 0
+    local line reply
+    reply=$(_RSTREAM_COMPLETE=bash "$1" "${COMP_LINE:0:COMP_POINT}" "$2" 2>/dev/null)
+    if [[ $? == 3 ]]; then
+        compopt -o default
+        return
+    fi
+    COMPREPLY=()
+    while IFS= read -r line; do
+        [[ -n $line ]] && COMPREPLY+=("$line")
+    done <<<"$reply"
 }
 
-complete -o default -F _rstream_completion rstream
+complete -F _rstream_completion rstream

@@ -1,7 +1,21 @@
 #compdef rstream
 
-_rstream_completion() {
-  eval $(env _TYPER_COMPLETE_ARGS="${words[1,$CURRENT]}" _RSTREAM_COMPLETE=complete_zsh rstream)
+_rstream() {
+    local reply
+    local -a lines
+    reply=$(_RSTREAM_COMPLETE=zsh "${words[1]}" "${(@Q)words[2,CURRENT]}" 2>/dev/null)
+    if (( $? == 3 )); then
+        compset -P '--*='
+        _files
+        return
+    fi
+    [[ -n $reply ]] || return 1
+    lines=("${(@f)reply}")
+    _describe rstream lines
 }
 
-compdef _rstream_completion rstream
+if [[ $funcstack[1] == _rstream ]]; then
+    _rstream "$@"
+else
+    compdef _rstream rstream
+fi

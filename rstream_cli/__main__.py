@@ -39,7 +39,8 @@ def run(arguments: Sequence[str], env: Environment) -> int:
 
     status = 0
     try:
-        if list(arguments) in (["--version"], ["-V"]):
+        # The same words may be asked about by a shell's completion: see completing.py.
+        if list(arguments) in (["--version"], ["-V"]) and not env.variable("_RSTREAM_COMPLETE"):
             from rstream_cli.version import print_version
 
             print_version(env.stdout)

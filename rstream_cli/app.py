@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 
+from rstream_cli.completing import answer
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import ExitStatus
 from rstream_cli.typer_support import (
@@ -86,8 +87,10 @@ def run(arguments: Sequence[str], env: Environment) -> int:
     command: Any = None
     try:
         command = typer.main.get_command(app)
-        if env.variable(COMPLETE_VARIABLE):
-            _complete(command)
+        if shell := env.variable(COMPLETE_VARIABLE):
+            text, status = answer(command, shell, arguments)
+            env.stdout.write(text)
+            return status
         with command.make_context(PROGRAM, list(arguments), obj=env, color=env.use_color(stdout=True)) as context:
             command.invoke(context)
     except typer.Exit as done:
@@ -120,11 +123,3 @@ def _path(command: Any, arguments: Sequence[str]) -> str:
         words.append(argument)
         command = child
     return " ".join(words)
-
-
-def _complete(command: Any) -> None:
-    """Answers a shell's completion script. Ends in SystemExit."""
-    from typer.completion import get_completion_inspect_parameters
-
-    get_completion_inspect_parameters()  # registers Typer's shells
-    command.main(args=[], prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from rstream_cli.parsing import parse_duration, parse_size
+from rstream_cli.parsing import parse_duration, parse_size, parse_timeout
 from rstream_core.errors import ConfigurationError
 from rstream_core.recovery import RECOVER, Recovery
 from rstream_core.types import MIN_FRAME_MAX, ConnectionOptions, Credentials, Endpoint
@@ -150,7 +150,7 @@ def build_options(
             hint="pass --tls and --cert, or leave out --sasl external",
         )
     defaults = ConnectionOptions()
-    timeout = _first(layers, "connect_timeout", _positive_duration)
+    timeout = _first(layers, "connect_timeout", _timeout)
     heartbeat = _first(layers, "heartbeat", _heartbeat)
     frame_max = _first(layers, "frame_max", _frame_max)
     return ConnectionOptions(
@@ -432,8 +432,8 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _positive_duration(text: str) -> float:
-    seconds = parse_duration(text)
+def _timeout(text: str) -> float:
+    seconds = parse_timeout(text)
     if seconds <= 0:
         raise ValueError(f"must be more than 0: {text!r}")
     return seconds

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError, ExitStatus
-from rstream_cli.names import Kind, check_reference
+from rstream_cli.names import Kind, check_option, check_reference
 from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.options.consuming import ConsumeOptions, OnGap, OutputFormat
 from rstream_cli.options.declaring import positive_duration
@@ -32,6 +32,7 @@ DEFAULT_STORE_EVERY = "5s"
 def run_consume(
     target: str,
     offset: str,
+    until: str | None,
     name: str | None,
     options: ConsumeOptions,
     showing: ShowingOptions,
@@ -43,14 +44,16 @@ def run_consume(
     """Checks the options, consumes, and ends the command."""
     env = connection.env
     try:
-        start = parse_offset(offset, env.now())
+        start = parse_offset(offset, env.now(), numbers=kind is not Kind.SUPER_STREAM)
     except ValueError as error:
         raise CommandError(f"--offset: {error}") from None
+    if single_active and until is not None and until.strip().lower() != "end":
+        raise CommandError("--until takes nothing but end here", hint="a group is done where its stored offsets are")
     try:
-        stop = None if options.until is None else parse_until(options.until, env.now())
+        stop = None if until is None else parse_until(until, env.now(), numbers=kind is not Kind.SUPER_STREAM)
     except ValueError as error:
         raise CommandError(f"--until: {error}") from None
-    _check_places(start, stop, kind, single_active=single_active)
+    _check_places(start, stop, kind)
     every = _store_every(options.store_every, name)
     _check_name(name, start)
     raw = options.codec is Codec.RAW
@@ -101,6 +104,8 @@ def run_consume(
 
 def _filter(options: ConsumeOptions, *, raw: bool) -> Filter | None:
     values = tuple(options.filter_values or ())
+    for value in values:
+        check_option("--filter", value)
     if not values:
         for said, flag in ((options.filter_from, "--filter-from"), (options.match_unfiltered, "--match-unfiltered")):
             if said:
@@ -115,9 +120,7 @@ def _filter(options: ConsumeOptions, *, raw: bool) -> Filter | None:
     return Filter(values, options.match_unfiltered, path, raw)
 
 
-def _check_places(start: Start, stop: Until | None, kind: Kind, *, single_active: bool) -> None:
-    if single_active and stop is not None and stop.kind is not UntilKind.END:
-        raise CommandError("--until takes nothing but end here", hint="a group is done where its stored offsets are")
+def _check_places(start: Start, stop: Until | None, kind: Kind) -> None:
     if kind is not Kind.SUPER_STREAM:
         return
     absolute = [

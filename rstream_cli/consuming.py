@@ -264,6 +264,23 @@ class ConsumeRun:
             self._on_gap(gap)
             if self.plan.fail_on_gap:
                 raise OffsetsGone(str(gap), stream=gap.stream, first=gap.first, last=gap.last)
+        else:
+            await self._tell_if_beyond(client, stream, spec)
+
+    async def _tell_if_beyond(self, client: Client, stream: str, spec: ConsumerOffsetSpecification) -> None:
+        """Where ``--until end`` finds nothing to read: perhaps as the offset is wrong, or the stream was made anew.
+
+        The offset behind the last message is the usual one to go on at. Records of the broker's own may follow that.
+        """
+        if self.plan.until is None or self.plan.until.kind is not UntilKind.END:
+            return
+        offset, following = spec.offset or 0, await client.resolve_offset(stream, _NEXT)
+        if offset <= following:
+            return
+        is_stored = self.plan.start.kind is StartKind.STORED
+        what = f"offset {offset}, after the one stored as {self.plan.name!r}," if is_stored else f"offset {offset}"
+        line = f"{what} is beyond the end of stream {stream!r}, whose next offset is {following}"
+        self.display.event("beyond", line, Severity.WARNING, bounded=True, stream=stream, offset=offset, next=following)
 
     # What ends the run from outside.
 
@@ -344,9 +361,13 @@ class ConsumeRun:
         plan = self.plan
         spec = await self._resolve_start(client, source.stream)
         end = source.end
+        if end is not None and spec.offset_type is OffsetType.OFFSET and (spec.offset or 0) > end + 1:
+            await self._tell_if_beyond(client, source.stream, spec)
         single_active = None
         if plan.single_active:  # there, what others have stored is what decides
             assert plan.name is not None
+            if spec.offset_type is OffsetType.OFFSET:
+                source.before_start = (spec.offset or 0) - 1
             listener = partial(self._turn, client, source)
             single_active = SingleActiveConsumer(plan.name, super_stream, listener)
         elif end is not None and (
@@ -557,7 +578,9 @@ class ConsumeRun:
             try:
                 stored = await client.query_offset(source.stream, self.plan.name)
             except OffsetNotFound:
-                continue
+                if not source.active:
+                    continue
+                stored = source.before_start  # its turn began where it was to start
             if source.end is not None and stored >= source.end:
                 await self._finish(client, source)
 
@@ -745,6 +768,7 @@ class ConsumeRun:
             return False
         self._counts.consumed += len(batch.messages) - bad
         self._counts.bad += bad
+        self._counts.ambiguous += self.plan.render.ambiguous
         self.stats.bytes += size
         if self.plan.count is not None:
             self.stats.done = self._counts.consumed
@@ -852,6 +876,7 @@ async def resolve_start(client: Client, stream: str, start: Start, name: str | N
 
 
 _BEGINNING = ConsumerOffsetSpecification(OffsetType.OFFSET, 0)
+_NEXT = ConsumerOffsetSpecification(OffsetType.NEXT)
 _WORDS = {
     StartKind.FIRST: OffsetType.FIRST,
     StartKind.LAST: OffsetType.LAST,

@@ -18,6 +18,7 @@ from rstream_cli.publishing import Encoded, Encoder
 from rstream_cli.records.envelope import EnvelopeError, at_path, from_json, loads, value_to_json
 from rstream_cli.records.paths import Path, format_path
 from rstream_core import AmqpError, AMQPMessage
+from rstream_core.checks import check_text
 from rstream_core.protocol.amqp import encode_bodies
 
 _EMPTY_BODY = len(AMQPMessage(b"").encode())
@@ -148,8 +149,10 @@ def _row(content: bytes, document: Any, looks: Looks, filter_value: str | None, 
         filter_value = None if found is None else _text(found, looks.filter_from)
     elif looks.filter_value is not None:
         filter_value = looks.filter_value
-    if filter_value is not None and not looks.may_filter:
-        raise EnvelopeError("it has a filter value, and sub-entries cannot carry any")
+    if filter_value is not None:
+        if not looks.may_filter:
+            raise EnvelopeError("it has a filter value, and sub-entries cannot carry any")
+        check_text("its filter value", filter_value)
     if looks.key_from is not None:
         key = _text(at_path(document, looks.key_from), looks.key_from).encode()
     publishing_id = None if looks.id_from is None else _id(at_path(document, looks.id_from), looks.id_from)

@@ -117,6 +117,8 @@ class ProcessSignals(Signals):
         import asyncio
 
         loop = asyncio.get_running_loop()
+        # What is ignored from the start, as SIGINT is in the background jobs of scripts, stays so.
+        numbers = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
         for number in numbers:
             loop.add_signal_handler(number, handler, number)
         try:

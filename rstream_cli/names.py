@@ -34,6 +34,19 @@ def check_reference(name: str) -> str:
     return _check_name("reference (--name)", name)
 
 
+def check_option(flag: str, text: str | None) -> str | None:
+    """The value of an option that is told to the broker, where the protocol can hold it. Else a usage error."""
+    if text is not None:
+        from rstream_core.checks import check_text
+        from rstream_core.errors import ConfigurationError
+
+        try:
+            check_text(flag, text)
+        except ConfigurationError as error:
+            raise CommandError(str(error)) from None
+    return text
+
+
 _URI = re.compile(r"\s*(?:(?:rabbitmq-stream(?:\+tls)?|amqps?)://|[a-z][a-z0-9+.-]*://[^/]*@)", re.IGNORECASE)
 
 

@@ -53,24 +53,29 @@ _SIZE_UNITS: dict[str, int] = {
     **{p + suffix: 1000**n for n, p in enumerate("kmgt", 1) for suffix in ("", "b")},
     **{p + suffix: 1024**n for n, p in enumerate("kmgt", 1) for suffix in ("i", "ib")},
 }
-_RATE_PERIODS = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_RATE_PERIODS = {"s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 def parse_duration(text: str) -> float:
-    """Seconds, at least 0, from ``20ms``, ``10s``, ``1.5h``, ``7d``, ``1h30m``, or a plain number of seconds.
+    """Seconds, at least 0, from ``20ms``, ``10s``, ``1.5h``, ``7d``, ``1h30m``; of plain numbers, 0 alone.
 
     Units: us, ms, s, m (minutes), h, d (24 hours), w. Raises ValueError, also for more than 3000 years.
     """
+    stripped = text.strip()
+    if not _PLAIN_NUMBER.fullmatch(stripped) or float(stripped) == 0:
+        return parse_timeout(text)
+    raise ValueError(f"a duration without a unit: {text!r}; give {stripped}ms, {stripped}s, {stripped}m or {stripped}h")
+
+
+def parse_timeout(text: str) -> float:
+    """As :func:`parse_duration`; a plain number is seconds, as in the timeouts of other programs."""
     stripped = text.strip()
     if _PLAIN_NUMBER.fullmatch(stripped):
         seconds = float(stripped)
     elif _DURATION.fullmatch(stripped):
         seconds = math.fsum(float(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(stripped))
     else:
-        raise ValueError(
-            f"not a duration: {text!r}; a number of seconds, or with a unit: us, ms, s, m, h, d, w"
-            " (20ms, 10s, 1.5h, 7d)"
-        )
+        raise ValueError(f"not a duration: {text!r}; a number and a unit: us, ms, s, m, h, d, w (20ms, 10s, 1.5h, 7d)")
     if seconds > _MAX_SECONDS:
         raise ValueError(f"too long a duration: {text!r}")
     return seconds
@@ -80,8 +85,8 @@ def parse_max_age(text: str) -> str:
     """The server's form of a retention age, such as ``7D`` or ``12h``, from ``7d``, ``12h``, ``6M``, ``1Y``.
 
     Units are the server's, whole numbers only: Y (365 days), M (30 days), D, h, m, s; case matters for M
-    (months) and m (minutes) alone. A plain number is seconds, ``2w`` becomes ``14D``. At least 1. Raises
-    ValueError.
+    (months) and m (minutes) alone. ``2w`` becomes ``14D``. At least 1. Raises ValueError, also without a unit,
+    where the server would take seconds.
     """
     match = _MAX_AGE.fullmatch(text.strip())
     if match is None:
@@ -92,7 +97,7 @@ def parse_max_age(text: str) -> str:
     if letter in ("w", "W"):
         number, unit = number * 7, "D"
     elif letter == "":
-        unit = "s"
+        raise ValueError(f"an age without a unit: {text!r}; give {number}D, {number}h, {number}m or {number}s")
     elif letter in _MAX_AGE_UNITS:
         unit = _MAX_AGE_UNITS[letter]
     else:
@@ -103,16 +108,19 @@ def parse_max_age(text: str) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Bytes, at least 0, from ``500MB``, ``2GB``, ``1.5 GiB``, ``1KiB``, or a plain number of bytes.
+    """Bytes, at least 0, from ``500MB``, ``2GB``, ``1.5 GiB``, ``1KiB``, ``100B``; of plain numbers, 0 alone.
 
-    As with the server, kB, MB, GB and TB are powers of 1000, and KiB, MiB, GiB and TiB of 1024; the B may be
+    As with the server, kB, MB, GB and TB are powers of 1000, and KiB, MiB, GiB and TiB of 1024; their B may be
     left out, and case does not matter. Raises ValueError, also where a part of a byte would remain or where
     the size passes 2^63 - 1.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"not a size: {text!r}; a number of bytes, or with a unit: kB, MB, GB, TB, KiB, MiB, GiB, TiB")
+        raise ValueError(f"not a size: {text!r}; a number and a unit: B, kB, MB, GB, TB, KiB, MiB, GiB, TiB")
     size = _scaled(match[1], match[2], text, "size")
+    if size and not match[2]:
+        number = match[1]
+        raise ValueError(f"a size without a unit: {text!r}; give {number}B, {number}kB, {number}MB or {number}GB")
     if size != int(size):
         raise ValueError(f"not a whole number of bytes: {text!r}")
     if size >= 2**63:
@@ -138,17 +146,19 @@ class Rate:
 
 
 def parse_rate(text: str) -> Rate:
-    """A rate above 0: messages (``500/s``, ``500``, ``30/m``, ``10k/s``) or bytes (``2MB/s``, ``512KiB/s``).
+    """A rate above 0: messages (``500/s``, ``30/m``, ``10k/s``) or bytes (``2MB/s``, ``512KiB/s``).
 
     A unit that ends in B counts bytes of message bodies; without one, messages (k and M are 10^3 and 10^6).
-    Periods: s (where none is given), m or min, h. Raises ValueError.
+    Periods: s, m or min, h. Raises ValueError, also without a period.
     """
-    amount, _, period = text.strip().partition("/")
+    amount, slash, period = text.strip().partition("/")
     match = _SIZE.fullmatch(amount.strip())
-    seconds = _RATE_PERIODS.get(period.strip()) if "/" not in text or period.strip() else None
+    seconds = _RATE_PERIODS.get(period.strip() if slash else "s")
     if match is None or seconds is None:
         raise ValueError(f"not a rate: {text!r}; messages (500/s, 30/m) or bytes (2MB/s, 512KiB/s) per s, m or h")
     per_second = float(_scaled(match[1], match[2], text, "rate")) / seconds
+    if not slash:
+        raise ValueError(f"a rate without a period: {text!r}; give {match[0]}/s, {match[0]}/m or {match[0]}/h")
     if per_second <= 0:
         raise ValueError(f"a rate is above 0: {text!r}")
     if match[2].lower().endswith("b"):
@@ -277,13 +287,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-def parse_offset(text: str, now: float) -> Start:
+def parse_offset(text: str, now: float, *, numbers: bool = True) -> Start:
     """Where to start: a word, an offset, a number of messages back, or a time.
 
     ``first`` ``last`` ``next`` ``stored``; ``N``, an offset; ``-N``, the last N messages; ``-30m``, a duration
     ago (so ``-5`` is five messages and ``-5s`` five seconds); ``2026-11-23`` or ``2026-11-23T10:00``, with
     ``Z`` or ``+02:00``, else local time; ``@1795428000.5``, seconds since 1970. Parts of a millisecond are
-    dropped, and a time before 1970 counts as 1970. ``now``: seconds since 1970. Raises ValueError.
+    dropped, and a time before 1970 counts as 1970. ``now``: seconds since 1970. Raises ValueError; ``numbers``: its
+    message offers N, too.
     """
     stripped = text.strip()
     word = _WORDS.get(stripped.lower())
@@ -299,13 +310,14 @@ def parse_offset(text: str, now: float) -> Start:
     timestamp = _timestamp_ms(stripped, now)
     if timestamp is None:
         raise ValueError(
-            f"not an offset: {text!r}; allowed: first, last, next, stored, N, -N (the last N messages), {_TIMES}"
+            f"not an offset: {text!r}; allowed: first, last, next, stored, {'N, ' if numbers else ''}"
+            f"-N (the last N messages), {_TIMES}"
         )
     return Start(StartKind.TIMESTAMP, timestamp)
 
 
-def parse_until(text: str, now: float) -> Until:
-    """Where to stop: ``end``, an offset ``N``, or a time as in :func:`parse_offset`. Raises ValueError."""
+def parse_until(text: str, now: float, *, numbers: bool = True) -> Until:
+    """Where to stop: ``end``, an offset ``N``, or a time as in :func:`parse_offset`. Raises ValueError as that does."""
     stripped = text.strip()
     if stripped.lower() == "end":
         return Until(UntilKind.END)
@@ -315,7 +327,8 @@ def parse_until(text: str, now: float) -> Until:
         raise ValueError(f"{text!r} has no unit; for a time give {stripped}s, {stripped}m, {stripped}h or {stripped}d")
     timestamp = _timestamp_ms(stripped, now)
     if timestamp is None:
-        raise ValueError(f"not a place to stop: {text!r}; allowed: end, N (an offset), {_TIMES}")
+        offset = "N (an offset), " if numbers else ""
+        raise ValueError(f"not a place to stop: {text!r}; allowed: end, {offset}{_TIMES}")
     return Until(UntilKind.TIMESTAMP, timestamp)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError, ExitStatus
-from rstream_cli.names import check_new_stream_name, check_no_uri, check_reference
+from rstream_cli.names import check_new_stream_name, check_no_uri, check_option, check_reference
 from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.options.messages import Codec, OnError
 from rstream_cli.options.publishing import Compression, InputFormat, Method, PublishOptions
@@ -142,12 +142,14 @@ def _looks(given: PublishOptions, routing: Routing | None, method: Method, shape
             raise CommandError(
                 "--key-delimiter does not go with --json", hint="take --key-from, a path of the envelope"
             )
+        if routing.method is RoutingMethod.KEY:  # as it is told to the broker; a hash takes any bytes
+            check_option("--key", routing.key)
         key = None if routing.key is None else os.fsencode(routing.key)
         key_from = routing.key_from
         delimiter = None if routing.key_delimiter is None else _delimiter("--key-delimiter", routing.key_delimiter)
     return Looks(
         id_from=None if given.id_from in (None, _LINE) else _path("--id-from", given.id_from),
-        filter_value=_utf8("--filter", given.filter_value),
+        filter_value=check_option("--filter", given.filter_value),
         filter_from=_path("--filter-from", given.filter_from),
         key=key,
         key_from=_path("--key-from", key_from),
@@ -164,14 +166,6 @@ def _path(flag: str, text: str | None) -> Path | None:
     except ValueError as error:
         also = "; or line" if flag == "--id-from" else ""
         raise CommandError(f"{flag}: {error}{also}") from None
-
-
-def _utf8(flag: str, text: str | None) -> str | None:
-    try:
-        (text or "").encode()
-    except UnicodeEncodeError:
-        raise CommandError(f"{flag}: not UTF-8") from None
-    return text
 
 
 def _delimiter(flag: str, text: str) -> bytes:

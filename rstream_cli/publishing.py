@@ -42,6 +42,7 @@ from rstream_cli.runner import CommandContext, describe
 from rstream_core import (
     Client,
     CompressionType,
+    ConfigurationError,
     FailedMessage,
     MessageTooLarge,
     NotConfirmed,
@@ -53,8 +54,10 @@ from rstream_core import (
     RouteType,
     RstreamError,
 )
+from rstream_core.checks import check_text
 from rstream_core.client import MAX_IN_FLIGHT_BYTES
 from rstream_core.protocol.amqp import AMQPMessage, bodies_of
+from rstream_core.protocol.chunk import join_sub_batch
 from rstream_core.protocol.compression import MAX_UNCOMPRESSED, compress
 from rstream_core.protocol.routing import partition_index, python_partition_index
 
@@ -71,7 +74,10 @@ _BREATH = 0.02
 """Seconds after which the event loop has a turn: handing over waits for nothing as long as there is room in flight."""
 _SUB_ENTRY_TARGET = 1024 * 1024
 """Bytes of a sub-entry before it is compressed, where it holds more than one message."""
-_SUB_ENTRY_OVERHEAD = 64
+_SUB_ENTRY_HEAD = 7
+"""Bytes that the head of a sub-entry takes more than that of a message."""
+_SIZE_IN_SUB_ENTRY = 4
+"""Bytes that stand before each message in it."""
 _LEAST_IN_FLIGHT_BYTES = 256 * 1024
 """Of each partition, however many there are."""
 _ASK_TIMEOUT = 5.0
@@ -721,10 +727,12 @@ class PublishRun:
         """The lane of a routing key, or what is wrong with the key."""
         assert self._router is not None
         try:
-            routes = await self._router.by_binding(key.decode())
+            text = key.decode()
+            check_text("its routing key", text)
+            routes = await self._router.by_binding(text)
         except UnicodeDecodeError:
             return f"the routing key {key!r} is not UTF-8"
-        except RouteNotFound as error:
+        except (RouteNotFound, ConfigurationError) as error:  # the latter: too long a key
             return str(error)
         if len(routes) > 1:
             return f"routing key {key.decode()!r} is bound to {len(routes)} partitions; one is needed"
@@ -737,8 +745,10 @@ class PublishRun:
         messages, filters = encoded.messages, encoded.filters
         limit = min(lane.publisher.max_message_size for lane in self._lanes)
         sub_entries = self.plan.method == "sub-entry"
+        if sub_entries:
+            limit -= _SUB_ENTRY_HEAD
         # Compression can make a message larger, by a bit.
-        certain = limit - limit // 50 if sub_entries else limit
+        certain = limit - limit // 50 - _SIZE_IN_SUB_ENTRY if sub_entries else limit
         if filters is None and max(map(len, messages), default=0) <= certain:
             return encoded
         sizes = list(map(len, messages))
@@ -750,19 +760,27 @@ class PublishRun:
         fit: list[int] = []
         too_large: list[tuple[int, str]] = []
         for place, size in enumerate(sizes):
-            if size <= certain or (sub_entries and self._fits_compressed(messages[place], limit)):
+            what: str | None = None
+            if size > certain:
+                what = self._too_large_alone(messages[place], limit) if sub_entries else _too_large(size, limit)
+            if what is None:
                 fit.append(place)
                 continue
-            what = f"{size} bytes are too large; the broker takes {limit} at most"
             too_large.append((encoded.number(place, first), what))
             if not self.plan.skip_bad:
                 break
         return encoded.only(fit, first, too_large)
 
-    def _fits_compressed(self, message: bytes, limit: int) -> bool:
-        if len(message) + _SUB_ENTRY_OVERHEAD > MAX_UNCOMPRESSED:
-            return False
-        return len(compress(self.plan.compression, message)) + _SUB_ENTRY_OVERHEAD <= limit
+    def _too_large_alone(self, message: bytes, limit: int) -> str | None:
+        """Why a sub-entry of this message alone cannot be published; ``limit`` is what its data may take."""
+        compression = self.plan.compression
+        most = MAX_UNCOMPRESSED if compression is not CompressionType.No else min(MAX_UNCOMPRESSED, limit)
+        if len(message) + _SIZE_IN_SUB_ENTRY > most:
+            return _too_large(len(message), most - _SIZE_IN_SUB_ENTRY, " in a sub-entry")
+        size = len(compress(compression, join_sub_batch([message])))
+        if size <= limit:
+            return None
+        return f"{len(message)} bytes take {size} once they are compressed; the broker takes {limit} at most"
 
     def _bad(self, number: int, message: str) -> None:
         self._counts.read += 1
@@ -927,6 +945,10 @@ class PublishRun:
             self._failed_file.add(stream, messages, filters or [None] * len(messages), reason)
         except OSError as error:
             self._file_error = OSError(error.errno, error.strerror, self._failed_file.name)
+
+
+def _too_large(size: int, limit: int, where: str = "") -> str:
+    return f"{size} bytes are too large; the broker takes {limit} at most{where}"
 
 
 def _framed(reader: RecordReader, data: bytes) -> Iterator[tuple[list[bytes], RecordError | None]]:

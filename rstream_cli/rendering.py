@@ -51,8 +51,38 @@ OnBad = Callable[[int, str], None]
 """Is told of a message that cannot be shown: its place in the batch, and why not. What it raises ends the rendering."""
 Rendered: TypeAlias = bytes | Iterable[bytes | memoryview]
 """One block, or the blocks of one large message."""
-Renderer = Callable[[Batch, OnBad], Rendered]
-"""Gives the block without the messages that cannot be shown, having told of each in its order, before the first."""
+
+
+class Renderer:
+    """Gives the block of a batch without the messages that cannot be shown, having told of each in its order, before
+    the first.
+
+    ``fast`` gives the block of a batch in which all is well, ``one`` that of one message; else both raise.
+    """
+
+    def __init__(self, fast: Callable[[Batch], Rendered], one: Callable[[Batch, int], bytes]) -> None:
+        self._fast = fast
+        self._one = one
+        self.ambiguous = 0
+        """How many messages of the last block nobody can tell from others in it."""
+
+    def __call__(self, batch: Batch, on_bad: OnBad) -> Rendered:
+        """The block."""
+        self.ambiguous = 0
+        if not batch.bad:
+            try:
+                return self._fast(batch)
+            except UNSHOWABLE:
+                pass
+        parts: list[bytes] = []
+        for index, offset in enumerate(batch.offsets):
+            try:
+                if offset in batch.bad:
+                    look_into(batch.messages[index])
+                parts.append(self._one(batch, index))
+            except UNSHOWABLE as error:
+                on_bad(index, why_bad(error))
+        return b"".join(parts)
 
 
 def bodies_renderer(
@@ -66,6 +96,7 @@ def bodies_renderer(
 
     def join(bodies: Sequence[bytes]) -> bytes:
         block = writer.join(bodies)
+        renderer.ambiguous += writer.ambiguous(bodies, block)
         if shown is None:
             return block
         harmless = shown.show(block)
@@ -74,6 +105,7 @@ def bodies_renderer(
     def fast(batch: Batch) -> Rendered:
         if batch.is_large and shown is None:
             body = _large_body(batch.messages[0], raw=raw)
+            renderer.ambiguous = writer.ambiguous([body], memoryview(body))
             before, behind = writer.around(len(body))
             return before, body, behind
         if raw:
@@ -86,7 +118,8 @@ def bodies_renderer(
     def one(batch: Batch, index: int) -> bytes:
         return join([body_bytes(AMQPMessage.from_bytes(batch.messages[index]))])
 
-    return _renderer(fast, one)
+    renderer = Renderer(fast, one)
+    return renderer
 
 
 def _large_body(data: bytes, *, raw: bool) -> bytes | memoryview:
@@ -117,7 +150,7 @@ def json_renderer(*, raw: bool, shown: Bodies | None = None) -> Renderer:
         offset = batch.offsets[index]
         return show(to_json(message, stream=batch.stream, offset=offset, timestamp_ms=batch.timestamp_ms) + b"\n")
 
-    return _renderer(fast, one)
+    return Renderer(fast, one)
 
 
 def template_renderer(template: Template, *, raw: bool) -> Renderer:
@@ -134,29 +167,7 @@ def template_renderer(template: Template, *, raw: bool) -> Renderer:
             return template.pieces(place(batch, 0))
         return b"".join([template.render(place(batch, index)) for index in range(len(batch.messages))])
 
-    return _renderer(fast, lambda batch, index: template.render(place(batch, index)))
-
-
-def _renderer(fast: Callable[[Batch], Rendered], one: Callable[[Batch, int], bytes]) -> Renderer:
-    """``fast`` gives the block of a batch in which all is well, ``one`` that of one message; else both raise."""
-
-    def render(batch: Batch, on_bad: OnBad) -> Rendered:
-        if not batch.bad:
-            try:
-                return fast(batch)
-            except UNSHOWABLE:
-                pass
-        parts: list[bytes] = []
-        for index, offset in enumerate(batch.offsets):
-            try:
-                if offset in batch.bad:
-                    look_into(batch.messages[index])
-                parts.append(one(batch, index))
-            except UNSHOWABLE as error:
-                on_bad(index, why_bad(error))
-        return b"".join(parts)
-
-    return render
+    return Renderer(fast, lambda batch, index: template.render(place(batch, index)))
 
 
 def look_into(data: bytes) -> tuple[bytes, bytes]:

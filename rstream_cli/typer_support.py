@@ -185,7 +185,7 @@ class _Coercion:
     def install(cls, parameter: Any) -> None:
         """Sets itself into a parameter, where it knows the parameter's type."""
         info = getattr(getattr(parameter, "type_descriptor", None), "parameter_info", None)
-        kind = _kind(parameter)
+        kind = kind_of(parameter)
         if info is not None and _is_known(kind, info) and vars(parameter).get("_runtime_param", cls) is None:
             vars(parameter)["_runtime_param"] = cls(kind, info)
 
@@ -222,7 +222,7 @@ def _quickly_read(parameters: list[Any]) -> list[Any]:
     return parameters
 
 
-def _kind(parameter: Any) -> Any:
+def kind_of(parameter: Any) -> Any:
     """The type of one value of a parameter."""
     annotation = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
     if get_origin(annotation) is list:
@@ -298,7 +298,10 @@ def usage_error(error: typer.TyperException, arguments: Sequence[str], program: 
         return misplaced_option(name, context, path, arguments) or CommandError(
             f"no such option: {name}", hint=option_hint(name, context, path, arguments)
         )
-    message = " ".join(error.format_message().split()).removesuffix(".")
+    message = error.format_message()
+    if isinstance(error, typer.BadParameter):  # a missing one: its choices may be in lines, and nothing is the user's
+        message = " ".join(message.split())
+    message = message.removesuffix(".")
     extra = re.search(r"extra argument\S* \((\S+)", message)
     hint = extra_hint(context.command, path, extra[1].rstrip(")")) if extra and context else f"see `{path} --help`"
     return CommandError(message[:1].lower() + message[1:], hint=hint)
@@ -339,7 +342,7 @@ def render_help(command: Any, ctx: Any) -> str:
     if arguments:
         sections.append(("Arguments", [(_label(p), p.help or "") for p in arguments]))
     for panel, options in _panels(p for p in parameters if p.param_type_name == "option"):
-        sections.append((panel, [(_option_names(p), _option_help(p)) for p in options]))
+        sections.append((panel, [(_option_names(p), help_of(p)) for p in options]))
     for heading, rows in sections:
         lines += ["", f"{bold}{heading}:{plain}"]
         lines += _table(rows, width, lambda name: f"{cyan}{name}{plain}")
@@ -374,7 +377,7 @@ def _option_names(option: Any) -> str:
 
 
 def _metavar(option: Any) -> str:
-    kind = _kind(option)
+    kind = kind_of(option)
     if option.metavar:
         return str(option.metavar)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
@@ -382,7 +385,8 @@ def _metavar(option: Any) -> str:
     return {int: "N", float: "N", Path: "FILE"}.get(kind, "TEXT")
 
 
-def _option_help(option: Any) -> str:
+def help_of(option: Any) -> str:
+    """The help of an option, with its default."""
     text = " ".join((option.help or "").split())
     extra = ""
     if option.required:

@@ -75,6 +75,40 @@ def check_callable(what: str, function: object) -> None:
     raise TypeError(f"{what} is a function, not {function!r:.80}{meant}")
 
 
+_YES_OR_NO = ("single-active-consumer", "match-unfiltered")
+_SUBSCRIPTION_PROPERTIES = (*_YES_OR_NO, "super-stream", "name")
+"""Those that brokers know, beside ``filter.0`` and so on."""
+
+
+def check_subscription_properties(properties: Mapping[str, str]) -> dict[str, str]:
+    """As ``check_properties``; the properties as brokers take them.
+
+    Brokers ignore what they do not know, be it a key or a value: a consumer that is to be a single active one would be
+    one of several in silence. So what looks like a property that they know must be that, and say "true" or "false".
+    """
+    told: dict[str, str] = {}
+    for key, value in properties.items():
+        check_text("a key of properties", key)
+        known = key.strip().lower().replace("_", "-").removeprefix("x-")
+        if known in _SUBSCRIPTION_PROPERTIES and key != known:
+            raise ConfigurationError(f"brokers ignore the property {key!r:.80}; it is called {known!r}")
+        if known in _YES_OR_NO:
+            if not isinstance(value, str):
+                raise TypeError(f"properties[{key!r}] is the str 'true' or 'false', not {value!r:.80}")
+            if value.lower() not in ("true", "false"):
+                raise ConfigurationError(f"properties[{key!r}] is 'true' or 'false', not {value!r:.80}")
+            value = value.lower()  # noqa: PLW2901
+        told[key] = value
+    check_properties("properties", told)
+    return told
+
+
+def check_flag(what: str, flag: object) -> None:
+    """Raises for what is no ``bool``: the text "false" would count as true."""
+    if not isinstance(flag, bool):
+        raise TypeError(f"{what} is True or False, not {flag!r:.80}")
+
+
 def check_whole(what: str, number: SupportsIndex, lowest: int, highest: int) -> int:
     """The number. Raises for what is no whole number, and for one outside of these limits."""
     try:

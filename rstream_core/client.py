@@ -19,9 +19,11 @@ from rstream_core.checks import (
     MAX_NAME,
     MAX_OFFSET,
     check_callable,
+    check_flag,
     check_name,
     check_properties,
     check_seconds,
+    check_subscription_properties,
     check_text,
     check_texts,
     check_whole,
@@ -616,10 +618,10 @@ class Client:
                 " (stream.max_credit_chunks)",
                 *(credit, CREDIT_TO_RELY_ON),
             )
-        told = dict(properties or {})
-        check_properties("properties", told)
+        told = check_subscription_properties(properties or {})
+        check_flag("match_unfiltered", match_unfiltered)
         check_texts("filter_values", filter_values)
-        if single_active is None and told.get("single-active-consumer", "").lower() == "true":
+        if single_active is None and told.get("single-active-consumer") == "true":
             if not told.get("name"):
                 raise ConfigurationError("a single active consumer needs a name")
             single_active = SingleActiveConsumer(told["name"], told.get("super-stream"))

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar, cast
 from rstream_core.callbacks import own_task
 from rstream_core.errors import (
     RESPONSE_OK,
+    ConfigurationError,
     ConnectionClosed,
     ConnectionFailed,
     ProtocolError,
@@ -163,11 +164,15 @@ class Connection(asyncio.Protocol):
     async def request(self, message: Any, expect: type[T], what: str, *, timeout: float | None = None) -> T:
         """Sends a request and waits for its response, ``timeout`` seconds at most.
 
-        Raises the ``ServerError`` of the response code (``what`` begins its message), ``RequestTimeout``, or the
-        error with which the connection ended. A cancelled request is forgotten; the broker still carries it out.
+        Raises the ``ServerError`` of the response code (``what`` begins its message), ``RequestTimeout``, the error
+        with which the connection ended, or ``ConfigurationError`` for a request that does not fit a frame. A cancelled
+        request is forgotten; the broker still carries it out.
         """
         self._check_open()
-        correlation_id = self.session.request(message)
+        try:
+            correlation_id = self.session.request(message)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{what}: {error}") from None
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiters[correlation_id] = future, what
         self._flush()

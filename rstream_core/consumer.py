@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Self, TypedDict, Unpack
 from rstream_core.administration import Administration
 from rstream_core.arguments import ConnectionArguments, options_from
 from rstream_core.callbacks import Callbacks, Failures, own_task
-from rstream_core.checks import check_callable, check_name, check_properties
+from rstream_core.checks import check_callable, check_flag, check_name, check_subscription_properties
 from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, RstreamError
 from rstream_core.gaps import GapListener
@@ -751,8 +751,9 @@ def check_options(options: SubscribeOptions) -> _Wishes:
     unknown = options.keys() - SubscribeOptions.__annotations__.keys()
     if unknown:
         raise TypeError(f"unexpected argument: {', '.join(sorted(unknown))}")
-    properties = dict(options.get("properties") or {})
-    check_properties("properties", properties)
+    properties = check_subscription_properties(options.get("properties") or {})
+    for flag in ("single_active_consumer", "match_unfiltered", "fail_on_gap"):
+        check_flag(flag, options.get(flag, False))
     name = options.get("subscriber_name")
     if name is not None:
         check_name("subscriber_name", name)
@@ -783,7 +784,7 @@ def check_options(options: SubscribeOptions) -> _Wishes:
 
 def _group(options: SubscribeOptions, properties: Mapping[str, str], name: str | None) -> tuple[str | None, str | None]:
     """The name that single active consumers share, and the super stream; from the options, or from the properties."""
-    if properties.get("single-active-consumer", "").lower() == "true":
+    if properties.get("single-active-consumer") == "true":
         name = properties.get("name") or name
     elif not options.get("single_active_consumer"):
         return None, None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rstream_core.checks import MAX_NAME, MAX_OFFSET, check_callable, check_text, check_texts, check_whole
+from rstream_core.checks import MAX_NAME, MAX_OFFSET, check_callable, check_flag, check_text, check_texts, check_whole
 from rstream_core.errors import ConfigurationError, ConnectionFailed
 from rstream_core.text import is_harmless
 
@@ -160,6 +160,7 @@ class FilterConfiguration:
         check_texts("values_to_filter", self.values_to_filter)
         if self.predicate is not None:
             check_callable("a post filter", self.predicate)
+        check_flag("match_unfiltered", self.match_unfiltered)
         if self.match_unfiltered and not self.values_to_filter:
             raise ConfigurationError("match_unfiltered is for a consumer with filter values")
 

@@ -61,9 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
         make_tasks_eager()
     if EVENT_LOOP in os.environ:
         choose_event_loop(os.environ[EVENT_LOOP])
-    if (
-        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    ):  # a shell's background job; what it starts would ignore it too
+    # What tests start would ignore SIGINT as these tests do where they are a background job of a script.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         os.environ[RUN] = tempfile.mkdtemp(prefix="rstream-test-run-")

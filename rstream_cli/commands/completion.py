@@ -1,7 +1,7 @@
 """``rstream completion``: the scripts with which shells complete its words.
 
-The scripts are Typer's. They call the program back for each completion, so they need no update when options
-change; completions/ holds copies of them.
+They call the program back for each completion, so they need no update when options change; completions/ holds copies
+of them.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import Annotated
 
 import typer
 
-from rstream_cli.typer_support import COMPLETE_VARIABLE, PROGRAM, Command, environment_of
+from rstream_cli.completing import SCRIPTS
+from rstream_cli.typer_support import Command, environment_of
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 class Shell(enum.StrEnum):
-    """The shells that Typer writes scripts for. Of these scripts, bash's has been run in its shell."""
+    """The shells that there are scripts for."""
 
     BASH = "bash"
     ZSH = "zsh"
@@ -42,7 +43,4 @@ def completion(
 
 def completion_script(shell: Shell) -> str:
     """The script that completes ``rstream`` in this shell, ending in a newline."""
-    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # re-exported
-
-    script: str = get_completion_script(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, shell=shell.value)
-    return script.rstrip("\n") + "\n"
+    return SCRIPTS[shell]

@@ -8,7 +8,7 @@ import typer
 
 from rstream_cli.consume_command import run_consume
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
-from rstream_cli.options.consuming import READING, WHERE, ConsumeOptions
+from rstream_cli.options.consuming import READING, WHERE, ConsumeOptions, until_option
 from rstream_cli.options.declaring import shared_options
 from rstream_cli.options.showing import ShowingOptions
 from rstream_cli.typer_support import Command
@@ -45,6 +45,13 @@ def consume(
             rich_help_panel=WHERE,
         ),
     ] = "next",
+    until: Annotated[
+        str | None,
+        until_option(
+            "Stop after this: end (of the stream, when the command starts), N (an offset), or a time: -1h,"
+            " 2026-11-23T10:00Z, @UNIX."
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -66,4 +73,4 @@ def consume(
 
     --until takes the message at an offset, and the messages of a time, as the last ones.
     """
-    run_consume(connection.stream(stream), offset, name, options, showing, connection)
+    run_consume(connection.stream(stream), offset, until, name, options, showing, connection)

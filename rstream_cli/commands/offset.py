@@ -61,9 +61,17 @@ def store(
     check_reference(name)
 
     async def main(context: CommandContext) -> ExitStatus:
+        from rstream_core import ConsumerOffsetSpecification, OffsetType
+
         async with context.connected() as client:
             await client.metadata(target)
+            following = await client.resolve_offset(target, ConsumerOffsetSpecification(OffsetType.NEXT))
             await client.store_offset(target, name, number, verify_timeout=STORE_TIMEOUT)
+        if number >= following:  # asked before: what is stored takes an offset, too
+            connection.warn(
+                f"offset {number} is beyond the end of stream {target!r}, whose next offset was {following}: consuming"
+                f" from what is stored as {name!r} begins behind it"
+            )
         connection.tell(f"stored offset {number} as {name!r} in stream {target!r}")
         return ExitStatus.OK
 

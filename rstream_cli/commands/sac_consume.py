@@ -9,7 +9,7 @@ import typer
 from rstream_cli.consume_command import run_consume
 from rstream_cli.names import Kind
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
-from rstream_cli.options.consuming import READING, WHERE, ConsumeOptions
+from rstream_cli.options.consuming import READING, WHERE, ConsumeOptions, until_option
 from rstream_cli.options.declaring import shared_options
 from rstream_cli.options.showing import ShowingOptions
 from rstream_cli.typer_support import Command
@@ -54,6 +54,10 @@ def sac_consume(
             rich_help_panel=WHERE,
         ),
     ] = "stored",
+    until: Annotated[
+        str | None,
+        until_option("Stop when the group has read everything that was there when the command started.", "end"),
+    ] = None,
     options: ConsumeOptions,
     showing: ShowingOptions,
     connection: ConnectionSettings,
@@ -67,4 +71,4 @@ def sac_consume(
     As `rstream consume` otherwise. --until end stops when the group has read everything up to the end.
     """
     target = connection.stream(stream)
-    run_consume(target, offset, name, options, showing, connection, kind=Kind.EITHER, single_active=True)
+    run_consume(target, offset, until, name, options, showing, connection, kind=Kind.EITHER, single_active=True)

@@ -177,7 +177,8 @@ def create(
 def stream_arguments(given: Mapping[str, str | int], extra: list[str] | None) -> dict[str, str]:
     """The arguments of a stream: those of the options, checked, and those of ``--argument``.
 
-    A leading ``x-``, as queues have it, is dropped. Raises CommandError for what is given twice or malformed.
+    A leading ``x-``, as queues have it, is dropped. Raises CommandError for what is given twice or malformed, and for
+    an age without a unit.
     """
     for key in ("max-length-bytes", "stream-max-segment-size-bytes"):
         if given.get(key) == 0:
@@ -193,8 +194,17 @@ def stream_arguments(given: Mapping[str, str | int], extra: list[str] | None) ->
             raise CommandError(f"--argument {key} and {_OPTION_OF[key]} contradict each other")
         if key in arguments:
             raise CommandError(f"--argument {key} is given twice")
+        if key == "max-age" and value.isdigit():  # the broker would take seconds
+            _check_age(value)
         arguments[key] = value
     return arguments
+
+
+def _check_age(text: str) -> None:
+    try:
+        parse_max_age(text)
+    except ValueError as error:
+        raise CommandError(f"--argument max-age: {error}") from None
 
 
 @app.command(

@@ -9,7 +9,7 @@ import typer
 from rstream_cli.consume_command import run_consume
 from rstream_cli.names import Kind
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
-from rstream_cli.options.consuming import READING, WHERE, ConsumeOptions
+from rstream_cli.options.consuming import READING, WHERE, ConsumeOptions, until_option
 from rstream_cli.options.declaring import shared_options
 from rstream_cli.options.showing import ShowingOptions
 from rstream_cli.typer_support import Command
@@ -44,6 +44,13 @@ def consume(
             rich_help_panel=WHERE,
         ),
     ] = "next",
+    until: Annotated[
+        str | None,
+        until_option(
+            "In each partition, stop after this: end (when the command starts), or a time: -1h, 2026-11-23T10:00Z,"
+            " @UNIX."
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -66,4 +73,6 @@ def consume(
     read to its end, and --count counts over all of them. An offset belongs to one partition, so a plain number is
     refused here: read that partition with `rstream consume`.
     """
-    run_consume(connection.stream(super_stream), offset, name, options, showing, connection, kind=Kind.SUPER_STREAM)
+    run_consume(
+        connection.stream(super_stream), offset, until, name, options, showing, connection, kind=Kind.SUPER_STREAM
+    )

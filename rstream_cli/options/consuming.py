@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -33,19 +33,15 @@ class OutputFormat(enum.StrEnum):
     RAW = "raw"
 
 
+def until_option(help: str, metavar: str = "SPEC") -> Any:  # noqa: A002
+    """The declaration of ``--until``: which forms it takes differs."""
+    return typer.Option("--until", metavar=metavar, help=help, rich_help_panel=WHERE)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConsumeOptions:
-    """What all of them take; where to begin and under which name differs, and is declared by each."""
+    """What all of them take; where to begin and to stop and under which name differs, and is declared by each."""
 
-    until: Annotated[
-        str | None,
-        typer.Option(
-            "--until",
-            metavar="SPEC",
-            help="Stop after this: end (of the stream, when the command starts), an offset, or a time.",
-            rich_help_panel=WHERE,
-        ),
-    ] = None
     count: Annotated[
         int | None,
         typer.Option("--count", "-n", min=0, metavar="N", help="Stop after N messages.", rich_help_panel=WHERE),

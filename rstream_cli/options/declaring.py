@@ -10,11 +10,12 @@ import copy
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 
-from rstream_cli.parsing import parse_duration
+from rstream_cli.parsing import parse_duration, parse_timeout
 
 T = TypeVar("T")
 
@@ -87,20 +88,24 @@ def _without(annotation: Any, taken: set[str]) -> Any:
     return Annotated[kind, option]
 
 
-def positive_duration(text: str) -> float:
+def positive_duration(text: str, parse: Callable[[str], float] = parse_duration) -> float:
     """A duration above 0."""
-    seconds = parse_duration(text)
+    seconds = parse(text)
     if seconds <= 0:
         raise ValueError(f"must be more than 0: {text!r}")
     return seconds
 
 
 def duration(flag: str, default: str | bool, help: str, *, panel: str, zero: bool = False) -> Any:  # noqa: A002
-    """The declaration of an option that takes a time; ``default`` is how the help shows its default, False: not."""
+    """The declaration of an option that takes a time; ``default`` is how the help shows its default, False: not.
+
+    It takes a unit, but for seconds where it is a timeout.
+    """
+    parse = parse_timeout if flag.endswith("timeout") else parse_duration
     return typer.Option(
         flag,
         metavar="DURATION",
-        parser=parse_duration if zero else positive_duration,
+        parser=parse if zero else partial(positive_duration, parse=parse),
         help=help,
         show_default=default,
         rich_help_panel=panel,

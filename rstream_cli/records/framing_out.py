@@ -5,8 +5,11 @@ A writer joins all bodies at once, in C, and keeps nothing between calls; bodies
 
 from __future__ import annotations
 
+import operator
+import re
 import struct
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Protocol
 
 _U32 = struct.Struct(">I")
@@ -21,6 +24,12 @@ class RecordWriter(Protocol):
     def around(self, size: int) -> tuple[bytes, bytes]:
         """What stands before and behind a body of so many bytes, for one that is too large to be copied."""
 
+    def ambiguous(self, bodies: Sequence[bytes | memoryview], block: bytes | memoryview) -> int:
+        """How many of the bodies nobody can tell from other records in their ``block``.
+
+        That is what ``join`` gave for them; of a body that is too large to be copied, the body itself.
+        """
+
 
 class DelimiterWriter:
     r"""Each body with ``delimiter`` behind it: ``\n`` for lines, NUL for ``-0``. ValueError if empty."""
@@ -29,6 +38,10 @@ class DelimiterWriter:
         if not delimiter:
             raise ValueError("the delimiter is empty")
         self._delimiter = delimiter
+        # Where its end is its beginning, as with "\n\n", it may begin in the end of a body.
+        overlaps = [at for at in range(1, len(delimiter)) if delimiter.startswith(delimiter[at:])]
+        self._overlapping = [delimiter[:at] + delimiter for at in overlaps]
+        self._search = re.compile(re.escape(delimiter)).search
 
     def join(self, bodies: Sequence[bytes]) -> bytes:
         """The bodies, each with the delimiter behind it."""
@@ -37,6 +50,21 @@ class DelimiterWriter:
     def around(self, size: int) -> tuple[bytes, bytes]:
         """See ``RecordWriter``."""
         return b"", self._delimiter
+
+    def ambiguous(self, bodies: Sequence[bytes | memoryview], block: bytes | memoryview) -> int:
+        """Those that hold the delimiter. They are looked at only where the block as a whole tells that some do."""
+        delimiter, overlapping = self._delimiter, self._overlapping
+        if isinstance(block, bytes):
+            if block.count(delimiter) == len(bodies) and not any(more in block for more in overlapping):
+                return 0
+            if not overlapping:
+                return sum(map(operator.contains, bodies, repeat(delimiter)))
+        return sum(map(self._is_ambiguous, bodies))
+
+    def _is_ambiguous(self, body: bytes | memoryview) -> bool:
+        end = bytes(body[-len(self._delimiter) :])
+        met = end + self._delimiter
+        return any(met.endswith(more) for more in self._overlapping) or self._search(body) is not None
 
 
 class Len32Writer:
@@ -56,6 +84,10 @@ class Len32Writer:
         """See ``RecordWriter``."""
         return _U32.pack(size), b""
 
+    def ambiguous(self, bodies: Sequence[bytes | memoryview], block: bytes | memoryview) -> int:
+        """None: their lengths tell them apart."""
+        return 0
+
 
 class RawWriter:
     """The bodies with nothing between."""
@@ -67,3 +99,7 @@ class RawWriter:
     def around(self, size: int) -> tuple[bytes, bytes]:
         """See ``RecordWriter``."""
         return b"", b""
+
+    def ambiguous(self, bodies: Sequence[bytes | memoryview], block: bytes | memoryview) -> int:
+        """None, as nobody is to tell them apart."""
+        return 0

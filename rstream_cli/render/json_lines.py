@@ -1,11 +1,7 @@
 """``--stats json``: one JSON object a line; the last one is the summary.
 
-``event`` is "progress" or "summary", or what else happened to the run: "lost", "recovered", "unconfirmed", "skipped",
-"gap" (offsets ``first`` to ``last`` of ``stream`` are gone), "passed" (``messages`` were rejected, and another run
-under the name skips them, as its last id is ``last``; null: it may skip them, as that id is not known) and others.
-Durations are in seconds, latencies in milliseconds; what is not known is null. Progress says whether a connection is
-lost (``reconnecting``). A summary has ``reason`` (why the run stopped), ``exit_code`` and ``error`` as well, and its
-rates are those of the whole run.
+docs/statistics.md says what each key means. Durations are in seconds, latencies in milliseconds; what is not known is
+null.
 """
 
 from __future__ import annotations

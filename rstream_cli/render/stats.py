@@ -150,6 +150,8 @@ class ConsumeCounts:
     """Messages that cannot be shown, and were passed over."""
     gone: int = 0
     """Offsets that retention took before they were read."""
+    ambiguous: int = 0
+    """Of ``consumed``: messages that hold the delimiter, so that their records look like several."""
 
     @property
     def messages(self) -> int:
@@ -190,7 +192,7 @@ class Stats:
     stream: str
     counts: PublishCounts | ConsumeCounts
     bytes: int = 0
-    """Of message bodies, read to be published or written out."""
+    """Publishing: of message bodies that were read. Consuming: written to stdout, with all that is around bodies."""
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     total: int | None = None
     """Where the end is known: bytes of the input, or messages to consume."""

@@ -114,6 +114,10 @@ def summary(snapshot: Snapshot, reason: str) -> str:
             parts.append(f"stored offset {counts['stored_offset']}")
         if counts["bad"]:
             parts.append(f"bad {count(counts['bad'])}")
+        if counts["ambiguous"]:
+            hold = "message holds" if counts["ambiguous"] == 1 else "messages hold"
+            apart = "--json and --output len32 keep records apart"
+            parts.append(f"{count(counts['ambiguous'])} {hold} the delimiter ({apart})")
         if counts["gone"]:
             parts.append(f"offsets gone {count(counts['gone'])}")
         return f"{'; '.join(parts)}; {reason}"

@@ -121,10 +121,13 @@ class Session:
         return data
 
     def send(self, message: Any, *, correlation_id: int = 0, code: int = RESPONSE_OK) -> None:
-        """Queues a message. ``FrameSizeExceeded`` is for the caller to avoid: see ``frame_max``."""
+        """Queues a message. ``ConfigurationError`` for one that is larger than the frames that were agreed on."""
+        frame = c.encode(message, correlation_id=correlation_id, code=code)
+        if 0 < self.frame_max < len(frame) - 4:  # a broker would close the connection
+            raise ConfigurationError(f"{len(frame) - 4} bytes do not fit the broker's frames of {self.frame_max}")
         if type(message) is c.Subscribe:  # before that, nobody has asked for chunks
             self._incoming.max_deliver_size = MAX_DELIVER_SIZE
-        self._output.append(c.encode(message, correlation_id=correlation_id, code=code))
+        self._output.append(frame)
 
     def request(self, message: Any) -> int:
         """Queues a request and returns its correlation id."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -63,7 +64,6 @@ def stored(run: Run, stream: str, name: str) -> int | None:
         (("-o", "5", "--until", "4"), ()),
         (("-o", "5", "-n", "2", "--until", "end"), (5, 6)),
         (("-o", "10", "--until", "end"), ()),
-        (("-o", "99", "--until", "end"), ()),
         (("-o", "last", "--until", "end"), (8, 9)),
         (("-o", "next", "--until", "end"), ()),
         (("--until", "end"), ()),
@@ -90,12 +90,58 @@ def test_where_it_starts_and_stops(run: Run, ten: str, options: tuple[str, ...],
     assert consume(run, ten, *options) == lines(*numbers)
 
 
-@pytest.mark.parametrize("start", ["first", "last", "next", "0", "7", "-5", "-1h", "stored"])
+@pytest.mark.parametrize("start", ["first", "last", "next", "0", "-5", "-1h", "stored"])
 def test_until_the_end_of_an_empty_stream(run: Run, stream: str, start: str) -> None:
     begin = time.monotonic()
     name = ("--name", "me") if start == "stored" else ()
     assert consume(run, stream, "-o", start, "--until", "end", *name) == b""
     assert time.monotonic() - begin < 15
+
+
+def test_an_offset_beyond_the_end_is_told(run: Run, ten: str) -> None:
+    read = ("consume", ten, "--until", "end")
+    words = f"offset 99 is beyond the end of stream '{ten}', whose next offset is 10"
+    done = run(*read, "-o", "99")
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", f"warning: {words}\n")
+    done = run(*read, "-o", "11", "--stats", "json")
+    event = json.loads(done.stderr.splitlines()[0])
+    assert event == {"event": "beyond", "stream": ten, "offset": 11, "next": 10}
+    assert (done.returncode, summary_of(done.stderr)["reason"]) == (0, "there is nothing to read")
+    assert consume(run, ten, "-o", "10", "--until", "end") == b""  # the usual place to go on at
+    assert consume(run, ten, "-o", "99", "--until", "5") == b""
+
+
+@pytest.mark.parametrize(("start", "said"), [("0", False), ("1", True), ("7", True)])
+def test_an_offset_beyond_the_end_of_an_empty_stream_is_told(run: Run, stream: str, start: str, said: bool) -> None:
+    done = run("consume", stream, "--until", "end", "-o", start)
+    words = f"warning: offset {start} is beyond the end of stream '{stream}', whose next offset is 0\n"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", words if said else "")
+
+
+def test_a_stored_offset_beyond_the_end_is_told_when_it_is_stored_and_when_it_is_used(run: Run, ten: str) -> None:
+    done = run("offset", "store", ten, "9", "--name", "r")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert consume(run, ten, "-o", "stored", "--name", "r", "--until", "end") == b""
+    done = run("offset", "store", ten, "50", "--name", "r")
+    assert done.returncode == 0
+    told = re.fullmatch(
+        rf"warning: offset 50 is beyond the end of stream '{ten}', whose next offset was (\d+): consuming from what is"
+        r" stored as 'r' begins behind it\n",
+        done.stderr.decode(),
+    )
+    assert told is not None
+    assert 10 <= int(told[1]) < 15  # what is stored takes an offset
+    done = run("consume", ten, "-o", "stored", "--name", "r", "--until", "end")
+    words = f"warning: offset 51, after the one stored as 'r', is beyond the end of stream '{ten}', whose next offset"
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr.decode().startswith(words)
+
+
+@pytest.mark.parametrize(("start", "said"), [("next", False), ("99", True), ("10", False)])
+def test_a_group_that_begins_behind_the_end_is_done(run: Run, ten: str, start: str, said: bool) -> None:
+    done = run("sac-consume", ten, "--name", "g", "-o", start, "--until", "end")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert ("is beyond the end of stream" in done.stderr.decode()) is said
 
 
 def test_until_the_end_where_the_broker_wrote_behind_the_last_message(run: Run, ten: str) -> None:
@@ -479,3 +525,42 @@ def test_statistics(run: Run, ten: str) -> None:
     found = summary_of(done.stderr)
     assert (found["consumed"], found["bytes"], found["last_offset"], found["progress"]) == (8, 16, 9, 1.0)
     assert (found["exit_code"], found["reason"]) == (0, "--until is reached")
+
+
+@pytest.mark.parametrize(
+    ("options", "ambiguous"),
+    [
+        ((), 2),
+        (("-0",), 1),
+        (("-d", r"\n\n"), 1),
+        (("-d", "e"), 1),
+        (("-d", "-"), 0),
+        (("--unbuffered",), 2),
+        (("--count", "2"), 1),
+        (("--json",), 0),
+        (("--output", "len32"), 0),
+        (("--output", "raw"), 0),
+    ],
+)
+def test_bodies_that_hold_the_delimiter_are_counted(
+    run: Run, stream: str, options: tuple[str, ...], ambiguous: int
+) -> None:
+    assert run("publish", stream, "-m", "a", "-m", "b\nc\nd", "-m", "", "-m", "e\n").returncode == 0
+    assert run("publish", stream, "--whole", stdin=b"f\0g").returncode == 0
+    read = ("consume", stream, "-o", "first", "--until", "end", *options)
+    assert summary_of(run(*read, "--stats", "json").stderr)["ambiguous"] == ambiguous
+    hold = "1 message holds" if ambiguous == 1 else f"{ambiguous} messages hold"
+    words = f"; {hold} the delimiter (--json and --output len32 keep records apart); "
+    told = run(*read, "--stats", "line").stderr.decode()
+    assert (words in told) is (ambiguous > 0)
+    assert ("delimiter" in told) is (ambiguous > 0)
+
+
+@pytest.mark.parametrize("body", [b"x\ny", b"x\ny" + bytes(5_000_000)], ids=["small", "large"])
+def test_a_message_in_blocks_counts_as_one_that_holds_the_delimiter(run: Run, stream: str, body: bytes) -> None:
+    given = ("publish", stream, "--whole", "--compression", "gzip")
+    assert run(*given, stdin=body).returncode == 0
+    assert run(*given, stdin=body.replace(b"\n", b"")).returncode == 0
+    done = run("consume", stream, "-o", "first", "--until", "end", "--stats", "json")
+    assert done.stdout == body + b"\n" + body.replace(b"\n", b"") + b"\n"
+    assert summary_of(done.stderr)["ambiguous"] == 1

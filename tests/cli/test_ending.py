@@ -175,6 +175,16 @@ def test_closed_standard_streams_are_no_place_for_a_socket(env: dict[str, str], 
         (("stream", "create", "s", "--filter-size", "x"), "error: --filter-size: not a whole number: 'x'\n"),
         (("stream", "create", "s", "--initial-cluster-size", "0"), "error: --initial-cluster-size: out of range"),
         (("stream", "create", "s", "--max-age", "7x"), "error: --max-age: unknown unit 'x'"),
+        (("stream", "create", "s", "--max-age", "7"), "error: --max-age: an age without a unit: '7'; give 7D,"),
+        (("stream", "create", "s", "--argument", "x-max-age=7"), "error: --argument max-age: an age without a unit"),
+        (("superstream", "create", "s", "--partitions", "2", "--max-age", "7"), "error: --max-age: an age without a"),
+        (("stream", "create", "s", "--max-length-bytes", "20"), "error: --max-length-bytes: a size without a unit"),
+        (("stream", "create", "s", "--max-segment-size", "5"), "error: --max-segment-size: a size without a unit"),
+        (("publish", "s", "--rate", "500"), "error: --rate: a rate without a period: '500'; give 500/s,"),
+        (("publish", "s", "--linger", "20"), "error: --linger: a duration without a unit: '20'; give 20ms, 20s,"),
+        (("publish", "s", "--stats-interval", "1"), "error: --stats-interval: a duration without a unit: '1'"),
+        (("consume", "s", "--recover-for", "5"), "error: --recover-for: a duration without a unit: '5'"),
+        (("consume", "s", "--heartbeat", "5"), "error: --heartbeat: a duration without a unit: '5'"),
         (("stream", "create", "s", "--max-length-bytes", "lots"), "error: --max-length-bytes: not a size"),
         (("stream", "create", "s", "--max-length-bytes", "0"), "error: --max-length-bytes: must be more than 0\n"),
         (("stream", "create", "s", "--leader-locator", "x"), "error: --leader-locator: not one of client-local,"),
@@ -188,6 +198,12 @@ def test_closed_standard_streams_are_no_place_for_a_socket(env: dict[str, str], 
             "error: --argument max-age and --max-age contradict each other\n",
         ),
         (("stream", "create", ""), "error: the stream name is empty\n"),
+        (("stream", "info", "s", "a  b", "c"), "error: got unexpected extra argument(s) (a  b c)\nhint:"),
+        (("stream", "info", "s", "a\n\n b  "), "error: got unexpected extra argument(s) (a\\x0a\\x0a b  )\nhint:"),
+        (("stream", "ad  d"), "error: no such command: 'ad  d'\n"),
+        (("consume", "s", "--output", "a  b"), "error: --output: not one of lines, nul, len32, json, raw: 'a  b'\n"),
+        (("consume", "--no  such"), "error: no such option: --no  such\n"),
+        (("completion",), "error: missing argument 'SHELL'"),
         (("stream", "create", "é" * 128), "error: the stream name has 256 bytes; 255 is the limit\n"),
         (("stream", "info"), "error: no stream is named\nhint: give STREAM, or set RSTREAM_STREAM\n"),
         (("offset", "query", "s", "--name", "r" * 256), "error: the reference (--name) has 256 bytes;"),
@@ -459,3 +475,48 @@ def test_a_name_server_that_does_not_answer_holds_nothing_up() -> None:
     assert (process.returncode, out) == (6, b"")
     assert err.startswith(b"error: no answer from somewhere.invalid:5552 within 1 s")
     assert time.monotonic() - begin < 15
+
+
+IGNORING = "import os, signal, sys; signal.signal(signal.{}, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+@pytest.mark.parametrize(
+    ("ignored", "other", "status"), [(signal.SIGINT, signal.SIGTERM, 143), (signal.SIGTERM, signal.SIGINT, 130)]
+)
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(
+    ignored: signal.Signals, other: signal.Signals, status: int
+) -> None:
+    """As SIGINT is in the background jobs of scripts."""
+    program = (sys.executable, "-c", IGNORING.format(ignored.name), str(RSTREAM))
+    with EmbeddedBroker() as broker:
+        env = {"RSTREAM_URI": broker.uri}
+        assert run_rstream("publish", "s", "--create", "-m", "a", env=env).returncode == 0
+        with running("consume", "s", "-o", "first", env=env, program=program) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"a\n"
+            interrupt(process, ignored)
+            assert run_rstream("publish", "s", "-m", "b", env=env).returncode == 0
+            assert process.stdout.readline() == b"b\n"
+            interrupt(process, other)
+            assert ended(process)[0] == status
+
+
+FORMS = {"end": "end", "N": "5", "-1h": "-1h", "2026-11-23T10:00Z": "2026-11-23T10:00Z", "@UNIX": "@1795428000"}
+"""How help and errors name what ``--until`` may be, and an example."""
+
+
+@pytest.mark.parametrize("command", [("consume",), ("superstream", "consume"), ("sac-consume",)], ids=" ".join)
+def test_until_takes_what_its_help_and_its_error_offer_and_nothing_else(
+    command: tuple[str, ...], closed_port: int
+) -> None:
+    name = ("--name", "g") if command == ("sac-consume",) else ()
+    offered = run_rstream(*command, "--help").stdout.decode().partition("      --until ")[2].partition("  -n, ")[0]
+    words = {word.strip(".,:") for word in offered.split()}
+    where = ("--host", "127.0.0.1", "--port", str(closed_port))
+    for form, text in FORMS.items():
+        done = run_rstream(*command, "s", *name, *where, "--until", text)
+        assert (done.returncode == 6) is (form in words), (form, offered)
+        assert done.returncode in (2, 6)
+    error = run_rstream(*command, "s", *name, *where, "--until", "never").stderr.decode()
+    assert ("N (an offset)" in error) is (command == ("consume",))
+    assert ("-1h" in error) is (command != ("sac-consume",))

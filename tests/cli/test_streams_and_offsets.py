@@ -177,6 +177,7 @@ def _on_a_terminal(arguments: list[str], prompt: bytes, answer: bytes, env: dict
 
 
 def test_an_offset_is_stored_and_found(run: Run, stream: str) -> None:
+    assert run("publish", stream, stdin=b"x\n" * 42).returncode == 0
     assert _ended(run("offset", "store", stream, "41", "--name", "é" * 127)) == (0, "", "")
     assert _ended(run("offset", "query", stream, "--name", "é" * 127)) == (0, "41\n", "")
     assert _ended(run("offset", "store", "0", "--name", "r", env={"RSTREAM_STREAM": stream})) == (0, "", "")

@@ -128,6 +128,16 @@ def test_delimited_there_and_back(records: list[bytes], delimiter: bytes) -> Non
     assert _read(DelimiterReader(delimiter), [DelimiterWriter(delimiter).join(clean)]) == (clean, [])
 
 
+@given(st.lists(st.text("ab").map(str.encode)), st.text("ab", min_size=1, max_size=5).map(str.encode))
+def test_bodies_are_read_back_where_none_is_ambiguous(bodies: list[bytes], delimiter: bytes) -> None:
+    writer = DelimiterWriter(delimiter)
+    block = writer.join(bodies)
+    ambiguous = writer.ambiguous(bodies, block)
+    assert ambiguous == sum((body + delimiter).find(delimiter) < len(body) for body in bodies)
+    assert ambiguous == sum(writer.ambiguous([body], memoryview(body)) for body in bodies)
+    assert (_read(DelimiterReader(delimiter), [block]) == (bodies, [])) is (ambiguous == 0)
+
+
 # --- parsing ------------------------------------------------------------------------------------------------
 
 

@@ -185,6 +185,11 @@ OTHERS: dict[str, tuple[Call, type[Exception], str]] = {
         TypeError,
         r"properties\['a'\] is a str, not 1",
     ),
+    "a flag": (
+        lambda client, _: client.subscribe("s", FIRST, filter_values=["eu"], match_unfiltered="false"),  # type: ignore[arg-type]
+        TypeError,
+        "match_unfiltered is True or False, not 'false'",
+    ),
     "a consumer's property": (
         lambda client, _: Consumer(client=client).subscribe("s", print, properties={"a": 1}),  # type: ignore[dict-item]
         TypeError,
@@ -291,6 +296,61 @@ async def test_the_bounds_of_a_producer(client: Client, name: str, given: Any) -
 async def test_other_arguments(client: Client, call: Call, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         await call(client, None)
+
+
+SUBSCRIBING: dict[str, Callable[[Client, dict[str, Any]], Awaitable[object]]] = {
+    "client": lambda client, properties: client.subscribe("s", FIRST, properties=properties),
+    "consumer": lambda client, properties: Consumer(client=client).subscribe("s", print, properties=properties),
+    "super stream": lambda client, properties: SuperStreamConsumer(client=client, super_stream="s").subscribe(
+        print, properties=properties
+    ),
+}
+
+
+@pytest.mark.parametrize("subscribe", [*SUBSCRIBING.values()], ids=[*SUBSCRIBING])
+@pytest.mark.parametrize(
+    ("properties", "error", "words"),
+    [
+        ({"single-active-consumer": True}, TypeError, r"\['single-active-consumer'\] is the str 'true' or 'false'"),
+        ({"single-active-consumer": 1}, TypeError, "is the str 'true' or 'false', not 1"),
+        ({"single-active-consumer": None}, TypeError, "is the str 'true' or 'false', not None"),
+        ({"single-active-consumer": "1"}, ConfigurationError, "is 'true' or 'false', not '1'"),
+        ({"single-active-consumer": "yes"}, ConfigurationError, "is 'true' or 'false', not 'yes'"),
+        ({"single-active-consumer": ""}, ConfigurationError, "is 'true' or 'false', not ''"),
+        ({"match-unfiltered": "1"}, ConfigurationError, r"\['match-unfiltered'\] is 'true' or 'false', not '1'"),
+        ({"match-unfiltered": True}, TypeError, r"\['match-unfiltered'\] is the str 'true' or 'false', not True"),
+        (
+            {"x-single-active-consumer": "true"},
+            ConfigurationError,
+            "brokers ignore the property 'x-single-active-consumer'; it is called 'single-active-consumer'",
+        ),
+        ({"x-single-active-consumer": True}, ConfigurationError, "it is called 'single-active-consumer'"),
+        ({"single_active_consumer": "true"}, ConfigurationError, "it is called 'single-active-consumer'"),
+        ({"Single-Active-Consumer": "true"}, ConfigurationError, "it is called 'single-active-consumer'"),
+        ({"super_stream": "s"}, ConfigurationError, "it is called 'super-stream'"),
+        ({"Name": "s"}, ConfigurationError, "it is called 'name'"),
+        ({"match_unfiltered": "true"}, ConfigurationError, "it is called 'match-unfiltered'"),
+        ({"single-active-consumer": "true"}, ConfigurationError, "a single active consumer needs a"),
+        ({"single-active-consumer": "TRUE"}, ConfigurationError, "a single active consumer needs a"),
+    ],
+)
+async def test_properties_that_a_broker_would_ignore(
+    client: Client,
+    subscribe: Callable[[Client, dict[str, Any]], Awaitable[object]],
+    properties: dict[str, Any],
+    error: type[Exception],
+    words: str,
+) -> None:
+    with pytest.raises(error, match=words):
+        await subscribe(client, properties)
+
+
+@pytest.mark.parametrize("flag", ["single_active_consumer", "match_unfiltered", "fail_on_gap"])
+@pytest.mark.parametrize("given", ["false", "true", 1, None])
+async def test_flags_are_true_or_false(client: Client, flag: str, given: Any) -> None:
+    options: dict[str, Any] = {flag: given, "filter_values": ["eu"], "subscriber_name": "g"}
+    with pytest.raises(TypeError, match=f"^{flag} is True or False, not {given!r}$"):
+        await Consumer(client=client).subscribe("s", print, **options)
 
 
 @pytest.mark.parametrize(

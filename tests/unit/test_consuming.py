@@ -20,7 +20,7 @@ from rstream_cli.parsing import MAX_OFFSET, Start, StartKind
 from rstream_cli.records.framing_out import DelimiterWriter
 from rstream_cli.render.display import Display, StatsMode
 from rstream_cli.render.stats import ConsumeCounts, Stats
-from rstream_cli.rendering import Batch, OnBad, bodies_renderer
+from rstream_cli.rendering import Batch, OnBad, Renderer, bodies_renderer
 from rstream_cli.runner import CommandContext, Interrupt
 from rstream_core import (
     Chunk,
@@ -243,18 +243,23 @@ async def test_what_is_left_of_an_old_turn_does_not_count_for_the_next() -> None
 # Messages that cannot be shown.
 
 
-def half_bad(batch: Batch, on_bad: OnBad) -> bytes:
+class HalfBad(Renderer):
     """Cannot show what begins with "bad"."""
-    for index, message in enumerate(batch.messages):
-        if message.startswith(b"bad"):
-            on_bad(index, "is bad")
-    return b"".join(message for message in batch.messages if not message.startswith(b"bad"))
+
+    def __init__(self) -> None:
+        super().__init__(lambda batch: b"", lambda batch, index: b"")
+
+    def __call__(self, batch: Batch, on_bad: OnBad) -> bytes:
+        for index, message in enumerate(batch.messages):
+            if message.startswith(b"bad"):
+                on_bad(index, "is bad")
+        return b"".join(message for message in batch.messages if not message.startswith(b"bad"))
 
 
 async def take(messages: list[bytes], **plan: Any) -> tuple[ConsumeRun, _Source, bytes]:
     """A run that skips what is bad, and has taken one chunk of these; and what it has written."""
     run = consume_run(environment(), skip_bad=True, **plan)
-    run.plan = replace(run.plan, render=half_bad)
+    run.plan = replace(run.plan, render=HalfBad())
     output = Taken(0)
     source = run._sources["s"] = _Source("s")
     chunk = Chunk("s", 10, 0, messages, None)

@@ -44,3 +44,28 @@ def test_len32_names_the_limit() -> None:
 
     with pytest.raises(ValueError, match="4 GiB"):
         Len32Writer().join([Huge()])
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "bodies", "ambiguous"),
+    [
+        (b"\n", [b"a", b"", b"b"], 0),
+        (b"\n", [b"a", b"b\nc", b"\n", b"\n\n\n", b"d"], 3),
+        (b"\0", [b"a\nb", b"c\0"], 1),
+        (b"\r\n", [b"a\n", b"a\r", b"a\r\n", b"\r\nb", b"\n\r"], 2),
+        (b"\n\n", [b"a", b"a\nb", b"\nc", b""], 0),
+        (b"\n\n", [b"a\n", b"b", b"\n", b"c\n\nd"], 3),  # whose end and the delimiter hold one more
+        (b"abab", [b"ab", b"xab", b"aba", b"ba", b"ababa"], 3),
+        (b"-", [], 0),
+    ],
+)
+def test_what_holds_the_delimiter_is_ambiguous(delimiter: bytes, bodies: list[bytes], ambiguous: int) -> None:
+    writer = DelimiterWriter(delimiter)
+    assert writer.ambiguous(bodies, writer.join(bodies)) == ambiguous
+    one_by_one = [writer.ambiguous([memoryview(body)], memoryview(body)) for body in bodies]
+    assert sum(one_by_one) == ambiguous
+
+
+def test_lengths_keep_bodies_apart() -> None:
+    for writer in (Len32Writer(), RawWriter()):
+        assert writer.ambiguous(BODIES, writer.join(BODIES)) == 0

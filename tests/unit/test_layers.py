@@ -65,6 +65,7 @@ rstream_cli.render: words
 rstream_cli.render: json_lines line live
 rstream_cli.render: display
 rstream_cli: connection_settings
+rstream_cli: completing
 rstream_cli.options: . declaring messages routing
 rstream_cli.options: connecting consuming publishing
 rstream_cli.options: showing

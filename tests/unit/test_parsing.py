@@ -24,6 +24,7 @@ from rstream_cli.parsing import (
     parse_pair,
     parse_rate,
     parse_size,
+    parse_timeout,
     parse_until,
     unescape,
 )
@@ -49,10 +50,9 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> object:
         ("1.5h", 5400),
         ("7d", 604800),
         ("2w", 1209600),
-        ("30", 30),
-        ("0.25", 0.25),
         (".5s", 0.5),
         ("0", 0),
+        ("0.0", 0),
         ("1h30m", 5400),
         ("500us", 0.0005),
         (" 5m ", 300),
@@ -60,6 +60,16 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> object:
 )
 def test_duration(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
+    assert parse_timeout(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30", 30), ("0.25", 0.25), (" 5 ", 5)])
+def test_a_number_without_a_unit_is_seconds_in_timeouts_alone(text: str, seconds: float) -> None:
+    assert parse_timeout(text) == seconds
+    number = text.strip()
+    words = f"^a duration without a unit: '{text}'; give {number}ms, {number}s, {number}m or {number}h$"
+    with pytest.raises(ValueError, match=words):
+        parse_duration(text)
 
 
 @pytest.mark.parametrize("text", ["", "s", "-5s", "5 s", "5x", "1h30", "ten", "1e3", "inf", "nan", "٣s", "9" * 20])
@@ -79,7 +89,6 @@ def test_bad_duration(text: str) -> None:
         ("1y", "1Y"),
         ("2w", "14D"),
         ("90s", "90s"),
-        ("3600", "3600s"),
         ("007d", "7D"),
     ],
 )
@@ -93,10 +102,15 @@ def test_bad_max_age(text: str) -> None:
         parse_max_age(text)
 
 
+@pytest.mark.parametrize("text", ["7", "007", " 7 "])
+def test_an_age_without_a_unit(text: str) -> None:
+    with pytest.raises(ValueError, match=f"^an age without a unit: '{text}'; give 7D, 7h, 7m or 7s$"):
+        parse_max_age(text)
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [
-        ("100", 100),
         ("100B", 100),
         ("500MB", 500_000_000),
         ("2GB", 2_000_000_000),
@@ -115,7 +129,13 @@ def test_size(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "MB", "-1", "1.5", "1XB", "5 apples", "1e3", "9" * 20, "9999999999TB"])
+@pytest.mark.parametrize("text", ["500", "1.5", "9223372036854775808"])
+def test_a_size_without_a_unit(text: str) -> None:
+    with pytest.raises(ValueError, match=f"^a size without a unit: '{text}'; give {text}B, {text}kB, {text}MB or"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize("text", ["", "MB", "-1", "1XB", "5 apples", "1e3", "9" * 20, "9999999999TB"])
 def test_bad_size(text: str) -> None:
     with pytest.raises(ValueError, match=r"size|bytes"):
         parse_size(text)
@@ -125,19 +145,24 @@ def test_bad_size(text: str) -> None:
     ("text", "rate"),
     [
         ("500/s", Rate(messages_per_second=500)),
-        ("500", Rate(messages_per_second=500)),
         ("30/m", Rate(messages_per_second=0.5)),
-        ("0.5", Rate(messages_per_second=0.5)),
+        ("0.5/s", Rate(messages_per_second=0.5)),
         ("10k/s", Rate(messages_per_second=10_000)),
         ("3600/h", Rate(messages_per_second=1)),
         ("2MB/s", Rate(bytes_per_second=2_000_000)),
         ("512KiB/s", Rate(bytes_per_second=524_288)),
-        ("100B", Rate(bytes_per_second=100)),
+        ("100B/s", Rate(bytes_per_second=100)),
         ("60 MB / min", Rate(bytes_per_second=1_000_000)),
     ],
 )
 def test_rate(text: str, rate: Rate) -> None:
     assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["500", "0.5", "10k", "2MB"])
+def test_a_rate_without_a_period(text: str) -> None:
+    with pytest.raises(ValueError, match=f"^a rate without a period: '{text}'; give {text}/s, {text}/m or {text}/h$"):
+        parse_rate(text)
 
 
 @pytest.mark.parametrize("text", ["", "/s", "0", "0/s", "-5/s", "5/x", "5/", "5/s/s", "5XB/s", "fast"])
@@ -341,12 +366,12 @@ def test_importing_is_cheap() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("text", ["9223372036854775808", "8388608TiB", "9223372036854775.808kB"])
+@pytest.mark.parametrize("text", ["9223372036854775808B", "8388608TiB", "9223372036854775.808kB"])
 def test_a_size_of_2_to_the_63_or_more_is_too_large(text: str) -> None:
     with pytest.raises(ValueError, match="too large a size"):
         parse_size(text)
 
 
-@pytest.mark.parametrize("text", ["9223372036854775807", "9223372036854775.807kB"])
+@pytest.mark.parametrize("text", ["9223372036854775807B", "9223372036854775.807kB"])
 def test_the_largest_size(text: str) -> None:
     assert parse_size(text) == 2**63 - 1

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -431,3 +431,27 @@ def test_json() -> None:
     assert summary["read"] == summary["published"] + summary["not_published"]
     assert summary["published"] == summary["confirmed"] + summary["failed"] + summary["in_flight"]
     assert summary["latency_p50_ms"] == pytest.approx(1.2, rel=0.1)
+
+
+def test_every_key_and_every_event_is_documented() -> None:
+    page = (Path(rstream_cli.__file__).parent.parent / "docs/statistics.md").read_text()
+    documented = set(re.findall(r"`([a-z_0-9]+)`", page))
+    for verb in ("publish", "consume"):
+        stream = io.StringIO()
+        view = JsonView(stream)
+        view.update(snapshot(verb=verb))
+        view.finish(snapshot(verb=verb), "end of input", 0, None)
+        for line in stream.getvalue().splitlines():
+            assert set(json.loads(line)) <= documented
+    told = {name for path in Path(rstream_cli.__file__).parent.rglob("*.py") for name in _events(path)}
+    assert {"gap", "lost", "skipped", "beyond"} < told
+    assert told | {"active", "idle", "progress", "summary"} <= documented
+
+
+def _events(path: Path) -> Iterator[str]:
+    """The names of events that a module tells of."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "event":
+            first = node.args[0]
+            if isinstance(first, ast.Constant):
+                yield str(first.value)

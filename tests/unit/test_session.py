@@ -519,3 +519,23 @@ def test_credentials_show_in_no_repr() -> None:
     assert "hush" not in repr(sasl_authenticate("PLAIN", Credentials("user", "hush")))
     options = SessionOptions(credentials=Credentials("me", "hush"))
     assert "hush" not in repr(options)
+
+
+def test_a_message_that_does_not_fit_a_frame_is_not_sent() -> None:
+    session = Walk(frame_max=2000).to(State.READY).session
+    session.take_output()
+    room = 2000 - len(c.encode(c.Create("s", {"a": ""}))) + 4
+    session.request(c.Create("s", {"a": "x" * room}))
+    assert len(session.take_output()) == 2004
+    with pytest.raises(ConfigurationError, match=r"^2001 bytes do not fit the broker's frames of 2000$"):
+        session.request(c.Create("s", {"a": "x" * (room + 1)}))
+    assert session.take_output() == b""
+
+
+def test_without_a_limit_every_message_fits() -> None:
+    walk = Walk(frame_max=0).to(State.TUNE)
+    walk.answer(lambda _: c.encode(c.Tune(0, 60)))
+    walk.session.take_output()
+    many = c.Create("s", {f"a{number}": "x" * 30_000 for number in range(40)})
+    walk.session.send(many)
+    assert walk.session.take_output() == c.encode(many)

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from rstream_cli.app import app
-from rstream_cli.typer_support import PROGRAM, _Coercion, _is_known, _kind
+from rstream_cli.typer_support import PROGRAM, _Coercion, _is_known, kind_of
 
 
 def parameters() -> Iterator[Any]:
@@ -30,7 +30,7 @@ def parameters() -> Iterator[Any]:
 def test_values_are_read_without_pydantic(parameter: Any) -> None:
     if parameter.name == "help":
         return  # click's own
-    assert _is_known(_kind(parameter), parameter.type_descriptor.parameter_info)
+    assert _is_known(kind_of(parameter), parameter.type_descriptor.parameter_info)
     assert type(vars(parameter)["_runtime_param"]) is _Coercion
 
 

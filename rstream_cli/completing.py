@@ -1,0 +1,254 @@
+"""What a shell may put in the place of the word at the cursor, and the scripts by which it asks.
+
+A shell's script calls the program with the words up to the cursor and the name of the shell in ``_RSTREAM_COMPLETE``.
+The answer is a line for each candidate; exit code ``FILES`` says that the name of a file belongs there. Candidates
+replace the whole word, so what stands before a value (``--method=b``) is a part of them, but for bash, which replaces
+what is behind the last of its break characters alone.
+"""
+
+from __future__ import annotations
+
+import enum
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import typer
+
+from rstream_cli.typer_support import PROGRAM, LazyGroup, help_of, kind_of
+
+FILES = 3
+"""The exit code where file names belong."""
+
+_FILE_METAVARS = frozenset({"FILE", "[FILE]", "DIR"})
+_WORDS = {
+    "--offset": ("first", "last", "next", "stored"),
+    "--until": ("end",),
+    "--sasl": ("plain", "external"),
+}
+"""Of options whose values are not of these words alone."""
+
+
+class Candidate(NamedTuple):
+    """A word, and what it is."""
+
+    word: str
+    help: str = ""
+
+
+class Candidates(NamedTuple):
+    """What may stand at the cursor."""
+
+    words: list[Candidate]
+    wants_file: bool = False
+
+
+def answer(root: Any, shell: str, arguments: Sequence[str]) -> tuple[str, int]:
+    """The text for a shell's script, and the exit code. An unknown shell gets nothing."""
+    if shell not in _SHELLS:
+        return "", 0
+    read, show = _SHELLS[shell]
+    words, rest = read(arguments)
+    found = candidates(root, words)
+    if found.wants_file:
+        return "", FILES
+    return "".join(f"{line}\n" for line in show(found.words, rest)), 0
+
+
+def candidates(root: Any, words: Sequence[str]) -> Candidates:
+    """What may stand in the place of the last word; the others, without the program's name, are before it."""
+    *before, word = words
+    context = typer.Context(root, info_name=PROGRAM, help_option_names=["-h", "--help"])
+    command, at = root, 0
+    while isinstance(command, LazyGroup) and at < len(before):
+        name, at = before[at], at + 1
+        child = None if name.startswith("-") else command.get_command(context, name)
+        if child is not None:
+            command = child
+            context = typer.Context(command, parent=context, info_name=name)
+        elif not name.startswith("-"):
+            return Candidates([])
+    return _in_command(command, context, before[at:], word)
+
+
+def _in_command(command: Any, context: Any, before: Sequence[str], word: str) -> Candidates:
+    parameters = [parameter for parameter in command.get_params(context) if not parameter.hidden]
+    options = [parameter for parameter in parameters if parameter.param_type_name == "option"]
+    by_name = {name: option for option in options for name in (*option.opts, *option.secondary_opts)}
+    given: set[str] = set()
+    positional, waiting, only_arguments = 0, None, False
+    for text in before:
+        if waiting is not None:
+            waiting = None
+        elif only_arguments or not text.startswith("-") or text == "-":
+            positional += 1
+        elif text == "--":
+            only_arguments = True
+        else:
+            name, is_joined, _ = text.partition("=")
+            option = by_name.get(name)
+            given.add(name)
+            if option is not None and not is_joined and _takes_value(option):
+                waiting = option
+    if waiting is not None:
+        return _values(waiting, word, "")
+    if not only_arguments and word.startswith("-"):
+        name, is_joined, value = word.partition("=")
+        if is_joined:
+            option = by_name.get(name)
+            return Candidates([]) if option is None or not _takes_value(option) else _values(option, value, f"{name}=")
+        return Candidates(list(_option_names(options, given, word)))
+    if isinstance(command, LazyGroup):
+        return Candidates([Candidate(*row) for row in command.summaries(context) if row[0].startswith(word)])
+    arguments = [parameter for parameter in parameters if parameter.param_type_name == "argument"]
+    if not arguments or (positional >= len(arguments) and arguments[-1].nargs != -1):
+        return Candidates([])
+    return _values(arguments[min(positional, len(arguments) - 1)], word, "")
+
+
+def _takes_value(option: Any) -> bool:
+    return not option.is_flag and not option.count
+
+
+def _values(parameter: Any, text: str, before: str) -> Candidates:
+    """What a parameter takes; ``before`` is what stands before the value in the same word."""
+    kind = kind_of(parameter)
+    words: Sequence[str] = ()
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        words = [str(member.value) for member in kind]
+    else:
+        words = next((_WORDS[name] for name in parameter.opts if name in _WORDS), ())
+    found = [Candidate(before + word) for word in words if word.startswith(text)]
+    return Candidates(found, not words and parameter.metavar in _FILE_METAVARS)
+
+
+def _option_names(options: Sequence[Any], given: set[str], word: str) -> Iterator[Candidate]:
+    """The names of options that may yet be given: the long ones, and where a short one is typed, that."""
+    for option in options:
+        names = (*option.opts, *option.secondary_opts)
+        if given.intersection(names) and not (option.multiple or option.count):
+            continue
+        for name in names:
+            if name.startswith(word) and (name.startswith("--") or name == word):
+                yield Candidate(name, help_of(option))
+
+
+# --- bash ----------------------------------------------------------------------------------------------------
+
+# $2 is what bash will replace: what is behind the last of the break characters, which COMP_WORDS has as words.
+_BASH = """\
+_rstream_completion() {
+    local line reply
+    reply=$(_RSTREAM_COMPLETE=bash "$1" "${COMP_LINE:0:COMP_POINT}" "$2" 2>/dev/null)
+    if [[ $? == 3 ]]; then
+        compopt -o default
+        return
+    fi
+    COMPREPLY=()
+    while IFS= read -r line; do
+        [[ -n $line ]] && COMPREPLY+=("$line")
+    done <<<"$reply"
+}
+
+complete -F _rstream_completion rstream
+"""
+
+
+def _read_bash(arguments: Sequence[str]) -> tuple[list[str], str]:
+    """The words of the line up to the cursor, and what bash will replace."""
+    line, replaced = (*arguments, "", "")[:2]
+    return _split(line)[1:] or [""], replaced
+
+
+def _split(line: str) -> list[str]:
+    """The words of a command line that is not finished; the last one is the word at the cursor, which may be empty."""
+    lexer = shlex.shlex(line, posix=True)
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    words = []
+    try:
+        words = list(iter(lexer.get_token, None))
+    except ValueError:  # a quotation mark that is not closed, or a backslash at the end
+        words.append(lexer.token)
+        return [word or "" for word in words]
+    return words if line and not line[-1].isspace() else [*words, ""]
+
+
+def _show_bash(found: Sequence[Candidate], replaced: str) -> list[str]:
+    words = [candidate.word for candidate in found]
+    joined = [word for word in words if "=" in word]
+    if not joined or replaced.startswith("--"):  # "=" is no break character of this user's
+        return words
+    return [word.partition("=")[2] for word in joined]
+
+
+# --- zsh and fish --------------------------------------------------------------------------------------------
+
+_ZSH = """\
+#compdef rstream
+
+_rstream() {
+    local reply
+    local -a lines
+    reply=$(_RSTREAM_COMPLETE=zsh "${words[1]}" "${(@Q)words[2,CURRENT]}" 2>/dev/null)
+    if (( $? == 3 )); then
+        compset -P '--*='
+        _files
+        return
+    fi
+    [[ -n $reply ]] || return 1
+    lines=("${(@f)reply}")
+    _describe rstream lines
+}
+
+if [[ $funcstack[1] == _rstream ]]; then
+    _rstream "$@"
+else
+    compdef _rstream rstream
+fi
+"""
+
+_FISH = """\
+function __rstream_complete
+    set -l tokens (commandline -opc) (commandline -ct)
+    set -l reply (_RSTREAM_COMPLETE=fish command $tokens[1] $tokens[2..-1] 2>/dev/null)
+    if test $status -eq 3
+        set -l before (string match -r -- '^--[^=]*=' $tokens[-1]; or echo)
+        for path in (__fish_complete_path (string replace -- "$before" '' $tokens[-1]))
+            echo -- $before$path
+        end
+    else
+        printf '%s\\n' $reply
+    end
+end
+
+complete -c rstream -f -a '(__rstream_complete)'
+"""
+
+
+def _read_words(arguments: Sequence[str]) -> tuple[list[str], str]:
+    return list(arguments) or [""], ""
+
+
+def _show_zsh(found: Sequence[Candidate], _: str) -> list[str]:
+    """Of ``_describe``: a colon stands before the help. It is data, so that nothing in it is lost or run."""
+    return [f"{_escaped(word)}:{_escaped(text)}" if text else _escaped(word) for word, text in found]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace(":", "\\:")
+
+
+def _show_fish(found: Sequence[Candidate], _: str) -> list[str]:
+    return [f"{word}\t{text}" if text else word for word, text in found]
+
+
+_Reader = Callable[[Sequence[str]], tuple[list[str], str]]
+_Writer = Callable[[Sequence[Candidate], str], list[str]]
+_SHELLS: dict[str, tuple[_Reader, _Writer]] = {
+    "bash": (_read_bash, _show_bash),
+    "zsh": (_read_words, _show_zsh),
+    "fish": (_read_words, _show_fish),
+}
+SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+"""By the shell."""
