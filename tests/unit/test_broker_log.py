@@ -770,6 +770,7 @@ def test_the_offset_of_the_first_message_is_remembered(tmp_path: Path) -> None:
     append(log, b"a")
     log.store_offsets(offset_records({"reader": 0}), 1000)
     log.roll(1000)
+    assert log.tracking.offsets == {"reader": 0}
     log.close()
     assert Log.open(tmp_path).tracking.offsets == {"reader": 0}
 
