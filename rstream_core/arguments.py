@@ -10,7 +10,7 @@ from rstream_core.types import ConnectionOptions, Credentials, Endpoint
 
 
 class ConnectionArguments(TypedDict, total=False):
-    """Keyword arguments; the defaults are those of ``ConnectionOptions``."""
+    """Keyword arguments for connections. The defaults are those of ``ConnectionOptions``."""
 
     username: str
     password: str
@@ -31,7 +31,7 @@ _RENAMED = {"ssl_context": "tls", "sasl_configuration_mechanism": "mechanism"}
 
 
 def options_from(host: str, port: int, **arguments: Unpack[ConnectionArguments]) -> ConnectionOptions:
-    """``ConnectionOptions`` from them. Raises ``TypeError`` (unknown) or ``ConfigurationError`` (unusable)."""
+    """Returns ``ConnectionOptions``. Raises ``TypeError`` (unknown argument) or ``ConfigurationError`` (bad value)."""
     values: dict[str, object] = {**arguments}
     credentials = Credentials(str(values.pop("username", "guest")), str(values.pop("password", "guest")))
     unknown = values.keys() - ConnectionArguments.__annotations__.keys()

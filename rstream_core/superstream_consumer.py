@@ -1,6 +1,6 @@
 """``SuperStreamConsumer``: the messages of all partitions of a super stream. ``Consumer`` does the work.
 
-The order of messages is that of their partition; between partitions there is none.
+Messages of one partition are in order. Messages of different partitions have no order among them.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ Offsets = Mapping[str, ConsumerOffsetSpecification]
 
 
 class SuperStreamConsumer(SuperStreamAdministration):
-    """Consumes a super stream; connects when it is first needed, or by ``start()``. For the tasks of one event loop.
+    """Consumes a super stream; connects at the first call that needs it, or by ``start()``. For one event loop.
 
-    Partitions are asked for at each subscription; those that are added later are not seen. After a lost connection it
-    goes on as ``Consumer`` does.
+    Each subscription asks for the partitions; it does not see those that are added later. Recovers from a lost
+    connection as ``Consumer`` does.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
     ) -> None:
         check_name("super_stream", super_stream)
         self.super_stream = super_stream
-        self._consumer = Consumer(  # a callback may close it: it is the one that owns the client
+        self._consumer = Consumer(  # owns the client, since a callback may close the consumer in its context
             host,
             port,
             client=client,
@@ -80,7 +80,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
 
     @property
     def client(self) -> Client:
-        """The client underneath: for its administration, or to be shared."""
+        """The client that this consumer uses: for administration, or to be shared."""
         return self._consumer.client
 
     async def start(self) -> None:
@@ -92,7 +92,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
         await self._consumer.run()
 
     def stop(self) -> None:
-        """Lets ``run()`` return; messages still come until ``close()``."""
+        """Makes ``run()`` return; messages still come until ``close()``."""
         self._consumer.stop()
 
     async def close(self) -> None:
@@ -102,18 +102,18 @@ class SuperStreamConsumer(SuperStreamAdministration):
     # Streams and offsets.
 
     def _forget_partitions(self) -> None:
-        """It knows of none: each subscription asks."""
+        """Does nothing: no partitions are cached, since each subscription asks for them."""
 
     async def stream(self, subscriber_name: str) -> str:
         """See ``get_stream``."""
         return self.get_stream(subscriber_name)
 
     def get_stream(self, subscriber_name: str) -> str:
-        """See ``Consumer.get_stream``: in a callback or a listener, its partition."""
+        """See ``Consumer.get_stream``: in a callback or a listener, returns its partition."""
         return self._consumer.get_stream(subscriber_name)
 
     async def partitions(self) -> list[str]:
-        """The names of the partitions, in the broker's order. ``StreamDoesNotExist`` where there is no super stream."""
+        """Returns the partitions, in the broker's order. Raises ``StreamDoesNotExist`` without such a super stream."""
         return await self.client.partitions(self.super_stream)
 
     async def store_offset(self, stream: str, subscriber_name: str, offset: int) -> None:
@@ -132,11 +132,11 @@ class SuperStreamConsumer(SuperStreamAdministration):
         offsets: Offsets | None = None,
         **options: Unpack[SubscribeOptions],
     ) -> int:
-        """As ``Consumer.subscribe``, to every partition; ``context.stream`` is the partition. Returns a number.
+        """Calls ``Consumer.subscribe`` for every partition, and returns a number for ``unsubscribe``.
 
-        The messages of one partition come one at a time, in order; those of different partitions side by side. Each
-        partition starts where ``offsets`` says, else as the options do. Raises, and leaves the partitions that it has,
-        where one cannot be subscribed to.
+        ``context.stream`` is the partition. The messages of one partition come one at a time, in order; those of
+        different partitions come concurrently. Each partition starts where ``offsets`` says, or else where the options
+        say. If one partition cannot be subscribed to, ends the other subscriptions and raises.
         """
         starts = await self._starts(offsets, options)
         members: list[int] = []
@@ -146,17 +146,17 @@ class SuperStreamConsumer(SuperStreamAdministration):
                 members.append(await self._consumer.subscribe(stream, callback, decoder=decoder, **with_start))
         except BaseException as error:
             for member in members:
-                with suppress(ConfigurationError):  # one that failed is gone by itself
+                with suppress(ConfigurationError):  # a subscription that failed is removed already
                     await self._consumer.unsubscribe(member)
             if not members or not isinstance(error, AlreadyClosed):
                 raise
-            members = []  # the callback has closed the consumer, before the last partition was there
+            members = []  # the callback has closed the consumer before the last partition was subscribed to
         number = next(self._numbers)
         self._groups[number] = members
         return number
 
     async def unsubscribe(self, subscriber: int | str | None = None) -> None:
-        """Ends, in all partitions, what ``subscribe`` returned the number of, or all of a name; without one, all."""
+        """Ends the subscriptions of a number that ``subscribe`` returned, or of a name; with None, all of them."""
         if isinstance(subscriber, str):
             await self._consumer.unsubscribe(subscriber)
             return
@@ -164,13 +164,13 @@ class SuperStreamConsumer(SuperStreamAdministration):
             raise ConfigurationError(f"there is no subscriber {subscriber}")
         for number in list(self._groups) if subscriber is None else [subscriber]:
             for member in self._groups.pop(number):
-                with suppress(ConfigurationError):  # one that failed is gone by itself
+                with suppress(ConfigurationError):  # a subscription that failed is removed already
                     await self._consumer.unsubscribe(member)
 
     async def chunks(
         self, *, offsets: Offsets | None = None, **options: Unpack[SubscribeOptions]
     ) -> AsyncGenerator[Chunk, None]:
-        """As ``Consumer.chunks``, over all partitions as they come; ``chunk.stream`` is the partition."""
+        """See ``Consumer.chunks``: chunks of all partitions, as they arrive; ``chunk.stream`` is the partition."""
         starts = await self._starts(offsets, options)
         async with aclosing(self._consumer.chunks(starts, **self._options(options))) as chunks:
             async for chunk in chunks:
@@ -179,7 +179,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
     async def messages(
         self, *, decoder: Decoder | None = None, offsets: Offsets | None = None, **options: Unpack[SubscribeOptions]
     ) -> AsyncGenerator[tuple[Any, MessageContext], None]:
-        """As ``Consumer.messages``, over all partitions as they come; ``context.stream`` is the partition."""
+        """See ``Consumer.messages``: messages of all partitions; ``context.stream`` is the partition."""
         starts = await self._starts(offsets, options)
         messages = self._consumer.messages(starts, decoder=decoder, **self._options(options))
         async with aclosing(messages):
@@ -189,11 +189,11 @@ class SuperStreamConsumer(SuperStreamAdministration):
     async def _starts(
         self, offsets: Offsets | None, options: SubscribeOptions
     ) -> dict[str, ConsumerOffsetSpecification]:
-        """Every partition, and where it starts."""
+        """Returns every partition with its start."""
         otherwise = specification(
             options.get("offset_type"), options.get("offset"), options.get("offset_specification")
         )
-        check_options(self._options(options))  # before anything is asked
+        check_options(self._options(options))  # before the broker is asked
         partitions = await self.partitions()
         given = offsets or {}
         unknown = given.keys() - set(partitions)
@@ -202,7 +202,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
         return {stream: given.get(stream, otherwise) for stream in partitions}
 
     def _options(self, options: SubscribeOptions) -> SubscribeOptions:
-        """Without where to start, which is said for each partition; with the super stream."""
+        """Returns the options with the super stream, and without the start, which each partition has for itself."""
         kept = {key: value for key, value in options.items() if key not in _STARTS}
         return cast("SubscribeOptions", {**kept, "super_stream": self.super_stream})
 

@@ -1,4 +1,4 @@
-"""Opens sockets and TLS, and turns what the operating system says into our errors."""
+"""Opens sockets and TLS, and turns errors of the operating system into errors of this library."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ async def open_transport(
     server_name: str | None,
     timeout: float,
 ) -> tuple[asyncio.Transport, P]:
-    """Connects, within ``timeout`` seconds.
+    """Connects within ``timeout`` seconds, and returns transport and protocol.
 
-    Raises ``HostNotFound``, ``TlsError``, or ``ConnectionFailed`` for everything else.
+    Raises ``HostNotFound``, ``TlsError``, or ``ConnectionFailed`` for all other errors.
     """
     loop = asyncio.get_running_loop()
     try:
@@ -42,7 +42,7 @@ async def open_transport(
             )
     except TimeoutError:
         raise ConnectionFailed(f"no answer from {endpoint} within {timeout:g} s") from None
-    except UnicodeError:  # a label of a name may have 63 bytes, and not be empty
+    except UnicodeError:  # a label of a host name has 1 to 63 bytes
         raise HostNotFound(f"{endpoint.host!r} is not a host name") from None
     except OSError as error:
         raise connection_error(endpoint, error, tls=tls is not None) from error
@@ -53,10 +53,11 @@ async def open_transport(
 
 
 def _may_race(loop: asyncio.AbstractEventLoop, host: str) -> bool:
-    """Whether to try a host's addresses side by side.
+    """Returns whether to try a host's addresses concurrently (happy eyeballs).
 
-    Not an address, for which there is nothing to race: a race that is cancelled as it ends leaves its socket open. Nor
-    where tasks are eager: there a race ends in an AssertionError (asyncio of Python 3.12.1 and 3.13.0).
+    False for an IP address, which needs no race, since a race that is cancelled as it ends leaves its socket open.
+    False with a task factory: if it makes eager tasks, a race ends in an AssertionError (asyncio of Python 3.12.1 and
+    3.13.0).
     """
     if loop.get_task_factory() is not None:
         return False
@@ -68,7 +69,7 @@ def _may_race(loop: asyncio.AbstractEventLoop, host: str) -> bool:
 
 
 def connection_error(endpoint: Endpoint, error: OSError, *, tls: bool = False) -> ConnectionFailed:
-    """Our error for one of the operating system's; ``tls`` where a TLS connection was being made."""
+    """Returns the library's error for one of the operating system's. ``tls``: a TLS connection was being made."""
     if isinstance(error, socket.gaierror):
         return HostNotFound(f"the host name {endpoint.host!r} does not resolve ({error.strerror})")
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -91,5 +92,5 @@ def connection_error(endpoint: Endpoint, error: OSError, *, tls: bool = False) -
 
 
 def _all_refused(error: OSError) -> bool:
-    """asyncio joins the errors of several addresses into one without an errno."""
+    """Returns whether all addresses refused. For several, asyncio raises one error without an errno."""
     return error.errno == errno.ECONNREFUSED or (error.errno is None and "Connect call failed" in str(error))
