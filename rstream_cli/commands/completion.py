@@ -1,4 +1,4 @@
-"""``rstream completion``: the scripts with which shells complete its words.
+"""``rstream completion``: prints scripts with which shells complete the words of ``rstream`` commands.
 
 The scripts are Typer's. They call the program back for each completion, so they need no update when options
 change; completions/ holds copies of them.
@@ -41,7 +41,7 @@ def completion(
 
 
 def completion_script(shell: Shell) -> str:
-    """The script that completes ``rstream`` in this shell, ending in a newline."""
+    """Returns the script that completes ``rstream`` in this shell. It ends with a newline."""
     from typer.completion import get_completion_script  # type: ignore[attr-defined]  # re-exported
 
     script: str = get_completion_script(prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, shell=shell.value)

@@ -35,7 +35,7 @@ class OutputFormat(enum.StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ConsumeOptions:
-    """What all of them take; where to begin and under which name differs, and is declared by each."""
+    """The options of all these commands. Each declares its own options for the start and the name, which differ."""
 
     until: Annotated[
         str | None,

@@ -1,7 +1,7 @@
-"""How commands share options: a group of them is a dataclass, whose fields are the options.
+"""Lets commands share options: a group of options is a dataclass, whose fields are the options.
 
-Typer reads the signature of a command's function. So the function is wrapped into one whose signature has the options
-too, and it receives the whole group as one argument.
+Typer reads the signature of a command's function. So the function is wrapped into one whose signature also has the
+options of the group, and receives the whole group as one argument.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ def shared_options(
 ) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Gives a command the options that dataclasses declare as their fields.
 
-    It receives them as its argument ``name``: an instance of the one group, or what ``make`` gives for the command's
-    context and an instance of each group. Its own parameters come first in the help, and a flag that one of them has is
-    theirs. To be put under ``@app.command(...)``; where there are several, the upper ones come last in the help.
+    The command's function receives them as its argument ``name``: an instance of the single group, or the result of
+    ``make`` for the command's context and an instance of each group. The function's own parameters come first in the
+    help; a flag that one of them has is removed from the group. Put this under ``@app.command(...)``. If there are
+    several, the options of the upper ones come last in the help.
     """
     fields = [dataclasses.fields(group) for group in groups]
     kinds = [get_type_hints(group, include_extras=True) for group in groups]
@@ -66,14 +67,14 @@ def shared_options(
 
 
 def _flags(annotation: Any) -> Iterator[str]:
-    """The flags that a parameter declares, such as ``--key``."""
+    """Yields the flags that a parameter declares, such as ``--key``."""
     for info in getattr(annotation, "__metadata__", ()):
-        # Typer keeps the first flag where a default would be: in Annotated there is none.
+        # Inside Annotated, Typer keeps the first flag in the field of the default.
         yield from (flag for flag in (info.default, *(info.param_decls or ())) if isinstance(flag, str))
 
 
 def _without(annotation: Any, taken: set[str]) -> Any:
-    """The annotation of an option without the flags that others have."""
+    """Returns the annotation of an option without the flags that other parameters have."""
     flags = list(_flags(annotation))
     left = [flag for flag in flags if flag not in taken]
     if left == flags:
@@ -86,7 +87,7 @@ def _without(annotation: Any, taken: set[str]) -> Any:
 
 
 def positive_duration(text: str) -> float:
-    """A duration above 0."""
+    """Returns the seconds of a duration above 0. Raises ValueError."""
     seconds = parse_duration(text)
     if seconds <= 0:
         raise ValueError(f"must be more than 0: {text!r}")
@@ -94,7 +95,7 @@ def positive_duration(text: str) -> float:
 
 
 def duration(flag: str, default: str | bool, help: str, *, panel: str, zero: bool = False) -> Any:  # noqa: A002
-    """The declaration of an option that takes a time; ``default`` is how the help shows its default, False: not."""
+    """Returns the declaration of an option for a duration. ``default`` is the help's default; False: none is shown."""
     return typer.Option(
         flag,
         metavar="DURATION",

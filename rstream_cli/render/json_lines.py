@@ -1,10 +1,10 @@
 """``--stats json``: one JSON object a line; the last one is the summary.
 
-``event`` is "progress" or "summary", or what else happened to the run: "lost", "recovered", "unconfirmed", "skipped",
-"gap" (offsets ``first`` to ``last`` of ``stream`` are gone), "passed" (``messages`` were rejected, and another run
-under the name skips them, as its last id is ``last``; null: it may skip them, as that id is not known) and others.
-Durations are in seconds, latencies in milliseconds; what is not known is null. Progress says whether a connection is
-lost (``reconnecting``). A summary has ``reason`` (why the run stopped), ``exit_code`` and ``error`` as well, and its
+``event`` is "progress", "summary", or the name of another event of the run: "lost", "recovered", "unconfirmed",
+"skipped", "gap" (offsets ``first`` to ``last`` of ``stream`` are gone), "passed" (``messages`` were rejected, and
+another run under the name skips them, as its last id is ``last``; null: it may skip them, as that id is not known) and
+others. Durations are in seconds, latencies in milliseconds; unknown values are null. Progress says whether a connection
+is lost (``reconnecting``). A summary also has ``reason`` (why the run stopped), ``exit_code`` and ``error``, and its
 rates are those of the whole run.
 """
 
@@ -19,7 +19,7 @@ from rstream_cli.render.stats import Snapshot
 
 
 def document(snapshot: Snapshot, event: str) -> dict[str, Any]:
-    """What a line says."""
+    """Returns the JSON object for a snapshot."""
     shown: dict[str, Any] = {
         "event": event,
         "command": snapshot.verb,
@@ -51,17 +51,17 @@ class JsonView:
         self._is_tty = is_tty
 
     def update(self, snapshot: Snapshot) -> None:
-        """An object for this moment."""
+        """Writes an object for this snapshot."""
         self._write(document(snapshot, "progress") | {"reconnecting": snapshot.reconnecting})
 
     def note(self, line: str) -> None:
-        """Lines pass beside this view."""
+        """Does nothing: ``Display`` writes lines itself."""
 
     def close(self, *, erase: bool = True) -> None:
-        """Nothing to clean up."""
+        """Does nothing."""
 
     def finish(self, snapshot: Snapshot, reason: str, status: int, error: str | None) -> None:
-        """The summary."""
+        """Writes the summary."""
         self._write(document(snapshot, "summary") | {"reason": reason, "exit_code": status, "error": error})
 
     def _write(self, shown: dict[str, Any]) -> None:
