@@ -1,9 +1,9 @@
-"""The engine of everything that consumes: chunks in, blocks of bytes out to stdout, offsets stored behind what
-stdout has taken. One engine for a stream, the partitions of a super stream, and single active consumers.
+"""The engine of all commands that consume: writes chunks to stdout as blocks of bytes, and stores offsets.
 
-The unit is the chunk: cut to what is wanted, rendered as one block, written, and only then counted, stored and
-credited. So memory holds a chunk or so whatever the reader of stdout does, and a stored offset never passes what was
-written. While a write waits, the event loop goes on answering heartbeats.
+It reads a stream, the partitions of a super stream, or as a single active consumer. The unit is the chunk: it is cut to
+the wanted messages, rendered as one block, written, and only then counted, stored and credited. So memory holds about
+one chunk even if the reader of stdout is slow, and the stored offset never passes the last message written. While a
+write waits, the event loop answers heartbeats.
 """
 
 from __future__ import annotations

@@ -188,9 +188,9 @@ class Client:
     async def create_stream(
         self, stream: str, arguments: Mapping[str, object] | None = None, *, exists_ok: bool = False
     ) -> None:
-        """Creates a stream. ``arguments`` as in the broker's documentation, such as ``max-length-bytes``.
+        """Creates a stream. ``arguments`` are those in the broker's documentation, such as ``max-length-bytes``.
 
-        ``StreamAlreadyExists`` unless ``exists_ok``; ``PreconditionFailed`` where it exists with other arguments.
+        Raises ``StreamAlreadyExists`` unless ``exists_ok``, or ``PreconditionFailed`` if it has other arguments.
         """
         self._check_open()
         check_name("stream", stream)
@@ -202,7 +202,7 @@ class Client:
                 raise
 
     async def delete_stream(self, stream: str, *, missing_ok: bool = False) -> None:
-        """Deletes a stream with all its messages. ``StreamDoesNotExist`` unless ``missing_ok``."""
+        """Deletes a stream with all its messages. Raises ``StreamDoesNotExist`` unless ``missing_ok``."""
         self._check_open()
         check_name("stream", stream)
         try:
@@ -212,13 +212,13 @@ class Client:
                 raise
 
     async def stream_exists(self, stream: str) -> bool:
-        """Whether the stream exists, with or without a leader at the moment."""
+        """Returns whether the stream exists, with or without a leader at the moment."""
         self._check_open()
         check_name("stream", stream)
         return await self._locator.exists(stream)
 
     async def metadata(self, stream: str) -> StreamMetadata:
-        """Where the stream lives."""
+        """Returns the nodes of the stream."""
         self._check_open()
         check_name("stream", stream)
         return await self._locator.metadata(stream)
@@ -349,7 +349,7 @@ class Client:
         return names
 
     async def delete_super_stream(self, super_stream: str, *, missing_ok: bool = False) -> None:
-        """Deletes a super stream and all its partitions. ``StreamDoesNotExist`` unless ``missing_ok``."""
+        """Deletes a super stream and all its partitions. Raises ``StreamDoesNotExist`` unless ``missing_ok``."""
         self._check_open()
         check_name("super_stream", super_stream)
         await self._require(c.Key.DELETE_SUPER_STREAM, "3.13", "deleting a super stream")

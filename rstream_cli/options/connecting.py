@@ -223,7 +223,7 @@ def _settings(ctx: typer.Context, *groups: Any) -> ConnectionSettings:
 connection_options = shared_options("connection", ConnectingOptions, GeneralOptions, make=_settings)
 """Gives a command the shared options; it receives them as ``connection: ConnectionSettings``."""
 general_options = shared_options("connection", GeneralOptions, make=_settings)
-"""As ``connection_options``, for a command that connects to nothing: ``-q``, ``-v`` and ``--color`` alone."""
+"""Gives a command that does not connect only ``-q``, ``-v`` and ``--color``, as ``connection``."""
 
 
 def verbosity_of(context: typer.Context) -> int:

@@ -117,7 +117,7 @@ class PublishCounts:
 
     @property
     def messages(self) -> int:
-        """What the rate is measured by."""
+        """The number whose rate is shown."""
         return self.confirmed
 
     @property
@@ -153,7 +153,7 @@ class ConsumeCounts:
 
     @property
     def messages(self) -> int:
-        """What the rate is measured by."""
+        """The number whose rate is shown."""
         return self.consumed
 
 
