@@ -1,7 +1,7 @@
-"""The console script. ``rstream --version`` is answered here, before Typer and the core are imported.
+"""The console script. It answers ``rstream --version`` itself, without importing Typer and the core.
 
-``run`` is a whole run in an environment, as a test may start it too: it flushes stdout last, where the last chance to
-see a closed pipe or a full disk is. ``main`` is that of the process.
+``run`` is a whole run in an environment, which a test may also start. It flushes stdout at the end, the last chance to
+notice a closed pipe or a full disk. ``main`` is the run of the process.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 
-TYPE_CHECKING = False  # until main() runs Ctrl-C is a traceback, and importing typing takes the longest
+TYPE_CHECKING = False  # importing typing is slow, and until main() runs Ctrl-C prints a traceback
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
@@ -21,7 +21,7 @@ def main() -> NoReturn:
     """Runs the command line of this process."""
     was_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as for a shell's background jobs
     if not was_ignored:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules are imported, it ends the process without a word
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # while modules are imported, SIGINT ends the process silently
     from rstream_cli.environment import Environment
 
     env = Environment.of_process()
@@ -33,7 +33,7 @@ def main() -> NoReturn:
 
 
 def run(arguments: Sequence[str], env: Environment) -> int:
-    """Runs one command line to its end, the last flush of its streams included; the exit code."""
+    """Runs one command line, flushes its streams, and returns the exit code."""
     from rstream_cli.environment import StdoutError, silence
     from rstream_cli.exit_status import ExitStatus
 

@@ -1,8 +1,8 @@
-"""The table of commands, and the frame in which one runs: from arguments to an exit code.
+"""The table of commands, and ``run``, which runs a command line and returns its exit code.
 
-A command is one module under commands/, named here with its summary; it is imported when it is run, so that
-``rstream offset query`` loads nothing of ``publish``. ``run`` parses, invokes, and turns every way to end into a
-number; it never raises and never prints a traceback unless ``-vv`` asks for it.
+A command is one module under commands/, named here with its summary. It is imported when it is run, so that ``rstream
+offset query`` does not import ``publish``. ``run`` turns every error into an exit code; it does not raise, and prints a
+traceback only with ``-vv``.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def root(
 
 
 def run(arguments: Sequence[str], env: Environment) -> int:
-    """Runs one command line to its end; the exit code."""
+    """Runs one command line, and returns the exit code."""
     context: Any = None
     command: Any = None
     try:
@@ -115,7 +115,7 @@ def run(arguments: Sequence[str], env: Environment) -> int:
 
 
 def _path(command: Any, arguments: Sequence[str]) -> str:
-    """The words of the command that the arguments name, for an error that does not know it."""
+    """Returns the words of the command in the arguments, for an error without a context."""
     words = [PROGRAM]
     for argument in arguments:
         if not isinstance(command, LazyGroup) or (child := command.get_command(None, argument)) is None:

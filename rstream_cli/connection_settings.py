@@ -1,12 +1,12 @@
-"""From what the user said, in several places, to one ``ConnectionOptions``.
+"""Combines the settings from command line and environment into one ``ConnectionOptions``.
 
-What was said comes in layers, the strongest first: the command line, then the environment. A layer maps a
-setting's name to a text; the rules are the same for every layer, so a configuration file is one more layer.
+Settings come in layers, the strongest first: the command line, then the environment. A layer maps a setting's name to a
+text. The rules are the same for all layers, so a configuration file would be one more layer.
 
 - Each setting comes from the strongest layer that has it, with two exceptions, both for safety: a host hides a
-  weaker layer's whole URI, and a URI's password goes only with that URI's user name.
-- Within one layer nothing may be said twice: a URI and a host contradict each other even where they agree.
-- Nothing here connects, and no message holds a password.
+  weaker layer's whole URI, and a URI's password applies only to that URI's user name.
+- Within one layer no setting may be given twice: a URI and a host contradict each other even where they agree.
+- These functions do not connect, and no message contains a password.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ SETTINGS = (
     "wait_for_broker",
     "recover_for",
 )
-"""The names of all settings; ``RSTREAM_`` and the name in capitals is its environment variable."""
+"""The names of all settings. The environment variable of each is ``RSTREAM_`` and the name in capitals."""
 
 DEFAULT_USER = "guest"
 PLAIN, EXTERNAL = "PLAIN", "EXTERNAL"
@@ -66,9 +66,9 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Layer:
-    """What was said in one place: setting -> text. ``label`` names a setting the way it is written there."""
+    """The settings from one place: name -> text. ``label`` returns the name of a setting in that place."""
 
-    values: Mapping[str, str] = field(repr=False)  # there may be a password among them
+    values: Mapping[str, str] = field(repr=False)  # may contain a password
     label: Callable[[str], str]
     explicit: bool = False
     """Said for this one run: what cannot take effect is then an error, not ignored."""
@@ -82,10 +82,10 @@ class Layer:
 
 
 def command_line_layer(values: Mapping[str, str]) -> Layer:
-    """The layer of the options. Several URIs are one text, separated by newlines."""
+    """Returns the layer of the options. Several URIs are one text, separated by newlines."""
     layer = Layer(values, lambda name: "--" + name.replace("_", "-"), explicit=True)
     for name, text in values.items():
-        if not text.strip():  # most often an unset variable of a script: a default would hide it
+        if not text.strip():  # usually an unset variable of a script, which a default would hide
             raise ConfigurationError(f"{layer.label(name)} is empty")
     return _read_uris(_renamed(layer))
 
@@ -110,14 +110,14 @@ def _renamed(layer: Layer) -> Layer:
 
 
 def gives_address(layers: Sequence[Layer]) -> bool:
-    """Whether the user said where the broker is."""
+    """Returns whether any layer has the address of a broker."""
     return any(name in layer for layer in layers for name in ("uri", "host", "port"))
 
 
 def build_options(
     layers: Sequence[Layer], *, connection_name: str = "", warn: Callable[[str], None] | None = None
 ) -> ConnectionOptions:
-    """The options that the layers, strongest first, add up to.
+    """Returns the connection options from the layers, strongest first. Reads the password file and the certificates.
 
     ``warn`` is told, once, of each old name that is used, and where the certificate is not verified. Reads the password
     file and the certificates. Raises ``ConfigurationError``.
@@ -129,7 +129,7 @@ def build_options(
                 warn(f"{layer.label(old)} is the old name of {new}; --key is the routing key of `superstream publish`")
     uri_depth = _visible_uri(layers)
     for depth, layer in enumerate(layers):
-        # A URI that a stronger layer hides contradicts nothing.
+        # A URI that a stronger layer hides cannot contradict other settings.
         _check_contradictions(layer if depth == uri_depth else replace(layer, uris=()))
     above_uri = layers[:uri_depth] if uri_depth is not None else layers
     uris = layers[uri_depth] if uri_depth is not None else None
@@ -169,7 +169,7 @@ def build_options(
 
 
 def build_recovery(layers: Sequence[Layer]) -> Recovery | None:
-    """How long to go on after a lost connection; None for not at all. Raises ``ConfigurationError``."""
+    """Returns the recovery policy; None for no recovery. Raises ``ConfigurationError``."""
     seconds = _first(layers, "recover_for", parse_duration)
     if seconds is None:
         return RECOVER
@@ -185,7 +185,7 @@ def build_wait(layers: Sequence[Layer]) -> float:
 
 
 def _read_uris(layer: Layer) -> Layer:
-    """Several URIs stand side by side, separated by white space or commas."""
+    """Parses the URIs of a layer, which are separated by white space or commas."""
     if "uri" not in layer:
         return layer
     texts = [text for text in re.split(r"[\s,]+(?=rabbitmq-stream)", layer.values["uri"].strip()) if text]
@@ -255,7 +255,7 @@ def _is_on(layer: Layer, name: str) -> bool:
 
 
 def _visible_uri(layers: Sequence[Layer]) -> int | None:
-    """The layer whose URI counts: the strongest that has one, unless a stronger layer names a host."""
+    """Returns the index of the layer whose URI counts: the strongest with one, unless a stronger layer has a host."""
     for depth, layer in enumerate(layers):
         if layer.uris:
             return depth
@@ -314,7 +314,7 @@ def _credentials(layers: Sequence[Layer], uri_depth: int | None, username: str |
 
 
 def _read_password(path: str, label: str) -> str:
-    """The first line of a file; a process substitution or a mounted secret will do."""
+    """Returns the first line of a file, which may be a process substitution or a mounted secret."""
     try:
         with open(path, encoding="utf-8") as file:
             password = file.readline().rstrip("\r\n")
@@ -346,7 +346,7 @@ def _tls_context(layers: Sequence[Layer], warn: Callable[[str], None] | None) ->
         if key is not None:
             _check_file(key, key_label)
         try:
-            # Without a password callback OpenSSL would ask on the terminal.
+            # Without a password callback OpenSSL would ask for the password on the terminal.
             context.load_cert_chain(cert, key, password=lambda: "")
         except (ssl.SSLError, OSError) as error:
             where = f"{cert_label} {cert!r}" + (f" with {key_label} {key!r}" if key is not None else "")
@@ -361,7 +361,7 @@ def _tls_context(layers: Sequence[Layer], warn: Callable[[str], None] | None) ->
 
 
 def _check_tls_only(layers: Sequence[Layer]) -> None:
-    """An option that protects must not be ignored in silence."""
+    """Raises an error for an explicit TLS option without TLS: protection must not be dropped silently."""
     for layer in layers:
         for name in _TLS_ONLY if layer.explicit else ():
             if name in layer:
@@ -418,7 +418,7 @@ def _mechanism(text: str) -> str:
 
 
 def _host(text: str) -> str:
-    if "://" in text:  # which may hold a password, and is not shown
+    if "://" in text:  # not shown: it may contain a password
         raise ConfigurationError("this is a URI, and no host", hint="pass it as --uri, or set RSTREAM_URI")
     found = re.fullmatch(r"([^:@]+|\[.*\]):([0-9]+)", text)
     if found:

@@ -1,6 +1,6 @@
-"""What ``consume``, ``superstream consume`` and ``sac-consume`` do with their options.
+"""Turns the options of ``consume``, ``superstream consume`` and ``sac-consume`` into a ``ConsumePlan``.
 
-Checked against each other before anything connects, they become a ``ConsumePlan``; consuming.py carries it out.
+The options are checked against each other before the program connects. consuming.py carries the plan out.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def run_consume(
     kind: Kind = Kind.STREAM,
     single_active: bool = False,
 ) -> NoReturn:
-    """Checks the options, consumes, and ends the command."""
+    """Checks the options and consumes. Raises ``typer.Exit`` at the end."""
     env = connection.env
     try:
         start = parse_offset(offset, env.now(), numbers=kind is not Kind.SUPER_STREAM)
@@ -162,7 +162,7 @@ def _store_every(text: str | None, name: str | None) -> StoreEvery:
 
 
 def _bodies_on(env: Environment) -> Bodies | None:
-    """How bodies are shown where a person reads them; None where a program does, which gets the bytes."""
+    """Returns how bodies are made readable if stdout is a terminal; otherwise None: programs get the bytes."""
     if not env.stdout_is_tty:
         return None
     from rstream_cli.terminal import Bodies

@@ -1,9 +1,9 @@
-"""The engine of everything that consumes: chunks in, blocks of bytes out to stdout, offsets stored behind what
-stdout has taken. One engine for a stream, the partitions of a super stream, and single active consumers.
+"""The engine of all commands that consume: writes chunks to stdout as blocks of bytes, and stores offsets.
 
-The unit is the chunk: cut to what is wanted, rendered as one block, written, and only then counted, stored and
-credited. So memory holds a chunk or so whatever the reader of stdout does, and a stored offset never passes what was
-written. While a write waits, the event loop goes on answering heartbeats.
+It reads a stream, the partitions of a super stream, or as a single active consumer. The unit is the chunk: it is cut to
+the wanted messages, rendered as one block, written, and only then counted, stored and credited. So memory holds about
+one chunk even if the reader of stdout is slow, and the stored offset never passes the last message written. While a
+write waits, the event loop answers heartbeats.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ from rstream_core import (
 from rstream_core.types import EARLIEST_TIMESTAMP
 
 _GRACE = 2.0
-"""Seconds that a reader of stdout has, once the run is to end, to take what is being written."""
+"""Seconds that a reader of stdout has to take the current write when the run must end."""
 _STORE_TIMEOUT = 5.0
 _FILTER_INTERVAL = 0.2
-"""Seconds without a chunk after which the broker is asked whether more is to come, where it filters."""
+"""With a filter: seconds without a chunk after which the broker is asked whether it has more to send."""
 _MOST_AT_ONCE = 4096
-"""Messages that are filtered, rendered and written in one go: as many as a broker's usual chunk holds at most."""
+"""The most messages that are filtered, rendered and written at once: the most that a usual chunk of a broker has."""
 _GROUP_INTERVAL = 1.0
-"""Seconds between two looks at how far the others of a group have come."""
+"""Seconds between checks of the offsets that other members of a group have stored."""
 _END_INTERVAL = 1.0
-"""Seconds without a chunk between two looks whether the offset of ``--until`` is taken."""
+"""Seconds without a chunk between checks whether the offset of ``--until`` is taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreEvery:
-    """``--store-every``: after so many messages, or so many seconds."""
+    """``--store-every``: a number of messages, or of seconds."""
 
     messages: int | None = None
     seconds: float | None = None
@@ -71,7 +71,7 @@ class StoreEvery:
 
 @dataclass(frozen=True, slots=True)
 class ConsumePlan:
-    """What the options said, all checked."""
+    """The checked options of a run."""
 
     target: str
     """The stream, or the super stream."""
@@ -90,13 +90,13 @@ class ConsumePlan:
     credit: int = 10
     unbuffered: bool = False
     skip_bad: bool = False
-    """Whether to pass a message that cannot be shown; else it ends the run."""
+    """Whether to skip a message that cannot be shown; otherwise it ends the run."""
     fail_on_gap: bool = False
-    """Whether to end where retention took what was to be read; else that is told."""
+    """Whether to end at a gap; otherwise it is reported."""
 
 
 def plan_filters(plan: ConsumePlan) -> bool:
-    """Whether the broker leaves out chunks."""
+    """Returns whether the broker leaves out chunks."""
     return plan.filter is not None and bool(plan.filter.values)
 
 
@@ -105,7 +105,7 @@ class _Nothing(Exception):
 
 
 class _BadMessage(Exception):
-    """A message cannot be shown. ``index`` is its place in the batch; the words are those behind "the message"."""
+    """A message cannot be shown. ``index`` is its position in the batch; the text continues "the message"."""
 
     def __init__(self, index: int, why: str) -> None:
         self.index = index
@@ -122,23 +122,23 @@ class _Source:
 
     stream: str
     end: int | None = None
-    """The last offset that is wanted, where it is known."""
+    """The last wanted offset, if it is known."""
     is_to_come: bool = False
-    """Whether that is an offset which nothing had taken yet, when it was last looked."""
+    """Whether the offset ``end`` was not taken yet at the last check."""
     before_start: int = -1
-    """An offset that is known to lie before the first message to come."""
+    """An offset that lies before the first message to come."""
     done: bool = False
-    """Nothing more of it is wanted."""
+    """Whether no more messages of the stream are wanted."""
     subscription: Subscription | None = None
     seen_first: bool = False
     active: bool | None = None
-    """What was last told of a single active consumer."""
+    """For a single active consumer: the state that was reported last."""
     turn: int = 0
-    """Counts a single active consumer's turns: what is left of one that is over does not count for the next."""
+    """Counts a single active consumer's turns: messages of an earlier turn do not count for the present one."""
     passed: int | None = None
-    """The last offset, of this turn, that stdout has taken or that was not wanted."""
+    """The last offset, in this turn, that was written to stdout or not wanted."""
     unstored: int = 0
-    """Messages passed since the last store."""
+    """The number of messages since the last stored offset."""
     stored_at: float = 0.0
 
 
@@ -152,11 +152,11 @@ class ConsumeRun:
     display: Display
     _sources: dict[str, _Source] = field(default_factory=dict)
     _until_time: int | None = None
-    """Messages of later chunks are not wanted: milliseconds since 1970."""
+    """Milliseconds since 1970: messages of later chunks are not wanted."""
     _ended: Ended | None = None
-    """Why to stop, set by whoever notices first."""
+    """The first reason to stop."""
     _scope: asyncio.Timeout | None = None
-    """The wait that ``_stop`` ends."""
+    """The timeout of the present wait, which ``_stop`` brings forward."""
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _last_arrival: float = 0.0
     _outages: OutageReports = field(init=False)
@@ -174,7 +174,7 @@ class ConsumeRun:
         return [source for source in self._sources.values() if not source.done]
 
     async def work(self) -> Ended:
-        """Reads what is wanted, and says how that ended."""
+        """Reads the wanted messages, and returns how the run ended."""
         loop = asyncio.get_running_loop()
         plan = self.plan
         signals = asyncio.create_task(self._watch_signals())
@@ -220,8 +220,8 @@ class ConsumeRun:
             except RstreamError as error:
                 problem = error
             if ended is None or ended.status is not ExitStatus.STDOUT_CLOSED:
-                # What was in a pipe whose reader left is lost: there the offsets stay as they were.
-                # Before leaving: another of the group begins where this one is told to have ended.
+                # Not after stdout was closed: data in the pipe is lost, so the stored offsets must not change.
+                # Before unsubscribing: the next member of the group begins at the stored offset.
                 await self._store_the_last(client, quietly=problem is not None)
         except asyncio.CancelledError:
             if not self.context.interrupt.forced:
@@ -235,13 +235,13 @@ class ConsumeRun:
         assert ended is not None
         return ended
 
-    # What is gone.
+    # Gaps.
 
     def _on_gap(self, gap: Gap) -> None:
-        """Retention took what was to be read: told by the core, before what comes behind it."""
+        """Counts and reports a gap. The core calls this before it hands out messages behind the gap."""
         self._counts.gone += gap.last - gap.first + 1
         if self.plan.fail_on_gap and self.display.mode is not StatsMode.JSON:
-            return  # the error says it
+            return  # the error reports it
         words = self._nothing_stored(gap.first).removesuffix("; ")
         line = f"{gap} ({words})" if words else str(gap)
         self.display.event(
@@ -249,13 +249,13 @@ class ConsumeRun:
         )
 
     def _nothing_stored(self, first: int) -> str:
-        """Where ``stored`` meant the very beginning. A broker forgets a stored offset that retention has passed."""
+        """Returns a note if no offset was stored: a broker forgets a stored offset that retention has passed."""
         if self.plan.start.kind is not StartKind.STORED or first != 0:
             return ""
         return f"no offset is stored under {self.plan.name!r}, or it is gone too; "
 
     async def _find_gap(self, client: Client, stream: str) -> None:
-        """For a stream that is not read, as it holds nothing: perhaps it held what is asked for."""
+        """Reports the gap of an empty stream that is not read: it may have had the requested messages."""
         if self.plan.start.kind not in (StartKind.ABSOLUTE, StartKind.STORED):
             return
         spec = await resolve_start(client, stream, self.plan.start, self.plan.name)
@@ -282,23 +282,23 @@ class ConsumeRun:
         line = f"{what} is beyond the end of stream {stream!r}, whose next offset is {following}"
         self.display.event("beyond", line, Severity.WARNING, bounded=True, stream=stream, offset=offset, next=following)
 
-    # What ends the run from outside.
+    # Ending the run from outside.
 
     async def _watch_signals(self) -> None:
         await self.context.interrupt.requested.wait()
         self._stop(Ended(signal_name(self.context)))
 
     def _stop(self, ended: Ended) -> None:
-        """Ends the run at the next place where it can; the first reason counts."""
+        """Makes the run end at the next possible place. Only the first reason counts."""
         if self._ended is None:
             self._ended = ended
         self._stopping.set()
         if self._scope is not None:
-            with contextlib.suppress(RuntimeError):  # it has ended by itself
+            with contextlib.suppress(RuntimeError):  # the wait has ended already
                 self._scope.reschedule(asyncio.get_running_loop().time())
 
     def _interruptible(self, deadline: float | None) -> asyncio.Timeout:
-        """A timeout that ``_stop`` brings forward."""
+        """Returns a timeout at ``deadline`` (loop time), which ``_stop`` brings forward."""
         now = asyncio.get_running_loop().time()
         self._scope = asyncio.timeout_at(now if self._ended is not None else deadline)
         return self._scope
@@ -333,7 +333,7 @@ class ConsumeRun:
         )
 
     async def _find_streams(self, client: Client) -> tuple[str | None, list[str]]:
-        """The super stream, if it is one, and the streams. Raises where they are missing, also for nothing to read."""
+        """Returns the super stream, if the target is one, and the streams. Raises if the target does not exist."""
         target, kind = self.plan.target, self.plan.kind
         if kind is not Kind.SUPER_STREAM:
             try:
@@ -357,14 +357,14 @@ class ConsumeRun:
         return target, partitions
 
     async def _subscribe(self, client: Client, source: _Source, super_stream: str | None) -> None:
-        """Begins to read it, unless there is nothing to read."""
+        """Subscribes to a stream, unless it has no wanted messages."""
         plan = self.plan
         spec = await self._resolve_start(client, source.stream)
         end = source.end
         if end is not None and spec.offset_type is OffsetType.OFFSET and (spec.offset or 0) > end + 1:
             await self._tell_if_beyond(client, source.stream, spec)
         single_active = None
-        if plan.single_active:  # there, what others have stored is what decides
+        if plan.single_active:  # here the offset that the group has stored decides
             assert plan.name is not None
             if spec.offset_type is OffsetType.OFFSET:
                 source.before_start = (spec.offset or 0) - 1
@@ -383,7 +383,7 @@ class ConsumeRun:
             filter_values=() if plan.filter is None else plan.filter.values,
             match_unfiltered=plan.filter is not None and plan.filter.match_unfiltered,
             single_active=single_active,
-            at_leader=plan.filter is not None,  # which has the end, and not only what has been copied of it
+            at_leader=plan.filter is not None,  # a replica may not have the end yet
             fail_on_gap=plan.fail_on_gap,
         )
         source.stored_at = asyncio.get_running_loop().time()
@@ -396,14 +396,14 @@ class ConsumeRun:
         source.subscription = subscription
 
     def _ends_unseen(self, spec: ConsumerOffsetSpecification, source: _Source) -> bool:
-        """Whether it may be that no message comes up to the end, so that nothing would tell."""
+        """Returns whether possibly no message comes up to the end, so that no chunk would show the end."""
         is_known = source.end is not None and not source.is_to_come
         return is_known and spec.offset_type is OffsetType.TIMESTAMP and not self.plan.single_active
 
     async def _find_before_start(
         self, client: Client, subscription: Subscription, spec: ConsumerOffsetSpecification
     ) -> int:
-        """For the moment when the place of ``--until`` comes and no message has come: was there one to wait for?"""
+        """Returns an offset before the first message to come, for ``_settle_end`` if no message has come."""
         if spec.offset_type is OffsetType.OFFSET:
             return (spec.offset or 0) - 1
         if spec.offset_type not in (OffsetType.NEXT, OffsetType.TIMESTAMP) or await subscription.barrier():
@@ -428,10 +428,10 @@ class ConsumeRun:
         source.done = source.end is None
 
     async def _look_for_end(self, client: Client, source: _Source) -> None:
-        """Whether the offset of ``--until`` is taken by now: then the last message up to it is the end, if any is.
+        """Checks whether the offset of ``--until`` is taken. Then the last message up to it is the end.
 
-        What took it may be a record of the broker's own, which is never delivered. A chunk of such records is one
-        offset, so the last chunk's offset tells it, too, to brokers that know no ``committed_offset``.
+        A record of the broker's own, which is never delivered, may have taken it. A chunk of such records is one
+        offset, so on brokers without ``committed_offset`` the last chunk's offset shows it.
         """
         assert source.end is not None
         taken = -1
@@ -455,10 +455,10 @@ class ConsumeRun:
     async def _resolve_start(self, client: Client, stream: str) -> ConsumerOffsetSpecification:
         plan, start = self.plan, self.plan.start
         if start.kind is StartKind.STORED and plan.single_active:
-            return _BEGINNING  # where none is stored; asked at each turn
+            return _BEGINNING  # if none is stored; the broker is asked at each turn
         spec = await resolve_start(client, stream, start, plan.name)
         if plan.single_active and spec.offset_type in (OffsetType.NEXT, OffsetType.LAST):
-            # As of now, and not of when the turn comes: what is published until then would be left out.
+            # Resolved now: messages published before the turn begins must not be left out.
             return ConsumerOffsetSpecification(OffsetType.OFFSET, await client.resolve_offset(stream, spec))
         return spec
 
@@ -473,11 +473,11 @@ class ConsumeRun:
                     await self._take(client, self._sources[chunk.stream], chunk, output)
                 else:
                     await self._take_parts(client, subscriptions, chunk, output)
-                del chunk  # it may hold a message of 64 MiB, and so may the next
+                del chunk  # frees the chunk: it and the next one may have 64 MiB each
         return self._ended
 
     async def _take_parts(self, client: Client, subscriptions: Subscriptions, chunk: Chunk, output: Output) -> None:
-        """One part after the other of a chunk of many messages, each of which may take long to filter and to render."""
+        """Takes a chunk of many messages in parts, since it may take long to filter and to render all of them."""
         source = self._sources[chunk.stream]
         for start in range(0, len(chunk.messages), _MOST_AT_ONCE):
             if start:
@@ -490,7 +490,7 @@ class ConsumeRun:
             await self._take(client, source, part, output)
 
     async def _next_chunk(self, client: Client, subscriptions: Subscriptions) -> Chunk | None:
-        """The next one; None where something else was due, or the run has ended."""
+        """Returns the next chunk; None after other work was due, or when the run has ended."""
         try:
             async with self._interruptible(self._deadline()):
                 return await anext(subscriptions)
@@ -507,7 +507,7 @@ class ConsumeRun:
         return None
 
     async def _look_around(self, client: Client) -> None:
-        """For ends of which no chunk tells. It may take as long as an outage; what ends the run ends it."""
+        """Checks for ends that no chunk shows. This may take as long as an outage, unless ``_stop`` is called."""
         try:
             async with self._interruptible(None):
                 has_come = self._until_time is not None and self._now_ms() > self._until_time
@@ -525,12 +525,12 @@ class ConsumeRun:
                 raise
 
     def _is_idle(self) -> bool:
-        """Whether ``--idle-timeout`` is over. An outage is not idle time: what would have come in it is yet to come."""
+        """Returns whether ``--idle-timeout`` is over. An outage does not count: its messages are still to come."""
         idle = self.plan.idle_timeout
         return idle is not None and asyncio.get_running_loop().time() >= self._idle_since + idle
 
     async def _nothing_has_come(self) -> bool:
-        """Whether the broker has nothing either: a run that was stopped, as with Ctrl-Z, has not read meanwhile."""
+        """Returns whether the broker has no more messages. A stopped process (Ctrl-Z) has not read meanwhile."""
         try:
             async with self._interruptible(None):
                 for source in self._unfinished:
@@ -544,7 +544,7 @@ class ConsumeRun:
         return True
 
     async def _settle_end(self, client: Client, source: _Source) -> None:
-        """The place of ``--until`` may have come: then whatever the stream holds by now is all that can be wanted."""
+        """Finishes a stream if the place of ``--until`` has come and all messages up to it have been read."""
         if source.is_to_come:
             await self._look_for_end(client, source)
             if source.is_to_come:
@@ -556,7 +556,7 @@ class ConsumeRun:
             await self._finish(client, source)
 
     async def _look_behind_filter(self, client: Client) -> None:
-        """Chunks that the broker leaves out tell nothing: where nothing more comes, what is left is left out."""
+        """With a filter, finishes streams of which no more chunks come: the broker leaves out the rest."""
         for source in self._unfinished:
             subscription = source.subscription
             if source.end is None or source.is_to_come or subscription is None:
@@ -572,7 +572,7 @@ class ConsumeRun:
         return self.plan.single_active and self.plan.until is not None
 
     async def _look_at_group(self, client: Client) -> None:
-        """What others have read up to the end, as the offsets that they store tell, is done as well."""
+        """Finishes streams that other members of the group have read to the end, by their stored offsets."""
         for source in self._unfinished:
             assert self.plan.name is not None
             try:
@@ -586,11 +586,11 @@ class ConsumeRun:
 
     @property
     def _idle_since(self) -> float:
-        """The last arrival, or the end of an outage."""
+        """The loop time of the last chunk, or of the end of an outage."""
         return max(self._last_arrival, self._outages.until)
 
     def _deadline(self) -> float | None:
-        """When to look around, if no chunk comes first."""
+        """Returns the loop time for ``_look_around`` and the like, if no chunk comes first; None for never."""
         plan = self.plan
         loop = asyncio.get_running_loop()
         times: list[float] = []
@@ -609,7 +609,7 @@ class ConsumeRun:
         return min(times, default=None)
 
     async def _take(self, client: Client, source: _Source, chunk: Chunk, output: Output) -> None:
-        """Writes what is wanted of a chunk, and notes how far that is."""
+        """Writes the wanted messages of a chunk, and notes the offset reached."""
         plan, turn = self.plan, source.turn
         messages, is_end = self._cut(source, chunk)
         places, unknown = Choice(range(len(messages))) if plan.filter is None else plan.filter.choose(messages)
@@ -622,7 +622,7 @@ class ConsumeRun:
                 return
             at += len(some)
             is_counted = plan.count is not None and self._counts.consumed >= plan.count
-            if at < len(places) and not is_counted:  # those that were passed over do not count
+            if at < len(places) and not is_counted:  # skipped messages do not count
                 await asyncio.sleep(0)  # there may be many of them
         if places:
             self._counts.chunks += 1
@@ -638,7 +638,7 @@ class ConsumeRun:
             await self._finish(client, source)
 
     def _cut(self, source: _Source, chunk: Chunk) -> tuple[Sequence[bytes], bool]:
-        """The messages up to the end, and whether it is reached with them."""
+        """Returns the messages up to the end, and whether the end is reached with them."""
         if source.done:
             return (), False
         if self._until_time is not None and chunk.timestamp > self._until_time:
@@ -651,7 +651,7 @@ class ConsumeRun:
         return chunk.messages, False
 
     async def _finish(self, client: Client, source: _Source) -> None:
-        """Its end is reached; the run's, if it was the last."""
+        """Ends the reading of one stream; of the run, if it was the last stream."""
         source.done = True
         if not self._unfinished:
             self._stop(Ended("--until is reached"))
@@ -661,16 +661,16 @@ class ConsumeRun:
             await source.subscription.close()
 
     def _expect(self, source: _Source, first: int) -> None:
-        """How many messages there are to come, for the progress bar."""
+        """Adds the number of expected messages to the total of the progress bar."""
         if source.end is not None:
             self.stats.total = (self.stats.total or 0) + max(source.end - first + 1, 0)
         if self.plan.count is not None:
             self.stats.total = self.plan.count if self.stats.total is None else min(self.stats.total, self.plan.count)
 
     def _pass(self, source: _Source, turn: int, offset: int, messages: int) -> None:
-        """So many messages, up to an offset, are done with."""
+        """Notes that ``messages`` messages, up to an offset, were written or not wanted."""
         if turn != source.turn:
-            return  # the turn has ended meanwhile, and that was told without them
+            return  # their turn has ended meanwhile: they must not count for the next one
         source.passed = offset
         source.unstored += messages
         if len(self._sources) == 1:
@@ -681,18 +681,18 @@ class ConsumeRun:
     async def _turn(
         self, client: Client, source: _Source, subscription: Subscription, active: bool
     ) -> ConsumerOffsetSpecification | None:
-        """A turn as single active consumer begins, after the stored offset, or ends."""
+        """Called when a turn as single active consumer begins or ends. Stores the offset at the end of a turn."""
         stream = subscription.stream
         if not active:
             try:
-                async with asyncio.timeout(_STORE_TIMEOUT):  # others wait for their turn
+                async with asyncio.timeout(_STORE_TIMEOUT):  # other consumers wait for their turn
                     await self._store(client, source, verify=True)
             except (RstreamError, TimeoutError) as error:
                 why = str(error) or f"no answer within {_STORE_TIMEOUT:g} s"
                 self.display.note(f"storing failed: {why}", Severity.WARNING)
         source.turn += 1
         source.passed, source.unstored = None, 0
-        if active is not source.active:  # a lost connection ends a turn, and then the broker may say so, too
+        if active is not source.active:  # after a lost connection, a turn's end may be told twice
             source.active = active
             state = "active" if active else "idle"
             self.display.event(state, f"{state} on {stream!r}", stream=stream)
@@ -701,7 +701,7 @@ class ConsumeRun:
     # Writing.
 
     async def _put_out(self, output: Output, source: _Source, turn: int, batch: Batch) -> bool:
-        """Renders and writes the messages; False where not all were. Those before one that is bad are written."""
+        """Renders and writes messages. Returns False if not all were written; those before a bad one are."""
         parts: list[Batch] = [batch]
         if self.plan.unbuffered:
             parts = [
@@ -729,7 +729,7 @@ class ConsumeRun:
         return True
 
     def _skipping(self, batch: Batch, skipped: list[int]) -> OnBad:
-        """Tells of each message that is passed over, and notes its place."""
+        """Returns a function that reports a skipped message, and appends its position to ``skipped``."""
 
         def on_bad(index: int, why: str) -> None:
             skipped.append(index)
@@ -744,9 +744,9 @@ class ConsumeRun:
     async def _write(
         self, output: Output, source: _Source, turn: int, data: Rendered, batch: Batch, bad: int = 0
     ) -> bool:
-        """Writes what was rendered and counts its messages, but for those that are ``bad`` and not in it.
+        """Writes rendered messages and counts them; ``bad`` is the number of skipped ones in the batch.
 
-        False where the reader did not take all of it before the run ended.
+        Returns False if the reader did not take all of the data before the run ended.
         """
         size, until = 0, math.inf  # by a clock that goes on within a turn of the loop, as uvloop's does not
         try:
@@ -776,7 +776,7 @@ class ConsumeRun:
         return True
 
     async def _finished(self, written: asyncio.Future[None]) -> bool:
-        """Waits for a write; where the run is to end, the reader of stdout has a moment left."""
+        """Waits for a write. If the run must end, the reader of stdout has ``_GRACE`` seconds left."""
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             if not self._stopping.is_set():
@@ -801,9 +801,10 @@ class ConsumeRun:
                 await self._store(client, source)
 
     async def _store(self, client: Client, source: _Source, *, verify: bool = False) -> None:
-        """Stores how far it has come, if that is news, or if the broker is to be asked whether it has it.
+        """Stores the offset of a stream, if it has changed. With ``verify``, also asks the broker until it has it.
 
-        That goes on after an outage, for as long as ``--recover-for`` allows. Otherwise there is another time.
+        With ``verify``, waits for the end of an outage, as long as ``--recover-for`` allows. Otherwise an outage
+        postpones the store.
         """
         name, offset = self.plan.name, source.passed
         if name is None or offset is None or not (source.unstored or verify):
@@ -817,7 +818,7 @@ class ConsumeRun:
                     await client.store_offset(source.stream, name, offset)
         except (RstreamError, TimeoutError) as error:
             if self._counts.stored_offset == offset:
-                self._counts.stored_offset = None  # nobody knows what the broker has
+                self._counts.stored_offset = None  # the broker's offset is unknown now
             if verify or not isinstance(error, (ConnectionClosed, ConnectionFailed, TimeoutError)):
                 raise
             # An outage. The subscription finds out whether it can be recovered from.
@@ -828,7 +829,7 @@ class ConsumeRun:
         source.stored_at = asyncio.get_running_loop().time()
 
     async def _store_the_last(self, client: Client, *, quietly: bool) -> None:
-        """At the end. ``quietly``: the run has failed anyway, try."""
+        """Stores the last offsets at the end. ``quietly``: ignores errors, since the run has failed anyway."""
         stores = [self._store(client, source, verify=True) for source in self._sources.values()]
         try:
             async with asyncio.timeout(_STORE_TIMEOUT if quietly else None):
@@ -841,7 +842,7 @@ class ConsumeRun:
 
 
 def _batch(chunk: Chunk, messages: Sequence[bytes], places: Sequence[int], bad: Collection[int]) -> Batch:
-    """The messages of a chunk at some places. ``bad``: offsets of messages of the chunk."""
+    """Returns the messages of a chunk at these positions. ``bad``: the offsets of bad messages of the chunk."""
     start = chunk.offset
     if len(places) == len(messages):
         return Batch(chunk.stream, range(start, start + len(messages)), chunk.timestamp, messages, bad)
@@ -850,9 +851,9 @@ def _batch(chunk: Chunk, messages: Sequence[bytes], places: Sequence[int], bad: 
 
 
 async def resolve_start(client: Client, stream: str, start: Start, name: str | None) -> ConsumerOffsetSpecification:
-    """Where to start, as the core says it. ``stored`` is that of ``name``, else the very beginning.
+    """Returns the core's specification of a start. ``stored`` means after the offset stored under ``name``.
 
-    That is offset 0 and not the first message that is left: what retention took is told.
+    If none is stored, it means offset 0, and not the first message that is left, so that a gap is reported.
     """
     if start.kind is StartKind.ABSOLUTE:
         return ConsumerOffsetSpecification(OffsetType.OFFSET, start.value)

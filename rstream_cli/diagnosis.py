@@ -1,7 +1,7 @@
-"""The checks of ``doctor``: one step of connecting after the other, each with what it found.
+"""The checks of ``doctor``: the steps of connecting, one after the other, each with its finding.
 
-A step that another one needs and that failed leaves the rest ``skipped``, so the first FAIL is the place to look.
-Nothing is written to a broker: the round trip is that of a question, not of a message.
+After a step that failed, the steps that need it are ``skipped``, so the first FAIL is the place to look. ``doctor``
+writes nothing to a broker: the round trip is that of a question, not of a message.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ _STEPS = (
     "round trip",
     "advertised",
 )
-"""What is examined of a seed node."""
+"""The checks of a seed node."""
 _ROUND_TRIPS = 5
 _GOODBYE = 2.0
 """Seconds for a broker to answer a Close."""
 _EXPIRES_SOON = 14 * 86400
-"""Seconds before a certificate's end at which it is worth a word."""
+"""Seconds before a certificate expires in which that is reported."""
 
 FEATURES: tuple[tuple[str, c.Key, int, str], ...] = (
     ("super streams and single active consumers", c.Key.PARTITIONS, 1, "3.11"),
@@ -62,7 +62,7 @@ FEATURES: tuple[tuple[str, c.Key, int, str], ...] = (
     ("creating super streams", c.Key.CREATE_SUPER_STREAM, 1, "3.13"),
     ("resolving offsets", c.Key.RESOLVE_OFFSET_SPEC, 1, "4.3"),
 )
-"""What a broker may lack: its name, the command and version that tell, and since when RabbitMQ has it."""
+"""Features that a broker may lack: the name, the command and version that show it, and the first RabbitMQ with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,13 @@ class Finding:
     detail: str
     hint: str | None = None
     error: BaseException | None = None
-    """Decides the exit code."""
+    """The error behind a FAIL, which determines the exit code."""
     node: str | None = None
-    """The seed node that was examined; None where the stream was."""
+    """The seed node that was examined; None for a finding about the stream."""
 
 
 class Diagnosis:
-    """One examination; ``findings`` is gone through once."""
+    """One examination. ``findings`` may be iterated once."""
 
     def __init__(self, options: ConnectionOptions, stream: str | None, now: float) -> None:
         """``now``: seconds since 1970, for the end of certificates."""
@@ -88,10 +88,13 @@ class Diagnosis:
         self._stream = stream
         self._now = now
         self._works = False
-        """Whether any seed node let us in."""
+        """Whether the login succeeded on any seed node."""
 
     async def findings(self) -> AsyncGenerator[Finding, None]:
-        """All lines, in the order of the steps; never raises for what it examines. To be closed by whoever stops."""
+        """Yields all findings, in the order of the steps. Does not raise errors of the broker: they are findings.
+
+        A caller that stops early must close the generator.
+        """
         for endpoint in self._options.endpoints:
             async with aclosing(self._seed(endpoint)) as of_seed:
                 async for finding in of_seed:
@@ -114,7 +117,7 @@ class Diagnosis:
                 yield Finding(step, SKIPPED, "it did not get so far")
 
     async def _steps(self, endpoint: Endpoint) -> AsyncGenerator[Finding, None]:
-        """The steps that can be made: the last one is a failure, or the last of all."""
+        """Yields the findings of a seed node, up to the first failure."""
         for step in (self._resolve, self._reach, self._tls):
             finding = await step(endpoint)
             yield finding
@@ -239,7 +242,7 @@ class Diagnosis:
             await locator.close()
 
     async def _node(self, check: str, endpoint: Endpoint, locator: Locator) -> Finding:
-        """Whether we get into the node that the broker names: as an application would, load balancer and all."""
+        """Connects to a node that the broker names, as an application would, also through a load balancer."""
         try:
             connection = await locator.connect(endpoint)
         except RstreamError as error:
@@ -291,6 +294,6 @@ def _login_size(options: ConnectionOptions) -> int:
 
 
 def _issuer(certificate: dict[str, Any]) -> str:
-    """The issuer's common name, or what else it is called."""
+    """Returns the issuer's common name, or else its organization."""
     found = {key: value for part in certificate.get("issuer", ()) for key, value in part}
     return next((found[key] for key in ("commonName", "organizationName") if key in found), "nobody by name")

@@ -1,10 +1,9 @@
-"""From records of the input to encoded messages: one function for a list, chosen once by the options.
+"""Makes encoded messages of input records. The options determine once which function encodes lists of records.
 
-Plain bodies take the core's fast path. Headers, properties and annotations that are the same for every message are
-encoded once, and stand before each body as they are: a message is a row of sections, and the body comes last.
+Plain bodies take the core's fast path. Headers, properties and annotations that are the same for all messages are
+encoded once, and put in front of each body: a message is a sequence of sections, and the body comes last.
 
-Only where an option wants to know something of each record (``Looks``), or where records are envelopes, they are looked
-at one by one.
+Records are examined one by one only if an option needs a value from each (``Looks``), or if they are envelopes.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _MAX_ID = 2**64 - 1
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What ``--header``, ``--property`` and ``--annotation`` put on every message."""
+    """The headers, properties and annotations that the options add to every message."""
 
     headers: dict[str, Any] = field(default_factory=dict)
     properties: dict[str, Any] = field(default_factory=dict)
@@ -63,36 +62,36 @@ class Extras:
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """What options want to know of each record beside its message. Paths lead into its JSON."""
+    """Where each record's publishing id, filter value and routing key come from. Paths lead into its JSON."""
 
     id_from: Path | None = None
     filter_value: str | None = None
-    """The same for all."""
+    """A filter value that is the same for all records."""
     filter_from: Path | None = None
     key: bytes | None = None
-    """A routing key, the same for all."""
+    """A routing key that is the same for all records."""
     key_from: Path | None = None
     key_delimiter: bytes | None = None
-    """What is before it is the routing key, and what is behind it the record."""
+    """The bytes between the routing key, which comes first, and the record itself."""
     may_filter: bool = True
     """Whether a message may have a filter value."""
 
     @property
     def into_json(self) -> bool:
-        """Whether a record must be JSON."""
+        """Whether records must be JSON."""
         return (self.id_from, self.filter_from, self.key_from) != (None, None, None)
 
     @property
     def into_records(self) -> bool:
-        """Whether each record is looked at."""
+        """Whether each record has to be examined."""
         return self.into_json or self.key_delimiter is not None
 
 
 class _Row(NamedTuple):
-    """What one record gave."""
+    """The values from one record."""
 
     content: bytes
-    """A body, or a message."""
+    """A body, or an encoded message."""
     publishing_id: int | None
     filter_value: str | None
     key: bytes | None
@@ -102,7 +101,7 @@ _LookAt = Callable[[bytes], _Row]
 
 
 def plain_encoder(extras: Extras, looks: Looks, *, raw: bool, skip_empty: bool) -> Encoder:
-    """Records that are bodies; ``raw``: that are whole messages in a codec of the user's own."""
+    """Returns an encoder for records that are bodies, or with ``raw`` whole messages in a codec of the user's own."""
     encode = _body_encoder(extras, raw=raw)
     if looks.into_records:
         return _one_by_one(
@@ -143,7 +142,7 @@ def _look_at_body(looks: Looks) -> _LookAt:
 
 
 def _row(content: bytes, document: Any, looks: Looks, filter_value: str | None, key: bytes | None) -> _Row:
-    """What the paths find in a record's JSON; ``filter_value`` and ``key`` where no path finds another."""
+    """Returns a row with the values at the paths; ``filter_value`` and ``key`` are the values without such paths."""
     if looks.filter_from is not None:
         found = at_path(document, looks.filter_from)
         filter_value = None if found is None else _text(found, looks.filter_from)
@@ -160,7 +159,7 @@ def _row(content: bytes, document: Any, looks: Looks, filter_value: str | None, 
 
 
 def _text(value: Any, path: Path) -> str:
-    """A filter value or a routing key: text, or a whole number, as text."""
+    """Returns a filter value or routing key as text. Raises EnvelopeError unless it is text or a whole number."""
     if isinstance(value, str):
         return value
     if isinstance(value, int) and not isinstance(value, bool):
@@ -181,7 +180,10 @@ def _one_by_one(
     *,
     skip: Callable[[bytes], bool] | None,
 ) -> Encoder:
-    """Looks at each record; ids must grow over the whole input. ``finish`` makes messages of the contents."""
+    """Returns an encoder that examines each record. Ids must grow over the whole input.
+
+    ``finish`` makes messages of the contents.
+    """
     last_id = -1
 
     def encode(records: list[bytes], number: int, room: int, stop_at_bad: bool) -> Encoded:
@@ -234,7 +236,7 @@ def _body_encoder(extras: Extras, *, raw: bool) -> Callable[[list[bytes]], list[
 
 
 def json_encoder(extras: Extras, looks: Looks, *, raw: bool) -> Encoder:
-    """Records that are envelopes. What the options say goes over what the envelope says, name by name."""
+    """Returns an encoder for envelopes. Values from the options replace those of the envelope, name by name."""
     extra = extras.message() if extras else None
 
     def look(line: bytes) -> _Row:

@@ -1,8 +1,8 @@
-"""How a run with a display ends: the order of the last lines on stderr.
+"""Ends a run that has a display: determines the order of the last lines on stderr.
 
-``publish`` and ``consume`` work inside ``run_displayed``. Whatever ends them - the input, a limit, a signal, an error -
-becomes an ``Ended``; then the live display goes, the summary is shown and the error is reported, which in JSON comes
-before the summary, because there the summary is the last line.
+``publish`` and ``consume`` work inside ``run_displayed``. Every end - of the input, by a limit, a signal or an error -
+becomes an ``Ended``. Then the live display is removed, the summary is shown and the error is reported. In JSON the
+error comes before the summary, because there the summary is the last line.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ Work = Callable[[], Awaitable[Ended]]
 
 
 def signal_name(context: CommandContext) -> str:
-    """``SIGINT``, ``SIGTERM``."""
+    """Returns ``SIGINT`` or ``SIGTERM``, the first signal; ``interrupted`` where there was none."""
     number = context.interrupt.signal
     return "interrupted" if number is None else number.name
 
 
 GOODBYE = 1.0
-"""Seconds that a broker has to answer when a run takes its leave; one that is well needs a hundredth of it."""
+"""Seconds that a broker has to answer when a run closes its connections. Usually it takes a hundredth of that."""
 _AT_ONCE = 0.1
 
 
 async def take_leave(client: Client, closing: Coroutine[object, object, object], *, hurry: bool = False) -> None:
-    """Waits for something to close; a broker that does not answer in time is left without a goodbye."""
+    """Waits for ``closing``. If the broker does not answer in time, ends the client's connections without Close."""
     task = asyncio.ensure_future(closing)
     done, _ = await asyncio.wait((task,), timeout=_AT_ONCE if hurry else GOODBYE)
     if not done:
@@ -47,25 +47,25 @@ async def take_leave(client: Client, closing: Coroutine[object, object, object],
 
 
 async def run_displayed(context: CommandContext, display: Display, work: Work) -> ExitStatus:
-    """Do the work, show its end, and give the exit code; raises the error where the runner is to report it."""
+    """Does the work, shows how it ended, and returns the exit code. Raises an error that the runner must report."""
     try:
         with _giving_way(context, display):
             try:
                 ended = await work()
             finally:
-                display.stop()  # while Ctrl-Z still hides it
+                display.stop()  # inside, so that Ctrl-Z still hides the display
     except asyncio.CancelledError:
         if context.interrupt.status is None:
             raise
         ended = Ended(f"{signal_name(context)} twice, stopped at once", context.interrupt.status)
-    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - it is reported, here or by the runner
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - reported here or by the runner
         ended = Ended(describe(first_error(error)), status_of(error), error)
     return _finish(context, display, ended)
 
 
 @contextmanager
 def _giving_way(context: CommandContext, display: Display) -> Iterator[None]:
-    """Ctrl-Z gives the shell a terminal without a display, and with its cursor."""
+    """Handles Ctrl-Z during the block: removes the live display, and shows the cursor, before the process stops."""
     may_stop = context.env.owns_process and signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL
     if display.mode is not StatsMode.LIVE or not may_stop:
         yield
@@ -81,10 +81,10 @@ def _giving_way(context: CommandContext, display: Display) -> Iterator[None]:
     def suspend() -> None:
         nonlocal is_wanted
         if not is_wanted:
-            return  # several signals came before it stopped
+            return  # another signal has stopped the process already
         with display.hidden():
             signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTSTP)  # returns when it may go on: at once where no shell could let it
+            os.kill(os.getpid(), signal.SIGTSTP)  # returns on SIGCONT; at once where no shell could send that
             is_wanted = False
             signal.signal(signal.SIGTSTP, on_signal)
 

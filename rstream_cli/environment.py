@@ -1,8 +1,8 @@
-"""What a run finds around it, as one value that is handed in: standard streams, variables, terminals, clock, signals.
+"""The environment of a run as one value: standard streams, variables, terminals, clock, signals.
 
-The standard streams are text on file descriptors: 0, 1 and 2 for the process' own run, pipes or files for a run inside
-another program. Nothing else of the command line names those numbers, reads ``os.environ`` or the time, or takes
-signals, so that a test replaces all of it with one object, and so that the colour decision is made in one place.
+The standard streams are text on file descriptors: 0, 1 and 2 for a run that has the process to itself, pipes or files
+for a run inside another program. No other module of the command line uses those numbers, reads ``os.environ`` or the
+time, or handles signals. So a test replaces all of them with one object, and one place decides on colours.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class ErrorForm(enum.Enum):
 
 
 class StdoutError(OSError):
-    """stdout takes no more: its disk is full, say. A reader that is gone is a ``BrokenPipeError``."""
+    """Writing to stdout failed, for example on a full disk. A closed pipe is a ``BrokenPipeError`` instead."""
 
     def __str__(self) -> str:
         return f"cannot write to stdout: {self.strerror}"
 
 
 class Signals:
-    """Where a run hears of SIGINT and SIGTERM: here from whoever holds this and calls ``send``."""
+    """Delivers SIGINT and SIGTERM to a run inside another program, which calls ``send``."""
 
     def __init__(self) -> None:
         self._sent: deque[signal.Signals] = deque()
@@ -61,7 +61,7 @@ class Signals:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def send(self, number: signal.Signals) -> None:
-        """What that signal would do to a process of the run's own. From any thread; kept until the run listens."""
+        """Sends a signal to the run, from any thread. It is kept until the run handles signals."""
         self._sent.append(number)
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: the run is over
@@ -73,7 +73,7 @@ class Signals:
     ) -> Iterator[None]:
         """Calls ``handler`` on the running event loop for each of these signals.
 
-        ``afterwards``: called for those that come before the process has ended, if it is the run's own.
+        ``afterwards`` is called for signals between the end of the block and the end of a process of the run's own.
         """
         import asyncio
 
@@ -89,10 +89,10 @@ class Signals:
             self._handler(self._sent.popleft())
 
     def leave(self) -> None:
-        """The exit code is known, and all is written: nothing that comes now changes it."""
+        """Called when the exit code is final and all output is written: later signals are ignored."""
 
     def end_at_once(self, status: int) -> NoReturn:
-        """Ends the run, should it hang."""
+        """Ends a run that may hang."""
         raise SystemExit(status)
 
 
@@ -105,7 +105,7 @@ class ProcessSignals(Signals):
 
     def leave(self) -> None:
         for number in self._handled:
-            signal.signal(number, signal.SIG_IGN)  # Python gives up handlers of its own when it ends
+            signal.signal(number, signal.SIG_IGN)  # Python drops its handlers at exit
 
     def send(self, number: signal.Signals) -> None:
         os.kill(os.getpid(), number)
@@ -152,7 +152,7 @@ class Environment:
 
     @classmethod
     def on(cls, stdin: int, stdout: int, stderr: int, variables: Mapping[str, str]) -> Environment:
-        """That of a run inside this process, on these file descriptors. They stay the caller's, who closes them."""
+        """Returns the environment of a run inside this process, on file descriptors that the caller must close."""
         return cls(
             stdin=open(stdin, encoding="utf-8", closefd=False),
             stdout=_output_on(stdout, "utf-8", "strict", line_buffering=os.isatty(stdout)),
@@ -165,11 +165,11 @@ class Environment:
 
     @classmethod
     def of_process(cls) -> Environment:
-        """That of this process. A standard stream that is closed is opened on /dev/null first.
+        """Returns the environment of this process. Opens closed standard streams on /dev/null first.
 
-        Otherwise the next socket would get its number, and what is written to stdout would go there. stdin and stdout
-        are opened the wrong way round, so that reading and writing them are errors, as they were: data that goes
-        nowhere must not look delivered. What stdout refuses is a ``StdoutError``, whoever writes to it.
+        Otherwise the next socket would get the number of the closed stream, and output for stdout would go to it. stdin
+        is opened for writing and stdout for reading only, so that using them still fails: lost data must not look
+        delivered. Writing errors of stdout become ``StdoutError``.
         """
         for number, name, mode, access in (
             (0, "stdin", "r", os.O_WRONLY),
@@ -178,7 +178,7 @@ class Environment:
         ):
             if getattr(sys, name) is None:
                 setattr(sys, name, _open_null(number, mode, access))
-        if sys.__stdout__ in (None, sys.stdout):  # else somebody in this process has put another in its place
+        if sys.__stdout__ in (None, sys.stdout):  # unless code in this process has replaced it
             sys.stdout = _telling(sys.stdout)
         return cls(
             stdin=sys.stdin,
@@ -193,17 +193,18 @@ class Environment:
 
     @property
     def owns_process(self) -> bool:
-        """Whether this process is here for the run alone: then its signals and limits are the run's too."""
+        """Whether the process exists only for this run, which may then use the process' signals and limits."""
         return isinstance(self.signals, ProcessSignals)
 
     def variable(self, name: str) -> str | None:
-        """An environment variable; an empty one counts as not set."""
+        """Returns an environment variable; None where it is not set or empty."""
         return self.variables.get(name) or None
 
     def use_color(self, choice: ColorChoice = ColorChoice.AUTO, *, stdout: bool = False) -> bool:
-        """Whether stderr (or stdout) takes colours.
+        """Returns whether to use colours on stderr (or stdout).
 
-        ``--color always|never`` decides; else NO_COLOR, FORCE_COLOR (``0`` is no), TERM=dumb, the terminal.
+        The first of these that is set decides: ``--color always|never``, NO_COLOR, FORCE_COLOR (``0`` means no),
+        TERM=dumb. Otherwise colours are for terminals only.
         """
         if choice is not ColorChoice.AUTO:
             return choice is ColorChoice.ALWAYS
@@ -217,7 +218,7 @@ class Environment:
         return self.stdout_is_tty if stdout else self.stderr_is_tty
 
     def size_of(self, stream: TextIO) -> tuple[int, int]:
-        """Columns and lines of the terminal that a stream is, unless COLUMNS and LINES say it; else 80 and 24."""
+        """Returns columns and lines: from COLUMNS and LINES, or else from the stream's terminal, or else 80 and 24."""
         try:
             columns, lines = os.get_terminal_size(stream.fileno())
         except (OSError, ValueError):
@@ -229,11 +230,11 @@ class Environment:
         return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
 
     def is_in_foreground(self) -> bool:
-        """Whether a display may draw on the terminal of stderr: while this is a background job, it is the shell's."""
+        """Returns whether a display may draw on the terminal of stderr. A background job must leave it to the shell."""
         try:
             return os.tcgetpgrp(self.stderr.fileno()) == os.getpgrp()
         except (OSError, ValueError):
-            return True  # not the terminal that governs this process: no shell writes to it
+            return True  # not the controlling terminal, so no shell uses it
 
 
 class _Stdout(io.FileIO):
@@ -247,7 +248,7 @@ class _Stdout(io.FileIO):
 
 
 class _AtOnce(io.BufferedWriter):
-    """Without delay, for PYTHONUNBUFFERED: ``write_through`` goes as far as the buffer."""
+    """Flushes after each write, for PYTHONUNBUFFERED: ``write_through`` alone only reaches the buffer."""
 
     def write(self, data: Any, /) -> int:
         written = super().write(data)
@@ -256,7 +257,7 @@ class _AtOnce(io.BufferedWriter):
 
 
 def _telling(stream: TextIO) -> TextIO:
-    """The same stream, whose errors are known for its own; what its encoding lacks is escaped."""
+    """Returns a stream on the same descriptor that raises ``StdoutError``, and escapes characters it cannot encode."""
     return _output_on(
         stream.fileno(),
         stream.encoding,
@@ -280,7 +281,7 @@ def _output_on(
 
 
 def silence(stream: TextIO) -> None:
-    """Points the descriptor of a stream that nobody reads at /dev/null, so that the last flush finds no fault."""
+    """Points the descriptor of a stream that nobody reads at /dev/null, so that the last flush does not fail."""
     with contextlib.suppress(OSError, ValueError):
         descriptor = stream.fileno()
         null = os.open(os.devnull, os.O_WRONLY)

@@ -1,8 +1,8 @@
-"""How a command ends: the exit codes of the contract, and the errors of the command line itself.
+"""The exit codes, and the errors of the command line itself.
 
-Scripts depend on these numbers, so they are written down once, here. ``status_of`` is the only place that
-turns an error into a number: a command raises, and the runner asks. The core's errors are imported only when
-there is an error to judge, so that ``rstream --version`` needs none of it.
+Scripts depend on these numbers, so only this module defines them. Only ``status_of`` turns an error into a number: a
+command raises, and the runner calls it. The core's errors are imported only when there is an error, so that
+``rstream --version`` does not import the core.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import sys
 
 
 class ExitStatus(enum.IntEnum):
-    """The exit codes. A process ends in one of these, whatever happens."""
+    """The exit codes. A process always ends with one of these."""
 
     OK = 0
-    """Done: end of input, count, ``--until``, idle."""
+    """Finished: end of input, count, ``--until``, idle."""
     INTERNAL = 1
-    """A fault of this program, or a write that the operating system refused."""
+    """A bug in this program, or a write that the operating system refused."""
     USAGE = 2
     """Usage or configuration."""
     PARTLY_DONE = 3
@@ -31,17 +31,17 @@ class ExitStatus(enum.IntEnum):
     NOT_CONFIRMED = 7
     """Some messages were rejected or not confirmed; wins over INTERRUPTED and TERMINATED."""
     BAD_RECORD = 8
-    """A record of the input is bad; its number is named."""
+    """A record of the input is bad; the message has its number."""
     PRECONDITION = 9
     """Exists already with other arguments, or a precondition failed."""
     TIMED_OUT = 124
     """``--timeout`` ran out."""
     INTERRUPTED = 130
-    """SIGINT, and all confirmed."""
+    """Ended by SIGINT; all messages are confirmed."""
     STDOUT_CLOSED = 141
     """The reader closed stdout."""
     TERMINATED = 143
-    """SIGTERM, and all confirmed."""
+    """Ended by SIGTERM; all messages are confirmed."""
 
 
 KINDS = {
@@ -64,9 +64,9 @@ KINDS = {
 
 
 class CommandError(Exception):
-    """An error that the command line found itself; it knows the exit code.
+    """An error found by the command line itself, with its exit code.
 
-    ``hint`` says what the reader may do about it. The message is one line.
+    ``hint`` says what the user may do about it. The message is one line.
     """
 
     def __init__(self, message: str, *, hint: str | None = None, status: ExitStatus = ExitStatus.USAGE) -> None:
@@ -76,7 +76,7 @@ class CommandError(Exception):
 
 
 def status_of(error: BaseException) -> ExitStatus:
-    """The exit code for an error; of a group, that of its first error."""
+    """Returns the exit code for an error; for a group, that of its first error."""
     if isinstance(error, BaseExceptionGroup):
         return status_of(first_error(error))
     if isinstance(error, CommandError):
@@ -96,7 +96,7 @@ def kind_of(error: BaseException) -> str:
 
 
 def first_error(error: BaseException) -> BaseException:
-    """The error itself, or the first one inside a group; a closed stdout counts before all others."""
+    """Returns the error itself, or the first one inside a group, where a closed stdout comes before all others."""
     leaves = list(_leaves(error))
     return next((leaf for leaf in leaves if isinstance(leaf, BrokenPipeError)), leaves[0])
 
@@ -112,8 +112,8 @@ def _status_of_core_error(error: BaseException) -> ExitStatus | None:
 
     if not isinstance(error, e.RstreamError):
         return None
-    # The first line that fits counts: an AmqpError is a ProtocolError of a message, and a ServerError at the end is one
-    # that tells nothing of what was asked for.
+    # The first matching line counts: an AmqpError is also a ProtocolError, and the ServerErrors that reach the last
+    # line are faults, no answers to a correct request.
     table: tuple[tuple[tuple[type[BaseException], ...], ExitStatus], ...] = (
         ((e.ConfigurationError,), ExitStatus.USAGE),
         ((e.StreamDoesNotExist, e.OffsetNotFound, e.RouteNotFound), ExitStatus.NOT_FOUND),
@@ -160,7 +160,7 @@ _RECORD_ERRORS = (
 
 
 def _status_of_record_error(error: BaseException) -> ExitStatus | None:
-    """Looks only into modules that are loaded: an error of theirs cannot come from anywhere else."""
+    """Returns the exit code for an error of a record. Checks only loaded modules: others cannot have raised it."""
     for module, name in _RECORD_ERRORS:
         cls = getattr(sys.modules.get(module), name, None)
         if isinstance(cls, type) and isinstance(error, cls):

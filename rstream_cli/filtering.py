@@ -1,7 +1,7 @@
-"""``consume --filter``: the broker's filter, and the exact one of this side where ``--filter-from`` tells how.
+"""``consume --filter``: an exact filter behind the broker's filter, if there is a ``--filter-from``.
 
-The broker filters by the chunk, on values that are not a part of the messages. So this side can only look for the
-value where the publisher had it from: at a path in the body, or in the envelope.
+The broker filters whole chunks, by values that are not part of the messages. So this side can only read the value from
+the place where the publisher took it: at a path in the body or in the envelope.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from rstream_cli.rendering import UNSHOWABLE, look_into
 
 
 class Choice(NamedTuple):
-    """What a filter says of the messages of a chunk."""
+    """The choice of a filter among the messages of a chunk."""
 
     places: Sequence[int]
-    """Those that are wanted, and among them, in order, those that are bad."""
+    """The positions of wanted and of bad messages, in order."""
     bad: frozenset[int] = frozenset()
-    """Those that it could not look into: nobody knows whether they are wanted."""
+    """The positions of messages that could not be read, so that it is unknown whether they are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which messages are wanted."""
+    """Decides which messages are wanted."""
 
     values: tuple[str, ...]
     match_unfiltered: bool = False
     path: Path | None = None
-    """Where a message holds its value; None: take what the broker sends."""
+    """The path of a message's value; None: all messages that the broker sends are wanted."""
     raw: bool = False
-    """What was stored is the body."""
+    """Whether the stored bytes are the body, not AMQP 1.0."""
 
     def choose(self, messages: Sequence[bytes]) -> Choice:
-        """Which places are wanted, and which are bad."""
+        """Returns which messages are wanted, and which are bad."""
         if self.path is None:
             return Choice(range(len(messages)))
         places: list[int] = []
@@ -57,20 +57,20 @@ class Filter:
         return any(value in self.values for value in found) if found else self.match_unfiltered
 
     def _values(self, path: Path, data: bytes) -> list[Any]:
-        """What is at the path in the body and in the envelope: a publisher may have had the value from either."""
+        """Returns the values at the path in the body and in the envelope: the publisher may have used either."""
         return [_find(text, path) for text in ((data,) if self.raw else look_into(data))]
 
 
 def value_text(value: Any) -> str | None:
-    """A value as a filter value: a string as it is, anything else as JSON writes it; None where JSON cannot."""
+    """Returns a value as a filter value: a string unchanged, any other value as JSON; None if JSON cannot hold it."""
     try:
         return value if isinstance(value, str) else orjson.dumps(value).decode()
-    except TypeError:  # binary, or a map whose keys are no strings
+    except TypeError:  # binary, or a map with keys that are not strings
         return None
 
 
 def _find(text: bytes, path: Path) -> Any:
     try:
         return at_path(loads(text), path)
-    except (PathError, EnvelopeError):  # nothing there, or no JSON
+    except (PathError, EnvelopeError):  # no value there, or not JSON
         return None

@@ -1,10 +1,10 @@
 """The input of ``publish``: stdin and files, read in blocks by a thread behind a bounded queue.
 
-asyncio cannot read files, nor stdin where that is ``< file`` or ``/dev/null``, so a daemon thread reads and the event
-loop takes. A read gives what is there - a block may be one byte - so a growing input is published as it grows; the
-thread runs at most ``_AHEAD`` blocks ahead, so a slow broker holds back the writer of the pipe. Whatever can block
-(pipes, terminals, sockets) is polled together with a wake-up pipe, so ``stop`` ends a read that waits; a regular file
-is simply read.
+asyncio cannot read files, nor stdin if that is ``< file`` or ``/dev/null``. So a daemon thread reads, and the event
+loop takes the blocks. A read returns the available bytes, perhaps only one, so a growing input is published as it
+grows. The thread reads at most ``_AHEAD`` blocks ahead, so a slow broker holds back the writer of a pipe. Descriptors
+that can block (pipes, terminals, sockets) are polled together with a wake-up pipe, so that ``stop`` ends a waiting
+read; a regular file is read directly.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ STDIN = "-"
 
 
 class Block(NamedTuple):
-    """What one read gave. ``data`` is empty at the end of a file."""
+    """The result of one read. ``data`` is empty at the end of a file."""
 
     data: bytes
     source: int
-    """Which of the sources, from 0."""
+    """The index of the source, from 0."""
 
 
 class InputError(CommandError):
@@ -40,16 +40,16 @@ class InputError(CommandError):
 
 
 def name_of(source: str) -> str:
-    """What to call a source in a message."""
+    """Returns the name of a source for messages."""
     return "standard input" if source == STDIN else source
 
 
 def check_sources(sources: Sequence[str], stdin: int) -> int | None:
-    """Their size in bytes, where all of them are regular files. Raises InputError for what cannot be read.
+    """Returns the total size in bytes, or None unless all sources are regular files. Raises InputError for a bad one.
 
     ``stdin``: the descriptor that ``-`` stands for.
 
-    Called before anything is published, so that a typing error in the third name does not leave two published.
+    Called before publishing, so that a typing error in the third name does not leave two files published.
     """
     total: int | None = 0
     for source in sources:
@@ -94,15 +94,15 @@ class Input:
         self._wake_reader, self._wake_writer = os.pipe()
         self._is_over = False
         self._ending = threading.Lock()
-        """Held by whoever wakes the thread, and by the thread when it gives up the pipe for that."""
+        """Held while the wake-up pipe is written to or closed."""
         self._thread = threading.Thread(target=self._run, name="rstream-input", daemon=True)
 
     def start(self) -> None:
-        """Begins to read."""
+        """Starts the thread that reads."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Reads no more; blocks that were read are still given. May be repeated."""
+        """Stops reading. ``next`` still returns blocks that were read. May be called repeatedly."""
         if self._stopping:
             return
         self._stopping = True
@@ -112,34 +112,34 @@ class Input:
         self._room.release()
 
     def fail(self, error: Exception) -> None:
-        """Reads no more, and lets ``next`` raise this; blocks that were read are kept for ``take_rest``."""
+        """Stops reading, and makes ``next`` raise this error. Blocks that were read are kept for ``take_rest``."""
         self.stop()
         self._failed = True
         self._end(error)
 
     def take_rest(self) -> list[Block]:
-        """After ``stop``: the blocks that were read and not given yet, without waiting."""
+        """Returns the blocks that were read and that ``next`` has not returned, without waiting. For after ``stop``."""
         rest = list(self._blocks)
         self._blocks.clear()
         return rest
 
     def close(self) -> None:
-        """Gives up the rest too. Does not wait for the thread, which a file system may hold up."""
+        """Stops reading, and drops blocks that were read. Does not wait for the thread: a file system may block it."""
         self.stop()
         self._blocks.clear()
-        if self._thread.ident is None:  # it was never started
+        if self._thread.ident is None:  # the thread was never started
             self._close_pipe()
 
     @property
     def stopped_early(self) -> bool:
-        """Whether ``stop`` came before the end of the input."""
+        """Whether ``stop`` or ``fail`` was called."""
         return self._stopping
 
     async def next(self, timeout: float | None = None) -> Block | None:
-        """The next block; None at the end of the last source, and after ``stop`` once all was given.
+        """Returns the next block; None at the end of the last source, and after ``stop`` when no block is left.
 
-        Raises TimeoutError where nothing came in ``timeout`` seconds, InputError after the good blocks, and at once
-        what ``fail`` was given.
+        Raises TimeoutError if no block came within ``timeout`` seconds, InputError after the last good block, and at
+        once the error that ``fail`` was called with.
         """
         if not self._blocks and not self._ended:
             async with asyncio.timeout(timeout):
@@ -189,7 +189,7 @@ class Input:
                 os.close(self._wake_writer)
 
     def _read_source(self, number: int, source: str) -> None:
-        # A FIFO without O_NONBLOCK would hold up open() until somebody writes.
+        # Without O_NONBLOCK, open() of a FIFO would block until it has a writer.
         descriptor = self._stdin if source == STDIN else os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             poll = None
@@ -215,15 +215,15 @@ class Input:
                 return
 
     def _read(self, descriptor: int, poll: select.poll | None) -> bytes | None:
-        """What is there, b"" at the end, None where reading is to stop."""
+        """Returns the available bytes, b"" at the end, or None after ``stop``."""
         while True:
             if poll is not None and any(fd == self._wake_reader for fd, _ in poll.poll()):
                 return None
             try:
                 return os.read(descriptor, self._block_size)
-            except BlockingIOError:  # the descriptor is non-blocking, and somebody else was quicker
+            except BlockingIOError:  # a non-blocking descriptor, and another process has read the data
                 continue
 
     def _call(self, function: object, argument: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants it any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the run is over
             self._loop.call_soon_threadsafe(function, argument)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Streams and super streams: whoever names one where a command wants the other is told which command wants it."""
+"""Hints at the right command where a user names a super stream instead of a stream, or the reverse."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STREAM_COMMANDS = {theirs: ours for ours, theirs in _SUPER_STREAM_COMMANDS.item
 
 
 async def telling_kinds_apart(context: CommandContext, command: str, name: str, work: Callable[[], Awaitable[T]]) -> T:
-    """Does the work of ``command``; where it does not find ``name``, looks whether there is one of the other kind."""
+    """Does the work of ``command``. If ``name`` does not exist, looks for one of the other kind, and adds a hint."""
     try:
         return await work()
     except StreamDoesNotExist as error:

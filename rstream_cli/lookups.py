@@ -1,7 +1,7 @@
-"""Name lookups of asyncio in threads that nobody waits for at the end.
+"""Runs asyncio's name lookups in daemon threads, for which the end of the process does not wait.
 
-asyncio looks names up in its default executor, whose threads the loop waits for while it closes: a name server that
-does not answer would hold the process up long after the connect timeout has told why it ends.
+asyncio looks up names in its default executor, and waits for its threads when the loop closes. A name server that does
+not answer would hold the process up long after the connect timeout.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class LookupExecutor(ThreadPoolExecutor):
-    """Runs each call in a daemon thread of its own; for the few calls that lookups are."""
+    """Runs each call in a daemon thread of its own. Only for a few calls, such as lookups."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -23,7 +23,7 @@ class LookupExecutor(ThreadPoolExecutor):
                 return
             try:
                 result = fn(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001 - it is told to whoever waits
+            except BaseException as error:  # noqa: BLE001 - raised by the future
                 future.set_exception(error)
             else:
                 future.set_result(result)

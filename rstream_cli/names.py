@@ -1,4 +1,4 @@
-"""The names of streams, super streams and references: what they may be, and what they are the name of."""
+"""Checks the names of streams, super streams and references."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from rstream_cli.exit_status import CommandError
 
 
 class Kind(enum.Enum):
-    """What an argument is the name of."""
+    """The kind of thing that an argument names."""
 
     STREAM = enum.auto()
     SUPER_STREAM = enum.auto()
     EITHER = enum.auto()
-    """Found out by asking."""
+    """Either a stream or a super stream: the broker is asked."""
 
 
 def check_stream_name(name: str) -> str:
-    """The name, where it can be one of a stream: 1 to 255 bytes of UTF-8. Else a usage error."""
+    """Returns the name if it can be a stream's: 1 to 255 bytes of UTF-8. Otherwise raises a usage error."""
     return _check_name("stream name", name)
 
 
 def check_new_stream_name(name: str) -> str:
-    """As ``check_stream_name``, for a stream that is to be made: in one line, or one of another name would be made."""
+    """Checks the name of a new stream: also without line breaks, which the broker would leave out."""
     if "\n" in name or "\r" in name:
         raise CommandError("the stream name has a line break", hint="brokers leave line breaks out of names")
     return check_stream_name(name)
 
 
 def check_reference(name: str) -> str:
-    """The name, where it can be a reference: 1 to 255 bytes of UTF-8. Else a usage error."""
+    """Returns the name if it can be a reference: 1 to 255 bytes of UTF-8. Otherwise raises a usage error."""
     return _check_name("reference (--name)", name)
 
 
@@ -51,7 +51,7 @@ _URI = re.compile(r"\s*(?:(?:rabbitmq-stream(?:\+tls)?|amqps?)://|[a-z][a-z0-9+.
 
 
 def check_no_uri(what: str, text: str) -> None:
-    """A usage error for the address of a broker where it does not belong. It may hold a password, and is not shown."""
+    """Raises a usage error if the text is a broker's address, without showing it: it may contain a password."""
     if _URI.match(text):
         raise CommandError(
             f"the {what} is a URI", hint="the address of a broker goes behind --uri, or into RSTREAM_URI"

@@ -1,5 +1,6 @@
-"""What a run tells of what holds it up. Lost connections: a line when an outage begins and one when it is over, however
-many publishers and subscriptions it hits. And a broker that is there, and confirms nothing.
+"""Reports what holds a run up: outages, and a broker that confirms nothing.
+
+An outage gets one line when it begins and one when it is over, however many publishers and subscriptions it affects.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from rstream_cli.render.stats import PublishCounts, Stats
 from rstream_core import Recovery, RecoveryEvent, RecoveryState
 
 _WORTH_A_LINE = 0.5
-"""Seconds: a stream that just moved, or is just being deleted, is not worth a word."""
+"""Seconds after which an outage is reported. A stream that moves, or is being deleted, usually takes less."""
 _LONG_WITHOUT_CONFIRM = 5.0
 _LOOK_INTERVAL = 0.5
 
 
 class OutageReports:
-    """A client's ``on_recovery``."""
+    """A callable for a client's ``on_recovery`` that reports outages on the display."""
 
     def __init__(self, display: Display, stats: Stats, recovery: Recovery | None) -> None:
         self._display = display
@@ -31,7 +32,7 @@ class OutageReports:
 
     @property
     def until(self) -> float:
-        """When the last outage ended, by the event loop's clock: now, while there is one; 0 where there was none."""
+        """The loop time at which the last outage ended: the current time during one, 0 if there was none."""
         return asyncio.get_running_loop().time() if self._lost else self._until
 
     def __call__(self, event: RecoveryEvent) -> None:
@@ -46,7 +47,7 @@ class OutageReports:
         self._lost.discard(key)
         now = asyncio.get_running_loop().time()
         if self._told and event.state is RecoveryState.GIVEN_UP and event.error.retriable:
-            event.error.__notes__ = [f"gave up after {now - self._since:.0f} s"]  # others may have ended by it too
+            event.error.__notes__ = [f"gave up after {now - self._since:.0f} s"]  # replaced: errors may be shared
         if self._lost:
             return
         self._until = now
@@ -66,9 +67,9 @@ class OutageReports:
 
 
 async def report_unconfirmed(display: Display, account: Callable[[], PublishCounts], outages: OutageReports) -> None:
-    """Tells, once for each such time, that nothing has been confirmed for long. Displays for people do so anyway.
+    """Reports, once each time, that no message has been confirmed for long. Live displays show that themselves.
 
-    ``account`` brings the numbers up to date first: a call that waits for room has told nothing yet.
+    ``account`` returns up-to-date numbers: a call that waits for room has not updated the statistics yet.
     """
     now = asyncio.get_running_loop().time
     settled, since, is_told = 0, now(), False

@@ -1,8 +1,7 @@
-"""How a run ended, and the exit code that this is: decided here, and nowhere else.
+"""How a run ended, and its exit code: only this module decides that.
 
-The exit code of an error is that of ``status_of``. A signal counts for more than a run that is done, or that skipped
-something. What a caller must not miss counts for more than a signal: an error, messages that are not confirmed, a
-reader of stdout that has left.
+The exit code of an error comes from ``status_of``. A signal takes precedence over a run that has finished, or that
+skipped records. An error, messages that are not confirmed, and a closed stdout take precedence over a signal.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ _STRONGER_THAN_SIGNALS = (ExitStatus.NOT_CONFIRMED, ExitStatus.STDOUT_CLOSED)
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Why a run ended."""
+    """The reason why a run ended."""
 
     reason: str
     """A few words, for the summary."""
     status: ExitStatus = ExitStatus.OK
     error: BaseException | None = None
-    """Reported on stderr, where it is not one that ends without a word."""
+    """The error to report on stderr; ``runner.report`` prints nothing for some."""
 
     def status_after(self, signal: ExitStatus | None) -> ExitStatus:
-        """The exit code. ``signal``: that of the first signal which came; None where none did."""
+        """Returns the exit code. ``signal`` is the exit code of the first signal; None without a signal."""
         if signal is None or self.error is not None or self.status in _STRONGER_THAN_SIGNALS:
             return self.status
         return signal

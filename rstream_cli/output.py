@@ -1,8 +1,8 @@
-"""stdout as ``consume`` needs it: whole writes by a thread, so that a reader that stalls holds up nothing else.
+"""Writes to stdout for ``consume``: whole blocks, in a thread, so that a slow reader does not block the event loop.
 
-A write is done when the operating system has taken all of it; the caller waits for that before it asks for more, so
-at most one block is ever held here. Where a write cannot block - a small one into a pipe that has room - it is made
-at once, without the thread. A reader that goes away while nothing is being written is noticed too.
+A write is done when the operating system has taken all of its data. The caller waits for that before the next write, so
+at most one block is held here. A write that cannot block - a small one into a pipe with room - is made at once, without
+the thread. A reader that closes the pipe is noticed also between writes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Output:
     """Writes to a file descriptor. For one task of the event loop at a time."""
 
     def __init__(self, descriptor: int, on_closed: Callable[[], None]) -> None:
-        """``on_closed``: the reader is gone; called on the loop, perhaps while a write fails."""
+        """``on_closed`` is called on the loop when the reader has closed the pipe, perhaps while a write fails."""
         self._descriptor = descriptor
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[tuple[bytes | memoryview, asyncio.Future[None]] | None] = queue.SimpleQueue()
@@ -31,12 +31,12 @@ class Output:
         self._watched = False
         if self._is_pipe:
             with contextlib.suppress(OSError, NotImplementedError):
-                # A pipe's writing end becomes "readable" in one case alone: nobody can read it any more.
+                # The writing end of a pipe becomes "readable" only when its reading end is closed.
                 self._loop.add_reader(self._descriptor, self._reader_left)
                 self._watched = True
 
     def write(self, data: bytes | memoryview) -> asyncio.Future[None] | None:
-        """Begins to write; None where it is done already, else done with None or with an OSError."""
+        """Writes data. Returns None if that is done already; otherwise a future, whose exception is an OSError."""
         if self._is_pipe and len(data) <= select.PIPE_BUF and self._has_room():
             if os.write(self._descriptor, data) != len(data):
                 raise RuntimeError("a pipe took a part of a small write")
@@ -49,7 +49,7 @@ class Output:
         return done
 
     def close(self) -> None:
-        """Writes no more. A write that is stuck stays so, until the process ends."""
+        """Stops writing. A blocked write stays blocked until the process ends."""
         self._unwatch()
         self._jobs.put(None)
 
@@ -77,18 +77,18 @@ class Output:
                 write_all(self._descriptor, data)
             except OSError as error:
                 problem = error
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the run is over
                 self._loop.call_soon_threadsafe(_resolve, done, problem)
-            del job, data  # it may be large, and the next one may be long in coming
+            del job, data  # frees the block before the wait for the next one
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Writes all of it, also where the descriptor is non-blocking. Raises OSError."""
+    """Writes all of the data, also to a non-blocking descriptor. Raises OSError."""
     rest = memoryview(data)
     while rest:
         try:
             written = os.write(descriptor, rest)
-        except BlockingIOError:  # whoever shares this descriptor made it so
+        except BlockingIOError:  # another user of the descriptor has made it non-blocking
             poll = select.poll()
             poll.register(descriptor, select.POLLOUT)
             poll.poll()

@@ -1,10 +1,9 @@
-"""What people type, turned into values: durations, sizes, rates, offsets, delimiters and pairs.
+"""Parses the values that people type: durations, sizes, rates, offsets, delimiters and pairs.
 
-The grammar of every small language on the command line is here and nowhere else, so that ``--linger``,
-``--offset`` and the configuration file agree on what ``10s`` means. Nothing here reads a clock (``now`` is an
-argument), opens a file or knows an option's name: a function takes a text and gives a value, or raises a
-ValueError of one line that quotes the text and says what is allowed. The module is imported at start-up and
-imports next to nothing.
+All small grammars of the command line are here, so that ``--linger``, ``--offset`` and the environment agree on what
+``10s`` means. These functions read no clock (``now`` is an argument), open no files, and know no names of options: each
+takes a text and returns a value, or raises a ValueError of one line that quotes the text and says what is allowed. The
+module is imported at start-up and imports next to nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ MAX_OFFSET = 2**64 - 1
 MAX_TIMESTAMP_MS = 2**63 - 1
 """Timestamps are signed 64-bit milliseconds on the wire."""
 _LATEST_UNIX_MS = 10**14
-"""The year 5138: whoever writes a later ``@`` time took milliseconds for seconds."""
+"""The year 5138. A later ``@`` time is a mistake: milliseconds instead of seconds."""
 
 # --- durations, sizes and rates ---------------------------------------------------------------------------
 
@@ -82,7 +81,7 @@ def parse_timeout(text: str) -> float:
 
 
 def parse_max_age(text: str) -> str:
-    """The server's form of a retention age, such as ``7D`` or ``12h``, from ``7d``, ``12h``, ``6M``, ``1Y``.
+    """Returns the server's form of a retention age, such as ``7D`` or ``12h``, for ``7d``, ``12h``, ``6M``, ``1Y``.
 
     Units are the server's, whole numbers only: Y (365 days), M (30 days), D, h, m, s; case matters for M
     (months) and m (minutes) alone. ``2w`` becomes ``14D``. At least 1. Raises ValueError, also without a unit,
@@ -173,9 +172,9 @@ _ESCAPES = {"n": b"\n", "r": b"\r", "t": b"\t", "0": b"\0", "\\": b"\\"}
 
 
 def unescape(text: str) -> bytes:
-    r"""The bytes of a text with the escapes ``\n \r \t \0 \\ \xNN``; other characters become UTF-8.
+    r"""Returns the bytes of a text with the escapes ``\n \r \t \0 \\ \xNN``; other characters become UTF-8.
 
-    Bytes of the command line that are not UTF-8 (Python holds them as lone surrogates) come out as they were.
+    Bytes of the command line that are not UTF-8 (lone surrogates in Python) stay as they were.
     Raises ValueError for any other escape.
     """
     pieces = _ESCAPE.split(text)  # literal, escape, literal, …, literal
@@ -194,14 +193,14 @@ def unescape(text: str) -> bytes:
 
 
 def parse_delimiter(text: str) -> bytes:
-    r"""One or more bytes: the text as UTF-8, with the escapes ``\n \r \t \0 \\ \xNN``. Raises ValueError."""
+    r"""Returns one or more bytes: the text as UTF-8, with the escapes ``\n \r \t \0 \\ \xNN``. Raises ValueError."""
     if not text:
         raise ValueError("the delimiter is empty; give at least one byte, such as '\\n', '\\0' or '\\r\\n'")
     return unescape(text)
 
 
 def parse_pair(text: str) -> tuple[str, str]:
-    """``key=value``, split at the first ``=``; the value may be empty, the key may not. Raises ValueError."""
+    """Splits ``key=value`` at the first ``=``. The value may be empty, the key may not. Raises ValueError."""
     key, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"not a pair: {text!r}; give key=value")
@@ -211,7 +210,7 @@ def parse_pair(text: str) -> tuple[str, str]:
 
 
 def parse_header(text: str) -> tuple[str, object]:
-    """A header, property or annotation: ``key=text`` is a string, ``key:=JSON`` a typed value, as in httpie.
+    """Parses a header, property or annotation: ``key=text`` is a string, ``key:=JSON`` a typed value, as in httpie.
 
     ``n:=5`` is a long, ``ok:=true`` a boolean, ``id:={"$uuid":"…"}`` a tagged value, all as in the JSON
     envelope; ``n=5`` is the string "5". The value of ``:=`` is in the types of
@@ -238,7 +237,7 @@ class StartKind(enum.StrEnum):
     """Where to start reading."""
 
     FIRST = "first"
-    """The oldest message that is still there."""
+    """The oldest message that retention has kept."""
     LAST = "last"
     """The first message of the last chunk."""
     NEXT = "next"
@@ -340,7 +339,7 @@ def _offset(digits: str) -> int:
 
 
 def _timestamp_ms(text: str, now: float) -> int | None:
-    """Milliseconds since 1970, at least 0; None where the text is not a time."""
+    """Returns milliseconds since 1970, at least 0; None where the text is not a time."""
     if text[:1] == "-" and _DURATION.fullmatch(text, 1):
         milliseconds = math.floor(now * 1000) - round(parse_duration(text[1:]) * 1000)
     elif text[:1] == "@" and _PLAIN_NUMBER.fullmatch(text, 1):
@@ -349,7 +348,7 @@ def _timestamp_ms(text: str, now: float) -> int | None:
             raise ValueError(f"too late a time: {text!r}; @ takes seconds since 1970")
     else:
         try:
-            # A naive time is local time: that is what astimezone() takes it for.
+            # astimezone() takes a time without a zone as local time.
             milliseconds = (datetime.fromisoformat(text).astimezone(UTC) - _EPOCH) // _MILLISECOND
         except (ValueError, OverflowError, OSError):
             return None

@@ -1,6 +1,6 @@
-"""What ``publish`` and ``superstream publish`` do with their options.
+"""Turns the options of ``publish`` and ``superstream publish`` into a ``PublishPlan``.
 
-Checked against each other before anything connects, they become a ``PublishPlan``; publishing.py carries it out.
+The options are checked against each other before the program connects. publishing.py carries the plan out.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from rstream_cli.records.framing_in import RecordReader
 
 _LINE = "line"
-"""The value of ``--id-from`` that is no path."""
+"""The value of ``--id-from`` that is not a path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """How a super stream's partitions are chosen, and where routing keys come from: one of the three."""
+    """How partitions of a super stream are chosen, and the source of routing keys: one of the last three fields."""
 
     method: RoutingMethod
     key: str | None = None
@@ -56,7 +56,7 @@ def run_publish(
     create: bool = False,
     routing: Routing | None = None,
 ) -> NoReturn:
-    """Publishes to a stream, or with ``routing`` to a super stream. Ends in ``typer.Exit``."""
+    """Publishes to a stream, or with ``routing`` to a super stream. Raises ``typer.Exit`` at the end."""
     if create:
         check_new_stream_name(target)
     plan = _plan(target, files, given, connection.env, create=create, routing=routing)
@@ -115,7 +115,7 @@ def _check_input(shape: InputFormat, sources: list[str], files: list[str] | None
 
 
 def _method(given: PublishOptions) -> Method:
-    """How to send, checked against what a sub-entry cannot have."""
+    """Returns the method of sending. Raises an error for options that do not go with sub-entries."""
     if given.compression not in (None, Compression.NONE) and given.method not in (None, Method.SUB_ENTRY):
         raise CommandError(f"--compression {given.compression} goes with --method sub-entry, not {given.method}")
     method = given.method or (Method.BATCH if given.compression is None else Method.SUB_ENTRY)
@@ -129,7 +129,7 @@ def _method(given: PublishOptions) -> Method:
 
 
 def _looks(given: PublishOptions, routing: Routing | None, method: Method, shape: InputFormat) -> Looks:
-    """What the options want to know of each record."""
+    """Returns the values that the options need from each record."""
     from rstream_cli.encoding import Looks
 
     if given.id_from is not None and given.name is None:
@@ -231,7 +231,7 @@ def _plan(
     create: bool,
     routing: Routing | None,
 ) -> PublishPlan:
-    """The options, checked against each other and against the files."""
+    """Returns the plan, after checking the options against each other and against the files."""
     from rstream_cli.encoding import json_encoder, plain_encoder
     from rstream_cli.publishing import PublishPlan
     from rstream_core import RouteType
@@ -313,7 +313,7 @@ def _reader(shape: InputFormat, delimiter: bytes, *, crlf: bool) -> Callable[[],
 
 
 def _open_failed(path: pathlib.Path, sources: list[str], stdin: int) -> Any:
-    """Opens ``--failed-to`` for writing, unless that would empty a file that is to be read."""
+    """Opens ``--failed-to`` for writing. Raises an error if that would empty a file of the input."""
     try:
         if path.exists():
             for source in sources:

@@ -1,20 +1,20 @@
 """The engine of ``publish``: blocks of input in, batches of encoded messages out, and an account of each record.
 
-The unit is the block that a read gave: it is framed, encoded and handed to the core as lists, so that a line costs no
-Python code of its own. Whatever has been read is in exactly one place at any time - pending here, in flight at the
-publisher, confirmed or failed - and the numbers of the summary add up, however a run ends::
+The unit is the block of one read: it is framed, encoded and passed to the core as lists, so that no Python code runs
+for each line. Each record that was read is in exactly one place at any time - pending here, in flight at the publisher,
+confirmed or failed - and the numbers of the summary add up, however a run ends::
 
     read == published + not published          published == confirmed + failed
 
 The input is read only as fast as the publisher takes it, which waits for the broker's confirms.
 
-A super stream has a publisher for each partition. Each has its own lane: what was read and waits for it. A record goes
-to its lane by its routing key; what is behind the lanes is the same for a stream, which has one.
+A super stream has a publisher for each partition, and each publisher has a lane: the messages that were read and wait
+for it. The routing key determines a record's lane. A plain stream has one lane.
 
-With ids of the user's own (``--id-from``), what is at or below the last id that the broker knows is not sent again. The
-broker would drop it too, but it would confirm it, and the account would say that it was published just now. So a run
-with such ids stops where a message is rejected: stored behind it, others would have it taken for published. What is in
-flight then gets its answers, and the run tells which records are not stored.
+With ids of the user's own (``--id-from``), records up to the last id that the broker has are not sent again. The broker
+would drop and confirm them, and the summary would say that they were published just now. For the same reason a run with
+such ids stops where a message is rejected: if later ids were stored, the next run would take the rejected one for
+published. Messages in flight then get their answers, and the run reports which records are not stored.
 """
 
 from __future__ import annotations
@@ -62,16 +62,16 @@ from rstream_core.protocol.compression import MAX_UNCOMPRESSED, compress
 from rstream_core.protocol.routing import partition_index, python_partition_index
 
 _PACED_SLICES = 50
-"""Batches a second, where ``--rate`` paces them."""
+"""Batches a second with ``--rate``."""
 _CATCH_UP = 0.1
 """Seconds that pacing may make up for after a late timer."""
 _SHORT_MESSAGE = 20
 """Bytes: how much input ``--rate`` takes for a number of messages."""
 _LEAST_BLOCK_SIZE = 512
 _SLOW_BLOCK_SIZES = {"send": 16 * 1024, "wait": 4 * 1024}
-"""Of the methods that hand over message by message."""
+"""The block sizes in bytes of the methods that publish message by message."""
 _BREATH = 0.02
-"""Seconds after which the event loop has a turn: handing over waits for nothing as long as there is room in flight."""
+"""Seconds after which the event loop gets a turn: publishing does not await as long as there is room in flight."""
 _SUB_ENTRY_TARGET = 1024 * 1024
 """Bytes of a sub-entry before it is compressed, where it holds more than one message."""
 _SUB_ENTRY_HEAD = 7
@@ -79,19 +79,19 @@ _SUB_ENTRY_HEAD = 7
 _SIZE_IN_SUB_ENTRY = 4
 """Bytes that stand before each message in it."""
 _LEAST_IN_FLIGHT_BYTES = 256 * 1024
-"""Of each partition, however many there are."""
+"""The least ``max_in_flight_bytes`` of a partition, however many partitions there are."""
 _ASK_TIMEOUT = 5.0
-"""Seconds for the broker to say which ids it knows, at the end of a run in which it rejected some."""
+"""Seconds to ask the broker for its last publishing ids, at the end of a run in which it rejected messages."""
 _FILTER_HEAD = 2
 """Bytes of a filter value's length."""
 
 
 class Encoded(NamedTuple):
-    """What became of records: columns of the same length, and the bad records with what is wrong with them."""
+    """Encoded records: columns of the same length, and the bad records with their errors."""
 
     messages: list[bytes]
     numbers: Sequence[int] | None = None
-    """Of the records; None: one after the other."""
+    """The numbers of the records; None: consecutive ones."""
     bad: Sequence[tuple[int, str]] = ()
     ids: Sequence[int] | None = None
     filters: Sequence[str | None] | None = None
@@ -116,9 +116,9 @@ class Encoded(NamedTuple):
 
 
 class Encoder(Protocol):
-    """Records of the input to encoded messages; ``number`` is that of the first record.
+    """Makes encoded messages of input records. ``number`` is the number of the first record.
 
-    Stops behind the first bad record, where that is wanted, or at ``room`` messages.
+    Stops at ``room`` messages, and with ``stop_at_bad`` behind the first bad record.
     """
 
     def __call__(self, records: list[bytes], number: int, room: int, stop_at_bad: bool) -> Encoded: ...
@@ -126,13 +126,13 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PublishPlan:
-    """What the options said, all checked."""
+    """The checked options of a run."""
 
     stream: str
-    """Or the super stream, where there is ``routing``."""
+    """The stream; with ``routing`` the super stream."""
     encoder: Encoder
     reader: RecordReader | None
-    """None: ``inline`` are the records."""
+    """The framing of the sources; None: the records are ``inline``."""
     sources: Sequence[str] = ()
     inline: Sequence[bytes] = ()
     method: str = "batch"
@@ -141,11 +141,11 @@ class PublishPlan:
     linger: float = 0.02
     name: str | None = None
     has_ids: bool = False
-    """Publishing ids are the user's: those of the records."""
+    """Whether the user chose the publishing ids (``--id-from``)."""
     ids_are_numbers: bool = False
-    """They are the numbers of the records."""
+    """Whether the publishing ids are the numbers of the records."""
     has_filters: bool = False
-    """Whether options give filter values, which not every broker takes."""
+    """Whether the options set filter values, which older brokers do not support."""
     routing: RouteType | None = None
     create: bool = False
     rate: Rate | None = None
@@ -160,18 +160,18 @@ class PublishPlan:
 
 
 class _BadRecord(Exception):
-    """A record of the input is bad, and the run is to stop there."""
+    """A record of the input is bad, and the run must stop there."""
 
 
 @dataclass(slots=True)
 class Pacer:
-    """Lets so much through per second. Late timers are made up for, a bit."""
+    """Limits the rate. ``rate`` and ``cost`` are in messages or bytes. Makes up for late timers by ``_CATCH_UP``."""
 
     rate: float
     due: float = 0.0
 
     async def wait(self, cost: float, stop: asyncio.Event) -> None:
-        """Waits for its turn, or until ``stop`` is set: then there is nothing to pace any more."""
+        """Waits until the rate allows ``cost``, or until ``stop`` is set."""
         now = asyncio.get_running_loop().time()
         start = max(self.due, now - _CATCH_UP)
         if start > now:
@@ -182,7 +182,7 @@ class Pacer:
 
 
 class FailedFile:
-    """``--failed-to``: the messages that the stream does not hold for certain, as lines for ``publish --json``."""
+    """``--failed-to``: the messages that may not be stored, as lines for ``publish --json``."""
 
     def __init__(self, file: BinaryIO, *, raw: bool) -> None:
         self._file = file
@@ -190,7 +190,7 @@ class FailedFile:
         self.name = str(file.name)
 
     def add(self, stream: str, messages: Sequence[bytes], filters: Sequence[str | None], reason: str) -> None:
-        """Encoded messages, and what became of them."""
+        """Writes encoded messages with the reason of their failure."""
         from rstream_cli.records.envelope import to_json
 
         lines = []
@@ -198,45 +198,45 @@ class FailedFile:
             message = AMQPMessage(data) if self._raw else AMQPMessage.from_bytes(data)
             lines.append(to_json(message, stream=stream, filter_value=value, failed=reason))
         rest = memoryview(b"\n".join([*lines, b""]))
-        while rest:  # it has no buffer: what a full disk did not take would be an error again at the end
+        while rest:  # unbuffered: after an error on a full disk, a buffer would fail again at the end
             rest = rest[self._file.write(rest) :]
 
 
 @dataclass(slots=True)
 class _Lane:
-    """What is encoded, read, and not handed to its publisher yet: columns of the same length."""
+    """Encoded messages that were not passed to their publisher yet: columns of the same length."""
 
     stream: str
     publisher: Publisher
     known: int
-    """The last publishing id that the broker knew; 0 for none."""
+    """The last publishing id that the broker had at the start; 0 for none."""
     messages: list[bytes] = field(default_factory=list)
     ids: list[int] | None = None
     filters: list[str | None] | None = None
     published: int = 0
-    """Of the publisher, as far as the account has it."""
+    """The publisher's ``published`` as it is counted in the statistics; likewise the next two."""
     in_flight: int = 0
     sent_again: int = 0
     failed_ids: list[int] = field(default_factory=list)
-    """Where ids are the user's."""
+    """Ids of the user's own that failed."""
     rejected_ids: list[int] = field(default_factory=list)
-    """Of them: those that the broker answered for, and that are not stored."""
+    """The failed ids that the broker rejected, so that they are not stored."""
     last_known: int | None = None
-    """The last id that the broker knew at the end, where some were rejected; None where it did not say."""
+    """After a rejection, the last id that the broker had at the end; None if it is unknown."""
 
     @property
     def passed_ids(self) -> list[int]:
-        """What is not stored, and cannot be any more under this name."""
+        """Rejected ids that cannot be stored any more under this name, since the broker has a later one."""
         last = self.last_known
         return [] if last is None else sorted(number for number in self.rejected_ids if number <= last)
 
     @property
     def doubtful_ids(self) -> list[int]:
-        """What is not stored, and perhaps cannot be any more: the broker did not say how far it has come."""
+        """Rejected ids that may not be storable any more: the broker's last id is unknown."""
         return sorted(self.rejected_ids) if self.last_known is None else []
 
     def add(self, encoded: Encoded, start: int) -> None:
-        """Takes what there is from a place on."""
+        """Adds the messages from position ``start`` on."""
         if encoded.ids is not None:
             if self.ids is None:
                 self.ids = []
@@ -248,7 +248,7 @@ class _Lane:
         self.messages += encoded.messages[start:] if start else encoded.messages
 
     def drop(self, count: int) -> None:
-        """Forgets the first ones, which have been handed over."""
+        """Removes the first ``count`` messages, which were passed to the publisher."""
         self.messages = self.messages[count:]
         self.ids = self.ids and self.ids[count:]
         self.filters = self.filters[count:] if self.filters and self.messages else None
@@ -264,11 +264,11 @@ class PublishRun:
     display: Display
     _lanes: list[_Lane] = field(default_factory=list)
     _rest: list[Encoded] = field(default_factory=list)
-    """Read, and in no lane: the run had ended when it was to be routed."""
+    """Messages that were read but are in no lane, because the run ended before they were routed."""
     _pending_bytes: int = 0
-    """In all lanes."""
+    """Bytes in all lanes."""
     _reason: str = ""
-    """Why messages failed: the first reason."""
+    """The first reason for which messages failed."""
     _router: Router | None = None
     _input: Input | None = None
     _failed_file: FailedFile | None = None
@@ -276,11 +276,11 @@ class PublishRun:
     _pacer: Pacer | None = None
     _unresponsive: bool = False
     _source: int = 0
-    """Which of the sources is being read."""
+    """The index of the source that is being read."""
     _records_before: int = 0
-    """In the sources before that one."""
+    """The number of records in earlier sources."""
     _since: float | None = None
-    """When the oldest pending message was read."""
+    """The loop time at which the oldest pending message was read."""
 
     @property
     def _counts(self) -> PublishCounts:
@@ -288,7 +288,7 @@ class PublishRun:
         return self.stats.counts
 
     async def work(self) -> Ended:
-        """Publishes all there is, and says how that ended."""
+        """Publishes the whole input, and returns how the run ended."""
         plan, context = self.plan, self.context
         if plan.failed_to is not None:
             self._failed_file = FailedFile(plan.failed_to, raw=plan.raw)
@@ -348,7 +348,7 @@ class PublishRun:
             self._input.fail(error)
 
     async def _stop_on_signal(self, scope: asyncio.Timeout, drain: float = 0.0) -> None:
-        """The first signal ends the reading, and gives what was read ``drain`` seconds."""
+        """Waits for the first signal, stops reading, and limits the rest of the run to ``drain`` seconds."""
         await self.context.interrupt.requested.wait()
         if self._input is not None:
             self._input.stop()
@@ -356,7 +356,7 @@ class PublishRun:
             scope.reschedule(asyncio.get_running_loop().time() + drain)
 
     async def _publish_all(self, client: Client, scope: asyncio.Timeout) -> Ended:
-        """The whole input, the wait for its confirms, and the account."""
+        """Publishes the whole input, waits for its confirms, and settles the statistics."""
         ended: Ended | None = None
         problem: Exception | None = None
         try:
@@ -364,7 +364,7 @@ class PublishRun:
                 try:
                     ended = await self._feed()
                 except (_BadRecord, CommandError) as error:
-                    # What stood before it is published; then the account is settled as ever.
+                    # The records before the bad one are published, and the run ends as usual.
                     status = error.status if isinstance(error, CommandError) else ExitStatus.BAD_RECORD
                     stated = CommandError(str(error), status=status, hint=getattr(error, "hint", None))
                     ended = Ended(str(error), status, stated)
@@ -383,7 +383,7 @@ class PublishRun:
         if problem is not None:
             await self._let_the_others_finish()
         await self._ask_what_is_known()
-        # Whoever does not confirm will not say goodbye either.
+        # A broker that does not confirm will hardly answer a request to close.
         self._unresponsive = problem is not None and not self._is_rejected
         await take_leave(client, self._close_publishers(), hurry=self._unresponsive)
         if problem is not None:
@@ -395,11 +395,11 @@ class PublishRun:
 
     @property
     def _is_rejected(self) -> bool:
-        """Whether that has stopped the run."""
+        """Whether a rejected id of the user's own has stopped the run."""
         return any(lane.rejected_ids for lane in self._lanes)
 
     async def _ask_what_is_known(self) -> None:
-        """How far the name has come where something of it was rejected."""
+        """After a rejection, asks the broker for the last publishing id of the name."""
         if self.context.interrupt.forced:
             return
         try:
@@ -408,14 +408,14 @@ class PublishRun:
                     if lane.rejected_ids:
                         lane.last_known = await lane.publisher.last_publishing_id()
         except (RstreamError, TimeoutError):
-            pass  # then it is not known
+            pass  # the last id stays unknown
         except asyncio.CancelledError:
             if not self.context.interrupt.forced:
                 raise
 
     async def _let_the_others_finish(self) -> None:
-        """A message was rejected, or one partition has failed: what is in flight may yet be confirmed."""
-        if self.context.interrupt.requested.is_set():  # which had its time
+        """After a rejection, or the failure of one partition, waits for the other messages in flight."""
+        if self.context.interrupt.requested.is_set():  # their time is over
             return
         waiting = [lane.publisher for lane in self._lanes if lane.publisher.in_flight]
         try:
@@ -430,7 +430,7 @@ class PublishRun:
         await asyncio.gather(*(lane.publisher.close(timeout=0) for lane in self._lanes))
 
     async def _take_the_rest(self) -> None:
-        """Counts what the thread has read already: it is gone from the input, so the account must hold it."""
+        """Counts blocks that the thread has read already: they are consumed, so the statistics must include them."""
         if self._input is None or self.plan.reader is None:
             return
         self._input.stop()
@@ -460,7 +460,7 @@ class PublishRun:
             self._write_failed(stream, messages, filters, "not published")
 
     def _tell_of_repetitions(self) -> None:
-        """The exit code does not: everything is stored, some of it perhaps twice."""
+        """Warns of messages that may be stored twice. They do not change the exit code."""
         again = self._counts.sent_again
         if not again:
             return
@@ -470,7 +470,7 @@ class PublishRun:
         self.display.event("sent_again", f"{line}; {why}", Severity.WARNING, messages=again)
 
     def _tell_of_holes(self) -> None:
-        """What a run under the same name would leave out, and not store; or may, where the broker does not tell."""
+        """Warns of rejected records that another run under this name skips, or may skip."""
         for lane in self._lanes:
             name, last = self.plan.name, lane.last_known
             if passed := lane.passed_ids:
@@ -493,19 +493,19 @@ class PublishRun:
         )
 
     def _named(self, numbers: Sequence[int]) -> str:
-        """Records by their publishing ids."""
+        """Returns a text that names records by their publishing ids."""
         what = "record" if self.plan.ids_are_numbers else "publishing id"
         return f"{what}{'' if len(numbers) == 1 else 's'} {words.ranges(numbers)}"
 
     @property
     def _not_confirmed_ids(self) -> list[int]:
-        """Of what failed, and of what was read and not handed over; where ids are the user's."""
+        """With ids of the user's own: the ids of messages that failed or were not passed to a publisher."""
         ids = [number for lane in self._lanes for number in (*lane.failed_ids, *(lane.ids or ()))]
         return sorted(ids + [number for rest in self._rest for number in rest.ids or ()])
 
     @property
     def _unsent(self) -> int:
-        """Messages that were read and not handed over."""
+        """The number of messages that were read and not passed to a publisher."""
         return sum(len(lane.messages) for lane in self._lanes) + sum(len(rest.messages) for rest in self._rest)
 
     def _size(self, messages: list[bytes]) -> int:
@@ -514,7 +514,7 @@ class PublishRun:
         return sum(len(body) for body in bodies_of(messages) if body is not None)
 
     def _judge(self, ended: Ended | None, problem: Exception | None) -> Ended:
-        """The exit code, from the account."""
+        """Returns how the run ended, with the exit code, according to the statistics."""
         counts = self._counts
         lost = counts.failed + (self._unsent if problem is not None else 0)
         wanted = counts.read - counts.bad - counts.already_published
@@ -554,7 +554,7 @@ class PublishRun:
             return Ended(self._stopped() or "all messages are published")
         source = self._input = Input(plan.sources, self.context.env.stdin.fileno(), **self._input_settings())
         source.start()
-        await self._check()  # publishers could not tell the input before there was one
+        await self._check()  # a publisher that ended earlier could not stop the input
         if self.context.interrupt.requested.is_set():
             source.stop()
         while not self._full():
@@ -573,13 +573,13 @@ class PublishRun:
         return Ended(self._stopped() or ("--count is reached" if self._full() else "end of input"))
 
     def _enter(self, source: int) -> None:
-        """Notes where the records of a file begin: numbers run on over files, and people count in one."""
+        """Notes where the records of a file begin: numbers go on over files, but messages count within one file."""
         if source != self._source:
             assert self.plan.reader is not None
             self._source, self._records_before = source, self.plan.reader.count
 
     def _place(self, number: int) -> str:
-        """A record, as its reader finds it."""
+        """Returns the name of a record for messages: the file, and its number in the file."""
         if len(self.plan.sources) < 2:
             return f"record {number}"
         return f"{name_of(self.plan.sources[self._source])}: record {number - self._records_before}"
@@ -589,7 +589,7 @@ class PublishRun:
             await lane.publisher.check()
 
     def _tell_of_a_cut(self) -> None:
-        """A signal may have come inside a record: what there is of it is no message."""
+        """Notes if a signal has cut off the last record, which is then not published."""
         reader = self.plan.reader
         if reader is None or self._input is None or not self._input.stopped_early:
             return
@@ -601,7 +601,7 @@ class PublishRun:
             self.display.note("note: the last record was not read to its end, and is not published")
 
     def _input_settings(self) -> dict[str, int]:
-        """Where publishing is slow, reading ahead would only lengthen what a signal leaves to be published."""
+        """Returns settings for reading ahead: little for slow methods, so that little is left after a signal."""
         block_size = _SLOW_BLOCK_SIZES.get(self.plan.method, BLOCK_SIZE)
         rate = self.plan.rate
         if rate is not None:
@@ -610,7 +610,7 @@ class PublishRun:
         return {} if block_size == BLOCK_SIZE else {"block_size": block_size, "ahead": 1}
 
     async def _next_block(self, source: Input) -> Block | None:
-        """The next block; what is pending is sent when its time has come, whatever the input does."""
+        """Returns the next block. Sends pending messages when they are due, also while the input is silent."""
         loop = asyncio.get_running_loop()
         while True:
             wait = None
@@ -626,7 +626,7 @@ class PublishRun:
                     await self._send_pending()
 
     async def _take(self, data: bytes, *, may_ask: bool = True) -> None:
-        """Frames and encodes a block; b"" is the end of a file. Raises _BadRecord behind the good ones."""
+        """Frames and encodes a block; b"" is the end of a file. Raises _BadRecord after taking the good records."""
         reader = self.plan.reader
         assert reader is not None
         for records, error in _framed(reader, data):
@@ -650,7 +650,7 @@ class PublishRun:
         elif plan.routing is RouteType.Key and may_ask:
             try:
                 encoded, lanes = await self._bound(encoded, number)
-            except BaseException:  # cancelled, or without an answer: the records are accounted for all the same
+            except BaseException:  # cancelled, or no answer: the records must still be counted
                 self._leave_over(encoded, number)
                 raise
         messages = encoded.messages
@@ -669,7 +669,7 @@ class PublishRun:
             self._bad(at, message)
 
     def _leave_over(self, encoded: Encoded, number: int) -> None:
-        """Counts what was read, and is not to be published any more."""
+        """Counts records that were read but will not be published."""
         if self.plan.ids_are_numbers:
             encoded = encoded._replace(ids=encoded.numbers or range(number, number + len(encoded.messages)))
         self._counts.read += len(encoded.messages)
@@ -678,7 +678,7 @@ class PublishRun:
             self._rest.append(encoded)
 
     def _spread(self, encoded: Encoded, lanes: Sequence[int], first: int) -> None:
-        """Each message to its lane."""
+        """Adds each message to its lane."""
         places: dict[int, list[int]] = {}
         for place, lane in enumerate(lanes):
             places.setdefault(lane, []).append(place)
@@ -701,7 +701,7 @@ class PublishRun:
         self._pending_bytes += sum(map(len, encoded.messages)) - sum(map(len, encoded.messages[:known]))
 
     async def _bound(self, encoded: Encoded, first: int) -> tuple[Encoded, Sequence[int]]:
-        """The lanes of the keys, as the broker has bound them; a record whose key is bound to no one of them is bad."""
+        """Returns the lanes of the keys by the broker's bindings. A record is bad unless its key has exactly one."""
         assert encoded.keys is not None
         found: dict[bytes, int | str] = {}
         for key in encoded.keys:
@@ -724,7 +724,7 @@ class PublishRun:
         return (encoded.only(good, first, bad) if bad else encoded), lanes
 
     async def _lane_of(self, key: bytes) -> int | str:
-        """The lane of a routing key, or what is wrong with the key."""
+        """Returns the lane of a routing key, or a text that says what is wrong with the key."""
         assert self._router is not None
         try:
             text = key.decode()
@@ -741,7 +741,7 @@ class PublishRun:
         return self._router.partitions.index(routes[0])
 
     def _fitting(self, encoded: Encoded, first: int) -> Encoded:
-        """What fits a frame; where the run stops at bad records, what stands before the first that does not."""
+        """Returns the messages that fit a frame; without ``skip_bad``, only those before the first that does not."""
         messages, filters = encoded.messages, encoded.filters
         limit = min(lane.publisher.max_message_size for lane in self._lanes)
         sub_entries = self.plan.method == "sub-entry"
@@ -808,14 +808,14 @@ class PublishRun:
         return asyncio.get_running_loop().time() >= self._since + self.plan.linger
 
     async def _send_pending(self) -> None:
-        """Hands over what is pending, lane by lane; what could not be handed over stays pending."""
+        """Publishes the pending messages, lane by lane. Messages that could not be published stay pending."""
         for lane in self._lanes:
             if lane.messages:
                 await self._send_lane(lane)
         self._since = None
 
     async def _send_lane(self, lane: _Lane) -> None:
-        """Hands over what a lane holds, batch by batch."""
+        """Publishes the messages of a lane, batch by batch."""
         messages, publisher = lane.messages, lane.publisher
         start, now = 0, time.monotonic  # uvloop's clock stands still until the next turn of the loop
         breath = now() + _BREATH
@@ -839,7 +839,7 @@ class PublishRun:
 
     @property
     def _batch_limits(self) -> tuple[int, float | None]:
-        """The messages of a batch, by ``--batch-size`` and the pace of ``--rate``; its bytes, where they matter."""
+        """The most messages of a batch, by ``--batch-size`` and ``--rate``, and its most bytes; None: no limit."""
         plan, rate = self.plan, self.plan.rate
         size = 1 if plan.method in ("send", "wait") else plan.batch_size
         most = float(_SUB_ENTRY_TARGET) if plan.method == "sub-entry" else None
@@ -851,7 +851,7 @@ class PublishRun:
         return size, most
 
     def _batch_ends(self, messages: list[bytes]) -> Iterator[int]:
-        """Where each batch ends."""
+        """Yields the end position of each batch."""
         size, most = self._batch_limits
         if most is None:
             yield from range(size, len(messages), size)
@@ -866,7 +866,7 @@ class PublishRun:
             yield len(messages)
 
     async def _turn(self, batch: list[bytes]) -> None:
-        """Waits until ``--rate`` allows the batch; not after a signal, as what was read has little time then."""
+        """Waits until ``--rate`` allows the batch; not after a signal, when the time is limited."""
         assert self._pacer is not None
         assert self.plan.rate is not None
         cost = len(batch) if self.plan.rate.messages_per_second is not None else max(self._size(batch), 1)
@@ -886,7 +886,7 @@ class PublishRun:
             await publisher.flush()
 
     async def _send_sub_entry(self, publisher: Publisher, batch: Sequence[bytes]) -> None:
-        """One sub-entry; more of them where one does not fit a frame."""
+        """Publishes a sub-entry, or several if one does not fit a frame."""
         try:
             await publisher.publish_sub_entry(batch, self.plan.compression)
         except MessageTooLarge:
@@ -896,10 +896,10 @@ class PublishRun:
             await self._send_sub_entry(publisher, batch[:middle])
             await self._send_sub_entry(publisher, batch[middle:])
 
-    # What publishers say.
+    # Called by publishers.
 
     def _show(self, lane: _Lane) -> None:
-        """Brings the account up to date with a publisher."""
+        """Updates the statistics with the numbers of a publisher."""
         counts, publisher = self._counts, lane.publisher
         counts.published += publisher.published - lane.published
         counts.in_flight += publisher.in_flight - lane.in_flight
@@ -928,7 +928,7 @@ class PublishRun:
         self._show(lane)
 
     def _stop_behind(self, lane: _Lane, failed: Sequence[FailedMessage]) -> None:
-        """Reads no more where a message was rejected: what comes next would have it taken for published."""
+        """Notes failed ids. After a rejection, stops reading: a later stored id would make the broker drop this one."""
         ids = [message.publishing_id for message in failed]
         lane.failed_ids += ids
         if failed[0].code:
@@ -952,7 +952,7 @@ def _too_large(size: int, limit: int, where: str = "") -> str:
 
 
 def _framed(reader: RecordReader, data: bytes) -> Iterator[tuple[list[bytes], RecordError | None]]:
-    """The records that a block completes, in runs that end in a bad one."""
+    """Yields the records that a block completes, in runs, each with the error of the bad record behind it or None."""
     step: Callable[[], list[bytes]] = (lambda: reader.feed(data)) if data else reader.finish
     while True:
         try:

@@ -1,13 +1,13 @@
-"""From the messages of a chunk to one block of bytes for stdout: one function, chosen once by the options.
+"""Renders the messages of a chunk as one block of bytes for stdout. The options determine the function once.
 
 Bodies take the core's fast path and are joined in C. In the byte outputs (lines, NUL, len32, raw) a body that is not
-data has to become bytes: of an AMQP value that is a string or binary, its bytes; of any other value and of a sequence,
-their JSON; of a message without a body, nothing. ``--json`` and ``--format`` look at each message.
+data becomes bytes: an AMQP value that is a string or binary is written as its bytes, any other value or a sequence as
+JSON, and a message without a body as nothing. ``--json`` and ``--format`` examine each message.
 
-Where the fast way finds a message that it cannot show, the block is gone through once more, message by message, and
-each that is bad is told by its place: whoever asked for the block stops there, or passes it.
+If the fast path finds a message that cannot be shown, the block is rendered again, message by message, and the caller
+is told the place of each bad message: it stops there, or skips the message.
 
-A message that is larger than a block comes alone, and is rendered in several blocks: its body is never there twice.
+A message that is larger than a block comes alone, and is rendered in several blocks, without a copy of its body.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from rstream_core import AmqpError, AMQPMessage
 from rstream_core.protocol.amqp import bodies_of
 
 UNSHOWABLE = (AmqpError, EnvelopeError)
-"""What looking into a message raises: it is not AMQP 1.0, or it is, and JSON cannot hold what is in it."""
+"""The errors of reading a message: it is not AMQP 1.0, or JSON cannot hold its contents."""
 
 LARGE = 4 * 1024 * 1024
-"""Bytes of a message beyond which it comes in blocks. The core hands out such a message alone."""
+"""A message of more bytes is rendered in several blocks. The core hands out such a message alone."""
 
 
 class Batch(NamedTuple):
@@ -35,20 +35,21 @@ class Batch(NamedTuple):
 
     stream: str
     offsets: Sequence[int]
-    """One for each message."""
+    """The offset of each message."""
     timestamp_ms: int
     messages: Sequence[bytes]
     bad: Collection[int] = ()
-    """Offsets of messages that are bad already, as a filter could not look into them."""
+    """Offsets of messages that a filter could not read."""
 
     @property
     def is_large(self) -> bool:
-        """Whether it is one message that comes in blocks."""
+        """Whether this is a single message that is rendered in several blocks."""
         return len(self.messages) == 1 and len(self.messages[0]) > LARGE
 
 
 OnBad = Callable[[int, str], None]
-"""Is told of a message that cannot be shown: its place in the batch, and why not. What it raises ends the rendering."""
+"""Called for a message that cannot be shown, with its position in the batch and the reason. May raise, which ends the
+rendering."""
 Rendered: TypeAlias = bytes | Iterable[bytes | memoryview]
 """One block, or the blocks of one large message."""
 
@@ -88,10 +89,10 @@ class Renderer:
 def bodies_renderer(
     writer: RecordWriter, *, raw: bool, shown: Bodies | None = None, framing_too: bool = False
 ) -> Renderer:
-    """The bodies alone, framed; ``raw``: what was stored is the body.
+    """Returns a renderer of framed bodies. ``raw``: the stored bytes are the body.
 
-    ``shown``: made visible for a terminal. A delimiter that a user typed is not. The framing is, where it is that of
-    the format (``framing_too``): a length is four bytes of any kind.
+    With ``shown``, bodies are made readable for a terminal; with ``framing_too`` also the framing, such as the four
+    bytes of a length. A delimiter that the user has typed is not changed.
     """
 
     def join(bodies: Sequence[bytes]) -> bytes:
@@ -130,7 +131,7 @@ def _large_body(data: bytes, *, raw: bool) -> bytes | memoryview:
 
 
 def json_renderer(*, raw: bool, shown: Bodies | None = None) -> Renderer:
-    """One envelope a line."""
+    """Returns a renderer of envelopes, one a line."""
 
     def show(block: bytes) -> bytes:
         return block if shown is None else shown.show_json(block)
@@ -139,7 +140,7 @@ def json_renderer(*, raw: bool, shown: Bodies | None = None) -> Renderer:
         stream, offsets, timestamp, messages, _ = batch
         if batch.is_large and shown is None:
             blocks = json_blocks(messages[0], stream=stream, offset=offsets[0], timestamp_ms=timestamp, raw=raw)
-            first = next(blocks)  # raises before anything is written
+            first = next(blocks)  # an error must come before any output
             return itertools.chain((first,), blocks, (b"\n",))
         lines = batch_to_json(messages, stream=stream, offsets=offsets, timestamp_ms=timestamp, raw=raw)
         return show(b"\n".join([*lines, b""]))
@@ -154,7 +155,7 @@ def json_renderer(*, raw: bool, shown: Bodies | None = None) -> Renderer:
 
 
 def template_renderer(template: Template, *, raw: bool) -> Renderer:
-    """``--format``. What is for a terminal is the template's business."""
+    """Returns the renderer for ``--format``. The template itself escapes output for a terminal."""
 
     def place(batch: Batch, index: int) -> Place:
         data = batch.messages[index]
@@ -171,11 +172,11 @@ def template_renderer(template: Template, *, raw: bool) -> Renderer:
 
 
 def look_into(data: bytes) -> tuple[bytes, bytes]:
-    """The body of a message, and its envelope. Raises what is in ``UNSHOWABLE``."""
+    """Returns the body of a message, and its envelope. Raises errors in ``UNSHOWABLE``."""
     message = AMQPMessage.from_bytes(data)
     return body_bytes(message), to_json(message, stream="", offset=0, timestamp_ms=0)
 
 
 def why_bad(error: Exception) -> str:
-    """What goes behind "the message"."""
+    """Returns the rest of a sentence that begins with "the message"."""
     return f"is not AMQP 1.0: {error}" if isinstance(error, AmqpError) else f"cannot be shown: {error}"

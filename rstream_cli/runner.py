@@ -1,7 +1,7 @@
-"""Runs a command's coroutine, and ends the process the way the contract says.
+"""Runs a command's coroutine, reports its error, and ends with the documented exit code.
 
-Everything that ends a command passes through here: a status, an error, a signal, a reader that closed stdout.
-Commands raise, and never print an error or call ``sys.exit``. The rules:
+Every way to end a command passes through here: a status, an error, a signal, a reader that closed stdout. Commands
+raise errors; they never print them or call ``sys.exit``. The rules:
 
 - The first SIGINT or SIGTERM sets ``Interrupt.requested`` for commands that drain (``graceful=True``) and cancels
   the others; the second cancels; the third ends the process at once, should even cancelling hang. The same signal
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 
 _SIGNALS = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TERMINATED}
 SAME_STOP = 0.1
-"""Seconds. Senders of both signals need a hundredth of it; people who press Ctrl-C twice need more."""
+"""Seconds within which the same signal counts once. A program that sends it twice takes a hundredth of this time;
+people who press Ctrl-C twice take longer."""
 _TELL_AGAIN = 60.0
 _MAX_TOLD = 1000
 
@@ -55,28 +56,28 @@ START_HINT = (
 
 
 class Interrupt:
-    """What SIGINT and SIGTERM ask of a running command."""
+    """The signals that a running command got, and what they ask for."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        """``now``: seconds, from any beginning."""
+        """``now`` is a clock in seconds, with any zero."""
         import asyncio
 
         self.requested: asyncio.Event = asyncio.Event()
-        """Set by the first signal: stop reading, drain, end."""
+        """Set by the first signal: the command must stop reading, drain, and end."""
         self.signal: signal.Signals | None = None
         """The first signal."""
         self.forced = False
-        """Whether a second signal came: the main task is being cancelled, stop now."""
+        """Whether a second signal came: the main task is being cancelled."""
         self._now = now
         self._last: tuple[signal.Signals, float] | None = None
 
     @property
     def status(self) -> ExitStatus | None:
-        """The exit code that the first signal stands for."""
+        """The exit code of the first signal; None without a signal."""
         return None if self.signal is None else _SIGNALS[self.signal]
 
     def is_new(self, number: signal.Signals) -> bool:
-        """Whether a signal that has come is a stop of its own, and not the last one once more."""
+        """Notes a signal, and returns False if it only repeats the last one (``SAME_STOP``)."""
         now = self._now()
         if self._last is not None and self._last[0] is number and now - self._last[1] < SAME_STOP:
             return False
@@ -86,7 +87,7 @@ class Interrupt:
 
 @dataclass(frozen=True)
 class CommandContext:
-    """What a command's coroutine works with."""
+    """The environment, options and interrupt that a command's coroutine gets."""
 
     env: Environment
     connection: ConnectionSettings
@@ -94,7 +95,7 @@ class CommandContext:
     interrupt: Interrupt
 
     def client(self, on_recovery: RecoveryListener | None = None, on_gap: GapListener | None = None) -> Client:
-        """A client of the core, as the options say."""
+        """Returns a client of the core with the options of the command line."""
         from rstream_core import Client
 
         recovery = self.connection.recovery
@@ -135,8 +136,8 @@ Main = Callable[[CommandContext], Awaitable[ExitStatus]]
 def run_command(main: Main, *, connection: ConnectionSettings, graceful: bool = False) -> NoReturn:
     """Runs ``main`` on an event loop to its end and raises ``typer.Exit`` with the exit code.
 
-    ``graceful``: the command watches ``interrupt.requested``, has something to drain, and returns what
-    ``Ended.status_after`` gives; otherwise the first signal cancels it. Errors are reported here.
+    ``graceful``: the command watches ``interrupt.requested``, drains, and returns the result of
+    ``Ended.status_after``. Otherwise the first signal cancels it. Errors are reported here.
     """
     import asyncio
 
@@ -144,7 +145,7 @@ def run_command(main: Main, *, connection: ConnectionSettings, graceful: bool = 
         try:
             status = asyncio.run(_supervise(main, connection, graceful))
         except (Exception, BaseExceptionGroup, KeyboardInterrupt, asyncio.CancelledError) as error:  # noqa: BLE001
-            # Nothing passes: whatever it is, it is reported and becomes an exit code.
+            # Every error is reported and becomes an exit code.
             status = report(
                 error,
                 env=connection.env,
@@ -163,14 +164,14 @@ def report(
     color: ColorChoice = ColorChoice.AUTO,
     hint: str | None = None,
 ) -> ExitStatus:
-    """Says on stderr what went wrong, and returns the exit code. ``hint`` replaces the error's own.
+    """Prints an error to stderr, and returns the exit code. ``hint`` replaces the error's own hint.
 
-    A closed stdout, and an interrupt, end without a word.
+    Prints nothing for a closed stdout or an interrupt.
     """
     error = first_error(error)
     status = status_of(error)
     if isinstance(error, BrokenPipeError | StdoutError):
-        silence(env.stdout)  # what is left in its buffer is no second error
+        silence(env.stdout)  # flushing the rest of its buffer must not fail again
     if isinstance(error, BrokenPipeError):
         return status
     if isinstance(error, KeyboardInterrupt):
@@ -210,7 +211,7 @@ def _write_object(env: Environment, error: dict[str, int | str | None]) -> None:
 
 
 def write_stderr(env: Environment, text: str) -> None:
-    """Writes to stderr; if nobody is there to read it, the exit code has to tell."""
+    """Writes to stderr. Ignores errors: without stderr, only the exit code can tell."""
     try:
         env.stderr.write(text)
         env.stderr.flush()
@@ -219,7 +220,7 @@ def write_stderr(env: Environment, text: str) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """What and why, in words; with the notes that were added to it."""
+    """Returns the text of an error, with its notes."""
     from rstream_core.errors import RstreamError
 
     if isinstance(error, OSError) and error.strerror and not isinstance(error, RstreamError | StdoutError):
@@ -232,9 +233,9 @@ def describe(error: BaseException) -> str:
 
 @contextmanager
 def _logging(connection: ConnectionSettings) -> Iterator[None]:
-    """Logs as the options say. Where others go on in this process, all is as it was before in the end.
+    """Configures logging for the run. Inside another program, restores the previous configuration at the end.
 
-    In a process of its own it stays, for what asyncio may complain of at the very end.
+    In a process of its own, the configuration stays, for messages that asyncio may log at the very end.
     """
     import logging
 
@@ -254,9 +255,9 @@ def _logging(connection: ConnectionSettings) -> Iterator[None]:
 
 
 def configure_logging(connection: ConnectionSettings) -> None:
-    """``-v`` shows what the core and the command line log, ``-vv`` their debugging too; without it warnings alone.
+    """Sets the log level: warnings by default, with ``-v`` also information, with ``-vv`` also debugging.
 
-    A record is a line, and the traceback that it may bring is behind it.
+    A record is one line, followed by its traceback, if any.
     """
     import logging
 
@@ -279,13 +280,13 @@ def configure_logging(connection: ConnectionSettings) -> None:
         logger.setLevel(level)
         logger.handlers[:] = [handler]
         logger.propagate = False
-    logging.raiseExceptions = False  # a closed stderr is no reason to fail
+    logging.raiseExceptions = False  # a closed stderr must not make the run fail
 
 
 def tell_warnings(tell: Callable[[str], None]) -> None:
-    """Hands what the core warns of to ``tell``, one by one: for a command that is the broker, without ``-v``.
+    """Calls ``tell`` with each warning of the core: for ``rstream broker`` without ``-v``.
 
-    What was told is told again after a minute: on a full disk each message brings the same.
+    Repeats the same warning only after a minute: on a full disk every message causes it.
     """
     import logging
 
@@ -332,7 +333,7 @@ async def _supervise(main: Main, connection: ConnectionSettings, graceful: bool)
         task.cancel()
 
     def after_the_run(number: signal.Signals) -> None:
-        """The same stop, told twice, must not hide how the run ended; another one ends the process at once."""
+        """Ends the process at once, unless the signal only repeats the last one: that must not hide the exit code."""
         if interrupt.is_new(number):
             connection.env.signals.end_at_once(_SIGNALS[number])
 
@@ -347,12 +348,12 @@ async def _supervise(main: Main, connection: ConnectionSettings, graceful: bool)
     except Exception:
         if interrupt.status is None or graceful:
             raise
-        status = interrupt.status  # cancelled, and something fell over on the way out
+        status = interrupt.status  # an error after the cancellation
     return status if graceful else Ended("", status).status_after(interrupt.status)
 
 
 def start_hint(error: BaseException, connection: ConnectionSettings) -> str | None:
-    """How to start a broker, for whoever tries the program for the first time."""
+    """Returns the hint on how to start a broker, if the default address refuses the connection; otherwise None."""
     from rstream_core.errors import ConnectionFailed
 
     if type(first_error(error)) is not ConnectionFailed or connection.gives_address or connection.options.tls:

@@ -1,10 +1,10 @@
-r"""Everything that this program writes for people goes through here: no text of a peer's steers a terminal.
+r"""Escapes all output for people, so that no text from a peer controls the terminal.
 
-Names of streams, hosts, reasons and bodies are chosen by others. ``line`` is for what stands in one line, ``name`` for
-a name in a table, ``as_json`` for JSON, ``Bodies`` for what ``consume`` shows on a terminal. The password of a URI that
-stands where it does not belong is left out of lines.
+Other people choose the names of streams, hosts, reasons and bodies. ``line`` is for text in one line, ``name`` for a
+name in a table, ``as_json`` for JSON, ``Bodies`` for the bodies that ``consume`` shows on a terminal. ``line`` also
+removes the password of a URI that was passed in a wrong place.
 
-The core's function is imported when there is something to write: ``--help`` needs none of the core.
+The core's function is imported only for the first output: ``--help`` does not import the core.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from typing import TextIO
 
 _WORD = re.compile(r"\S+")
 _USER = re.compile(r"://[^\s:/@]*:")
-"""Of a URI that goes on with a password, where an @ comes behind it."""
+"""The part of a URI up to the user name; a password follows if there is an @ behind it."""
 _IN_BLANKS = re.compile(
     r"((?:rabbitmq-stream(?:\+tls)?|amqps?)://[^\s:/@]*:)"
     r"(?!\d+(?![^\s/'\",;.)\]]))(?:(?!://)[^@\s])*+\s(?:(?!://)[^@])*+(?=@)"
 )
-"""A password with a blank in it, which no URI may have. Looked for in a broker's address alone, and where no port is in
-its place: elsewhere it would take a sentence that names a port and, later, an address for one."""
+"""A password with a blank in it, which no URI may have. Only matches a broker's address without a port at that place:
+otherwise a sentence with a port, and later an address, would match."""
 _NOT_PLAIN = re.compile(rb"[^\t\n\x20-\x7e]")
 
 
 def line(text: str) -> str:
-    """One line, whatever is in the text."""
+    """Returns the text as one harmless line, without passwords of URIs."""
     from rstream_core.text import harmless
 
     if "@" in text:
@@ -37,7 +37,7 @@ def line(text: str) -> str:
 
 
 def _without_password(found: re.Match[str]) -> str:
-    """Leaves out what stands between a user's name and the word's last @: a password may hold any other."""
+    """Replaces the text between a user name and the word's last @, since a password may contain an @."""
     word = found[0]
     at = word.rfind("@")
     user = _USER.search(word, 0, at) if at >= 0 else None
@@ -45,19 +45,20 @@ def _without_password(found: re.Match[str]) -> str:
 
 
 def name(text: str) -> str:
-    """A name as data, which can be told from any other name."""
+    """Returns a name escaped so that it differs from every other escaped name."""
     from rstream_core.text import harmless
 
     return harmless(text, exact=True)
 
 
 def as_json(text: str) -> str:
-    r"""JSON that says the same: what ``json`` and ``orjson`` leave as it is, such as C1, becomes ``\u009b``."""
+    r"""Returns equal JSON with more escapes: characters that ``json`` and ``orjson`` keep, such as C1, become
+    ``\u009b``."""
     return _harmful_but("\n").sub(lambda found: _json_escape(found[0]), text)
 
 
 def write_json(stream: TextIO, text: str, *, is_tty: bool) -> None:
-    """Writes lines that ``as_json`` gave. They are UTF-8 whatever the locale; a terminal gets what it can show."""
+    """Writes lines made by ``as_json``: in UTF-8 whatever the locale, but for a terminal in its own encoding."""
     encoding = getattr(stream, "encoding", None)
     buffer = getattr(stream, "buffer", None)
     if encoding is None or buffer is None:  # in memory
@@ -89,12 +90,12 @@ def _escape_for_json(error: UnicodeError) -> tuple[str, int]:
 
 
 _JSON_ESCAPES = "rstream-json"
-"""How the encoding of JSON deals with what an encoding lacks: ``backslashreplace`` would write what is no JSON."""
+"""An error handler that escapes characters which an encoding lacks as JSON does; ``backslashreplace`` would not."""
 codecs.register_error(_JSON_ESCAPES, _escape_for_json)
 
 
 def traceback_of(error: BaseException) -> str:
-    """As Python prints it, each message in a line of its own. Ends in a newline."""
+    """Returns the traceback as Python prints it, with each message as one harmless line. Ends with a newline."""
     return "".join(_frames(error, set()))
 
 
@@ -124,29 +125,32 @@ def _frames(error: BaseException, seen: set[int]) -> Iterator[str]:
 
 
 class Bodies:
-    r"""Bytes made visible for a person: ``\x1b`` for ESC, ``\xff`` for a byte that is no UTF-8, ``\u202e`` and so on.
+    r"""Makes bytes readable: ``\x1b`` for ESC, ``\xff`` for a byte that is not UTF-8, ``\u202e`` and so on.
 
-    Tabs and line breaks stay, and so does what people write. For a terminal alone: what a program reads stays as it is.
+    Tabs, line breaks and ordinary text stay. Only for a terminal: output for programs is not changed.
     """
 
     def __init__(self, encoding: str = "utf-8") -> None:
-        """``encoding``: the terminal's, where bytes of UTF-8 may be control characters. What it lacks is escaped."""
+        """``encoding`` is that of the terminal, to which UTF-8 bytes could be control characters.
+
+        Characters that it lacks are escaped.
+        """
         self._encoding = encoding
         self._harmful = _harmful_but("\t\n")
 
     def show(self, data: bytes) -> bytes:
-        """The same object, where there is nothing to do."""
+        """Returns readable bytes; the same object if no byte has to change."""
         if _NOT_PLAIN.search(data) is None:
             return data
         text = self._harmful.sub(_body_escape, data.decode("utf-8", "surrogateescape"))
         return text.encode(self._encoding, "backslashreplace")
 
     def show_name(self, data: bytes) -> bytes:
-        """For the name of a stream among them: it is one line."""
+        """Returns the readable name of a stream, as one line."""
         return name(data.decode()).encode(self._encoding, "backslashreplace")
 
     def show_json(self, data: bytes) -> bytes:
-        """For lines of JSON, which stay JSON."""
+        """Returns lines of JSON in readable form, which are still JSON."""
         if _NOT_PLAIN.search(data) is None:
             return data
         return as_json(data.decode()).encode(self._encoding, _JSON_ESCAPES)
@@ -154,8 +158,8 @@ class Bodies:
 
 def _body_escape(found: re.Match[str]) -> str:
     code = ord(found[0])
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
-    if 0x80 <= code <= 0xFF:  # a character, and not that byte
+    if 0x80 <= code <= 0xFF:  # a character, to be told from that byte
         return f"\\u{code:04x}"
     return found[0].encode("unicode_escape").decode("ascii")

@@ -1,14 +1,14 @@
-"""Typer, bent to the contract: lazy commands, plain help, errors of one line.
+"""Adapts Typer: lazily imported commands, plain help, errors of one line.
 
-Typer gives the parsing; three of its habits do not fit here, and each has its answer in one class or function:
+Typer does the parsing. Three of its features do not fit here, and are replaced:
 
-- Its help is drawn by Rich, which takes 100 ms to import, wraps by the terminal and forces colours where
-  GITHUB_ACTIONS is set. ``render_help`` writes plain text; it is also what docs/cli.md holds.
+- Its help uses Rich, which takes 100 ms to import, wraps by the terminal and forces colours if GITHUB_ACTIONS is set.
+  ``render_help`` writes plain text, also for docs/cli.md.
 - It imports pydantic (another 100 ms) to read a string. ``_Coercion`` reads the few types that we use.
-- It prints usage errors in boxes. ``usage_error`` turns them into a message and a hint; ``LazyGroup`` imports a
-  command's module when the command is run.
+- It prints usage errors in boxes. ``usage_error`` turns them into a message and a hint.
 
-Typer's own copy of click is never imported by name; what is needed of it comes through Typer's public names.
+``LazyGroup`` imports a command's module only when the command is run. Typer's own copy of click is never imported by
+name; its parts are used through Typer's public names.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Lazy(NamedTuple):
     """A command that is not imported yet."""
 
     module: str
-    """Has a ``typer.Typer`` named ``app``."""
+    """The name of a module with a ``typer.Typer`` named ``app``."""
     summary: str
     """The first line of its help."""
 
@@ -53,9 +53,9 @@ def new_app(
     examples: str = "",
     group: type[LazyGroup] | None = None,
 ) -> typer.Typer:
-    """A Typer app for a module of commands. Its commands are declared with ``@app.command(cls=Command, …)``.
+    """Returns a Typer app for a module of commands, which are declared with ``@app.command(cls=Command, …)``.
 
-    ``group``: where some of its commands are in modules of their own.
+    ``group``: a class for an app of which some commands are in modules of their own.
     """
     return typer.Typer(
         cls=group or LazyGroup,
@@ -68,10 +68,10 @@ def new_app(
 
 
 class Command(TyperCommand):
-    """A command with plain help. Its ``epilog`` is the Example section: lines that are shown as they are."""
+    """A command with plain help. Its ``epilog`` is the section of examples: lines that are shown unchanged."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """The parameters, with ``--help``."""
+        """Returns the parameters, with ``--help``."""
         return _quickly_read(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -88,7 +88,7 @@ class Command(TyperCommand):
         return rest
 
     def get_help_option(self, ctx: Any) -> Any:
-        """``--help``, which prints to the run's stdout."""
+        """Returns ``--help``, which prints to the run's stdout."""
         return _printing_help(super().get_help_option(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -102,15 +102,15 @@ class LazyGroup(TyperGroup):
     lazy: ClassVar[Mapping[str, Lazy]] = {}
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """The parameters, with ``--help``."""
+        """Returns the parameters, with ``--help``."""
         return _quickly_read(super().get_params(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The names, in the order of the help."""
+        """Returns the names of the commands, in the order of the help."""
         return [*self.commands, *self.lazy]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of a name; imports its module."""
+        """Returns the command with this name, and imports its module."""
         if cmd_name in self.lazy and cmd_name not in self.commands:
             app: typer.Typer = importlib.import_module(self.lazy[cmd_name].module).app
             command = typer.main.get_command(app)
@@ -119,7 +119,7 @@ class LazyGroup(TyperGroup):
         return super().get_command(ctx, cmd_name)
 
     def summaries(self, ctx: Any) -> list[tuple[str, str]]:
-        """Name and summary of every command, without importing the lazy ones."""
+        """Returns name and summary of every command, without importing the lazy ones."""
         rows = []
         for name in self.list_commands(ctx):
             if name in self.lazy:
@@ -131,14 +131,14 @@ class LazyGroup(TyperGroup):
         return rows
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """No arguments at all: the help on stderr, and a usage error's exit code."""
+        """Parses arguments. Without any, prints the help to stderr and exits with the code of a usage error."""
         if not args and not ctx.resilient_parsing:
             environment_of(ctx).stderr.write(ctx.get_help() + "\n")
             raise typer.Exit(ExitStatus.USAGE)
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Finds the command; an unknown one is an error that suggests the nearest."""
+        """Finds the command. For an unknown one, raises an error that suggests the nearest name."""
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None and not ctx.resilient_parsing:
@@ -146,7 +146,7 @@ class LazyGroup(TyperGroup):
         return (None if command is None else name), command, args[1:]
 
     def get_help_option(self, ctx: Any) -> Any:
-        """``--help``, which prints to the run's stdout."""
+        """Returns ``--help``, which prints to the run's stdout."""
         return _printing_help(super().get_help_option(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -170,11 +170,11 @@ def _print_help(ctx: Any, _parameter: Any, is_wanted: bool) -> None:
 
 
 class _Coercion:
-    """Reads the values of one parameter: stands where Typer would build a pydantic adapter.
+    """Reads the values of one parameter, in place of Typer's pydantic adapter.
 
-    Typer makes its adapter when a value first needs one and keeps it in ``_runtime_param``; where it is set
-    already, it is used. A Typer that knows no such thing ignores ours, and reads the values its own way: slowly, which
-    tests/unit/test_typer_support.py notices.
+    Typer makes its adapter when a value first needs it, and keeps it in ``_runtime_param``; it uses one that is set
+    already. A version of Typer without this attribute would ignore ours and read the values itself, slowly;
+    tests/unit/test_typer_support.py would notice.
     """
 
     def __init__(self, kind: Any, info: Any) -> None:
@@ -183,14 +183,14 @@ class _Coercion:
 
     @classmethod
     def install(cls, parameter: Any) -> None:
-        """Sets itself into a parameter, where it knows the parameter's type."""
+        """Installs an instance in a parameter if it can read the parameter's type."""
         info = getattr(getattr(parameter, "type_descriptor", None), "parameter_info", None)
         kind = kind_of(parameter)
         if info is not None and _is_known(kind, info) and vars(parameter).get("_runtime_param", cls) is None:
             vars(parameter)["_runtime_param"] = cls(kind, info)
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The value for the command's function. Typer calls this, with these names."""
+        """Returns the value for the command's function. Typer calls this, with arguments of these names."""
         is_several = param.multiple or param.nargs == -1
         try:
             if value is None:
@@ -317,7 +317,7 @@ def _label(parameter: Any) -> str:
 
 
 def render_help(command: Any, ctx: Any) -> str:
-    """The help page of a command or a group: plain text, with colours only where the context has them."""
+    """Returns the help page of a command or a group: plain text, with colours only if the context has them."""
     env = environment_of(ctx)
     width = min(max(env.size_of(env.stdout)[0], 40), MAX_WIDTH)
     bold, cyan, plain = ("\x1b[1m", "\x1b[36m", "\x1b[0m") if ctx.color else ("", "", "")
@@ -359,7 +359,7 @@ def _usage(parameter: Any) -> str:
 
 
 def _panels(options: Iterable[Any]) -> list[tuple[str, list[Any]]]:
-    """The options by panel; the command's own first, the others in the order in which they appear."""
+    """Returns the options by panel: the command's own first, the others in the order of their first options."""
     panels: dict[str, list[Any]] = {_OPTIONS: []}
     for option in options:
         panels.setdefault(option.rich_help_panel or _OPTIONS, []).append(option)
@@ -400,7 +400,7 @@ def help_of(option: Any) -> str:
 
 
 def _table(rows: Sequence[tuple[str, str]], width: int, style: Callable[[str], str]) -> list[str]:
-    """Names on the left, wrapped texts on the right; a long name gets a line of its own."""
+    """Returns lines with names on the left and wrapped texts on the right. A long name gets a line of its own."""
     column = min(max((len(name) for name, _ in rows), default=0), 30) + 4
     lines = []
     for name, text in rows:
@@ -423,5 +423,5 @@ def _first_paragraph(text: str) -> str:
 
 
 def environment_of(ctx: typer.Context) -> Environment:
-    """The environment that the run was started with."""
+    """Returns the environment of the run."""
     return ctx.obj if isinstance(ctx.obj, Environment) else Environment.of_process()

@@ -1,8 +1,8 @@
-"""The version, told without the rest of the program: importing the core would load asyncio and ssl for one line."""
+"""Prints the version without importing the core, which would load asyncio and ssl for one line."""
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # importing typing takes longer than all of this
+TYPE_CHECKING = False  # importing typing takes longer than this whole module
 if TYPE_CHECKING:
     from typing import TextIO
 
@@ -13,7 +13,7 @@ def print_version(out: TextIO) -> None:
 
 
 def program_version() -> str:
-    """The version of the installed package, from rstream_core/version.py alone."""
+    """Returns the version of the installed package. Loads only rstream_core/version.py."""
     from importlib.util import find_spec, module_from_spec, spec_from_file_location
     from pathlib import Path
 

@@ -1,8 +1,8 @@
 """An asyncio client for RabbitMQ streams.
 
-``Producer`` and ``Consumer`` are what most programs need; ``Client`` gives publishers, subscriptions and
-administration one level below, by the batch and the chunk. ``EmbeddedBroker`` is a broker for tests; it is imported
-when it is asked for. docs/python.md shows them.
+Most programs need ``Producer`` and ``Consumer``. ``Client`` is one level below: it makes publishers and subscriptions,
+which work on batches and chunks, and administers streams. ``EmbeddedBroker`` is a broker for tests; it is imported only
+when it is used. docs/python.md shows all of them.
 """
 
 from typing import TYPE_CHECKING

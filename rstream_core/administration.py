@@ -1,4 +1,4 @@
-"""What producers and consumers offer of their client's administration, beside their own work."""
+"""The methods of producers and consumers that administer streams: each calls the same method of the client."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ def partitioning(
 
 
 class _ClientView(ABC):
-    """Has a client underneath."""
+    """The base of classes that use a client."""
 
     @property
     @abstractmethod
     def client(self) -> Client:
-        """The client underneath: for the rest of its administration, or to be shared."""
+        """The client in use: for further administration, or to be shared."""
 
     async def update_password(self, password: str) -> None:
         """See ``Client.update_password``."""
         await self.client.update_password(password)
 
     async def stream_exists(self, stream: str) -> bool:
-        """Whether the stream, or partition, exists, with or without a leader at the moment."""
+        """Returns whether the stream, or partition, exists, with or without a leader at the moment."""
         return await self.client.stream_exists(stream)
 
 
 class Administration(_ClientView):
-    """Of streams."""
+    """Creates and deletes streams."""
 
     async def create_stream(
         self, stream: str, arguments: Mapping[str, object] | None = None, exists_ok: bool = False
@@ -68,7 +68,7 @@ class Administration(_ClientView):
 
 
 class SuperStreamAdministration(_ClientView):
-    """Of super streams: its own, where no other is named."""
+    """Creates and deletes super streams: the object's own one, unless another is named."""
 
     super_stream: str
 
@@ -100,4 +100,4 @@ class SuperStreamAdministration(_ClientView):
 
     @abstractmethod
     def _forget_partitions(self) -> None:
-        """What is known of them may no longer be so."""
+        """Drops cached partitions, after super streams were created or deleted."""

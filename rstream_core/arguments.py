@@ -11,7 +11,7 @@ from rstream_core.types import ConnectionOptions, Credentials, Endpoint
 
 
 class ConnectionArguments(TypedDict, total=False):
-    """Keyword arguments; the defaults are those of ``ConnectionOptions``."""
+    """Keyword arguments for connections. The defaults are those of ``ConnectionOptions``."""
 
     username: str
     password: str

@@ -1,6 +1,7 @@
-"""What a caller gives, checked before anything is asked or sent: a wrong argument is told at once, and by its name.
+"""Checks arguments before the broker is asked: a wrong argument raises at once, and the error names it.
 
-A wrong type is a ``TypeError``; what the protocol cannot hold is a ``ConfigurationError``, which is a ``ValueError``.
+A wrong type raises ``TypeError``. A value that the protocol cannot carry raises ``ConfigurationError``, which is a
+``ValueError``. The argument ``what`` of each function is the name of the argument, for the message.
 """
 
 from __future__ import annotations
@@ -14,42 +15,42 @@ from typing import SupportsIndex
 from rstream_core.errors import ConfigurationError
 
 MAX_STRING = 0x7FFF
-"""Bytes of a string: its length is a signed 16-bit number."""
+"""Bytes of a string in the protocol: its length is a signed 16-bit number."""
 MAX_OFFSET = 2**64 - 1
-"""Of messages; it is the largest publishing id, too."""
+"""The largest offset, and also the largest publishing id."""
 MAX_NAME = 255
-"""Bytes of the name of a stream, of a super stream, and of what publishes or stores offsets."""
+"""Bytes of the name of a stream or super stream, and of a reference."""
 
 
 def check_text(what: str, text: str, *, most: int = MAX_STRING) -> None:
-    """Raises for what is no string, or one that takes more than ``most`` bytes of UTF-8."""
+    """Raises unless ``text`` is a string of at most ``most`` bytes of UTF-8."""
     if not isinstance(text, str):
         raise TypeError(f"{what} is a str, not {text!r:.80}")
     try:
         size = len(text.encode())
-    except UnicodeEncodeError:  # bytes of a command line that were no UTF-8 become lone surrogates
+    except UnicodeEncodeError:  # lone surrogates, such as from command line arguments that are not UTF-8
         raise ConfigurationError(f"{what} cannot be written as UTF-8: {text!r:.80}") from None
     if size > most:
         raise ConfigurationError(f"{what} takes at most {most} bytes, not {size}")
 
 
 def check_name(what: str, name: str) -> None:
-    """As ``check_text``, for a name: it takes 1 to 255 bytes."""
+    """Raises unless ``name`` is a string of 1 to 255 bytes of UTF-8."""
     check_text(what, name, most=MAX_NAME)
     if not name:
         raise ConfigurationError(f"{what} is empty; it takes 1 to {MAX_NAME} bytes")
 
 
 def check_texts(what: str, texts: Collection[str]) -> None:
-    """As ``check_text``, for each of several."""
-    if isinstance(texts, (str, bytes)) or not isinstance(texts, Collection):  # an iterator would be used up here
+    """Calls ``check_text`` for each text of a collection."""
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Collection):  # this would exhaust an iterator
         raise TypeError(f"{what} is a list of str, not a {type(texts).__name__}")
     for text in texts:
         check_text(f"one of {what}", text)
 
 
 def check_properties(what: str, properties: Mapping[str, str]) -> None:
-    """As ``check_text``, for every key and every value."""
+    """Calls ``check_text`` for every key and every value."""
     for key, value in properties.items():
         check_text(f"a key of {what}", key)
         check_text(f"{what}[{key!r:.80}]", value)
@@ -110,7 +111,7 @@ def check_flag(what: str, flag: object) -> None:
 
 
 def check_whole(what: str, number: SupportsIndex, lowest: int, highest: int) -> int:
-    """The number. Raises for what is no whole number, and for one outside of these limits."""
+    """Returns ``number`` as an int. Raises unless it is a whole number from ``lowest`` to ``highest``."""
     try:
         value = operator.index(number)
     except TypeError:

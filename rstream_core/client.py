@@ -76,27 +76,28 @@ logger = logging.getLogger("rstream_core")
 MAX_IN_FLIGHT = 50_000
 MAX_IN_FLIGHT_BYTES = 16 * 1024 * 1024
 MAX_NAMES = 256
-"""Publisher names, each in a stream, of which is remembered what they have published: those last opened."""
+"""How many pairs of stream and publisher name have their last publishing id remembered: the last ones opened."""
 MAX_INITIAL_CREDIT = 0xFFFF
 CREDIT_TO_RELY_ON = 200
 """Chunks ahead that every broker grants. RabbitMQ 4.3.6 grants more (seen), in a Subscribe and in a Credit; a proposal
 for later versions has a limit, ``stream.max_credit_chunks``, of 200 by default, and answers 17 beyond it."""
 
 STORED_WAIT = Backoff(attempts=1_000_000, initial=0.005, maximum=0.25)
-"""Between looks at a stored offset. Their time is what bounds them."""
+"""Delays between questions for a stored offset. A time limit bounds them, not the number of attempts."""
 
 
 class Client:
     """Connects when it is first needed, or by ``start()``. For the tasks of one event loop, that of the first call:
     ``ConfigurationError`` in another one, in another thread, and after a fork.
 
-    Every method that asks the broker raises the ``ServerError`` of its answer, ``ConnectionFailed`` and
-    ``ConnectionClosed`` and their kinds, ``ProtocolError`` for an answer that makes no sense, or ``RequestTimeout``.
-    An argument that cannot be right is a ``TypeError`` or a ``ValueError`` that names it, before anything is asked.
+    Every method that asks the broker raises the ``ServerError`` of its answer, ``ConnectionFailed``,
+    ``ConnectionClosed`` or their subclasses, ``ProtocolError`` for an answer that makes no sense, or
+    ``RequestTimeout``. An impossible argument raises a ``TypeError`` or a ``ValueError`` that names it, before the
+    broker is asked.
 
-    ``recovery`` says how long publishers and subscriptions, and questions that can be asked twice, go on after a
-    lost connection; None: not at all. ``on_recovery`` is told a ``RecoveryEvent`` when a publisher or a subscription
-    is lost, and what becomes of it; without a recovery, that it is lost and given up.
+    ``recovery`` is the policy for publishers, subscriptions, and questions that can be asked twice, after a lost
+    connection; None: they end. ``on_recovery`` is called with a ``RecoveryEvent`` when a publisher or a subscription is
+    lost, and again when it has recovered or was given up. Without a recovery, it is lost and given up at once.
 
     ``on_gap`` is told a ``Gap`` when retention took what a subscription was to read: the offset that it was to start
     at, or what follows the last message that came. Without one, that is a warning in the log.
@@ -106,7 +107,7 @@ class Client:
     """
 
     _closed = True
-    """Until it is made: one that could not be is not to be closed."""
+    """True until ``__init__`` has succeeded, so that ``__del__`` does not warn of a client that was never made."""
 
     def __init__(
         self,
@@ -162,10 +163,10 @@ class Client:
         await self._locator.connection_within(check_seconds("wait", wait))
 
     async def close(self) -> None:
-        """Closes every connection. Publishers and subscriptions are to be closed before. May be repeated.
+        """Closes every connection. Close publishers and subscriptions first. May be called repeatedly.
 
-        One that is cancelled ends at once the connections that there are. What ``on_recovery`` let out that is no
-        ``Exception`` and does not end the program, as ``pytest.fail()`` does, is raised at the end.
+        If this call is cancelled, all connections end at once. Where ``on_recovery`` raised a ``BaseException`` that is
+        no ``Exception`` and does not end the program, such as that of ``pytest.fail()``, it is raised here at the end.
         """
         if not self._closed:
             self._guard.check()
@@ -182,9 +183,9 @@ class Client:
         self._recoveries.callbacks.check()
 
     def abort(self) -> None:
-        """Ends every connection at once: for a broker that does not answer, and a program that must end now.
+        """Ends every connection at once: for a broker that does not answer, or a program that must end now.
 
-        Everything that waits fails with ``ConnectionClosed``; ``close`` is to be called all the same.
+        All waiting calls fail with ``ConnectionClosed``. ``close`` must still be called.
         """
         self._locator.retire()
         for source in (self._locator, self._publisher_pool, self._subscriber_pool):
@@ -192,17 +193,17 @@ class Client:
                 connection.abort()
 
     async def server_version(self) -> str:
-        """The version that the broker tells, such as ``4.3.1``."""
+        """Returns the broker's version, such as ``4.3.1``."""
         self._check_open()
         return (await self._locator.again(self._locator.connection)).session.server_version
 
     async def update_password(self, password: str) -> None:
-        """Logs in again on every connection, and on those to come, with another password of the same user.
+        """Logs in again on every connection, and on later ones, with another password of the same user.
 
-        For a password that is a token and ends: replace it before it does, and nothing is interrupted. Raises the
-        ``ServerError`` with which a broker refuses it; the connection ends then, as the broker closes it.
+        For a password that is a token: replace it before it expires, and no connection is interrupted. Raises the
+        ``ServerError`` with which a broker refuses the password; the broker closes that connection.
 
-        Where the options have a function for the credentials, that is asked for connections to come.
+        Where the ``credentials`` of the options are a function, later connections still call it.
         """
         self._check_open()
         check_text("password", password)
@@ -223,9 +224,9 @@ class Client:
     async def create_stream(
         self, stream: str, arguments: Mapping[str, object] | None = None, *, exists_ok: bool = False
     ) -> None:
-        """Creates a stream. ``arguments`` as in the broker's documentation, such as ``max-length-bytes``.
+        """Creates a stream. ``arguments`` are those in the broker's documentation, such as ``max-length-bytes``.
 
-        ``StreamAlreadyExists`` unless ``exists_ok``; ``PreconditionFailed`` where it exists with other arguments.
+        Raises ``StreamAlreadyExists`` unless ``exists_ok``, or ``PreconditionFailed`` if it has other arguments.
         """
         self._check_open()
         check_name("stream", stream)
@@ -237,7 +238,7 @@ class Client:
                 raise
 
     async def delete_stream(self, stream: str, *, missing_ok: bool = False) -> None:
-        """Deletes a stream with all its messages. ``StreamDoesNotExist`` unless ``missing_ok``."""
+        """Deletes a stream with all its messages. Raises ``StreamDoesNotExist`` unless ``missing_ok``."""
         self._check_open()
         check_name("stream", stream)
         try:
@@ -247,19 +248,19 @@ class Client:
                 raise
 
     async def stream_exists(self, stream: str) -> bool:
-        """Whether the stream exists, with or without a leader at the moment."""
+        """Returns whether the stream exists, with or without a leader at the moment."""
         self._check_open()
         check_name("stream", stream)
         return await self._locator.exists(stream)
 
     async def metadata(self, stream: str) -> StreamMetadata:
-        """Where the stream lives."""
+        """Returns the nodes of the stream."""
         self._check_open()
         check_name("stream", stream)
         return await self._locator.metadata(stream)
 
     async def stats(self, stream: str) -> StreamStats:
-        """First and committed positions. ``UnsupportedByBroker`` before RabbitMQ 3.11."""
+        """Returns first and committed positions. Raises ``UnsupportedByBroker`` before RabbitMQ 3.11."""
         self._check_open()
         check_name("stream", stream)
         await self._require(c.Key.STREAM_STATS, "3.11", "reading a stream's statistics")
@@ -273,10 +274,10 @@ class Client:
         )
 
     async def last_offset(self, stream: str) -> int | None:
-        """The offset of the last message there is now; None where there is none.
+        """Returns the offset of the last message that the stream has now; None for an empty stream.
 
-        Read from the leader's last chunk: exact on every version, also where the broker's own bookkeeping
-        follows the last message.
+        Reads the leader's last chunk. The result is exact on every version, also where the broker's own records follow
+        the last message.
         """
         self._check_open()
         check_name("stream", stream)
@@ -285,7 +286,7 @@ class Client:
     async def _last_offset(self, stream: str) -> int | None:
         last = ConsumerOffsetSpecification(OffsetType.LAST)
         async with await self._subscribe_at_leader(stream, last) as subscription:
-            # While somebody publishes, the last chunk may be written and not committed yet: it comes in a moment.
+            # No chunk yet does not mean an empty stream: the last chunk may not be committed yet, and come in a moment.
             if not await subscription.barrier() and not await self._has_messages(stream):
                 return None
             try:
@@ -301,9 +302,10 @@ class Client:
             return await subscription.barrier()
 
     async def tail_offset(self, stream: str, count: int) -> int | None:
-        """The offset at which the last ``count`` messages begin (all, if there are fewer); None for an empty stream.
+        """Returns the offset at which the last ``count`` messages begin (or all of them, if there are fewer).
 
-        Offsets have gaps where the broker keeps its own records among the messages, so they are counted.
+        Returns None for an empty stream, and the offset after the last message for a ``count`` of 0 or less. Messages
+        are counted, not offsets subtracted: the broker's own records take offsets among the messages.
         """
         check_whole("count", count, -MAX_OFFSET, MAX_OFFSET)
         end = await self.last_offset(stream)
@@ -320,7 +322,10 @@ class Client:
             reach += max(2 * (count - seen), 1024)
 
     async def _count_back(self, stream: str, start: int, end: int, count: int) -> tuple[int, int]:
-        """Messages from ``start`` to ``end``, and the offset of the ``count``-th from the end."""
+        """Reads from ``start`` to ``end``. Returns how many messages there are, and the ``count``-th last one's offset.
+
+        Counts hardly more than ``count`` messages; where there are fewer, returns the offset of the first one.
+        """
         runs: deque[tuple[int, int]] = deque()
         total = 0
         spec = ConsumerOffsetSpecification(OffsetType.OFFSET, start)
@@ -347,12 +352,12 @@ class Client:
         arguments: Mapping[str, object] | None = None,
         exists_ok: bool = False,
     ) -> list[str]:
-        """Creates a super stream of so many ``partitions``, or of one for each of the ``routing_keys``.
+        """Creates a super stream with a number of ``partitions``, or with one for each of the ``routing_keys``.
 
-        Returns the names of its partitions, which are those that the server's own tool gives: ``orders-0``, … or
+        Returns the names of its partitions, which the server's own tool would give, too: ``orders-0``, … or
         ``orders-eu``, …. ``arguments`` are those of each partition, see ``create_stream``. Raises
-        ``StreamAlreadyExists`` unless ``exists_ok``, ``PreconditionFailed`` where it exists with other partitions
-        (the broker tells nothing of its arguments), ``UnsupportedByBroker`` before RabbitMQ 3.13.
+        ``StreamAlreadyExists`` unless ``exists_ok``; with it, ``PreconditionFailed`` where the super stream has other
+        partitions (the broker does not tell its arguments). Raises ``UnsupportedByBroker`` before RabbitMQ 3.13.
         """
         self._check_open()
         check_name("super_stream", super_stream)
@@ -380,7 +385,7 @@ class Client:
         return names
 
     async def delete_super_stream(self, super_stream: str, *, missing_ok: bool = False) -> None:
-        """Deletes a super stream and all its partitions. ``StreamDoesNotExist`` unless ``missing_ok``."""
+        """Deletes a super stream and all its partitions. Raises ``StreamDoesNotExist`` unless ``missing_ok``."""
         self._check_open()
         check_name("super_stream", super_stream)
         await self._require(c.Key.DELETE_SUPER_STREAM, "3.13", "deleting a super stream")
@@ -393,7 +398,7 @@ class Client:
                 raise
 
     async def partitions(self, super_stream: str) -> list[str]:
-        """The partitions of a super stream, in the broker's order. ``StreamDoesNotExist`` where there is none."""
+        """Returns the partitions of a super stream, in the broker's order. ``StreamDoesNotExist`` where it has none."""
         self._check_open()
         check_name("super_stream", super_stream)
         await self._require(c.Key.PARTITIONS, "3.11", "super streams")
@@ -404,7 +409,7 @@ class Client:
         return streams
 
     async def route(self, super_stream: str, routing_key: str) -> list[str]:
-        """The partitions that are bound to a routing key; none where no binding has it."""
+        """Returns the partitions that are bound to a routing key; an empty list where no binding has it."""
         self._check_open()
         check_name("super_stream", super_stream)
         check_text("routing_key", routing_key)
@@ -418,7 +423,7 @@ class Client:
         expect: type[c.PartitionsResponse] | type[c.RouteResponse],
         what: str,
     ) -> list[str]:
-        """The streams that the broker names. ``ProtocolError`` for a name that no stream can have."""
+        """Returns the streams in the broker's answer. Raises ``ProtocolError`` for a name that no stream can have."""
 
         async def ask(connection: Connection) -> list[str]:
             streams = (await connection.request(message, expect, what)).streams
@@ -436,10 +441,10 @@ class Client:
     async def store_offset(
         self, stream: str, reference: str, offset: int, *, verify_timeout: float | None = None
     ) -> None:
-        """Stores an offset under a name. The broker does not answer: ``query_offset`` tells whether it has it.
+        """Stores an offset under a reference. The broker does not answer: ``query_offset`` shows whether it has it.
 
-        With a ``verify_timeout`` that is asked here, until the broker tells this offset; ``RequestTimeout`` where it
-        does not within so many seconds. The time of an outage comes on top, as the client's recovery allows.
+        With a ``verify_timeout``, asks for the offset until the broker returns this one, and raises ``RequestTimeout``
+        where it does not within that many seconds. The time of an outage is added, as the client's recovery allows.
         """
         self._check_open()
         check_name("stream", stream)
@@ -447,7 +452,7 @@ class Client:
         message = c.StoreOffset(reference, stream, check_whole("offset", offset, 0, MAX_OFFSET))
 
         async def store(connection: Connection) -> _NotStored | None:
-            await connection.drain()  # nobody answers, so nothing else holds a busy caller back
+            await connection.drain()  # back pressure: no answer would hold back a caller that stores often
             connection.send(message)
             return None if verify_timeout is None else await _see_stored(connection, message, verify_timeout)
 
@@ -459,18 +464,18 @@ class Client:
             )
 
     async def query_offset(self, stream: str, reference: str) -> int:
-        """The offset that is stored under a name. ``OffsetNotFound`` where there is none."""
+        """Returns the offset that is stored under a reference. Raises ``OffsetNotFound`` where there is none."""
         self._check_open()
         check_name("stream", stream)
         check_name("reference", reference)
         return await query_offset(self._locator, stream, reference)
 
     async def resolve_offset(self, stream: str, spec: ConsumerOffsetSpecification) -> int:
-        """The offset of the first message that a subscription with this specification would get now.
+        """Returns the offset of the first message that a subscription with this specification would get now.
 
-        That of the next message to be published, where there is none yet; an offset beyond the end is taken as it is,
-        and one inside of a gap, too. Since RabbitMQ 4.3 the broker tells it; an
-        older one is subscribed to, and the next message is then taken to follow the last one.
+        Where there is no such message yet, returns the offset of the next one to be published. An offset beyond the
+        end, or inside of a gap, is returned as it is. Since RabbitMQ 4.3 the broker is asked. On older brokers this
+        subscribes and reads, and takes the next message's offset to be that after the last one.
         """
         self._check_open()
         check_name("stream", stream)
@@ -478,7 +483,7 @@ class Client:
         offset = await self._locator.when_elected(lambda: self._resolve_offset(stream, spec))
         if offset is None:
             offset = await self._locator.when_elected(lambda: self._position(stream, spec))
-        # That of the chunk which holds it, or of the next one; what comes before is dropped on this side.
+        # For an offset the broker returns the start of a chunk; a subscription drops the messages before the offset.
         return max(offset, spec.offset or 0) if spec.offset_type is OffsetType.OFFSET else offset
 
     async def _resolve_offset(self, stream: str, spec: ConsumerOffsetSpecification) -> int | None:
@@ -489,7 +494,7 @@ class Client:
             await self._subscriber_pool.release(lease)
 
     async def _position(self, stream: str, spec: ConsumerOffsetSpecification) -> int:
-        """As ``resolve_offset``, by reading."""
+        """Does the same as ``resolve_offset`` by reading, once."""
         if spec.offset_type is not OffsetType.NEXT:
             async with await self._subscribe_at_leader(stream, spec) as subscription:
                 chunk = await subscription.next_there_is()
@@ -499,9 +504,10 @@ class Client:
         return 0 if last is None else last + 1
 
     async def find_gap(self, stream: str, offset: int) -> Gap | None:
-        """What is gone of a stream from an offset on, as retention has taken it; None where nothing is.
+        """Returns the gap that retention has left in a stream from an offset on; None where there is none.
 
-        None too where the offset is yet to come, and before RabbitMQ 3.11, which does not tell.
+        Also returns None where the offset is yet to come, and before RabbitMQ 3.11, where the stream's first offset is
+        unknown.
         """
         self._check_open()
         check_name("stream", stream)
@@ -529,16 +535,17 @@ class Client:
         max_in_flight_bytes: int = MAX_IN_FLIGHT_BYTES,
         confirm_timeout: float | None = 30.0,
     ) -> Publisher:
-        """A publisher on the stream's leader.
+        """Returns a publisher on the stream's leader.
 
-        With a ``reference`` (at most 255 bytes) the broker drops messages whose publishing id it has seen under
-        that name, and confirms them. ``max_in_flight`` and ``max_in_flight_bytes`` bound what is written and not
-        confirmed; a publisher that waits for a confirm for more than ``confirm_timeout`` seconds ends.
-        ``on_end`` is called once, with the error, where the publisher ends by itself: not while it recovers.
+        With a ``reference`` (at most 255 bytes) the broker drops and confirms messages whose publishing id it has seen
+        under that reference. ``max_in_flight`` (messages) and ``max_in_flight_bytes`` bound what is written and not
+        confirmed. A publisher that waits for a confirm for more than ``confirm_timeout`` seconds ends. ``on_end`` is
+        called once, with the error, when the publisher ends by itself: not while it recovers, and not by ``close``.
 
-        It counts its ids on from what the broker knows (``known_publishing_id``), and from what an earlier publisher of
-        this client used under that name: of that some may be on its way to the broker still. A restarted program cannot
-        know of it. To publish again what the broker does not know, give the same ids again.
+        The publisher's ids count on from the last one that the broker knows (``known_publishing_id``), and from the
+        last one that an earlier publisher of this client used under the reference: its messages may still be on their
+        way to the broker. A restarted program cannot know of those. To publish messages again that the broker does not
+        have, pass their ids again.
         """
         self._check_open()
         check_name("stream", stream)
@@ -564,9 +571,9 @@ class Client:
         return publisher
 
     def _count_on(self, publisher: Publisher, name: tuple[str, str]) -> None:
-        """Leaves out ids that an earlier publisher of this name may have used and that the broker has not read yet.
+        """Skips ids that an earlier publisher of this name has used, since the broker may not have read them yet.
 
-        They would make it take what has the same ids now for repetitions.
+        If the new publisher used them again, the broker would drop its messages as repetitions.
         """
         publisher.known_publishing_id = publisher.next_publishing_id - 1
         earlier = self._named.pop(name, None)
@@ -589,23 +596,24 @@ class Client:
         at_leader: bool = False,
         fail_on_gap: bool = False,
     ) -> Subscription:
-        """A subscription on a replica of the stream, or on its leader where there is none, or where that is asked for.
+        """Returns a subscription on a replica of the stream, or on its leader without replicas or with ``at_leader``.
 
         ``credit`` is how many chunks the broker may send ahead, 1 to 65,535. Over 200 the log warns, once for a client:
         RabbitMQ 4.3 grants them, and later versions may refuse them with ``PreconditionFailed``.
 
         With ``filter_values`` the broker leaves out chunks that hold no message with one of them (and, with
-        ``match_unfiltered``, none without a value). What it sends holds other messages too: they are for the
-        caller to drop. ``UnsupportedByBroker`` before RabbitMQ 3.13.
+        ``match_unfiltered``, none without a value). The chunks that it sends hold other messages, too, which the caller
+        must drop. Raises ``UnsupportedByBroker`` before RabbitMQ 3.13.
 
-        With ``single_active`` only one subscription of that name gets messages at a time;
+        With ``single_active`` only one subscription of that name gets messages at a time. Raises
         ``UnsupportedByBroker`` before RabbitMQ 3.11.
 
-        Where retention took what is to be read, ``on_gap`` of this client is told before anything behind it is handed
-        out. With ``fail_on_gap`` the subscription then ends with ``OffsetsGone``, here or in an iteration. With filter
-        values, only the place where it starts is looked at, as the broker leaves out chunks anyway.
+        Where retention took offsets that were not read, this client's ``on_gap`` is called before any message behind
+        them is handed out. With ``fail_on_gap`` the subscription then ends with ``OffsetsGone``, here or in an
+        iteration. With filter values, only a gap at the start is found, since the broker leaves out chunks anyway.
 
-        ``properties`` are more of what the broker takes. Those of the two above may be given there as well.
+        ``properties`` are further subscription properties for the broker. Those for filters and single active consumers
+        may be passed there, too.
         """
         self._check_open()
         check_name("stream", stream)
@@ -629,11 +637,11 @@ class Client:
             check_name("the name of a single active consumer", single_active.name)
             if single_active.super_stream is not None:
                 check_name("super_stream", single_active.super_stream)
-            await self._require(c.Key.PARTITIONS, "3.11", "a single active consumer")  # of the same version
+            await self._require(c.Key.PARTITIONS, "3.11", "a single active consumer")  # came with the same version
             told |= single_active.properties()
         told |= {f"filter.{number}": value for number, value in enumerate(filter_values)}
         if any(key.startswith("filter.") for key in told):
-            # A broker that takes no filter values ignores them here, and would send everything.
+            # An older broker would ignore the filter, and send all chunks.
             await self._require(c.Key.PUBLISH, "3.13", "filtering", version=2)
         if match_unfiltered:
             told["match-unfiltered"] = "true"
@@ -659,7 +667,7 @@ class Client:
         return subscription
 
     async def _subscribe_at_leader(self, stream: str, spec: ConsumerOffsetSpecification) -> Subscription:
-        """For a look. It does not recover: the whole look is taken again."""
+        """Subscribes with one credit and without recovery: after a lost connection the caller starts anew."""
         self._check_open()
         subscription = self._subscription(stream, spec, 1, {}, Recoveries(None))
         await subscription.open(await self._locator.leader_now(stream))
@@ -710,7 +718,10 @@ class Client:
 
 
 async def _first_that_serves(nodes: Iterable[Endpoint], use: Callable[[Endpoint], Awaitable[None]]) -> None:
-    """Uses the first node that can be reached and is well. Raises the first error where none is."""
+    """Calls ``use`` with one node after the other until it succeeds. Raises the first error where all fail.
+
+    An error that would be the same on every node is raised at once.
+    """
     first: RstreamError | None = None
     for node in nodes:
         try:
@@ -724,14 +735,14 @@ async def _first_that_serves(nodes: Iterable[Endpoint], use: Callable[[Endpoint]
 
 
 class _NotStored(RstreamError):
-    """The broker does not tell the offset that was stored."""
+    """The broker does not return the offset that was stored."""
 
 
 async def _see_stored(connection: Connection, message: c.StoreOffset, limit: float) -> _NotStored | None:
-    """Waits until the broker tells the offset; what it told last, where it does not within ``limit`` seconds."""
+    """Waits until the broker returns the stored offset. After ``limit`` seconds, returns what it returned last."""
     reference = message.reference
 
-    async def look() -> None:  # the broker does not announce it
+    async def look() -> None:  # the broker sends no notice of a stored offset
         try:
             stored = await stored_offset(connection, message.stream, reference)
         except OffsetNotFound:
@@ -751,7 +762,7 @@ async def _see_stored(connection: Connection, message: c.StoreOffset, limit: flo
 
 
 def _arguments(arguments: Mapping[str, object] | None) -> dict[str, str]:
-    """Stream arguments are strings on the wire."""
+    """Returns stream arguments with their values as strings, which they are on the wire."""
     if not isinstance(arguments, Mapping | None):
         raise TypeError(f"arguments are a mapping, not {arguments!r:.80}")
     told: dict[str, str] = {}

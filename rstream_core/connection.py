@@ -1,8 +1,8 @@
-"""One connection to a broker: drives a session, and hands what arrives to whoever waits for it.
+"""One connection to a broker: drives a session, and dispatches the frames that arrive.
 
-Requests are matched by correlation id; confirms and chunks go to the handlers registered under their publisher
-or subscription id. When the connection ends, for whatever reason, every waiter and every handler is told why,
-once: nothing is left hanging.
+Answers go to the requests with their correlation id; confirms and chunks go to the handlers that are registered under
+their publisher or subscription id. When the connection ends, every waiting request and every handler gets the reason,
+once: no call waits for ever.
 """
 
 from __future__ import annotations
@@ -41,32 +41,32 @@ WRITE_BUFFER = 1024 * 1024
 
 
 class PublisherHandler(Protocol):
-    """What a connection tells a publisher. Called on the event loop, in the order of arrival; must not wait."""
+    """The methods of a publisher that a connection calls, on the event loop, in order of arrival. Must not wait."""
 
     def on_confirmed(self, publishing_ids: Sequence[int]) -> None: ...
     def on_rejected(self, errors: Sequence[c.MessageError]) -> None: ...
     def on_writable(self) -> None:
-        """The broker reads again: ``is_writable`` has turned true."""
+        """Called when the broker reads again: ``is_writable`` has turned True."""
 
     def on_unavailable(self, error: RstreamError) -> None:
-        """The connection ended, or the broker dropped the publisher because its stream moved."""
+        """Called when the connection has ended, or the broker has dropped the publisher because its stream moved."""
 
 
 class SubscriptionHandler(Protocol):
-    """What a connection tells a subscription. Called on the event loop, in the order of arrival; must not wait."""
+    """The methods of a subscription that a connection calls, on the event loop, in order of arrival. Must not wait."""
 
     stream: str
 
     def on_chunk(self, chunk: bytes, committed_chunk_id: int | None) -> None: ...
     def on_consumer_update(self, active: bool, correlation_id: int) -> None:
-        """A single active consumer's turn begins or ends; to be answered within 60 s, under that id."""
+        """Called when a single active consumer's turn begins or ends. The answer with this id is due within 60 s."""
 
     def on_unavailable(self, error: RstreamError) -> None:
-        """The connection ended, or the broker dropped the subscription because its stream moved."""
+        """Called when the connection has ended, or the broker has dropped the subscription: its stream moved."""
 
 
 class Connection(asyncio.Protocol):
-    """Made by ``Connection.open``. Safe for many tasks of one event loop."""
+    """A connection to one node. Made by ``Connection.open``. Can be shared by the tasks of one event loop."""
 
     def __init__(self, endpoint: Endpoint, options: ConnectionOptions, credentials: Credentials) -> None:
         self.endpoint = endpoint
@@ -100,15 +100,15 @@ class Connection(asyncio.Protocol):
     async def open(cls, endpoint: Endpoint, options: ConnectionOptions) -> Connection:
         """Connects and logs in, within ``options.connect_timeout`` seconds.
 
-        Raises ``ConnectionFailed`` and its kinds, or the ``ServerError`` with which the broker refuses.
+        Raises ``ConnectionFailed`` and its subclasses, or the ``ServerError`` with which the broker refuses.
         """
-        # In a task of its own: what comes on the connection concerns all who share it, not who opened it.
+        # In a separate task: many callers share the connection, so it must not run in the context of this one.
         opening = own_task(cls._open(endpoint, options, options.login()))
         try:
             return await opening
         except asyncio.CancelledError:
             if opening.done() and not opening.cancelled() and opening.exception() is None:
-                opening.result().abort()  # it was there already, and nobody has it
+                opening.result().abort()  # opened just before the cancellation: no caller has it
             raise
 
     @classmethod
@@ -136,7 +136,7 @@ class Connection(asyncio.Protocol):
         return connection
 
     async def wait_ready(self) -> None:
-        """Waits for the end of the handshake. Raises what ended it early."""
+        """Waits until the handshake is done. Raises the error that ended the connection before that."""
         await asyncio.shield(self._ready)
 
     @property
@@ -145,11 +145,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_writable(self) -> bool:
-        """False while the broker reads more slowly than we write."""
+        """Whether data may be written: False while the transport's buffer is full, as the broker reads too slowly."""
         return self._writable.is_set()
 
     async def drain(self) -> None:
-        """Waits until the broker reads, or the connection ends. ``RequestTimeout`` where neither happens."""
+        """Waits until the connection is writable or has ended. Raises ``RequestTimeout`` where neither happens."""
         try:
             async with asyncio.timeout(self._request_timeout):
                 await self._writable.wait()
@@ -158,11 +158,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def frame_max(self) -> int:
-        """Bytes of the largest frame that may be sent, without its size field; 0 for no limit."""
+        """The largest frame that may be sent, in bytes without its size field; 0 for no limit."""
         return self.session.frame_max
 
     async def request(self, message: Any, expect: type[T], what: str, *, timeout: float | None = None) -> T:
-        """Sends a request and waits for its response, ``timeout`` seconds at most.
+        """Sends a request and waits for its response, at most ``timeout`` seconds.
 
         Raises the ``ServerError`` of the response code (``what`` begins its message), ``RequestTimeout``, the error
         with which the connection ended, or ``ConfigurationError`` for a request that does not fit a frame. A cancelled
@@ -189,33 +189,33 @@ class Connection(asyncio.Protocol):
         return answer
 
     async def authenticate(self, credentials: Credentials) -> None:
-        """Logs in again, with the same user and mechanism: a token that ends is replaced by a new one.
+        """Logs in again with the same user and mechanism, to replace a token before it expires.
 
-        Raises the ``ServerError`` with which the broker refuses; it then closes the connection.
+        Raises the ``ServerError`` with which the broker refuses; the broker then closes the connection.
         """
         login = sasl_authenticate(self.session.options.mechanism, credentials)
         await self.request(login, c.SaslAuthenticateResponse, f"user {credentials.username!r}")
 
     def send(self, message: Any, *, correlation_id: int = 0, code: int = RESPONSE_OK) -> None:
-        """Sends a message that has no answer."""
+        """Sends a message to which the broker does not reply."""
         self._check_open()
         self.session.send(message, correlation_id=correlation_id, code=code)
         self._flush()
 
     def write(self, frames: Sequence[bytes]) -> None:
-        """Writes frames that are encoded already. Raises the error with which the connection ended."""
+        """Writes encoded frames. Raises the error with which the connection ended."""
         self._check_open()
         assert self._transport is not None
-        if self._transport.is_closing():  # a write has failed; connection_lost is about to tell
+        if self._transport.is_closing():  # a write has failed; connection_lost will follow
             raise ConnectionClosed(f"the connection to {self.endpoint} was lost")
         for frame in frames:  # not writelines: on Python 3.12.0 to 3.13.1 it never calls pause_writing
             self._transport.write(frame)
         self.session.written(self._loop.time())
 
     async def close(self, *, timeout: float = 5.0) -> None:
-        """Says goodbye and waits for the answer, ``timeout`` seconds at most. Never raises; may be repeated.
+        """Sends Close and waits for the answer, at most ``timeout`` seconds. Never raises; may be called repeatedly.
 
-        One that is cancelled ends the connection at once.
+        If this call is cancelled, the connection ends at once.
         """
         try:
             if self.is_open:
@@ -227,7 +227,7 @@ class Connection(asyncio.Protocol):
                         self._transport.abort()
                 self._end(ConnectionClosed(f"the connection to {self.endpoint} was closed by this side"))
             elif self._transport is not None and not self._gone.done():
-                self._transport.abort()  # what is not written yet is for nobody, and may wait for ever
+                self._transport.abort()  # unwritten data is useless now, and a flush could wait for ever
             if self._transport is not None:
                 self._transport.close()
                 await asyncio.wait([self._gone], timeout=timeout)
@@ -238,12 +238,12 @@ class Connection(asyncio.Protocol):
             raise
 
     def abort(self, why: str = "this side has no time left for it") -> None:
-        """Ends it without a goodbye, for a peer that does not answer. Whoever waits is told."""
+        """Ends the connection without Close, for a peer that does not answer. All waiting requests fail."""
         self._end(ConnectionClosed(f"the connection to {self.endpoint} was given up: {why}"))
         if self._transport is not None:
             self._transport.abort()
 
-    # What asyncio calls.
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # uvloop's are of no such class
@@ -275,7 +275,7 @@ class Connection(asyncio.Protocol):
                 self._end(self._explain(error))
                 return
         if frames and self.session.state is State.CLOSED:
-            self.data_received(b"")  # raises there what came after these frames
+            self.data_received(b"")  # raises the error that came behind these frames
 
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, OSError) and not self._ready.done():
@@ -302,7 +302,7 @@ class Connection(asyncio.Protocol):
 
     def _check_open(self) -> None:
         if self.error is not None:
-            raise self.error.with_traceback(None)  # else each time adds to it
+            raise self.error.with_traceback(None)  # without this, each raise adds its frames
 
     def _flush(self) -> None:
         data = self.session.take_output()
@@ -340,7 +340,7 @@ class Connection(asyncio.Protocol):
         elif kind is c.MetadataUpdate:
             self._metadata_update(message)
         elif kind is c.CreditResponse:
-            # An inactive single active consumer or one that was just unsubscribed: neither is an error.
+            # For an inactive single active consumer, or a subscription that was just ended. Neither is an error.
             logger.debug("credit for subscription %s refused: %s", message.subscription_id, frame.code)
         elif kind is c.ConsumerUpdate:
             self._consumer_update(message, frame.correlation_id or 0)
@@ -351,7 +351,7 @@ class Connection(asyncio.Protocol):
 
     def _deliver(self, subscription_id: int, chunk: bytes, committed: int | None) -> None:
         subscription = self.subscriptions.get(subscription_id)
-        if subscription is not None:  # else: it was just unsubscribed
+        if subscription is not None:  # None where it was just unsubscribed
             subscription.on_chunk(chunk, committed)
 
     def _consumer_update(self, message: c.ConsumerUpdate, correlation_id: int) -> None:
@@ -360,7 +360,7 @@ class Connection(asyncio.Protocol):
             subscription.on_consumer_update(message.active, correlation_id)
         elif not self.is_writable:
             raise ProtocolError("the broker asks for turns that nobody has, and reads no answer")
-        else:  # it was just unsubscribed; the broker waits for an answer all the same
+        else:  # just unsubscribed: the broker still waits for an answer
             self.send(c.ConsumerUpdateResponse(c.OffsetSpec(0)), correlation_id=correlation_id)
 
     def _resolve(self, frame: c.Frame) -> None:
@@ -380,7 +380,7 @@ class Connection(asyncio.Protocol):
             handler.on_unavailable(error)
 
     def _explain(self, error: RstreamError) -> RstreamError:
-        """Whose fault it is; during the handshake: what the peer most likely is, where it speaks no stream protocol."""
+        """Adds the endpoint to an error. During the handshake, returns one that says which protocol the peer speaks."""
         if isinstance(error, ServerError):
             return error.located(self.endpoint) if error.is_fault else error
         if self._ready.done():
@@ -412,7 +412,7 @@ class Connection(asyncio.Protocol):
         return hint
 
     def _end(self, error: RstreamError) -> None:
-        """Fails everything that waits on this connection; the first reason counts."""
+        """Ends the connection: fails all waiting requests and tells all handlers. Only the first error counts."""
         if self.error is not None:
             return
         self.error = error
@@ -421,7 +421,7 @@ class Connection(asyncio.Protocol):
             self._ticker.cancel()
         if not self._ready.done():
             self._ready.set_exception(error)
-            self._ready.exception()  # retrieved by open(); a caller that gave up must not be told twice
+            self._ready.exception()  # marks the error as retrieved: ``open`` may have given up
         for future, _ in self._waiters.values():
             if not future.done():
                 future.set_exception(error)

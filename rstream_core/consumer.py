@@ -1,7 +1,7 @@
-"""``Consumer``: hands the messages of any number of streams to callbacks, or to ``async for``.
+"""``Consumer``: passes the messages of any number of streams to callbacks, or to ``async for``.
 
-One task for each callback takes chunk after chunk, so that a stream's messages come in order, one at a time,
-and a slow callback holds back the broker and not the other streams.
+Each callback has one task, which takes chunk after chunk. So a stream's messages come in order, one at a time, and a
+slow callback holds back the broker but not the other streams.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Decoder = Callable[[bytes], Any]
 
 
 class MessageContext(NamedTuple):
-    """Where a message comes from."""
+    """The origin of a message: its consumer, stream, subscriber and offset."""
 
     consumer: Consumer
     stream: str
@@ -59,12 +59,12 @@ class MessageContext(NamedTuple):
 
 
 class EventContext(NamedTuple):
-    """Whose turn as single active consumer begins or ends."""
+    """The single active consumer whose turn begins or ends."""
 
     consumer: Consumer
     stream: str
     subscriber_name: str
-    """As in the ``MessageContext`` of its messages."""
+    """The same as in the ``MessageContext`` of its messages."""
     reference: str
     """The name that the consumers share."""
     offset: int | None
@@ -82,53 +82,53 @@ Starts = Callable[[ConsumerOffsetSpecification], Awaitable[Mapping[str, Consumer
 own."""
 
 CANCEL_TIMEOUT = 5.0
-"""Seconds that a callback has to end, once it is cancelled."""
+"""Seconds to wait until a cancelled callback ends."""
 STORE_TIMEOUT = 5.0
-"""Seconds in which an offset that is stored at the end of a turn must show."""
+"""Seconds to wait until the broker returns the offset that was stored at the end of a turn or a subscription."""
 
 _FAILED = "the callback failed for message %d of stream %r"
 _NOT_STORED = "; no offset from there on is stored"
 
 _new_context: Callable[[tuple[Any, ...]], MessageContext] = partial(tuple.__new__, MessageContext)
-"""As ``MessageContext(*fields)``, which runs Python code: too much for each message."""
+"""Does the same as ``MessageContext(*fields)``, without its Python code, which is too slow for each message."""
 
 
 class SubscribeOptions(TypedDict, total=False):
-    """Keyword arguments of everything that subscribes."""
+    """Keyword arguments of all methods that subscribe."""
 
     offset_type: OffsetType | None
     """Where to start; the first message, unless told otherwise."""
     offset: int | datetime | None
     """An offset, or a time; without an ``offset_type`` a number is an offset."""
     offset_specification: ConsumerOffsetSpecification | None
-    """In place of the two."""
+    """Replaces ``offset_type`` and ``offset``."""
     initial_credit: int
-    """How many chunks the broker sends ahead; 10."""
+    """How many chunks the broker may send ahead; by default 10."""
     properties: Mapping[str, str] | None
-    """More of what the broker takes."""
+    """Further subscription properties for the broker."""
     subscriber_name: str | None
     store_offset_every: float | None
     """Seconds: how often to store, under the name, the offset of the last message processed; and at the end. It does
     not pass a message whose callback raised: that comes again to whoever goes on from what is stored."""
     single_active_consumer: bool
-    """Whether one consumer of the name gets messages at a time, of any number that subscribe."""
+    """Whether only one of the consumers that share the name gets messages at a time."""
     super_stream: str | None
-    """That of the partition, with ``single_active_consumer``."""
+    """The super stream of the partition, with ``single_active_consumer``."""
     consumer_update_listener: ConsumerUpdateListener | None
     """Called with (is_active, EventContext) when a turn begins or ends; returns where to start, or None."""
     filter_input: FilterConfiguration | None
     """Which messages are wanted."""
     filter_values: Sequence[str]
-    """In place of it, with the next two."""
+    """Replaces ``filter_input``, together with ``match_unfiltered`` and ``post_filter``."""
     match_unfiltered: bool
     post_filter: Callable[[Any], bool] | None
     fail_on_gap: bool
-    """Whether to end with ``OffsetsGone`` where retention took what was to be read."""
+    """Whether to end with ``OffsetsGone`` where retention took messages that were not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Wishes:
-    """``SubscribeOptions``, checked."""
+    """``SubscribeOptions`` after the checks."""
 
     start: ConsumerOffsetSpecification
     credit: int
@@ -144,7 +144,7 @@ class _Wishes:
 
     @property
     def store_name(self) -> str:
-        """What offsets are stored under; only asked for where they are stored."""
+        """The name under which offsets are stored. Only for subscriptions that store them: those have a name."""
         name = self.group or self.name
         assert name is not None
         return name
@@ -152,7 +152,7 @@ class _Wishes:
 
 @dataclass(slots=True)
 class _Stored:
-    """What one subscriber has stored."""
+    """The last offset that one subscriber has stored."""
 
     offset: int | None = None
 
@@ -172,11 +172,11 @@ class _Subscriber:
     is_told: bool = False
     """Whether that was logged."""
     gone: bool = False
-    """Its callback is not to be called any more."""
+    """Whether its callback must not be called any more."""
 
 
 class _Called(NamedTuple):
-    """Whose callback or listener runs."""
+    """The subscriber whose callback or listener runs."""
 
     consumer: Consumer
     stream: str
@@ -184,15 +184,15 @@ class _Called(NamedTuple):
 
 
 _called: ContextVar[_Called | None] = ContextVar("rstream_called", default=None)
-"""Set in the tasks that call, and in those that are started from there."""
+"""Set in the tasks that call callbacks and listeners, and inherited by the tasks that those start."""
 
 
 class Consumer(Administration):
-    """Consumes messages; connects when it is first needed, or by ``start()``. For the tasks of one event loop.
+    """Consumes messages; connects at the first call that needs it, or by ``start()``. For tasks of one event loop.
 
-    After a lost connection it goes on as ``recovery`` says, with the message after the last one that came, and tells
-    ``on_recovery``. ``on_gap`` is told what retention took before it was read. See ``Client``; a ``client`` that is
-    given has its own.
+    After a lost connection the consumer goes on as ``recovery`` says, after the last message that came, and calls
+    ``on_recovery``. It calls ``on_gap`` where retention took messages before they were read. See ``Client``; a
+    ``client`` that is passed keeps its own three.
     """
 
     def __init__(
@@ -240,7 +240,7 @@ class Consumer(Administration):
 
     @property
     def client(self) -> Client:
-        """The client underneath: for its administration, or to be shared."""
+        """The client that this consumer uses: for administration, or to be shared."""
         return self._client
 
     async def start(self, *, wait: float = 0.0) -> None:
@@ -251,8 +251,8 @@ class Consumer(Administration):
     async def run(self) -> None:
         """Waits until ``close()`` or ``stop()``. Raises the error with which a subscription ended by itself.
 
-        So it does with what a callback let out that is no ``Exception``, such as that of ``pytest.fail()``: that ends
-        its subscription.
+        Also raises a ``BaseException`` of a callback that is no ``Exception``, such as that of ``pytest.fail()``, which
+        ends its subscription.
 
         Each error is raised once, and that of a stream that was subscribed to again is forgotten: called again, it
         waits for what is there then. An error that comes while nobody waits here is logged, too.
@@ -273,7 +273,7 @@ class Consumer(Administration):
                     del self._subscribers[subscriber.id]
                     raise subscriber.error
                 if subscriber.task is not None and subscriber.task.done():
-                    subscriber.task.result()  # a fault of this program: nothing else ends it with its subscriber here
+                    subscriber.task.result()  # raises: only a bug ends the task and leaves its subscriber
             if self._stopped:
                 return
             self._ended.clear()
@@ -290,14 +290,14 @@ class Consumer(Administration):
                 logger.error("the subscription to stream %r has ended: %s", stream, subscriber.error)
 
     def stop(self) -> None:
-        """Lets ``run()`` return; messages still come until ``close()``."""
+        """Makes ``run()`` return; messages still come until ``close()``."""
         self._stopped = True
         self._ended.set()
 
     async def close(self) -> None:
-        """Ends every subscription and disconnects. A callback that runs is cancelled, unless it is the one that calls.
+        """Ends every subscription and disconnects. Cancels running callbacks, except one that calls ``close`` itself.
 
-        Raises nothing but what a callback let out, see ``run``, and that once; may be repeated.
+        Raises only a ``BaseException`` of a callback, see ``run``, and that once. May be called repeatedly.
         """
         if self._closing is None:
             self._guard.check()
@@ -307,7 +307,7 @@ class Consumer(Administration):
         self._callbacks.check()
 
     async def _close(self, caller: asyncio.Task[Any] | None) -> None:
-        """In a task of its own: whoever waits for it may be cancelled, by it even."""
+        """Does the work of ``close`` in a separate task, since this may cancel the task that called ``close``."""
         try:
             leaving = (self._leave(subscriber, caller) for subscriber in list(self._subscribers.values()))
             await asyncio.gather(*leaving, *self._leaving)
@@ -505,10 +505,10 @@ class Consumer(Administration):
                 fail_on_gap=wishes.fail_on_gap,
             )
         except RstreamError:
-            self._check_open()  # whatever closing broke
+            self._check_open()  # if the consumer was closed, that is the error to raise
             raise
         try:
-            self._check_open()  # it may have been closed in the meantime
+            self._check_open()  # the consumer may have been closed in the meantime
         except AlreadyClosed:
             await subscription.close()
             raise
@@ -531,18 +531,18 @@ class Consumer(Administration):
     async def _store_now_and_then(self, subscriber: _Subscriber, every: float) -> None:
         while True:
             await asyncio.sleep(every)
-            if subscriber.subscription.active:  # else another stores under this name
+            if subscriber.subscription.active:  # otherwise another consumer stores under this name
                 await self._store(subscriber.wishes, subscriber.stored, subscriber.subscription)
 
     async def _store(
         self, wishes: _Wishes, stored: _Stored, subscription: Subscription, *, verify_timeout: float | None = None
     ) -> None:
-        """Stores what was processed, if that is news. A failure is logged: what was not stored comes again."""
+        """Stores the last processed offset, if it has changed. Logs a failure: those messages then come again."""
         offset = subscription.processed
         if offset is None or (offset == stored.offset and verify_timeout is None):
             return
         try:
-            async with asyncio.timeout(verify_timeout):  # somebody waits for it, also in an outage
+            async with asyncio.timeout(verify_timeout):  # an outage must not prolong it: a caller waits
                 await self._client.store_offset(
                     subscription.stream, wishes.store_name, offset, verify_timeout=verify_timeout
                 )
@@ -554,7 +554,7 @@ class Consumer(Administration):
     async def _on_turn(
         self, name: str, wishes: _Wishes, stored: _Stored, subscription: Subscription, active: bool
     ) -> ConsumerOffsetSpecification | None:
-        """The subscription's listener, in a task of its own."""
+        """Stores the offset when a turn ends, and calls the application's listener. Called by the subscription."""
         assert wishes.group is not None
         if not active and wishes.store_every is not None:
             await self._store(wishes, stored, subscription, verify_timeout=STORE_TIMEOUT)
@@ -595,7 +595,7 @@ class Consumer(Administration):
             self._log_ends()
         except (Exception, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - a callback's: run() or close() raises it
+        except BaseException as error:  # noqa: BLE001 - from a callback; run() or close() raises it
             self._callbacks.report(error, f"the callback of stream {subscription.stream!r}")
             await self._leave(subscriber)
             self._ended.set()
@@ -644,9 +644,10 @@ class Consumer(Administration):
             subscription.finish(chunk.offset - 1 if last is None else last.offset)
 
     def _with_contexts(self, subscriber: _Subscriber, chunk: Chunk) -> Iterator[tuple[Any, MessageContext]]:
-        """A chunk's messages, decoded unless that is done ``_one_by_one``, each with its context.
+        """Returns an iterator of a chunk's messages with their contexts.
 
-        The contexts are made by iterators of C alone: this is done for every message.
+        The messages are decoded where the decoder is ``amqp_decoder``; the caller calls any other one. Iterators
+        written in C make the contexts, since this runs for every message.
         """
         offsets = itertools.count(chunk.offset)
         fields = zip(
@@ -661,7 +662,7 @@ class Consumer(Administration):
         return zip(messages, map(_new_context, fields), strict=False)
 
     async def _leave(self, subscriber: _Subscriber, caller: asyncio.Task[Any] | None = None) -> None:
-        """Ends it, and its tasks but for that of the ``caller``, who may be its callback."""
+        """Ends a subscription and its tasks, except the task of the ``caller``, which may run its callback."""
         self._subscribers.pop(subscriber.id, None)
         subscriber.gone = True
         spared = (None, asyncio.current_task(), caller)
@@ -674,7 +675,7 @@ class Consumer(Administration):
                 logger.error("the callback of stream %r does not end", subscriber.subscription.stream)
         subscription = subscriber.subscription
         if subscriber.wishes.store_every is not None and subscription.active and not subscription.is_closed:
-            # Before leaving: then another may begin, where this one is told to have ended.
+            # Before unsubscribing: the next consumer's turn begins after that, at the stored offset.
             await self._store(subscriber.wishes, subscriber.stored, subscription, verify_timeout=STORE_TIMEOUT)
         await subscription.close()
 
@@ -694,13 +695,13 @@ def _reference(name: str | None) -> str:
 
 
 def _is_being_cancelled() -> bool:
-    """Whether this task is meant: what it awaits may have been cancelled by itself."""
+    """Returns whether this task is being cancelled, and not only something that it awaited."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 def _one_by_one(decoder: Decoder | None) -> Decoder | None:
-    """The decoder that is called for each message; None where there is none, or ``all_from_bytes`` does its work."""
+    """Returns the decoder to call for each message; None without one, or where ``all_from_bytes`` decodes."""
     return None if decoder is amqp_decoder else decoder
 
 
@@ -746,8 +747,11 @@ _STARTS = frozenset({"offset_type", "offset", "offset_specification"})
 
 
 def check_options(options: SubscribeOptions) -> _Wishes:
-    """What they say. Raises ``TypeError`` for an unknown option or a wrong type, ``ConfigurationError`` where a value
-    cannot be right, or they do not go together."""
+    """Returns the options, checked.
+
+    Raises ``TypeError`` for an unknown option or a wrong type, ``ConfigurationError`` for an impossible value or for
+    options that exclude each other.
+    """
     unknown = options.keys() - SubscribeOptions.__annotations__.keys()
     if unknown:
         raise TypeError(f"unexpected argument: {', '.join(sorted(unknown))}")

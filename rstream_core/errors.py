@@ -45,17 +45,17 @@ from rstream_core.text import harmless
 
 RESPONSE_OK = 1
 MAX_REASON = 1000
-"""Characters of a broker's words that a message takes."""
+"""Characters of a broker's text that go into an error message."""
 
 
 class RstreamError(Exception):
     """Base of all errors of this library."""
 
     retriable: ClassVar[bool] = False
-    """Whether the same call may succeed later, with nothing changed on this side."""
+    """Whether the same call may succeed later, without a change on this side."""
 
     hint: str | None = None
-    """What the reader may do about it, where that is known: a ``Hint``, but for what others have set."""
+    """What the reader may do about the error, where that is known: a ``Hint``. Applications may set other texts."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -63,11 +63,11 @@ class RstreamError(Exception):
             self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled and copied with all that it carries, whatever its constructor takes: it may leave the process."""
+        """Makes copies and pickles complete, whatever arguments the constructor takes: errors may leave the process."""
         return _made_again, (type(self), self.args, self.__dict__)
 
     def located(self, endpoint: object) -> Self:
-        """The same error; its message begins with where it happened, unless it says so already."""
+        """Puts the endpoint in front of the message, unless the message names it already, and returns the error."""
         message = str(self)
         if str(endpoint) not in message:
             self.args = (f"{endpoint}: {message}", *self.args[1:])
@@ -76,13 +76,13 @@ class RstreamError(Exception):
 
 def _made_again(kind: type[RstreamError], args: tuple[object, ...], fields: dict[str, object]) -> RstreamError:
     error = kind.__new__(kind, *args)
-    error.args = args  # those that are an OSError too do not have them from __new__
+    error.args = args  # the __new__ of subclasses of OSError does not set them
     error.__dict__.update(fields)
     return error
 
 
 class ClientError(RstreamError):
-    """Found on this side of the connection."""
+    """An error that was found on this side of the connection."""
 
 
 class ConfigurationError(ClientError, ValueError):
@@ -110,7 +110,7 @@ class AdvertisedHostUnreachable(ConnectionFailed):
 
 
 class ConnectionClosed(ClientError, ConnectionError):
-    """An open connection ended. Whatever was waiting on it did not complete."""
+    """An open connection ended. The calls that waited on it did not complete."""
 
     retriable = True
 
@@ -122,7 +122,7 @@ class HeartbeatMissed(ConnectionClosed):
 class ServerClosed(ConnectionClosed):
     """The broker closed the connection.
 
-    ``code`` is its response code, ``reason`` its words, as they came: in the message they are harmless.
+    ``code`` is its response code. ``reason`` is its text, unchanged; in the message, ``harmless`` has escaped it.
     """
 
     def __init__(self, code: int, reason: str) -> None:
@@ -162,10 +162,10 @@ class RequestTimeout(ClientError, TimeoutError):
 
 
 class NotConfirmed(ClientError):
-    """A message was not confirmed: in time, or before the connection ended. It may or may not be stored.
+    """A message was not confirmed in time, or before the connection ended. It may or may not be stored.
 
-    So it is not ``retriable``: the same call may store it twice. Under a publisher name, with publishing ids of your
-    own, it does not.
+    So the error is not ``retriable``: the same call may store the message twice. Under a publisher name, with your own
+    publishing ids, it does not.
     """
 
 
@@ -176,10 +176,7 @@ class LeaderNotAvailable(ClientError):
 
 
 class OffsetsGone(ClientError):
-    """Retention took what was to be read, where that is to end a subscription.
-
-    From the offset ``first`` to ``last`` of ``stream``.
-    """
+    """Retention took offsets ``first`` to ``last`` of ``stream``, and a subscription with ``fail_on_gap`` has ended."""
 
     def __init__(self, message: str, *, stream: str = "", first: int = 0, last: int = 0) -> None:
         self.stream = stream
@@ -189,7 +186,7 @@ class OffsetsGone(ClientError):
 
 
 class RouteNotFound(ClientError, LookupError):
-    """A super stream has no partition for a routing key, or for what a routing function chose."""
+    """A super stream has no partition for a routing key, or none with the name that a routing function chose."""
 
 
 class UnsupportedByBroker(ClientError):
@@ -216,7 +213,7 @@ class MaxConsumersPerInstance(ClientError):
 
 
 class AlreadyClosed(ClientError):
-    """Used after ``close()``."""
+    """A method was called after ``close()``."""
 
 
 class ServerError(RstreamError):
@@ -226,7 +223,7 @@ class ServerError(RstreamError):
     summary: ClassVar[str] = "the broker refused the request"
 
     response_code: int
-    """The code of the answer: ``code`` of the class, or the unknown one."""
+    """The code of the answer: the ``code`` of the class, or a code without a class."""
 
     def __init_subclass__(cls) -> None:
         cls.__doc__ = cls.__doc__ or f"Response code {cls.code}: {cls.summary}."
@@ -237,7 +234,7 @@ class ServerError(RstreamError):
 
     @property
     def is_fault(self) -> bool:
-        """Whether the code tells nothing of what was asked for, and is no answer to a right question."""
+        """Whether the code is no answer to a correct request, but a fault of the broker or of this client."""
         return self.response_code not in _ANSWERS
 
 
@@ -324,7 +321,7 @@ class PreconditionFailed(ServerError):
 
 
 class PublishingBlocked(PreconditionFailed):
-    """The broker takes no new publisher: its disk is full. (Its memory alarm holds no publisher back.)"""
+    """The broker takes no new publisher because its disk is full. (A memory alarm does not have this effect.)"""
 
     retriable = True
     summary = "the broker takes no publishers at the moment"
@@ -364,7 +361,7 @@ _BY_CODE = _by_code()
 
 
 def response_name(code: int) -> str:
-    """The words for a response code."""
+    """Returns the text for a response code."""
     if code == RESPONSE_OK:
         return "ok"
     cls = _BY_CODE.get(code)
@@ -372,13 +369,14 @@ def response_name(code: int) -> str:
 
 
 _ANSWERS = frozenset({2, 5, 6, 7, 8, 9, 10, 11, 12, 16, 17, 19, 20, 21})
-"""The codes that tell of what was asked for. Any other is a fault, and the error says whose."""
+"""The codes that answer the request. Any other code is a fault, and the error names the endpoint."""
 
 
 def error_from_code(code: int, context: str = "", *, where: object = None) -> ServerError:
-    """The error for a response code.
+    """Returns the error for a response code.
 
-    ``context`` says what was asked for, and of what; ``where`` who answered, which a code that is no answer names.
+    Its message begins with ``context``, the subject of the request. ``where`` is the endpoint that answered: the
+    message names it if the code is a fault.
     """
     cls = _BY_CODE.get(code, ServerError)
     words = response_name(code)

@@ -1,14 +1,14 @@
-"""What retention takes from a stream before it is read: found where offsets that arrive leave some out.
+"""Finds gaps: offsets that retention took from a stream before they were read.
 
-Offsets that are left out are no loss by themselves. The broker's own records, such as stored offsets, take offsets and
-are never delivered. So a jump is a doubt, and the offset with which the stream begins by now settles it.
+A jump in the offsets of the chunks that arrive is not always a loss: the broker's own records, such as stored offsets,
+take offsets and are never delivered. So each jump is a doubt, and the stream's first offset at that time settles it.
 
-A reader jumps over what retention took only where it comes to the end of a segment (osiris, ``src/osiris_log.erl``,
-``read_header0``): to the offset with which the stream begins at that moment. Within a segment it reads on, even when
-the file has been unlinked. So where the stream was known to begin later than here, a jump to before that place is one
-inside such a file, over the broker's records.
+The broker's reader skips offsets that retention took only at the end of a segment (osiris, ``src/osiris_log.erl``,
+``read_header0``). It then goes on at the stream's first offset of that moment. Within a segment it reads on, even after
+the file was unlinked. So a jump that ends before the first offset that the stream was known to have is a jump inside
+such a file, over the broker's records.
 
-Without I/O: ``Subscription`` asks the node that it reads from, and no other: each replica has a retention of its own.
+This module does no I/O. ``Subscription`` asks the node that it reads from, since each replica has its own retention.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import NamedTuple
 class Gap(NamedTuple):
     """Offsets of a stream that retention took before they were read.
 
-    Some of them may have been the broker's own records, which hold no message: nobody can tell any more.
+    Some of them may have been the broker's own records, which hold no message. That cannot be found out any more.
     """
 
     stream: str
@@ -33,40 +33,41 @@ class Gap(NamedTuple):
 
 
 GapListener = Callable[[Gap], None]
-"""Called on the event loop before anything behind the gap is handed out; must not wait."""
+"""Called on the event loop before messages behind the gap are handed out; must not wait."""
 
 
 class Doubt(NamedTuple):
     """A jump that may be a gap."""
 
     expected: int
+    """The offset that should have come next."""
     arrived: int
     """The first offset of the chunk that came instead."""
     begins: int
-    """Where the stream was known to begin when it came."""
+    """The stream's first offset, as it was known when that chunk came."""
 
 
 class GapWatch:
-    """Where one subscription is, what it has doubts about, and what the broker's answers mean for them.
+    """The place and the open doubts of one subscription. Turns the broker's answers into gaps.
 
-    ``follows``: whether each chunk is to follow the one before it. Not so where the broker leaves some out (filters):
-    then only the place where it starts can be judged.
+    ``follows``: whether each chunk should follow the one before it. False where the broker leaves chunks out (filters):
+    then only a gap at the start can be found.
     """
 
     def __init__(self, *, follows: bool) -> None:
         self._follows = follows
         self._expected: int | None = None
         self._begins = 0
-        """The stream's first offset, as the node told it last."""
+        """The stream's first offset in the node's last answer."""
         self._told = 0
-        """Gaps have been told up to here."""
+        """The end of the last gap that was returned: no offset below it is reported again."""
         self._barred: int | None = None
         self._doubts: deque[Doubt] = deque()
 
     def start(self, offset: int | None, *, keep: bool = False) -> None:
-        """Reading starts at an offset; None: where the broker says. Another node may read from here on.
+        """Notes that reading starts at ``offset``, perhaps on another node. None: the start is not known.
 
-        ``keep``: what has arrived before that offset is still to be handed out, and so are the doubts about it.
+        ``keep``: chunks that arrived before that offset will still be handed out, so the doubts about them stay open.
         """
         self._expected = offset
         self._begins = 0
@@ -74,14 +75,17 @@ class GapWatch:
         self._doubts = deque(kept)
 
     def started(self, offset: int, begins: int) -> tuple[int, int] | None:
-        """Where the stream began just before it was read from ``offset`` on. What is gone, first and last offset."""
+        """Takes the stream's first offset just before reading starts at ``offset``.
+
+        Returns the first and the last offset of the gap at the start; None where there is none.
+        """
         self._begins = begins
         if self._expected is not None:
             self._expected = max(self._expected, begins)
         return self._tell(offset, begins)
 
     def arrive(self, first: int, end: int) -> bool:
-        """A chunk has arrived, from its first offset up to before ``end``. Whether there is something to ask now."""
+        """Notes an arrived chunk with offsets ``first`` to ``end`` - 1. Returns whether it has raised a doubt."""
         expected = self._expected
         if not self._follows:
             self._expected = None
@@ -95,28 +99,29 @@ class GapWatch:
 
     @property
     def doubts(self) -> Sequence[Doubt]:
-        """Those to be settled, a snapshot."""
+        """A snapshot of the open doubts."""
         return tuple(self._doubts)
 
     def holds(self, offset: int) -> bool:
-        """Whether the chunk at this offset is not to be handed out, now or ever."""
+        """Returns whether the chunk at this offset must not be handed out, yet or at all."""
         if self._barred is not None and offset >= self._barred:
             return True
         return bool(self._doubts) and offset >= self._doubts[0].arrived
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing is held."""
+        """Whether no chunk has to be held."""
         return self._barred is None and not self._doubts
 
     def bar(self, offset: int) -> None:
-        """Nothing is handed out any more from this offset on."""
+        """Makes ``holds`` return True for all chunks from this offset on."""
         self._barred = offset
 
     def settle(self, asked: Sequence[Doubt], begins: int | None) -> list[tuple[int, int]]:
-        """Settles those of the doubts that are still there, by where the stream began when all of them had come.
+        """Settles the doubts ``asked`` that are still open, and returns the gaps among them: first and last offsets.
 
-        None: that is not known, and nothing can be said. Returns what is gone, first and last offsets.
+        ``begins`` is the stream's first offset at a time when all these chunks had arrived. With None, which means
+        unknown, the doubts are dropped.
         """
         gone = []
         for doubt in asked:
@@ -126,8 +131,8 @@ class GapWatch:
             if begins is None:
                 continue
             if begins > doubt.arrived == doubt.expected + 1 and doubt.begins <= doubt.expected:
-                # Retention is beyond the chunk already, so that may have been an open segment's record. A single offset
-                # is what those are; a gap has whole segments.
+                # Retention has passed the chunk already, so the jump may have been inside an open segment, over a
+                # record of the broker's. Such a record takes a single offset, while a gap has whole segments.
                 continue
             found = self._tell(doubt.expected, min(max(begins, doubt.begins), doubt.arrived))
             if found is not None:

@@ -1,7 +1,7 @@
-"""What the reader of an error may do about it, as codes: an error carries one, and its text is its value.
+"""Hints on what to do about an error. An error carries a member of ``Hint``, whose value is the text.
 
-The texts are for Python programs, and name their arguments. A program that has other words for those, as a command line
-does, looks up the code.
+The texts are for Python programs, and name Python arguments. A program with other names for those, such as a command
+line, looks up its own text for the member.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import enum
 
 
 class Hint(enum.StrEnum):
-    """What may be done about an error; ``str()`` of it is a sentence."""
+    """What may be done about an error; ``str()`` of a member is a sentence."""
 
     LOAD_BALANCER = "pass load_balancer_mode=True, or set stream.advertised_host on the broker"
     BALANCER_SPREADS = "does the load balancer spread connections over all nodes?"

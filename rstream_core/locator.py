@@ -1,10 +1,10 @@
 """Finds where a stream lives, and connects to the right node: leaders for publishers, replicas for subscriptions.
 
-One connection to a seed node serves all questions; it is opened when first needed, and again if it ended. Nodes
-that the broker names are remembered: they serve as further seeds when those that were given are gone.
+One connection to a seed node serves all questions: requests that change nothing. It is opened when it is first needed,
+and again after it has ended. Nodes that the broker names are remembered, and serve as further seeds.
 
-Questions are asked again after a lost connection, for as long as the client's recovery allows. Commands that
-change something are sent once.
+Questions are asked again after a lost connection, for as long as the client's recovery policy allows. Commands, which
+change something, are sent once.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ logger = logging.getLogger("rstream_core")
 T = TypeVar("T")
 
 LEADER_WAIT = Backoff(attempts=8)
-"""A new stream, or one whose leader moves, is without a leader for a moment."""
+"""Waits for a leader: a new stream, or one whose leader moves, has none for a moment."""
 GONE_WAIT = Backoff(attempts=5, maximum=0.2)
-"""A broker tells that a stream is gone a moment before its metadata does."""
+"""Waits for metadata: a broker's notice that a stream is gone comes a moment before its metadata says so."""
 LOAD_BALANCER_WAIT = Backoff(attempts=40, initial=0.005, maximum=0.2)
 LOAD_BALANCER_SECONDS = 30.0
-"""For all the attempts to reach one node through a load balancer."""
+"""Seconds for all attempts to reach one node through a load balancer."""
 DEAD_NODE_WAIT = Backoff(attempts=6, initial=0.005, maximum=0.2)
 """Until a load balancer knows that a node behind it is down, each connection that it leads there ends."""
 FIRST_WAIT = Backoff(attempts=1_000_000, initial=0.1, maximum=1.0)
 """Between attempts to reach a broker that may be starting. Their time is what bounds them."""
 MAX_REMEMBERED = 32
-"""Nodes that are remembered as further seeds."""
+"""How many nodes are remembered as further seeds."""
 AVOIDED = 30.0
-"""Seconds for which others are tried before a place that failed."""
+"""Seconds for which a node that failed is tried after all others."""
 
 
 class Locator:
@@ -74,16 +74,17 @@ class Locator:
         self._remembered: dict[Endpoint, None] = {}
         self._failed_at: dict[Endpoint, float] = {}
         self._entries = deque(options.endpoints)
-        """The load balancers, in turn."""
-        self._entries.rotate(1)  # so that the first is the first
+        """The load balancers, in rotation."""
+        self._entries.rotate(1)  # ``_connect_to_any`` rotates back before its first attempt
         self._explained: WeakSet[RstreamError] = WeakSet()
-        """What was looked into already."""
+        """Errors that ``explain`` has looked into already."""
         self._closed = False
 
     async def connection(self) -> Connection:
-        """The connection for questions. Raises the last seed node's error where none can be reached.
+        """Returns the connection for questions, and opens it if necessary.
 
-        Whoever asks while it is being made gets the same connection, or the same error.
+        Calls made while it is being opened get the same connection, or the same error. If no seed can be reached,
+        raises the error of the given seed that was tried last.
         """
         if self._closed:
             raise AlreadyClosed("this client is closed")
@@ -115,13 +116,13 @@ class Locator:
 
     @property
     def connections(self) -> list[Connection]:
-        """The one for questions, where there is one."""
+        """A list of the connection for questions; empty where there is none."""
         return [] if self._connection is None else [self._connection]
 
     async def again(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Runs what may be run twice: again after a lost connection, as the client's recovery allows.
+        """Runs an operation that may be repeated: again after a lost connection, as the client's recovery allows.
 
-        Where a connection cannot be made in the first place, that is told at once.
+        If no connection was lost, an error of connecting is raised at once.
         """
         policy = self._recoveries.policy
         lost = self._is_lost()
@@ -138,26 +139,29 @@ class Locator:
             if policy is None or not helps(error):
                 raise
             loss = error
-        # The policy's time is that of an outage, and not of an operation that goes well.
+        # The policy's time begins only now: it limits the outage, not an operation that succeeds.
         return await policy.run().retry(operation, helps=helps, reason=loss)
 
     def _is_lost(self) -> bool:
         return self._connection is not None and not self._connection.is_open
 
     async def use(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
-        """Runs what may be run twice on the connection for questions: again after a lost connection."""
+        """Runs an operation on the connection for questions, and repeats it after a lost connection."""
         return await self.again(lambda: self._use(operation))
 
     async def ask(self, message: object, expect: type[T], what: str) -> T:
-        """A question, asked again after a lost connection."""
+        """Sends a question and returns the answer. Asks again after a lost connection."""
         return await self.again(lambda: self._ask(message, expect, what))
 
     async def command(self, message: object, expect: type[T], what: str) -> T:
-        """A request that changes something: sent once."""
+        """Sends a request that changes something, once, and returns the answer."""
         return await (await self.again(self.connection)).request(message, expect, what)
 
     async def metadata(self, stream: str) -> StreamMetadata:
-        """Leader and replicas. Raises ``StreamDoesNotExist``, ``StreamNotAvailable``, ``LeaderNotAvailable``."""
+        """Returns leader and replicas.
+
+        Raises ``StreamDoesNotExist``, ``StreamNotAvailable``, ``LeaderNotAvailable``.
+        """
         return await self.again(lambda: self._metadata(stream))
 
     async def exists(self, stream: str) -> bool:
@@ -170,30 +174,33 @@ class Locator:
         return True
 
     async def when_elected(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Runs what needs the stream's leader, or a replica, waiting a moment for one to be elected."""
+        """Runs an operation that needs the stream's leader or a replica; waits a moment until one is elected."""
         return await self.again(lambda: retry(operation, LEADER_WAIT, helps=_elects))
 
     async def leader_now(self, stream: str) -> Endpoint:
-        """The leader. Asks once and waits for nothing: whoever recovers does that."""
+        """Returns the leader. Asks once, without retries: those are up to the caller's recovery."""
         return (await self._leader_and_replicas(stream))[0]
 
     async def replica_now(self, stream: str) -> Endpoint:
-        """The first of ``readers_now``."""
+        """Returns the first of ``readers_now``."""
         return (await self.readers_now(stream))[0]
 
     async def readers_now(self, stream: str) -> list[Endpoint]:
-        """Where to read, the best first: the replicas by chance, to spread readers; the leader last, to spare it."""
+        """Returns nodes to read from: the replicas in random order, to spread readers, then the leader, to spare it."""
         leader, replicas = await self._leader_and_replicas(stream)
         return [*random.sample(replicas, len(replicas)), leader]
 
     async def explain(self, stream: str, error: RstreamError) -> RstreamError:
-        """Tells a deleted stream from one that moved: the broker's notice does not. Looks once for each error."""
+        """Returns the error that says whether the stream was deleted or has moved: the broker's notice does not.
+
+        Asks the broker only for a ``StreamNotAvailable``, and once for each error. Otherwise returns ``error``.
+        """
         if not isinstance(error, StreamNotAvailable) or error in self._explained:
             return error
 
         async def look() -> None:
             await self._metadata(stream)
-            raise error  # it is there - still, perhaps
+            raise error  # the stream exists, or the metadata is not up to date yet: try again
 
         try:
             await retry(look, GONE_WAIT)
@@ -205,7 +212,7 @@ class Locator:
         return error
 
     async def connect(self, endpoint: Endpoint) -> Connection:
-        """A connection to the node that calls itself ``endpoint``."""
+        """Opens a connection to the node that advertises ``endpoint``."""
         if self.options.load_balancer_mode:
             return await self._kept(await self._connect_through_load_balancer(endpoint))
         reached = self._resolved(endpoint)
@@ -215,7 +222,7 @@ class Locator:
             seed = self.options.endpoints[0] if self._connection is None else self._connection.endpoint
             if reached in self.options.endpoints:
                 raise
-            if isinstance(error, TlsError):  # it can be reached, and no other attempt will find it otherwise
+            if isinstance(error, TlsError):  # the node was reached: another address would not help
                 raise TlsError(f"the node that {seed} calls {endpoint}: {error}", hint=error.hint) from error
             why = "does not resolve" if isinstance(error, HostNotFound) else f"cannot be reached ({error})"
             if reached != endpoint:
@@ -226,7 +233,7 @@ class Locator:
             ) from error
 
     def retire(self) -> None:
-        """From here on no connection is made, and one that is being made is closed: ``AlreadyClosed``."""
+        """Makes all later attempts to connect, and those under way, raise ``AlreadyClosed``."""
         self._closed = True
 
     async def _kept(self, connection: Connection) -> Connection:
@@ -242,9 +249,9 @@ class Locator:
             await self._connection.close()
 
     async def _use(self, operation: Callable[[Connection], Awaitable[T]]) -> T:
-        """Gives a node up that does not answer: another may know.
+        """Runs an operation once. If the node does not answer, ends the connection, so that another node is asked next.
 
-        It may be well: with a leader that has stalled, RabbitMQ answers Metadata only after up to 50 s, on any node.
+        The node itself may be well: if a leader has stalled, RabbitMQ takes up to 50 s to answer Metadata, on any node.
         """
         connection = await self.connection()
         try:
@@ -296,7 +303,7 @@ class Locator:
             del self._remembered[next(iter(self._remembered))]
 
     def _resolved(self, endpoint: Endpoint) -> Endpoint:
-        """Where to reach a node that calls itself so. ``HostNotFound`` where the resolver does not know."""
+        """Returns where to reach the node that advertises ``endpoint``. ``HostNotFound`` where the resolver fails."""
         resolver = self.options.resolver
         if resolver is None:
             return endpoint
@@ -315,7 +322,7 @@ class Locator:
         return await self._first_that_answers(self._seeds())
 
     def _seeds(self) -> Iterable[Endpoint]:
-        """Those that were given, then the nodes that are remembered."""
+        """Returns the given seed nodes, and after them the remembered nodes."""
         seeds = dict.fromkeys(self.options.endpoints)
         for node in self._remembered:
             try:
@@ -331,7 +338,7 @@ class Locator:
                 connection = await Connection.open(endpoint, self.options)
             except RstreamError as error:
                 if not error.retriable and not isinstance(error, ConnectionFailed):
-                    raise  # another node would say the same
+                    raise  # another node would give the same answer
                 logger.debug("seed node %s: %s", endpoint, error)
                 self._failed(endpoint)
                 if last is None or endpoint in self.options.endpoints:
@@ -349,12 +356,12 @@ class Locator:
             del self._failed_at[next(iter(self._failed_at))]
 
     def _in_order(self, places: Iterable[Endpoint]) -> list[Endpoint]:
-        """As they are, but for those that have just failed: they come last."""
+        """Returns the places in their order, but those that failed in the last ``AVOIDED`` seconds at the end."""
         forgotten = asyncio.get_running_loop().time() - AVOIDED
         return sorted(places, key=lambda place: max(self._failed_at.get(place, forgotten), forgotten))
 
     async def _connect_through_load_balancer(self, wanted: Endpoint) -> Connection:
-        """Connects again until the node that answers is the wanted one."""
+        """Connects repeatedly until the wanted node answers."""
         run = Run(LOAD_BALANCER_WAIT, LOAD_BALANCER_SECONDS)
         seen: set[Endpoint] = set()
 
@@ -380,9 +387,10 @@ class Locator:
             raise ConnectionFailed(str(error), hint=error.hint) from None
 
     async def _connect_to_any(self) -> Connection:
-        """Connects through a load balancer, past nodes that are down: each time through the next, if there are several.
+        """Connects to any node through a load balancer, and again where it leads to a node that is down.
 
-        Takes hardly longer than one connection through each may.
+        Each attempt uses the next load balancer. All attempts together take at most ``connect_timeout`` for each load
+        balancer, and a second.
         """
 
         async def attempt() -> Connection:
@@ -400,9 +408,9 @@ class Locator:
 
 
 class _AnotherNode(ConnectionFailed):
-    """A load balancer led to another node than the wanted one."""
+    """The load balancer connected to another node than the wanted one."""
 
 
 def _elects(error: RstreamError) -> bool:
-    """Whether it may be over in a moment: a leader is being elected, or a member of a new stream is on its way."""
+    """Returns whether to wait a moment: a leader is being elected, or a replica of a new stream is starting."""
     return isinstance(error, (LeaderNotAvailable, StreamNotAvailable, InternalError))

@@ -1,8 +1,8 @@
 """Shares connections among publishers and subscriptions, and gives out their ids.
 
-The protocol has one byte for each, so a connection carries 256 of a kind at the most. A client has one pool for
-publishers and one for subscriptions: a broker that stops reading from a busy publisher must not hold up the
-credits of a consumer.
+An id is one byte in the protocol, so a connection carries at most 256 publishers or subscriptions. A client has one
+pool for publishers and one for subscriptions: where the broker stops reading from a busy publisher, the credits of a
+consumer must not wait behind it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ MAX_IDS = 256
 class _Shared:
     connection: Connection
     ids: set[int] = field(default_factory=set)
-    """Those that are taken."""
+    """The ids that are taken."""
     lost: int = 0
-    """How many of them nobody has any more: the broker did not say that they are free."""
+    """How many of the ids were given back without the broker having confirmed that they are free."""
 
     def next_id(self) -> int:
         return next(number for number in range(MAX_IDS) if number not in self.ids)
@@ -53,22 +53,23 @@ class ConnectionPool:
         self._closed = False
 
     async def acquire(self, endpoint: Endpoint) -> Lease:
-        """An id on an open connection to ``endpoint``; connects where there is no room."""
-        # An attempt for each node: one that does not answer keeps no others waiting, and is waited for once by all.
+        """Returns an id on an open connection to ``endpoint``. Opens another connection if all ids are taken."""
+        # One shared attempt for each node: a node that does not answer holds up no calls for other nodes, and all
+        # calls for that node wait for a single timeout.
         connecting = self._connecting.setdefault(endpoint, SharedAttempt())
         try:
             async with connecting:
                 shared = self._with_room(endpoint)
                 while shared is None:
                     made = await connecting.result(partial(self._connect, endpoint))
-                    # Others may have taken all its ids by now. One that has ended already is used: its user is told.
+                    # Other calls may have taken all its ids. If it has ended already, using it raises the reason.
                     shared = made if len(made.ids) < self._max else self._with_room(endpoint)
                 lease = Lease(shared.connection, shared.next_id())
                 shared.ids.add(lease.id)
                 return lease
         finally:
             if not connecting.callers and self._connecting.get(endpoint) is connecting:
-                del self._connecting[endpoint]  # peers name the nodes: what is known of them must not grow for ever
+                del self._connecting[endpoint]  # brokers name the endpoints: the table must not grow for ever
                 self._end_unused(endpoint)
 
     def _with_room(self, endpoint: Endpoint) -> _Shared | None:
@@ -81,7 +82,7 @@ class ConnectionPool:
     async def _connect(self, endpoint: Endpoint) -> _Shared:
         shared = _Shared(await self._locator.connect(endpoint))
         try:
-            self._check_open()  # it may have been closed in the meantime
+            self._check_open()  # the pool may have been closed in the meantime
         except AlreadyClosed:
             await shared.connection.close()
             raise
@@ -89,7 +90,7 @@ class ConnectionPool:
         return shared
 
     def _end_unused(self, endpoint: Endpoint) -> None:
-        """Ends what was made for callers who have all gone since."""
+        """Ends connections whose callers were all cancelled before they took an id."""
         members = self._shared.pop(endpoint, [])
         for shared in members:
             if not shared.ids:
@@ -102,9 +103,9 @@ class ConnectionPool:
             raise AlreadyClosed("this client is closed")
 
     async def release(self, lease: Lease, *, is_free: bool = True) -> None:
-        """Gives an id back, and closes the connection where none is in use.
+        """Gives an id back, and closes the connection when no id is in use.
 
-        An id that the broker may still use, not ``is_free``, is not given out again.
+        With ``is_free`` False, the broker may still use the id, and it is not given out again.
         """
         for endpoint, members in self._shared.items():
             for shared in members:
@@ -128,11 +129,11 @@ class ConnectionPool:
 
     @property
     def connections(self) -> list[Connection]:
-        """All of them."""
+        """All connections of the pool."""
         return [shared.connection for members in self._shared.values() for shared in members]
 
     async def close(self) -> None:
         """Closes every connection. Never raises."""
         self._closed = True
         await asyncio.gather(*(connection.close() for connection in self.connections))
-        self._shared.clear()  # and not before: whoever cancels this aborts them
+        self._shared.clear()  # not earlier: after a cancellation the caller still needs the list, to abort them

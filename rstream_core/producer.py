@@ -1,14 +1,14 @@
 """``Producer``: publishes to any number of streams, one message or many at a time.
 
-Messages given one by one gather in an outbox for each (stream, publisher name) and go out as a batch, when there
-are enough of them or the linger time is over. Everything below that line works on batches: see ``publisher``.
+Each (stream, publisher name) has an outbox. It gathers single messages, and sends them as a batch when there are
+enough of them or the linger time is over. The layers below the outbox work on batches: see ``publisher``.
 
-Nothing is lost in silence: a message that is not confirmed is told to its ``on_publish_confirm``, and where it has
-none, the next call on the producer raises ``NotConfirmed``.
+No message is lost in silence: if it is not confirmed, its ``on_publish_confirm`` is called, and where it has none, the
+next call on the producer raises ``NotConfirmed``.
 
-A call goes through up to three stages: its filter values are extracted, its outbox is opened, and it waits for room
-in there. Each wakes callers in their order, and between them nothing is awaited: so the order of the calls is kept.
-All of it is of one stream and publisher name: what holds one up does not hold up the others.
+A call passes up to three stages: its filter values are extracted, its outbox is opened, and it waits for room in the
+outbox. Each stage wakes callers in their order, and a call awaits nothing between two stages: so the order of the calls
+is kept. All three belong to one stream and publisher name, and never hold up calls for another.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ LINGER = 0.005
 BATCH_SIZE = 1000
 
 FilterValueExtractor = Callable[[Any], str | Awaitable[str | None] | None]
-"""The filter value of a message, or None for a message that has none."""
+"""Returns the filter value of a message, or None for a message without one."""
 
 
 class ProducerArguments(ConnectionArguments, total=False):
-    """The keyword arguments of ``Producer``, for those who make one."""
+    """The keyword arguments of ``Producer``, for classes that pass them on."""
 
     client: Client | None
     recovery: Recovery | None
@@ -101,7 +101,7 @@ def losses_of(error: BaseException) -> Losses | None:
 
 
 class _Outbox(Outbox):
-    """An outbox whose losses can be told later, where nobody was there to hear of them."""
+    """An outbox that can take losses back, where the call that should raise them was cancelled."""
 
     def tell_later(self, losses: Losses) -> None:
         self._lost += losses.count
@@ -117,7 +117,7 @@ _Key = tuple[str, str | None]
 
 
 class _Entrance:
-    """The way into an outbox that is not open: callers pass one after the other, in the order in which they came."""
+    """The calls that wait until an outbox is open. They pass one after the other, in the order in which they came."""
 
     __slots__ = ("error", "failures", "lock", "opening")
 
@@ -126,11 +126,11 @@ class _Entrance:
         self.opening: SharedAttempt[_Outbox] = SharedAttempt()
         self.failures = 0
         self.error: Exception | None = None
-        """Of the last attempt that failed: for all who were there by then."""
+        """The error of the last failed attempt, which every call that waited for the attempt raises."""
 
 
 class _Queue:
-    """Those who wait for a filter value of one stream: each gets it in the order of the calls."""
+    """The calls that wait for filter values of one stream and publisher name: they go on in their order."""
 
     __slots__ = ("callers", "lock")
 
@@ -140,27 +140,27 @@ class _Queue:
 
 
 class Producer(Administration):
-    """Publishes messages; streams are connected to when they are first used. For the tasks of one event loop.
+    """Publishes messages; connects to a stream's leader when the stream is first used. For tasks of one event loop.
 
     ``linger`` is how long, in seconds, ``send`` may hold a message back to gather others, and ``batch_size`` how
-    many messages end the wait. At most ``max_in_flight`` messages and ``max_in_flight_bytes`` of each stream and
-    publisher name wait here or for their confirms: beyond that, every call waits, in the order of the calls. A single
-    call may pass the bounds by what it brings itself, and then returns when that is written.
+    many messages end the wait. Of each stream and publisher name, at most ``max_in_flight`` messages and
+    ``max_in_flight_bytes`` bytes wait here or for their confirms: beyond that, every call waits, in the order of the
+    calls. A single call with more messages than the bounds allow may exceed them, and returns when they are written.
 
-    A call that is cancelled, or times out, takes back what is not written by then: it is never published. Its
-    ``on_publish_confirm`` is told of each such message, with ``was_sent`` False.
+    A call that is cancelled, or times out, takes back its unwritten messages: they are never published. Its
+    ``on_publish_confirm`` is called for each of them, with ``was_sent`` False.
 
-    ``filter_value_extractor``, a function or a coroutine function, gives the filter value of a message, by which
-    consumers can skip it. It is not to publish anything itself. ``UnsupportedByBroker`` before RabbitMQ 3.13.
+    ``filter_value_extractor``, a function or a coroutine function, returns the filter value of a message, by which
+    consumers can skip it. It must not publish. Calls raise ``UnsupportedByBroker`` before RabbitMQ 3.13.
 
     Messages of one stream and publisher name are stored in the order of the calls, whichever methods were used.
 
-    After a lost connection it goes on as ``recovery`` says, and tells ``on_recovery``: see ``Client``. A ``client``
-    that is given has its own.
+    After a lost connection the producer goes on as ``recovery`` says, and calls ``on_recovery``: see ``Client``. A
+    ``client`` that is passed keeps its own ``recovery`` and ``on_recovery``.
     """
 
     _closed = True
-    """Until it is made: one that could not be is not to be closed."""
+    """True until ``__init__`` has succeeded, so that ``__del__`` does not warn of a producer that was never made."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ class Producer(Administration):
             check_callable("filter_value_extractor", filter_value_extractor)
         self._filter_of = filter_value_extractor
         self._extracting: dict[_Key, _Queue] = {}
-        """Where filter values are being waited for."""
+        """The queues of calls that wait for filter values."""
         self._callbacks = Callbacks()
         self._guard = LoopGuard("this producer")
         self._closed = False
@@ -223,7 +223,7 @@ class Producer(Administration):
 
     @property
     def client(self) -> Client:
-        """The client underneath: for its administration, or to be shared."""
+        """The client that this producer uses: for administration, or to be shared."""
         return self._client
 
     async def start(self, *, wait: float = 0.0) -> None:
@@ -244,26 +244,26 @@ class Producer(Administration):
             )
 
     async def close(self) -> None:
-        """Publishes what is held back, waits for confirms (``close_timeout`` seconds at most), and disconnects.
+        """Publishes the held messages, waits for confirms (at most ``close_timeout`` seconds), and disconnects.
 
-        Where the broker does not answer, taking leave may last some seconds more. Raises ``NotConfirmed`` where
-        messages without a callback were not confirmed; everything is closed then too. May be repeated.
+        Where the broker does not answer, disconnecting may take some seconds more. Raises ``NotConfirmed`` where
+        messages without a callback were not confirmed; the producer is closed then, too. May be called repeatedly.
 
-        What a callback let out that is no ``Exception`` and does not end the program, as ``pytest.fail()`` does, is
-        raised here, by ``flush``, or by the next call that publishes, whichever comes first.
+        Where a callback raised a ``BaseException`` that is no ``Exception`` and does not end the program, such as that
+        of ``pytest.fail()``, this method, ``flush`` or the next call that publishes raises it, whichever comes first.
         """
         if self._closed:
             return
         self._guard.check()
         self._closed = True
         outboxes = list(self._outboxes.values())
-        self._outboxes.clear()  # nothing can be added from here on
+        self._outboxes.clear()  # from here on no message can be added
         try:
             closing = (outbox.close(self._close_timeout) for outbox in outboxes)
             answers = await asyncio.gather(*closing, return_exceptions=True)
             await self._callbacks.finish(self._close_timeout)
         except asyncio.CancelledError:
-            for outbox in outboxes:  # some may not have begun
+            for outbox in outboxes:  # some ``close`` calls may not have started
                 outbox.abandon()
             raise
         finally:
@@ -308,14 +308,15 @@ class Producer(Administration):
         publisher_name: str | None = None,
         on_publish_confirm: ConfirmCallback | None = None,
     ) -> None:
-        """Publishes one message, gathered with others.
+        """Publishes one message, in a batch with others.
 
         ``on_publish_confirm`` is called once, on the event loop, in a copy of this call's context variables, and may
-        be a coroutine function. What it raises is logged. With a
-        ``publisher_name``, messages are deduplicated by ``message.publishing_id``, or by a number counted on from
-        the last one that the broker knows. Raises ``MessageTooLarge``, or what keeps the stream from being reached;
-        and ``NotConfirmed`` where earlier messages without a callback were lost. The message of a call that raises
-        is not published, unless it says that a batch failed.
+        be a coroutine function. Its exceptions are logged. With a ``publisher_name``, the broker deduplicates messages
+        by ``message.publishing_id``, or by a number that counts on from the last one that the broker knows.
+
+        Raises ``MessageTooLarge``, the error for which the stream cannot be reached, or ``NotConfirmed`` where earlier
+        messages without a callback were lost. The message of a call that raises is not published, unless the error
+        says that a batch failed.
         """
         told = self._bound(on_publish_confirm)
         value = None
@@ -348,10 +349,10 @@ class Producer(Administration):
         publisher_name: str | None = None,
         on_publish_confirm: ConfirmCallback | None = None,
     ) -> list[int]:
-        """Publishes several messages at once and returns their publishing ids. The fastest way.
+        """Publishes several messages at once and returns their publishing ids. The fastest way to publish.
 
-        Returns once they are written; ``on_publish_confirm`` is called for each. Raises as ``send`` does, and for a
-        message that is too large before any of the batch is sent.
+        Returns once they are written; ``on_publish_confirm`` is called for each. Raises the same errors as ``send``.
+        For a message that is too large it raises before any message of the batch is sent.
         """
         told = self._bound(on_publish_confirm)
         batch = as_batch(batch)
@@ -364,19 +365,18 @@ class Producer(Administration):
     async def send_wait(
         self, stream: str, message: Message, publisher_name: str | None = None, timeout: float | None = 5
     ) -> int:
-        """Publishes one message, waits for its confirm, and returns its publishing id. The slowest way.
+        """Publishes one message, waits for its confirm, and returns its publishing id. The slowest way to publish.
 
-        Raises ``RequestTimeout`` after ``timeout`` seconds (None: never), whatever they were spent on, the broker's
-        error where it rejects the message, ``NotConfirmed`` where it never answers. After a timeout or a cancellation
-        a message that was written may be stored all the same; one that was not is never published, and the
-        ``RequestTimeout`` says so.
+        Raises ``RequestTimeout`` after ``timeout`` seconds in all (None: without a limit), the broker's error where it
+        rejects the message, and ``NotConfirmed`` where it never answers. After a timeout or a cancellation, a message
+        that was written may be stored. One that was not written is never published, and the ``RequestTimeout`` says so.
         """
         async with confirmed_within(timeout, f"stream {stream!r}") as statuses:
             publishing_id = await self.confirmed(stream, message, publisher_name, statuses)
         return publishing_id  # noqa: RET504 - mypy takes it that the context manager may swallow an error
 
     async def confirmed(self, stream: str, message: Message, publisher_name: str | None, statuses: Statuses) -> int:
-        """``send_wait`` without its timeout, for whoever has one of its own; adds a status to ``statuses``."""
+        """Does the same as ``send_wait`` without a timeout, which the caller sets. Adds a status to ``statuses``."""
         done: asyncio.Future[ConfirmationStatus] = asyncio.get_running_loop().create_future()
 
         def resolve(status: ConfirmationStatus) -> None:
@@ -404,10 +404,10 @@ class Producer(Administration):
         publisher_name: str | None = None,
         on_publish_confirm: ConfirmCallback | None = None,
     ) -> int:
-        """Publishes up to 65,535 messages as one entry, perhaps compressed; returns their one publishing id.
+        """Publishes up to 65,535 messages as one entry, perhaps compressed; returns their common publishing id.
 
-        The broker confirms them together and does not deduplicate them one by one. Raises as ``send`` does, and
-        ``ConfigurationError`` where there is a ``filter_value_extractor``: a sub-entry has no filter values.
+        The broker confirms them together and does not deduplicate them one by one. Raises the same errors as ``send``,
+        and ``ConfigurationError`` where there is a ``filter_value_extractor``: a sub-entry cannot carry filter values.
         """
         if self._filter_of is not None:
             raise ConfigurationError("a sub-entry cannot carry filter values", hint=Hint.NO_SUB_ENTRY)
@@ -418,10 +418,10 @@ class Producer(Administration):
         return await outbox.publish_sub_entry(sub_entry_messages, compression_type, told)
 
     async def flush(self, timeout: float | None = None) -> None:
-        """Publishes what is held back, and waits until everything is confirmed or has failed.
+        """Publishes the held messages, and waits until all messages are confirmed or have failed.
 
-        Raises ``RequestTimeout`` after ``timeout`` seconds; ``NotConfirmed`` for failures that have no callback, in
-        whichever streams, once that is done.
+        Raises ``RequestTimeout`` after ``timeout`` seconds. Otherwise raises ``NotConfirmed`` at the end where messages
+        without a callback have failed, in any stream.
         """
         self._guard.check()
         errors: list[BaseException] = []
@@ -430,7 +430,7 @@ class Producer(Administration):
             for step in (outbox.flush, outbox.settle):
                 try:
                     await step()
-                except Exception as error:  # noqa: BLE001 - raised when the others are through
+                except Exception as error:  # noqa: BLE001 - raised when all outboxes have settled
                     errors.append(error)
 
         try:
@@ -466,7 +466,7 @@ class Producer(Administration):
             for message in batch:
                 value = extract(message)
                 if value is not None and not isinstance(value, str):
-                    break  # it has to be waited for, and the others behind it
+                    break  # an awaitable: the rest is awaited below, under the lock
                 values.append(_checked(value))
             else:
                 return values
@@ -485,7 +485,10 @@ class Producer(Administration):
         return values
 
     async def _outbox(self, stream: str, publisher_name: str | None) -> _Outbox:
-        """The outbox, opened where need be. Whoever leaves awaits nothing before it is in there, or waits for room."""
+        """Returns the outbox of a stream and publisher name, and opens it if necessary. Calls return in their order.
+
+        The caller must await nothing before it calls a method of the outbox, which would let later calls overtake it.
+        """
         self._check_open()
         self._callbacks.check()
         _check_names(stream, publisher_name)
@@ -500,21 +503,21 @@ class Producer(Administration):
         try:
             async with entrance.opening, entrance.lock:
                 if entrance.error is not None and entrance.failures != failures:
-                    raise entrance.error.with_traceback(None)  # of an attempt that this call has waited for
+                    raise entrance.error.with_traceback(None)  # the attempt that this call waited for has failed
                 return await self._enter(key, entrance)
         finally:
             if not entrance.opening.callers:
                 del self._entrances[key]
 
     async def _enter(self, key: _Key, entrance: _Entrance) -> _Outbox:
-        """What the first caller in an entrance does, while the others wait."""
+        """Opens the outbox, and closes a dead one before that. The first call in an entrance runs this; others wait."""
         self._check_open()
         outbox = self._outboxes.get(key)
         if outbox is not None and outbox.is_dead:
             try:
-                await outbox.close(0)  # tells of what it lost
+                await outbox.close(0)  # raises if it lost messages
             except asyncio.CancelledError:
-                raise  # it stays, and tells the next one
+                raise  # the outbox stays, and tells the next call
             except BaseException:
                 self._outboxes.pop(key, None)
                 raise
@@ -547,7 +550,7 @@ class Producer(Administration):
             )
         )
         try:
-            self._check_open()  # it may have been closed in the meantime
+            self._check_open()  # the producer may have been closed in the meantime
         except AlreadyClosed:
             await outbox.close(0)
             raise
@@ -579,19 +582,19 @@ def as_batch(batch: Any) -> Sequence[Message]:
 
 
 def _checked(filter_value: str | None) -> str | None:
-    """A wrong one must not come to light among the messages of others."""
+    """Checks a filter value before its message joins a batch, so that an error concerns this call only."""
     if filter_value is not None:
         check_text("the filter value of a message", filter_value)
     return filter_value
 
 
 Statuses = list["asyncio.Future[ConfirmationStatus]"]
-"""Of the messages of a call that have reached an outbox."""
+"""Futures for those messages of a call that have reached an outbox."""
 
 
 @asynccontextmanager
 async def confirmed_within(timeout: float | None, what: str) -> AsyncIterator[Statuses]:
-    """Makes a ``RequestTimeout`` of its own timeout, and of no other. Gives a list, for what is waited for."""
+    """Raises ``RequestTimeout`` after ``timeout`` seconds; other timeouts pass. Yields a list for ``confirmed``."""
     statuses: Statuses = []
     try:
         async with asyncio.timeout(timeout) as limit:
@@ -629,7 +632,7 @@ def tell_later(errors: Sequence[BaseException]) -> None:
 
 
 async def resolved(result: T | Awaitable[T]) -> T:
-    """What a user's function gave, whether or not it has to be awaited."""
+    """Returns the result of a user's function, and awaits it first if it is awaitable."""
     if inspect.isawaitable(result):
         return await result
     return result

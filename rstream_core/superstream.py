@@ -1,12 +1,12 @@
-"""Super streams: one logical stream, divided into partitions that are plain streams.
+"""Publishing to super streams: one logical stream, divided into partitions that are plain streams.
 
-``Router`` decides where a message goes, also for programs that publish by the batch. ``SuperStreamProducer`` is a
-``Producer`` with a router before it.
+``Router`` finds the partition of a message. Programs that publish batches can use it, too. ``SuperStreamProducer`` is a
+``Producer`` behind a router.
 
-The order of the calls is the order of the messages of each partition, whatever the extractor awaits: keys are
-extracted under a lock, which wakes callers in their order, and a message is on its way into its partition's outbox
-before the next caller gets on. What follows is waited for without the lock: a partition that is full, or cannot be
-reached, holds up those alone who have something for it.
+In each partition, messages have the order of the calls, even where the extractor awaits: keys are extracted under a
+lock, which wakes callers in their order, and a message has its place in its partition's outbox before the next caller
+runs. The rest is awaited without the lock: a partition that is full or cannot be reached holds up only calls that have
+messages for it.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from rstream_core.protocol.routing import partition_index, python_partition_inde
 from rstream_core.types import CompressionType
 
 MAX_CACHED_ROUTES = 10_000
-"""Routing keys whose routes are remembered, so that an endless supply of keys fills no memory."""
+"""How many routing keys have their routes cached: a bound on memory."""
 
 
 class RouteType(enum.Enum):
-    """How a routing key becomes a partition."""
+    """How the partition of a routing key is found."""
 
     Hash = "hash"
     """By its hash: any key will do, and equal keys share a partition."""
@@ -52,9 +52,9 @@ class RouteType(enum.Enum):
 
 
 RoutingExtractor = Callable[[Any], str | Awaitable[str]]
-"""The routing key of a message."""
+"""Returns the routing key of a message."""
 RoutingFunction = Callable[[Any, Sequence[str]], str | Sequence[str] | Awaitable[str | Sequence[str]]]
-"""The partition of a message, or several, chosen among all of them: a strategy of the user's own."""
+"""Takes a message and all partitions, and returns the message's partition, or several."""
 
 
 class Router:
@@ -63,17 +63,20 @@ class Router:
     def __init__(self, client: Client, super_stream: str, partitions: Sequence[str]) -> None:
         self.super_stream = super_stream
         self.partitions = tuple(partitions)
-        """In the broker's order, which the hash counts on."""
+        """The partitions in the broker's order: a hash is an index into them."""
         self._client = client
         self._bound: dict[str, tuple[str, ...]] = {}
 
     @classmethod
     async def open(cls, client: Client, super_stream: str) -> Router:
-        """Asks for the partitions. Raises ``StreamDoesNotExist``; ``UnsupportedByBroker`` before RabbitMQ 3.11."""
+        """Asks the broker for the partitions.
+
+        Raises ``StreamDoesNotExist``; ``UnsupportedByBroker`` before RabbitMQ 3.11.
+        """
         return cls(client, super_stream, await client.partitions(super_stream))
 
     def by_hash(self, key: str | bytes) -> str:
-        """The partition of a routing key, by its hash."""
+        """Returns the partition of a routing key by its hash."""
         return self.partitions[partition_index(key, len(self.partitions))]
 
     def by_python_hash(self, key: str | bytes) -> str:
@@ -81,7 +84,7 @@ class Router:
         return self.partitions[python_partition_index(key, len(self.partitions))]
 
     async def by_binding(self, key: str) -> tuple[str, ...]:
-        """The partitions that a routing key is bound to: the broker is asked once, and its answer remembered.
+        """Returns the partitions to which a routing key is bound. Asks the broker once, and caches the answer.
 
         Raises ``RouteNotFound`` where there is none.
         """
@@ -96,7 +99,7 @@ class Router:
         return routes
 
     async def by_function(self, function: RoutingFunction, message: Any) -> tuple[str, ...]:
-        """The partitions that a function of the user's chooses. ``RouteNotFound`` for what is no partition."""
+        """Returns the partitions that ``function`` chooses. Raises ``RouteNotFound`` for none, and for other names."""
         chosen = await resolved(function(message, self.partitions))
         routes = (chosen,) if isinstance(chosen, str) else tuple(chosen)
         strange = [route for route in routes if route not in self.partitions]
@@ -114,8 +117,8 @@ class SuperStreamProducer(SuperStreamAdministration):
     functions, and are not to publish anything themselves. A key that is bound to several partitions, or a function
     that chooses several, sends the message to each of them, and ``on_publish_confirm`` is called for each.
 
-    All else is as for ``Producer``, of which there is one underneath, and whose arguments this takes too. Its
-    bounds, order and deduplication hold for each partition.
+    The rest is done by a ``Producer``, which gets the other ``arguments``. Its bounds, order and deduplication apply to
+    each partition.
     """
 
     def __init__(
@@ -144,9 +147,9 @@ class SuperStreamProducer(SuperStreamAdministration):
         self._router: Router | None = None
         self._order = asyncio.Lock()
         self._failures = 0
-        """Attempts to ask for the partitions that came to nothing."""
+        """The number of failed attempts to ask for the partitions."""
         self._failure: Exception | None = None
-        """The last one's: for all who waited for it."""
+        """The error of the last failed attempt, which every call that waited for the attempt raises."""
         self._closed = False
         self._guard = LoopGuard("this producer")
 
@@ -166,7 +169,7 @@ class SuperStreamProducer(SuperStreamAdministration):
 
     @property
     def client(self) -> Client:
-        """The client underneath: for its administration, or to be shared."""
+        """The client that this producer uses: for administration, or to be shared."""
         return self._producer.client
 
     async def start(self, *, wait: float = 0.0) -> None:
@@ -222,7 +225,7 @@ class SuperStreamProducer(SuperStreamAdministration):
                 )
         if begun is not None:
             await begun.end()
-        else:  # nothing is awaited between the lock and the outbox, so that nobody overtakes
+        else:  # no await between the lock and the outbox, so that no later call overtakes this one
             await self._producer.send(routes[0], message, publisher_name, on_publish_confirm)
 
     async def send_batch(
@@ -232,10 +235,10 @@ class SuperStreamProducer(SuperStreamAdministration):
         *,
         publisher_name: str | None = None,
     ) -> None:
-        """See ``Producer.send_batch``: every partition gets its part of the batch, all at the same time.
+        """See ``Producer.send_batch``: the parts of the batch go to their partitions at the same time.
 
-        Raises as ``send`` does, before anything of the batch is sent where there is no route. Where a part of it is
-        refused, the other parts are sent; a ``NotConfirmed`` counts what was lost in all partitions.
+        Raises the same errors as ``send``. If a message has no route, raises before any message of the batch is sent.
+        If one part is refused, the other parts are sent; a ``NotConfirmed`` counts the losses of all partitions.
         """
         self._guard.check()
         batch, failures = as_batch(batch), self._failures
@@ -301,7 +304,7 @@ class SuperStreamProducer(SuperStreamAdministration):
         """See ``Producer.flush``."""
         await self._producer.flush(timeout)
 
-    # Inside, under the lock. ``failures`` are those there were when the call began to wait for it.
+    # Inside, under the lock. ``failures`` is the value of ``_failures`` when the call began to wait for the lock.
 
     async def _open(self, failures: int) -> Router:
         if self._closed:
@@ -333,7 +336,7 @@ class SuperStreamProducer(SuperStreamAdministration):
         return await router.by_binding(key)
 
     async def _parts(self, batch: Sequence[Message], failures: int) -> dict[str, list[int]]:
-        """The places in the batch of each partition's messages."""
+        """Returns, for each partition, the positions in the batch of its messages."""
         parts: dict[str, list[int]] = {}
         for place, message in enumerate(batch):
             for partition in await self._routes(message, failures):
@@ -342,7 +345,7 @@ class SuperStreamProducer(SuperStreamAdministration):
 
 
 class _Begun:
-    """Calls that are being made at the same time, one for each partition."""
+    """Calls that run at the same time, one for each partition."""
 
     def __init__(self, calls: Iterable[Awaitable[Any]], places: Iterable[Sequence[int]]) -> None:
         self._errors: list[BaseException] = []
@@ -360,7 +363,7 @@ class _Begun:
         self._together.cancel()
 
     async def end(self) -> None:
-        """Waits for all of them; raises when all have ended."""
+        """Waits until all calls have ended, and then raises their errors as one."""
         try:
             await self._together
         except asyncio.CancelledError:
@@ -370,10 +373,10 @@ class _Begun:
 
 
 async def _begin(calls: Iterable[Awaitable[Any]], places: Iterable[Sequence[int]] = repeat((0,))) -> _Begun:
-    """Makes the calls; when it returns, each has its place in the order of its partition."""
+    """Starts the calls. When this returns, each has its place in the order of its partition."""
     begun = _Begun(calls, places)
     try:
-        await asyncio.sleep(0)  # what was scheduled first runs first: by then each has taken its first step
+        await asyncio.sleep(0)  # tasks run in the order in which they were scheduled: each takes its first step
     except asyncio.CancelledError:
         begun.cancel()
         await begun.end()

@@ -1,6 +1,6 @@
 """``SuperStreamConsumer``: the messages of all partitions of a super stream. ``Consumer`` does the work.
 
-The order of messages is that of their partition; between partitions there is none.
+Messages of one partition are in order. Messages of different partitions have no order among them.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ Offsets = Mapping[str, ConsumerOffsetSpecification]
 
 
 class SuperStreamConsumer(SuperStreamAdministration):
-    """Consumes a super stream; connects when it is first needed, or by ``start()``. For the tasks of one event loop.
+    """Consumes a super stream; connects at the first call that needs it, or by ``start()``. For one event loop.
 
-    Partitions are asked for at each subscription; those that are added later are not seen. After a lost connection it
-    goes on as ``Consumer`` does.
+    Each subscription asks for the partitions; it does not see those that are added later. Recovers from a lost
+    connection as ``Consumer`` does.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
     ) -> None:
         check_name("super_stream", super_stream)
         self.super_stream = super_stream
-        self._consumer = Consumer(  # a callback may close it: it is the one that owns the client
+        self._consumer = Consumer(  # owns the client, since a callback may close the consumer in its context
             host,
             port,
             client=client,
@@ -86,7 +86,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
 
     @property
     def client(self) -> Client:
-        """The client underneath: for its administration, or to be shared."""
+        """The client that this consumer uses: for administration, or to be shared."""
         return self._consumer.client
 
     async def start(self, *, wait: float = 0.0) -> None:
@@ -98,7 +98,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
         await self._consumer.run()
 
     def stop(self) -> None:
-        """Lets ``run()`` return; messages still come until ``close()``."""
+        """Makes ``run()`` return; messages still come until ``close()``."""
         self._consumer.stop()
 
     async def close(self) -> None:
@@ -108,7 +108,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
     # Streams and offsets.
 
     def _forget_partitions(self) -> None:
-        """It knows of none: each subscription asks."""
+        """Does nothing: no partitions are cached, since each subscription asks for them."""
 
     async def stream(self, subscriber_name: str | None) -> str:
         """See ``get_stream``."""
@@ -119,7 +119,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
         return self._consumer.get_stream(subscriber_name)
 
     async def partitions(self) -> list[str]:
-        """The names of the partitions, in the broker's order. ``StreamDoesNotExist`` where there is no super stream."""
+        """Returns the partitions, in the broker's order. Raises ``StreamDoesNotExist`` without such a super stream."""
         return await self.client.partitions(self.super_stream)
 
     async def store_offset(self, stream: str, subscriber_name: str | None, offset: int) -> None:
@@ -138,11 +138,11 @@ class SuperStreamConsumer(SuperStreamAdministration):
         offsets: Offsets | None = None,
         **options: Unpack[SubscribeOptions],
     ) -> int:
-        """As ``Consumer.subscribe``, to every partition; ``context.stream`` is the partition. Returns a number.
+        """Calls ``Consumer.subscribe`` for every partition, and returns a number for ``unsubscribe``.
 
-        The messages of one partition come one at a time, in order; those of different partitions side by side. Each
-        partition starts where ``offsets`` says, else as the options do. Raises, and leaves the partitions that it has,
-        where one cannot be subscribed to.
+        ``context.stream`` is the partition. The messages of one partition come one at a time, in order; those of
+        different partitions come concurrently. Each partition starts where ``offsets`` says, or else where the options
+        say. If one partition cannot be subscribed to, ends the other subscriptions and raises.
         """
         self._guard.check()
         check_callable("callback", callback)
@@ -156,11 +156,11 @@ class SuperStreamConsumer(SuperStreamAdministration):
                 members.append(await self._consumer.subscribe(stream, callback, decoder=decoder, **told))
         except BaseException as error:
             for member in members:
-                with suppress(ConfigurationError):  # one that failed is gone by itself
+                with suppress(ConfigurationError):  # a subscription that failed is removed already
                     await self._consumer.unsubscribe(member)
             if not members or not isinstance(error, AlreadyClosed):
                 raise
-            members = []  # the callback has closed the consumer, before the last partition was there
+            members = []  # the callback has closed the consumer before the last partition was subscribed to
         number = next(self._numbers)
         self._groups[number] = members
         return number
@@ -185,7 +185,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
             raise ConfigurationError(f"there is no subscriber {whom}")
         for number in list(self._groups) if whom is None else [whom]:
             for member in self._groups.pop(number):
-                with suppress(ConfigurationError):  # one that failed is gone by itself
+                with suppress(ConfigurationError):  # a subscription that failed is removed already
                     await self._consumer.unsubscribe(member)
 
     def chunks(self, *, offsets: Offsets | None = None, **options: Unpack[SubscribeOptions]) -> ChunkReading:

@@ -1,4 +1,4 @@
-"""Opens sockets and TLS, and turns what the operating system says into our errors."""
+"""Opens sockets and TLS, and turns errors of the operating system into errors of this library."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def open_transport(
 ) -> tuple[asyncio.Transport, P]:
     """Connects, within ``timeout`` seconds. Works with every event loop.
 
-    Raises ``HostNotFound``, ``TlsError``, or ``ConnectionFailed`` for everything else.
+    Raises ``HostNotFound``, ``TlsError``, or ``ConnectionFailed`` for all other errors.
     """
     loop = asyncio.get_running_loop()
     try:
@@ -162,7 +162,7 @@ def port_hint(endpoint: Endpoint) -> Hint | None:
 
 
 def connection_error(endpoint: Endpoint, error: OSError, *, tls: bool = False) -> ConnectionFailed:
-    """Our error for one of the operating system's; ``tls`` where a TLS connection was being made."""
+    """Returns the library's error for one of the operating system's. ``tls``: a TLS connection was being made."""
     if isinstance(error, socket.gaierror):
         return HostNotFound(f"the host name {endpoint.host!r} does not resolve ({error.strerror})")
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -1,4 +1,4 @@
-"""Frozen values that the layers hand to each other."""
+"""Frozen values that the layers share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import ssl
 
 MAX_HOST = 255
-"""Characters of a host's name; a name server's have fewer."""
+"""Characters of a host name; names in DNS are shorter."""
 MAX_PORT = 65_535
 MIN_FRAME_MAX = 1000
 """Bytes of the smallest frame that may be agreed on: every request whose names take 255 bytes each fits in."""
@@ -36,7 +36,7 @@ class OffsetType(enum.IntEnum):
     NEXT = 3
     """Messages published from now on."""
     OFFSET = 4
-    """An absolute offset; messages before it in its chunk are dropped on this side."""
+    """An absolute offset. The client drops the messages before it in its chunk."""
     TIMESTAMP = 5
     """A ``datetime``, or milliseconds since 1970 (UTC); the resolution is the chunk."""
 
@@ -138,16 +138,17 @@ def check_specification(what: str, value: object) -> None:
 
 
 OffsetSpecification = ConsumerOffsetSpecification
-"""As what a consumer update listener returns is called elsewhere."""
+"""The name that another client library uses for the result of a consumer update listener."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilterConfiguration:
     """Which messages a consumer wants, by the filter values that they were published with (RabbitMQ 3.13).
 
-    The broker leaves out whole chunks that hold none of ``values_to_filter``, and is sometimes wrong in the safe
-    direction; what it sends may hold other messages, so ``predicate(message)`` says of each, decoded, whether it is
-    wanted. ``match_unfiltered`` asks for messages that have no filter value, too.
+    The broker leaves out whole chunks that hold none of ``values_to_filter``. Sometimes it sends such a chunk, but it
+    never leaves out one with a wanted value. The chunks that it sends may hold other messages, so
+    ``predicate(message)`` returns for each decoded message whether it is wanted. ``match_unfiltered`` also asks for
+    messages without a filter value.
     """
 
     values_to_filter: Sequence[str] = ()
@@ -176,20 +177,20 @@ class CompressionType(enum.IntEnum):
 
 
 class ConfirmationStatus(NamedTuple):
-    """What became of one message: given to ``on_publish_confirm``."""
+    """The outcome of one message: the argument of ``on_publish_confirm``."""
 
     message_id: int
     """The publishing id."""
     is_confirmed: bool = False
     response_code: int = 0
-    """1 where it is confirmed; else the broker's code, or 0 where it never answered."""
+    """1 for a confirmed message; for others the broker's code, or 0 where it never answered."""
     was_sent: bool = True
-    """False where it was never written to a connection, and is not stored: it waited here until that was over."""
+    """False for a message that was never written to a connection, and so is not stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a broker listens."""
+    """Host and port where a broker listens."""
 
     host: str
     port: int
@@ -199,7 +200,7 @@ class Endpoint:
 
     @property
     def problem(self) -> str | None:
-        """Why such a place cannot exist, in words; None where it can."""
+        """A sentence on why no such endpoint can exist; None where it can."""
         if not self.host or len(self.host) > MAX_HOST or not is_harmless(self.host):
             return f"{self.host[:MAX_HOST]!r} is not a host name"
         if not 0 < self.port <= MAX_PORT:
@@ -209,7 +210,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class StreamMetadata:
-    """Where a stream lives. ``leader`` is None while there is none."""
+    """The nodes of a stream. ``leader`` is None while there is none."""
 
     stream: str
     leader: Endpoint | None
@@ -218,7 +219,7 @@ class StreamMetadata:
 
 @dataclass(frozen=True, slots=True)
 class StreamStats:
-    """First and committed positions of a stream, as its leader reports them. None: the stream is empty."""
+    """First and committed positions of a stream, as its leader reports them; None for an empty stream."""
 
     first_offset: int | None
     committed_chunk_id: int | None
@@ -237,40 +238,41 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
-    """How to reach a broker or a cluster, and as whom."""
+    """How to reach and log in to a broker or a cluster."""
 
     endpoints: tuple[Endpoint, ...] = (Endpoint("localhost", 5552),)
-    """Seed nodes, tried in this order, but for those that have just failed."""
+    """Seed nodes, tried in this order; those that have just failed come last."""
     credentials: Credentials | Callable[[], Credentials] = field(default_factory=Credentials)
-    """As whom; or a function that tells, for a password that is a token and ends. It is asked at each connection that
-    is made, must not wait, and where it raises the connection cannot be made now."""
+    """User name and password, or a function that returns them, for a password that is a token and expires. The function
+    is called for each new connection, and must not wait. If it raises, the connection fails with
+    ``ConnectionFailed``."""
     vhost: str = "/"
     tls: ssl.SSLContext | None = None
     server_name: str | None = None
-    """The name that the certificate must hold, where it is not the host's."""
+    """The name that the broker's certificate must have, if that is not the host name."""
     load_balancer_mode: bool = False
-    """Reach every node through the seed endpoints, reconnecting until the right one answers."""
+    """Whether to reach every node through the seed endpoints: connects repeatedly until the right node answers."""
     resolver: Callable[[Endpoint], Endpoint] | None = None
-    """Where to reach a node that advertises an endpoint: for names or ports that mean nothing here, as with NAT or
-    containers. Called for every node that the broker names, not for the seeds, and not in load balancer mode; must
-    not wait. A node for which it raises is one that cannot be reached. TLS checks the certificate against the resolved
-    host, unless there is a ``server_name``."""
+    """A function that takes the endpoint that a node advertises, and returns where to reach the node: for names or
+    ports that do not work from here, as with NAT or containers. Called for every node that the broker names, not for
+    the seeds, and not in load balancer mode; must not wait. If it raises, the node counts as unreachable. TLS checks
+    the certificate against the resolved host, unless there is a ``server_name``."""
     mechanism: str = "PLAIN"
     connect_timeout: float = 10.0
-    """Seconds for a connection with its handshake."""
+    """Seconds to connect, including the handshake."""
     request_timeout: float = 10.0
     """Seconds for the answer to one request."""
     heartbeat: int = 10
-    """Seconds; 0 switches heartbeats off on this side. A node that has stalled is missed after two of them: they should
-    be less than a publisher's ``confirm_timeout``, which otherwise ends it before it has looked for another node. An
-    event loop that blocks for so long loses its connections."""
+    """Seconds between heartbeats; 0 switches them off on this side. A connection to a stalled node ends after two
+    intervals. These should be shorter than a publisher's ``confirm_timeout``: otherwise the publisher ends before it
+    has looked for another node. If the event loop blocks for two intervals, it loses its connections."""
     frame_max: int = 1024 * 1024
     """Bytes of the largest frame that this side sends, at least 1000; the broker may ask for less. 0: no limit."""
     connection_name: str = "rstream-client"
     """Shown in the broker's management pages; none where it is empty."""
 
     def login(self) -> Credentials:
-        """The credentials for a connection that is made now. ``ConnectionFailed`` where they cannot be told."""
+        """Returns the credentials for a new connection. Raises ``ConnectionFailed`` where their function raises."""
         if isinstance(self.credentials, Credentials):
             return self.credentials
         try:

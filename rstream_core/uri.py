@@ -1,7 +1,7 @@
 """Reads ``rabbitmq-stream://user:password@host:port/vhost`` and its TLS form.
 
 User name, password and virtual host may be percent-encoded. No path means the virtual host ``/``, as does
-``/%2f``; a single ``/`` after the host is taken for no path.
+``/%2f``; a single ``/`` after the host counts as no path.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OTHER_SCHEMES = {
 
 
 class StreamUri(NamedTuple):
-    """What a URI says; None where it is silent."""
+    """The parts of a URI; None for a part that the URI leaves out."""
 
     endpoint: Endpoint
     tls: bool
@@ -37,7 +37,7 @@ class StreamUri(NamedTuple):
 
 
 def parse_uri(text: str) -> StreamUri:
-    """Raises ``ConfigurationError``; the message never holds the password."""
+    """Reads a URI. Raises ``ConfigurationError``; its message never contains the password."""
     scheme, separator, _ = text.partition("://")
     if not separator or scheme not in (PLAIN_SCHEME, TLS_SCHEME):
         raise ConfigurationError(

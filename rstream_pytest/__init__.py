@@ -1,7 +1,7 @@
 """A fixture for pytest: ``rstream_broker``, a broker for one test.
 
-pytest finds it by itself where this package is installed. It stands beside the core and not in it, so that a pytest
-that starts does not import the core: that happens when the fixture is used.
+pytest finds the fixture itself where this package is installed. The package is separate from the core, so that the
+start of pytest does not import the core: only the use of the fixture does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def rstream_broker() -> Iterator[EmbeddedBroker]:
     """An empty broker on a free port of this machine: ``rstream_broker.uri``.
 
-    It runs in a thread of its own, so that it serves tests with and without an event loop, and goes with the test.
+    The broker runs in a thread of its own, so that it serves tests with and without an event loop, and stops at the end
+    of the test.
     """
     from rstream_core import EmbeddedBroker  # noqa: PLC0415 - see above
 

@@ -119,7 +119,7 @@ def run(
 
     On a terminal it shows what it does; with -v it logs instead who connects.
     """
-    # It connects nowhere, so what RSTREAM_URI and its kin say is nothing to it.
+    # The broker does not connect, so RSTREAM_URI and the like must not have an effect.
     variables = {key: value for key, value in connection.env.variables.items() if not key.startswith("RSTREAM_")}
     settings = replace(connection, env=replace(connection.env, variables=variables))
     users = _users(user or [], user_file)
@@ -145,7 +145,7 @@ def run(
 
         if command.env.owns_process:
             _allow_many_files()
-            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as with nohup
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # ignored where nohup started the process
                 asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
         serving = EmbeddedBroker(
             host=host,
@@ -179,13 +179,13 @@ def run(
 
 
 def _has_status_line(settings: ConnectionSettings) -> bool:
-    """Log lines, and terminals that cannot clear a line, have no room for it."""
+    """Returns whether to show the status line: on a terminal that can clear a line, and without log lines."""
     env = settings.env
     return env.stderr_is_tty and env.variable("TERM") != "dumb" and not settings.quiet and not settings.verbosity
 
 
 def _users(given: Sequence[str], file: str | None) -> dict[str, str] | None:
-    """By name, from both options; None without any."""
+    """Returns the passwords by user name, from both options; None without any."""
     users: dict[str, str] = {}
     for text in given:
         _add_user(users, "--user", text)
@@ -222,7 +222,7 @@ def _lines(file: str) -> list[str]:
 
 
 def _uri(uri: str) -> str:
-    """Without name and password: the one is known, the other is not to be shown."""
+    """Returns a URI without user name and password: the password must not be shown."""
     scheme, _, rest = uri.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
 
@@ -255,7 +255,7 @@ def _tls_context(cert: str | None, key: str | None) -> ssl.SSLContext | None:
 
 
 def _check_pem(option: str, file: str, words: bytes) -> None:
-    """What the TLS library says of such files names none of them."""
+    """Checks a PEM file, since errors of the TLS library do not name the file. Raises CommandError."""
     try:
         content = Path(file).read_bytes()
     except (OSError, ValueError) as error:
@@ -272,7 +272,7 @@ def _check_pem(option: str, file: str, words: bytes) -> None:
 
 
 def _allow_many_files() -> None:
-    """Every stream in use and every connection takes file handles."""
+    """Raises the limit of open files: every stream in use and every connection takes file handles."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -281,4 +281,4 @@ def _allow_many_files() -> None:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (OSError, ValueError):
-            pass  # it goes with fewer
+            pass  # the broker also works with fewer

@@ -1,4 +1,4 @@
-"""``rstream completion``: the scripts with which shells complete its words.
+"""``rstream completion``: prints scripts with which shells complete the words of ``rstream`` commands.
 
 They call the program back for each completion, so they need no update when options change; completions/ holds copies
 of them.

@@ -1,4 +1,4 @@
-"""``rstream doctor``: the steps of connecting, one after the other, and what is wrong with the first that fails."""
+"""``rstream doctor``: makes the steps of connecting, one after the other, and explains the first that fails."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def doctor(
                     pass
         show = _text_lines(colored=env.use_color(connection.color, stdout=True))
         status = ExitStatus.OK
-        # stdout may refuse a line: what is open then is closed before the loop is.
+        # Writing to stdout may fail: then the generator must be closed before the event loop.
         async with contextlib.aclosing(Diagnosis(context.options, target, env.now()).findings()) as findings:
             async for finding in findings:
                 if json:

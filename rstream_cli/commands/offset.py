@@ -1,7 +1,7 @@
-"""``rstream offset``: offsets that are stored in a stream under a name, and what a place in a stream is as an offset.
+"""``rstream offset``: stores and queries offsets under a name, and resolves places in a stream to offsets.
 
-Storing has no answer in the protocol, so ``store`` asks for what is stored until it sees its own number: a script
-may rely on exit code 0.
+Storing has no answer in the protocol, so ``store`` queries the stored offset until it is the new one: a script may rely
+on exit code 0.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ rstream offset resolve events -- -1h
 )
 
 STORE_TIMEOUT = 10.0
-"""Seconds in which a stored offset must show."""
+"""Seconds to wait until the broker returns the stored offset."""
 
 _REFERENCE = typer.Option("--name", metavar="REF", help="The name that the offset is stored under.")
 
@@ -182,7 +182,7 @@ def resolve(
 
 
 def _print_offset(context: CommandContext, record: dict[str, str | int], *, json: bool) -> None:
-    """The offset alone, or the whole record."""
+    """Prints the offset alone, or with ``--json`` the whole record."""
     if json:
         import json as json_module
 

@@ -1,4 +1,4 @@
-"""``rstream sac-consume``: a stream, or the partitions of a super stream, shared with other processes."""
+"""``rstream sac-consume``: reads a stream, or the partitions of a super stream, together with other processes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """``rstream stream``: create, delete and look at streams.
 
-What a stream is created with is checked before anything connects. The broker drops arguments it does not know
-without a word, so an argument that is none of the known ones is warned of.
+Arguments of a new stream are checked before the program connects. The broker silently drops arguments that it does not
+know, so there is a warning for an unknown argument.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class LeaderLocator(enum.StrEnum):
     BALANCED = "balanced"
 
 
-# The argument's name on the wire, and the option that sets it.
+# The name of each argument on the wire, and the option that sets it.
 _OPTION_OF = {
     "max-age": "--max-age",
     "max-length-bytes": "--max-length-bytes",
@@ -59,7 +59,7 @@ _OPTION_OF = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions:
-    """What a stream is created with; the options of streams and of super streams."""
+    """The options for creating streams and super streams."""
 
     max_age: Annotated[
         str | None,
@@ -111,7 +111,7 @@ class StreamOptions:
     ] = None
 
     def arguments(self, connection: ConnectionSettings) -> dict[str, str]:
-        """The broker's arguments, checked. Warns of those that it may not know."""
+        """Returns the checked arguments for the broker. Warns of arguments that it may not know."""
         given: dict[str, str | int | None] = {
             "max-age": self.max_age,
             "max-length-bytes": self.max_length_bytes,
@@ -175,7 +175,7 @@ def create(
 
 
 def stream_arguments(given: Mapping[str, str | int], extra: list[str] | None) -> dict[str, str]:
-    """The arguments of a stream: those of the options, checked, and those of ``--argument``.
+    """Returns the arguments of a stream: the checked ones from the options, and those of ``--argument``.
 
     A leading ``x-``, as queues have it, is dropped. Raises CommandError for what is given twice or malformed, and for
     an age without a unit.
@@ -237,7 +237,7 @@ def delete_all(
     yes: bool,
     connection: ConnectionSettings,
 ) -> NoReturn:
-    """Deletes what it can, having asked unless ``yes``. Ends in ``typer.Exit`` with the status of the first failure."""
+    """Asks unless ``yes``, and deletes all that it can. Raises ``typer.Exit`` with the status of the first failure."""
     wanted = [check_stream_name(name) for name in dict.fromkeys(names)]
     if not yes:
         _confirm(wanted, connection)
@@ -329,7 +329,7 @@ def info(
 
 
 async def facts_of(client: Client, stream: str) -> dict[str, Any]:
-    """Where a stream lives, and how far it reaches; the latter is not known without a leader."""
+    """Returns the nodes and the first and last offsets of a stream; the offsets are unknown without a leader."""
     from rstream_core.types import StreamStats
 
     metadata = await client.metadata(stream)
@@ -351,7 +351,7 @@ def _facts(metadata: StreamMetadata, stats: StreamStats, last_offset: int | None
 
 
 def as_json(facts: dict[str, Any]) -> str:
-    """One line of JSON."""
+    """Returns one line of JSON."""
     import json
 
     return terminal.as_json(json.dumps(facts, ensure_ascii=False, separators=(",", ":"))) + "\n"
@@ -364,7 +364,7 @@ def _as_text(facts: dict[str, Any]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A fact for people; a dash for what is not known."""
+    """Returns a fact as text for people; a dash for an unknown one."""
     if value is None or value == []:
         return "-"
     return ", ".join(map(terminal.name, value)) if isinstance(value, list) else terminal.name(str(value))

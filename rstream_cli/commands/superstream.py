@@ -1,7 +1,7 @@
 """``rstream superstream``: create, delete and look at super streams.
 
-A partition is a plain stream. What creates, deletes and describes one is in stream.py; publishing and consuming are
-in modules of their own.
+A partition is a plain stream: stream.py has the functions that create, delete and describe it. Publishing and consuming
+have modules of their own.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def info(
 
 
 def _table(partitions: list[dict[str, Any]]) -> str:
-    """A line for each partition under the names of the columns."""
+    """Returns the names of the columns, and a line for each partition."""
     heads = ["partition", *(key.removesuffix("_id").replace("_", " ") for key in list(partitions[0])[1:])]
     rows = [heads, *([shown(value) for value in facts.values()] for facts in partitions)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -223,7 +223,7 @@ def route(
 
         async with context.connected() as client:
             router = await Router.open(client, name)
-            # A program reads the names as they are.
+            # Names for programs are not escaped.
             as_shown = terminal.name if context.env.stdout_is_tty else str
             status = ExitStatus.OK
             for key in keys:

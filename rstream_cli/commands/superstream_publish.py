@@ -1,4 +1,4 @@
-"""``rstream superstream publish``: all that ``rstream publish`` does, and where routing keys come from."""
+"""``rstream superstream publish``: does the same as ``rstream publish``, and takes routing keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``rstream version``: what a report of a fault should name."""
+"""``rstream version``: prints the versions that a bug report should name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rstream_cli.typer_support import Command, environment_of
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 LIBRARIES = ("cramjam", "mmh3", "orjson", "rich", "typer", "uamqp")
-"""What it runs on. uamqp is an extra."""
+"""The libraries that rstream uses. uamqp is an extra."""
 
 
 @app.command(
@@ -54,7 +54,7 @@ def _own_versions() -> dict[str, str]:
 
 
 def _libraries() -> dict[str, str | None]:
-    """None for one that is not installed."""
+    """Returns the versions of the libraries; None for one that is not installed."""
     import importlib.metadata
 
     found: dict[str, str | None] = {}

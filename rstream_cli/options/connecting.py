@@ -1,9 +1,9 @@
 """The options that every connecting command takes.
 
-``@connection_options`` gives a command function the options of "Connecting", ``-q``, ``-v`` and ``--color``
-without a word in its own signature: the function takes one keyword argument ``connection``. What the options
-mean is in connection_settings.py; here is only how they are written. Nothing of the core is imported until
-``ConnectionSettings.options`` is asked for, so ``--help`` stays quick.
+``@connection_options`` gives a command function the options of "Connecting", ``-q``, ``-v`` and ``--color``. The
+function's own signature has only one keyword argument ``connection`` for them. connection_settings.py interprets the
+options; this module only declares them. The core is imported only when ``ConnectionSettings.options`` is read, so
+``--help`` stays quick.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class ConnectingOptions:
 
 @dataclass(frozen=True)
 class GeneralOptions:
-    """What every command takes."""
+    """The options that every command has."""
 
     quiet: Annotated[bool, _output("--quiet", "-q", help="No messages but errors and warnings.")] = False
     verbose: Annotated[
@@ -158,21 +158,21 @@ _VERBOSITY = "rstream.verbosity"
 
 @dataclass(frozen=True)
 class ConnectionSettings:
-    """What the shared options of one command said, with the environment they were said in."""
+    """The values of the shared options of one command, with its environment."""
 
     env: Environment
     values: Mapping[str, str] = field(default_factory=dict)
     """Connection settings of the command line, by name; see connection_settings.SETTINGS."""
     verbosity: int = 0
-    """How many ``-v``: 1 logs, 2 logs more and shows tracebacks."""
+    """The number of ``-v``: 1 logs, 2 logs more and shows tracebacks."""
     quiet: bool = False
     color: ColorChoice = ColorChoice.AUTO
     command: str = "rstream"
-    """The command's words, such as ``rstream offset query``; the broker's pages show it."""
+    """The command, such as ``rstream offset query``, which the broker's pages show as the connection name."""
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """Where settings come from, the strongest first. Raises ConfigurationError for a malformed URI."""
+        """The layers of settings, the strongest first. Raises ConfigurationError for a malformed URI."""
         from rstream_cli.connection_settings import command_line_layer, environment_layer
 
         return command_line_layer(self.values), environment_layer(self.env.variables)
@@ -189,7 +189,7 @@ class ConnectionSettings:
 
     @cached_property
     def recovery(self) -> Recovery | None:
-        """How long to go on after a lost connection. Raises ConfigurationError."""
+        """The recovery policy; None for no recovery. Raises ConfigurationError."""
         from rstream_cli.connection_settings import build_recovery
 
         return build_recovery(self.layers)
@@ -203,13 +203,13 @@ class ConnectionSettings:
 
     @property
     def gives_address(self) -> bool:
-        """Whether the user said where the broker is."""
+        """Whether the user has given the address of the broker."""
         from rstream_cli.connection_settings import gives_address
 
         return gives_address(self.layers)
 
     def stream(self, name: str | None) -> str:
-        """The stream to work on: the argument, else RSTREAM_STREAM, else a usage error."""
+        """Returns the stream: the argument, or RSTREAM_STREAM. Raises a usage error without either."""
         stream = self.env.variable("RSTREAM_STREAM") if name is None else name
         if stream is None:
             raise CommandError("no stream is named", hint="give STREAM, or set RSTREAM_STREAM")
@@ -229,7 +229,7 @@ class ConnectionSettings:
             self.env.stderr.write(terminal.line(line) + "\n")
             self.env.stderr.flush()
         except OSError:
-            pass  # nobody is there to read it
+            pass  # stderr is closed
 
 
 def _settings(ctx: typer.Context, *groups: Any) -> ConnectionSettings:
@@ -249,16 +249,16 @@ def _settings(ctx: typer.Context, *groups: Any) -> ConnectionSettings:
 connection_options = shared_options("connection", ConnectingOptions, GeneralOptions, make=_settings)
 """Gives a command the shared options; it receives them as ``connection: ConnectionSettings``."""
 general_options = shared_options("connection", GeneralOptions, make=_settings)
-"""As ``connection_options``, for a command that connects to nothing: ``-q``, ``-v`` and ``--color`` alone."""
+"""Gives a command that does not connect only ``-q``, ``-v`` and ``--color``, as ``connection``."""
 
 
 def verbosity_of(context: typer.Context) -> int:
-    """How many ``-v`` the command that ran in this context, or below it, was given."""
+    """Returns the number of ``-v`` of the command that ran in this context or below it."""
     return int(context.meta.get(_VERBOSITY, 0))
 
 
 def _text(value: bool | str | list[str] | None) -> str | None:
-    """One text for what an option gave; None where it was not given."""
+    """Returns the value of an option as one text; None where it was not given."""
     if value is None or value == []:
         return None
     if isinstance(value, list):

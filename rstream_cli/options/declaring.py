@@ -1,7 +1,7 @@
-"""How commands share options: a group of them is a dataclass, whose fields are the options.
+"""Lets commands share options: a group of options is a dataclass, whose fields are the options.
 
-Typer reads the signature of a command's function. So the function is wrapped into one whose signature has the options
-too, and it receives the whole group as one argument.
+Typer reads the signature of a command's function. So the function is wrapped into one whose signature also has the
+options of the group, and receives the whole group as one argument.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ def shared_options(
 
 
 def _flags(annotation: Any) -> Iterator[str]:
-    """The flags that a parameter declares, such as ``--key``."""
+    """Yields the flags that a parameter declares, such as ``--key``."""
     for info in getattr(annotation, "__metadata__", ()):
-        # Typer keeps the first flag where a default would be: in Annotated there is none.
+        # Inside Annotated, Typer keeps the first flag in the field of the default.
         yield from (flag for flag in (info.default, *(info.param_decls or ())) if isinstance(flag, str))
 
 
 def _without(annotation: Any, taken: set[str]) -> Any:
-    """The annotation of an option without the flags that others have."""
+    """Returns the annotation of an option without the flags that other parameters have."""
     flags = list(_flags(annotation))
     left = [flag for flag in flags if flag not in taken]
     if left == flags:

@@ -1,4 +1,4 @@
-"""How a message finds its partition."""
+"""The options that determine the partition of a message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run shows of itself on stderr."""
+"""The options of the statistics that a run shows on stderr."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ShowingOptions:
     ] = None
 
     def mode(self, connection: ConnectionSettings, *, terminal_is_used: bool) -> StatsMode:
-        """How to show them here. ``terminal_is_used``: by what the run reads or writes. Raises ``CommandError``."""
+        """Returns the mode to use. ``terminal_is_used``: the run reads from or writes to the terminal."""
         return choose_mode(
             self.stats,
             connection.env,
@@ -43,7 +43,7 @@ class ShowingOptions:
         )
 
     def display(self, mode: StatsMode, numbers: Stats, connection: ConnectionSettings) -> Display:
-        """What shows the numbers in this mode."""
+        """Returns the display for this mode."""
         return Display(
             mode,
             numbers,

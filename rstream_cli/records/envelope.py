@@ -1,43 +1,43 @@
-"""The JSON envelope: one message as one line of JSON, the same on both ways.
+"""The JSON envelope: one message as one line of JSON, in the same format for input and output.
 
-``consume --json`` writes it, ``publish --json`` takes it back, and ``--failed-to`` writes it for a second try;
-what came out goes back in with the same bytes in its body and the same AMQP types everywhere. ``_TYPES`` is the
-whole mapping of values, one row a type.
+``consume --json`` writes it, ``publish --json`` reads it, and ``--failed-to`` writes it for a second attempt. A message
+that is written and read again has the same bytes in its body, and the same AMQP types everywhere. ``_TYPES`` is the
+complete mapping of values, one row for each type.
 
 =====================  ======================================================================================
-``stream`` ``offset``  where the message was; ignored on the way in
-``timestamp``          when its chunk was written, ``2026-08-21T10:00:00.123Z``; ignored on the way in
-``properties``         an object; it and the next two are always there on the way out
+``stream`` ``offset``  where the message was; ignored in input
+``timestamp``          when its chunk was written, ``2026-08-21T10:00:00.123Z``; ignored in input
+``properties``         an object; output always has it and the next two
 ``headers``            the application properties: keys are strings
 ``annotations``        the message annotations: keys are symbols
-``header``             durable, priority, ttl, first_acquirer, delivery_count; where present
-``delivery_annotations``  where present
-``body``               the body where it is UTF-8; null: there is none at all; absent on the way in: empty
-``body_base64``        the body where it is not UTF-8
-``value``              the body where it is one AMQP value (null is one)
-``sequence``           the body where it is an AMQP sequence: a list
-``body_sections``      the body where it is several data sections: a list, each as ``user_id`` below
-``sequence_sections``  the body where it is several AMQP sequences: a list of lists
-``footer``             where present
-``filter``             the filter value, a string; from ``--failed-to`` only: a broker does not give it back
-``failed``             why it failed, from ``--failed-to``; ignored on the way in
+``header``             durable, priority, ttl, first_acquirer, delivery_count; if present
+``delivery_annotations``  if present
+``body``               the body if it is UTF-8; null: there is no body; absent in input: an empty body
+``body_base64``        the body if it is not UTF-8
+``value``              the body if it is one AMQP value (null is one)
+``sequence``           the body if it is an AMQP sequence: a list
+``body_sections``      the body if it is several data sections: a list, each like ``user_id`` below
+``sequence_sections``  the body if it is several AMQP sequences: a list of lists
+``footer``             if present
+``filter``             the filter value, a string; only from ``--failed-to``: a broker does not return it
+``failed``             why it failed, from ``--failed-to``; ignored in input
 =====================  ======================================================================================
 
 **Values.** JSON's null, true, strings, lists and objects are AMQP's null, boolean, string, list and map; a
-whole number is a long, and one with a fraction or an exponent a double. All else is tagged: an object with one
-key, a ``$`` and the type's name in AMQP's specification, as ``{"$ulong":5}``. ``$binary`` holds base64, the
-decimals hex digits, ``$timestamp`` milliseconds; ``$float`` and ``$double`` hold a number or "nan", "inf",
+whole number is a long, and one with a fraction or an exponent a double. Values of all other types are tagged: an
+object with one key, ``$`` and the type's name in AMQP's specification, such as ``{"$ulong":5}``. ``$binary`` holds
+base64, the decimals hex digits, ``$timestamp`` milliseconds; ``$float`` and ``$double`` hold a number or "nan", "inf",
 "-inf" (or "0x" and the bits, for other NaNs). ``{"$map":[[key,value],…]}`` is a map with keys other than
-strings, or whose only key begins with ``$``; its keys may differ by their types alone, and may be lists or maps.
-``{"$array":{"type":"uint","items":[…]}}`` has "descriptors" where
-they are described; ``{"$described":[descriptor,value]}``. The types that need no tag may have one. A whole
-number from 2^63 to 2^64-1 is taken for a ulong, as no other type holds it.
+strings, or whose only key begins with ``$``; its keys may differ only by their types, and may be lists or maps.
+``{"$array":{"type":"uint","items":[…]}}`` has "descriptors" if its items are described. A described value is
+``{"$described":[descriptor,value]}``. Types that need no tag may have one. A whole number from 2^63 to 2^64-1 is read
+as a ulong, since no other type holds it.
 
-**Fields of** ``properties`` **and** ``header`` have types of their own and need no tag: ``user_id`` is binary
-(a string stands for its UTF-8 bytes, others are ``{"$binary":…}``), ``content_type`` and ``content_encoding``
+**Fields of** ``properties`` **and** ``header`` have fixed types and need no tag: ``user_id`` is binary
+(a string stands for its UTF-8 bytes, other bytes are ``{"$binary":…}``), ``content_type`` and ``content_encoding``
 are symbols, times are milliseconds, ``group_sequence`` is a uint. In ``message_id`` and ``correlation_id`` a
-string is a string and a whole number a ulong; the others are tagged. A null is an absent field, and an empty
-section an absent one.
+string is a string and a whole number a ulong; other types are tagged. A null is an absent field, and an empty
+section an absent section.
 """
 
 from __future__ import annotations
@@ -80,27 +80,27 @@ from rstream_core.protocol.amqp_types import (
 )
 
 Json = Any
-"""What orjson takes and gives."""
+"""A value that orjson writes and reads."""
 
 
 class EnvelopeError(ValueError):
-    """A line that is no envelope, or a message that JSON cannot hold; the words say what is wrong, in one line."""
+    """A line is not an envelope, or JSON cannot hold a message. The text says in one line what is wrong."""
 
 
 class Envelope(NamedTuple):
-    """What a line says."""
+    """The contents of a line."""
 
     message: AMQPMessage
     filter_value: str | None
     document: dict[str, Json]
-    """The line's JSON object, for options that look into it (``--id-from .headers.n``)."""
+    """The line's JSON object, for options that read from it (``--id-from .headers.n``)."""
 
 
-# --- values out ----------------------------------------------------------------------------------------------
+# --- encoding values ----------------------------------------------------------------------------------------------
 
 
 def value_to_json(value: AmqpValue) -> Json:
-    """An AMQP value as what orjson writes, tagged where JSON has no such type.
+    """Returns an AMQP value in the form that orjson writes, with a tag if JSON does not have the type.
 
     Raises EnvelopeError for a Python type that stands for no AMQP type, or a number beyond 64 bits.
     """
@@ -130,7 +130,7 @@ def _dump_float(value: float) -> Json:
 
 
 def _dump_dict(value: dict[Any, Any]) -> Json:
-    # Symbols are strings to isinstance, but not the same key on the wire.
+    # isinstance would take symbols as strings, but they are different keys on the wire.
     if all(type(key) is str for key in value) and not _looks_tagged(value):
         return {key: value_to_json(item) for key, item in value.items()}
     return {"$map": _pairs(value)}
@@ -149,7 +149,7 @@ def _pairs(value: dict[Any, Any] | AmqpMap) -> Json:
 
 
 def _number(value: float, layout: str) -> Json:
-    """A finite number as itself; else "nan", "inf", "-inf", or the bits of another NaN."""
+    """Returns a finite number itself; for others "nan", "inf", "-inf", or the bits of another NaN."""
     if math.isfinite(value):
         return float(value)
     if not math.isnan(value):
@@ -174,24 +174,24 @@ def _base64(value: bytes) -> str:
     return binascii.b2a_base64(value, newline=False).decode()
 
 
-# --- values in -----------------------------------------------------------------------------------------------
+# --- decoding values -----------------------------------------------------------------------------------------------
 
 
 class _Written(float):
-    """A number that has a fraction or an exponent in the text."""
+    """A number that has a fraction or an exponent in the JSON text."""
 
 
 class _Ambiguous(Exception):
-    """A large float, which orjson makes of a whole number beyond 64 bits too."""
+    """Raised for a large float: orjson also makes one of a whole number beyond 64 bits."""
 
 
 def parse_value(text: str | bytes) -> AmqpValue:
-    """The AMQP value of a JSON text. Raises EnvelopeError."""
+    """Returns the AMQP value of a JSON text. Raises EnvelopeError."""
     return _with_document(text, value_from_json)[0]
 
 
 def value_from_json(value: Json) -> AmqpValue:
-    """The AMQP value of what orjson read. Raises EnvelopeError."""
+    """Returns the AMQP value of a value that orjson has read. Raises EnvelopeError."""
     kind = type(value)
     if kind is str or kind is bool or value is None:
         return value
@@ -219,7 +219,7 @@ def _load_int(value: int) -> int:
 
 
 def _load_tagged(tag: str, content: Json, load: Callable[[Json], Any] | None = None) -> AmqpValue:
-    """The value behind a tag. ``load`` reads it, where that is not the usual way of its type."""
+    """Returns the value behind a tag. ``load``, if given, replaces the usual function of its type."""
     row = _TYPES.get(tag[1:])
     if row is None:
         raise EnvelopeError(
@@ -322,7 +322,7 @@ def _load_list(value: Json) -> list[Any]:
 
 
 def _load_map(value: Json, text: Callable[[str], str] = str) -> dict[Any, Any] | AmqpMap:
-    """``text`` makes a key of a string without a tag."""
+    """Reads the pairs of a map. ``text`` converts a key that is a string without a tag."""
     pairs = []
     for pair in _expect(value, list, "a list of pairs"):
         if not isinstance(pair, list) or len(pair) != 2:
@@ -357,11 +357,11 @@ def _load_described(value: Json) -> Described:
 
 class _Type(NamedTuple):
     dump: Callable[[Any], Json]
-    """A value of the type as what stands behind its tag, or among an array's items."""
+    """Converts a value to JSON without a tag, as behind a tag or among an array's items."""
     load: Callable[[Json], Any]
-    """The way back. Raises EnvelopeError."""
+    """Converts such JSON back to a value. Raises EnvelopeError."""
     classes: tuple[type, ...]
-    """The Python types that stand for it."""
+    """The Python types that stand for the AMQP type."""
 
 
 _TYPES: Final[dict[str, _Type]] = {
@@ -395,7 +395,7 @@ _TYPES: Final[dict[str, _Type]] = {
         (Described,),
     ),
 }
-"""The AMQP types by the names of the specification: how each is written and read where its type is known."""
+"""The AMQP types by their names in the specification, with the functions to write and read values without a tag."""
 
 
 def _tagging(tag: str, dump: Callable[[Any], Json]) -> Callable[[Any], Json]:
@@ -413,7 +413,7 @@ _DUMPERS: Final[dict[type, Callable[[Any], Json]]] = {
     AmqpMap: lambda value: {"$map": _pairs(value)},
     **{cls: _tagging(f"${name}", row.dump) for name, row in _TYPES.items() for cls in row.classes},
 }
-"""Each Python type: what it becomes where its type is not known from its place."""
+"""The function for each Python type that writes a value, with a tag where JSON does not tell the type."""
 
 
 # --- sections --------------------------------------------------------------------------------------------------
@@ -451,7 +451,7 @@ def _load_binary(value: Json) -> bytes:
 
 
 def _field(name: str) -> _Type:
-    """A field of a known type: without a tag on the way out, with or without on the way in."""
+    """Returns the functions for a field of a fixed type: written without a tag, read with or without."""
     row = _TYPES[name]
     tag = f"${name}"
 
@@ -509,9 +509,9 @@ def _load_fields(value: Json, fields: dict[str, _Type]) -> dict[str, Any]:
 
 
 def _dump_section(entries: dict[Any, Any] | AmqpMap | None, text: type[str]) -> Json:
-    """A map whose keys are text of one type on the wire: ``text``, str or Symbol. Annotations may have ulongs too.
+    """Writes a section whose keys are text of one wire type: ``text``, str or Symbol. Annotations may also have ulongs.
 
-    Text of that type has no tag. In an AmqpMap all other keys have one, so that they stay apart.
+    Text of that type has no tag. In an AmqpMap all other keys have one, so that they stay different.
     """
     if not entries:
         return {}
@@ -534,7 +534,7 @@ def _dump_key(key: Any, text: type[str]) -> Json:
 
 
 def _load_section(value: Json, text: Callable[[str], str]) -> dict[Any, Any] | AmqpMap:
-    """The way back. ``text`` makes a key of a string without a tag, and counts only where an AmqpMap comes of it."""
+    """Reads a section. ``text`` converts string keys without a tag; only for an AmqpMap does it have an effect."""
     entries: Any
     section = _expect(value, dict, "an object")
     if section.keys() == {"$map"}:
@@ -573,12 +573,12 @@ def _annotation_text(key: str) -> Symbol:
     return Symbol(key)
 
 
-# --- messages out ----------------------------------------------------------------------------------------------
+# --- encoding messages ----------------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=64)
 def iso_time(timestamp_ms: int) -> str:
-    """``2026-08-21T10:00:00.123Z``, from milliseconds since 1970; the number itself outside the years 1 to 9999."""
+    """Returns ``2026-08-21T10:00:00.123Z`` for milliseconds since 1970; the number itself outside years 1 to 9999."""
     try:
         when = Timestamp(timestamp_ms).to_datetime()
     except ValueError:
@@ -595,10 +595,10 @@ def to_json(
     filter_value: str | None = None,
     failed: str | None = None,
 ) -> bytes:
-    """One line of JSON, without its newline. What is None is left out.
+    """Returns one line of JSON, without its newline. Arguments that are None are left out.
 
-    ``timestamp_ms``: milliseconds since 1970. Raises EnvelopeError for what JSON cannot hold, which a message that
-    was decoded never has, and rstream_core.errors.AmqpError for a message that is malformed.
+    ``timestamp_ms``: milliseconds since 1970. Raises EnvelopeError for values that JSON cannot hold, which a decoded
+    message never has, and rstream_core.errors.AmqpError for a malformed message.
     """
     document = _document(message, stream, offset, timestamp_ms)
     if filter_value is not None:
@@ -632,23 +632,23 @@ def _document(
 
 
 def json_blocks(record: bytes, *, stream: str, offset: int, timestamp_ms: int, raw: bool = False) -> Iterator[bytes]:
-    """:func:`to_json` of one large record, block by block: as text it may take six times as much.
+    """Yields :func:`to_json` of one large record in blocks, since the text may be six times as large as the record.
 
-    Where the body is data or a text, no part of it is there twice but for a block. Raises as :func:`to_json`, before
-    the first block. ``raw``: see :func:`batch_to_json`.
+    If the body is data or a text, only a block of it is copied at a time. Raises like :func:`to_json`, before the first
+    block. ``raw``: see :func:`batch_to_json`.
     """
     found = (memoryview(record), b"") if raw else large_body(record)
     body, rest = (None, record) if found is None else found
     message = AMQPMessage(b"") if raw else AMQPMessage.from_bytes(rest)
     document = _document(message, stream, offset, timestamp_ms)
-    dumps(document)  # what JSON cannot hold shows now
+    dumps(document)  # raises now if JSON cannot hold it
     return _blocks(document, body, "value" if "value" in document else "body")
 
 
 def large_body(record: bytes) -> tuple[memoryview, bytes] | None:
-    """Where the body of a message lies, and the message with an empty one in its place.
+    """Returns a view of a message's body, and the message with an empty body instead.
 
-    None where it is not one data section, nor one value that is a text. Raises AmqpError where it is malformed.
+    Returns None unless the body is one data section, or one value that is a text. Raises AmqpError if it is malformed.
     """
     spans = locate(record)
     for code, constructors in _LARGE_BODIES.items():
@@ -659,7 +659,7 @@ def large_body(record: bytes) -> tuple[memoryview, bytes] | None:
                 body = memoryview(record)[start + 5 : end]
                 if code == VALUE and not _is_utf8(body):
                     raise AmqpError("text that is not UTF-8")
-                # A short form with no bytes stands for the long one.
+                # The empty body has the short form of its type.
                 return body, record[:pos] + b"\0\x53%c%c\0" % (code, record[start] - 0x10) + record[end:]
     return None
 
@@ -704,16 +704,16 @@ def _is_utf8(data: memoryview) -> bool:
 
 _UTF8 = codecs.getincrementaldecoder("utf-8")
 _BLOCK = 3 << 18
-"""Bytes of a large body that are looked at in one go; in Base64 they end without padding."""
+"""Bytes of a large body that are encoded at a time: a multiple of 3, so that their Base64 has no padding."""
 
 
 def batch_to_json(
     records: Sequence[bytes], *, stream: str, offsets: Iterable[int], timestamp_ms: int, raw: bool = False
 ) -> list[bytes]:
-    """:func:`to_json` of each record of a chunk, in order; several times as fast where they are just bodies.
+    """Returns :func:`to_json` of each record of a chunk, in order; much faster for records that are only bodies.
 
-    ``raw``: the records are no AMQP messages, but their bytes are the bodies (``--codec raw``). ``timestamp_ms``:
-    milliseconds since 1970. Raises as :func:`to_json`, for the first record that it cannot write.
+    ``raw``: the records are not AMQP messages, but bodies (``--codec raw``). ``timestamp_ms``: milliseconds since 1970.
+    Raises like :func:`to_json`, for the first record that cannot be written.
     """
     bodies: Sequence[bytes | None] = records if raw else bodies_of(records)
     plain = records if raw else encode_bodies([body or b"" for body in bodies])
@@ -733,21 +733,21 @@ def batch_to_json(
 
 
 def properties_to_json(message: AMQPMessage) -> dict[str, Json]:
-    """The ``properties`` of the envelope, for orjson. Raises as :func:`to_json`."""
+    """Returns the ``properties`` of the envelope, for orjson. Raises like :func:`to_json`."""
     properties = message.properties
     return {} if properties is None else _dump_fields(properties, _PROPERTY_FIELDS)
 
 
 def headers_to_json(message: AMQPMessage) -> dict[str, Json]:
-    """The ``headers`` of the envelope, for orjson. Raises as :func:`to_json`."""
+    """Returns the ``headers`` of the envelope, for orjson. Raises like :func:`to_json`."""
     section: dict[str, Json] = _dump_section(message.application_properties, str)
     return section
 
 
 def body_bytes(message: AMQPMessage) -> bytes:
-    """The body for outputs that are bytes: of data its bytes; of a string or binary value, those.
+    """Returns the body for byte outputs: the bytes of data, or of a value that is a string or binary.
 
-    Any other value, and a sequence, as JSON; b"" where there is no body. Raises as :func:`to_json`.
+    Any other value, or a sequence, becomes JSON. Returns b"" if there is no body. Raises like :func:`to_json`.
     """
     body = message.body
     if body is not None:
@@ -789,14 +789,14 @@ def _dump_body(message: AMQPMessage, document: dict[str, Json]) -> None:
 
 
 def dumps(value: Json) -> bytes:
-    """JSON text, compact. Raises EnvelopeError for what JSON cannot hold."""
+    """Returns compact JSON text. Raises EnvelopeError for values that JSON cannot hold."""
     try:
         return orjson.dumps(value)
     except TypeError as error:  # lone surrogates, integers beyond 64 bits, too deep
         raise EnvelopeError(f"JSON cannot hold this message: {error}") from None
 
 
-# --- messages in -----------------------------------------------------------------------------------------------
+# --- decoding messages -----------------------------------------------------------------------------------------------
 
 _BODIES: Final = ("body", "body_base64", "value", "sequence", "body_sections", "sequence_sections")
 _IGNORED: Final = ("stream", "offset", "timestamp", "failed")
@@ -808,12 +808,12 @@ _SECTIONS: Final[dict[str, tuple[str, Callable[[Json], Any]]]] = {
     "delivery_annotations": ("delivery_annotations", _load_annotations),
     "footer": ("footer", _load_annotations),
 }
-"""Each section's key: the attribute of the message, and how it is read."""
+"""The key of each section, with the attribute of the message, and the function that reads the section."""
 _ALLOWED: Final = frozenset((*_SECTIONS, *_BODIES, *_IGNORED, "filter"))
 
 
 def at_path(document: Json, path: Path) -> Any:
-    """What is at a path of a JSON body or an envelope; of a tag, its value. Raises PathError, EnvelopeError."""
+    """Returns the value at a path of a JSON body or an envelope, without its tag. Raises PathError, EnvelopeError."""
     found = extract(document, path)
     try:
         return value_from_json(found) if type(found) is dict else found
@@ -822,17 +822,17 @@ def at_path(document: Json, path: Path) -> Any:
 
 
 def from_json(line: bytes | str) -> Envelope:
-    """The message that a line of JSON holds. Of a key that stands twice in an object, the last one counts.
+    """Returns the message in a line of JSON. If an object has a key twice, the last one counts.
 
-    Raises EnvelopeError. What it gives has AMQP's types throughout; ``encode()`` may still refuse values nested
-    too deeply (ValueError).
+    Raises EnvelopeError. All values of the message have AMQP types; ``encode()`` may still raise ValueError for values
+    that are nested too deeply.
     """
     (message, filter_value), document = _with_document(line, _load_message)
     return Envelope(message, filter_value, document)
 
 
 def loads(text: bytes | str) -> Json:
-    """The JSON in a text. Raises EnvelopeError."""
+    """Parses JSON. Raises EnvelopeError."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -840,13 +840,13 @@ def loads(text: bytes | str) -> Json:
 
 
 def _with_document(text: bytes | str, load: Callable[[Json], Any]) -> tuple[Any, Json]:
-    """What ``load`` makes of the JSON in the text, and that JSON."""
+    """Parses JSON, and returns the result of ``load`` for it, and the JSON."""
     document = loads(text)
     try:
         try:
             return load(document), document
         except _Ambiguous:
-            # orjson makes floats of whole numbers beyond 64 bits; the slower reader tells the two apart.
+            # orjson makes floats of whole numbers beyond 64 bits; Python's slower parser does not.
             import json
 
             document = json.loads(text, parse_float=_Written)
@@ -867,7 +867,7 @@ def _load_message(document: Json) -> tuple[AMQPMessage, str | None]:
     message = _load_body(bodies[0], document[bodies[0]]) if bodies else AMQPMessage(b"")
     for key, (attribute, load) in _SECTIONS.items():
         section = document.get(key)
-        if section:  # an empty one is an absent one
+        if section:  # an empty section counts as absent
             setattr(message, attribute, _of_key(key, load, section))
         elif section not in (None, {}):
             raise EnvelopeError(f"{_quote(key)} must be an object, not {_kind(section)}")
@@ -896,12 +896,12 @@ def _load_body(key: str, content: Json) -> AMQPMessage:
 
 
 def _load_parts(value: Json) -> bytes:
-    """The data sections of a list, encoded: a message of these bytes keeps them apart."""
+    """Encodes the data sections of a list: a message of these bytes keeps them as separate sections."""
     return b"".join(encode_bodies([_load_binary(part) for part in _load_several(value)]))
 
 
 def _load_rows(value: Json) -> bytes:
-    """The sequence sections of a list, encoded, likewise."""
+    """Encodes the sequence sections of a list, likewise."""
     rows = [_load_list(row) for row in _load_several(value)]
     try:
         return b"".join([AMQPMessage(sequence=row).encode() for row in rows])
@@ -924,7 +924,7 @@ def _of_key(key: str, load: Callable[[Json], Any], content: Json) -> Any:
 
 
 def _quote(text: object) -> str:
-    """As JSON would show it, at most 60 characters."""
+    """Returns the text as JSON, shortened to 60 characters."""
     shown = orjson.dumps(text).decode()
     return shown if len(shown) <= 60 else f'{shown[:59]}…"'
 

@@ -1,10 +1,9 @@
-"""Input framings: blocks of bytes in, whole records out.
+"""Input framings: cut blocks of bytes into whole records.
 
-A reader is fed whatever a read returned, a quarter of a megabyte or one byte, and gives the records that are
-complete by then. It works on blocks, never on bytes: the delimiter's reader costs little more than the one
-``bytes.split`` of each block, and each byte is copied a fixed number of times even where a single record of
-hundreds of megabytes arrives in small blocks. What is kept between calls is one unfinished record, bounded by
-``max_record``. Bytes go through untouched, and an empty record is a record.
+A reader takes blocks of any size, from one byte up, and returns the records that are complete by then. It works on
+blocks, never on single bytes: ``DelimiterReader`` costs little more than one ``bytes.split`` for each block. Each byte
+is copied a fixed number of times, even if a record of hundreds of megabytes arrives in small blocks. Between calls a
+reader keeps one unfinished record, bounded by ``max_record``. Bytes are not changed, and an empty record is a record.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
 DEFAULT_MAX_RECORD = 16 * 1024 * 1024
-"""Bytes of the largest record that a reader takes unless it is told otherwise: far above what a frame can hold."""
+"""The default for the largest record in bytes: far more than a frame can hold."""
 
 _U32 = struct.Struct(">I")
 
@@ -22,9 +21,9 @@ _U32 = struct.Struct(">I")
 class RecordError(ValueError):
     """A record of the input is bad.
 
-    ``number`` is its place in the input, from 1, counted over all files. ``before`` holds the good records
-    that the same call found ahead of it, so that none is lost. The reader has stepped over the bad record:
-    ``feed(b"")`` goes on after it, with what the failed call was given.
+    ``number`` is its position in the input, from 1, counted over all files. ``before`` holds the good records that the
+    same call found before it, so that none is lost. The reader has skipped the bad record: ``feed(b"")`` goes on after
+    it, with the rest of the block.
     """
 
     def __init__(self, number: int, message: str, before: Sequence[bytes] = ()) -> None:
@@ -39,19 +38,19 @@ class RecordReader(Protocol):
 
     @property
     def count(self) -> int:
-        """The records so far, over all files, with empty and bad ones: the number of the last one."""
+        """The number of records so far, over all files, including empty and bad ones."""
 
     def feed(self, block: bytes) -> list[bytes]:
-        """Take a block of any size and give the records that are complete by now, in order.
+        """Takes a block of any size, and returns the records that are complete now, in order.
 
         Raises RecordError for a record larger than ``max_record``, as soon as that is certain.
         """
 
     def finish(self) -> list[bytes]:
-        """The end of a file: give the last record if it stands without a delimiter, and start afresh.
+        """Ends a file: returns its last record if that has no delimiter behind it.
 
-        The reader can be fed the next file then; numbers go on. Raises RecordError for a record that is cut
-        off, or too large; call it again after that.
+        After that, the reader takes the next file; numbers go on. Raises RecordError for a record that is cut off or
+        too large; call it again after that.
         """
 
 
@@ -62,11 +61,11 @@ def _checked_limit(max_record: int) -> int:
 
 
 class DelimiterReader:
-    """Records that end in ``delimiter``, one byte or several; after the last one it may be missing.
+    """Reads records that end in ``delimiter``, one byte or several. The last record may lack it.
 
-    ``crlf`` strips one carriage return from the end of each record. ``skip_empty`` drops records that are
-    empty after that; they keep their numbers. ``max_record``: bytes without the delimiter. Raises ValueError
-    for an empty delimiter or a negative ``max_record``.
+    ``crlf`` strips one carriage return from the end of each record. ``skip_empty`` drops records that are then empty;
+    they still count in the numbers. ``max_record`` is in bytes without the delimiter. Raises ValueError for an empty
+    delimiter or a negative ``max_record``.
     """
 
     def __init__(
@@ -81,15 +80,15 @@ class DelimiterReader:
             raise ValueError("the delimiter is empty")
         self.count = 0
         self._delimiter = delimiter
-        # What a block may end in: the proper prefixes of the delimiter, the longest first.
+        # A block may end in the start of a delimiter: all of its proper prefixes, the longest first.
         self._prefixes = tuple(delimiter[:size] for size in range(len(delimiter) - 1, 0, -1))
         self._skip_empty = skip_empty
         self._crlf = crlf
         self._max_record = _checked_limit(max_record)
-        self._unfinished = bytearray()  # the start of a record, no part of a delimiter in it
-        self._carry = b""  # the end of the last block, where a delimiter may have begun
-        self._dropping = False  # inside a record that has been reported as too large
-        self._unchecked: list[bytes] = []  # records that stood behind a bad one
+        self._unfinished = bytearray()  # the start of a record, without any part of a delimiter
+        self._carry = b""  # the end of the last block, if a delimiter may have begun there
+        self._dropping = False  # inside a record that was reported as too large
+        self._unchecked: list[bytes] = []  # records behind a bad one, not returned yet
 
     def feed(self, block: bytes) -> list[bytes]:
         """Take a block and give the records it completes; RecordError as :class:`RecordReader` says."""
@@ -105,10 +104,10 @@ class DelimiterReader:
                 rest = self._hold_back(rest)
             if not self._dropping:
                 self._unfinished += rest
-        # Only the first record can be longer than its block, so most blocks need no look at each record.
+        # Only the first record can be longer than its block, so in most blocks no record has to be checked.
         suspect = len(block) > self._max_record or (bool(records) and len(records[0]) > self._max_record)
         records = self._deliver(records, suspect=suspect)
-        # A carriage return at its end may yet go away.
+        # One more byte is allowed with ``crlf``: it may be a carriage return, which is stripped later.
         if len(self._unfinished) > self._max_record + self._crlf:
             self._unfinished = bytearray()
             self._dropping = True
@@ -117,7 +116,7 @@ class DelimiterReader:
         return records
 
     def finish(self) -> list[bytes]:
-        """Give the last record where no delimiter ends it, and start afresh for the next file."""
+        """Returns the last record if it has no delimiter behind it, and prepares for the next file."""
         last = [] if self._dropping else [bytes(self._unfinished + self._carry)]
         self._unfinished = bytearray()
         self._carry = b""
@@ -125,7 +124,7 @@ class DelimiterReader:
         return self._deliver([record for record in last if record], suspect=True)
 
     def _complete_first(self, records: list[bytes]) -> None:
-        """The first of these records may have begun in earlier blocks."""
+        """Puts the start from earlier blocks in front of the first record, or drops the rest of one too large."""
         if self._dropping:
             self._dropping = False
             del records[0]
@@ -135,7 +134,7 @@ class DelimiterReader:
             self._unfinished = bytearray()
 
     def _hold_back(self, rest: bytes) -> bytes:
-        """``rest`` without what may be the start of a delimiter; that waits for the next block."""
+        """Returns ``rest`` without a possible start of a delimiter, which is kept for the next block."""
         for prefix in self._prefixes:
             if rest.endswith(prefix):
                 self._carry = prefix
@@ -143,7 +142,7 @@ class DelimiterReader:
         return rest
 
     def _deliver(self, records: list[bytes], *, suspect: bool) -> list[bytes]:
-        """Finish whole records: carriage returns, the limit (where ``suspect``), numbers, empty ones."""
+        """Finishes whole records: strips carriage returns, checks the limit (``suspect``), counts, drops empty ones."""
         if self._crlf:
             records = [record.removesuffix(b"\r") for record in records]
         if self._unchecked:
@@ -168,18 +167,18 @@ class DelimiterReader:
 
 
 class Len32Reader:
-    """Records behind their length: four bytes, unsigned, big endian.
+    """Reads records that follow their length: four bytes, unsigned, big endian.
 
-    ``max_record``: bytes without the length; a length above it is refused before any of the record is kept.
-    Raises ValueError for a negative ``max_record``.
+    ``max_record`` is in bytes without the length. A greater length is refused before any of the record is kept. Raises
+    ValueError for a negative ``max_record``.
     """
 
     def __init__(self, *, max_record: int = DEFAULT_MAX_RECORD) -> None:
         self.count = 0
         self._max_record = _checked_limit(max_record)
-        self._buffer = bytearray()  # an unfinished record with its length, or what stood behind a bad one
-        self._wanted = 0  # no record is complete before the buffer holds as many bytes
-        self._to_drop = 0  # bytes still to come of a record that was refused; the buffer is empty then
+        self._buffer = bytearray()  # an unfinished record with its length, or data behind a bad one
+        self._wanted = 0  # no record is complete before the buffer has this many bytes
+        self._to_drop = 0  # bytes still to come of a refused record; the buffer is then empty
 
     def feed(self, block: bytes) -> list[bytes]:
         """Take a block and give the records it completes; RecordError as :class:`RecordReader` says."""
@@ -211,8 +210,8 @@ class Len32Reader:
         return records
 
     def finish(self) -> list[bytes]:
-        """The end of a file, which must be the end of a record. Raises RecordError where it is not."""
-        records = self.feed(b"")  # what stood behind a bad record, if anything
+        """Ends a file. Raises RecordError unless that is the end of a record."""
+        records = self.feed(b"")  # records behind a bad one, if any
         left, wanted = len(self._buffer), self._wanted
         self._buffer = bytearray()
         self._to_drop = 0
@@ -236,7 +235,7 @@ class Len32Reader:
 
 
 class WholeReader:
-    """Each file is one record, an empty file too. ``max_record``: its bytes; ValueError if negative."""
+    """Reads each file as one record, also an empty file. ``max_record`` is in bytes; ValueError if negative."""
 
     def __init__(self, *, max_record: int = DEFAULT_MAX_RECORD) -> None:
         self.count = 0
@@ -245,7 +244,7 @@ class WholeReader:
         self._dropping = False
 
     def feed(self, block: bytes) -> list[bytes]:
-        """Take a block; nothing is complete before the end. RecordError as :class:`RecordReader` says."""
+        """Takes a block, and returns no record before the end. RecordError as :class:`RecordReader` says."""
         if not self._dropping:
             self._content += block
             if len(self._content) > self._max_record:
@@ -256,7 +255,7 @@ class WholeReader:
         return []
 
     def finish(self) -> list[bytes]:
-        """Give the file, unless it was too large, and start afresh for the next one."""
+        """Returns the file, unless it was too large, and prepares for the next one."""
         if self._dropping:
             self._dropping = False
             return []

@@ -1,6 +1,6 @@
-"""Output framings: the bodies of a chunk in, one block for stdout out.
+"""Output framings: make one block for stdout of the bodies of a chunk.
 
-A writer joins all bodies at once, in C, and keeps nothing between calls; bodies go through untouched.
+A writer joins all bodies at once, in C, and keeps no state between calls. Bodies are not changed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class RecordWriter(Protocol):
     """A framing of the output."""
 
     def join(self, bodies: Sequence[bytes]) -> bytes:
-        """One block that holds these bodies, in order; b"" for none."""
+        """Returns one block with these bodies, in order; b"" for none."""
 
     def around(self, size: int) -> tuple[bytes, bytes]:
-        """What stands before and behind a body of so many bytes, for one that is too large to be copied."""
+        """Returns the bytes before and behind a body of ``size`` bytes, for a body that is too large to copy."""
 
     def ambiguous(self, bodies: Sequence[bytes | memoryview], block: bytes | memoryview) -> int:
         """How many of the bodies nobody can tell from other records in their ``block``.
@@ -32,7 +32,7 @@ class RecordWriter(Protocol):
 
 
 class DelimiterWriter:
-    r"""Each body with ``delimiter`` behind it: ``\n`` for lines, NUL for ``-0``. ValueError if empty."""
+    r"""Writes ``delimiter`` behind each body: ``\n`` for lines, NUL for ``-0``. ValueError if it is empty."""
 
     def __init__(self, delimiter: bytes = b"\n") -> None:
         if not delimiter:
@@ -44,7 +44,7 @@ class DelimiterWriter:
         self._search = re.compile(re.escape(delimiter)).search
 
     def join(self, bodies: Sequence[bytes]) -> bytes:
-        """The bodies, each with the delimiter behind it."""
+        """Returns the bodies, each with the delimiter behind it."""
         return self._delimiter.join([*bodies, b""])
 
     def around(self, size: int) -> tuple[bytes, bytes]:
@@ -68,10 +68,10 @@ class DelimiterWriter:
 
 
 class Len32Writer:
-    """Each body behind its length: four bytes, unsigned, big endian."""
+    """Writes the length before each body: four bytes, unsigned, big endian."""
 
     def join(self, bodies: Sequence[bytes]) -> bytes:
-        """The bodies, each with its length before it. Raises ValueError for one of 4 GiB or more."""
+        """Returns the bodies, each with its length before it. Raises ValueError for one of 4 GiB or more."""
         parts = [b""] * (2 * len(bodies))
         try:
             parts[::2] = map(_U32.pack, map(len, bodies))
@@ -90,10 +90,10 @@ class Len32Writer:
 
 
 class RawWriter:
-    """The bodies with nothing between."""
+    """Writes the bodies without separators."""
 
     def join(self, bodies: Sequence[bytes]) -> bytes:
-        """The bodies, one behind the other."""
+        """Returns the bodies, one behind the other."""
         return b"".join(bodies)
 
     def around(self, size: int) -> tuple[bytes, bytes]:

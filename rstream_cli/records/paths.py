@@ -1,4 +1,4 @@
-"""Paths into JSON values, such as ``.a.b[0]``: how they are written, and what is at one."""
+"""Paths into JSON values, such as ``.a.b[0]``: parses and formats them, and finds the value at one."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _PATH_STEP = re.compile(
 
 
 class PathError(ValueError):
-    """A value has nothing at the path."""
+    """There is no value at the path."""
 
 
 def parse_path(text: str) -> Path:
-    """The steps of ``.a.b[0].c``. Raises ValueError.
+    """Returns the steps of ``.a.b[0].c``. Raises ValueError.
 
-    It starts with a dot; ``.`` alone is the value itself and gives (). A key with dots, brackets, quotes or
+    A path starts with a dot; ``.`` alone is the value itself, with the steps (). A key with dots, brackets, quotes or
     spaces is quoted, as in jq: ``."a.b"`` or ``["a.b"]`` with JSON's escapes. An index may be negative.
     """
     if text == ".":
@@ -61,7 +61,7 @@ def _quoted_key(quoted: str, text: str) -> str:
 
 
 def format_path(path: Iterable[str | int]) -> str:
-    """The text of a path, as :func:`parse_path` takes it."""
+    """Returns the text of a path, which :func:`parse_path` can read."""
     import orjson
 
     out = ""
@@ -76,7 +76,7 @@ def format_path(path: Iterable[str | int]) -> str:
 
 
 def extract(obj: object, path: Path) -> object:
-    """What is at the path in a JSON value. Raises PathError that names the step where nothing is."""
+    """Returns the value at the path in a JSON value. Raises PathError, which names the missing step."""
     value = obj
     for depth, step in enumerate(path):
         if isinstance(step, int):

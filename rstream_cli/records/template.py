@@ -1,14 +1,14 @@
-r"""``consume --format``: each message as a text with places in it, as kcat's ``-f``.
+r"""``consume --format``: writes each message with a template that has placeholders, like kcat's ``-f``.
 
 =====  =====================================================================================================
-%s     the body's bytes            %S  how many they are             %R  the same, in four bytes, big endian
+%s     the body's bytes            %S  their number                  %R  the same, in four bytes, big endian
 %o     the offset                  %t  the stream
 %T     the timestamp of its chunk, milliseconds since 1970          %I  the same, 2026-08-21T10:00:00.123Z
 %h     the headers (application properties), JSON                   %p  the properties, JSON
 %%     a percent sign
 =====  =====================================================================================================
 
-Escapes: ``\n \r \t \0 \\ \xNN``. Nothing is added between messages.
+Escapes: ``\n \r \t \0 \\ \xNN``. No separator is added between messages.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rstream_core.protocol.amqp import AMQPMessage
 
 
 class Place(NamedTuple):
-    """One message, and where it was."""
+    """One message with its stream, offset and timestamp."""
 
     stream: str
     offset: int
@@ -57,7 +57,7 @@ class Template:
     """A parsed format. Raises ValueError for an unknown place or escape."""
 
     def __init__(self, text: str, shown: Bodies | None = None) -> None:
-        """``shown``: what comes from a message is made visible for a terminal, and not what the user typed."""
+        """With ``shown``, values from a message are made readable for a terminal; the user's own text is unchanged."""
         self._parts: list[bytes | Callable[[Place], bytes | memoryview]] = []
         for index, piece in enumerate(_PLACE.split(text)):
             if index % 2 == 0:
@@ -72,9 +72,9 @@ class Template:
                 raise ValueError(f"unknown place {'%' + piece!r} in {text!r}; allowed: {allowed} %%")
 
     def render(self, place: Place) -> bytes:
-        """The text for one message. Raises as ``envelope.to_json``."""
+        """Returns the text for one message. Raises like ``envelope.to_json``."""
         return b"".join(self.pieces(place))
 
     def pieces(self, place: Place) -> list[bytes | memoryview]:
-        """The same, not joined."""
+        """Returns the parts of the text for one message, not joined."""
         return [part if isinstance(part, bytes) else part(place) for part in self._parts]

@@ -1,4 +1,4 @@
-"""What a run shows of itself on stderr while it goes, and when it ends.
+"""Shows the statistics of a run on stderr, during the run and at its end.
 
 ``stats`` counts, ``display`` decides what is shown and when, and ``live``, ``line`` and ``json_lines`` show it.
 """

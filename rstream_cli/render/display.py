@@ -1,9 +1,10 @@
-"""Which display a run has, and the thread that keeps it up to date.
+"""Chooses the display of a run, and updates it in a thread.
 
-A display does not hold up the event loop: a terminal that was stopped with Ctrl-S, or a log reader that sleeps, blocks
-the display's own thread, and others for a moment at the most. ``Display`` lives as long as a run: started when the work
-starts, and finished with the reason and the exit code. While the process is a background job, or is stopped with
-Ctrl-Z, the terminal and its cursor are the shell's: a live display that nobody asked for is not drawn then.
+A display does not block the event loop: a terminal stopped with Ctrl-S, or a slow reader of a log, blocks only the
+display's own thread, and other threads for a moment at most. ``Display`` lives as long as a run: it is started when the
+work starts, and finished with the reason and the exit code. While the process is a background job, or is stopped with
+Ctrl-Z, the terminal and its cursor belong to the shell: a live display that was not asked for explicitly is then not
+drawn.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ LIVE_INTERVAL = 0.25
 LINE_INTERVAL = 1.0
 _MAX_NOTES = 20
 _PATIENCE = 2.0
-"""Seconds to wait for the thread: its last write may be stuck."""
+"""Seconds to wait for the thread: its last write may be blocked."""
 
 
 class StatsMode(enum.StrEnum):
@@ -38,29 +39,29 @@ class StatsMode(enum.StrEnum):
 
 
 class Severity(enum.Enum):
-    """How much something that is told matters."""
+    """The importance of a line beside the display."""
 
     NOTE = enum.auto()
     """Left out with ``-q``."""
     WARNING = enum.auto()
     ALL_CLEAR = enum.auto()
-    """The end of what a warning told of: told with ``-q`` too."""
+    """The end of a state that a warning reported: also shown with ``-q``."""
 
 
 class View(Protocol):
-    """How snapshots are shown."""
+    """A way to show snapshots."""
 
     def update(self, snapshot: Snapshot) -> None:
-        """Show this moment."""
+        """Shows a snapshot."""
 
     def note(self, line: str) -> None:
-        """A line beside the display, from any thread."""
+        """Writes a line beside the display, from any thread."""
 
     def close(self, *, erase: bool = True) -> None:
-        """Clean up what is on the screen, until the next ``update``; not ``erase``: others have written there since."""
+        """Removes the display until the next ``update``; leaves the screen unchanged without ``erase``."""
 
     def finish(self, snapshot: Snapshot, reason: str, status: int, error: str | None) -> None:
-        """Show the end, after ``close``."""
+        """Shows the summary, after ``close``."""
 
 
 def choose_mode(
@@ -71,10 +72,10 @@ def choose_mode(
     quiet: bool = False,
     verbose: bool = False,
 ) -> StatsMode:
-    """What ``auto`` stands for here, and what takes the place of a live display that would do harm.
+    """Returns the mode to use: resolves ``auto``, and replaces a live display where it would do harm.
 
-    A display that redraws cannot share its terminal with data or with what somebody types (``terminal_is_used``), nor
-    with log lines, and cannot run where the terminal cannot move its cursor.
+    A display that redraws cannot share its terminal with data or typed input (``terminal_is_used``) or with log lines,
+    and needs a terminal that can move its cursor.
     """
     chosen = mode
     if mode is StatsMode.AUTO:
@@ -89,7 +90,7 @@ def choose_mode(
 
 
 class Display:
-    """Shows ``stats`` every ``interval`` seconds (None: as the mode does)."""
+    """Shows ``stats`` every ``interval`` seconds (None: the mode's default)."""
 
     def __init__(
         self,
@@ -103,10 +104,10 @@ class Display:
         summarise: bool = True,
         gives_way: bool = True,
     ) -> None:
-        """``summarise``: an interrupted run says what it did, also where nothing else is shown.
+        """``summarise``: an interrupted run shows its summary, even if the mode shows nothing else.
 
-        ``gives_way``: a live display is not drawn while the process is in the background. That is how a job of a shell
-        looks, and one that ``timeout`` runs behind a pipe, too.
+        ``gives_way``: a live display is not drawn while the process is in the background. A background job of a shell
+        is, but so is a process that ``timeout`` runs behind a pipe.
         """
         self.mode = mode
         self._stats = stats
@@ -119,18 +120,18 @@ class Display:
         self._gives_way = gives_way
         self._view: View | None = None
         self._requests: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        """What the thread is to do between two moments; None: to end."""
+        """Calls for the thread to make between two updates; None ends the thread."""
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begins to show."""
+        """Starts the display."""
         self._view = self._make_view()
         if self._view is not None:
             self._thread = threading.Thread(target=self._run, name="rstream-display", daemon=True)
             self._thread.start()
 
     def note(self, words: str, severity: Severity = Severity.NOTE) -> None:
-        """Something for people, beside the display; not with ``--stats json``. Of many, only the first ones."""
+        """Writes a line for people beside the display; not with ``--stats json``. Writes only the first of many."""
         if self.mode is not StatsMode.JSON and self._is_told(severity):
             self._noted += 1
             if self._noted < _MAX_NOTES:
@@ -147,9 +148,9 @@ class Display:
         bounded: bool = False,
         **fields: str | float | None,
     ) -> None:
-        """Something that happened to the run: a line for people, or an object with ``--stats json``.
+        """Reports an event of the run: a line for people, or an object with ``--stats json``.
 
-        ``bounded``: it may happen very often; people are told the first times only.
+        ``bounded``: the event may happen very often; only the first ones are shown to people.
         """
         if self.mode is StatsMode.JSON:
             import orjson
@@ -177,7 +178,7 @@ class Display:
         try:
             terminal.write_json(self._env.stderr, line + "\n", is_tty=self._env.stderr_is_tty)
         except (OSError, ValueError):
-            pass  # nobody is there to read it
+            pass  # stderr is closed
 
     def _note(self, line: str) -> None:
         try:
@@ -187,16 +188,16 @@ class Display:
                 self._env.stderr.write(line + "\n")
                 self._env.stderr.flush()
         except (OSError, ValueError):
-            pass  # nobody is there to read it
+            pass  # stderr is closed
 
     @property
     def is_shown(self) -> bool:
-        """Whether a person sees at this moment how the run gets on."""
+        """Whether people can see the progress of the run at this moment."""
         return self.mode is StatsMode.LINE or (self.mode is StatsMode.LIVE and self._may_draw())
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
-        """Takes a live display away meanwhile."""
+        """Removes a live display during the block."""
         away, over = threading.Event(), threading.Event()
 
         def stand_aside() -> None:
@@ -213,17 +214,17 @@ class Display:
             over.set()
 
     def stop(self) -> None:
-        """Takes a live display away, so that other lines can be written. May be repeated."""
+        """Removes a live display, so that other lines can be written. May be called repeatedly."""
         if self._thread is not None:
             self._requests.put(None)
             self._thread.join(_PATIENCE)
             self._thread = None
 
     def finish(self, reason: str, status: int, error: str | None = None, *, forced: bool = False) -> None:
-        """The last word: a summary where this mode has one, or where it is ``forced`` (an interrupted run)."""
+        """Writes the summary, if this mode has one or if it is ``forced`` (an interrupted run)."""
         self.stop()
         view = self._view
-        if view is None and self.mode is StatsMode.JSON:  # it ended before it started
+        if view is None and self.mode is StatsMode.JSON:  # the run ended before the display was started
             view = self._make_view()
         if view is None and forced and self._summarise:
             from rstream_cli.render.line import LineView
@@ -234,7 +235,7 @@ class Display:
         try:
             view.finish(self._stats.snapshot(final=True), reason, status, error)
         except (OSError, ValueError):
-            pass  # nobody is there to read it
+            pass  # stderr is closed
 
     def _make_view(self) -> View | None:
         if self.mode is StatsMode.LIVE:
@@ -268,7 +269,7 @@ class Display:
                     break
                 request()
         except (OSError, ValueError):
-            pass  # stderr is gone; the work goes on
+            pass  # stderr is closed; the work goes on
         finally:
             try:
                 self._close()

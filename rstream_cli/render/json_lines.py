@@ -15,7 +15,7 @@ from rstream_cli.render.stats import Snapshot
 
 
 def document(snapshot: Snapshot, event: str) -> dict[str, Any]:
-    """What a line says."""
+    """Returns the JSON object for a snapshot."""
     shown: dict[str, Any] = {
         "event": event,
         "command": snapshot.verb,
@@ -47,17 +47,17 @@ class JsonView:
         self._is_tty = is_tty
 
     def update(self, snapshot: Snapshot) -> None:
-        """An object for this moment."""
+        """Writes an object for this snapshot."""
         self._write(document(snapshot, "progress") | {"reconnecting": snapshot.reconnecting})
 
     def note(self, line: str) -> None:
-        """Lines pass beside this view."""
+        """Does nothing: ``Display`` writes lines itself."""
 
     def close(self, *, erase: bool = True) -> None:
-        """Nothing to clean up."""
+        """Does nothing."""
 
     def finish(self, snapshot: Snapshot, reason: str, status: int, error: str | None) -> None:
-        """The summary."""
+        """Writes the summary."""
         self._write(document(snapshot, "summary") | {"reason": reason, "exit_code": status, "error": error})
 
     def _write(self, shown: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from rstream_cli.render.stats import Snapshot
 
 
 def progress_line(snapshot: Snapshot) -> str:
-    """One moment in one line."""
+    """Returns a snapshot as one line."""
     counts = snapshot.counts
     parts = [words.clock(snapshot.elapsed)]
     if snapshot.verb == "publish":
@@ -39,17 +39,17 @@ class LineView:
         self._stream = stream
 
     def update(self, snapshot: Snapshot) -> None:
-        """A line for this moment."""
+        """Writes a line for this snapshot."""
         self._stream.write(progress_line(snapshot) + "\n")
         self._stream.flush()
 
     def note(self, line: str) -> None:
-        """Lines pass beside this view."""
+        """Does nothing: ``Display`` writes lines itself."""
 
     def close(self, *, erase: bool = True) -> None:
-        """Nothing to clean up."""
+        """Does nothing."""
 
     def finish(self, snapshot: Snapshot, reason: str, status: int, error: str | None) -> None:
-        """The summary."""
+        """Writes the summary."""
         self._stream.write(terminal.line(words.summary(snapshot, reason)) + "\n")
         self._stream.flush()

@@ -1,8 +1,8 @@
-"""``--stats live``: the display that redraws itself. The only module that imports Rich, and itself imported late.
+"""``--stats live``: the display that redraws itself. The only module that imports Rich; it is imported late.
 
-It is transient: when it ends, what it drew is gone and one line of summary stands in its place. The layout flows:
-each piece of the display is as wide as its text, and pieces move to the next line where the terminal ends, so that
-40 columns hold what 200 do.
+When the display ends, it is removed, and one line of summary takes its place. The layout flows: each piece of the
+display is as wide as its text, and pieces move to the next line at the end of the terminal, so that 40 columns show the
+same pieces as 200.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class LiveView:
         )
 
     def update(self, snapshot: Snapshot) -> None:
-        """Draw this moment."""
+        """Draws a snapshot."""
         self._console.size = ConsoleDimensions(*self._env.size_of(self._stream))
-        # Some columns stay free: terminals wrap at the last one, and show ^C behind what is drawn.
+        # Some columns stay free: terminals wrap at the last one, and show ^C behind the text.
         width = max(self._console.width - 3, 10)
         if self._live is None:
             self._live = self._start()
@@ -68,11 +68,11 @@ class LiveView:
         return live
 
     def note(self, line: str) -> None:
-        """A line that stays, above the display."""
+        """Writes a line above the display, which stays."""
         self._console.print(line)
 
     def close(self, *, erase: bool = True) -> None:
-        """Take the display away, and give the cursor back."""
+        """Removes the display, and shows the cursor."""
         live = self._live
         if live is None:
             return
@@ -81,16 +81,16 @@ class LiveView:
             live.stop()
         else:
             self._console.show_cursor()
-            self._console = self._new_console()  # the other one would redraw it around every line
+            self._console = self._new_console()  # the old console would redraw the display around every line
 
     def finish(self, snapshot: Snapshot, reason: str, status: int, error: str | None) -> None:
-        """The summary, in place of the display."""
+        """Writes the summary."""
         self._stream.write(terminal.line(words.summary(snapshot, reason)) + "\n")
         self._stream.flush()
 
 
 def layout(snapshot: Snapshot, width: int) -> list[Text]:
-    """The lines of the display, none wider than ``width``."""
+    """Returns the lines of the display, none wider than ``width``."""
     lines = [_title(snapshot, width), _rates(snapshot, width), *flow(_pieces(snapshot), width)]
     if snapshot.progress is not None:
         lines.append(_bar(snapshot.progress, snapshot.eta, width))
@@ -101,7 +101,7 @@ def layout(snapshot: Snapshot, width: int) -> list[Text]:
 
 
 def flow(pieces: Iterable[Text], width: int) -> list[Text]:
-    """The pieces in as few lines as they fit."""
+    """Returns lines filled with the pieces, in order."""
     lines: list[Text] = []
     for piece in pieces:
         if lines and lines[-1].cell_len + len(_GAP) + piece.cell_len <= width:

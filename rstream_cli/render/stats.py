@@ -1,4 +1,4 @@
-"""What a run has done so far: plain numbers that the engines add to and the displays read.
+"""The statistics of a run: plain numbers that the engines add to and the displays read.
 
 The engines add once per batch, confirm frame or chunk, never per message. A display runs in a thread of its own
 and only reads: each number is one attribute, written by the event loop alone, so a snapshot may be a batch old but
@@ -31,14 +31,14 @@ class LatencyHistogram:
         self._longest = 0.0
 
     def add(self, seconds: float, count: int = 1) -> None:
-        """``count`` messages took ``seconds`` each."""
+        """Counts ``count`` messages that took ``seconds`` each."""
         bucket = int(math.log2(seconds / _SMALLEST) * _BUCKETS_PER_OCTAVE) if seconds > _SMALLEST else 0
         self._counts[min(bucket, _BUCKETS - 1)] += count
         self.total += count
         self._longest = max(self._longest, seconds)
 
     def quantile(self, share: float) -> float | None:
-        """The duration that ``share`` (0 to 1) of the messages did not pass; None where there are none."""
+        """Returns the duration that ``share`` (0 to 1) of the messages did not exceed; None without messages."""
         if not self.total:
             return None
         wanted = share * self.total
@@ -60,7 +60,7 @@ class Meter:
         """The rate between each two samples, the newest last."""
 
     def sample(self, now: float, total: float) -> float:
-        """Take a sample and give the rate per second over the window; 0 for the first one."""
+        """Takes a sample, and returns the rate per second over the window; 0 for the first sample."""
         samples = self._samples
         if samples:
             before, last = samples[-1]
@@ -74,7 +74,7 @@ class Meter:
 
     @property
     def rate(self) -> float:
-        """Per second, between the oldest and the newest sample of the window."""
+        """The rate per second between the oldest and the newest sample of the window."""
         if len(self._samples) < 2:
             return 0.0
         (start, first), (end, last) = self._samples[0], self._samples[-1]
@@ -82,14 +82,14 @@ class Meter:
 
 
 class Progress(NamedTuple):
-    """How far, where the end is known: bytes of the input, or messages of the stream."""
+    """The progress of a run with a known end: bytes of the input, or messages of the stream."""
 
     done: int
     total: int
 
     @property
     def share(self) -> float:
-        """0 to 1."""
+        """The part that is done, 0 to 1."""
         return min(max(self.done / self.total, 0.0), 1.0) if self.total > 0 else 1.0
 
 
@@ -100,54 +100,54 @@ class PublishCounts:
     read: int = 0
     """Records of the input."""
     published: int = 0
-    """Handed to the broker."""
+    """Messages passed to the publisher."""
     not_published: int = 0
-    """Read and not handed over: bad records, and those that an early end left behind."""
+    """Records that were read but not published: bad ones, and those left at an early end."""
     bad: int = 0
-    """Of ``not_published``: records that are no messages, or too large."""
+    """Part of ``not_published``: records that are not messages, or are too large."""
     already_published: int = 0
-    """Of ``not_published``: those whose publishing id the broker knew, from an earlier run."""
+    """Part of ``not_published``: records whose publishing id the broker had from an earlier run."""
     confirmed: int = 0
     failed: int = 0
     """Rejected, or not confirmed by the end."""
     in_flight: int = 0
     sent_again: int = 0
-    """Copies sent after lost connections, one each time that a message was sent again: so many may be stored beside
-    the first ones."""
+    """Copies sent after lost connections, one each time that a message was sent again: at most this many duplicates may
+    be stored."""
 
     @property
     def messages(self) -> int:
-        """What the rate is measured by."""
+        """The number whose rate is shown."""
         return self.confirmed
 
     @property
     def sent(self) -> float:
-        """Which part of what was read has been handed to the broker."""
+        """The part of the read records that has been published, 0 to 1."""
         wanted = self.read - self.bad - self.already_published
         return self.published / wanted if wanted > self.published else 1.0
 
     @property
     def settled(self) -> float:
-        """Which part of what was read is confirmed, failed or left out."""
+        """The part of the read records that is confirmed, failed or left out, 0 to 1."""
         settled = self.confirmed + self.failed + self.bad + self.already_published
         return settled / self.read if self.read > settled else 1.0
 
 
 @dataclass(slots=True)
 class ConsumeCounts:
-    """What was written out."""
+    """The numbers of a run that consumes."""
 
     sent: ClassVar[float] = 1.0
     settled: ClassVar[float] = 1.0
 
     consumed: int = 0
-    """Messages that stdout has taken."""
+    """Messages written to stdout."""
     chunks: int = 0
     last_offset: int | None = None
-    """Of the last message that stdout has taken."""
+    """The offset of the last message written to stdout."""
     stored_offset: int | None = None
     bad: int = 0
-    """Messages that cannot be shown, and were passed over."""
+    """Messages that cannot be shown, and were skipped."""
     gone: int = 0
     """Offsets that retention took before they were read."""
     ambiguous: int = 0
@@ -155,7 +155,7 @@ class ConsumeCounts:
 
     @property
     def messages(self) -> int:
-        """What the rate is measured by."""
+        """The number whose rate is shown."""
         return self.consumed
 
 
@@ -170,18 +170,18 @@ class Snapshot:
     messages: int
     bytes: int
     rate: float
-    """Messages a second, of late; over the whole run in a summary."""
+    """Messages a second: recently, or in a summary over the whole run."""
     byte_rate: float
     history: tuple[float, ...]
     p50: float | None
     p99: float | None
     progress: Progress | None
     eta: float | None
-    """Seconds that are left, at the present pace."""
+    """Seconds left at the present rate; None where unknown."""
     reconnecting: bool = False
-    """Whether a connection is lost, and being made again."""
+    """Whether a connection is lost and not recovered yet."""
     unconfirmed: float = 0.0
-    """Seconds for which messages have been in flight, and none of them was confirmed."""
+    """Seconds for which messages have been in flight without a confirm."""
 
 
 @dataclass(slots=True)
@@ -195,14 +195,14 @@ class Stats:
     """Publishing: of message bodies that were read. Consuming: written to stdout, with all that is around bodies."""
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     total: int | None = None
-    """Where the end is known: bytes of the input, or messages to consume."""
+    """If the end is known: bytes of the input, or messages to consume."""
     done: int = 0
-    """Of ``total``: read, or consumed."""
+    """The part of ``total`` that was read or consumed."""
     clock: Callable[[], float] = time.monotonic
     started: float = 0.0
     reconnecting: bool = False
     _progress: tuple[int, float] = (0, 0.0)
-    """How many messages were settled, and when that had last changed or nothing had been in flight."""
+    """The number of confirmed messages, and the last time when it had changed or no message was in flight."""
     _sent_bytes: int = 0
     _messages_meter: Meter = field(default_factory=Meter)
     _bytes_meter: Meter = field(default_factory=Meter)
@@ -213,11 +213,11 @@ class Stats:
         self._sample(self.started)
 
     def snapshot(self, *, final: bool = False) -> Snapshot:
-        """The present moment; for a display's own thread. ``final``: rates are those of the whole run."""
+        """Returns the present numbers; called in the display's thread. ``final``: with the rates of the whole run."""
         now = self.clock()
         elapsed = now - self.started
         if final:
-            self._sent_bytes = self.bytes  # what was not sent has been taken off
+            self._sent_bytes = self.bytes  # the engine has subtracted unsent bytes
             rate, byte_rate = (n / elapsed if elapsed > 0 else 0.0 for n in (self.counts.messages, self.bytes))
         else:
             rate, byte_rate = self._sample(now)
@@ -250,7 +250,7 @@ class Stats:
         return int(self.done * self.counts.settled)
 
     def _sample(self, now: float) -> tuple[float, float]:
-        # The input is read ahead of what is sent, and only what is read is counted in bytes.
+        # ``bytes`` counts input that was read, which is ahead of the sent messages: scale it down to the sent part.
         self._sent_bytes = max(self._sent_bytes, int(self.bytes * self.counts.sent))
         self._done_meter.sample(now, self._settled)
         counts = self.counts

@@ -1,7 +1,7 @@
-"""One line at the bottom of a terminal that says what the embedded broker does.
+"""A line at the bottom of the terminal with the figures of the embedded broker.
 
-It is written by a thread of its own, and so are the notes beside it: a terminal that was stopped with Ctrl-S holds up
-nobody. While the process is in the background the line is not shown: the terminal is the shell's then.
+A thread of its own writes the line and the notes beside it, so that a terminal stopped with Ctrl-S does not block the
+broker. While the process is in the background the line is not shown: the terminal belongs to the shell.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _GAP = "   "
 
 
 class StatusLine:
-    """Shows the broker's figures while it is entered, and takes them away again."""
+    """A context manager that shows the broker's figures, and removes them at the end."""
 
     def __init__(self, env: Environment, broker: EmbeddedBroker) -> None:
         self._env = env
@@ -48,7 +48,7 @@ class StatusLine:
         self._thread.join(_PATIENCE)
 
     def warn(self, words: str) -> None:
-        """A warning, a line that stays; from any thread."""
+        """Writes a warning as a line that stays. May be called from any thread."""
         self._notes.put(terminal.line(f"warning: {words}"))
 
     def _run(self) -> None:
@@ -64,14 +64,14 @@ class StatusLine:
                     return
                 self._write(terminal.line(note) + "\n")
         except (OSError, ValueError):
-            pass  # nobody is there to read it
+            pass  # stderr is closed
 
     def _draw(self) -> None:
         columns, _ = self._env.size_of(self._env.stderr)
         line = self.text(time.monotonic(), columns - 1)
         self._clear()
         if self._env.is_in_foreground():
-            # The cursor goes back: when the terminal becomes narrower, all that it makes of the line is behind it.
+            # The cursor stays at the line's start: if a narrower terminal wraps the line, all of it is behind that.
             self._write(line + "\r")
             self._is_shown = True
 
@@ -81,7 +81,7 @@ class StatusLine:
         self._is_shown = False
 
     def text(self, now: float, width: int) -> str:
-        """The line at this moment: as many pieces as there is room for, the rates first."""
+        """Returns the line at this moment: as many pieces as fit, the rates first."""
         messages, size = self._broker.published
         statistics = self._broker.statistics
         published = self._published.sample(now, messages)

@@ -1,4 +1,4 @@
-"""How numbers read to people: the same words in the live display, in lines and in summaries."""
+"""Formats numbers for people: in the same way in the live display, in lines and in summaries."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def duration(seconds: float) -> str:
 
 
 def sparkline(values: tuple[float, ...], width: int) -> str:
-    """The last ``width`` values as bars, the highest one full."""
+    """Returns the last ``width`` values as bars, the highest one full."""
     shown = values[-width:] if width > 0 else ()
     top = max(shown, default=0.0)
     if top <= 0:
@@ -69,7 +69,7 @@ def sparkline(values: tuple[float, ...], width: int) -> str:
 
 
 def trouble(snapshot: Snapshot) -> str:
-    """What holds the run up, if anything does."""
+    """Returns what holds the run up; an empty string for nothing."""
     if snapshot.reconnecting:
         return "reconnecting"
     if snapshot.unconfirmed >= 1:
@@ -88,7 +88,7 @@ def copies(number: int) -> str:
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """``2``, ``2-5 and 8``; of many runs the first ones: ``2-5, 8, 10 and 1,234 more up to 60000``. In order."""
+    """Formats sorted numbers: ``2``, ``2-5 and 8``; for many runs ``2-5, 8, 10 and 1,234 more up to 60000``."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number <= runs[-1][1] + 1:
@@ -103,7 +103,7 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 def summary(snapshot: Snapshot, reason: str) -> str:
-    """A whole run in one line; the numbers in it add up."""
+    """Returns a whole run in one line; its numbers add up."""
     counts = snapshot.counts
     took = f"in {duration(snapshot.elapsed)} ({count(snapshot.rate)}/s, {size(snapshot.byte_rate)}/s)"
     if snapshot.verb == "consume":

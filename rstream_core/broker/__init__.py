@@ -1,6 +1,6 @@
-"""A broker for development and tests, which keeps its data on disk. For production there is RabbitMQ.
+"""A broker for development and tests, which keeps its data on disk. Use RabbitMQ in production.
 
-It shares the protocol with the client and nothing else of it.
+It shares the protocol code with the client, and imports nothing else of it.
 """
 
 from rstream_core.broker.embedded import EmbeddedBroker

@@ -1,4 +1,4 @@
-"""A stream's arguments: what RabbitMQ knows of them, takes, and refuses."""
+"""Parses a stream's arguments: knows, accepts and refuses the same ones as RabbitMQ."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNITS = {"Y": 31_536_000, "M": 2_592_000, "D": 86_400, "h": 3_600, "m": 60, "s"
 
 
 class Arguments(NamedTuple):
-    """Those that are known. Two streams are the same where these are; None for what was not given."""
+    """The known arguments of a stream; None for one that was not given. Streams with equal ones count as the same."""
 
     max_age: int | None = None
     """Seconds."""
@@ -28,7 +28,7 @@ class Arguments(NamedTuple):
 
     @classmethod
     def parse(cls, given: Mapping[str, str]) -> Self:
-        """Raises ``Refused``. Arguments of other names are nothing, as with RabbitMQ."""
+        """Raises ``Refused`` for a wrong value. Unknown arguments are ignored, as in RabbitMQ."""
         segment_size = _number(given, "stream-max-segment-size-bytes")
         filter_size = _number(given, "stream-filter-size-bytes")
         cluster_size = _number(given, "initial-cluster-size")
@@ -65,6 +65,6 @@ def _number(given: Mapping[str, str], key: str) -> int | None:
 
 
 def _seconds(text: str | None) -> int | None:
-    """``7D`` and its like; what is anything else counts for nothing, as with RabbitMQ."""
+    """Returns the seconds of a text such as ``7D``; None for any other text, as in RabbitMQ."""
     match = re.fullmatch(r"([0-9]{1,10})([YMDhms])", text or "")
     return int(match[1]) * _UNITS[match[2]] if match else None

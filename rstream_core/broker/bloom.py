@@ -1,6 +1,6 @@
-"""The filter values of a chunk, in a Bloom filter of a fixed size: never wrong about what is not there.
+"""The filter values of a chunk as a Bloom filter of a fixed size. It never denies a value that the chunk has.
 
-A chunk where no message has a value has no filter at all. Where some have, those without count as the empty value.
+A chunk whose messages have no values has no filter. Where only some have, the others count as the empty value.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _HASHES = 5
 
 
 def build(values: Iterable[str], size: int) -> bytes:
-    """A filter of ``size`` bytes that holds these values."""
+    """Returns a filter of ``size`` bytes that holds these values."""
     bits = bytearray(size)
     for value in values:
         for place in _places(value, size):
@@ -22,12 +22,15 @@ def build(values: Iterable[str], size: int) -> bytes:
 
 
 def may_hold(bits: bytes, value: str) -> bool:
-    """Whether the value may be among those that the filter was built from."""
+    """Returns False only if the filter was built without this value."""
     return all(bits[place >> 3] >> (place & 7) & 1 for place in _places(value, len(bits)))
 
 
 def wanted(bits: bytes, filters: Iterable[str], match_unfiltered: bool) -> bool:
-    """Whether a subscription with ``filters`` (at least one) gets the chunk that has this filter, perhaps none."""
+    """Returns whether a subscription with ``filters`` (at least one value) gets a chunk with the filter ``bits``.
+
+    ``bits`` is empty for a chunk without a filter.
+    """
     if not bits:
         return match_unfiltered
     return any(may_hold(bits, value) for value in filters) or (match_unfiltered and may_hold(bits, ""))

@@ -1,6 +1,6 @@
-"""What the embedded broker is run with, looked at before it starts: each raises ``ConfigurationError``.
+"""Checks the arguments of the embedded broker before it starts. Each function raises ``ConfigurationError``.
 
-``what`` is how the caller calls it: an argument in Python, an option on the command line.
+``what`` is the caller's name for the argument: an argument in Python, an option on the command line.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MIN_BROKER_FRAME_MAX = 8192
 
 
 def check_host(what: str, host: str) -> str:
-    """A host name or an address; without the brackets that an IPv6 address has in a URI."""
+    """Checks a host name or an address, and returns it without the brackets that an IPv6 address has in a URI."""
     if not isinstance(host, str):
         raise ConfigurationError(f"{what} is a name or an address, not {host!r}")
     if not host:
@@ -35,7 +35,7 @@ def check_host(what: str, host: str) -> str:
 
 
 def check_name(what: str, name: str) -> str:
-    """A user's name, or a virtual host's."""
+    """Checks and returns the name of a user or a virtual host."""
     check_text(what, name)
     if (size := len(name.encode())) > MAX_NAME:
         raise ConfigurationError(f"{what} has {size} bytes; {MAX_NAME} is the limit")
@@ -43,7 +43,7 @@ def check_name(what: str, name: str) -> str:
 
 
 def check_text(what: str, text: str) -> str:
-    """Something that a login can hold."""
+    """Checks and returns a text that a login can carry: not empty, UTF-8, without NUL."""
     if not isinstance(text, str):
         raise ConfigurationError(f"{what} is text, not {text!r}")
     if not text:
@@ -58,21 +58,21 @@ def check_text(what: str, text: str) -> str:
 
 
 def check_number(what: str, number: object, lowest: int, highest: int) -> int:
-    """Within these limits."""
+    """Checks and returns an int from ``lowest`` to ``highest``."""
     if not isinstance(number, int) or isinstance(number, bool) or not lowest <= number <= highest:
         raise ConfigurationError(f"{what} is a number between {lowest} and {highest}, not {number!r}")
     return number
 
 
 def check_seconds(what: str, seconds: object) -> float:
-    """A span of time."""
+    """Checks and returns a finite number of seconds that is not negative."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
         raise ConfigurationError(f"{what} is a number from 0 on, not {seconds!r}")
     return seconds
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches it."""
+    """Returns whether only this machine can reach the address."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,9 +1,9 @@
-"""One client's connection: commands in, answers, confirms and chunks out.
+"""One client's connection: commands in; answers, confirms and chunks out.
 
-Everything is done in the order in which it arrives, on the event loop, and answered at once; only what is published
-waits for its chunk. A subscription sends what it may as soon as it may: when it begins, when it gets credit, when
-something is written. A client that does not take what it is sent is not heard until it does: nothing is read from it,
-and what was read already waits, so that nothing piles up but what one frame asks for.
+Commands are carried out on the event loop in the order in which they arrive, and answered at once; only published
+messages wait for their chunk to be written. A subscription sends chunks when it begins, when it gets credit, and when
+its stream has a new chunk. While a client does not read its output, the broker does not read from it, and frames that
+were read already wait. So the unsent output is bounded by what one frame can ask for.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ STEP_TIMEOUT = 10.0
 """Seconds for each step of the handshake, and for the answer to a Close."""
 CONSUMER_UPDATE_TIMEOUT = 60.0
 WRITE_BUFFER = 64 * 1024
-"""Bytes beyond what the system takes that may wait to be sent; then nothing is read and sent until they are gone."""
+"""Bytes that may wait behind a full socket. Above that, the broker stops reading and sending until all are sent."""
 
 _CONFIRM = struct.Struct(">IHHBi")
 
 
 class BrokerConnection(asyncio.Protocol):
-    """Made by the server for each client."""
+    """The connection of one client. The server makes one for each."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -53,13 +53,13 @@ class BrokerConnection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.peer = ""
         self._is_plain = True
-        """Whether the socket has what is written, and not TLS."""
+        """Whether data goes to the socket unencrypted, so that sendfile may be used."""
         self._is_full = False
-        """Whether what is written waits for the client."""
+        """Whether the write buffer is full, because the client reads too slowly."""
         self._publishers: dict[int, BrokerPublisher] = {}
         self._subscriptions: dict[int, BrokerSubscription] = {}
         self._asked: dict[int, tuple[BrokerSubscription, bool, asyncio.TimerHandle]] = {}
-        """By correlation id: who was asked by a ConsumerUpdate whether to be active, and what ends the wait."""
+        """Unanswered ConsumerUpdates by correlation id: the subscription, ``active``, and the timer of the timeout."""
         self._holds: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.TimerHandle | None = None
@@ -67,7 +67,7 @@ class BrokerConnection(asyncio.Protocol):
         self._opened = False
         self._unsent = 0
 
-    # What asyncio tells.
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # uvloop's are of no such class
@@ -97,9 +97,9 @@ class BrokerConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._is_full = False
-        self.session.heard(self.loop.time())  # it takes what it is sent, though nothing was read from it
+        self.session.heard(self.loop.time())  # the client reads, so it is alive, although nothing was read from it
         self.release("writing")
-        self.loop.call_soon(self._pump)  # not from within a write; and what was read comes first
+        self.loop.call_soon(self._pump)  # later: this may be inside a write, and received frames come first
 
     def _pump(self) -> None:
         for subscription in list(self._subscriptions.values()):
@@ -122,7 +122,7 @@ class BrokerConnection(asyncio.Protocol):
         self._handle()
 
     def _handle(self) -> None:
-        """What was read, frame by frame, until something holds it up."""
+        """Handles the received frames, until the connection is held (``hold``) or none is left."""
         session = self.session
         before = session.state
         if not self._holds:
@@ -162,7 +162,7 @@ class BrokerConnection(asyncio.Protocol):
     def _tick(self) -> None:
         if self._server.faults.heartbeats_stalled:
             self.session.written(self.loop.time())
-        if self._holds and not self._is_stuck():  # nobody can be missed who is not listened to
+        if self._holds and not self._is_stuck():  # heartbeats cannot be missed while nothing is read
             self.session.heard(self.loop.time())
         delay = self.session.tick(self.loop.time())
         self._timer = None if delay is None else self.loop.call_later(delay, self._tick)
@@ -173,9 +173,9 @@ class BrokerConnection(asyncio.Protocol):
         self.flush()
 
     def _is_stuck(self) -> bool:
-        """Whether the client has taken nothing since the last look, although there is something for it.
+        """Returns whether the client has read nothing since the last call, although unsent data was there.
 
-        Meanwhile nothing joins what waits but heartbeats.
+        In that time only heartbeats can have been added to the unsent data.
         """
         before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
         return "writing" in self._holds and 0 < before <= self._unsent
@@ -184,11 +184,11 @@ class BrokerConnection(asyncio.Protocol):
 
     @property
     def is_writable(self) -> bool:
-        """Whether more may be sent."""
+        """Whether more data may be sent."""
         return not self._is_full and not self.transport.is_closing()
 
     def flush(self) -> None:
-        """Writes what the session has, and closes where it has ended."""
+        """Writes the session's output, and closes the connection if the session has ended."""
         if data := self.session.take_output():
             self._write((data,))
         ended = self.session.has_ended
@@ -206,28 +206,31 @@ class BrokerConnection(asyncio.Protocol):
             self.transport.write(b"".join(parts)[:size])
             self.transport.close()
             return
-        # Not writelines: from Python 3.12.0 to 3.13.1 it never says that the buffer is full.
+        # Not writelines: on Python 3.12.0 to 3.13.1 it never calls pause_writing.
         self.transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def delivered(self, chunks: int, size: int, parts: Sequence[bytes | memoryview], span: Span | None) -> None:
-        """Sends so many chunks of that size: ``parts``, and then ``span``. Raises ``ChunkError`` or ``OSError``."""
-        self.flush()  # what was to be said before
-        if self.transport.is_closing():  # that was the last
+        """Sends and counts chunks of ``size`` bytes: ``parts``, and then ``span``.
+
+        Raises ``ChunkError`` or ``OSError``.
+        """
+        self.flush()  # earlier answers go first
+        if self.transport.is_closing():  # ``flush`` may have ended the connection
             return
         statistics = self._server.statistics
         statistics.delivered_chunks += chunks
         statistics.delivered_bytes += size
-        if span is not None and self._server.faults.is_armed:  # they want to see whole frames
+        if span is not None and self._server.faults.is_armed:  # faults need to see whole frames
             parts, span = [*parts, span.read()], None
         self._write(parts)
         if span is not None:
             self._write_span(span)
 
     def _write_span(self, span: Span) -> None:
-        """Straight from the file as far as the socket takes it; then as all else."""
+        """Sends from the file with sendfile as much as the socket takes, and the rest through the transport."""
         sent = 0
         if self._is_plain and not self.transport.get_write_buffer_size():
-            with contextlib.suppress(OSError):  # it would block; or the transport will find out itself
+            with contextlib.suppress(OSError):  # the socket is full, or broken, which the transport will notice
                 sent = os.sendfile(
                     self.transport.get_extra_info("socket").fileno(), span.segment.fd, span.position, span.size
                 )
@@ -235,7 +238,7 @@ class BrokerConnection(asyncio.Protocol):
             if sent < span.size and not self.transport.is_closing():
                 self.transport.write(span.read(sent))
         except (ChunkError, OSError):
-            self.transport.abort()  # within a frame, nothing else can be said
+            self.transport.abort()  # in the middle of a frame, no error can be sent
             raise
 
     def send_confirms(self, publisher_id: int, ids: Sequence[bytes]) -> None:
@@ -258,7 +261,7 @@ class BrokerConnection(asyncio.Protocol):
         self.flush()
 
     def hold(self, reason: str) -> None:
-        """Reads and handles nothing until each reason is released."""
+        """Stops reading and handling frames until every reason is released."""
         if not self._holds and not self.transport.is_closing():
             self.transport.pause_reading()
         self._holds.add(reason)
@@ -311,7 +314,7 @@ class BrokerConnection(asyncio.Protocol):
             self._begin(self._subscriptions[decoded.message.subscription_id])
 
     def _refuse(self, kind: type[Any], message: Any, correlation_id: int, code: int) -> None:
-        """As RabbitMQ does: some refusals have empty fields behind their code."""
+        """Answers with a response code. As in RabbitMQ, some of these answers have empty fields behind the code."""
         if kind is c.Credit:
             self.session.send(c.CreditResponse(message.subscription_id), code=code)
         elif kind in _EMPTY:
@@ -443,12 +446,12 @@ class BrokerConnection(asyncio.Protocol):
 
     def _exchange_versions(self, message: c.ExchangeCommandVersions) -> Any:
         for versions in message.versions:
-            if versions.key == c.Key.DELIVER and versions.maximum == 2:  # RabbitMQ looks for this number alone
+            if versions.key == c.Key.DELIVER and versions.maximum == 2:  # RabbitMQ, too, accepts only this number
                 self.session.deliver_version = 2
         return c.ExchangeCommandVersionsResponse(_OUR_VERSIONS)
 
     def _close(self, _: c.Close) -> Any:
-        """After what was published before; its confirms too, where no sync is to be waited for."""
+        """Writes all messages published before, and ends the session. Confirms that wait for no sync are sent first."""
         for publisher in self._publishers.values():
             publisher.stream.writer.flush()
         self.session.end()
@@ -479,7 +482,7 @@ class BrokerConnection(asyncio.Protocol):
         return c.SubscribeResponse()
 
     def _begin(self, subscription: BrokerSubscription) -> None:
-        """After the answer to Subscribe is sent."""
+        """Starts a subscription, after the answer to Subscribe was sent."""
         if subscription.group is not None:
             subscription.group.add(subscription)
         else:
@@ -490,7 +493,7 @@ class BrokerConnection(asyncio.Protocol):
         if subscription is None:
             raise Refused(refusal.NO_SUCH_SUBSCRIPTION, f"there is no subscription {message.subscription_id}")
         subscription.credit += message.credit
-        if subscription.group is not None and not subscription.is_sending:  # RabbitMQ counts it too, and complains
+        if subscription.group is not None and not subscription.is_sending:  # RabbitMQ counts it, too, but refuses
             raise Refused(refusal.PRECONDITION_FAILED, "this consumer is not active")
         subscription.pump()
 
@@ -515,7 +518,7 @@ class BrokerConnection(asyncio.Protocol):
         stream.close_if_unused()
 
     def ask_consumer(self, subscription: BrokerSubscription, *, active: bool) -> None:
-        """Sends a ConsumerUpdate. It must be answered in time."""
+        """Sends a ConsumerUpdate. The connection ends if there is no answer within ``CONSUMER_UPDATE_TIMEOUT``."""
         correlation_id = self.session.request(c.ConsumerUpdate(subscription.id, active))
         timer = self.loop.call_later(CONSUMER_UPDATE_TIMEOUT, self._on_no_answer)
         self._asked[correlation_id] = subscription, active, timer
@@ -533,7 +536,7 @@ class BrokerConnection(asyncio.Protocol):
         timer.cancel()
         group = subscription.group
         assert group is not None
-        if decoded.code != refusal.OK:  # RabbitMQ tells of it, and goes by the rest all the same
+        if decoded.code != refusal.OK:  # RabbitMQ, too, logs the code, and uses the answer
             logger.info("%s answered a ConsumerUpdate with code %d", self.peer, decoded.code)
         if not active:
             subscription.stop()
@@ -542,10 +545,10 @@ class BrokerConnection(asyncio.Protocol):
             subscription.start(spec if spec.offset_type else subscription.spec)
         group.answered(subscription, active=active)
 
-    # What the server asks for.
+    # Called by the server.
 
     def drop_stream(self, stream: Stream) -> None:
-        """Forgets everybody of a stream, and tells the client."""
+        """Drops the publishers and subscriptions of a stream, and sends a MetadataUpdate."""
         for publisher_id, publisher in list(self._publishers.items()):
             if publisher.stream is stream:
                 del self._publishers[publisher_id]
@@ -581,7 +584,7 @@ class BrokerConnection(asyncio.Protocol):
         c.ResolveOffsetSpec: _resolve,
         c.Close: _close,
     }
-    """What is done for each command; the answer is returned, or ``Refused`` is raised."""
+    """The handler of each command. It returns the answer, or raises ``Refused``."""
 
 
 def _check_reference(reference: str) -> None:
@@ -590,7 +593,7 @@ def _check_reference(reference: str) -> None:
 
 
 def _check_spec(spec: c.OffsetSpec) -> None:
-    if spec.offset_type == 0:  # RabbitMQ ends the connection
+    if spec.offset_type == 0:  # RabbitMQ, too, ends the connection
         raise ProtocolError("a subscription begins somewhere")
 
 
@@ -609,5 +612,5 @@ _NOT_NEGOTIATED = frozenset(
     {c.Key.PUBLISH_CONFIRM, c.Key.PUBLISH_ERROR, c.Key.DELIVER, c.Key.CONSUMER_UPDATE, c.Key.EXCHANGE_COMMAND_VERSIONS}
     | set(range(c.Key.METADATA_UPDATE, c.Key.CLOSE))
 )
-"""What RabbitMQ does not name: its own commands, and those of the handshake."""
+"""Commands that RabbitMQ leaves out of the exchange of versions: those that it sends, and those of the handshake."""
 _OUR_VERSIONS = tuple(versions for versions in c.supported_versions() if versions.key not in _NOT_NEGOTIATED)

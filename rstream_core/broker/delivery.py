@@ -1,7 +1,7 @@
-"""What a connection has open on streams: publishers, which get confirms, and subscriptions, which get chunks.
+"""The publishers of a connection, which get confirms, and its subscriptions, which get chunks.
 
-A subscription sends chunks as they lie in the file, as many as it has credit for and the client takes: large ones
-straight from there, small ones gathered, so that neither costs more than it must.
+A subscription sends chunks unchanged from the file, as long as it has credit and the client reads. It sends large
+chunks with sendfile, and joins small ones into one write.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger("rstream_core.broker")
 
 TURN = 1024 * 1024
-"""Bytes that a subscription sends before it is the others' turn."""
+"""Bytes that a subscription sends before it lets the event loop go on."""
 
 _DELIVER = struct.Struct(">IHHB")
 _DELIVER_COMMITTED = struct.Struct(">IHHBQ")
 _ANSWERS_AT_ONCE = 65_536
-"""Publishing ids in one PublishConfirm or PublishError."""
+"""The most publishing ids in one PublishConfirm or PublishError."""
 
 
 class BrokerPublisher:
-    """A publisher id of a connection."""
+    """A publisher of a connection."""
 
     def __init__(self, connection: BrokerConnection, publisher_id: int, reference: str, stream: Stream) -> None:
         self.reference = reference
@@ -61,7 +61,7 @@ class BrokerPublisher:
 
 
 class BrokerSubscription:
-    """A subscription id of a connection."""
+    """A subscription of a connection."""
 
     def __init__(
         self, connection: BrokerConnection, subscription_id: int, stream: Stream, message: c.Subscribe
@@ -81,11 +81,11 @@ class BrokerSubscription:
 
     @property
     def is_sending(self) -> bool:
-        """Whether it has begun, and was not stopped."""
+        """Whether the subscription was started, and not stopped since."""
         return self._cursor is not None
 
     def start(self, spec: c.OffsetSpec) -> None:
-        """Sends from there on."""
+        """Begins to send at this place."""
         self.stop()
         try:
             self._cursor = open_cursor(self.stream, spec)
@@ -95,13 +95,13 @@ class BrokerSubscription:
             self.pump()
 
     def stop(self) -> None:
-        """Sends nothing more."""
+        """Stops sending."""
         if self._cursor is not None:
             self._cursor.close()
             self._cursor = None
 
     def pump(self) -> None:
-        """Sends what there is and may be sent; comes back by itself where that was too much for one turn."""
+        """Sends the available chunks, within credit and buffer. Continues on the event loop after ``TURN`` bytes."""
         cursor = self._cursor
         connection = self.connection
         if cursor is None or self.credit <= 0 or not connection.is_writable or not cursor.is_behind():
@@ -118,7 +118,7 @@ class BrokerSubscription:
             connection.loop.call_soon(self._go_on)
 
     def _send_some(self, cursor: Cursor) -> int:
-        """A large chunk, or small ones; the bytes of them, 0 where nothing is to be sent."""
+        """Sends one large chunk, or several small ones. Returns the bytes sent, 0 for none."""
         version = self.connection.session.deliver_version
         committed = self.stream.log.committed_chunk_id or 0
         parts: list[bytes | memoryview] = []
@@ -155,14 +155,14 @@ class BrokerSubscription:
         self.connection.flush()
 
     def ask(self, *, active: bool) -> None:
-        """Of its group: to become active, or to step down."""
+        """Called by the group: asks the client to become active, or stops sending and asks it to step down."""
         if not active:
             self.stop()
         self.connection.ask_consumer(self, active=active)
 
 
 def open_cursor(stream: Stream, spec: c.OffsetSpec) -> Cursor:
-    """Where a specification leads."""
+    """Returns a cursor at the place that an offset specification means."""
     log = stream.log
     stream.writer.flush()
     match spec.offset_type:

@@ -26,11 +26,11 @@ from rstream_core.broker.writer import Fsync
 from rstream_core.errors import AlreadyClosed, ConfigurationError
 
 _PREFIX = "rstream-broker-"
-"""Of temporary folders."""
+"""The beginning of the names of temporary folders."""
 _MARKER = "temporary"
-"""A file that says that a folder is nobody's to keep."""
+"""A file that marks a folder as temporary: it may be deleted when its broker is gone."""
 _ABANDONED_AFTER = 60.0
-"""Seconds. A folder is not locked from the moment on when it is made."""
+"""Seconds after which an unlocked folder counts as abandoned. A new folder is unlocked for a moment."""
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 30.0
 _CALL_TIMEOUT = 10.0
@@ -39,7 +39,7 @@ _CALL_TIMEOUT = 10.0
 class EmbeddedBroker:
     """A broker that speaks the protocol of RabbitMQ streams, for development and tests.
 
-    With ``async with`` it runs on the event loop of its caller; with a plain ``with`` in a thread of its own, for
+    With ``async with`` it runs on the caller's event loop. With a plain ``with`` it runs in a thread of its own, for
     tests and programs that have no event loop, or block theirs.
 
     Without ``data`` it keeps its streams in a temporary folder that goes with it; with it, in that folder, which no
@@ -48,8 +48,8 @@ class EmbeddedBroker:
     outlives the process in any case, and the machine only with ``always``. ``advertised_host`` is what clients are told
     to connect to; without it, ``localhost`` where that name leads to the address they reached it by, else that address.
 
-    Raises ``ConfigurationError`` for arguments that make no sense; when it is started, where the folder or the port is
-    in use, or the folder cannot be.
+    Raises ``ConfigurationError`` for impossible arguments. Starting raises it where the folder or the port is in use,
+    or the folder cannot be made.
     """
 
     def __init__(
@@ -110,12 +110,12 @@ class EmbeddedBroker:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port on which the broker listens."""
         return self._running.port
 
     @property
     def uri(self) -> str:
-        """What a client connects with: address, virtual host, and the first user's name and password."""
+        """The URI for clients: address, virtual host, and the first user's name and password."""
         scheme = "rabbitmq-stream+tls" if self._tls else "rabbitmq-stream"
         login = f"{quote(self.username, safe='')}:{quote(self.password, safe='')}"
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
@@ -124,28 +124,28 @@ class EmbeddedBroker:
 
     @property
     def faults(self) -> Faults:
-        """Switches for tests of what goes wrong; from any thread."""
+        """Switches that cause faults, for tests; may be used from any thread."""
         return self._running.faults
 
     @property
     def statistics(self) -> Statistics:
-        """What it has done so far."""
+        """Counters since the start."""
         return self._running.statistics
 
     @property
     def published(self) -> tuple[int, int]:
-        """Messages and bytes that were stored since it runs, those of deleted streams too."""
+        """Messages and bytes stored since the start, including those of deleted streams."""
         totals = self._running.streams.totals
         return totals.messages, totals.size
 
     @property
     def stream_count(self) -> int:
-        """Streams that are there."""
+        """The number of streams."""
         return len(self._running.streams)
 
     @property
     def dropped(self) -> list[str]:
-        """What was damaged in the data folder and is not read, a line each."""
+        """Damage that was found in the data folder, as lines of text. Damaged parts are not read."""
         return list(self._running.streams.dropped)
 
     @property
@@ -155,7 +155,7 @@ class EmbeddedBroker:
         return self._server
 
     async def start(self) -> None:
-        """Opens its folder and listens."""
+        """Opens the data folder and listens."""
         if self._server is not None:
             raise AlreadyClosed("this broker is running already")
         self._loop = asyncio.get_running_loop()
@@ -175,7 +175,7 @@ class EmbeddedBroker:
             raise
 
     async def stop(self) -> None:
-        """Ends every connection; what is confirmed is stored. May be repeated."""
+        """Ends every connection. Confirmed messages are stored. May be called repeatedly."""
         server, self._server = self._server, None
         if server is not None:
             await server.stop()
@@ -193,7 +193,7 @@ class EmbeddedBroker:
         return folder
 
     def _call(self, function: Callable[[], None]) -> None:
-        """On the broker's loop, from wherever."""
+        """Calls a function on the broker's loop, from any thread, and waits for it."""
         loop = self._loop
         assert loop is not None
         try:
@@ -208,7 +208,7 @@ class EmbeddedBroker:
             try:
                 function()
                 done.set_result(None)
-            except Exception as error:  # noqa: BLE001 - it is the caller's
+            except Exception as error:  # noqa: BLE001 - raised in the calling thread
                 done.set_exception(error)
 
         loop.call_soon_threadsafe(run)
@@ -238,10 +238,10 @@ class EmbeddedBroker:
 
 
 def _sweep() -> None:
-    """Removes this user's temporary folders of brokers that were killed: nobody holds their locks."""
+    """Removes this user's temporary folders of brokers that were killed: those whose lock is free."""
     for marker in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_MARKER}"):
         folder = marker.parent
-        with contextlib.suppress(OSError):  # it is somebody else's, in use, or just gone
+        with contextlib.suppress(OSError):  # another user's folder, in use, or just removed
             lock = os.open(folder / "lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 found = os.stat(lock)
@@ -253,7 +253,7 @@ def _sweep() -> None:
 
 
 class _Thread(threading.Thread):
-    """An event loop for one broker."""
+    """A thread with an event loop for one broker."""
 
     def __init__(self, broker: EmbeddedBroker) -> None:
         super().__init__(name="rstream-broker", daemon=True)
@@ -264,7 +264,7 @@ class _Thread(threading.Thread):
     def run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:  # noqa: BLE001 - it is raised where the thread was started
+        except BaseException as error:  # noqa: BLE001 - raised by ``start_and_wait``
             if not self._ready.done():
                 self._ready.set_exception(error)
 
@@ -281,6 +281,6 @@ class _Thread(threading.Thread):
         self._ready.result(_START_TIMEOUT)
 
     def stop_and_wait(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended by itself
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the thread has ended already
             self._ready.result().call_soon_threadsafe(self._ending.set)
         self.join(_STOP_TIMEOUT)

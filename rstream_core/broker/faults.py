@@ -1,7 +1,7 @@
-"""Faults to order: what a test wants to see its client live through.
+"""Faults on demand, for tests of how a client survives them.
 
-Each switch stays until it has happened, or until ``clear``. They work on all connections of a broker, also from
-another thread than the broker's. Arguments that make no sense raise ``ConfigurationError``.
+Each switch stays set until its fault has happened, or until ``clear``. Switches affect all connections of a broker, and
+may be set from any thread. Impossible arguments raise ``ConfigurationError``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Faults:
         self._server = server
         self._run = run
         self.is_armed = False
-        """Whether any switch is set: what the broker looks at where it is in a hurry."""
+        """Whether any switch is set: the only check on the broker's hot path."""
         self.delay_seconds = 0.0
         self.heartbeats_stalled = False
         self._answers: dict[int, _Answer] = {}
@@ -44,9 +44,9 @@ class Faults:
     # Switches.
 
     def drop_after_confirms(self, count: int) -> None:
-        """Ends the connection that gets the ``count``-th confirmed message from now on; what is later is not confirmed.
+        """Ends the connection after the ``count``-th confirm from now on, and confirms nothing later.
 
-        The messages are stored: the client cannot know.
+        The later messages are stored, but the client cannot know that.
         """
         self._confirms_left = check_number("count", count, 1, _MANY)
         self.is_armed = True
@@ -60,12 +60,12 @@ class Faults:
         self.is_armed = True
 
     def delay(self, seconds: float) -> None:
-        """Handles what arrives from now on so much later, in order."""
+        """Handles data that arrives from now on after a delay of ``seconds``, in order."""
         self.delay_seconds = check_seconds("seconds", seconds)
         self.is_armed = True
 
     def answer(self, key: Key, code: int, times: int = 1) -> None:
-        """Answers the next requests with this key with a code, and does nothing else for them.
+        """Answers the next ``times`` requests with this key with a response code, without carrying them out.
 
         For ``Key.PUBLISH`` the messages of the next frames are rejected with the code. Codes are those of the protocol:
         2 is a stream that does not exist, 6 one that is not available, 15 an internal error; 1 is no error.
@@ -75,7 +75,7 @@ class Faults:
         self.is_armed = True
 
     def stop_reading(self) -> None:
-        """Reads nothing more from any connection: clients that publish feel it when the buffers between are full."""
+        """Stops reading from all connections. Clients that publish notice it when the buffers in between are full."""
         self._run(lambda: self._server.hold_all("fault"))
 
     def resume_reading(self) -> None:
@@ -83,23 +83,23 @@ class Faults:
         self._run(lambda: self._server.release_all("fault"))
 
     def stall_heartbeats(self) -> None:
-        """Sends no heartbeats any more; everything else goes on."""
+        """Stops sending heartbeats; all other traffic goes on."""
         self.heartbeats_stalled = True
         self.is_armed = True
 
     def move_leader(self, stream: str, vhost: str = "/") -> None:
         """Drops a stream's publishers and subscriptions and tells their clients, as when its leader moves.
 
-        The stream stays, and with it its data.
+        The stream and its data stay.
         """
         self._run(lambda: self._server.move_leader(vhost, stream))
 
     def drop_connections(self) -> None:
-        """Ends every connection, without a word."""
+        """Ends every connection without a Close."""
         self._run(self._server.abort_all)
 
     def clear(self) -> None:
-        """Takes all switches back."""
+        """Resets all switches."""
         self.delay_seconds = 0.0
         self.heartbeats_stalled = False
         self._answers.clear()
@@ -108,10 +108,10 @@ class Faults:
         self.is_armed = False
         self.resume_reading()
 
-    # What the broker asks.
+    # Called by the broker.
 
     def answer_for(self, key: int) -> int | None:
-        """The code to answer with, if there is one."""
+        """Returns the response code for the next request with this key, and counts it; None where none is set."""
         answer = self._answers.get(key)
         if answer is None:
             return None
@@ -121,7 +121,7 @@ class Faults:
         return answer.code
 
     def confirms_allowed(self, count: int) -> tuple[int, bool]:
-        """How many of so many confirms go out, and whether the connection is to be dropped after them."""
+        """Returns how many of ``count`` confirms may be sent, and whether the connection must end after them."""
         if self._confirms_left is None:
             return count, False
         allowed = min(count, self._confirms_left)
@@ -132,7 +132,7 @@ class Faults:
         return allowed, True
 
     def cut_for(self, data: bytes) -> int | None:
-        """How much of these whole frames goes out before the connection ends; None for all of it."""
+        """Returns how many bytes of these whole frames to send before the connection ends; None for all of them."""
         if self._cut is None:
             return None
         key, after = self._cut

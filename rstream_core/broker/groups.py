@@ -1,8 +1,8 @@
-"""Single active consumers: who of a group is active, and who is to be.
+"""Single active consumers: chooses the active member of a group.
 
 A group is the subscriptions of one stream with one name, in the order in which they came. In a plain group the first
-one stays active as long as it is there. In a group of a super stream's partition, the partition's number says whose
-turn it is, so that the partitions spread over the consumers; the active one is then asked to step down first.
+member stays active as long as it exists. In a group of a super stream's partition, the partition's number determines
+the active member, so that the partitions spread over the consumers; the previous one is first asked to step down.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ class Member(Protocol):
     """A subscription, as its group sees it."""
 
     def ask(self, *, active: bool) -> None:
-        """Sends a ConsumerUpdate; ``Group.answered`` when the client has answered it."""
+        """Sends a ConsumerUpdate. ``Group.answered`` must be called when the client has answered it."""
 
 
 class Group:
-    """Which member is active."""
+    """The members of one group, and which of them is active."""
 
     def __init__(self, partition: int | None) -> None:
         """``partition`` is the number of the stream in its super stream; None for a plain group."""
         self._partition = partition
         self._members: list[Member] = []
         self.active: Member | None = None
-        """Who was asked to be active."""
+        """The member that was asked to be active."""
         self.is_stepping_down = False
-        """Whether the active one has been asked to be so no longer, and has not answered yet."""
+        """Whether the active member was asked to step down and has not answered yet."""
 
     def __bool__(self) -> bool:
         return bool(self._members)
@@ -37,7 +37,7 @@ class Group:
         self._balance()
 
     def remove(self, member: Member) -> None:
-        """It is gone; asks nothing of it."""
+        """Removes a member that has gone, without asking it to step down."""
         self._members.remove(member)
         if self.active is member:
             self.active = None
@@ -45,7 +45,7 @@ class Group:
         self._balance()
 
     def answered(self, member: Member, *, active: bool) -> None:
-        """A member has answered whether it was asked to be ``active``."""
+        """Called when a member has answered the ConsumerUpdate with this ``active``."""
         if member is self.active and not active:
             self.active = None
             self.is_stepping_down = False

@@ -1,14 +1,14 @@
-"""Which publishing ids of a name were rejected, so that its sequence does not pass them.
+"""Remembers the rejected publishing ids of a name, so that its sequence does not pass them.
 
-What is at or below a name's last id counts as stored: the broker drops it and confirms it. So where an id could not
-be stored, and a later one of the same name were, the first could never be stored any more, and whoever published it
-again would be told that it is. Ids above the lowest that is missing are rejected too, then, until it is published
-again: by whichever publisher of that name.
+The broker drops and confirms every id that is not above a name's last one. So if an id could not be stored, but a
+later one were, the first could never be stored any more, and a publisher that published it again would get a confirm.
+Therefore ids above the lowest missing one are rejected, too, until any publisher of the name has published that one
+again.
 
-A publisher that asks for its name's last id while there is a hole knows where the name stands, and may go on where it
-likes. A client that only takes up its work after a lost connection does not ask.
+A publisher that asks for the name's last id while there is a hole knows where the name stands, and may go on with any
+id. A client that only resumes after a lost connection does not ask.
 
-Holes are kept in memory: a full disk has no place for them. They are gone when the broker is started anew.
+Holes are kept in memory, since a full disk has no room for them. They are lost when the broker restarts.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from typing import Any
 from weakref import WeakSet
 
 MAX_RUNS = 4096
-"""Runs of missing ids that are remembered of a name. What is missing beyond them, a publisher has to ask for."""
+"""How many runs of missing ids are remembered for a name. Behind them, only a publisher that asks may go on."""
 
 
 class Hole:
-    """The ids of one name that were rejected and are not stored. Ids are the eight bytes that they are in a frame."""
+    """The ids of one name that were rejected and are not stored. Ids are passed as the eight bytes of a frame."""
 
     def __init__(self) -> None:
         self._runs: list[tuple[int, int]] = []
-        """First and last id of each run of missing ones, in order."""
+        """First and last id of each run of missing ids, in order."""
         self._beyond = -1
-        """The highest missing id that is in no run; -1 where all are."""
+        """The highest missing id that is in no run; -1 where all missing ids are in runs."""
         self._released: WeakSet[Any] = WeakSet()
-        """Publishers that have asked, and had nothing rejected since."""
+        """Publishers that have asked for the last id, and had no message rejected since."""
 
     def __bool__(self) -> bool:
-        """Whether anything is missing."""
+        """Returns whether any id is missing."""
         return bool(self._runs) or self._beyond >= 0
 
     def release(self, publisher: object) -> None:
-        """It has asked for the last id."""
+        """Notes that a publisher has asked for the last id: it may go on behind the hole."""
         self._released.add(publisher)
 
     def add(self, publisher: object, ids: Sequence[bytes]) -> None:
-        """These were rejected."""
+        """Notes ids that were rejected."""
         self._released.discard(publisher)
         for publishing_id in map(int.from_bytes, ids):
             self._add(publishing_id)
@@ -51,7 +51,7 @@ class Hole:
     def _add(self, number: int) -> None:
         runs = self._runs
         if self._beyond >= 0 and (not runs or number > runs[-1][1]):
-            self._beyond = max(self._beyond, number)  # between may be others that are in no run
+            self._beyond = max(self._beyond, number)  # the runs up to here may be incomplete
             return
         at = bisect_right(runs, number, key=itemgetter(0))
         if at and number <= runs[at - 1][1]:
@@ -65,7 +65,7 @@ class Hole:
             self._beyond = max(self._beyond, runs.pop()[1])
 
     def admit(self, publisher: object, ids: Sequence[bytes]) -> int:
-        """How many of these growing ids, from the first on, may be stored. They are not missing any more."""
+        """Returns how many of these growing ids, from the first on, may be stored. Those no longer count as missing."""
         if not ids:
             return 0
         if publisher in self._released:

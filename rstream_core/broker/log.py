@@ -4,7 +4,7 @@ A segment is ``OSIL`` and a version, then chunks: the header, a Bloom filter, th
 and a version, then a record of 29 bytes for each chunk: offset, time, epoch, position, kind. Files are named after
 their first offset. Only the newest segment is written to.
 
-The index is what a subscription's start is looked up in, on disk: memory does not grow with the number of chunks.
+A subscription's start is looked up in the index on disk: memory does not grow with the number of chunks.
 
 ``Log.open`` reads everything there is and believes nothing: the log ends before the first chunk that is not whole and
 right. What comes then is put aside, as files ending in ``.damaged``, and told of; a last chunk that was not written to
@@ -40,7 +40,7 @@ INDEX_HEAD = b"OSII\0\0\0\1"
 INDEX_RECORD = struct.Struct(">QqQIB")
 SEGMENT_SIZE = 500_000_000
 MAX_CHUNKS = 256_000
-"""Chunks of a segment; a new one begins after them, or when it is large enough."""
+"""The most chunks of a segment. A new one begins after that many, or when the segment is large enough."""
 EPOCH = 1
 
 LARGE = 64 * 1024
@@ -49,25 +49,25 @@ _RANGE = struct.Struct(">QQ")
 """The first offsets of the oldest and the newest segment; a checksum of it follows."""
 _RANGE_FILE = "segments"
 _EPOCH_AND_OFFSET = struct.Struct(">QQ")
-"""As they stand in a header."""
+"""Epoch and first offset as in a chunk's header."""
 _SUM_AT = 45
-"""Where the header has its three reserved bytes."""
+"""The position of the three reserved bytes in a chunk's header."""
 
 _Chunk = tuple[int, Sequence[bytes], int, bytes, bytes]
 """Its kind, its entries, the number of records in them, its trailer, its filter."""
 
 
 class Dropped(NamedTuple):
-    """What was not whole when a log was opened, and is not in it now."""
+    """Damaged or incomplete data that was found when a log was opened, and is not part of the log."""
 
     file: Path
     position: int
-    """Where in the file the damage begins."""
+    """The position in the file where the damage begins."""
     size: int
-    """Bytes, there and in later files."""
+    """Bytes left out, in this and in later files."""
     reason: str
     is_kept: bool
-    """Put aside; else it was the beginning of a last chunk, and is gone."""
+    """True if the data is kept in ``.damaged`` files; False for an incomplete last chunk, which was removed."""
 
 
 @dataclass(slots=True)
@@ -85,11 +85,11 @@ class NewChunk:
 
 
 class _Torn(ChunkError):
-    """The file ends where it was last written to, before the end of what was to be written."""
+    """The last write to the file was incomplete: the file ends within a chunk or its head."""
 
 
 class Segment:
-    """One file of chunks and its index. ``size`` and the rest are what is whole in it."""
+    """One file of chunks and its index. ``size``, ``chunks`` and the like count only complete chunks."""
 
     def __init__(self, directory: Path, first_offset: int) -> None:
         self.path = directory / f"{first_offset:020}.segment"
@@ -118,14 +118,14 @@ class Segment:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
 
     def close(self) -> None:
-        """Gives the file handles back; they are opened again when they are needed."""
+        """Closes the file handles; they are opened again when they are needed."""
         for fd in (self._fd, self._index_fd):
             if fd >= 0:
                 os.close(fd)
         self._fd = self._index_fd = -1
 
     def create(self) -> None:
-        """Raises ``OSError``, and leaves nothing behind then: the log goes on in the segment before."""
+        """Creates both files. If that raises ``OSError``, removes them: the log goes on in the previous segment."""
         try:
             self.path.write_bytes(SEGMENT_HEAD)
             self.index_path.write_bytes(INDEX_HEAD)
@@ -135,21 +135,21 @@ class Segment:
             raise
 
     def unlink(self) -> None:
-        """The files go; whoever reads them reads on."""
+        """Deletes the files. Their readers can read on."""
         if self.readers:
             self._open()  # as long as it can be
         self.index_path.unlink(missing_ok=True)  # first: one without its segment says that this is missing
         self.path.unlink(missing_ok=True)
 
     def read(self, position: int, size: int) -> bytes:
-        """Raises ``ChunkError`` where there is less, or ``OSError``."""
+        """Returns ``size`` bytes. Raises ``ChunkError`` if the file is shorter, or ``OSError``."""
         data = os.pread(self.fd, size, position)
         if len(data) < size:
             raise ChunkError(f"{self.path} is shorter than it was")
         return data
 
     def record(self, number: int) -> tuple[int, int, int]:
-        """Offset, time and position of a chunk, by its number."""
+        """Returns offset, time and position of a chunk, given its number in the segment."""
         data = os.pread(self.index_fd, INDEX_RECORD.size, len(INDEX_HEAD) + number * INDEX_RECORD.size)
         if len(data) < INDEX_RECORD.size:
             raise ChunkError(f"{self.index_path} is shorter than it was")
@@ -157,7 +157,7 @@ class Segment:
         return offset, timestamp, position
 
     def holding(self, offset: int) -> tuple[int, int]:
-        """First offset and position of the last chunk that does not begin after ``offset``."""
+        """Returns first offset and position of the last chunk that does not begin after ``offset``."""
         low, high = 0, self.chunks - 1
         while low < high:
             middle = (low + high + 1) // 2
@@ -169,7 +169,10 @@ class Segment:
         return first, position
 
     def since(self, timestamp: int) -> tuple[int, int]:
-        """First offset and position of the first chunk that is not older; ``last_timestamp`` is not either."""
+        """Returns first offset and position of the first chunk that is not older than ``timestamp``.
+
+        ``last_timestamp`` must not be older, either.
+        """
         low, high = 0, self.chunks - 1
         while low < high:
             middle = (low + high) // 2
@@ -182,31 +185,31 @@ class Segment:
 
 
 class Span(NamedTuple):
-    """Data that lies in a segment, to be sent from there. Good until its cursor goes on."""
+    """Data in a segment, to be sent from the file. Valid until its cursor moves on."""
 
     segment: Segment
     position: int
     size: int
 
     def read(self, start: int = 0) -> bytes:
-        """What it holds from there on. Raises ``ChunkError`` or ``OSError``."""
+        """Returns the data from ``start`` on. Raises ``ChunkError`` or ``OSError``."""
         return self.segment.read(self.position + start, self.size - start)
 
 
 class Log:
-    """Made by ``create`` or ``open``. For one thread."""
+    """The log of one stream. Made by ``create`` or ``open``. For one thread."""
 
     def __init__(self, directory: Path, *, segment_size: int, filter_size: int, durable: bool) -> None:
         self.directory = directory
         self.segment_size = segment_size
         self.filter_size = filter_size
         self.durable = durable
-        """Whether directories are synced."""
+        """Whether to sync directories, so that new file names survive a crash of the machine."""
         self.tracking = Tracking()
         self.segments: list[Segment] = []
         self.next_offset = 0
         self.committed = 0
-        """Offsets below this are for readers."""
+        """Readers see only offsets below this."""
         self.committed_chunk_id: int | None = None
         self.last_chunk_id: int | None = None
         self.last_user_chunk: tuple[Segment, int, int] | None = None
@@ -219,7 +222,7 @@ class Log:
     def create(
         cls, directory: Path, *, segment_size: int = SEGMENT_SIZE, filter_size: int = 16, durable: bool = False
     ) -> Log:
-        """An empty log in an empty directory."""
+        """Makes an empty log in an empty directory."""
         log = cls(directory, segment_size=segment_size, filter_size=filter_size, durable=durable)
         log._begin_segment(0)
         return log
@@ -228,7 +231,7 @@ class Log:
     def open(
         cls, directory: Path, *, segment_size: int = SEGMENT_SIZE, filter_size: int = 16, durable: bool = False
     ) -> Log:
-        """What is whole of a log; see ``dropped`` for the rest."""
+        """Opens the intact part of a log; see ``dropped`` for the rest."""
         log = cls(directory, segment_size=segment_size, filter_size=filter_size, durable=durable)
         log._recover()
         return log
@@ -236,7 +239,7 @@ class Log:
     # Writing.
 
     def commit(self, offset: int | None = None, chunk_id: int | None = None) -> None:
-        """Lets readers see what is written: all, or what is below ``offset``, whose last chunk is ``chunk_id``."""
+        """Lets readers see all written chunks, or those below ``offset``, of which ``chunk_id`` is the last."""
         self.committed = self.next_offset if offset is None else max(self.committed, offset)
         self.committed_chunk_id = self.last_chunk_id if offset is None else chunk_id
 
@@ -280,7 +283,7 @@ class Log:
         return len(written)
 
     def store_offsets(self, records: bytes, timestamp: int) -> None:
-        """Writes a chunk of ``offset_records``. Raises ``OSError``; the log is then as it was."""
+        """Writes a chunk of ``offset_records``. If it raises ``OSError``, the log is unchanged."""
         self._write_snapshot(timestamp)
         (chunk_id,) = self._write(timestamp, [(CHUNK_TRACKING, [_entry(records)], 1, b"", b"")])
         self.tracking.apply(chunk_id, records)
@@ -292,7 +295,7 @@ class Log:
         return segment.chunks > 0 and (segment.size >= self.segment_size or segment.chunks >= MAX_CHUNKS)
 
     def roll(self, timestamp: int) -> None:
-        """Begins a new segment. Raises ``OSError``; the log goes on all the same, in the old one or the new one."""
+        """Begins a new segment. If it raises ``OSError``, the log goes on in the old segment or in the new one."""
         full = self.active
         self._begin_segment(self.next_offset)
         if not full.readers:
@@ -407,7 +410,7 @@ class Log:
             segment.close()
 
     def close_unused(self) -> None:
-        """Gives back what nobody reads."""
+        """Closes the file handles of segments without readers."""
         for segment in self.segments:
             if not segment.readers:
                 segment.close()
@@ -418,19 +421,22 @@ class Log:
         return Cursor(self, self.segments[0], len(SEGMENT_HEAD), self.segments[0].first_offset)
 
     def last(self) -> Cursor:
-        """At the last chunk of messages, or at the end where there is none."""
+        """Returns a cursor at the last chunk of messages, or at the end where there is none."""
         if self.last_user_chunk is None or self.last_user_chunk[2] >= self.committed:
             return self.next()
         return Cursor(self, *self.last_user_chunk)
 
     def next(self) -> Cursor:
-        """Behind all that readers may see."""
+        """Returns a cursor behind the last committed chunk."""
         if self.committed < self.next_offset:
             return self.at(self.committed)
         return Cursor(self, self.active, self.active.size, self.next_offset)
 
     def at(self, offset: int) -> Cursor:
-        """At the chunk that holds an offset; at the first where that is gone, at the end where it is to come."""
+        """Returns a cursor at the chunk that holds an offset.
+
+        It is at the first chunk where retention took the offset, and at the end where the offset is yet to come.
+        """
         if offset >= self.next_offset:
             return self.next()
         for segment in reversed(self.segments):
@@ -440,7 +446,7 @@ class Log:
         return self.first()
 
     def since(self, timestamp: int) -> Cursor:
-        """At the first chunk that is not older."""
+        """Returns a cursor at the first chunk that is not older than ``timestamp``, or at the end."""
         for segment in self.segments:
             if segment.chunks and segment.last_timestamp >= timestamp:
                 first, position = segment.since(timestamp)
@@ -455,7 +461,7 @@ class Log:
         for number, path in enumerate(paths):
             first = _first_offset(path)
             if self.segments and first is not None and first < self.next_offset and _is_empty(path):
-                path.unlink()  # begun when the disk was full, and given up: the segment before it went on
+                path.unlink()  # begun on a full disk and given up: the previous segment went on
                 continue
             if first is None:
                 self._put_aside(path, 0, "it is not named after an offset", [])
@@ -513,7 +519,10 @@ class Log:
         return set(_RANGE.unpack(values)) if zlib.crc32(values).to_bytes(4) == checksum else set()
 
     def _scan(self, segment: Segment) -> ChunkError | None:
-        """Takes in what is whole of a segment; says why that is not all of it. Leaves its index right."""
+        """Takes in the intact chunks of a segment, and writes its index if that is wrong.
+
+        Returns the error at which it stopped; None where the whole segment is intact.
+        """
         index = bytearray(INDEX_HEAD)
         reason: ChunkError | None = None
         with segment.path.open("rb") as file:
@@ -535,7 +544,7 @@ class Log:
         return reason
 
     def _take_chunk(self, data: mmap.mmap, segment: Segment) -> bytes:
-        """Takes in the chunk at the end of what is whole; its index record. Raises ``ChunkError``."""
+        """Takes in the chunk at position ``segment.size``, and returns its index record. Raises ``ChunkError``."""
         position = segment.size
         head = data[position : position + HEADER.size]
         if len(head) < HEADER.size:
@@ -548,7 +557,7 @@ class Log:
         whole = end + header.trailer_length
         if header.data_length > MAX_DATA or whole > len(data):
             next_chunk = _EPOCH_AND_OFFSET.pack(header.epoch, header.first_offset + header.records)
-            is_last = data.find(next_chunk, position + HEADER.size) < 0  # else it is not as long as it says
+            is_last = data.find(next_chunk, position + HEADER.size) < 0  # a chunk follows: the size is wrong
             raise (_Torn if is_last else ChunkError)(f"chunk {header.first_offset} is cut off")
         body, trailer = data[start:end], data[end:whole]
         bits = data[position + HEADER.size : start]
@@ -564,7 +573,7 @@ class Log:
         return INDEX_RECORD.pack(header.first_offset, header.timestamp, header.epoch, position, header.kind)
 
     def _put_aside(self, path: Path, position: int, reason: str, later: Sequence[Path]) -> None:
-        """Keeps what is not taken in under other names: from that byte on, and later files. Raises ``OSError``."""
+        """Moves the rest of a file, from ``position`` on, and later files to ``.damaged`` files. Raises ``OSError``."""
         size = path.stat().st_size - position + sum(other.stat().st_size for other in later)
         if position:
             self._copy_aside(path, position)
@@ -593,10 +602,10 @@ class Log:
 
 
 class Cursor:
-    """Goes from chunk to chunk, over segments, up to what is committed. ``close`` it.
+    """Iterates over the committed chunks, across segments. Must be closed with ``close``.
 
-    It reads ahead in blocks, so that small chunks do not cost a read each, and keeps its segment's file open
-    although retention may have removed it.
+    It reads ahead in blocks, so that small chunks do not need a read each. It keeps its segment's file open, even after
+    retention has deleted it.
     """
 
     def __init__(self, log: Log, segment: Segment, position: int, offset: int) -> None:
@@ -604,11 +613,11 @@ class Cursor:
         self._segment = segment
         self._position = position
         self.offset = offset
-        """That of the next chunk."""
+        """The first offset of the next chunk."""
         self._block = b""
         self._block_at = 0
         self._ahead = LARGE
-        """Bytes to read where more are there: nothing beyond the header where chunks are large."""
+        """How many bytes to read ahead: only a header where chunks are large."""
         segment.readers += 1
 
     def close(self) -> None:
@@ -622,12 +631,12 @@ class Cursor:
     def next_chunk(
         self, filters: frozenset[str] = frozenset(), match_unfiltered: bool = False, patience: int = 4096
     ) -> tuple[bytes, memoryview | Span] | None:
-        """Header and data of the next chunk of messages, as a Deliver has them; None where there is none yet.
+        """Returns header and data of the next chunk of messages, as in a Deliver; None where there is none yet.
 
-        Data that is ``LARGE`` is a ``Span``.
+        Data of ``LARGE`` bytes or more is a ``Span``.
 
-        With ``filters``, chunks that hold none of them are passed over; None also after ``patience`` of those, and
-        ``is_behind`` tells. Raises ``ChunkError`` or ``OSError`` where the file is not what it was.
+        With ``filters``, skips chunks that hold none of these values. After ``patience`` skipped chunks, returns None
+        while ``is_behind`` is still True. Raises ``ChunkError`` or ``OSError`` where the file was changed or damaged.
         """
         while self.is_behind():
             if self._position >= self._segment.size and not self._go_to_next_segment():
@@ -663,7 +672,7 @@ class Cursor:
         return None
 
     def is_behind(self) -> bool:
-        """Whether there are chunks that it has not come to."""
+        """Returns whether there are committed chunks in front of the cursor."""
         return self.offset < self._log.committed
 
     def _go_to_next_segment(self) -> bool:
@@ -679,7 +688,7 @@ class Cursor:
         return False
 
     def _read(self, size: int, *, copy: bool = True) -> bytes:
-        """The next bytes, from the block that was read ahead where that holds them."""
+        """Returns the next ``size`` bytes; without ``copy``, only makes sure that the block holds them."""
         start = self._position - self._block_at
         if not (self._block and start >= 0 and start + size <= len(self._block)):
             available = self._segment.size - self._position
@@ -694,7 +703,7 @@ def _entry(data: bytes) -> bytes:
 
 
 def _header_sum(header: bytes, bits: bytes, trailer: bytes) -> bytes:
-    """What stands in the reserved bytes: a checksum of all that the chunk's own does not cover."""
+    """Returns the three reserved bytes: a checksum of all parts that the chunk's own checksum does not cover."""
     return zlib.crc32(trailer, zlib.crc32(bits, zlib.crc32(header[:_SUM_AT]))).to_bytes(4)[1:]
 
 
@@ -705,13 +714,13 @@ def _write_all(fd: int, data: bytes, position: int) -> None:
 
 
 def name_aside(path: Path) -> Path:
-    """A name beside it that is free, for what is damaged."""
+    """Returns an unused name in the same directory, ending in ``.damaged``."""
     names = (f"{path.name}{f'.{number}' if number else ''}.damaged" for number in itertools.count())
     return next(other for other in map(path.with_name, names) if not other.exists())
 
 
 def _is_empty(path: Path) -> bool:
-    """Whether a segment has no chunk."""
+    """Returns whether a segment has no chunk."""
     return path.stat().st_size <= len(SEGMENT_HEAD)
 
 
@@ -720,7 +729,7 @@ def _first_offset(path: Path) -> int | None:
 
 
 def sync_folder(directory: Path) -> None:
-    """Until the disk has all of it, files and names. Raises ``OSError``."""
+    """Syncs all files of a directory, and their names, to disk. Raises ``OSError``."""
     for path in directory.iterdir():
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -731,7 +740,7 @@ def sync_folder(directory: Path) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Makes names in it last; nothing where the system cannot."""
+    """Syncs the file names of a directory to disk, where the system supports that."""
     with contextlib.suppress(OSError):
         fd = os.open(directory, os.O_RDONLY)
         try:

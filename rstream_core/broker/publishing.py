@@ -1,9 +1,8 @@
-"""What a Publish frame holds, cut into the entries of a chunk.
+"""Cuts a Publish frame into the entries of a chunk.
 
-This is the broker's hot path: one loop that slices each entry where it lies. An entry of a Publish is already what an
-entry of a chunk is, its size included, and a publishing id stays the eight bytes that it is: as bytes it compares
-as the number does, and goes back in a confirm as it came. The number of entries that a frame claims is not looked
-at; RabbitMQ does not either.
+This is the broker's hot path: one loop slices each entry out of the frame. An entry of a Publish has the same bytes as
+an entry of a chunk, including its size. A publishing id stays eight bytes: they compare like the number, and go into
+the confirm unchanged. The number of entries that the frame claims is ignored, as in RabbitMQ.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from rstream_core.errors import ProtocolError
 from rstream_core.protocol.commands import SUB_BATCH_BIT
 
 ENTRIES_AT = 4 + 1 + 4
-"""In a frame without its size: key and version, publisher id, the number of entries."""
+"""Where the entries begin in a frame without its size: behind key, version, publisher id and number of entries."""
 MAX_UNCOMPRESSED = 64 * 1024 * 1024
-"""Bytes that a sub-entry may claim to have once it is decompressed."""
+"""The largest decompressed size, in bytes, that a sub-entry may claim."""
 
 _U32 = struct.Struct(">I")
 _I32 = struct.Struct(">i")
@@ -29,20 +28,20 @@ _CODECS = 5
 
 
 class Entries(NamedTuple):
-    """The entries of one frame, in their order. The lists are of the same length."""
+    """The entries of one frame, in their order. The lists have the same length."""
 
     ids: list[bytes]
     data: list[bytes]
-    """Each with its size, as it stands in a chunk."""
+    """The bytes of each entry with its size, as in a chunk."""
     records: list[int] | None = None
-    """Messages in each entry; None where each is one."""
+    """The number of messages in each entry; None where each is one message."""
     filters: list[str] | None = None
-    """The filter value of each, empty for none; None where no entry can have one."""
+    """The filter value of each entry, empty for none; None for a version of Publish without filter values."""
     refused: tuple[bytes, ...] = ()
-    """The ids from the first sub-entry on that cannot be: precondition failed."""
+    """The ids from the first impossible sub-entry on, to be rejected with PRECONDITION_FAILED."""
 
     def split(self, count: int) -> tuple[Entries, Entries]:
-        """The first so many, and the others; ``refused`` is in neither."""
+        """Returns the first ``count`` entries, and the others; ``refused`` is in neither."""
         ids, data, records, filters, _ = self
         return (
             Entries(ids[:count], data[:count], records and records[:count], filters and filters[:count]),
@@ -51,7 +50,7 @@ class Entries(NamedTuple):
 
 
 def split_publish(frame: bytes) -> Entries:
-    """Of a Publish v1. Raises ``ProtocolError`` where an entry is cut off."""
+    """Cuts a Publish frame of version 1. Raises ``ProtocolError`` where an entry is cut off."""
     ids: list[bytes] = []
     data: list[bytes] = []
     add_id, add = ids.append, data.append
@@ -92,12 +91,12 @@ def _split_with_sub_batches(frame: bytes) -> Entries:
                 if (
                     codec >= _CODECS
                     or not 0 < count * 4 <= uncompressed <= MAX_UNCOMPRESSED
-                    or (codec and not size)  # nothing cannot be what a codec made
+                    or (codec and not size)  # no codec compresses to nothing
                 ):
                     refused.append(publishing_id)
             else:
                 pos = start + 4 + size
-            if refused:  # RabbitMQ refuses the bad one and all that follows it
+            if refused:  # RabbitMQ refuses the bad entry and all that follow it
                 if refused[-1] != publishing_id:
                     refused.append(publishing_id)
                 continue
@@ -112,7 +111,7 @@ def _split_with_sub_batches(frame: bytes) -> Entries:
 
 
 def split_filtered(frame: bytes) -> Entries:
-    """Of a Publish v2. Raises ``ProtocolError`` where an entry is cut off."""
+    """Cuts a Publish frame of version 2. Raises ``ProtocolError`` where an entry is cut off."""
     ids: list[bytes] = []
     data: list[bytes] = []
     filters: list[str] = []
@@ -124,7 +123,7 @@ def split_filtered(frame: bytes) -> Entries:
             (length,) = _U16.unpack_from(frame, start)
             start += 2
             value_end = start + (0 if length == _NO_FILTER else length)
-            # What is no UTF-8 matches no subscription's filter; lone surrogates would crash the hash.
+            # A value that is not UTF-8 matches no subscription's filter; lone surrogates would crash the hash.
             filters.append(frame[start:value_end].decode(errors="replace"))
             (size,) = _I32.unpack_from(frame, value_end)
             if size < 0:
@@ -139,7 +138,7 @@ def split_filtered(frame: bytes) -> Entries:
 
 
 def without_repeats(entries: Entries, last: bytes) -> tuple[Entries, list[bytes]]:
-    """Those whose id is greater than ``last`` and all before, and the ids of the others.
+    """Returns the entries whose id is greater than ``last`` and all ids before it, and the ids of the others.
 
     ``last`` is empty where nothing was published under the name yet.
     """

@@ -1,4 +1,4 @@
-"""The response codes, and what a handler raises to answer with one."""
+"""The response codes, and the exception with which a handler answers a request with one of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CANNOT_CHANGE_USERNAME = 21
 
 
 class Refused(Exception):
-    """Answered with ``code``; the words are for the log."""
+    """A refusal of a request: ``code`` goes to the client, the message to the log."""
 
     def __init__(self, code: int, why: str) -> None:
         super().__init__(why)

@@ -1,4 +1,4 @@
-"""Listens, and owns what its connections share: the streams, the timers, the statistics."""
+"""Listens, and owns the streams, timers and statistics that all connections share."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MAX_LOGGING_IN = 500
 """Connections that have not logged in. Beyond them, and where there is no other room, the oldest of them go."""
 SYNC_INTERVAL = 1.0
 SYNC_TIMEOUT = 10.0
-"""Seconds for the disk to sync what is written, when the broker stops."""
+"""Seconds to wait for the last syncs when the broker stops."""
 ACCEPT_RETRY_INTERVAL = 2.0
 """Seconds in which asyncio has tried again to accept: it waits for one."""
 TELL_AGAIN_INTERVAL = 60.0
@@ -43,12 +43,12 @@ TELL_AGAIN_INTERVAL = 60.0
 
 @dataclass(slots=True)
 class Statistics:
-    """Since the start."""
+    """Counters since the start of the broker."""
 
     connections: int = 0
-    """Now."""
+    """Open connections now."""
     confirmed: int = 0
-    """Publishing ids, those of repeated messages too."""
+    """Confirmed publishing ids, including those of repeated messages."""
     delivered_chunks: int = 0
     delivered_bytes: int = 0
 
@@ -104,9 +104,9 @@ class Server:
         advertised_host: str | None = None,
         run: Callable[[Callable[[], None]], None] = lambda function: function(),
     ) -> Server:
-        """Opens the data folder and listens. ``port`` 0 takes a free one.
+        """Opens the data folder and listens. ``port`` 0 means a free port.
 
-        Raises ``ConfigurationError`` where the folder or the port is in use, or cannot be.
+        Raises ``ConfigurationError`` where the folder or the port is in use or cannot be used.
         """
         executor = ThreadPoolExecutor(2, thread_name_prefix="rstream-broker-sync")
         try:
@@ -155,14 +155,14 @@ class Server:
         self._loop.set_exception_handler(self._on_loop_error)
 
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Out of file handles, say, asyncio tells of a failed accept with a traceback each, and tries again."""
+        """Logs failed accepts once a minute: asyncio retries them every second, and logs a traceback each time."""
         error, sock = context.get("exception"), context.get("socket")
         ours = self._server.sockets if self._server is not None else ()
         if isinstance(error, OSError) and sock is not None and sock.fileno() in {one.fileno() for one in ours}:
             self._failed_to_accept_at = loop.time()
             self._tell(f"cannot accept connections: {error.strerror}")
         elif self._is_stopped and isinstance(error, ValueError) and "_start_serving" in repr(context.get("handle")):
-            pass  # asyncio tries once more to accept, on a socket that has been closed
+            pass  # asyncio's last attempt to accept, on the closed socket
         elif self._other_errors is not None:
             self._other_errors(loop, context)
         else:
@@ -186,7 +186,7 @@ class Server:
             self._loop.set_exception_handler(self._other_errors)
 
     async def stop(self) -> None:
-        """Ends every connection, after what is published is written and confirmed."""
+        """Writes and confirms all published messages, and then ends every connection."""
         for timer in self._timers.values():
             timer.cancel()
         if self._server is not None:
@@ -196,7 +196,7 @@ class Server:
                 self._loop.call_later(ACCEPT_RETRY_INTERVAL, self._leave_errors_to_others)
             else:
                 self._leave_errors_to_others()
-        self.hold_all("stopping")  # else what they publish while one sync runs has the next one run
+        self.hold_all("stopping")  # messages published during a sync would need another sync, and so on
         for stream in self.streams:
             stream.writer.flush()
         try:
@@ -214,7 +214,7 @@ class Server:
                 while self._connections:
                     self._all_gone.clear()
                     await self._all_gone.wait()
-        except TimeoutError:  # somebody does not take what is left for it
+        except TimeoutError:  # a client does not read the rest of its data
             self.abort_all()
             await asyncio.sleep(0)
         self.streams.close()
@@ -284,9 +284,9 @@ class Server:
             self._all_gone.set()
 
     def drop_users(self, stream: Stream) -> None:
-        """Tells everybody who uses a stream that it is not here any more."""
+        """Drops all publishers and subscriptions of a stream, and tells their clients that it is not available."""
         stream.writer.flush()
-        stream.groups.clear()  # nobody is to take over
+        stream.groups.clear()  # so that no other group member becomes active
         for subscription in stream.subscriptions:
             subscription.group = None
         users = {publisher.connection for publisher in stream.publishers}
@@ -295,14 +295,14 @@ class Server:
             connection.drop_stream(stream)
 
     def move_leader(self, vhost: str, name: str) -> None:
-        """As ``drop_users``, by name. Raises ``ConfigurationError`` where there is no such stream."""
+        """Calls ``drop_users`` for the stream of this name. Raises ``ConfigurationError`` where there is none."""
         stream = self.streams.get(vhost, name)
         if stream is None:
             raise ConfigurationError(f"there is no stream {name!r} in virtual host {vhost!r}")
         self.drop_users(stream)
 
     def hold_all(self, reason: str) -> None:
-        """Reads from no connection, new ones neither."""
+        """Stops reading from all connections, including later ones, until ``release_all`` with the same reason."""
         self._holds.add(reason)
         for connection in self._connections:
             connection.hold(reason)
@@ -323,14 +323,14 @@ class Server:
             try:
                 action()
             except OSError as error:
-                logger.error("%s: %s", name, error)  # noqa: TRY400 - told in one line
+                logger.error("%s: %s", name, error)  # noqa: TRY400 - one line is enough
             finally:
                 self._timers[name] = self._loop.call_later(seconds, run)
 
         self._timers[name] = self._loop.call_later(seconds, run)
 
     def _sync_all(self) -> None:
-        if self._syncing is None or self._syncing.done():  # else the disk is slower than the interval
+        if self._syncing is None or self._syncing.done():  # a slow disk may still be busy with the last sync
             self._syncing = self._loop.create_task(self._sync_dirty())
 
     async def _sync_dirty(self) -> None:
@@ -340,7 +340,7 @@ class Server:
                     await stream.writer.sync()
                     self._not_synced.discard(stream)
                 except OSError as error:
-                    if stream not in self._not_synced:  # it is tried every second
+                    if stream not in self._not_synced:  # logged once: the sync is retried every second
                         logger.error("cannot sync stream %r: %s", stream.name, error)  # noqa: TRY400 - in one line
                     self._not_synced.add(stream)
                 stream.close_if_unused()
@@ -351,4 +351,4 @@ _HINTS = {
     errno.EADDRNOTAVAIL: Hint.NOT_OF_THIS_MACHINE,
     errno.EACCES: Hint.PORT_IS_RESERVED,
 }
-"""By the error of the attempt to listen."""
+"""Hints by the errno of a failed attempt to listen."""

@@ -1,12 +1,13 @@
 """The broker's side of one connection, without any I/O.
 
-``feed`` takes bytes, ``frames`` gives out what is whole of them, and ``take`` does what is the session's own of it: the
-handshake, heartbeats, the broker's own Close. All else is a command of an open connection. ``take_output`` gives the
-bytes to write; once ``has_ended`` and they are written, the connection is to be closed. The time is always an argument.
+``feed`` takes bytes, ``frames`` yields the complete frames, and ``take`` handles those that concern the session: the
+handshake, heartbeats, the answer to the broker's Close. All other frames are commands of an open connection.
+``take_output`` returns the bytes to write. Once ``has_ended`` is True and they are written, close the connection. The
+time is always an argument, in seconds.
 
-Until a client is logged in and tuned, a frame that does not belong there ends the connection without a word, as with
-RabbitMQ; afterwards a frame that is none is answered with a Close. As with RabbitMQ, too, some frames may come twice,
-and a client may leave out its Tune.
+Until a client is logged in and tuned, an unexpected frame ends the connection without an answer, as in RabbitMQ;
+afterwards an invalid frame is answered with a Close. Also as in RabbitMQ, some frames may come twice, and a client may
+leave out its Tune.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ MECHANISMS = ("PLAIN",)
 
 
 class State(enum.Enum):
-    """What the broker waits for."""
+    """The step that the broker waits for."""
 
     PROPERTIES = enum.auto()
     HANDSHAKE = enum.auto()
@@ -40,13 +41,13 @@ class State(enum.Enum):
     OPEN = enum.auto()
     READY = enum.auto()
     CLOSING = enum.auto()
-    """A Close was sent; its answer is awaited."""
+    """The broker has sent a Close, and waits for the answer."""
     ENDED = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """What every session of a broker knows."""
+    """The options that all sessions of a broker share."""
 
     users: Mapping[str, str] = field(default_factory=lambda: {"guest": "guest"}, repr=False)
     """Passwords by name."""
@@ -68,7 +69,7 @@ class ServerSession:
         self.username = ""
         self.vhost = ""
         self.failure = ""
-        """Why the client was turned away; never with a password."""
+        """Why the client was refused, for the log; never contains a password."""
         self.client_properties: Mapping[str, str] = {}
         self.frame_max = options.frame_max
         self.heartbeat = options.heartbeat
@@ -80,7 +81,7 @@ class ServerSession:
         self._mechanism = ""
         self._incoming = FrameBuffer(MAX_FRAME_BEFORE_OPEN, max_deliver_size=MAX_FRAME_BEFORE_OPEN)
         self._is_garbled = False
-        """Whether it is not known where the next frame begins."""
+        """Whether the input is damaged, so that the start of the next frame is unknown."""
         self._output: list[bytes] = []
         self._next_correlation_id = 0
         self._last_read = self._last_write = now
@@ -91,11 +92,11 @@ class ServerSession:
 
     @property
     def is_closing(self) -> bool:
-        """Whether the answer to a Close is awaited."""
+        """Whether the broker has sent a Close and waits for the answer."""
         return self.state is State.CLOSING
 
     def take_output(self) -> bytes:
-        """The bytes to write, once."""
+        """Returns the bytes to write, and forgets them."""
         data = b"".join(self._output)
         self._output.clear()
         return data
@@ -105,7 +106,7 @@ class ServerSession:
         self._output.append(c.encode(message, correlation_id=correlation_id, code=code))
 
     def refuse(self, request: type[Any], correlation_id: int, code: int) -> None:
-        """Queues an answer that has a code and no fields."""
+        """Queues an answer with a response code and no fields."""
         self._output.append(c.encode_error(request, correlation_id=correlation_id, code=code))
 
     def request(self, message: Any) -> int:
@@ -116,7 +117,7 @@ class ServerSession:
         return correlation_id
 
     def close(self, code: int, reason: str) -> None:
-        """Queues a Close; the client is to answer it."""
+        """Queues a Close, which the client must answer; before the connection is open, ends the session without one."""
         if self.state is State.READY:
             self.request(c.Close(code, reason))
             self.state = State.CLOSING
@@ -124,17 +125,17 @@ class ServerSession:
             self.state = State.ENDED
 
     def end(self) -> None:
-        """What is queued now is the last."""
+        """Ends the session: the output that is queued now is the last."""
         self.state = State.ENDED
 
     def feed(self, data: bytes, now: float) -> None:
-        """Takes bytes."""
+        """Takes received bytes."""
         self._last_read = now
         if not (self.has_ended or self._is_garbled):
             self._incoming.feed(data)
 
     def frames(self) -> Iterator[bytes]:
-        """The frames that are whole, without their size. Who leaves early finds the rest the next time."""
+        """Yields the complete frames, without their size field. A caller that stops early gets the rest next time."""
         try:
             for frame in self._incoming.frames():
                 yield frame
@@ -150,7 +151,10 @@ class ServerSession:
             self.close(refusal.UNKNOWN_FRAME, "unknown frame")
 
     def take(self, frame: bytes) -> bool:
-        """Does what a frame asks for, where that is the session's own. Raises ``ProtocolError`` where it is none."""
+        """Handles a frame that concerns the session, and returns True; returns False for any other command.
+
+        Raises ``ProtocolError`` for an invalid frame.
+        """
         key = int.from_bytes(frame[:2])
         if self.state is State.READY and key not in _HERE:
             return False
@@ -158,17 +162,17 @@ class ServerSession:
         return True
 
     def written(self, now: float) -> None:
-        """Tells that bytes were written: no heartbeat is due for one interval."""
+        """Notes that bytes were written: no heartbeat is due for one interval."""
         self._last_write = now
 
     def heard(self, now: float) -> None:
-        """Tells that the client is not missed, although nothing was read."""
+        """Notes that the client is alive, although nothing was read: restarts the wait for its heartbeats."""
         self._last_read = now
 
     def tick(self, now: float) -> float | None:
-        """Queues a heartbeat if one is due; the seconds until the next look, None for never.
+        """Queues a heartbeat if one is due, and returns the seconds until the next call; None for never.
 
-        The session has ended where nothing was read for two intervals.
+        Ends the session if nothing was read for two intervals.
         """
         if not self.heartbeat or self.state not in (State.READY, State.CLOSING):
             return None
@@ -205,12 +209,12 @@ class ServerSession:
             case State.LOGIN, c.SaslAuthenticate():
                 self._log_in(decoded.message, decoded.correlation_id or 0)
             case State.TUNE | State.OPEN, c.Tune(frame_max, heartbeat):
-                # What the client sends back counts, as with RabbitMQ; but nobody gets more than what was offered.
+                # The client's values count, as in RabbitMQ, but the frame size never exceeds the one offered.
                 self.frame_max = negotiate(frame_max, self.options.frame_max)
                 self.heartbeat = heartbeat
                 self.state = State.OPEN
             case State.TUNE | State.OPEN, c.Open(vhost):
-                if self.state is State.TUNE:  # a client that said nothing of heartbeats sends none
+                if self.state is State.TUNE:  # a client that left out Tune sends no heartbeats
                     self.heartbeat = 0
                 self._open(vhost, decoded.correlation_id or 0)
             case _:
@@ -228,7 +232,7 @@ class ServerSession:
         self.state = State.TUNE
 
     def _log_in_again(self, message: c.SaslAuthenticate, correlation_id: int) -> None:
-        """Credentials may be refreshed; the user stays."""
+        """Checks refreshed credentials. Mechanism and user must stay the same."""
         if message.mechanism != self._mechanism:
             code = refusal.CANNOT_CHANGE_MECHANISM
         else:
@@ -240,12 +244,12 @@ class ServerSession:
             self.state = State.ENDED
 
     def _check(self, message: c.SaslAuthenticate) -> tuple[int, str]:
-        """The answer, and who it is."""
+        """Returns the response code for a login, and the user name, which is empty where the login is refused."""
         if message.mechanism not in MECHANISMS:
             self.failure = f"login with {message.mechanism!r}, which is not offered"
             return refusal.MECHANISM_NOT_SUPPORTED, ""
         parts = (message.data or b"").split(b"\0")
-        if len(parts) != 3 or parts[0]:  # RabbitMQ takes no second identity
+        if len(parts) != 3 or parts[0]:  # RabbitMQ refuses a login with an authorization identity
             self.failure = "a login that holds no name and no password"
             return refusal.SASL_ERROR, ""
         username = parts[1].decode(errors="replace")
@@ -273,7 +277,7 @@ class ServerSession:
 
 
 _HERE = frozenset({c.Key.HEARTBEAT, c.Key.SASL_AUTHENTICATE})
-"""What is the session's own of an open connection."""
+"""The commands that concern the session on an open connection."""
 
 
 def _properties() -> dict[str, str]:

@@ -49,12 +49,12 @@ DEFAULT_FILTER_SIZE = 16
 _FORMAT = 2
 
 Name = tuple[str, str]
-"""A virtual host, and a name in it."""
+"""A virtual host, and the name of a stream or super stream in it."""
 T = TypeVar("T")
 
 
 class Stream:
-    """A stream, and who uses it."""
+    """A stream, with its publishers, subscriptions, and groups of single active consumers."""
 
     def __init__(self, vhost: str, name: str, arguments: Mapping[str, str], log: Log, streams: Streams) -> None:
         self.vhost = vhost
@@ -74,7 +74,7 @@ class Stream:
             self.log.close_unused()
 
     def remove_publisher(self, publisher: BrokerPublisher) -> None:
-        """It is gone, and with the last of its name what is known of that beside the log."""
+        """Removes a publisher that has gone. After the last one of a name, the writer forgets the name."""
         self.publishers.discard(publisher)
         reference = publisher.reference
         if reference and all(other.reference != reference for other in self.publishers):
@@ -90,7 +90,7 @@ class Stream:
             logger.error("cannot drop what stream %r holds too much: %s", self.name, error)  # noqa: TRY400
 
     def close_if_unused(self) -> None:
-        """Gives file handles back where nobody publishes or reads."""
+        """Closes the file handles if the stream has no publishers and subscriptions."""
         if not self.publishers and not self.subscriptions:
             self.writer.flush()
             if not self.writer.has_unsynced:
@@ -98,7 +98,7 @@ class Stream:
 
 
 class Description(NamedTuple):
-    """What ``stream.json`` says of a stream."""
+    """The content of ``stream.json``."""
 
     vhost: str
     name: str
@@ -124,9 +124,9 @@ class Streams:
         self.fsync = fsync
         self.executor = executor
         self.dropped: list[str] = []
-        """What was not whole when the folder was opened, a line each."""
+        """Damage that was found when the folder was opened, as lines of text."""
         self.on_removed: Callable[[Stream], None] = lambda stream: None
-        """Called with each stream that is taken away, to tell those who use it."""
+        """Called with each deleted stream, to tell its users."""
         self.totals = Totals()
         self._streams: dict[Name, Stream] = {}
         self._super_streams: dict[Name, SuperStream] = {}
@@ -135,7 +135,7 @@ class Streams:
 
     @classmethod
     def open(cls, directory: Path, fsync: Fsync, executor: Executor) -> Streams:
-        """Reads and checks all of it. Raises ``ConfigurationError`` where another broker holds the folder."""
+        """Opens a folder and checks its contents. Raises ``ConfigurationError`` where another broker uses it."""
         streams = cls(directory, fsync, executor)
         (directory / "streams").mkdir(parents=True, exist_ok=True)
         try:
@@ -147,7 +147,7 @@ class Streams:
         return streams
 
     def close(self) -> None:
-        """After the writers are closed."""
+        """Closes all logs and releases the lock. Close the writers first."""
         for stream in self:
             stream.log.close()
         self._release_lock()
@@ -164,14 +164,14 @@ class Streams:
         return self._streams.get((vhost, name))
 
     def find(self, vhost: str, name: str) -> Stream:
-        """Raises ``Refused`` where there is none."""
+        """Returns a stream. Raises ``Refused`` where there is none."""
         stream = self._streams.get((vhost, name))
         if stream is None:
             raise Refused(refusal.NO_SUCH_STREAM, f"there is no stream {name!r}")
         return stream
 
     def create(self, vhost: str, name: str, given: Mapping[str, str]) -> Stream:
-        """Raises ``Refused``, also where it exists."""
+        """Creates a stream. Raises ``Refused``, also where it exists, or ``OSError``."""
         name = _clean(name)
         arguments = Arguments.parse(given)
         existing = self._streams.get((vhost, name))
@@ -194,7 +194,7 @@ class Streams:
             raise
 
     def delete(self, vhost: str, name: str) -> None:
-        """Takes it away. Raises ``Refused``."""
+        """Deletes a stream. Raises ``Refused`` where there is none, or ``OSError``."""
         stream = self.find(vhost, name)
         self._unbind(vhost, name)
         self._remove(stream)
@@ -225,7 +225,10 @@ class Streams:
     def create_super_stream(
         self, vhost: str, name: str, partitions: Sequence[str], keys: Sequence[str], given: Mapping[str, str]
     ) -> None:
-        """Raises ``Refused`` or ``OSError``; then nothing of it is there, but for partitions that cannot go."""
+        """Creates a super stream and its partitions. Raises ``Refused`` or ``OSError``.
+
+        After an ``OSError`` it removes again all that it has made, except partitions that cannot be deleted.
+        """
         name = _clean(name)
         names = [_clean(partition) for partition in partitions]
         Arguments.parse(given)
@@ -243,7 +246,7 @@ class Streams:
             for partition in names:
                 self.create(vhost, partition, given)
         except OSError:
-            self._super_streams = before  # the file follows, if not now then with the next change
+            self._super_streams = before  # the file is written below, or with the next change
             for partition in names:
                 if (stream := self.get(vhost, partition)) is not None:
                     with contextlib.suppress(OSError):
@@ -253,7 +256,7 @@ class Streams:
             raise
 
     def delete_super_stream(self, vhost: str, name: str) -> None:
-        """Takes it and its partitions away. Raises ``Refused``."""
+        """Deletes a super stream and its partitions. Raises ``Refused`` where there is none, or ``OSError``."""
         super_stream = self._find_super_stream(vhost, name)
         self._set_super_streams({**self._super_streams, (vhost, name): super_stream._replace(is_deleted=True)})
         for partition in super_stream.names():
@@ -262,15 +265,15 @@ class Streams:
         self._set_super_streams({key: found for key, found in self._super_streams.items() if key != (vhost, name)})
 
     def partitions(self, vhost: str, name: str) -> list[str]:
-        """Raises ``Refused``."""
+        """Returns the partitions of a super stream. Raises ``Refused`` where there is none."""
         return self._find_super_stream(vhost, name).names()
 
     def route(self, vhost: str, name: str, key: str) -> list[str]:
-        """The partitions that are bound to a key. Raises ``Refused``."""
+        """Returns the partitions that are bound to a key. Raises ``Refused`` where there is no such super stream."""
         return [partition for partition, bound in self._find_super_stream(vhost, name).partitions if bound == key]
 
     def partition_number(self, vhost: str, super_stream: str, partition: str) -> int | None:
-        """The position of a partition; None where it is none of this super stream."""
+        """Returns the position of a partition; None where it is not a partition of this super stream."""
         found = self._super_streams.get((vhost, super_stream))
         names = found.names() if found else []
         return names.index(partition) if partition in names else None
@@ -291,7 +294,7 @@ class Streams:
             self._set_super_streams({**self._super_streams, **changed})
 
     def _set_super_streams(self, changed: dict[Name, SuperStream]) -> None:
-        """In the file, and then here. Raises ``OSError``; nothing is changed then."""
+        """Changes the super streams in the file, and then in memory. If it raises ``OSError``, nothing has changed."""
         document = [
             {"vhost": vhost, "name": name, **super_stream._asdict()} for (vhost, name), super_stream in changed.items()
         ]
@@ -324,7 +327,7 @@ class Streams:
                 self._tell(f"super stream {name!r} cannot be finished: {error.strerror or error}")
 
     def _finish(self, vhost: str, name: str, super_stream: SuperStream) -> None:
-        """Deletes or makes what is left to do of it."""
+        """Finishes an interrupted deletion or creation of a super stream."""
         if super_stream.is_deleted:
             self.delete_super_stream(vhost, name)
             return
@@ -333,7 +336,7 @@ class Streams:
                 self.create(vhost, partition, super_stream.arguments)
 
     def _leave_out(self, directory: Path, name: str, error: OSError) -> None:
-        """Puts a stream aside that cannot be opened, whole: the others are there all the same."""
+        """Renames the folder of a stream that cannot be opened to ``.damaged``, so that the others can be used."""
         kept = directory
         with contextlib.suppress(OSError):
             kept = directory.rename(name_aside(directory))
@@ -343,7 +346,7 @@ class Streams:
     def _open_stream(self, directory: Path, description: Description) -> Stream:
         vhost, name, given = description
         log = Log.open(directory, **self._log_options(Arguments.parse(given)))
-        if self.fsync is Fsync.ALWAYS:  # who wrote it may have been killed before the sync, or made none
+        if self.fsync is Fsync.ALWAYS:  # the last broker may have been killed before a sync, or did not sync
             sync_folder(directory)
         for line in log.missing:
             self._tell(f"stream {name!r}: {line}")
@@ -359,7 +362,7 @@ class Streams:
         return stream
 
     def _parse_stream(self, document: Any) -> Description:
-        """Raises ``ValueError`` or ``Refused``."""
+        """Checks the content of ``stream.json``. Raises ``ValueError`` or ``Refused``."""
         match document:
             case {"vhost": str(vhost), "name": str(name), "arguments": dict(given)} if _is_text(given.values()):
                 Arguments.parse(given)
@@ -369,7 +372,10 @@ class Streams:
         raise ValueError("it does not describe a stream")
 
     def _read(self, path: Path, parse: Callable[[Any], T]) -> T | None:
-        """None where there is none. One that cannot be read, or makes no sense, is put aside and told of."""
+        """Reads and parses a JSON file; returns None where there is none.
+
+        A file that cannot be read or parsed is renamed to ``.damaged`` and reported; the result is None, too.
+        """
         try:
             return parse(_checked(json.loads(path.read_bytes())))
         except (FileNotFoundError, NotADirectoryError):
@@ -438,7 +444,7 @@ class Streams:
 
 
 def _clean(name: str) -> str:
-    """RabbitMQ takes line breaks out of names, and has some that it keeps for itself."""
+    """Returns a name without line breaks, as in RabbitMQ. Raises ``Refused`` for an empty or a reserved name."""
     cleaned = name.replace("\n", "").replace("\r", "")
     if not cleaned or cleaned.startswith("amq."):
         raise Refused(refusal.PRECONDITION_FAILED, f"{name!r} cannot be the name of a stream")

@@ -1,8 +1,8 @@
-"""What a stream remembers beside its messages: the last publishing id of each name, and stored offsets.
+"""The tracking data of a stream: the last publishing id of each name, and stored offsets.
 
-It lies in the log itself, as osiris has it (``src/osiris_tracking.erl``), so that it can never disagree with the
-messages: a chunk of messages ends in a trailer with the publishing ids that it brought, a stored offset is a chunk
-of its own, and each segment begins with a snapshot of all. So the newest segment alone is enough to know it.
+It is part of the log, as in osiris (``src/osiris_tracking.erl``), so that it can never disagree with the messages: a
+chunk of messages ends in a trailer with its publishing ids, stored offsets are chunks of their own, and each segment
+begins with a snapshot of all tracking data. So the newest segment alone holds all of it.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from rstream_core.errors import ChunkError
 MAX_REFERENCE = 255
 """Bytes of a name."""
 MAX_SEQUENCES = 255
-"""Names whose publishing ids are remembered; those that published last stay."""
+"""How many names have their publishing ids remembered; the names that published last stay."""
 
 _SEQUENCE, _OFFSET = 0, 1
 _U64 = struct.Struct(">Q")
 
 
 class Tracking:
-    """The newest state, as far as it is written."""
+    """The newest tracking data that has been written."""
 
     def __init__(self) -> None:
         self.sequences: dict[str, tuple[int, int]] = {}
-        """For each name the chunk that it wrote last, and its last publishing id; who wrote last comes last."""
+        """For each name the id of its last chunk, and its last publishing id; in the order of the last writes."""
         self.offsets: dict[str, int] = {}
 
     def __bool__(self) -> bool:
         return bool(self.sequences or self.offsets)
 
     def sequence(self, reference: str) -> int:
-        """The last publishing id of a name; 0 where there is none."""
+        """Returns the last publishing id of a name; 0 where there is none."""
         return self.sequences.get(reference, (0, 0))[1]
 
     def set_sequence(self, reference: str, chunk_id: int, sequence: int) -> None:
-        """Forgets whoever published the longest ago, where there are too many."""
+        """Sets a name's last publishing id. Forgets the name that published least recently if there are too many."""
         self.sequences.pop(reference, None)
         self.sequences[reference] = chunk_id, sequence
         if len(self.sequences) > MAX_SEQUENCES:
@@ -72,12 +72,12 @@ class Tracking:
 
 
 def sequence_records(sequences: Mapping[str, int]) -> bytes:
-    """The trailer of a chunk with these publishing ids."""
+    """Returns the trailer of a chunk with these publishing ids."""
     return b"".join(_head(_SEQUENCE, reference) + _U64.pack(value) for reference, value in sequences.items())
 
 
 def offset_records(offsets: Mapping[str, int]) -> bytes:
-    """What a chunk of stored offsets holds."""
+    """Returns the data of a chunk of stored offsets."""
     return b"".join(_head(_OFFSET, reference) + _U64.pack(value) for reference, value in offsets.items())
 
 
@@ -87,7 +87,10 @@ def _head(kind: int, reference: str) -> bytes:
 
 
 def _records(data: bytes, *, snapshot: bool) -> Iterator[tuple[int, str, int, int]]:
-    """Kind, name, and one number; two for a publishing id in a snapshot."""
+    """Yields kind, name, value, and a second number, which is 0 except for a publishing id in a snapshot.
+
+    Raises ``ChunkError`` where the data is damaged.
+    """
     pos = 0
     try:
         while pos < len(data):

@@ -1,4 +1,4 @@
-"""Gathers what is published to a stream into chunks, writes them, and confirms.
+"""Gathers the messages that are published to a stream into chunks, writes these, and confirms the messages.
 
 Frames that arrive in one turn of the event loop are written together, as chunks of the sizes that RabbitMQ's have: its
 writer takes what waits for it, at most so many entries at a time, twice as many the next time where there were more,
@@ -9,7 +9,7 @@ comes is written and waits for the next, so that one sync confirms many chunks.
 Again as with RabbitMQ, a segment that is full is followed by the next one as soon as there is more to write, and that
 is when retention is looked at.
 
-What cannot be written is rejected, and with it all that the same name publishes behind it: see ``holes``.
+Messages that cannot be written are rejected, and so are later messages of the same name: see ``holes``.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ MIN_BATCH, MAX_BATCH = 32, 8192
 MAX_GATHERED = 1024 * 1024
 """Bytes that are gathered before they are written, unless a single frame has more."""
 MAX_UNSYNCED = 16 * 1024 * 1024
-"""Bytes that may be written and not synced before publishing connections are not read, those of ``_ID`` included."""
+"""Bytes that may wait for a sync, counting ``_ID`` for each id; above that, publishing connections are not read."""
 _ID = 64
-"""Bytes that a publishing id takes here until it is confirmed: a message may be empty, or a repetition."""
+"""Bytes that an unconfirmed publishing id takes in memory, also that of an empty or a repeated message."""
 RETRY_INTERVAL = 0.2
-"""Seconds until a sync is tried again that had no file handle."""
+"""Seconds before the next attempt after a sync had no file handle."""
 _NONE = b""
-"""Comes before every publishing id."""
+"""The last id of a name that has published nothing: it sorts before every publishing id."""
 
 
 class Fsync(enum.Enum):
-    """When data is synced to disk: before each confirm, once a second, or when the system likes."""
+    """When data is synced to disk: before each confirm, once a second, or whenever the system does it."""
 
     ALWAYS = "always"
     INTERVAL = "interval"
@@ -58,27 +58,27 @@ class Fsync(enum.Enum):
 
 @dataclass(slots=True)
 class Totals:
-    """What was stored since the start, in streams that may be gone."""
+    """Messages and bytes stored since the start, including those of deleted streams."""
 
     messages: int = 0
     size: int = 0
 
 
 class Publisher(Protocol):
-    """Who gets the confirms."""
+    """The publisher that gets confirms and rejections."""
 
     reference: str
 
     def confirm(self, ids: Sequence[bytes]) -> None: ...
     def reject(self, ids: Sequence[bytes], code: int) -> None: ...
     def hold(self) -> None:
-        """Nothing more is to be read from this publisher's connection, until ``release``."""
+        """Stops reading from this publisher's connection until ``release``."""
 
     def release(self) -> None: ...
 
 
 Confirms = dict[Publisher, list[bytes]]
-"""Publishing ids that wait for an answer."""
+"""Publishing ids that wait for a confirm or a rejection, by publisher."""
 
 
 @dataclass(slots=True)
@@ -111,7 +111,7 @@ class _Gathered(NewChunk):
 
 
 class Writer:
-    """The only one who writes to its log."""
+    """Writes to the log of one stream. Nothing else writes to it."""
 
     def __init__(
         self,
@@ -122,16 +122,17 @@ class Writer:
         on_rolled: Callable[[int], None],
         totals: Totals,
     ) -> None:
-        """``on_written`` is called when there is more to read, ``on_rolled`` with the time when a new segment began.
+        """``on_written`` is called when readers can see more; ``on_rolled`` with the time when a new segment began.
 
-        What is remembered lies in the new one then, on disk too unless nothing is synced: older ones may go.
+        By then the new segment holds the tracking data, and is synced to disk unless ``fsync`` is ``NEVER``: so older
+        segments may be deleted.
         """
         self.log = log
         self._totals = totals
         self.is_dirty = False
-        """Whether something is written that no sync was asked for."""
+        """Whether data was written since the last sync began."""
         self.rolled_at: int | None = None
-        """When the newest segment began, until it is synced."""
+        """The time in milliseconds when the newest segment began; None once it is synced."""
         self._fsync = fsync
         self._executor = executor
         self._on_written = on_written
@@ -151,27 +152,27 @@ class Writer:
         self._last: dict[str, bytes] = {}
         """The last id of each name, written or not."""
         self._holes: dict[str, Hole] = {}
-        """Of the names of which something was rejected."""
+        """The holes of names that had messages rejected."""
         self._unsynced: list[Confirms] = []
         self._unsynced_bytes = 0
         self._held: set[Publisher] = set()
         self._syncing: asyncio.Task[None] | None = None
         self._disk = threading.Lock()
-        """Held by the thread that syncs."""
+        """Held by the thread that runs fsync."""
         self._sync_error: OSError | None = None
-        """With ``Fsync.ALWAYS``, that of the first sync that failed. Set with ``_disk``."""
+        """With ``Fsync.ALWAYS``, the error of the first failed sync. Guarded by ``_disk``."""
         self._failed = False
         self._retired = False
 
-    # What connections ask for.
+    # Called by connections.
 
     def declare(self, reference: str) -> None:
-        """A publisher of this name begins."""
+        """Called when a publisher of this name begins."""
         if reference and reference not in self._last and reference in self.log.tracking.sequences:
             self._last[reference] = self.log.tracking.sequence(reference).to_bytes(8)
 
     def forget(self, reference: str) -> None:
-        """The last publisher of this name is gone; what it published is in the log."""
+        """Called when the last publisher of this name has gone. Writes its messages to the log."""
         self.flush()
         self._last.pop(reference, None)
 
@@ -203,15 +204,16 @@ class Writer:
         self._schedule()
 
     def offset(self, reference: str) -> int | None:
-        """The offset that is stored under a name. Raises ``Refused`` or ``OSError``, as ``sequence`` does."""
+        """Returns the offset that is stored under a name. Raises ``Refused`` or ``OSError``, as ``sequence`` does."""
         self._make_certain()
         return self.log.tracking.offsets.get(reference)
 
     def sequence(self, reference: str, publisher: Publisher | None = None) -> int:
-        """The last publishing id of a name; 0 where there is none.
+        """Returns the last publishing id of a name; 0 where there is none.
 
-        Who asks need not publish it again, so it counts as a confirm. ``publisher`` is the one of this name that asks,
-        and may go on behind a hole then. Raises ``Refused`` or ``OSError``.
+        A client that gets this id need not publish it again, so the answer must be as reliable as a confirm.
+        ``publisher`` is the publisher of this name that asks, if any: it may then go on behind a hole. Raises
+        ``Refused`` or ``OSError``.
         """
         self._make_certain()
         if publisher is not None and reference in self._holes:
@@ -219,7 +221,7 @@ class Writer:
         return self.log.tracking.sequence(reference)
 
     def _make_certain(self) -> None:
-        """What is asked for is on disk, where confirms wait for that. Raises ``Refused`` or ``OSError``."""
+        """Writes the gathered data, and syncs it if confirms wait for that. Raises ``Refused`` or ``OSError``."""
         self.flush()
         if (self._unsynced or self._is_syncing) and not self._failed:
             self._sync_now()
@@ -228,7 +230,7 @@ class Writer:
 
     @property
     def has_unsynced(self) -> bool:
-        """Whether a sync is to follow: until then the file stays open, or the system might forget its error."""
+        """Whether data waits for a sync. Until then the file must stay open, or the system might drop its error."""
         return bool(self._unsynced)
 
     # Writing.
@@ -280,7 +282,7 @@ class Writer:
         self._chunk = _Gathered()
 
     def _admit(self, publisher: Publisher, entries: Entries) -> Entries:
-        """Those that fill the hole of their name, or come before it. What comes behind it is rejected."""
+        """Returns the entries that fill the hole of their name or come before it, and rejects those behind it."""
         hole = self._holes[publisher.reference]
         count = hole.admit(publisher, entries.ids)
         if not hole:
@@ -292,7 +294,7 @@ class Writer:
         return entries
 
     def _reject(self, publisher: Publisher, ids: Sequence[bytes], code: int) -> None:
-        """Under a name, what is not stored yet leaves a hole."""
+        """Rejects ids. Under a name, those that are not stored yet make a hole."""
         publisher.reject(ids, code)
         if reference := publisher.reference:
             stored = self._last.get(reference, _NONE)
@@ -300,7 +302,10 @@ class Writer:
                 self._hole(reference).add(publisher, missing)
 
     def _hole(self, reference: str) -> Hole:
-        """That of a name. Of names without a publisher, those with the newest holes keep theirs."""
+        """Returns the hole of a name, and makes one if necessary.
+
+        If there are too many, the oldest hole of a name without a publisher is forgotten.
+        """
         hole = self._holes.get(reference)
         if hole is None:
             if len(self._holes) >= MAX_SEQUENCES:
@@ -376,7 +381,7 @@ class Writer:
                 self.log.store_offsets(offset_records(offsets), now)
             except OSError as error:
                 logger.error("cannot store offsets in %s: %s", self.log.directory, error)  # noqa: TRY400
-                self._offsets = offsets  # the next flush may
+                self._offsets = offsets  # the next flush tries again
         self.is_dirty = True
         if self._fsync is Fsync.ALWAYS:
             self._wait_for_sync(confirms, size)
@@ -412,7 +417,7 @@ class Writer:
         full = self.log.active
         try:
             if self._fsync is not Fsync.NEVER:
-                self._sync_now()  # later syncs are of the new one
+                self._sync_now()  # later syncs are for the new segment only
             self.log.roll(now)
         except OSError as error:
             logger.error("cannot begin a new segment in %s: %s", self.log.directory, error)  # noqa: TRY400
@@ -437,16 +442,16 @@ class Writer:
                 self._held.add(publisher)
                 publisher.hold()
         if not self._is_syncing:
-            # Never an eager one: a roll in this turn comes first, and does not wait on the loop for the disk.
+            # Not an eager task: a roll in this turn must come first, and syncs without a thread.
             self._syncing = asyncio.Task(self._sync_unsynced(), loop=self._loop)
 
     @property
     def _is_syncing(self) -> bool:
-        """Whether a task is at it."""
+        """Whether the task of ``_sync_unsynced`` runs."""
         return self._syncing is not None and not self._syncing.done()
 
     async def _sync_unsynced(self) -> None:
-        """Until there is nothing more: confirms what is synced, and shows it."""
+        """Syncs until all is synced. Confirms the synced messages, and lets readers see them."""
         try:
             while self._unsynced and not self._retired:
                 waiting, self._unsynced, self._unsynced_bytes = self._unsynced, [], 0
@@ -454,7 +459,7 @@ class Writer:
                 try:
                     are_synced = await self._are_synced()
                 except BaseException:
-                    self._unsynced[:0] = waiting  # the next sync is theirs
+                    self._unsynced[:0] = waiting  # the next sync is for them
                     raise
                 if are_synced:
                     self.log.commit(*written)
@@ -466,10 +471,10 @@ class Writer:
                         _reject(confirms)
                 self._release_held()
         finally:
-            self._release_held()  # whatever ended it
+            self._release_held()  # also after an error
 
     async def _are_synced(self) -> bool:
-        """Syncs until that is known: the disk may fail, but where there is no file handle there will be one."""
+        """Returns whether a sync has succeeded; False if the disk failed. Without a file handle, tries again."""
         while not self._failed and not self._retired:
             try:
                 await self.sync()
@@ -478,7 +483,7 @@ class Writer:
                 if not self._failed:
                     await asyncio.sleep(RETRY_INTERVAL)
             else:
-                return not self._failed  # maybe meanwhile
+                return not self._failed  # another sync may have failed meanwhile
         return False
 
     def _release_held(self) -> None:
@@ -487,7 +492,10 @@ class Writer:
             publisher.release()
 
     async def sync(self) -> None:
-        """Syncs the newest segment, in a thread; its index is made anew from it. Raises ``OSError``; it stays dirty."""
+        """Syncs the newest segment in a thread, but not its index, which ``Log.open`` can make again.
+
+        If it raises ``OSError``, ``is_dirty`` stays True.
+        """
         self.is_dirty = False
         segment = self.log.active
         try:
@@ -501,7 +509,7 @@ class Writer:
             self._tell_of_roll()
 
     def _sync_now(self) -> None:
-        """Syncs the newest segment, and returns when that is done. Raises ``OSError``."""
+        """Syncs the newest segment in the calling thread. Raises ``OSError``."""
         try:
             self._sync_file(self.log.active.fd)
         except OSError:
@@ -509,7 +517,11 @@ class Writer:
             raise
 
     def _sync_file(self, fd: int) -> None:
-        """From any thread. The system tells of an error once: who asks then waits, and hears of it from here."""
+        """Syncs a file; may be called from any thread.
+
+        The system reports an error only to one fsync. So with ``Fsync.ALWAYS`` the first error is kept, and later calls
+        raise it.
+        """
         with self._disk:
             if self._sync_error is not None:
                 raise self._sync_error
@@ -521,14 +533,14 @@ class Writer:
                 raise
 
     async def _is_synced_in_thread(self, fd: int) -> bool:
-        """False where there is no thread, or no file handle for it. Raises ``OSError`` where the sync failed."""
+        """Syncs a file in a thread. Returns False where there is no thread or file handle; raises ``OSError``."""
         try:
             handles = [os.dup(fd)]
         except OSError:
             return False
         try:
             job = self._loop.run_in_executor(self._executor, self._sync_and_close, handles)
-        except RuntimeError:  # the job may be queued all the same: whoever takes the handle out closes it
+        except RuntimeError:  # the job may be queued nevertheless: the side that pops the handle closes it
             with contextlib.suppress(IndexError):
                 os.close(handles.pop())
             return False
@@ -546,7 +558,10 @@ class Writer:
             os.close(fd)
 
     def _heed_sync_error(self) -> None:
-        """Whether the disk has it is not known, and asking again would not tell: nothing more is taken or shown."""
+        """After a failed sync, rejects all unsynced messages, and takes no more.
+
+        Nobody knows whether the disk has those messages, and another fsync would not report it.
+        """
         error = self._sync_error
         if error is None or self._failed:
             return
@@ -557,14 +572,14 @@ class Writer:
             _reject(confirms)
 
     def retire(self) -> None:
-        """Writes what is gathered, and nothing more: the stream is being deleted."""
+        """Writes the gathered messages, and nothing later: the stream is being deleted."""
         self.flush()
         self._retired = True
         self.is_dirty = False
         self._release_held()
 
     async def close(self) -> None:
-        """Writes what is gathered, and waits for what is being synced."""
+        """Writes the gathered messages, and waits for the syncs."""
         self.flush()
         while self._syncing is not None and not self._syncing.done():
             await asyncio.wait([self._syncing])

@@ -1,17 +1,16 @@
-"""The AMQP 1.0 message: the default content of a stream's records.
+"""The AMQP 1.0 message: the usual content of a stream.
 
-A message is a row of sections: header, delivery annotations, message annotations, properties, application
+A message is a sequence of sections: header, delivery annotations, message annotations, properties, application
 properties, then the body - data (bytes), a sequence (a list) or one value - and a footer. ``amqp_sections`` finds
-sections and has the short way for bodies, ``amqp_fields`` reads and writes what sections hold.
+sections and has the fast path for bodies, ``amqp_fields`` encodes and decodes their contents.
 
-Reading is lazy. A decoded message keeps its bytes; sections are found when one is asked for, and only that
-one is parsed. So a malformed message shows - as :class:`~rstream_core.errors.AmqpError` - when it is looked
-at, not when it arrives. A message that nobody changed encodes to the very bytes it came from; after a
-change, the sections that still hold what they held keep theirs.
+Decoding is lazy. A decoded message keeps its bytes; sections are found when one is read, and only that one is parsed.
+So a malformed message raises :class:`~rstream_core.errors.AmqpError` when it is read, not when it arrives. An unchanged
+message encodes to the same bytes from which it was decoded; after a change, the unchanged sections keep their bytes.
 
-Where others are lax: sections out of order are taken (and put in order when the message is changed and
-encoded); sections twice, two kinds of body, and unknown sections are errors. A message without a body has
-``body`` None. Sections that are empty count as absent, when encoding and when comparing.
+Sections in a wrong order are accepted (and put in order when the message is changed and encoded). Repeated sections
+other than data and sequence sections, two kinds of body, and unknown sections are errors. A message without a body has
+``body`` None. Empty sections count as absent, when encoding and when comparing.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ class _Mark(enum.Enum):
 
 
 UNSET: Final = _Mark.UNSET
-"""No value: ``AMQPMessage(value=None)`` has one, which is null."""
+"""Marks a missing ``value``: ``AMQPMessage(value=None)`` has a value, which is null."""
 _UNREAD: Final = _Mark.UNREAD
 
 
@@ -87,7 +86,7 @@ _T = TypeVar("_T")
 
 
 class _Section(Generic[_T]):
-    """An attribute of the message that is one of its sections; None where it is absent."""
+    """An attribute of the message that is one of its sections; None where the section is absent."""
 
     def __init__(self, code: int, doc: str) -> None:
         self.code = code
@@ -110,33 +109,32 @@ class _Section(Generic[_T]):
 
 
 class AMQPMessage:
-    """A message: what is published, and what a consumer's callback gets.
+    """A message to publish, or one that a consumer's callback gets.
 
-    Give a body (bytes; a str is sent as UTF-8), or a ``sequence`` or a ``value`` in its place, and any of
-    the other sections. Nothing is checked before the message is encoded: :meth:`encode` raises ``TypeError``
-    or ``ValueError`` for what cannot be sent. Dictionaries may hold what
-    :mod:`~rstream_core.protocol.amqp_types` names.
+    Pass a body (bytes; a str is sent as UTF-8), or a ``sequence`` or a ``value`` instead, and any of the other
+    sections. The message is checked only when it is encoded: :meth:`encode` raises ``TypeError`` or ``ValueError`` for
+    values that cannot be sent. Dictionaries may hold the types that :mod:`~rstream_core.protocol.amqp_types` names.
 
-    A decoded message parses its sections when they are first looked at, so **reading an attribute may raise**
-    :class:`~rstream_core.errors.AmqpError`, and so may setting one. All attributes can be set, before and
-    after decoding; setting one of ``body``, ``sequence`` and ``value`` drops the other two. A change inside
-    a dictionary or the properties of a decoded message counts too.
+    A decoded message parses a section when it is first read, so **reading an attribute may raise**
+    :class:`~rstream_core.errors.AmqpError`, and so may setting one. All attributes can be set, also after decoding;
+    setting one of ``body``, ``sequence`` and ``value`` drops the other two. Changes inside a dictionary or the
+    properties of a decoded message take effect, too.
 
-    ``publishing_id`` (0 to 2**64-1) is for deduplication and is no part of the encoded message.
+    ``publishing_id`` (0 to 2**64-1) is for deduplication, and is not part of the encoded message.
 
-    Equal messages have equal sections and bodies, whatever their encoding and in however many sections a body lies;
-    ``publishing_id`` does not count.
+    Messages are equal if their sections and bodies are, whatever their encoding, and into however many sections a body
+    is divided; ``publishing_id`` does not count.
     """
 
     __slots__ = ("_body", "_encoded", "_sections", "_spans", "publishing_id")
 
     _encoded: bytes | None
-    """What it was decoded from."""
+    """The bytes from which the message was decoded; None for one that was not decoded."""
     _body: bytes | bytearray | memoryview | str | Literal[_Mark.UNREAD] | None
     _sections: dict[int, Any] | None
-    """What was given, set or looked at, by section. None: the message is just its body, or just its bytes."""
+    """The sections that were given, set or read. None: the message is only its body, or only its bytes."""
     _spans: Spans | None
-    """Of a decoded message, once located; without the body's sections once the body was replaced."""
+    """The places of a decoded message's sections, once they are known; without the body's, once that was replaced."""
 
     def __init__(
         self,
@@ -182,7 +180,7 @@ class AMQPMessage:
 
     @classmethod
     def from_bytes(cls, data: bytes | bytearray | memoryview) -> Self:
-        """The message that these bytes encode. They are kept, and not looked at yet."""
+        """Returns the message that these bytes encode. Keeps the bytes, and does not check them yet."""
         self = cls.__new__(cls)
         self._encoded = data if data.__class__ is bytes else bytes(data)
         self._body = _UNREAD
@@ -193,7 +191,7 @@ class AMQPMessage:
 
     @classmethod
     def all_from_bytes(cls, messages: Iterable[bytes]) -> Iterator[Self]:
-        """``from_bytes`` of each, in order, without a call for each: consumers take chunks of thousands."""
+        """Yields the messages as ``from_bytes`` does, without a call for each one: a chunk may have thousands."""
         new = object.__new__
         for data in messages:
             self = new(cls)
@@ -215,17 +213,17 @@ class AMQPMessage:
 
     @property
     def body(self) -> bytes | None:
-        """The body's bytes; several data sections are one. None where it is a sequence or a value.
+        """The body's bytes, with several data sections joined. None where the body is a sequence or a value.
 
-        Several sequence sections are one ``sequence``, likewise. A decoded message keeps its sections until its body
-        is changed, and ``data_sections`` and ``sequence_sections`` have them one by one. Where ``value`` is None,
-        ``body_type`` tells whether that is the value, null.
+        Likewise ``sequence`` joins several sequence sections. A decoded message keeps its sections until its body is
+        changed; ``data_sections`` and ``sequence_sections`` have them one by one. If ``value`` is None, ``body_type``
+        tells whether the body is the value null.
         """
         body = self._body
         if body is _UNREAD:
             data = self._encoded
             assert data is not None
-            # As ``body_of`` begins, without the call: consumers ask each message for its body.
+            # The fast path of ``body_of``, without the call: consumers read the body of each message.
             found = data[5:] if data[:5] == SHORT_HEADS[len(data)] else body_of(data)
             if found is not None:
                 self._body = found
@@ -239,7 +237,7 @@ class AMQPMessage:
 
     @property
     def data_sections(self) -> list[bytes] | None:
-        """The body as its data sections, of which most messages have one; None where ``body`` is None.
+        """The data sections of the body, usually one; None where ``body`` is None.
 
         A body that was given or set is one section.
         """
@@ -254,7 +252,7 @@ class AMQPMessage:
 
     @property
     def sequence_sections(self) -> list[list[AmqpValue]] | None:
-        """The ``sequence`` as its sections, of which most messages have one; None where ``sequence`` is None.
+        """The sections of ``sequence``, usually one; None where ``sequence`` is None.
 
         A sequence that was given, set or changed is one section.
         """
@@ -269,7 +267,7 @@ class AMQPMessage:
 
     @property
     def body_type(self) -> BodyType | None:
-        """Which kind of body: "data", "sequence" or "value". None: it was decoded, and has none."""
+        """The kind of body: "data", "sequence" or "value". None for a decoded message without a body."""
         for code in (VALUE, SEQUENCE):
             if self._sections is not None and code in self._sections:
                 return BODY_TYPES[code]
@@ -279,9 +277,9 @@ class AMQPMessage:
         return "data"
 
     def encode(self) -> bytes:
-        """The message as bytes: those it was decoded from, where nothing was changed.
+        """Returns the message as bytes. An unchanged message has the bytes from which it was decoded.
 
-        Raises ``TypeError`` or ``ValueError`` for what cannot be sent, and
+        Raises ``TypeError`` or ``ValueError`` for values that cannot be sent, and
         :class:`~rstream_core.errors.AmqpError` where a malformed message was changed.
         """
         if self._sections is not None:
@@ -296,7 +294,7 @@ class AMQPMessage:
     __bytes__ = encode
 
     def __str__(self) -> str:
-        """The body as text; what is not UTF-8 shows as escapes."""
+        """Returns the body as text; bytes that are not UTF-8 become escapes."""
         body = self.body
         if body is not None:
             return body.decode(errors="backslashreplace")
@@ -327,12 +325,12 @@ class AMQPMessage:
 
     @classmethod
     def from_uamqp(cls, message: uamqp.Message) -> Self:
-        """What a ``uamqp.Message`` says, with the types that uamqp would send.
+        """Converts a ``uamqp.Message``, with the types that uamqp would send.
 
-        Except where those would break AMQP: ids that are ints become ulongs. uamqp does not tell strings
-        from binaries in what it has received, and sends both as strings. ``TypeError`` for anything else,
-        and for what uamqp itself cannot encode, uamqp's own error. Not for several threads on one message:
-        its properties are taken aside for the moment.
+        Only ids that are ints become ulongs, since uamqp's type would break AMQP. uamqp does not tell strings from
+        binaries in a received message, and sends both as strings. Raises ``TypeError`` for any other object, and
+        uamqp's own error for a message that uamqp cannot encode. Must not run in several threads for one message, since
+        it removes the message's properties for a moment.
         """
         if not is_uamqp(message) or not hasattr(message, "encode_message"):
             raise TypeError(f"a uamqp.Message, not {type(message).__name__}")
@@ -348,19 +346,19 @@ class AMQPMessage:
         return self
 
     def to_uamqp(self) -> uamqp.Message:
-        """As uamqp decodes it: a received ``uamqp.Message``, with bytes for strings and symbols.
+        """Returns the message as uamqp decodes it: a received ``uamqp.Message``, with bytes for strings and symbols.
 
         Raises :class:`~rstream_core.errors.ConfigurationError` where uamqp, an extra, is not installed, and
         ``ValueError`` where uamqp cannot decode the message: it reads no sequences, decimals or chars.
         """
         try:
             import uamqp  # noqa: PLC0415 - 150 ms, and optional
-        except ImportError as error:  # it is not installed, or its C library does not load
+        except ImportError as error:  # uamqp is not installed, or its C library does not load
             raise ConfigurationError(
                 f"to_uamqp needs uamqp: {error}",
                 hint=Hint.INSTALL_UAMQP,
             ) from error
-        if self.body_type == "sequence":  # it would come out with no body, and no error
+        if self.body_type == "sequence":  # uamqp would drop the body without an error
             raise ValueError("uamqp cannot decode this message: its body is a sequence")
         try:
             return uamqp.Message.decode_from_bytes(self.encode())
@@ -413,9 +411,9 @@ class AMQPMessage:
             self._sections.pop(VALUE, None)
 
     def _join(self, sections: dict[int, Any]) -> bytes:
-        """The sections in order: as they came where they still say the same, else encoded."""
+        """Returns all sections in order: the original bytes of unchanged sections, and the others encoded."""
         spans = self._located()
-        if self._body is not _UNREAD and DATA not in spans:  # the body was given here, not decoded
+        if self._body is not _UNREAD and DATA not in spans:  # the body was given or set, not decoded
             kinds = [code for code in (SEQUENCE, VALUE) if code in sections]
             if self._body is not None or not kinds:
                 kinds.append(DATA)
@@ -437,7 +435,7 @@ class AMQPMessage:
         return self._encoded if self._encoded is not None and not changed else b"".join(parts)
 
     def _holds(self, code: int, original: list[tuple[int, int, int]], part: bytes) -> bool:
-        """Whether a section, which was looked at and may have been changed, still is what was decoded."""
+        """Returns whether a section that was read, and may have been changed since, is still as it was decoded."""
         assert self._encoded is not None
         try:
             return encode_section(code, decode_section(code, self._encoded, original)) == part
@@ -445,7 +443,7 @@ class AMQPMessage:
             return False
 
     def _shown(self) -> Iterator[tuple[str, str]]:
-        """The attributes that are set, with their repr."""
+        """Yields the attributes that are set, with their repr."""
         body = self.body
         if body is not None:
             yield "body", repr(body) if len(body) <= _SHOWN else f"{body[:_SHOWN]!r}... {len(body)} bytes"
@@ -457,7 +455,7 @@ class AMQPMessage:
                 yield name, f"{value!r:.200}"
 
     def _compared(self) -> tuple[Any, ...]:
-        """What equality looks at."""
+        """Returns the values that are compared for equality."""
         kind = self.body_type or "data"
         content: Any = self.value
         if kind != "value":
@@ -478,14 +476,14 @@ _ATTRIBUTES: Final = (
 )
 
 amqp_decoder = AMQPMessage.from_bytes
-"""``amqp_decoder(data)``: the message that these bytes encode. For ``subscribe(decoder=amqp_decoder)``."""
+"""``amqp_decoder(data)`` returns the message that the bytes encode. For ``subscribe(decoder=amqp_decoder)``."""
 
 
 def encode_message(message: AMQPMessage | uamqp.Message | bytes | bytearray | memoryview) -> bytes:
-    """The bytes to publish: bytes as they are (no AMQP at all, or encoded already), a message encoded.
+    """Returns the bytes to publish: encodes a message, and leaves bytes unchanged (not AMQP, or encoded already).
 
-    ``TypeError`` for anything else; otherwise raises as :meth:`AMQPMessage.encode` and
-    :meth:`AMQPMessage.from_uamqp` do.
+    Raises ``TypeError`` for any other object, and the errors of :meth:`AMQPMessage.encode` and
+    :meth:`AMQPMessage.from_uamqp`.
     """
     if isinstance(message, AMQPMessage):
         return message.encode()

@@ -1,22 +1,21 @@
-"""AMQP 1.0 values: bytes to Python and back.
+"""Decodes and encodes AMQP 1.0 values.
 
 Two tables carry the specification (part 1, "Types"): ``_DECODERS`` has one entry for each constructor code,
 and ``_ENCODERS`` one for each Python type. :mod:`~rstream_core.protocol.amqp_types` says which Python type
 stands for which wire type.
 
-What is written is the shortest encoding of each value. Elements of an array share one constructor: numbers
-are written there at full width, since not every reader knows the short forms in that place; strings, lists
-and maps in the short form where all of them fit it.
+Each value is encoded in its shortest form, except negative ints and longs, which some clients misread in one byte.
+Elements of an array share one constructor: numbers have full width there, since not every reader knows the short forms
+in arrays; strings, lists and maps have the short form if all of them fit it.
 
-What is read may be hostile. Whatever is wrong with it - cut short, a size or a count that lies, an unknown
-constructor, text that is not UTF-8, a symbol that is not ASCII, nesting deeper than :data:`MAX_DEPTH`, more
-values than :data:`MAX_VALUES`, more than :data:`MAX_ZERO_WIDTH_ELEMENTS` array elements that take no bytes, more than
-:data:`MAX_KEYED_BYTES` of maps that become an :class:`AmqpMap`, a map with the same key twice - raises
-:class:`~rstream_core.errors.AmqpError` and nothing else. Sizes and counts are held against the bytes that are there
-before anything is allocated.
+Decoded bytes may be hostile. Any fault - a cut off value, a wrong size or count, an unknown constructor, text that is
+not UTF-8, a symbol that is not ASCII, nesting deeper than :data:`MAX_DEPTH`, more values than :data:`MAX_VALUES`, more
+than :data:`MAX_ZERO_WIDTH_ELEMENTS` array elements without bytes, more than :data:`MAX_KEYED_BYTES` of maps that become
+an :class:`AmqpMap`, a repeated key of a map - raises :class:`~rstream_core.errors.AmqpError`, and no other error. Sizes
+and counts are checked against the remaining bytes before memory is allocated.
 
-A map decodes to a ``dict``. Where a ``dict`` cannot hold it - two keys differ only by their AMQP type, as ``True``
-and ``1`` do, or a key is a list, a map or an array - it decodes to an :class:`AmqpMap`.
+A map decodes to a ``dict``, or to an :class:`AmqpMap` where a ``dict`` cannot hold it: where two keys differ only by
+their AMQP type, such as ``True`` and ``1``, or a key is a list, a map or an array.
 """
 
 from __future__ import annotations
@@ -62,18 +61,18 @@ __all__ = [
 ]
 
 MAX_DEPTH: Final = 64
-"""How many lists, maps, arrays and descriptions may lie inside each other, on both ways."""
+"""How many lists, maps, arrays and descriptions may be nested, when encoding and when decoding."""
 
 MAX_ZERO_WIDTH_ELEMENTS: Final = 65_536
-"""How many array elements without bytes of their own one decoded value may hold, in all its arrays."""
+"""How many array elements without bytes one decoded value may have, in all its arrays together."""
 
 MAX_VALUES: Final = 1 << 20
-"""How many values may lie inside of one that is decoded: more than fit a message of the default frame, while what a
-sub-entry unpacks to has room for 64 times as many, each of which takes Python up to a hundred times its byte."""
+"""How many values one decoded value may contain. It is more than fit a message of the default frame size. An unpacked
+sub-entry has room for 64 times as many one-byte values, each of which takes up to a hundred bytes in Python."""
 
 MAX_KEYED_BYTES: Final = 1 << 20
-"""How many bytes the maps that a ``dict`` cannot hold may take in one value that is decoded. Each keeps its keys
-encoded, too, so a map in a key is there once more for each map around it: it counts each time."""
+"""How many bytes of one decoded value may be maps that become an :class:`AmqpMap`. An ``AmqpMap`` also keeps its keys
+encoded, so a map inside a key is stored once more for each map around it, and counts each time."""
 
 _State: TypeAlias = list[int]
 """[levels left, zero-width elements left, values left, bytes of maps with encoded keys left] of one decode."""
@@ -87,28 +86,28 @@ _MAX_U32: Final = 2**32 - 1
 
 
 class AmqpMap(Mapping[Any, Any]):
-    """A map whose keys are told apart by their AMQP types: ``1``, ``Int(1)``, ``True`` and ``1.0`` are four keys.
+    """A map with keys that may differ only by their AMQP types: ``1``, ``Int(1)``, ``True`` and ``1.0`` are four keys.
 
-    Decoding gives one only for a map that a ``dict`` cannot hold; all others are a ``dict``. It takes pairs or a
-    mapping, and keeps the order. Keys may be lists, maps and arrays too. ``ValueError`` where two keys are of the
-    same type and value (AMQP 1.0 part 1, 1.6.23; how they were encoded does not matter, and a NaN is the same as no
-    other key); ``TypeError`` or ``ValueError`` as :func:`encode_value` for a key that has no AMQP type.
+    Decoding returns one only for a map that a ``dict`` cannot hold. The constructor takes pairs or a mapping, and keeps
+    their order. Keys may also be lists, maps and arrays. It raises ``ValueError`` if two keys have the same type and
+    value (AMQP 1.0 part 1, 1.6.23; their encoding does not matter, and a NaN equals no other key), and the
+    ``TypeError`` or ``ValueError`` of :func:`encode_value` for a key without an AMQP type.
 
-    A lookup takes a key of the type that it has on the wire: a plain ``1`` finds the long, ``Int(1)`` the int, and
-    a list or a tuple a list. Compares with any mapping: keys by their AMQP types, values as Python does, and the
-    order does not count. It cannot be changed, and has no hash. Lists inside it can be changed, but those in keys
-    must not be. It is encoded as it is: in a section, too, no key is converted to the section's own type.
+    A lookup needs a key of the wire type: a plain ``1`` finds the long, ``Int(1)`` the int, and a list or a tuple finds
+    a list. It compares with any mapping: keys by their AMQP types, values as in Python, in any order. It is immutable
+    and has no hash. Lists in its values may be changed, but lists in its keys must not be. It is encoded without
+    converting its keys, also in a section with a key type of its own.
     """
 
     __slots__ = ("_index", "_keys", "_levels", "_pairs")
 
     _pairs: tuple[tuple[Any, Any], ...]
     _keys: list[bytes]
-    """Each key, encoded: the same bytes mean the same type and value."""
+    """The encoded keys: the same bytes mean the same type and value."""
     _index: dict[bytes, int]
-    """Each encoded key: which pair is the first that has it."""
+    """The position of the first pair with each encoded key."""
     _levels: int
-    """The keys are known to nest no deeper than this."""
+    """An upper bound on how deeply the keys are nested."""
 
     def __init__(self, pairs: Mapping[Any, Any] | Iterable[tuple[Any, Any]] = ()) -> None:
         if isinstance(pairs, Mapping):
@@ -127,10 +126,10 @@ class AmqpMap(Mapping[Any, Any]):
 
     @classmethod
     def _decoded(cls, pairs: tuple[tuple[Any, Any], ...], levels: int) -> AmqpMap:
-        """One whose keys were decoded with so many levels left. ``ValueError`` as the constructor.
+        """Makes a map of decoded pairs. ``levels`` is how many levels of nesting were left for its keys.
 
-        The number of levels lets the encoder use the encoded keys again. Otherwise maps in keys of maps in keys,
-        which a hostile message may nest, would be encoded once more at each level.
+        Raises ``ValueError`` like the constructor. With ``levels`` the encoder can reuse the encoded keys. Otherwise
+        maps in keys of maps in keys, as in a hostile message, would be encoded once more at each level.
         """
         self = cls.__new__(cls)
         self._fill(pairs, levels)
@@ -174,7 +173,7 @@ class AmqpMap(Mapping[Any, Any]):
     __hash__ = None  # type: ignore[assignment]
 
     def __or__(self, other: Mapping[Any, Any]) -> AmqpMap:
-        """The pairs of both; where both have a key, the pair of ``other``."""
+        """Returns the pairs of both maps; for a key of both, the pair of ``other``."""
         if not isinstance(other, Mapping):
             return NotImplemented
         added = AmqpMap(other)
@@ -193,7 +192,7 @@ class AmqpMap(Mapping[Any, Any]):
 
 
 class _Items(ItemsView[Any, Any]):
-    """The pairs as they are, without a lookup of each key: several NaNs are several keys."""
+    """Iterates over the pairs themselves, without a lookup of each key: several NaNs are several keys."""
 
     _mapping: AmqpMap
 
@@ -209,7 +208,7 @@ class _Values(ValuesView[Any]):
 
 
 def map_of(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any] | AmqpMap:
-    """The pairs as a ``dict`` where that holds them all, else as an :class:`AmqpMap`. Raises as that does."""
+    """Returns the pairs as a ``dict`` if that can hold all of them, or else as an :class:`AmqpMap`, which may raise."""
     pairs = tuple(pairs)
     try:
         entries = dict(pairs)
@@ -224,12 +223,12 @@ def map_of(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any] | AmqpMap:
 def decode_value(
     buffer: bytes | bytearray | memoryview, offset: int = 0, *, end: int | None = None
 ) -> tuple[AmqpValue, int]:
-    """The value that starts at ``offset``, and the offset just after it.
+    """Returns the value that starts at ``offset``, and the offset just after it.
 
-    Bytes from ``end`` on (default: the end of the buffer) are not looked at. Bytes between the value and
-    ``end`` are the caller's affair. A buffer other than ``bytes`` is copied.
+    Bytes from ``end`` on (default: the end of the buffer) are not read. Bytes between the value and ``end`` are
+    allowed. A buffer other than ``bytes`` is copied.
 
-    Raises :class:`AmqpError` for whatever the module's description names, and ``ValueError`` for a negative
+    Raises :class:`AmqpError` for the faults that the module's docstring names, and ``ValueError`` for a negative
     offset.
     """
     if offset < 0:
@@ -239,7 +238,7 @@ def decode_value(
 
 
 def decode_values(data: bytes, offsets: Iterable[int]) -> list[AmqpValue]:
-    """The values at these offsets. They share the bounds of one. Raises as :func:`decode_value`."""
+    """Returns the values at these offsets. The bounds apply to all of them together. Raises as :func:`decode_value`."""
     state = [MAX_DEPTH, MAX_ZERO_WIDTH_ELEMENTS, MAX_VALUES, MAX_KEYED_BYTES]
     return [_decode(data, offset, state)[0] for offset in offsets]
 
@@ -254,9 +253,9 @@ def _decode(data: bytes, offset: int, state: _State) -> tuple[AmqpValue, int]:
 
 
 def skip_value(data: bytes, offset: int) -> int:
-    """The offset just after the value at ``offset``, found from sizes alone: what is inside is not looked at.
+    """Returns the offset just after the value at ``offset``. Uses only the sizes: the contents are not read.
 
-    A description counts with its value. Raises :class:`AmqpError` where the value is cut short, or where its
+    A descriptor and its value count as one value. Raises :class:`AmqpError` where the value is cut off, or its
     constructor is unknown.
     """
     size = len(data)
@@ -283,7 +282,8 @@ def skip_value(data: bytes, offset: int) -> int:
 
 
 _WIDTHS: Final = (-9, -9, -9, -9, 0, 1, 2, 4, 8, 16, -1, -4, -1, -4, -1, -4)
-"""Bytes after the constructor, by its upper half. -1, -4: a size of so many bytes, then what it says."""
+"""The number of bytes after the constructor, by its upper half. -1 and -4 mean a size of 1 or 4 bytes, and then as many
+bytes as that says."""
 
 
 def _unknown(data: bytes, pos: int, _state: _State) -> tuple[Any, int]:
@@ -303,7 +303,7 @@ def _fixed(layout: str, make: Callable[[Any], Any] | None = None) -> _Decoder:
 
 
 def _integer(cls: type[int]) -> Callable[[int], int]:
-    """An instance without the check of its range, which the wire has made already."""
+    """Returns a function that makes instances without a range check: the width on the wire has ensured the range."""
     new = int.__new__
     return lambda value: new(cls, value)
 
@@ -337,7 +337,7 @@ def _variable(size_width: int, make: Callable[[bytes], Any] | None) -> _Decoder:
         if end > len(data):
             raise AmqpError("the value is cut short", len(data))
         if make is _text and end - start > _LONG:
-            return str(memoryview(data)[start:end], "utf-8"), end  # not of a copy
+            return str(memoryview(data)[start:end], "utf-8"), end  # without a copy of the bytes
         content = data[start:end]
         return content if make is None else make(content), end
 
@@ -374,7 +374,7 @@ def _count(state: _State, values: int, pos: int) -> None:
 
 
 def _extent(data: bytes, pos: int, width: int) -> tuple[int, int, int]:
-    """Of the list, map or array whose size lies at ``pos``: its count, where the elements start, the end."""
+    """Returns count, start of the elements, and end of the list, map or array whose size is at ``pos``."""
     if width == 1:
         size, count = data[pos], data[pos + 1]
     else:
@@ -437,7 +437,7 @@ def _array(width: int) -> _Decoder:
     def decode(data: bytes, pos: int, state: _State) -> tuple[Array, int]:
         _enter(state, pos)
         count, at, end = _extent(data, pos, width)
-        if not count and at == end:  # some leave the constructor of an empty array out
+        if not count and at == end:  # some encoders leave out the constructor of an empty array
             state[0] += 1
             return Array(), end
         descriptors: list[Any] = []
@@ -516,7 +516,7 @@ _CONSTRUCTORS: Final[dict[int, tuple[str, _Decoder]]] = {
     0xE0: ("array", _array(1)),
     0xF0: ("array", _array(4)),
 }
-"""Each constructor code: the type it makes, and how what follows is read."""
+"""The constructor codes: the name of the type, and the function that decodes the bytes after the code."""
 
 _CODE_NAMES: Final = {code: name for code, (name, _) in _CONSTRUCTORS.items()}
 _DECODERS: Final[list[_Decoder]] = [_unknown] * 256
@@ -529,7 +529,7 @@ for _code, (_name, _decoder) in _CONSTRUCTORS.items():
 
 
 def encode_value(value: AmqpValue) -> bytes:
-    """The shortest encoding of ``value``; :mod:`~rstream_core.protocol.amqp_types` says what may be given.
+    """Returns the encoding of ``value``, of a type in :mod:`~rstream_core.protocol.amqp_types`; see the module.
 
     Raises ``TypeError`` for a Python type that stands for no AMQP type, and ``ValueError`` for a number that
     no AMQP type holds, a time without a time zone, text with lone surrogates, or nesting deeper than
@@ -556,7 +556,7 @@ def _inner(levels: int) -> int:
 
 
 def _sized(code: int, content: bytes) -> bytes:
-    """A binary, string or symbol; ``code`` is that of the short form, and 0x10 more that of the long one."""
+    """Encodes a binary, string or symbol. ``code`` is the short form's code; that of the long form is 0x10 more."""
     size = len(content)
     if size < 256:
         return bytes((code, size)) + content
@@ -566,7 +566,7 @@ def _sized(code: int, content: bytes) -> bytes:
 
 
 def _counted(code: int, count: int, content: bytes) -> bytes:
-    """A list, map or array, likewise. The size includes the count."""
+    """Encodes a list, map or array; ``code`` as in ``_sized``. The size includes the count."""
     size = len(content)
     if size < 255 and count < 256:
         return bytes((code, size + 1, count)) + content
@@ -576,7 +576,7 @@ def _counted(code: int, count: int, content: bytes) -> bytes:
 
 
 def _encode_int(value: int, _levels: int) -> bytes:
-    if 0 <= value <= 127:  # see _short_or_long for the negative ones
+    if 0 <= value <= 127:  # see ``_short_or_long`` for negative numbers
         return struct.pack(">Bb", 0x55, value)
     if -(2**63) <= value < 2**63:
         return struct.pack(">Bq", 0x81, value)
@@ -591,9 +591,9 @@ def _packed(code: int, layout: str) -> Callable[[Any, int], bytes]:
 
 
 def _short_or_long(zero: int | None, short: int, long: int, layout: str) -> Callable[[Any, int], bytes]:
-    """Of uint, ulong and int: without bytes where it is 0, in one byte where that holds it, else in full.
+    """Returns the encoder of uint, ulong or int: no bytes for 0 (``zero``), one byte if possible, or else full width.
 
-    A negative int or long is written in full, too: the Go client (1.8) reads its one byte without the sign, -1 as 255,
+    A negative int or long has full width, too: the Go client (1.8) reads the short form without the sign, -1 as 255,
     and so does the Rust client (0.11) with an int.
     """
     small = struct.Struct(">Bb" if zero is None else ">BB").pack
@@ -668,7 +668,7 @@ _FIXED_ELEMENTS: Final[dict[str, tuple[int, struct.Struct, Callable[[Any], Any]]
     "timestamp": (0x83, struct.Struct(">q"), _timestamp),
     "uuid": (0x98, struct.Struct(">16s"), lambda value: value.bytes),
 }
-"""Array elements of a fixed width: the constructor, the layout, and what makes the layout's value."""
+"""Array elements of a fixed width: the constructor, the layout, and the function that converts an element for it."""
 
 _ELEMENT_TYPES: Final[dict[str, type | tuple[type, ...]]] = {
     "null": type(None),
@@ -688,7 +688,7 @@ _ELEMENT_TYPES: Final[dict[str, type | tuple[type, ...]]] = {
     "map": (dict, AmqpMap),
     "array": Array,
 }
-"""What an array's elements must be, by the name of their type; ``int`` where it is not listed."""
+"""The Python types of an array's elements, by the name of the AMQP type; ``int`` for names that are not listed."""
 
 _VARIABLE_CODES: Final = {
     "binary": 0xA0,
@@ -701,7 +701,7 @@ _VARIABLE_CODES: Final = {
 
 
 def _array_content(value: Array, levels: int) -> bytes:
-    """What follows the count: descriptors, the constructor, the elements."""
+    """Returns the bytes after the count: descriptors, constructor, elements."""
     name = value.type_name
     expected = _ELEMENT_TYPES.get(name, int)
     for item in value:
@@ -788,4 +788,4 @@ _ENCODERS: Final[dict[type, Callable[[Any, int], bytes]]] = {
     Array: _encode_array,
     Described: _encode_described,
 }
-"""Each Python type: its encoding. Subclasses of these are looked up along their bases."""
+"""The encoder of each Python type. For a subclass, the encoder of its first base in the table is used."""

@@ -1,7 +1,7 @@
-"""What the sections of an AMQP 1.0 message hold, as values and as bytes.
+"""Encodes and decodes the contents of the sections of an AMQP 1.0 message.
 
-``Header`` and ``Properties`` are lists of known fields on the wire; the other sections are maps, a list, or any value.
-Types of uamqp are recognised without importing it, and converted when they are encoded or looked at.
+On the wire, ``Header`` and ``Properties`` are lists of known fields; the other sections are maps, a list, or any value.
+Types of uamqp are recognised without importing it, and converted when they are encoded or read.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from rstream_core.protocol.amqp_types import AmqpValue, Symbol, Timestamp, UByte
 
 
 def _identifier(value: Any) -> Any:
-    """message-id, correlation-id: ulong, uuid, binary or string.
+    """Converts a message-id or correlation-id to its wire type: ulong, uuid, binary or string.
 
-    Other integer types pass as they are: the published client writes an int.
+    Other integer types stay as they are: the published client writes an int.
     """
     if type(value) is int:
         return ULong(value)
@@ -95,9 +95,9 @@ class _Fields:
     __slots__ = ()
 
     def _wire(self) -> list[AmqpValue]:
-        """The fields as their wire types, without the nulls at the end.
+        """Returns the fields as their wire types, without the nulls at the end.
 
-        ``TypeError`` or ``ValueError``, naming the field, where one has no such form.
+        Raises ``TypeError`` or ``ValueError``, naming the field, for a value that cannot be converted.
         """
         values = []
         for name, convert in _CONVERTERS[type(self)].items():
@@ -120,7 +120,7 @@ class _Fields:
     __hash__ = None  # type: ignore[assignment]
 
     def __bool__(self) -> bool:
-        """Whether any field is given."""
+        """Returns whether any field is given."""
         return any(getattr(self, name) is not None for name in _CONVERTERS[type(self)])
 
     def __repr__(self) -> str:
@@ -146,14 +146,14 @@ def _comparable(convert: Callable[[Any], Any], value: Any) -> Any:
 
 @dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Header(_Fields):
-    """The header section. A field that is None is not sent. Checked when the message is encoded.
+    """The header section. A field that is None is not sent. Fields are checked when the message is encoded.
 
-    Decoded fields are of their wire types, which equal plain Python values. Compares by its fields.
+    Decoded fields have their wire types, which equal plain Python values. Two headers are equal if their fields are.
     """
 
     durable: bool | None = None
     priority: int | None = None
-    """0 to 255; 4 where it is not given."""
+    """0 to 255; AMQP's default is 4."""
     ttl: int | None = None
     """Milliseconds, 0 to 2**32-1."""
     first_acquirer: bool | None = None
@@ -163,11 +163,11 @@ class Header(_Fields):
 
 @dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Properties(_Fields):
-    """The properties section. A field that is None is not sent. Checked when the message is encoded.
+    """The properties section. A field that is None is not sent. Fields are checked when the message is encoded.
 
-    Decoded fields are of their wire types (``ULong(5)``, ``Symbol("text/plain")``, ``Timestamp(0)``), which
-    equal and print as plain Python values. Compares by its fields, as they would be sent: ``user_id="a"``
-    equals ``user_id=b"a"``, and a time equals its milliseconds.
+    Decoded fields have their wire types (``ULong(5)``, ``Symbol("text/plain")``, ``Timestamp(0)``), which equal and
+    print as plain Python values. Two are equal if their fields would be sent as the same values: ``user_id="a"`` equals
+    ``user_id=b"a"``, and a time equals its milliseconds.
     """
 
     message_id: int | str | bytes | uuid.UUID | None = None
@@ -178,7 +178,7 @@ class Properties(_Fields):
     subject: str | None = None
     reply_to: str | None = None
     correlation_id: int | str | bytes | uuid.UUID | None = None
-    """As ``message_id``."""
+    """Like ``message_id``."""
     content_type: str | None = None
     """ASCII: a symbol."""
     content_encoding: str | None = None
@@ -186,7 +186,7 @@ class Properties(_Fields):
     absolute_expiry_time: int | dt.datetime | None = None
     """Milliseconds since 1970 (UTC), or a datetime with a time zone."""
     creation_time: int | dt.datetime | None = None
-    """As ``absolute_expiry_time``."""
+    """Like ``absolute_expiry_time``."""
     group_id: str | None = None
     group_sequence: int | None = None
     """0 to 2**32-1."""
@@ -217,7 +217,8 @@ _CONVERTERS: Final[dict[type, dict[str, Callable[[Any], Any]]]] = {
         "reply_to_group_id": _string,
     },
 }
-"""Each field of each section, in the order of the wire, and what makes its wire type - on both ways."""
+"""The fields of both sections in the order of the wire, with the function that converts a value to its wire type. It is
+used for encoding and for decoding."""
 
 
 # --- sections: values to bytes and back ------------------------------------------------------------------
@@ -272,7 +273,7 @@ def _encode_map(code: int, value: Any) -> bytes:
         if not isinstance(value, AmqpMap):
             raise TypeError(f"{NAMES[code]} are given as a dict, not {type(value).__name__}")
         for key in value:
-            convert(key)  # a check alone: converted, two keys might become equal
+            convert(key)  # only a check: two keys might become equal if they were converted
         return _prefixed(code, value) if value else b""
     return _prefixed(code, {convert(key): item for key, item in value.items()}) if value else b""
 
@@ -290,7 +291,7 @@ def _decode_map(code: int, data: bytes, start: int) -> dict[Any, Any] | AmqpMap:
 
 
 def encode_section(code: int, value: Any) -> bytes:
-    """One section; nothing where it is None or empty. The body's kinds are written even when empty."""
+    """Encodes one section; returns no bytes for None or an empty one, except for a section of the body."""
     if code == VALUE:
         return _prefixed(code, value)
     if code == DATA:
@@ -322,7 +323,7 @@ def is_uamqp(value: object) -> bool:
 
 
 def from_uamqp_fields(value: Any) -> Any:
-    """A uamqp ``MessageHeader`` or ``MessageProperties`` as ours; anything else as it is."""
+    """Converts a uamqp ``MessageHeader`` or ``MessageProperties``; returns any other value unchanged."""
     if isinstance(value, _Fields) or not is_uamqp(value):
         return value
     cls = Header if hasattr(value, "time_to_live") else Properties
@@ -335,7 +336,7 @@ def from_uamqp_fields(value: Any) -> Any:
 
 
 def _from_uamqp_field(holder: Any, name: str) -> Any:
-    """One field. uamqp keeps some as its C values, whose class alone tells a string from a binary."""
+    """Returns one field. uamqp keeps some as C values, and only their class tells a string from a binary."""
     raw = getattr(holder, f"_{name}", None)
     if raw is None:
         return getattr(holder, name, None)

@@ -1,8 +1,8 @@
-"""Where the sections of an AMQP 1.0 message lie in its bytes, and the short way for messages that are one body.
+"""Finds the sections of an AMQP 1.0 message in its bytes, with a fast path for messages that are only a body.
 
-A message is a row of sections, each behind its descriptor. ``locate`` finds them without reading what they hold.
-Most messages are one data section and nothing else: such a one is known by its first bytes, which follow from its
-length, so that bodies go in and out without any parsing. Property tests hold that way equal to the general one.
+A message is a sequence of sections, each behind its descriptor. ``locate`` finds them without reading their contents.
+Most messages are a single data section. Such a message has certain first bytes, which follow from its length, so that
+its body is encoded and decoded without parsing. Property tests compare this fast path with the general one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rstream_core.protocol.amqp_types import Symbol, ULong
 
 BodyType: TypeAlias = Literal["data", "sequence", "value"]
 Spans: TypeAlias = dict[int, list[tuple[int, int, int]]]
-"""Where each section lies: code -> (its start, its value's start, its end), in the order of the message."""
+"""The places of all sections: code -> (start, start of the value, end), in the order of the message."""
 
 HEADER, DELIVERY, MESSAGE, PROPERTIES, APPLICATION = 0x70, 0x71, 0x72, 0x73, 0x74
 DATA, SEQUENCE, VALUE, FOOTER = 0x75, 0x76, 0x77, 0x78
@@ -43,7 +43,7 @@ _SYMBOLIC: Final = {
     "amqp:amqp-value:*": VALUE,
     "amqp:footer:map": FOOTER,
 }
-"""Sections may be named by symbol instead of by code."""
+"""The codes of sections whose descriptor is a symbol instead of a code."""
 _DATA8: Final = b"\x00\x53\x75\xa0"
 _DATA32: Final = b"\x00\x53\x75\xb0"
 
@@ -52,7 +52,7 @@ _DATA32: Final = b"\x00\x53\x75\xb0"
 
 
 class _Prefixes(dict[int, bytes]):
-    """What stands before a body of so many bytes. Remembers a bounded number of lengths."""
+    """The bytes in front of a body, by its length. Caches a bounded number of lengths."""
 
     def __missing__(self, length: int) -> bytes:
         if length < 256:
@@ -70,10 +70,10 @@ PREFIXES: Final = _Prefixes()
 
 
 class _Heads(dict[int, bytes | None]):
-    """How a message of so many bytes begins where it is one data section. Remembers a bounded number of sizes."""
+    """The first bytes of a message that is one data section, by its size. Caches a bounded number of sizes."""
 
     def __init__(self, constructor: bytes, width: int) -> None:
-        """``width``: in how many bytes the length of the body is written."""
+        """``width`` is the number of bytes of the body's length field."""
         self._constructor = constructor
         self._width = width
 
@@ -91,9 +91,9 @@ LONG_HEADS: Final = _Heads(_DATA32, 4)
 
 
 def encode_bodies(bodies: Sequence[bytes]) -> list[bytes]:
-    """Each body as a whole message, in order: what ``AMQPMessage(body).encode()`` gives.
+    """Encodes each body as a whole message, in order: the same as ``AMQPMessage(body).encode()``.
 
-    ``TypeError`` where one is not bytes; ``ValueError`` beyond 2**32-1 bytes.
+    Raises ``TypeError`` for a body that is not bytes, and ``ValueError`` for one of more than 2**32-1 bytes.
     """
     prefixes = PREFIXES
     return [prefixes[len(body)] + body for body in bodies]
@@ -117,10 +117,10 @@ def as_bytes(body: object) -> bytes:
 
 
 def body_of(data: bytes | memoryview) -> bytes | None:
-    """The body of an encoded message; None where it has none, or has one that is not data.
+    """Returns the body of an encoded message; None where it has none, or one that is not data.
 
-    Several data sections are one body. Raises :class:`~rstream_core.errors.AmqpError` for bytes that are no
-    message; other sections are not looked into.
+    Several data sections are joined. Raises :class:`~rstream_core.errors.AmqpError` for bytes that are not a message;
+    the contents of other sections are not checked.
     """
     if not isinstance(data, bytes):
         data = bytes(data)
@@ -133,7 +133,7 @@ def body_of(data: bytes | memoryview) -> bytes | None:
 
 
 def bodies_of(messages: Sequence[bytes]) -> list[bytes | None]:
-    """:func:`body_of` of each message, in order."""
+    """Returns the :func:`body_of` each message, in order."""
     short, long = SHORT_HEADS, LONG_HEADS
     return [
         data[5:] if data[:5] == short[len(data)] else data[8:] if data[:8] == long[len(data)] else body_of(data)
@@ -142,14 +142,14 @@ def bodies_of(messages: Sequence[bytes]) -> list[bytes | None]:
 
 
 MAX_SECTIONS: Final = 65_536
-"""Of one message: data and sequence sections may be many, and the place of one takes many times its bytes."""
+"""A bound on the sections of one message: the place of a data or sequence section takes many times its bytes."""
 
 
 # --- sections: finding them ----------------------------------------------------------------------------
 
 
 def locate(data: bytes) -> Spans:
-    """Where the sections of a message lie. Checks that they are known, whole, and fit together."""
+    """Returns the places of all sections. Raises ``AmqpError`` unless they are known, complete and compatible."""
     spans: Spans = {}
     pos, size, room = 0, len(data), MAX_SECTIONS
     while pos < size:
@@ -177,11 +177,11 @@ _CONTENT: Final[dict[int, frozenset[int]]] = dict.fromkeys(NAMES, _MAPS) | {
     DATA: frozenset({0xA0, 0xB0}),
     VALUE: frozenset(range(256)),
 }
-"""The constructors that each section may have."""
+"""The constructors that the value of each section may have."""
 
 
 def _descriptor(data: bytes, pos: int) -> tuple[int, int]:
-    """The code of the section at ``pos``, and where its value starts."""
+    """Returns the code of the section at ``pos``, and where its value starts."""
     if data[pos : pos + 2] == b"\x00\x53" and pos + 2 < len(data):
         code: int | None = data[pos + 2]
         start = pos + 3

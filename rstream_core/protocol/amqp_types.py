@@ -1,6 +1,6 @@
-"""The AMQP 1.0 types that Python has no type of its own for.
+"""Python types for the AMQP 1.0 types that Python itself does not have.
 
-A value that was decoded encodes to the same type again. Python's own types stand for one wire type each:
+A decoded value is encoded as the same type again. Each of Python's own types stands for one wire type:
 
 ====================  =========================================================================
 ``None``              null
@@ -15,9 +15,9 @@ A value that was decoded encodes to the same type again. Python's own types stan
 ``dict``              map (a map that a ``dict`` cannot hold is an ``AmqpMap``, see ``amqp_codec``)
 ====================  =========================================================================
 
-The other wire types are the subclasses here. They **compare and hash as their base type** -
-``ULong(5) == 5 == Byte(5)`` and ``Symbol("a") == "a"`` - so that programs need not care; to care, look at
-``type(value)``, or at ``repr(value)``, which names the type (``ULong(5)``); ``str(value)`` is just ``5``.
+The subclasses here stand for the other wire types. They **compare and hash as their base type** -
+``ULong(5) == 5 == Byte(5)`` and ``Symbol("a") == "a"`` - so that most programs can ignore them. The type shows in
+``type(value)`` and in ``repr(value)``, such as ``ULong(5)``; ``str(value)`` is just ``5``.
 Arithmetic gives plain Python numbers. All are immutable except :class:`Array`.
 """
 
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 AmqpValue: TypeAlias = Any
-"""Whatever the table above or a class below can hold."""
+"""A value of any type in the table above or of a class below."""
 
 TYPE_NAMES: Final = frozenset(
     (
@@ -80,14 +80,14 @@ TYPE_NAMES: Final = frozenset(
         "array",
     )
 )
-"""The primitive types by the names the specification gives them: what an :class:`Array` can hold."""
+"""The names of the primitive types in the specification: the types that an :class:`Array` can hold."""
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
 
 
 class _Integer(int):
-    """An integer of a certain width; ``ValueError`` for a number that does not fit."""
+    """An integer of a fixed width. Raises ``ValueError`` for a number that does not fit."""
 
     __slots__ = ()
     low: ClassVar[int] = 0
@@ -167,13 +167,13 @@ class Timestamp(_Integer):
 
     @classmethod
     def from_datetime(cls, when: dt.datetime) -> Self:
-        """The millisecond that ``when`` lies in; ``ValueError`` where it has no time zone."""
+        """Returns ``when`` rounded down to a millisecond. Raises ``ValueError`` where it has no time zone."""
         if when.tzinfo is None or when.utcoffset() is None:
             raise ValueError(f"a time without a time zone cannot become a timestamp: {when!r}")
         return cls((when - _EPOCH) // _MILLISECOND)
 
     def to_datetime(self) -> dt.datetime:
-        """As a ``datetime`` in UTC; ``ValueError`` outside the years 1 to 9999."""
+        """Returns a ``datetime`` in UTC. Raises ``ValueError`` outside the years 1 to 9999."""
         try:
             return _EPOCH + dt.timedelta(milliseconds=int(self))
         except OverflowError:
@@ -269,10 +269,11 @@ class Decimal128(_Decimal):
 class Array(list[Any]):
     """array: elements of one type.
 
-    ``type_name`` is that type, one of :data:`TYPE_NAMES`; another is a ``ValueError``. An element is whatever
-    encodes as that type - ``Array([1, 2], "uint")`` may hold plain numbers; it is checked when it is encoded,
-    and decodes as the type's own class (``UInt``). An array of described values has their common descriptors
-    in ``descriptors``, the outermost first, and holds the values bare. Compares as a list: elements only.
+    ``type_name`` is that type, one of :data:`TYPE_NAMES`; another name raises ``ValueError``. Elements may be any
+    values that can be encoded as that type, such as plain numbers in ``Array([1, 2], "uint")``. They are checked when
+    the array is encoded, and decode as the type's own class (``UInt``). For an array of described values,
+    ``descriptors`` has their common descriptors, the outermost first, and the elements are the values without them.
+    Compares as a list: only the elements count.
     """
 
     __slots__ = ("descriptors", "type_name")
@@ -291,15 +292,15 @@ class Array(list[Any]):
 
 
 class Described:
-    """A value with a descriptor that says what it stands for. Two are equal where both parts are.
+    """A value with a descriptor, which says what it means. Two are equal if both parts are.
 
-    Hashable where its parts are.
+    Hashable if its parts are.
     """
 
     __slots__ = ("descriptor", "value")
 
     descriptor: Any
-    """Most often a :class:`ULong` or a :class:`Symbol`."""
+    """Usually a :class:`ULong` or a :class:`Symbol`."""
     value: Any
 
     def __init__(self, descriptor: Any, value: Any) -> None:

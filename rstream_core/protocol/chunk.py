@@ -1,12 +1,12 @@
-"""Chunks: what a broker stores and delivers.
+"""Parses and builds chunks, in which a broker stores and delivers messages.
 
 Layout (osiris, ``src/osiris_log.erl``): a header of 48 bytes, then ``entries`` entries. A simple entry is
 ``size:u32`` and a message; a sub-batch has the top bit set and holds several messages, perhaps compressed.
-A Deliver leaves out the bloom filter and the trailer, although the header names their sizes.
+A Deliver leaves out the Bloom filter and the trailer, although the header names their sizes.
 
-This is the hot path of consumers: a chunk is split where it lies, in one loop that copies nothing but the
-messages, and a message stays bytes until somebody looks into it. A sub-entry is unpacked when its messages are asked
-for, and not before: a chunk of a megabyte may hold a gigabyte, or millions of messages.
+This is the hot path of consumers: one loop splits a chunk and copies only the messages, and a message stays bytes until
+the application reads a part of it. A sub-entry is unpacked only when its messages are asked for: a chunk of a megabyte
+may hold a gigabyte, or millions of messages.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from rstream_core.protocol.compression import decompress
 MAGIC_AND_VERSION = 0x50
 HEADER = struct.Struct(">BBHIqQQIIIB3x")
 MAX_DATA = 1024 * 1024 * 1024
-"""Bytes of one chunk, as it comes and once its sub-entries are unpacked."""
+"""The most bytes of one chunk, both as it arrives and with its sub-entries unpacked."""
 PIECE_BYTES = 4 * 1024 * 1024
 PIECE_MESSAGES = 65_536
-"""What is unpacked of a chunk at a time; a chunk without sub-entries is split at once up to so many bytes."""
+"""The bounds of a piece. Without sub-entries, a chunk of up to ``PIECE_BYTES`` is one piece."""
 CHUNK_USER = 0
 _CUT_BYTES = 1024 * 1024
-"""The same for what is unpacked already: of a sub-entry that is larger than ``PIECE_BYTES``."""
+"""Bytes of a piece of a sub-entry that is larger than ``PIECE_BYTES`` and was unpacked at once."""
 
 _SUB_BATCH = struct.Struct(">BHII")
 _SIZE = struct.Struct(">I")
 _SUB_BATCH_SIZE = 0x80000000
-"""What an entry's first four bytes are at least where it is a sub-batch."""
+"""The least value of the first four bytes of a sub-batch; those of a simple entry are smaller."""
 
 
 class ChunkHeader(NamedTuple):
@@ -48,7 +48,7 @@ class ChunkHeader(NamedTuple):
     """0 for messages; 1 and 2 are the broker's own tracking data and are never delivered."""
     entries: int
     records: int
-    """Messages, those inside sub-batches counted one by one."""
+    """The number of messages, including each one inside sub-batches."""
     timestamp: int
     """Milliseconds since 1970 (UTC) when the broker made the chunk."""
     epoch: int
@@ -60,7 +60,7 @@ class ChunkHeader(NamedTuple):
 
 
 def parse_header(data: bytes) -> ChunkHeader:
-    """The header at the start of ``data``. Raises ``ChunkError``."""
+    """Returns the header at the start of ``data``. Raises ``ChunkError``."""
     if len(data) < HEADER.size:
         raise ChunkError(f"a chunk of {len(data)} bytes is shorter than its header")
     magic, *fields = HEADER.unpack_from(data)
@@ -73,11 +73,11 @@ def parse_header(data: bytes) -> ChunkHeader:
 
 
 def open_chunk(data: bytes, *, verify_crc: bool = True) -> tuple[ChunkHeader, list[bytes] | ChunkReader]:
-    """The header, and the messages in the order of their offsets (``first_offset`` and up, one by one).
+    """Returns the header, and the messages in the order of their offsets (``first_offset`` and up, one by one).
 
-    Where that is more than one piece, a reader of them instead. ``data`` is the chunk as a Deliver carries it. Raises
-    ``ChunkError`` where the checksum does not match, a size or count does not fit, or a sub-entry cannot be unpacked:
-    with a reader, that shows when it is read.
+    If the chunk is more than one piece, returns a reader instead of the messages. ``data`` is the chunk as in a
+    Deliver. Raises ``ChunkError`` where the checksum does not match, a size or count does not fit, or a sub-entry
+    cannot be unpacked. A reader unpacks sub-entries only when it is read, and raises then.
     """
     header = parse_header(data)
     available = len(data) - HEADER.size
@@ -94,42 +94,42 @@ def open_chunk(data: bytes, *, verify_crc: bool = True) -> tuple[ChunkHeader, li
 
 
 class ChunkReader:
-    """A chunk that is unpacked piece by piece, as it is asked for.
+    """Unpacks a chunk piece by piece, on demand.
 
-    What is checked before the first piece: that the entries fit the chunk, and claim together as many messages as its
-    header does. So offsets are exact whatever a sub-entry holds, and entries that are not wanted are passed over. A
-    sub-entry is checked as a whole before any message of it is given out.
+    The constructor checks that the entries fit the chunk, and that together they claim as many messages as the header.
+    So offsets are exact whatever a sub-entry holds, and unwanted entries can be skipped without unpacking. A sub-entry
+    is checked as a whole before any of its messages is returned.
 
-    A piece holds at most ``PIECE_MESSAGES`` and ``PIECE_BYTES``, or one message that is larger. Of a sub-entry that is
-    larger, the plain data are kept (``MAX_UNCOMPRESSED``) until the last of its pieces is read.
+    A piece holds at most ``PIECE_MESSAGES`` and ``PIECE_BYTES``, or one larger message. The unpacked data of a larger
+    sub-entry (up to ``MAX_UNCOMPRESSED``) are kept until its last piece is read.
     """
 
     __slots__ = ("_cuts", "_data", "_entries", "_offset", "_plain", "_pos")
 
     def __init__(self, data: bytes, header: ChunkHeader, end: int) -> None:
-        """``end``: of the chunk's data, in ``data``. Raises ``ChunkError``."""
+        """``end`` is where the entries end in ``data``. Raises ``ChunkError``."""
         self._data = data
         self._pos = HEADER.size
         self._entries = header.entries
-        """Those that are still to be read."""
+        """The number of entries that are not read yet."""
         self._offset = header.first_offset
-        """Of the first message that is still to be read."""
+        """The offset of the first message that is not read yet."""
         self._plain = b""
-        """The unpacked data of a large sub-entry that is being given out."""
+        """The unpacked data of the large sub-entry that is being read."""
         self._cuts: deque[tuple[int, int]] = deque()
-        """Its pieces: how many messages each has, and where it starts."""
+        """The unread pieces of that sub-entry: the number of messages of each, and its start in ``_plain``."""
         _check_count(header, self._survey(end))
 
     @property
     def is_done(self) -> bool:
-        """Whether there are no more pieces."""
+        """Whether all pieces were read."""
         return not self._entries and not self._cuts
 
     def read(self, wanted: int = 0) -> tuple[int, list[bytes]] | None:
-        """The next piece: the offset of its first message, and the messages; None where there are no more.
+        """Returns the next piece: the offset of its first message, and the messages; None where there are no more.
 
         Messages below the offset ``wanted`` are left out. Raises ``ChunkError`` where a sub-entry cannot be unpacked or
-        does not hold what it claims: the chunk is of no use from there on.
+        does not match its claims: the rest of the chunk is then unusable.
         """
         while not self.is_done:
             offset, messages = self._next_cut() if self._cuts else self._gather(wanted)
@@ -141,7 +141,7 @@ class ChunkReader:
         return None
 
     def _survey(self, end: int) -> int:
-        """Looks at what all entries claim; how many messages that is."""
+        """Checks the claims of all entries, and returns how many messages they claim."""
         data, pos = self._data, self._pos
         records, room = 0, MAX_DATA
         try:
@@ -164,7 +164,7 @@ class ChunkReader:
         return records
 
     def _gather(self, wanted: int) -> tuple[int, list[bytes]]:
-        """The entries that one piece has room for. After ``_survey``: they are known to fit the chunk."""
+        """Reads as many entries as fit one piece. ``_survey`` has checked that the entries fit the chunk."""
         data, pos, offset = self._data, self._pos, self._offset
         first, messages, room = offset, list[bytes](), PIECE_BYTES
         while self._entries and len(messages) < PIECE_MESSAGES:
@@ -189,7 +189,7 @@ class ChunkReader:
                     plain = decompress(kind >> 4 & 7, data[begin : begin + size], plain_size)
                     if plain_size > PIECE_BYTES:
                         self._cuts, self._plain = _cut(plain, count), plain
-                        del plain  # see _move_out
+                        del plain  # ``_move_out`` needs the only reference
                         self._pos, self._offset = begin + size, offset
                         self._entries -= 1
                         return self._next_cut()
@@ -202,7 +202,7 @@ class ChunkReader:
         return first, messages
 
     def _next_cut(self) -> tuple[int, list[bytes]]:
-        """The next piece of a large sub-entry."""
+        """Returns the next piece of a large sub-entry."""
         count, start = self._cuts.popleft()
         messages: list[bytes] = []
         (size,) = _SIZE.unpack_from(self._plain, start)
@@ -217,11 +217,14 @@ class ChunkReader:
         return offset, messages
 
     def _move_out(self, start: int, size: int) -> bytes:
-        """A message that is most of the plain data: they become the message, or both would be there for a while."""
+        """Returns a message that is most of the unpacked data, and reuses the memory of the data for it.
+
+        A copy of the message would need nearly twice the memory for a moment.
+        """
         after = start + size
         rest = self._plain[after:]
         self._cuts = deque((count, at - after) for count, at in self._cuts)
-        held = io.BytesIO(self._plain)  # which does not copy bytes that nobody else has
+        held = io.BytesIO(self._plain)  # makes no copy of bytes without another reference
         self._plain = rest
         with held.getbuffer() as view:
             view[:size] = view[start:after]
@@ -235,7 +238,7 @@ def _check_count(header: ChunkHeader, records: int) -> None:
 
 
 def _split_whole(data: bytes, entries: int, end: int) -> list[bytes] | None:
-    """All messages of a chunk, in one loop; None where they are more than one piece. Raises ``ChunkError``."""
+    """Returns all messages of a chunk; None where they are more than one piece. Raises ``ChunkError``."""
     messages: list[bytes] = []
     unpack_size = _SIZE.unpack_from
     pos, room = HEADER.size, PIECE_BYTES
@@ -262,7 +265,7 @@ def _split_whole(data: bytes, entries: int, end: int) -> list[bytes] | None:
 
 
 def _check_claims(size: int, records: int, plain_size: int, available: int) -> None:
-    """What the head of a sub-entry says."""
+    """Checks the head of a sub-entry. Raises ``ChunkError``."""
     if size > available:
         raise ChunkError(f"a sub-entry claims {size} bytes and has {max(available, 0)}")
     if records * 4 > plain_size:
@@ -271,12 +274,12 @@ def _check_claims(size: int, records: int, plain_size: int, available: int) -> N
 
 def _check_end(pos: int, end: int) -> None:
     if pos != end:
-        # Sizes are not held against the end one by one: slicing past it raises nothing, but always shows here.
+        # Single sizes are not checked against the end: slicing past it raises nothing, but always shows up here.
         raise ChunkError(f"the entries of a chunk take {pos - HEADER.size} bytes of {end - HEADER.size}")
 
 
 def _split_plain(plain: bytes, records: int, messages: list[bytes], start: int | None = None) -> None:
-    """Adds the messages of a sub-entry. All of them, which must fit it; or those of a piece that starts there."""
+    """Appends the messages of a sub-entry, which must fill it, or those of a piece that begins at ``start``."""
     unpack_size = _SIZE.unpack_from
     pos = start or 0
     try:
@@ -297,7 +300,7 @@ def _check_plain_end(pos: int, plain: bytes) -> None:
 
 
 def _cut(plain: bytes, records: int) -> deque[tuple[int, int]]:
-    """Where a large sub-entry is cut into pieces: how many messages each has, and where it starts.
+    """Cuts a large sub-entry into pieces. Returns the number of messages of each piece, and its start.
 
     Raises ``ChunkError`` where the messages do not fit the data.
     """
@@ -321,10 +324,9 @@ def _cut(plain: bytes, records: int) -> deque[tuple[int, int]]:
 
 
 def parse_chunk(data: bytes, *, verify_crc: bool = True) -> tuple[ChunkHeader, list[bytes]]:
-    """The header, and all messages in the order of their offsets (``first_offset`` and up, one by one).
+    """Returns the header, and all messages in the order of their offsets (``first_offset`` and up, one by one).
 
-    For chunks that come from somebody who is trusted: what it takes is bounded by ``MAX_DATA`` alone. Raises
-    ``ChunkError``.
+    Only for chunks from a trusted source: the messages may take up to ``MAX_DATA`` bytes. Raises ``ChunkError``.
     """
     header, found = open_chunk(data, verify_crc=verify_crc)
     if not isinstance(found, ChunkReader):
@@ -336,7 +338,7 @@ def parse_chunk(data: bytes, *, verify_crc: bool = True) -> tuple[ChunkHeader, l
 
 
 def join_sub_batch(messages: Sequence[bytes]) -> bytes:
-    """The uncompressed data of a sub-batch."""
+    """Returns the uncompressed data of a sub-batch."""
     out: list[bytes] = []
     for message in messages:
         out.append(len(message).to_bytes(4))
@@ -353,10 +355,10 @@ def build_chunk(
     records: int | None = None,
     kind: int = CHUNK_USER,
 ) -> bytes:
-    """A chunk as a broker delivers it.
+    """Returns a chunk as a broker delivers it.
 
-    ``entries`` are simple messages, or sub-batches as ``commands.write_sub_batch`` makes them where the first
-    byte has its top bit set and ``records`` (all messages) is given.
+    ``entries`` are messages. If ``records`` (the number of all messages) is given, entries whose first byte has its top
+    bit set are sub-batches made by ``commands.write_sub_batch``.
     """
     parts: list[bytes] = []
     for entry in entries:

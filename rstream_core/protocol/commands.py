@@ -2,13 +2,13 @@
 
 Source: rabbitmq-server, deps/rabbitmq_stream/docs/PROTOCOL.adoc, and captured frames (tests/vectors).
 
-A message is a NamedTuple; its row in ``_TABLE`` says its key, its version, how the frame starts (``Shape``)
-and how each field is written. ``encode`` and ``decode`` follow the table in both directions, for clients and
-for brokers alike. Responses carry their request's key with the top bit set.
+A message is a NamedTuple. Its row in ``_TABLE`` has its key, its version, the start of the frame (``Shape``) and the
+codec of each field. ``encode`` and ``decode`` follow the table in both directions, for clients and for brokers.
+Responses have their request's key with the top bit set.
 
 A client's frames are read as RabbitMQ reads them: ``rabbit_stream_core:parse_request`` and ``parse_response`` of 4.3.6,
-held against ``tests/conformance/test_tolerance.py``. It takes more than PROTOCOL.adoc allows, and clients depend on
-that. A broker's frames are read strictly; what is optional there is what RabbitMQ itself leaves out.
+compared in ``tests/conformance/test_tolerance.py``. RabbitMQ accepts more than PROTOCOL.adoc allows, and clients depend
+on that. A broker's frames are read strictly; only fields that RabbitMQ itself leaves out are optional.
 """
 
 from __future__ import annotations
@@ -85,10 +85,10 @@ class Key(enum.IntEnum):
 
 
 class Shape(enum.Enum):
-    """What stands between key and version and the fields."""
+    """The part of a frame between key and version, and the fields."""
 
     NOTICE = enum.auto()
-    """Nothing: no answer is expected."""
+    """Empty: no answer is expected."""
     REQUEST = enum.auto()
     """A correlation id."""
     RESPONSE = enum.auto()
@@ -96,11 +96,11 @@ class Shape(enum.Enum):
     RESPONSE_WITHOUT_CODE = enum.auto()
     """A correlation id only: Metadata has a code for each stream."""
     RESPONSE_WITHOUT_CORRELATION = enum.auto()
-    """A response code only: the broker's complaint about a Credit."""
+    """A response code only: the broker's refusal of a Credit."""
 
 
 class OffsetSpec(NamedTuple):
-    """An offset specification on the wire: the offset itself is there for types 4 and 5 only."""
+    """An offset specification on the wire. Only types 4 and 5 have an offset."""
 
     offset_type: int
     offset: int = 0
@@ -158,7 +158,7 @@ _SUB_BATCH = struct.Struct(">BHII")
 
 
 def write_sub_batch(out: bytearray, compression: int, records: int, uncompressed_size: int, data: bytes) -> None:
-    """A sub-batch as it stands in a Publish and in a chunk."""
+    """Appends a sub-batch to ``out``, in the format of a Publish and of a chunk."""
     try:
         out += _SUB_BATCH.pack(SUB_BATCH_BIT | (compression << 4), records, uncompressed_size, len(data))
     except struct.error:
@@ -386,13 +386,13 @@ class SaslAuthenticate(NamedTuple):
 
 
 class SaslAuthenticateResponse(NamedTuple):
-    """``challenge`` is there with code 10 only."""
+    """``challenge`` is None unless the response code is 10."""
 
     challenge: bytes | None
 
 
 class Tune(NamedTuple):
-    """Sent by both sides, without a correlation id. Bytes and seconds; 0 for no limit and for off."""
+    """Sent by both sides, without a correlation id. In bytes (0 for no limit) and seconds (0 for none)."""
 
     frame_max: int
     heartbeat: int
@@ -437,7 +437,7 @@ class PartitionsResponse(NamedTuple):
 
 
 class ConsumerUpdate(NamedTuple):
-    """Asked by the broker; must be answered."""
+    """A request of the broker, which the client must answer."""
 
     subscription_id: int
     active: bool
@@ -501,7 +501,7 @@ class Command(NamedTuple):
     shape: Shape
     fields: Codec
     other_key: int | None = None
-    """Another key under which it is read, but never written."""
+    """Another key under which the command is read, but never written."""
 
 
 def _row(
@@ -523,7 +523,7 @@ def _response(key: Key, message: type[Any], *fields: Codec, shape: Shape = Shape
 
 
 _active = Codec("active", 1, lambda out, value: u8.write(out, int(value)), lambda reader: bool(u8.read(reader)))
-_challenge = Codec(  # PROTOCOL.adoc says bytes, with a length of 32 bits; brokers send one of 16 (captured)
+_challenge = Codec(  # PROTOCOL.adoc says bytes, with a 32-bit length; brokers send a 16-bit length (captured)
     "challenge",
     0,
     lambda out, value: None if value is None else out.extend(len(value).to_bytes(2) + value),
@@ -537,7 +537,7 @@ _arguments = last_mapping(_name)
 
 
 def _read_properties(reader: Reader) -> Mapping[str, str]:
-    """What is too short to hold a count stands for none, as with RabbitMQ: Java writes nothing for an empty map."""
+    """Reads a map. Fewer bytes than a count mean an empty map, as in RabbitMQ: Java writes nothing for an empty one."""
     if reader.remaining < u32.minimum:
         reader.rest()
         return {}
@@ -546,13 +546,13 @@ def _read_properties(reader: Reader) -> Mapping[str, str]:
 
 
 def _read_reason(reader: Reader) -> str:
-    """Why a side closes, which is only shown; null where it does not say."""
+    """Reads the reason of a Close, which is only shown; null counts as empty."""
     size: int = u16.read(reader)
     return "" if size == 0xFFFF else reader.text(size)
 
 
 def _read_answered_spec(reader: Reader) -> OffsetSpec:
-    """RabbitMQ passes over what follows a specification without an offset."""
+    """Reads an offset specification, and ignores bytes behind one without an offset, as RabbitMQ does."""
     spec = _read_offset_spec(reader)
     if spec.offset_type < 4:
         reader.rest()
@@ -604,7 +604,7 @@ _TABLE: tuple[Command, ...] = (
     _response(Key.SASL_HANDSHAKE, SaslHandshakeResponse, array(string)),
     _request(Key.SASL_AUTHENTICATE, SaslAuthenticate, _name, nullable_bytes),
     _response(Key.SASL_AUTHENTICATE, SaslAuthenticateResponse, _challenge),
-    # Java and Go answer a Tune with the bit of a response, which RabbitMQ takes too.
+    # Java and Go answer a Tune with the response bit set in the key, which RabbitMQ also accepts.
     _notice(Key.TUNE, Tune, u32, u32, other_key=RESPONSE_BIT | Key.TUNE),
     _request(Key.OPEN, Open, _name),
     _response(Key.OPEN, OpenResponse, _optional_map),
@@ -647,7 +647,7 @@ class Frame(NamedTuple):
 
 
 def encode(message: Any, *, correlation_id: int = 0, code: int = RESPONSE_OK) -> bytes:
-    """A whole frame, with its size. Raises ``ProtocolError`` where a field does not fit."""
+    """Returns a whole frame, with its size. Raises ``ProtocolError`` where a value does not fit its field."""
     row = _BY_MESSAGE[type(message)]
     out = bytearray(_SIZED_HEAD.pack(0, row.key, row.version))
     _write_shape(out, row.shape, correlation_id, code)
@@ -657,7 +657,7 @@ def encode(message: Any, *, correlation_id: int = 0, code: int = RESPONSE_OK) ->
 
 
 def encode_error(request: type[Any], *, correlation_id: int = 0, code: int) -> bytes:
-    """A broker's refusal of a request: a response that has a code and no fields."""
+    """Returns a broker's refusal of a request: a response with a code and no fields."""
     key = _BY_MESSAGE[request].key | RESPONSE_BIT
     row = _BY_WIRE[key, 1]
     out = bytearray(_SIZED_HEAD.pack(0, key, 1))
@@ -676,7 +676,8 @@ def _write_shape(out: bytearray, shape: Shape, correlation_id: int, code: int) -
 def decode(frame: bytes) -> Frame:
     """Decodes a frame, given without its size.
 
-    Raises ``ProtocolError`` where the key or version is unknown, a field is cut off, or bytes are left over.
+    Raises ``ProtocolError`` where the key or version is unknown, a field is cut off, or bytes are left over. In most
+    responses with an error code, the bytes behind the code are ignored.
     """
     if len(frame) < _HEAD.size:
         raise ProtocolError(f"a frame of {len(frame)} bytes cannot hold a key and a version")
@@ -701,17 +702,18 @@ def decode(frame: bytes) -> Frame:
 
 
 _READ_WITH_ERRORS = frozenset({CreditResponse, SaslAuthenticateResponse, ConsumerUpdateResponse})
-"""Responses whose fields are there, or may be, although the code is not OK."""
+"""Responses that may have their fields although the code is not OK."""
 
 
 _SINCE = {Key.CREATE_SUPER_STREAM: (3, 13), Key.DELETE_SUPER_STREAM: (3, 13), Key.RESOLVE_OFFSET_SPEC: (4, 3)}
-"""The releases of RabbitMQ that brought commands after 3.11, which has the exchange of versions itself."""
+"""The RabbitMQ releases of commands that came after 3.11, the release with the exchange of versions."""
 
 
 def supported_versions(release: tuple[int, ...] = (99,)) -> tuple[CommandVersions, ...]:
-    """What this side understands: what ExchangeCommandVersions says to a broker of that release.
+    """Returns the versions for ExchangeCommandVersions with a broker of this release.
 
-    Only what the broker knows: RabbitMQ 4.0.5 crashes over the number of a command that came later, and closes.
+    It leaves out commands that are newer than the broker: RabbitMQ 4.0.5 crashes over the key of a later command, and
+    closes the connection.
     """
     versions: dict[int, list[int]] = {}
     for row in _TABLE:

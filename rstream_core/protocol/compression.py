@@ -1,12 +1,13 @@
 """The codecs of sub-entries: gzip, snappy (framing format), lz4 (frame format) and zstd.
 
-What is written here is read by the clients of other languages, so a frame uses only what all of them read. lz4: the
-blocks are independent of each other, because the readers of Java and Go cannot read linked ones. gzip: one member.
-snappy: the stream identifier comes first, and no chunk holds more than 64 KiB. zstd: no dictionary, and a window of
-no more than 8 MiB. Reading takes more: lz4 frames with linked blocks too, which this client wrote at first.
+Clients of other languages read the compressed data, so it uses only features that all of them support. lz4: the blocks
+are independent of each other, because the readers of Java and Go cannot read linked ones. gzip: one member. snappy: the
+stream identifier comes first, and no chunk holds more than 64 KiB. zstd: no dictionary, and a window of at most 8 MiB.
+Decompression accepts more, such as lz4 frames with linked blocks, which this client wrote at first.
 
-Decompression is bounded by the size that the sub-entry claims, and that claim by ``MAX_UNCOMPRESSED`` and by what
-its codec can make of so few bytes: the output buffer is allocated once, so that no input can make it grow.
+Decompression is bounded by the size that the sub-entry claims. That claim is bounded by ``MAX_UNCOMPRESSED``, and by
+the most that the codec can make of the compressed bytes. The output buffer is allocated once, and no input can make it
+grow.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from rstream_core.errors import ChunkError
 from rstream_core.types import CompressionType
 
 MAX_UNCOMPRESSED = 64 * 1024 * 1024
-"""Bytes of one sub-entry once decompressed: the bound of RabbitMQ 4.3.5 and of the Java client."""
+"""The most bytes of one decompressed sub-entry: also the bound of RabbitMQ 4.3.5 and of the Java client."""
 
 _MOST = {
     CompressionType.Gzip: 1032,
@@ -28,7 +29,7 @@ _MOST = {
     CompressionType.Lz4: 255,
     CompressionType.Zstd: 1 << 16,
 }
-"""Bytes that the formats can make of one, rounded up: a claim beyond that is a lie, and nothing is allocated for it."""
+"""The most bytes that each format can make of one byte, rounded up. A larger claim is refused before allocating."""
 _MOST_OF_NOTHING = 64 * 1024
 _GZIP_SIZE = struct.Struct("<I")
 
@@ -46,7 +47,7 @@ def _module(compression: CompressionType) -> Any:
 
 
 def check_compression(compression: CompressionType) -> CompressionType:
-    """It, where it is one. ``TypeError`` for what is none."""
+    """Returns the argument as a ``CompressionType``. Raises ``TypeError`` for any other value."""
     try:
         return CompressionType(compression)
     except ValueError:
@@ -54,7 +55,7 @@ def check_compression(compression: CompressionType) -> CompressionType:
 
 
 def compress(compression: CompressionType, data: bytes) -> bytes:
-    """The whole of ``data``, compressed; ``CompressionType.No`` gives it back."""
+    """Returns ``data`` compressed; unchanged for ``CompressionType.No``."""
     if compression is CompressionType.No:
         return data
     module = _module(compression)
@@ -66,7 +67,7 @@ def compress(compression: CompressionType, data: bytes) -> bytes:
 
 
 def decompress(compression: int, data: bytes, uncompressed_size: int) -> bytes:
-    """Exactly ``uncompressed_size`` bytes; ``ChunkError`` if it is anything else, or more than the bound."""
+    """Returns exactly ``uncompressed_size`` bytes. Raises ``ChunkError`` for any other size, or above the bound."""
     if uncompressed_size > MAX_UNCOMPRESSED:
         raise ChunkError(f"a sub-entry claims {uncompressed_size} bytes uncompressed; the limit is {MAX_UNCOMPRESSED}")
     try:
@@ -85,11 +86,11 @@ def _decompress(kind: CompressionType, data: bytes, size: int) -> bytes:
     if size > _MOST_OF_NOTHING + _MOST[kind] * len(data):
         raise ChunkError(f"a {kind.name.lower()} sub-entry claims that its {len(data)} bytes unpack to {size}")
     if kind is CompressionType.Gzip and len(data) >= _GZIP_SIZE.size:
-        # gzip ends in the size of its last member: where that is too much, nothing need be unpacked to see it.
+        # gzip data ends in the size of the last member: if that is too large, unpacking is not needed.
         (told,) = _GZIP_SIZE.unpack_from(data, len(data) - _GZIP_SIZE.size)
         if told > size:
             raise ChunkError(f"a gzip sub-entry claims {size} bytes and holds {told}")
-    # The bytes of a BytesIO are given away without a copy, where those of a bytearray would be there twice.
+    # A BytesIO hands out its bytes without a copy; making bytes of a bytearray would need the memory twice.
     output = io.BytesIO()
     if size:
         output.seek(size - 1)
@@ -97,7 +98,7 @@ def _decompress(kind: CompressionType, data: bytes, size: int) -> bytes:
     try:
         with output.getbuffer() as room:
             written = _module(kind).decompress_into(data, room)
-    except DecompressionError as error:  # damaged, cut off, or more than the claim
+    except DecompressionError as error:  # the data is damaged, cut off, or larger than claimed
         raise ChunkError(f"a {kind.name.lower()} sub-entry cannot be unpacked: {error}") from None
     output.truncate(written)
     return output.getvalue()

@@ -1,9 +1,9 @@
 """Cuts a byte stream into frames.
 
-A frame is ``size:u32`` and then ``size`` bytes, which begin with ``key:u16 version:u16``. The size
-is checked as soon as it and the key are there, so that a lying peer costs no memory. Deliver and PublishConfirm
-frames are bounded apart: the frame size that the two sides agree on bounds what a client sends, and a broker's
-chunk, or its confirm of all that is in flight, may be far larger.
+A frame is ``size:u32`` and then ``size`` bytes, which begin with ``key:u16 version:u16``. The size is checked as soon
+as it and the key have arrived, so that a wrong size costs no memory. Deliver and PublishConfirm frames have bounds of
+their own: the negotiated frame size applies to frames of a client, while a broker's chunk, or its confirm of all
+messages in flight, may be far larger.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from rstream_core.errors import FrameSizeExceeded, ProtocolError
 KEY_PUBLISH_CONFIRM = 0x03
 KEY_DELIVER = 0x08
 MAX_DELIVER_SIZE = 1024 * 1024 * 1024 + 4096
-"""Bytes: a chunk of 1 GiB, the Java client's bound, and what a Deliver puts before it."""
+"""Bytes of the largest Deliver: a chunk of 1 GiB, which is also the Java client's bound, and the fields before it."""
 
 _HEAD = 8  # size, key and version
 
 
 class FrameBuffer:
-    """Takes bytes as they come, gives out whole frames without their size."""
+    """Takes bytes as they arrive, and yields complete frames without their size field."""
 
     __slots__ = ("_buffer", "max_confirm_size", "max_deliver_size", "max_frame_size")
 
     def __init__(self, max_frame_size: int = 0, *, max_deliver_size: int = MAX_DELIVER_SIZE) -> None:
-        """``max_frame_size`` in bytes, without the size field; 0 for no limit. A broker is sent no Deliver frames."""
+        """Both limits are in bytes, without the size field; 0 means no limit."""
         self._buffer = bytearray()
         self.max_frame_size = max_frame_size
         self.max_deliver_size = max_deliver_size
@@ -39,7 +39,7 @@ class FrameBuffer:
         self._buffer += data
 
     def frames(self) -> Iterator[bytes]:
-        """The frames that are complete. Raises ``FrameSizeExceeded`` or ``ProtocolError``."""
+        """Yields the complete frames. Raises ``FrameSizeExceeded`` or ``ProtocolError``."""
         buffer = self._buffer
         pos = 0
         try:

@@ -1,8 +1,7 @@
 """The primitive types of the stream protocol: one codec each, and a bounds-checked reader.
 
-A codec is a pair of functions. ``commands`` builds every message from these and nothing else,
-so this is the only place where a length is trusted, and it never is: each is checked against
-the bytes that are there before anything is allocated.
+A codec is a pair of functions. ``commands`` builds every message from these alone, so this is the only place that reads
+lengths. Each length is checked against the remaining bytes before memory is allocated.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from rstream_core.checks import MAX_STRING
 from rstream_core.errors import ProtocolError
 
 MAX_ELEMENTS = 65_536
-"""Of an array or a map that is read, unless it says otherwise: far more than any answer has, and in Python an element
-takes up to thirty times its bytes."""
+"""The most elements of an array or a map that is read, unless its codec says otherwise. It is far more than any answer
+has; in Python an element takes up to thirty times its bytes."""
 
 _U8 = struct.Struct(">B")
 _U16 = struct.Struct(">H")
@@ -59,11 +58,11 @@ class Reader:
         return form.unpack_from(self.data, start)[0]
 
     def text(self, size: int) -> str:
-        """So many bytes as text to look at: what is not UTF-8 is replaced."""
+        """Returns ``size`` bytes as text that is only shown: bytes that are not UTF-8 are replaced."""
         return self.take(size).decode(errors="replace")
 
     def until_the_end(self, element: Codec) -> Iterator[Any]:
-        """The elements of an array that ends with the frame. The count before them is read and not looked at."""
+        """Yields the elements of an array that ends with the frame. The count before them is ignored."""
         self.unpack(_I32)
         for _ in range(MAX_ELEMENTS):
             if self.pos >= self.end:
@@ -73,7 +72,10 @@ class Reader:
             raise ProtocolError(f"an array of more than {MAX_ELEMENTS} elements")
 
     def count(self, minimum: int, most: int | None = MAX_ELEMENTS) -> int:
-        """The count of an array of at most ``most`` elements, which take at least ``minimum`` bytes each."""
+        """Reads the count of an array. Raises ``ProtocolError`` above ``most``, or if the frame is too short for it.
+
+        ``minimum`` is the least number of bytes of an element.
+        """
         count: int = self.unpack(_I32)
         if count < 0:  # some encoders write a missing array as -1
             return 0
@@ -85,7 +87,7 @@ class Reader:
 
 
 class Codec(NamedTuple):
-    """How one type is written and read; ``minimum`` is the fewest bytes it can take."""
+    """How one type is written and read. ``minimum`` is the least number of bytes that it takes."""
 
     name: str
     minimum: int
@@ -117,7 +119,7 @@ def _write_string(out: bytearray, value: str | None, most: int = MAX_STRING) -> 
         return
     try:
         data = value.encode()
-    except UnicodeEncodeError:  # bytes of a command line that were no UTF-8 become lone surrogates
+    except UnicodeEncodeError:  # lone surrogates, such as from command line arguments that are not UTF-8
         raise ProtocolError(f"{value!r} cannot be written as UTF-8") from None
     if len(data) > most:
         raise ProtocolError(f"a string of {len(data)} bytes is longer than {most}")
@@ -144,11 +146,12 @@ def _read_unsigned_string(reader: Reader) -> str:
 nullable_string = Codec("string?", 2, _write_string, _read_string)
 string = Codec("string", 2, _write_string, lambda reader: _read_string(reader) or "")
 request_string = Codec("string", 2, _write_string, _read_unsigned_string)
-"""Of a request. RabbitMQ reads the length as unsigned: it knows no null, and takes more than ``MAX_STRING`` bytes."""
+"""A string of a request. RabbitMQ reads the length as unsigned: null does not exist, and more than ``MAX_STRING`` bytes
+are allowed."""
 long_string = Codec("string", 2, lambda out, value: _write_string(out, value, 0xFFFF), _read_unsigned_string)
-"""Of a broker's answer: a name that a client gave, however long it is."""
+"""A string of a broker's answer that is a name from a client: up to 65,535 bytes."""
 request_text = Codec("text", 2, _write_string, lambda reader: reader.text(reader.unpack(_U16)))
-"""A string of a request that is only shown. RabbitMQ takes any bytes; those that are not UTF-8 are replaced."""
+"""A string of a request that is only shown. RabbitMQ accepts any bytes; here, bytes that are not UTF-8 are replaced."""
 
 
 def _write_bytes(out: bytearray, value: bytes | None) -> None:
@@ -171,7 +174,7 @@ rest_of_frame = Codec("rest", 0, lambda out, value: out.extend(value), Reader.re
 
 
 def array(element: Codec, *, most: int | None = MAX_ELEMENTS) -> Codec:
-    """``[T]``: a 32-bit count, then the elements; a tuple in Python. ``most``: see ``Reader.count``."""
+    """Returns the codec of ``[T]``: a 32-bit count, then the elements; in Python a tuple. See ``Reader.count``."""
 
     def write(out: bytearray, values: Sequence[Any]) -> None:
         out += _I32.pack(len(values))
@@ -186,7 +189,7 @@ def array(element: Codec, *, most: int | None = MAX_ELEMENTS) -> Codec:
 
 
 def last_array(element: Codec) -> Codec:
-    """``[T]`` as the last field of a request: RabbitMQ reads to the end of the frame, whatever the count says."""
+    """Returns the codec of ``[T]`` as the last field of a request: it ignores the count, as RabbitMQ does."""
     return array(element)._replace(read=lambda reader: tuple(reader.until_the_end(element)))
 
 
@@ -204,11 +207,11 @@ def _read_ids(reader: Reader) -> tuple[int, ...]:
 
 
 u64_array = Codec("[u64]", 4, _write_ids, _read_ids)
-"""As ``array(u64)``, in one step: confirms are on the hot path."""
+"""The same format as ``array(u64)``, read and written in one step: confirms are on the hot path."""
 
 
 def record(make: Callable[..., Any], *fields: Codec) -> Codec:
-    """Fields one after another; a tuple type in Python."""
+    """Returns the codec of a sequence of fields; ``make``, a tuple type, in Python."""
 
     def write(out: bytearray, value: Sequence[Any]) -> None:
         for codec, item in zip(fields, value, strict=True):
@@ -222,7 +225,7 @@ def record(make: Callable[..., Any], *fields: Codec) -> Codec:
 
 
 def mapping(value: Codec) -> Codec:
-    """``[key, value]`` with string keys; a dict in Python. The last of two equal keys counts."""
+    """Returns the codec of ``[key, value]`` with string keys; a dict in Python. The last of two equal keys counts."""
 
     def write(out: bytearray, values: Mapping[str, Any]) -> None:
         out += _I32.pack(len(values))
@@ -238,6 +241,6 @@ def mapping(value: Codec) -> Codec:
 
 
 def last_mapping(text: Codec) -> Codec:
-    """``[key, value]``, both of them ``text``, as the last field of a request: see ``last_array``."""
+    """Returns the codec of ``[key, value]``, both ``text``, as the last field of a request: see ``last_array``."""
     pair = record(lambda key, value: (key, value), text, text)
     return mapping(text)._replace(read=lambda reader: dict(reader.until_the_end(pair)))

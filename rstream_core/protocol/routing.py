@@ -1,4 +1,4 @@
-"""Which partition of a super stream a routing key belongs to, and what partitions are called.
+"""Finds the partition of a routing key in a super stream, and names partitions.
 
 The hash is that of the Java, Go and Rust clients, so that all of them agree: murmur3 x86 32-bit of the key's UTF-8
 bytes with their seed, taken as unsigned, modulo the number of partitions in the broker's order. The Python client
@@ -15,16 +15,16 @@ from rstream_core.errors import ConfigurationError
 
 HASH_SEED = 104729
 MAX_PARTITIONS = 1000
-"""RabbitMQ refuses more."""
+"""The most partitions of a super stream that RabbitMQ accepts."""
 
 
 def hash_key(key: str | bytes) -> int:
-    """The hash of a routing key, 0 to 2**32-1. Text counts as its UTF-8 bytes."""
+    """Returns the hash of a routing key, 0 to 2**32-1. For a str, it is the hash of its UTF-8 bytes."""
     return mmh3.hash(key, HASH_SEED, signed=False)
 
 
 def partition_index(key: str | bytes, partitions: int) -> int:
-    """The position of a key's partition among ``partitions`` of them (at least 1), in the broker's order."""
+    """Returns the position of a key's partition among ``partitions`` (1 or more), in the broker's order."""
     return hash_key(key) % partitions
 
 
@@ -40,9 +40,9 @@ def python_partition_index(key: str | bytes, partitions: int) -> int:
 
 
 def partitions_by_number(super_stream: str, count: int) -> tuple[list[str], list[str]]:
-    """Names and binding keys of ``count`` partitions, as ``rabbitmq-streams add_super_stream --partitions`` has them.
+    """Returns names and binding keys of ``count`` partitions, as ``rabbitmq-streams add_super_stream --partitions``.
 
-    Raises ``ConfigurationError`` for a count that no broker takes.
+    Raises ``ConfigurationError`` for a count that no broker accepts.
     """
     _check_count(count)
     keys = [str(number) for number in range(count)]
@@ -50,9 +50,9 @@ def partitions_by_number(super_stream: str, count: int) -> tuple[list[str], list
 
 
 def partitions_by_keys(super_stream: str, routing_keys: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names and binding keys of one partition for each routing key, as ``add_super_stream --routing-keys`` has them.
+    """Returns names and binding keys of one partition for each key, as ``add_super_stream --routing-keys``.
 
-    Raises ``ConfigurationError`` for no keys, too many, an empty one, or one that is there twice.
+    Raises ``ConfigurationError`` for no keys, too many, an empty key, or a repeated key.
     """
     _check_count(len(routing_keys))
     if not all(routing_keys):

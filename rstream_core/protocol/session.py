@@ -1,10 +1,10 @@
 """The client's side of one connection, without any I/O.
 
-``receive`` takes bytes and returns the frames that are the application's; what the protocol itself asks for
-(the handshake, heartbeats, the answer to a Close) is done here, and ``take_output`` gives the bytes to write.
-The time is always an argument. Errors are raised once; after that the session is closed.
+``receive`` takes bytes and returns the frames that the connection must handle. The session itself does the handshake,
+heartbeats, and the answer to a Close; ``take_output`` returns the bytes to write. The time is always an argument, in
+seconds. After an error the session is closed, and ``receive`` raises the same error again.
 
-The handshake is a walk through ``_HANDSHAKE``: each state names the one message that may come next.
+The handshake follows ``_HANDSHAKE``: each state names the one message that may come next.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from rstream_core.text import harmless
 from rstream_core.types import MIN_FRAME_MAX, Credentials, Endpoint
 
 MAX_SERVER_FRAME = 1024 * 1024
-"""Bytes that a broker's frame may take, unless this side may send larger ones. Two kinds are bounded by what was
-asked for: a Deliver where something is subscribed to, a PublishConfirm by what is in flight."""
+"""The largest frame of a broker, in bytes, unless this side may send larger ones. Two kinds of frames have bounds of
+their own: a Deliver once there is a subscription, a PublishConfirm according to the messages in flight."""
 
 MAX_VERSION = 100
 """Characters of a broker's version."""
 
 SASL_CHALLENGE = 10
 EXTERNAL = "EXTERNAL"
-"""The SASL mechanism by which a client certificate says who comes."""
+"""The SASL mechanism with which the client certificate identifies the user."""
 
 
 class State(enum.Enum):
-    """Which message the client waits for."""
+    """The message that the client waits for."""
 
     NEW = enum.auto()
     PEER_PROPERTIES = enum.auto()
@@ -69,20 +69,20 @@ _HANDSHAKE: dict[State, tuple[int, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """What a session needs to know before it starts."""
+    """The options of a session."""
 
     credentials: Credentials = field(default_factory=Credentials)
     vhost: str = "/"
     mechanism: str = "PLAIN"
     frame_max: int = 1024 * 1024
-    """Bytes; 0 for no limit on this side."""
+    """The largest frame in bytes; 0 for no limit on this side."""
     heartbeat: int = 10
-    """Seconds; 0 for none on this side."""
+    """Seconds between heartbeats; 0 for none on this side."""
     client_properties: Mapping[str, str] = field(default_factory=dict)
 
 
 def negotiate(ours: int, theirs: int) -> int:
-    """The smaller of two limits, where 0 stands for none."""
+    """Returns the smaller of two limits, where 0 means no limit."""
     return min(ours, theirs) if ours and theirs else max(ours, theirs)
 
 
@@ -95,7 +95,7 @@ class Session:
         self.server_properties: Mapping[str, str] = {}
         self.connection_properties: Mapping[str, str] = {}
         self.advertised: Endpoint | None = None
-        """How the broker names itself in Open's answer."""
+        """The endpoint that the broker advertises in its answer to Open."""
         self.frame_max = 0
         self.heartbeat = 0
         self.login_size = 0
@@ -115,7 +115,7 @@ class Session:
         self._ask(State.PEER_PROPERTIES, c.PeerProperties(self.options.client_properties))
 
     def take_output(self) -> bytes:
-        """The bytes to write, once."""
+        """Returns the bytes to write, and forgets them."""
         data = b"".join(self._output)
         self._output.clear()
         return data
@@ -137,11 +137,11 @@ class Session:
         return correlation_id
 
     def receive(self, data: bytes, now: float) -> list[c.Frame]:
-        """Takes bytes; returns what the application must see.
+        """Takes received bytes, and returns the frames that the connection must handle.
 
-        Raises ``ProtocolError`` for bytes that do not follow the protocol, ``ServerError`` where the broker
-        refuses a step of the handshake, ``ServerClosed`` where it closes (the answer is then in the output).
-        What came before the error is returned, and the session is closed; the next call raises.
+        Raises ``ProtocolError`` for bytes that do not follow the protocol, ``ServerError`` where the broker refuses a
+        step of the handshake, and ``ServerClosed`` where it closes (the answer is then in the output). Any of these
+        closes the session. If frames came before the error, they are returned, and the next call raises the error.
         """
         if self._failure is not None:
             raise self._failure
@@ -169,16 +169,16 @@ class Session:
         return frames
 
     def expect_confirms(self, most: int) -> None:
-        """So many messages of one publisher may be confirmed at once."""
+        """Allows PublishConfirm frames with up to ``most`` publishing ids."""
         incoming = self._incoming
         incoming.max_confirm_size = max(incoming.max_confirm_size, MAX_SERVER_FRAME + 8 * most)
 
     def written(self, now: float) -> None:
-        """Tells that bytes were written, by whichever way: no heartbeat is due for one interval."""
+        """Notes that bytes were written, by the session or the caller: no heartbeat is due for one interval."""
         self._last_write = now
 
     def tick(self, now: float) -> float | None:
-        """Queues a heartbeat if one is due, and returns the seconds until the next look; None for never.
+        """Queues a heartbeat if one is due, and returns the seconds until the next call; None for never.
 
         Raises ``HeartbeatMissed`` when nothing was read for two intervals.
         """
@@ -200,12 +200,12 @@ class Session:
         return self.server_properties.get("version", "unknown")
 
     def supports(self, key: int, version: int = 1) -> bool:
-        """Whether the broker understands this version of a command."""
+        """Returns whether the broker understands this version of a command."""
         known = self._versions.get(key)
         return known is not None and known.minimum <= version <= known.maximum
 
     def require(self, key: int, since: str, what: str, version: int = 1) -> None:
-        """Raises ``UnsupportedByBroker``, naming the version that has it."""
+        """Raises ``UnsupportedByBroker`` unless the broker understands the command; the message names ``since``."""
         if not self.supports(key, version):
             raise UnsupportedByBroker(f"{what} needs RabbitMQ {since}; this broker is {self.server_version}")
 
@@ -268,8 +268,8 @@ class Session:
             raise ProtocolError(f"the broker wants frames of {theirs.frame_max} bytes; {MIN_FRAME_MAX} is the least")
         self.frame_max = negotiate(self.options.frame_max, theirs.frame_max)
         self.heartbeat = negotiate(self.options.heartbeat, theirs.heartbeat)
-        # What was agreed on bounds what this side sends. A broker's own frames may be longer, a PublishError for
-        # one of ours, so its limit is only ever raised.
+        # The negotiated size bounds the frames of this side. A broker's frames may be longer, such as a PublishError
+        # for a Publish of that size, so its limit is never lowered.
         self._incoming.max_frame_size = max(self.frame_max, MAX_SERVER_FRAME)
         self.send(c.Tune(self.frame_max, self.heartbeat))
         self._ask(State.OPEN, c.Open(self.options.vhost))
@@ -283,7 +283,11 @@ class Session:
 
 
 def sasl_authenticate(mechanism: str, credentials: Credentials) -> c.SaslAuthenticate:
-    """The login. Raises ``ConfigurationError``, and ``AuthenticationFailure`` for what PLAIN cannot hold."""
+    """Returns the login message.
+
+    Raises ``ConfigurationError`` for an unknown mechanism, and ``AuthenticationFailure`` for texts that PLAIN cannot
+    carry.
+    """
     if mechanism == EXTERNAL:
         return c.SaslAuthenticate(mechanism, None)
     if mechanism != "PLAIN":
@@ -292,7 +296,7 @@ def sasl_authenticate(mechanism: str, credentials: Credentials) -> c.SaslAuthent
         raise AuthenticationFailure("a user name or password with a NUL byte cannot be sent")
     try:
         return c.SaslAuthenticate(mechanism, f"\0{credentials.username}\0{credentials.password}".encode())
-    except UnicodeEncodeError:  # bytes of the environment that were no UTF-8 become lone surrogates
+    except UnicodeEncodeError:  # lone surrogates, such as from an environment that is not UTF-8
         raise AuthenticationFailure("a user name or password that is not UTF-8 cannot be sent") from None
 
 
@@ -302,19 +306,19 @@ def frame_size(message: Any) -> int:
 
 
 def _check_version(version: str) -> None:
-    """A version is told to people, and compared. ``ProtocolError`` for one that is long, or not printable ASCII."""
+    """Raises ``ProtocolError`` for a version that is too long or not printable ASCII, as it is shown to people."""
     if len(version) > MAX_VERSION or not version.isascii() or not version.isprintable():
         raise ProtocolError(f"the broker tells a version that makes no sense: {version[:MAX_VERSION]!r}")
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """``4.0.5`` as (4, 0); a version that cannot be read counts as new."""
+    """Returns (4, 0) for ``4.0.5``. A version that cannot be parsed counts as new: (99,)."""
     parts = version.split(".")[:2]
     return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else (99,)
 
 
 def _advertised(properties: Mapping[str, str]) -> Endpoint | None:
-    """How the broker says that it is called, if it says so. Raises ``ProtocolError`` for a place that cannot exist."""
+    """Returns the endpoint that the broker advertises, if any. Raises ``ProtocolError`` for an impossible one."""
     host, port = properties.get("advertised_host"), properties.get("advertised_port")
     if not host or not port:
         return None
