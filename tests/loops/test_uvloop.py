@@ -137,7 +137,7 @@ async def test_what_is_wrong_with_tls_is_told(server_tls: ssl.SSLContext, author
         assert (await error_of(broker.port, None)).hint is Hint.IS_IT_A_TLS_PORT
         assert (await error_of(plain.port, authority.context())).hint is Hint.IS_IT_THE_TLS_PORT
         with closed_port() as nobody:
-            assert (await error_of(nobody, authority.context())).hint is Hint.IS_IT_RUNNING
+            assert (await error_of(nobody, authority.context())).hint is Hint.IS_IT_RUNNING_WITH_TLS
 
 
 @pytest.mark.parametrize("is_tls", [False, True])
