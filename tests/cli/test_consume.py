@@ -490,12 +490,12 @@ def _stalled(env: dict[str, str], run: Run, stream: str, seconds: float, heartbe
 
 
 def test_a_reader_that_stalls(env: dict[str, str], run: Run, stream: str) -> None:
-    _stalled(env, run, stream, 10.0, "3")
+    _stalled(env, run, stream, 10.0, "3s")
 
 
 @pytest.mark.soak
 def test_a_reader_that_stalls_for_a_minute(env: dict[str, str], run: Run, stream: str) -> None:
-    _stalled(env, run, stream, 60.0, "5")
+    _stalled(env, run, stream, 60.0, "5s")
 
 
 @pytest.mark.parametrize(("options", "code"), [(("--timeout", "1s"), 124), ((), 130)])

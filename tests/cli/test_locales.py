@@ -41,6 +41,7 @@ def run(env: dict[str, str]) -> Run:
 JSON_COMMANDS = {
     "stream info": (NAME,),
     "superstream info": (f"{NAME}s",),
+    "superstream route": (f"{NAME}s", NAME),
     "offset resolve": (NAME, "first"),
     "offset query": (NAME, "--name", NAME),
     "doctor": ("--stream", NAME),
