@@ -76,8 +76,8 @@ def root(
 ) -> None:
     """RabbitMQ streams from the command line.
 
-    Every command takes the address of the broker from --uri or --host, else from RSTREAM_URI and its kin, else
-    it is localhost:5552. Data goes to stdout, everything else to stderr.
+    Every command takes the address of the broker from --uri or --host, else from RSTREAM_URI and the other variables,
+    else it is localhost:5552. Data goes to stdout, everything else to stderr.
     """
 
 

@@ -117,7 +117,7 @@ def gives_address(layers: Sequence[Layer]) -> bool:
 def build_options(
     layers: Sequence[Layer], *, connection_name: str = "", warn: Callable[[str], None] | None = None
 ) -> ConnectionOptions:
-    """Returns the connection options from the layers, strongest first. Reads the password file and the certificates.
+    """Returns the connection options from the layers, strongest first.
 
     ``warn`` is told, once, of each old name that is used, and where the certificate is not verified. Reads the password
     file and the certificates. Raises ``ConfigurationError``.

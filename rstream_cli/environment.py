@@ -40,7 +40,7 @@ class ErrorForm(enum.Enum):
     TEXT = enum.auto()
     """A line for people, and a hint where there is one."""
     JSON = enum.auto()
-    """One object, for whoever asked for JSON: code, kind, message, hint."""
+    """One JSON object: code, kind, message, hint."""
     EVENT = enum.auto()
     """The same as an event among those of ``--stats json``."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 def hint_of(error: BaseException) -> str | None:
-    """The hint of an error, of whoever raised it; None where there is none."""
+    """Returns the hint of an error, from the core or the command line; None where it has none."""
     hint = getattr(error, "hint", None)
     return in_options(hint) if hint else _of_kind(error)
 

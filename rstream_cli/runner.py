@@ -110,22 +110,17 @@ class CommandContext:
 
     async def connect(self, client: Client) -> None:
         """Makes a client's first connection, which may take as long as --wait-for-broker says."""
-        import asyncio
-
         from rstream_core.errors import RstreamError
 
         wait = self.connection.wait_for_broker
-        until = asyncio.get_running_loop().time() + wait
-        try:
-            return await client.start()
-        except RstreamError as error:
-            if not wait or not error.retriable:
-                raise
+
+        def tell(error: RstreamError) -> None:
             self.connection.tell(f"waiting for a broker, {wait:g} s at most: {describe(error)}")
+
         try:
-            await client.start(wait=max(until - asyncio.get_running_loop().time(), 0.0))
+            await client.start(wait=wait, on_wait=tell)
         except RstreamError as error:
-            if error.retriable:
+            if wait and error.retriable:
                 error.add_note(f"waited {wait:g} s for a broker")
             raise
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, NamedTuple
 from rstream_core.connection import Connection
 from rstream_core.errors import RequestTimeout, RstreamError, ServerError
 from rstream_core.locator import Locator
+from rstream_core.loops import LoopGuard
 from rstream_core.pool import ConnectionPool, Lease
 from rstream_core.recovery import Outages, Recoveries, ended
 from rstream_core.types import Endpoint
@@ -57,6 +58,8 @@ class Attachment(ABC):
         self._interrupted: RstreamError | None = None
         """The error that ended the connection during ``attach``."""
         self._closed = False
+        self._guard = LoopGuard(f"this {self.what}")
+        self._guard.check()  # it belongs to the event loop in which it is made
 
     async def attach(self, endpoint: Endpoint | None = None) -> None:
         """Takes an id on ``endpoint``, or on the node that ``_locate`` returns, and registers it with the broker."""

@@ -7,8 +7,8 @@ A wrong type raises ``TypeError``. A value that the protocol cannot carry raises
 from __future__ import annotations
 
 import inspect
-import math
 import operator
+import sys
 from collections.abc import Collection, Mapping
 from typing import SupportsIndex
 
@@ -60,7 +60,7 @@ def check_seconds(what: str, seconds: float) -> float:
     """The seconds. Raises for what is no number, and for one that is negative or no time at all."""
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise TypeError(f"{what} is a number of seconds, not {seconds!r:.80}")
-    if not 0 <= seconds < math.inf:
+    if not 0 <= seconds <= sys.float_info.max:
         raise ConfigurationError(f"{what} is a number of seconds, 0 or more, not {seconds}")
     return seconds
 
@@ -87,6 +87,8 @@ def check_subscription_properties(properties: Mapping[str, str]) -> dict[str, st
     Brokers ignore what they do not know, be it a key or a value: a consumer that is to be a single active one would be
     one of several in silence. So what looks like a property that they know must be that, and say "true" or "false".
     """
+    if not isinstance(properties, Mapping):
+        raise TypeError(f"properties is a mapping of str to str, not {properties!r:.80}")
     told: dict[str, str] = {}
     for key, value in properties.items():
         check_text("a key of properties", key)

@@ -152,15 +152,16 @@ class Client:
         if there:
             _warn(f"unclosed Client: {there} connections stay open", ResourceWarning, stacklevel=2)
 
-    async def start(self, *, wait: float = 0.0) -> None:
+    async def start(self, *, wait: float = 0.0, on_wait: Callable[[RstreamError], None] | None = None) -> None:
         """Connects to a seed node and logs in.
 
         ``wait``: seconds in which it tries again where no node can be reached, for a broker that starts at the same
         time as the program; then it raises the last error. What no waiting mends, such as a wrong password or a
-        certificate that is not trusted, is raised at once. May be cancelled, and called again.
+        certificate that is not trusted, is raised at once. ``on_wait`` is called once, with the first error, when the
+        waiting begins; without it, that is logged. May be cancelled, and called again.
         """
         self._check_open()
-        await self._locator.connection_within(check_seconds("wait", wait))
+        await self._locator.connection_within(check_seconds("wait", wait), on_wait)
 
     async def close(self) -> None:
         """Closes every connection. Close publishers and subscriptions first. May be called repeatedly.

@@ -22,7 +22,13 @@ from typing import Any, NamedTuple, Self, TypedDict, Unpack
 from rstream_core.administration import Administration
 from rstream_core.arguments import ConnectionArguments, options_from
 from rstream_core.callbacks import Callbacks, Failures, own_task
-from rstream_core.checks import check_callable, check_flag, check_name, check_subscription_properties
+from rstream_core.checks import (
+    check_callable,
+    check_flag,
+    check_name,
+    check_seconds,
+    check_subscription_properties,
+)
 from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, RstreamError
 from rstream_core.gaps import GapListener
@@ -109,7 +115,7 @@ class SubscribeOptions(TypedDict, total=False):
     subscriber_name: str | None
     store_offset_every: float | None
     """Seconds: how often to store, under the name, the offset of the last message processed; and at the end. It does
-    not pass a message whose callback raised: that comes again to whoever goes on from what is stored."""
+    not pass a message whose callback raised: a consumer that goes on from the stored offset gets that one again."""
     single_active_consumer: bool
     """Whether only one of the consumers that share the name gets messages at a time."""
     super_stream: str | None
@@ -312,6 +318,7 @@ class Consumer(Administration):
             leaving = (self._leave(subscriber, caller) for subscriber in list(self._subscribers.values()))
             await asyncio.gather(*leaving, *self._leaving)
         finally:
+            self._callbacks.sum_up()
             try:
                 if self._owns_client:
                     await self._client.close()
@@ -585,8 +592,7 @@ class Consumer(Administration):
                 await self._deliver_chunk(subscriber, callback, failures, chunk)
                 if subscriber.gone:
                     return
-                await asyncio.sleep(0)  # so that streams with small chunks take turns
-                subscription.time_slice.begin()
+                await subscription.time_slice.give_way()  # so that streams with small chunks take turns
         except RstreamError as error:
             await self._leave(subscriber)
             subscriber.error = error
@@ -770,7 +776,7 @@ def check_options(options: SubscribeOptions) -> _Wishes:
     if listener is not None and group is None:
         raise ConfigurationError("a consumer_update_listener is for a single active consumer")
     every = options.get("store_offset_every")
-    if every is not None and (every <= 0 or (group or name) is None):
+    if every is not None and (check_seconds("store_offset_every", every) == 0 or (group or name) is None):
         raise ConfigurationError("store_offset_every is more than 0 seconds, and needs a subscriber_name")
     return _Wishes(
         _start(options),

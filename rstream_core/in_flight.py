@@ -94,9 +94,14 @@ class Batch:
         self.open = len(ids)
         self.resolved = bytearray(len(ids))
 
-    def resolve(self, low: int, high: int) -> int:
-        """Marks the ids at positions ``low`` to ``high`` - 1 as resolved, and returns how many of them were open."""
+    def resolve(self, low: int, high: int, *, all_open: bool = False) -> int:
+        """Marks the ids at positions ``low`` to ``high`` - 1 as resolved, and returns how many of them were open.
+
+        With ``all_open``, marks none and returns 0 unless all of them are open.
+        """
         fresh = high - low - self.resolved.count(1, low, high)
+        if all_open and fresh != high - low:
+            return 0
         self.resolved[low:high] = b"\x01" * (high - low)
         self.open -= fresh
         return fresh
@@ -114,16 +119,18 @@ class Batch:
         filter_value = None if self.filter_values is None else self.filter_values[position]
         return [FailedMessage(self.ids[position], data, code, reason, filter_value) for data in messages]
 
-    def confirm(self, ids: Sequence[int]) -> int:
-        """Resolves ``ids``, which grow; those that the batch does not have are ignored. Returns how many were open."""
+    def confirm(self, ids: Sequence[int]) -> Sequence[int]:
+        """Resolves ``ids``, which grow; ids that the batch does not have are ignored. Returns those that were open."""
         low = bisect_left(self.ids, ids[0])
-        if _same(self.ids[low : low + len(ids)], ids):  # the usual case: consecutive ids of the batch
-            return self.resolve(low, low + len(ids))
-        fresh = 0
+        high = low + len(ids)
+        # The usual case: consecutive ids of the batch, all of them open.
+        if _same(self.ids[low:high], ids) and self.resolve(low, high, all_open=True):
+            return ids
+        fresh: list[int] = []
         for publishing_id in ids:
             where = bisect_left(self.ids, publishing_id)
-            if self.ids[where] == publishing_id:
-                fresh += self.resolve(where, where + 1)
+            if self.ids[where] == publishing_id and self.resolve(where, where + 1):
+                fresh.append(publishing_id)
         return fresh
 
     def fail(self, low: int, code: int, reason: str) -> list[FailedMessage]:
@@ -200,12 +207,11 @@ class InFlight:
             position = bisect_left(ids, batch.first, position)
             stop = bisect_left(ids, batch.last + 1, position)
             if stop > position:
-                of_batch = ids[position:stop]
-                if fresh := batch.confirm(of_batch):
-                    messages = fresh * batch.weight
+                if fresh := batch.confirm(ids[position:stop]):
+                    messages = len(fresh) * batch.weight
                     self.confirmed += messages
                     self._forget(batch, messages)
-                    outcomes.append(Outcome(messages, now - batch.written_at, (), of_batch))
+                    outcomes.append(Outcome(messages, now - batch.written_at, (), fresh))
                 position = stop
             at += 1
         self._settle()

@@ -93,10 +93,13 @@ class Locator:
         async with self._connecting:
             return await self._connecting.result(self._connect)
 
-    async def connection_within(self, seconds: float) -> Connection:
+    async def connection_within(
+        self, seconds: float, on_wait: Callable[[RstreamError], None] | None = None
+    ) -> Connection:
         """As ``connection``. Where no seed node lets us in yet, tries again for so long; the last error counts.
 
-        The first attempt may take longer than that.
+        The first attempt may take longer than that. ``on_wait`` is called with its error if others follow; without it,
+        that is logged.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
@@ -107,7 +110,10 @@ class Locator:
             if left <= 0 or not error.retriable:
                 raise
             first = error
-        logger.info("waiting %.3g s for a broker: %s", left, first)
+        if on_wait is None:
+            logger.info("waiting %.3g s for a broker: %s", left, first)
+        else:
+            on_wait(first)
         return await Run(FIRST_WAIT, left).retry(self.connection, reason=first)
 
     async def _connect(self) -> Connection:

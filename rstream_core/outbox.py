@@ -20,7 +20,7 @@ from typing import Any
 from rstream_core.callbacks import own_task
 from rstream_core.checks import MAX_OFFSET
 from rstream_core.errors import RESPONSE_OK, MessageTooLarge, NotConfirmed, ProtocolError, RstreamError
-from rstream_core.in_flight import FilterValues, Outcome
+from rstream_core.in_flight import FilterValues, Outcome, grows
 from rstream_core.protocol.amqp import AMQPMessage, encode_message
 from rstream_core.publisher import FRAME_TARGET, Publisher
 from rstream_core.recovery import ended
@@ -739,7 +739,7 @@ def _keep_first_of_each_id(job: _Job) -> None:
     of the first is told to those who gave the others; where none of them is to be told, it is one loss.
     """
     ids = job.ids
-    if type(ids) is range:  # counted
+    if grows(ids):
         return
     places: dict[int, list[int]] = {}
     for place, publishing_id in enumerate(ids):

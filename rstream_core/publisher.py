@@ -150,6 +150,7 @@ class Publisher(Attachment):
         part of the call may have been published. Raises ``MessageTooLarge`` or ``UnsupportedByBroker`` (filter values
         need RabbitMQ 3.13) before any message of this call is written, or the error with which this publisher ended.
         """
+        self._guard.check()
         if publishing_ids is not None and len(publishing_ids) != len(messages):
             raise ValueError(f"{len(publishing_ids)} publishing ids for {len(messages)} messages")
         if not messages:
@@ -218,6 +219,7 @@ class Publisher(Attachment):
         A sub-entry cannot carry filter values. Raises what ``publish`` raises, and ``MessageTooLarge`` where the
         compressed entry does not fit a frame.
         """
+        self._guard.check()
         compression = check_compression(compression)
         if not 0 < len(messages) <= MAX_SUB_ENTRY_RECORDS:
             raise ValueError(f"a sub-entry holds 1 to {MAX_SUB_ENTRY_RECORDS} messages, not {len(messages)}")
@@ -227,28 +229,31 @@ class Publisher(Attachment):
         data = compress(compression, plain)
         async with self._order:
             await self.check()
-            are_callers = publishing_id is not None
-            if self._ledger.rejected or self._ledger.must_recount:
-                await self._mind_rejected(None if publishing_id is None else (publishing_id,))
-            if publishing_id is None:
-                publishing_id = self.next_publishing_id
-            elif self._ledger and publishing_id <= self._ledger.last_id:
-                raise ValueError("publishing ids must grow")
-            entry = c.PublishedSubBatch(publishing_id, compression, len(messages), len(plain), data)
-            size = len(c.encode(c.Publish(0, (entry,)))) - 4
-            if self._connection.frame_max and size > self._connection.frame_max:
-                raise MessageTooLarge(
-                    f"a sub-entry of {len(data)} bytes does not fit a frame of {self._connection.frame_max}"
-                )
-            await self._room(len(messages), len(data))
+            for _ in range(2):  # what is in flight may be rejected while this call waits for room
+                if self._ledger.rejected or self._ledger.must_recount:
+                    await self._mind_rejected(None if publishing_id is None else (publishing_id,))
+                if publishing_id is None:
+                    number = self.next_publishing_id
+                elif self._ledger and publishing_id <= self._ledger.last_id:
+                    raise ValueError("publishing ids must grow")
+                else:
+                    number = publishing_id
+                entry = c.PublishedSubBatch(number, compression, len(messages), len(plain), data)
+                size = len(c.encode(c.Publish(0, (entry,)))) - 4
+                if self._connection.frame_max and size > self._connection.frame_max:
+                    raise MessageTooLarge(
+                        f"a sub-entry of {len(data)} bytes does not fit a frame of {self._connection.frame_max}"
+                    )
+                await self._room(len(messages), len(data))
+                if not (self._ledger.rejected or self._ledger.must_recount):
+                    break
             writes = self._write(c.encode(c.Publish(self._lease.id, (entry,))))
             now = self._loop.time()
             kept = tuple(messages)
-            batch = Batch(
-                (publishing_id,), kept, len(data), now, writes=writes, are_callers=are_callers, sub_batch=entry
-            )
+            are_callers = publishing_id is not None
+            batch = Batch((number,), kept, len(data), now, writes=writes, are_callers=are_callers, sub_batch=entry)
             self._register(batch)
-        return publishing_id
+        return number
 
     @property
     def is_stopped(self) -> bool:
@@ -257,6 +262,7 @@ class Publisher(Attachment):
 
     async def last_publishing_id(self) -> int:
         """Asks the broker for the last id under the reference; 0 for none. Raises what the request raises."""
+        self._guard.check()
         return await _first_free_id(self._lease, self.stream, self.reference) - 1
 
     async def flush(self, timeout: float | None = None) -> None:
@@ -264,6 +270,7 @@ class Publisher(Attachment):
 
         Raises ``RequestTimeout``. Messages that fail do not raise: they count as settled, like confirmed ones.
         """
+        self._guard.check()
         try:
             async with asyncio.timeout(timeout):
                 while self._ledger:
@@ -289,6 +296,7 @@ class Publisher(Attachment):
         """
         if self._closed:
             return
+        self._guard.check()
         self._closed = True
         goodbye = GOODBYE_TIMEOUT
         try:
@@ -476,17 +484,27 @@ class Publisher(Attachment):
         rejected = self._ledger.rejected
         if not rejected:
             if ids is None:
-                last = await self.last_publishing_id()  # the embedded broker takes ids again after this
+                last = await self._last_id_while_recovering()  # the embedded broker takes ids again after this
                 self.next_publishing_id = max(self.next_publishing_id, last + 1)
                 self._ledger.must_recount = False
             return
         what = f"publishing id {rejected[0]} of {self.reference!r} in stream {self.stream!r} was rejected"
         if ids is None or not self._ledger.takes_up(ids):
             raise NotConfirmed(f"{what}; later ones are not taken until it is published again")
-        last = await self.last_publishing_id()
+        last = await self._last_id_while_recovering()
         if last >= rejected[0]:
             raise NotConfirmed(f"{what}, and the broker has gone on to {last}: it would drop it, and confirm it")
         self._ledger.forget_rejected(ids[-1])
+
+    async def _last_id_while_recovering(self) -> int:
+        """As ``last_publishing_id``, but asks again after a recovery. Raises the error that ended the publisher."""
+        while True:
+            try:
+                return await self.last_publishing_id()
+            except ConnectionClosed:
+                if self._attached:
+                    raise
+                await self._wait(lambda: self._attached)
 
     def _watch_later(self) -> None:
         if self._watchdog is None and self._confirm_timeout and self._ledger and self._attached:

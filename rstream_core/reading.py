@@ -32,7 +32,7 @@ class Opened(NamedTuple):
     close: Callable[[], Coroutine[Any, Any, None]]
     """Ends it. Never raises."""
     drop: Callable[[], None]
-    """Ends it behind the back of whoever does not want it any more; called on the event loop."""
+    """Ends an iterator that was dropped without ``aclose``; called on the event loop."""
 
 
 Open = Callable[[], Coroutine[Any, Any, Opened]]
@@ -91,11 +91,17 @@ class Reading(AsyncIterator[T], Generic[T]):
             self._is_asked = False
 
     async def _chunk(self) -> Chunk:
-        """The next one."""
+        """The next one. Raises ``StopAsyncIteration`` where another task has closed the iterator meanwhile."""
         if self._source is None:
             await self._opened()
         assert self._source is not None
-        return await anext(self._source.chunks)
+        chunk = await anext(self._source.chunks)
+        self._stop_if_closed()
+        return chunk
+
+    def _stop_if_closed(self) -> None:
+        if self._ending is not None:
+            raise StopAsyncIteration
 
     async def _opened(self) -> None:
         if self._opening is None:
@@ -108,7 +114,7 @@ class Reading(AsyncIterator[T], Generic[T]):
         self._source = self._opening.result()
 
     async def _end(self) -> None:
-        """In a task of its own: whoever waits for it may be cancelled."""
+        """Runs in a task of its own, since the caller that waits for it may be cancelled."""
         opening = self._opening
         if opening is None:
             return
@@ -170,6 +176,7 @@ class MessageReading(Reading[T]):
                 if time_slice.is_over(self._in_stride):
                     self._in_stride = 0  # where this is cancelled
                     await time_slice.give_way()
+                    self._stop_if_closed()
                 self._stride = islice(self._rest, time_slice.stride)
                 self._in_stride = min(time_slice.stride, self._left)
                 self._left -= self._in_stride

@@ -248,6 +248,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         return self
 
     async def __anext__(self) -> Chunk:
+        self._guard.check()
         await self.give_way()
         if self.time_slice.is_over():
             self.finish()
@@ -313,7 +314,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
     def fail(self, offset: int) -> None:
         """The application could not do what it has to with a message of the chunk that it holds.
 
-        ``processed`` does not pass it in this turn: whoever goes on from there gets it again.
+        ``processed`` does not pass it in this turn, so a consumer that goes on from there gets it again.
         """
         if self._failed is None and self._handed_out is not self._overdue:
             self._failed = offset
@@ -339,12 +340,14 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
 
         A broker sends the chunks that it has before it answers the next request on the same connection.
         """
+        self._guard.check()
         if not self._deliveries:
             await self._round_trip()
         return self._deliveries > 0
 
     async def nothing_to_come(self) -> bool:
         """Returns whether the broker has no more chunks to send now. With a filter, only this shows the end."""
+        self._guard.check()
         if self._waiting or self._reader is not None or self._handed_out is not None or not self.active:
             return False
         seen = self._deliveries
@@ -353,6 +356,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
 
     async def next_there_is(self) -> Chunk | None:
         """Returns the next chunk, or None where the broker has none to send now."""
+        self._guard.check()
         await self.give_way()
         while True:
             chunk = self.poll()
@@ -382,6 +386,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         """Ends the subscription, and an iteration that waits. Never raises; may be called repeatedly."""
         if self._closed:
             return
+        self._guard.check()
         self._stop()
         try:
             if asyncio.current_task() is not self._listening:  # these wait for a listener, which may call ``close``

@@ -132,7 +132,9 @@ class SuperStreamProducer(SuperStreamAdministration):
         **arguments: Unpack[ProducerArguments],
     ) -> None:
         if not isinstance(routing, RouteType) and not callable(routing):
-            raise TypeError(f"routing is RouteType.Hash, RouteType.Key or a function, not {routing!r:.80}")
+            raise TypeError(
+                f"routing is RouteType.Hash, RouteType.PythonHash, RouteType.Key or a function, not {routing!r:.80}"
+            )
         if routing_extractor is not None:
             check_callable("routing_extractor", routing_extractor)
         if isinstance(routing, RouteType) and routing_extractor is None:

@@ -109,12 +109,13 @@ async def _race(loop: asyncio.AbstractEventLoop, addresses: list[_Address]) -> s
             )
             for task in done:
                 error = task.exception()
-                if error is None:
-                    winner = winner or task
-                elif isinstance(error, OSError):
+                if isinstance(error, OSError):
                     errors.append(error)
-                else:
+                elif error is not None:
+                    winner = None  # its socket is closed, too
                     raise error
+                elif winner is None:
+                    winner = task
     finally:
         for task in started:
             if task is not winner:

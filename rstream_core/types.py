@@ -19,7 +19,7 @@ MAX_HOST = 255
 """Characters of a host name; names in DNS are shorter."""
 MAX_PORT = 65_535
 MIN_FRAME_MAX = 1000
-"""Bytes of the smallest frame that may be agreed on: every request whose names take 255 bytes each fits in."""
+"""Bytes of the smallest frame that may be agreed on: it has room for every request whose names take 255 bytes each."""
 MAX_FRAME_BEFORE_OPEN = 8192
 """Bytes of the largest frame that RabbitMQ takes until Open has succeeded (since 4.3.5)."""
 MAX_CONNECTION_NAME = 7000
@@ -103,14 +103,17 @@ def _checked(offset_type: OffsetType, offset: object) -> int | None:
         raise ConfigurationError(
             f"OffsetType.{offset_type.name} takes no offset: to start at {whole} pass OffsetType.OFFSET, or no type"
         )
-    return whole
+    return None if offset_type in _WITHOUT_OFFSET else whole
 
 
 def _milliseconds(time: object) -> int:
     if time is None:
         raise ConfigurationError("OffsetType.TIMESTAMP needs an offset: a datetime, or milliseconds since 1970")
     if isinstance(time, datetime):
-        milliseconds = (time.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1)
+        try:
+            milliseconds = (time.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1)
+        except (ValueError, OverflowError):  # the first or the last year, in a zone that moves it out of the calendar
+            raise ConfigurationError(f"this timestamp cannot be told in UTC: {time}") from None
         if milliseconds < 0:
             raise ConfigurationError(f"a timestamp is not before 1970: {time}")
         return milliseconds if milliseconds >= EARLIEST_TIMESTAMP else 0

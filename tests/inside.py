@@ -268,10 +268,6 @@ def producer_of(producer: SuperStreamProducer) -> Producer:
     return producer._producer
 
 
-def consumer_of(consumer: SuperStreamConsumer) -> Consumer:
-    return consumer._consumer
-
-
 def subscriptions(consumer: Consumer | SuperStreamConsumer) -> Sequence[Subscription]:
     """Of those that its subscribers have, in the order in which they subscribed."""
     return [subscriber.subscription for subscriber in subscribers(consumer).values()]
@@ -322,6 +318,6 @@ def take_all_for_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BrokerConnection, "_is_stuck", lambda _: True)
 
 
-def descriptor(segment: Segment) -> int:
-    """Of the segment's open file; -1 for none."""
-    return segment._fd
+def descriptors(segment: Segment) -> tuple[int, int]:
+    """Of the segment's open file and of its index; -1 for none."""
+    return segment._fd, segment._index_fd

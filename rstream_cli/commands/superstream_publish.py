@@ -76,8 +76,8 @@ def publish(
     """Publish lines, files or JSON to a super stream.
 
     Each message goes to the partition of its routing key: one of --key, --key-from and --key-delimiter says what that
-    is. All else is as with `rstream publish`. Order is kept within a partition. --max-in-flight is shared by the
-    partitions, and --failed-to names the partition as the stream: there such messages can be published again.
+    is. Everything else works as in `rstream publish`. Order is kept within a partition. --max-in-flight is shared by
+    the partitions, and --failed-to names the partition as the stream: there such messages can be published again.
     """
     check_stream_name(super_stream)
     sources = (routing_key, key_from, key_delimiter)

@@ -424,9 +424,12 @@ class BrokerConnection(asyncio.Protocol):
     def _resolve(self, message: c.ResolveOffsetSpec) -> Any:
         stream = self._find(message.stream)
         _check_spec(message.offset_spec)
-        cursor = open_cursor(stream, message.offset_spec)
-        offset = cursor.offset
-        cursor.close()
+        try:
+            cursor = open_cursor(stream, message.offset_spec)
+            offset = cursor.offset
+            cursor.close()
+        finally:
+            stream.close_if_unused()  # the index of the newest segment was opened for this
         return c.ResolveOffsetSpecResponse(c.OffsetSpec(4, offset))
 
     def _create_super_stream(self, message: c.CreateSuperStream) -> Any:

@@ -477,8 +477,9 @@ class Log:
             if (error := self._scan(segment)) is not None:
                 later = paths[number + 1 :]
                 if isinstance(error, _Torn) and not later:
-                    size = path.stat().st_size - segment.size
-                    self.dropped.append(Dropped(path, segment.size, size, str(error), is_kept=False))
+                    size = path.stat().st_size
+                    at = min(segment.size, size)
+                    self.dropped.append(Dropped(path, at, size - at, str(error), is_kept=False))
                 else:
                     self._put_aside(path, segment.size if segment.chunks else 0, str(error), later)
                 self._cut(segment)

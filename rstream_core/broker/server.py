@@ -78,7 +78,7 @@ class Server:
         self._server: asyncio.Server | None = None
         self._loop = asyncio.get_running_loop()
         self._told_at: dict[str, float] = {}
-        """When each warning was given."""
+        """When a warning of each kind was last logged."""
         self._failed_to_accept_at = -math.inf
         self._is_stopped = False
         self._other_errors = self._loop.get_exception_handler()
@@ -160,7 +160,7 @@ class Server:
         ours = self._server.sockets if self._server is not None else ()
         if isinstance(error, OSError) and sock is not None and sock.fileno() in {one.fileno() for one in ours}:
             self._failed_to_accept_at = loop.time()
-            self._tell(f"cannot accept connections: {error.strerror}")
+            self._tell("accept", f"cannot accept connections: {error.strerror}")
         elif self._is_stopped and isinstance(error, ValueError) and "_start_serving" in repr(context.get("handle")):
             pass  # asyncio's last attempt to accept, on the closed socket
         elif self._other_errors is not None:
@@ -174,11 +174,11 @@ class Server:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
-    def _tell(self, line: str) -> None:
-        """Once for all connections that it befalls at about the same time."""
+    def _tell(self, kind: str, line: str) -> None:
+        """Logs a line, but none of a kind that was logged a short time ago: many connections have the same fault."""
         now = self._loop.time()
-        if now - self._told_at.get(line, -math.inf) >= TELL_AGAIN_INTERVAL:
-            self._told_at[line] = now
+        if now - self._told_at.get(kind, -math.inf) >= TELL_AGAIN_INTERVAL:
+            self._told_at[kind] = now
             logger.error("%s", line)
 
     def _leave_errors_to_others(self) -> None:
@@ -251,18 +251,19 @@ class Server:
             return True
         oldest = next(iter(self._logging_in), None)
         if oldest is None:
-            self._tell(f"there are {MAX_CONNECTIONS} connections, and no more are taken")
+            self._tell("full", f"there are {MAX_CONNECTIONS} connections, and no more are taken")
             return False
         self._tell(
+            "make room",
             f"too many connections: those that have not logged in, {len(self._logging_in)}, make room for new ones, "
-            "the oldest first"
+            "the oldest first",
         )
         self.forget(oldest)
         oldest.transport.abort()
         return True
 
     def logged_in(self, connection: BrokerConnection) -> None:
-        """It stays, whoever comes."""
+        """The connection stays, however many come."""
         self._logging_in.pop(connection, None)
 
     def _name_for(self, address: str) -> str:

@@ -136,6 +136,8 @@ class ServerSession:
 
     def frames(self) -> Iterator[bytes]:
         """Yields the complete frames, without their size field. A caller that stops early gets the rest next time."""
+        if self._is_garbled:  # what follows is not looked at
+            return
         try:
             for frame in self._incoming.frames():
                 yield frame

@@ -352,7 +352,9 @@ class Streams:
             self._tell(f"stream {name!r}: {line}")
         for what in log.dropped:
             where = f"{what.size:,} bytes from byte {what.position:,} on"
-            if what.is_kept:
+            if not what.size:
+                rest = "nothing was in it"
+            elif what.is_kept:
                 rest = f"{where} are not read, but kept as .damaged files beside it"
             else:
                 rest = f"{where} are removed: unless the machine went down, nothing of them was confirmed"

@@ -178,7 +178,7 @@ class Writer:
 
     def publish(self, publisher: Publisher, entries: Entries) -> None:
         """Takes entries; they are confirmed or rejected later. Those behind a hole of their name are rejected now."""
-        if self._retired:  # whoever publishes is told that the stream is gone
+        if self._retired:  # publishers get the answer that the stream is gone
             return
         if self._failed:
             publisher.reject([*entries.ids, *entries.refused], INTERNAL_ERROR)
@@ -375,7 +375,7 @@ class Writer:
             return
         if not is_changed:
             return
-        # From here on it is stored: what fails is told of, and takes nothing back.
+        # From here on the chunk is stored: later errors are logged, and take nothing back.
         if offsets:
             try:
                 self.log.store_offsets(offset_records(offsets), now)

@@ -16,6 +16,7 @@ from rstream_core import (
     Consumer,
     StreamDoesNotExist,
     SuperStreamConsumer,
+    timeslice,
 )
 from tests import inside
 from tests.clients import FIRST, PATIENCE, bodies, eventually, publish
@@ -215,3 +216,26 @@ async def test_wrong_arguments_are_told_by_the_call(consumer: Consumer) -> None:
         consumer.messages("s", nonsense=1)  # type: ignore[call-arg]
     with pytest.raises(ConfigurationError, match="a post filter is for messages"):
         consumer.chunks("s", post_filter=bool)
+
+
+async def test_closing_it_while_the_loop_has_its_turn(
+    client: Client, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the midst of a chunk, where a reader gives way: then it ends, and hands out no more."""
+    await publish(client, stream, bodies(500))
+    monkeypatch.setattr(timeslice, "TIME_SLICE", 0.0)  # at each look at the clock
+    consumer = Consumer(client=client)
+    reading = consumer.messages(stream)
+    found: list[bytes] = []
+
+    async def read() -> None:
+        async for body, _ in reading:
+            found.append(body)
+
+    task = asyncio.create_task(read())
+    await eventually(lambda: bool(found))
+    await reading.aclose()
+    count = len(found)
+    await asyncio.wait_for(task, PATIENCE)
+    assert len(found) <= count < 500
+    await consumer.close()

@@ -93,6 +93,10 @@ async def test_leaving(client: Client, filled: str, consumer: SuperStreamConsume
     assert seen.total == 300
     with pytest.raises(ConfigurationError, match="there is no subscriber"):
         await consumer.unsubscribe(number)
+    named = await consumer.subscribe(seen, subscriber_name="reader", offset_type=OffsetType.NEXT)
+    await consumer.unsubscribe(subscriber_name="reader")
+    with pytest.raises(ConfigurationError, match="there is no subscriber"):
+        await consumer.unsubscribe(named)
     await consumer.unsubscribe()
     await publish(client, f"{filled}-2", bodies(1))
     assert other.total == 301

@@ -22,10 +22,12 @@ from rstream_core import (
     ConfigurationError,
     ConnectionClosed,
     ConnectionOptions,
+    ConsumerOffsetSpecification,
     EmbeddedBroker,
     HeartbeatMissed,
     InternalError,
     NotConfirmed,
+    OffsetType,
     Producer,
     Publisher,
     RecoveryEvent,
@@ -43,7 +45,7 @@ from rstream_core.protocol.chunk import HEADER, parse_chunk
 from rstream_core.protocol.commands import Key
 from tests import inside
 from tests.brokers import broker_at
-from tests.clients import FIRST, PATIENCE, bodies, eventually, publish, read
+from tests.clients import FIRST, PATIENCE, at, bodies, eventually, publish, read
 from tests.recovering import EAGER
 from tests.wire import Wire
 
@@ -621,10 +623,10 @@ async def test_a_file_is_not_closed_before_its_sync(tmp_path: Path, monkeypatch:
             fd = log.active.fd
         await eventually(lambda: broker.statistics.connections == 1)
         assert log.committed == 0
-        assert inside.descriptor(log.active) == fd
+        assert inside.descriptors(log.active)[0] == fd
         go_on.set()
         await eventually(lambda: log.committed == 2)
-        assert inside.descriptor(log.active) == -1
+        assert inside.descriptors(log.active)[0] == -1
 
 
 async def test_a_failed_sync_confirms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -711,23 +713,25 @@ async def test_who_does_not_log_in_keeps_nobody_out(
 async def test_where_all_have_logged_in_no_more_are_taken(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(rstream_core.broker.server, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(rstream_core.broker.server, "MAX_CONNECTIONS", 4)
     async with EmbeddedBroker() as broker, contextlib.AsyncExitStack() as stack:
         wires = [await stack.enter_async_context(Wire(broker_at(broker.uri))) for _ in range(2)]
-        idle, writer = await asyncio.open_connection("127.0.0.1", broker.port)
-        await eventually(lambda: broker.statistics.connections == 3)
-        wires.append(await stack.enter_async_context(Wire(broker_at(broker.uri))))
-        assert await ended(idle)  # the last one without a login
+        idle = [await asyncio.open_connection("127.0.0.1", broker.port) for _ in range(2)]
+        await eventually(lambda: broker.statistics.connections == 4)
+        for reader, _ in idle:  # told once, though each time another number of them is left
+            wires.append(await stack.enter_async_context(Wire(broker_at(broker.uri))))
+            assert await ended(reader)
         for _ in range(2):
             reader, other = await asyncio.open_connection("127.0.0.1", broker.port)
             assert await ended(reader)
             other.close()
         for wire in wires:
             assert await wire.code(c.QueryOffset("r", STREAM)) == 2
-        writer.close()
+        for _, writer in idle:
+            writer.close()
     assert [one.message.partition(":")[0] for one in caplog.records] == [
         "too many connections",
-        "there are 3 connections, and no more are taken",
+        "there are 4 connections, and no more are taken",
     ]
 
 
@@ -741,3 +745,17 @@ async def test_a_login_that_does_not_go_on_is_told_of(
         assert await ended(reader)
         writer.close()
     assert any("did not go on logging in" in message for message in caplog.messages)
+
+
+async def test_questions_leave_no_file_open(tmp_path: Path) -> None:
+    """Of a stream that nobody publishes to or reads."""
+    async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
+        for number in range(5):
+            await client.create_stream(f"s{number}")
+            await publish(client, f"s{number}", bodies(1))
+        await eventually(lambda: not any(map(inside.publishes, inside.connections(broker))))
+        for number in range(5):
+            for spec in (at(0), ConsumerOffsetSpecification(OffsetType.TIMESTAMP, 1)):
+                assert await client.resolve_offset(f"s{number}", spec) == 0
+        segments = [inside.server(broker).streams.find("/", f"s{number}").log.active for number in range(5)]
+        assert [inside.descriptors(segment) for segment in segments] == [(-1, -1)] * 5

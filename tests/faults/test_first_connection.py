@@ -125,7 +125,7 @@ async def test_it_can_be_cancelled(attempts: list[Endpoint]) -> None:
 @pytest.mark.parametrize(
     ("wait", "error"),
     [
-        *((time, ConfigurationError) for time in (-1, float("nan"), float("inf"))),
+        *((time, ConfigurationError) for time in (-1, float("nan"), float("inf"), 10**400)),
         *((time, TypeError) for time in ("10s", True, None)),
     ],
 )

@@ -48,3 +48,46 @@ async def test_each_is_published_again_before_a_later_one(faulty: EmbeddedBroker
     assert (publisher.confirmed, publisher.failed, publisher.is_stopped) == (7, 3, False)
     assert await stored(own, "s") == [b"1", b"2", b"5", b"6", b"7", b"8", b"9"]
     await publisher.close()
+
+
+async def test_a_sub_entry_that_waits_for_room_does_not_pass_a_rejected_id(faulty: EmbeddedBroker, own: Client) -> None:
+    publisher = await own.publisher("s", "writer", max_in_flight=1)
+    faulty.faults.answer(Key.PUBLISH, 15)
+    await publisher.publish([b"1"], publishing_ids=[1])
+    with pytest.raises(NotConfirmed, match="publishing id 1 of 'writer'"):
+        await publisher.publish_sub_entry([b"2"], publishing_id=2)
+    await publisher.publish([b"1"], publishing_ids=[1])
+    assert await publisher.publish_sub_entry([b"2"], publishing_id=2) == 2
+    await publisher.flush(PATIENCE)
+    assert await stored(own, "s") == [b"1", b"2"]
+    await publisher.close()
+
+
+async def test_a_sub_entry_with_a_counted_id_takes_the_place_of_a_rejected_one(
+    faulty: EmbeddedBroker, own: Client
+) -> None:
+    publisher = await own.publisher("s", "writer", max_in_flight=1)
+    faulty.faults.answer(Key.PUBLISH, 15)
+    await publisher.publish([b"1"])
+    await publisher.publish_sub_entry([b"2"])
+    await publisher.flush(PATIENCE)
+    assert (publisher.confirmed, publisher.failed) == (1, 1)
+    assert await stored(own, "s") == [b"2"]
+    await publisher.close()
+
+
+@pytest.mark.parametrize("ids", [None, [1]])
+async def test_a_connection_that_is_lost_while_the_last_id_is_asked_for(
+    faulty: EmbeddedBroker, own: Client, ids: list[int] | None
+) -> None:
+    publisher = await own.publisher("s", "writer")
+    faulty.faults.answer(Key.PUBLISH, 15)
+    await publisher.publish([b"1"], publishing_ids=ids)
+    await publisher.flush(PATIENCE)
+    assert publisher.failed == 1
+    faulty.faults.cut_frame(Key.QUERY_PUBLISHER_SEQUENCE)
+    await publisher.publish([b"again"], publishing_ids=ids)
+    await publisher.flush(PATIENCE)
+    assert (publisher.confirmed, publisher.error) == (1, None)
+    assert await stored(own, "s") == [b"again"]
+    await publisher.close()

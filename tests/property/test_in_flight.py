@@ -78,7 +78,7 @@ class Ledger(RuleBasedStateMachine):
         known = {number for number in ids if number in self.open}
         outcomes = self.ledger.confirm(ids, self.now)
         assert sum(outcome.confirmed for outcome in outcomes) == sum(len(self.open[number]) for number in known)
-        assert known <= {number for outcome in outcomes for number in outcome.publishing_ids}
+        assert [number for outcome in outcomes for number in outcome.publishing_ids] == sorted(known)
         assert all(outcome.failed == () for outcome in outcomes)
         latencies = {self.now - self.written_at[number] for number in known}
         assert {outcome.latency for outcome in outcomes} == latencies
@@ -92,6 +92,7 @@ class Ledger(RuleBasedStateMachine):
         known = [number for number in range(low, low + 6) if number in self.open]
         outcomes = self.ledger.confirm(range(low, low + 6), self.now)
         assert sum(outcome.confirmed for outcome in outcomes) == sum(len(self.open[number]) for number in known)
+        assert [number for outcome in outcomes for number in outcome.publishing_ids] == known
         for number in known:
             self.confirmed += len(self.open.pop(number))
 

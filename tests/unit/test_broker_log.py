@@ -551,6 +551,7 @@ def test_a_segment_that_was_not_begun_to_its_end_is_no_damage(tmp_path: Path, le
     assert found == expected
     (dropped,) = opened.dropped
     assert (dropped.file, dropped.is_kept) == (last, False)
+    assert (dropped.position, dropped.size) == (length, 0)
     assert dropped.reason == ("it ends within its head" if length else "it is empty")
     assert contents(tmp_path, "damaged") == []
 

@@ -328,6 +328,7 @@ SUBSCRIBING: dict[str, Callable[[Client, dict[str, Any]], Awaitable[object]]] = 
         ({"single_active_consumer": "true"}, ConfigurationError, "it is called 'single-active-consumer'"),
         ({"Single-Active-Consumer": "true"}, ConfigurationError, "it is called 'single-active-consumer'"),
         ({"super_stream": "s"}, ConfigurationError, "it is called 'super-stream'"),
+        ([("name", "s")], TypeError, "properties is a mapping of str to str, not"),
         ({"Name": "s"}, ConfigurationError, "it is called 'name'"),
         ({"match_unfiltered": "true"}, ConfigurationError, "it is called 'match-unfiltered'"),
         ({"single-active-consumer": "true"}, ConfigurationError, "a single active consumer needs a"),
@@ -409,9 +410,10 @@ SPECIFICATIONS: tuple[tuple[Any, Any, OffsetType, int | None], ...] = (
     (OffsetType.TIMESTAMP, 10**8 - 1, OffsetType.TIMESTAMP, 10**8 - 1),
     (OffsetType.TIMESTAMP, EARLIEST_TIMESTAMP, OffsetType.TIMESTAMP, EARLIEST_TIMESTAMP),
     (OffsetType.TIMESTAMP, datetime(1970, 1, 2, tzinfo=UTC), OffsetType.TIMESTAMP, 0),
-    (OffsetType.FIRST, 0, OffsetType.FIRST, 0),  # as other clients write it
+    (OffsetType.FIRST, 0, OffsetType.FIRST, None),  # as other clients write it
     (OffsetType.NEXT, None, OffsetType.NEXT, None),
 )
+EAST, WEST = timezone(timedelta(hours=5)), timezone(timedelta(hours=-5))
 WRONG_SPECIFICATIONS: tuple[tuple[Any, Any, type[Exception], str], ...] = (
     (OffsetType.OFFSET, None, ConfigurationError, "OFFSET needs an offset"),
     (OffsetType.TIMESTAMP, None, ConfigurationError, "TIMESTAMP needs an offset: a datetime, or milliseconds"),
@@ -439,6 +441,18 @@ WRONG_SPECIFICATIONS: tuple[tuple[Any, Any, type[Exception], str], ...] = (
     (OffsetType.FIRST, NOW, ConfigurationError, r"a datetime is for OffsetType\.TIMESTAMP, not for OffsetType\.FIRST"),
     (OffsetType.FIRST, 4, ConfigurationError, r"FIRST takes no offset: to start at 4 pass OffsetType\.OFFSET"),
     (OffsetType.LAST, 4, ConfigurationError, "LAST takes no offset"),
+    (
+        None,
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=5))),
+        ConfigurationError,
+        "this timestamp cannot be told in UTC",
+    ),
+    (
+        None,
+        datetime.max.replace(tzinfo=timezone(timedelta(hours=-5))),
+        ConfigurationError,
+        "this timestamp cannot be told in UTC",
+    ),
     (OffsetType.NEXT, 4, ConfigurationError, "NEXT takes no offset"),
     ("first", None, TypeError, r"offset_type is an OffsetType, such as OffsetType\.FIRST, not 'first'"),
     ("Timestamp", 4, TypeError, r"offset_type is an OffsetType, such as OffsetType\.TIMESTAMP, not 'Timestamp'"),
@@ -608,7 +622,7 @@ MEANT: dict[str, tuple[Call, str]] = {
     ),
     "a routing": (
         lambda client, s: _made(lambda: SuperStreamProducer(client=client, super_stream=s, routing="hash")),  # type: ignore[arg-type]
-        r"^routing is RouteType\.Hash, RouteType\.Key or a function, not 'hash'",
+        r"^routing is RouteType\.Hash, RouteType\.PythonHash, RouteType\.Key or a function, not 'hash'",
     ),
     "a routing extractor": (
         lambda client, s: _made(lambda: SuperStreamProducer(client=client, super_stream=s, routing_extractor="id")),  # type: ignore[arg-type]

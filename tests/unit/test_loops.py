@@ -16,6 +16,8 @@ from rstream_core import (
     ConfigurationError,
     Consumer,
     Producer,
+    Publisher,
+    Subscription,
     SuperStreamConsumer,
     SuperStreamProducer,
 )
@@ -67,9 +69,17 @@ ARGUMENTS: dict[type[Any], dict[str, tuple[Any, ...]]] = {
         "flush": (),
     },
     SuperStreamConsumer: {"run": (), "subscribe": (print,), "unsubscribe": ()},
+    Publisher: {
+        "publish": ([b"x"],),
+        "publish_sub_entry": ([b"x"],),
+        "last_publishing_id": (),
+        "flush": (),
+        "close": (),
+    },
+    Subscription: {"barrier": (), "nothing_to_come": (), "next_there_is": (), "close": ()},
 }
-WITHOUT_A_LOOP = {"stream"}
-"""Tells what is known here; it is a coroutine for the sake of other clients."""
+WITHOUT_A_LOOP = {"stream", "open", "attach", "check", "raise_error", "give_way"}
+"""``stream`` tells what is known here; it is a coroutine for the sake of other clients. The core calls the rest."""
 KEYWORDS: dict[str, dict[str, Any]] = {"create_super_stream": {"partitions": 1}}
 
 Use = Callable[[], Awaitable[object]]
@@ -87,6 +97,8 @@ def calls(target: Any) -> dict[str, Use]:
         if hasattr(target, name):
             streams = ("s",) if isinstance(target, Consumer) else ()
             found[name] = getattr(target, name)(*streams).__anext__
+    if isinstance(target, Subscription):
+        found["anext"] = target.__anext__
     return found
 
 
@@ -125,10 +137,15 @@ class Used:
         self.super_producer = SuperStreamProducer(**how, super_stream="loops-super", routing_extractor=str, linger=60.0)
         self.super_consumer = SuperStreamConsumer(**how, super_stream="loops-super")
         self.messages = self.consumer.messages("loops")
+        self.publisher: Publisher
+        self.subscription: Subscription
 
     @property
     def all(self) -> list[Any]:
-        return [self.client, self.producer, self.consumer, self.super_producer, self.super_consumer]
+        return [
+            *(self.client, self.producer, self.consumer, self.super_producer, self.super_consumer),
+            *(self.publisher, self.subscription),
+        ]
 
     async def begin(self) -> None:
         """With a message that is held back: the next one would be put beside it."""
@@ -138,9 +155,13 @@ class Used:
         await self.super_producer.send(b"x")
         await self.consumer.subscribe("loops", ignore)
         await self.super_consumer.subscribe(ignore)
+        self.publisher = await self.client.publisher("loops")
+        self.subscription = await self.client.subscribe("loops", FIRST)
 
     async def end(self) -> None:
         await self.messages.aclose()
+        await self.publisher.close()
+        await self.subscription.close()
         for used in (self.super_consumer, self.consumer, self.super_producer, self.producer):
             await used.close()
         await self.client.delete_stream("loops")
