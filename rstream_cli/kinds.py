@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 _SUPER_STREAM_COMMANDS = {
     "stream info": "superstream info",
+    "stream delete": "superstream delete",
     "publish": "superstream publish",
     "consume": "superstream consume",
 }

@@ -93,6 +93,8 @@ def parse_max_age(text: str) -> str:
             f"not an age: {text!r}; a whole number and one unit, such as 7D or 12h: Y, M (months), D, h, m (minutes), s"
         )
     number, letter = int(match[1]), match[2]
+    if number == 0:
+        raise ValueError(f"an age is at least 1: {text!r}")
     if letter in ("w", "W"):
         number, unit = number * 7, "D"
     elif letter == "":
@@ -101,8 +103,6 @@ def parse_max_age(text: str) -> str:
         unit = _MAX_AGE_UNITS[letter]
     else:
         raise ValueError(f"unknown unit {letter!r} in the age {text!r}; allowed: Y, M (months), D, h, m (minutes), s")
-    if number == 0:
-        raise ValueError(f"an age is at least 1: {text!r}")
     return f"{number}{unit}"
 
 

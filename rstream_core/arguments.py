@@ -44,8 +44,20 @@ def options_from(
     if unknown:
         raise TypeError(f"unexpected argument: {', '.join(sorted(unknown))}")
     renamed = {_RENAMED.get(name, name): value for name, value in values.items()}
+    _check_host(host)
     endpoint = Endpoint(host, _number(port) if isinstance(port, str) else port)
     return ConnectionOptions(endpoints=(endpoint,), credentials=credentials, **renamed)  # type: ignore[arg-type]
+
+
+def _check_host(host: object) -> None:
+    """Raises for what is more than a host. A URI may hold a password, so it is not repeated."""
+    if not isinstance(host, str):
+        return  # ``ConnectionOptions`` says what is wrong with it
+    if "://" in host:
+        raise ConfigurationError("host is a name or an address, and no URI: parse_uri() gives the parts of one")
+    name, colon, port = host.rpartition(":")
+    if colon and ":" not in name and port.isdecimal():
+        raise ConfigurationError(f"host is a name or an address alone: pass {port} as the port")
 
 
 def _number(port: str) -> int:

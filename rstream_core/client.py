@@ -363,7 +363,10 @@ class Client:
         self._check_open()
         check_name("super_stream", super_stream)
         if (partitions is None) == (routing_keys is None):
-            raise ConfigurationError("pass partitions or routing_keys")
+            what = "neither" if partitions is None else "both"
+            raise ConfigurationError(
+                f"pass partitions (n_partitions) or routing_keys (binding_keys), one a partition; {what} was given"
+            )
         if routing_keys is None:
             assert partitions is not None
             names, keys = partitions_by_number(super_stream, check_whole("partitions", partitions, 1, MAX_PARTITIONS))
@@ -762,6 +765,12 @@ async def _see_stored(connection: Connection, message: c.StoreOffset, limit: flo
     return None
 
 
+_NUMBERS = frozenset(
+    {"max-length-bytes", "stream-max-segment-size-bytes", "initial-cluster-size", "stream-filter-size-bytes"}
+)
+"""The arguments of streams that brokers read as numbers."""
+
+
 def _arguments(arguments: Mapping[str, object] | None) -> dict[str, str]:
     """Returns stream arguments with their values as strings, which they are on the wire."""
     if not isinstance(arguments, Mapping | None):
@@ -771,5 +780,7 @@ def _arguments(arguments: Mapping[str, object] | None) -> dict[str, str]:
         if not isinstance(value, str | int | float):
             raise TypeError(f"arguments[{key!r:.80}] is a str or a number, not {value!r:.80}")
         told[key] = str(value).lower() if isinstance(value, bool) else str(value)
+        if key in _NUMBERS and not (told[key].isascii() and told[key].isdigit()):  # RabbitMQ would hang up
+            raise ConfigurationError(f"arguments[{key!r}] is a whole number, without a unit, not {told[key]!r:.80}")
     check_properties("arguments", told)
     return told

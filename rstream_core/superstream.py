@@ -331,6 +331,8 @@ class SuperStreamProducer(SuperStreamAdministration):
             return await router.by_function(self._routing, message)
         assert self._extract is not None
         key = await resolved(self._extract(message))
+        if not isinstance(key, str | bytes):
+            raise TypeError(f"the routing_extractor returned {key!r:.80}: a routing key is a str")
         if self._routing is RouteType.Hash:
             return (router.by_hash(key),)
         if self._routing is RouteType.PythonHash:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -242,16 +243,21 @@ def delete_all(
     if not yes:
         _confirm(wanted, connection)
 
+    command = f"{kind.replace(' ', '')} delete"
+
     async def main(context: CommandContext) -> ExitStatus:
+        from rstream_cli.kinds import telling_kinds_apart
         from rstream_core import RstreamError, ServerError
 
         status = ExitStatus.OK
         async with context.connected() as client:
             for name in wanted:
                 try:
-                    await delete_one(client, name)
+                    await telling_kinds_apart(context, command, name, partial(delete_one, client, name))
                 except ServerError as error:
-                    hint = "pass --missing-ok" if status_of(error) is ExitStatus.NOT_FOUND else None
+                    hint = error.hint
+                    if hint is None and status_of(error) is ExitStatus.NOT_FOUND:
+                        hint = "check the name and the virtual host; with --missing-ok this is no error"
                     failure = report(error, env=context.env, color=connection.color, hint=hint)
                     status = status or failure
                 except RstreamError as error:

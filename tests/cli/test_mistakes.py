@@ -305,7 +305,19 @@ COMMANDS: tuple[Row, ...] = (
         "super stream 's': the stream does not exist",
         "'s' is a stream, and no super stream: rstream stream info s",
     ),
-    ("stream delete nowhere --yes", NOT_FOUND, "stream 'nowhere': the stream does not exist", "pass --missing-ok"),
+    (
+        "stream delete nowhere --yes",
+        NOT_FOUND,
+        "stream 'nowhere': the stream does not exist",
+        "check the name and the virtual host; with --missing-ok this is no error",
+    ),
+    (
+        "stream delete p --yes",
+        NOT_FOUND,
+        "stream 'p': the stream does not exist",
+        "'p' is a super stream: rstream superstream delete p",
+    ),
+    ("stream create s --max-age 0", USAGE, "--max-age: an age is at least 1: '0'", None),
     (
         "offset query s --name nobody",
         NOT_FOUND,

@@ -494,3 +494,13 @@ async def test_arguments_that_cannot_be() -> None:
         SuperStreamProducer(super_stream="s", routing=lambda m, p: p, routing_extractor=text_of)
     with pytest.raises(TypeError, match="unexpected argument: nonsense"):
         SuperStreamProducer(super_stream="s", routing_extractor=text_of, nonsense=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("routing", list(RouteType))
+@pytest.mark.parametrize("key", [None, 5])
+async def test_a_routing_key_that_is_none(client: Client, orders: str, routing: RouteType, key: Any) -> None:
+    how: dict[str, Any] = {"routing": routing, "routing_extractor": lambda _: key}
+    producer = SuperStreamProducer(client=client, super_stream=orders, **how)
+    with pytest.raises(TypeError, match=f"^the routing_extractor returned {key}: a routing key is a str$"):
+        await producer.send(b"x")
+    await producer.close()

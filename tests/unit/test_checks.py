@@ -715,3 +715,30 @@ async def test_what_a_connection_carries(make: Callable[[Any], object], name: st
             make(wrong)
     with pytest.raises(TypeError, match=f"{name} is a whole number, not '8'"):
         make("8")
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("rabbitmq-stream://guest:secret@localhost:5552/", r"^host is a name or an address, and no URI: parse_uri\(\)"),
+        ("localhost:5552", "^host is a name or an address alone: pass 5552 as the port$"),
+    ],
+)
+@pytest.mark.parametrize("make", [Producer, Consumer])
+def test_a_host_that_is_more_than_one(make: Callable[..., object], host: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words) as raised:
+        make(host)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("value", ["20GB", -1, 1.5, "", True])
+async def test_arguments_that_are_numbers(client: Client, value: Any) -> None:
+    """RabbitMQ hangs up where they are none."""
+    with pytest.raises(ConfigurationError, match=r"^arguments\['max-length-bytes'\] is a whole number, without a unit"):
+        await client.create_stream("s", {"max-length-bytes": value})
+
+
+@pytest.mark.parametrize("given", [{}, {"n_partitions": 2, "binding_keys": ["a", "b"]}])
+async def test_partitions_by_one_of_two(client: Client, given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=r"one a partition; (neither|both) was given"):
+        await Producer(client=client).create_super_stream("s", **given)
