@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 from rstream_core.broker.holes import Hole
@@ -42,6 +43,8 @@ MAX_UNSYNCED = 16 * 1024 * 1024
 """Bytes that may wait for a sync, counting ``_ID`` for each id; above that, publishing connections are not read."""
 _ID = 64
 """Bytes that an unconfirmed publishing id takes in memory, also that of an empty or a repeated message."""
+MAX_WAITING_OFFSETS = 10_000
+"""Stored offsets that wait because the disk refused them: the newest names."""
 RETRY_INTERVAL = 0.2
 """Seconds before the next attempt after a sync had no file handle."""
 _NONE = b""
@@ -354,7 +357,7 @@ class Writer:
                     self._finish_last()
                     chunks += self._full
                     self._full, self._bytes = [], 0
-                self._offsets.update(offsets)  # the next flush may
+                self._store_later(offsets)
                 offsets = {}
                 _add(confirms, self._without_refused(chunks))
                 is_changed = bool(confirms) or self.rolled_at is not None
@@ -381,7 +384,7 @@ class Writer:
                 self.log.store_offsets(offset_records(offsets), now)
             except OSError as error:
                 logger.error("cannot store offsets in %s: %s", self.log.directory, error)  # noqa: TRY400
-                self._offsets = offsets  # the next flush tries again
+                self._store_later(offsets)
         self.is_dirty = True
         if self._fsync is Fsync.ALWAYS:
             self._wait_for_sync(confirms, size)
@@ -391,6 +394,15 @@ class Writer:
         self.log.commit()
         _confirm(confirms)
         self._on_written()
+
+    def _store_later(self, offsets: dict[str, int]) -> None:
+        """Keeps offsets that could not be stored for the next flush, within a bound: names may come without an end."""
+        self._offsets = {**offsets, **self._offsets}
+        surplus = len(self._offsets) - MAX_WAITING_OFFSETS
+        if surplus > 0:
+            for name in list(islice(self._offsets, surplus)):
+                del self._offsets[name]
+            logger.error("offsets of %d names cannot be stored in %s, and are lost", surplus, self.log.directory)
 
     def _finish_last(self) -> None:
         """Only a chunk that is the only one may be without entries, where there are but repetitions."""

@@ -306,6 +306,25 @@ async def test_an_offset_that_cannot_be_stored_rejects_no_messages(make: Make, m
     assert writer.offset("reader") == 5  # the next flush stores it
 
 
+async def test_offsets_that_cannot_be_stored_are_not_gathered_for_ever(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("rstream_core.broker.writer.MAX_WAITING_OFFSETS", 3)
+    writer = make(Fsync.NEVER)
+    with monkeypatch.context() as patched:
+        patched.setattr(Log, "store_offsets", full)
+        for number in range(5):
+            writer.store_offset(f"reader-{number}", number)
+            writer.flush()
+        writer.store_offset("reader-2", 9)
+        writer.flush()
+    assert [line for line in caplog.messages if line.endswith("and are lost")] == [
+        f"offsets of 1 names cannot be stored in {writer.log.directory}, and are lost"
+    ] * 2
+    writer.flush()
+    assert writer.log.tracking.offsets == {"reader-2": 9, "reader-3": 3, "reader-4": 4}
+
+
 async def test_what_could_not_be_synced_is_synced_the_next_time(make: Make, disk: Disk) -> None:
     writer, publisher = make(Fsync.INTERVAL), Publisher()
     writer.publish(publisher, message(1))
