@@ -28,6 +28,10 @@ class Hint(enum.StrEnum):
         "the password, or token, is too large: since 4.3.5 RabbitMQ takes 8,192 bytes at most before a client is let"
         " in; a token with fewer claims or scopes is shorter"
     )
+    WHOSE_CERTIFICATE = (
+        "the broker takes the user's name from the certificate (ssl_cert_login_from); rabbitmqctl list_users tells"
+        " which users there are"
+    )
     IS_THERE_A_FIREWALL = "does a firewall stand between?"
     AMQP_PORT = "this is AMQP's port by default; the stream port is 5552, or 5551 with TLS"
     MANAGEMENT_PORT = "this is the port of the management pages by default; the stream port is 5552, or 5551 with TLS"

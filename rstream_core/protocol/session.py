@@ -26,6 +26,7 @@ from rstream_core.errors import (
     UnsupportedByBroker,
     error_from_code,
 )
+from rstream_core.hints import Hint
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.framing import MAX_DELIVER_SIZE, FrameBuffer
 from rstream_core.text import harmless
@@ -250,7 +251,9 @@ class Session:
             return error_from_code(code, f"virtual host {self.options.vhost!r}")
         if self.state is State.SASL_AUTHENTICATE:
             if code == AuthenticationFailure.code and self.options.mechanism == EXTERNAL:
-                return AuthenticationFailure("the broker takes the client certificate for no user of its own")
+                return AuthenticationFailure(
+                    "the broker takes the client certificate for no user of its own", hint=Hint.WHOSE_CERTIFICATE
+                )
             return error_from_code(code, f"user {self.options.credentials.username!r}")
         return error_from_code(code, _HANDSHAKE[self.state][1])
 

@@ -95,6 +95,7 @@ def test_a_client_certificate_logs_in(secure: Broker, authority: Authority) -> N
         done = run_rstream("doctor", *words, "--cert", str(certificate), "--cert-key", str(key))
         assert done.returncode == code, done.stdout
         assert b"guest" not in done.stdout
+        assert (b"ssl_cert_login_from" in done.stdout) == (code == 5)
     assert run_rstream("doctor", "--uri", uri(secure), "--sasl", "external").returncode == 2
 
 
