@@ -165,12 +165,12 @@ def _split(line: str) -> list[str]:
     lexer = shlex.shlex(line, posix=True)
     lexer.whitespace_split = True
     lexer.commenters = ""
-    words = []
+    words: list[str] = []
     try:
-        words = list(iter(lexer.get_token, None))
+        while (word := lexer.get_token()) is not None:
+            words.append(word)
     except ValueError:  # a quotation mark that is not closed, or a backslash at the end
-        words.append(lexer.token)
-        return [word or "" for word in words]
+        return [*words, lexer.token or ""]
     return words if line and not line[-1].isspace() else [*words, ""]
 
 

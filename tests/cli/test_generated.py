@@ -129,6 +129,22 @@ def test_what_may_stand_at_the_cursor(line: str, expected: list[str]) -> None:
     assert (done.returncode, done.stderr) == (3 if expected is FILE else 0, b"")
 
 
+@pytest.mark.parametrize(
+    ("line", "status", "expected"),
+    [
+        ('rstream "pub', 0, "publish\n"),
+        ('rstream publish s "sp', 3, ""),
+        ('rstream publish foo -m "unclosed --met', 0, ""),
+        ("rstream publish 'my s' --meth", 0, "--method\n"),
+        ("rstream publish s sp\\", 3, ""),
+    ],
+)
+def test_a_quotation_that_is_not_closed(line: str, status: int, expected: str) -> None:
+    """bash gives the line as it stands."""
+    done = run_rstream(line, line.rpartition(" ")[2], env={"_RSTREAM_COMPLETE": "bash"})
+    assert (done.returncode, done.stdout.decode(), done.stderr) == (status, expected, b"")
+
+
 @pytest.mark.parametrize(("line", "expected"), IN_SHELLS, ids=_ids)
 def test_completion_in_bash(tmp_path: Path, line: str, expected: list[str]) -> None:
     """Its function is called as bash would on TAB: $2 is what is behind the last break character."""
