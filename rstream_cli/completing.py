@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import typer
 
+from rstream_cli.mistakes import takes_value
 from rstream_cli.typer_support import PROGRAM, LazyGroup, help_of, kind_of
 
 FILES = 3
@@ -88,7 +89,7 @@ def _in_command(command: Any, context: Any, before: Sequence[str], word: str) ->
             name, is_joined, _ = text.partition("=")
             option = by_name.get(name)
             given.add(name)
-            if option is not None and not is_joined and _takes_value(option):
+            if option is not None and not is_joined and takes_value(option):
                 waiting = option
     if waiting is not None:
         return _values(waiting, word, "")
@@ -96,7 +97,7 @@ def _in_command(command: Any, context: Any, before: Sequence[str], word: str) ->
         name, is_joined, value = word.partition("=")
         if is_joined:
             option = by_name.get(name)
-            return Candidates([]) if option is None or not _takes_value(option) else _values(option, value, f"{name}=")
+            return Candidates([]) if option is None or not takes_value(option) else _values(option, value, f"{name}=")
         return Candidates(list(_option_names(options, given, word)))
     if isinstance(command, LazyGroup):
         return Candidates([Candidate(*row) for row in command.summaries(context) if row[0].startswith(word)])
@@ -104,10 +105,6 @@ def _in_command(command: Any, context: Any, before: Sequence[str], word: str) ->
     if not arguments or (positional >= len(arguments) and arguments[-1].nargs != -1):
         return Candidates([])
     return _values(arguments[min(positional, len(arguments) - 1)], word, "")
-
-
-def _takes_value(option: Any) -> bool:
-    return not option.is_flag and not option.count
 
 
 def _values(parameter: Any, text: str, before: str) -> Candidates:

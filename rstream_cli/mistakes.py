@@ -146,6 +146,11 @@ def flags_of(command: Any) -> list[str]:
     ]
 
 
+def takes_value(option: Any) -> bool:
+    """Whether a value follows the option."""
+    return not (option.is_flag or option.count)
+
+
 def _behind_the_command(context: Any, path: str, arguments: Sequence[str]) -> str | None:
     """The same words with the options behind the command; None where they are none of that command's."""
     before = list(arguments[: len(path.split()) - 1])
@@ -181,8 +186,7 @@ def _are_options(words: Sequence[str], command: Any) -> bool:
         parameter = flags.get(flag) or flags.get(word[:2] if re.fullmatch(r"-[a-zA-Z]+", word) else "")
         if parameter is None or parameter.param_type_name != "option":
             return False
-        takes_value = not (parameter.is_flag or parameter.count)
-        if takes_value and not has_value and next(rest, None) is None:
+        if takes_value(parameter) and not has_value and next(rest, None) is None:
             return False
     return True
 
@@ -195,7 +199,7 @@ def one_dash(command: Any, arguments: Sequence[str]) -> str | None:
         if word == "--":
             break
         owner = flags.get(before)
-        is_value = owner is not None and owner.param_type_name == "option" and not (owner.is_flag or owner.count)
+        is_value = owner is not None and owner.param_type_name == "option" and takes_value(owner)
         if not is_value and word[:2] in _SHORT and f"-{word.partition('=')[0]}" in flags:
             return word
         before = "" if is_value else word

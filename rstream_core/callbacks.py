@@ -159,8 +159,17 @@ class Callbacks:
         failures = self._failures.get(what)
         if failures is None:
             failures = self._failures[what] = Failures(what)
-        called_with = "".join(f" for {argument!r:.200}" for argument in args)
-        failures.tell(error, "%s failed%s", what, called_with)
+        failures.tell(error, "%s failed%s", what, _CalledWith(args))
+
+
+class _CalledWith:
+    """The arguments of a call, in words: made only for those failures that are logged."""
+
+    def __init__(self, args: tuple[object, ...]) -> None:
+        self._args = args
+
+    def __str__(self) -> str:
+        return "".join(f" for {argument!r:.200}" for argument in self._args)
 
 
 def _place_of(error: BaseException) -> object:

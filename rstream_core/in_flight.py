@@ -94,14 +94,9 @@ class Batch:
         self.open = len(ids)
         self.resolved = bytearray(len(ids))
 
-    def resolve(self, low: int, high: int, *, all_open: bool = False) -> int:
-        """Marks the ids at positions ``low`` to ``high`` - 1 as resolved, and returns how many of them were open.
-
-        With ``all_open``, marks none and returns 0 unless all of them are open.
-        """
+    def resolve(self, low: int, high: int) -> int:
+        """Marks the ids at positions ``low`` to ``high`` - 1 as resolved, and returns how many of them were open."""
         fresh = high - low - self.resolved.count(1, low, high)
-        if all_open and fresh != high - low:
-            return 0
         self.resolved[low:high] = b"\x01" * (high - low)
         self.open -= fresh
         return fresh
@@ -124,7 +119,8 @@ class Batch:
         low = bisect_left(self.ids, ids[0])
         high = low + len(ids)
         # The usual case: consecutive ids of the batch, all of them open.
-        if _same(self.ids[low:high], ids) and self.resolve(low, high, all_open=True):
+        if _same(self.ids[low:high], ids) and self.resolved.find(1, low, high) < 0:
+            self.resolve(low, high)
             return ids
         fresh: list[int] = []
         for publishing_id in ids:
@@ -170,6 +166,11 @@ class InFlight:
     def __bool__(self) -> bool:
         """Returns whether anything is in flight."""
         return bool(self.batches)
+
+    @property
+    def has_rejected(self) -> bool:
+        """Whether the broker must be asked before later ids may be published: one was rejected under the reference."""
+        return bool(self.rejected) or self.must_recount
 
     @property
     def last_id(self) -> int:

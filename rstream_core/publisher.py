@@ -169,7 +169,7 @@ class Publisher(Attachment):
         async with self._order:  # what one call publishes stays together, and ids stay in order
             await self.check()
             ids = publishing_ids
-            if self._ledger.rejected or self._ledger.must_recount:
+            if self._ledger.has_rejected:
                 await self._mind_rejected(ids)
             if ids is None:
                 ids = range(self.next_publishing_id, self.next_publishing_id + len(messages))
@@ -188,7 +188,7 @@ class Publisher(Attachment):
             for high in cut_for_frames(sizes, self._target, self._most):
                 size = sum(sizes[low:high])
                 await self._room(high - low, size)
-                if self._ledger.rejected or self._ledger.must_recount:
+                if self._ledger.has_rejected:
                     await self._mind_rejected(None if publishing_ids is None else ids[low:])
                 part = slice(low, high)
                 columns = None if filters is None else filters[part]
@@ -230,7 +230,7 @@ class Publisher(Attachment):
         async with self._order:
             await self.check()
             for _ in range(2):  # what is in flight may be rejected while this call waits for room
-                if self._ledger.rejected or self._ledger.must_recount:
+                if self._ledger.has_rejected:
                     await self._mind_rejected(None if publishing_id is None else (publishing_id,))
                 if publishing_id is None:
                     number = self.next_publishing_id
@@ -245,7 +245,7 @@ class Publisher(Attachment):
                         f"a sub-entry of {len(data)} bytes does not fit a frame of {self._connection.frame_max}"
                     )
                 await self._room(len(messages), len(data))
-                if not (self._ledger.rejected or self._ledger.must_recount):
+                if not self._ledger.has_rejected:
                     break
             writes = self._write(c.encode(c.Publish(self._lease.id, (entry,))))
             now = self._loop.time()

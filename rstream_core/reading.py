@@ -3,8 +3,8 @@
 These are classes, since an async generator that is cancelled where it waits is over: a timeout around ``anext`` would
 end it, and look as if the stream had ended.
 
-A ``Reading`` opens what it reads when it is first asked, in a task of its own: who cancels the first ``anext`` finds it
-open, or further on its way, at the next one.
+A ``Reading`` subscribes at the first ``anext``, in a task of its own. If that ``anext`` is cancelled, the task goes on,
+and the next ``anext`` waits for it.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ class MessageReading(Reading[T]):
 
 
 def _seen(opening: asyncio.Task[Opened]) -> None:
-    """Whoever was to be told that it failed may not ask again."""
+    """Takes note of the error, so that asyncio does not log it: the caller that waited may have been cancelled."""
     if not opening.cancelled():
         opening.exception()
 

@@ -72,10 +72,8 @@ class SuperStreamConsumer(SuperStreamAdministration):
             **connection,
         )
         self._guard = LoopGuard("this consumer")
-        self._groups: dict[int, list[int]] = {}
-        """By the numbers that ``subscribe`` returned: those of the subscriptions to the partitions."""
-        self._names: dict[int, str] = {}
-        """The subscriber names of those that have one."""
+        self._groups: dict[int, tuple[str | None, list[int]]] = {}
+        """By the numbers that ``subscribe`` returned: the name, and the numbers of the partitions' subscriptions."""
         self._numbers = itertools.count()
 
     async def __aenter__(self) -> Self:
@@ -165,9 +163,7 @@ class SuperStreamConsumer(SuperStreamAdministration):
                 raise
             members = []  # the callback has closed the consumer before the last partition was subscribed to
         number = next(self._numbers)
-        self._groups[number] = members
-        if (name := options.get("subscriber_name")) is not None:
-            self._names[number] = name
+        self._groups[number] = options.get("subscriber_name"), members
         return number
 
     async def unsubscribe(
@@ -185,14 +181,12 @@ class SuperStreamConsumer(SuperStreamAdministration):
         whom = the_one_given(subscriber, subscriber_name, subscriber_id)
         if isinstance(whom, str):
             await self._consumer.unsubscribe(whom)
-            for number in [number for number, name in self._names.items() if name == whom]:
-                del self._names[number], self._groups[number]
+            self._groups = {number: group for number, group in self._groups.items() if group[0] != whom}
             return
         if whom is not None and whom not in self._groups:
             raise ConfigurationError(f"there is no subscriber {whom}")
         for number in list(self._groups) if whom is None else [whom]:
-            self._names.pop(number, None)
-            for member in self._groups.pop(number):
+            for member in self._groups.pop(number)[1]:
                 with suppress(ConfigurationError):  # a subscription that failed is removed already
                     await self._consumer.unsubscribe(member)
 
