@@ -39,6 +39,10 @@ rstream_core.broker: server
 rstream_core.broker: embedded
 rstream_core.broker: .
 rstream_core: callbacks gaps in_flight loops timeslice
+rstream_core.flow: . acks
+rstream_core.flow: block
+rstream_core.flow: gate stages
+rstream_core.flow: run
 rstream_core: recovery transport
 rstream_core: attempts
 rstream_core: connection

@@ -1,0 +1,191 @@
+"""What was handed out and is not done with: acknowledgements by ranges of positions, in any order.
+
+A source makes one ``Acks`` for each stream, and a new one for each turn as single active consumer: what is done late in
+a turn that is over changes nothing for the next one. Positions are the offsets of a stream, or the numbers of records.
+
+Two figures come of it, and they are not the same. What was done, in any order, is what an account counts. Up to the
+low-water mark everything is done: only that may be stored.
+"""
+
+from __future__ import annotations
+
+import enum
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+
+class Verdict(enum.Enum):
+    """How a message was done with. Each message gets one."""
+
+    DONE = "done"
+    """The sink has it for good: written, confirmed, handled."""
+    PASSED = "passed"
+    """Not wanted: a stage has left it out."""
+    KNOWN = "known"
+    """Left out, since the sink has had it already."""
+    BAD = "bad"
+    """It cannot be read."""
+    FAILED = "failed"
+    """The sink did not take it, or nobody knows."""
+
+
+@dataclass(slots=True)
+class Account:
+    """``read == sum(by.values()) + open + left``, after every step."""
+
+    read: int = 0
+    """Messages that sources have handed out."""
+    by: dict[Verdict, int] = field(default_factory=lambda: dict.fromkeys(Verdict, 0))
+    """Messages that are done with, by their verdict."""
+    left: int = 0
+    """Messages that were handed out and given back: whoever reads on later gets them again."""
+    on_change: Callable[[], None] | None = None
+    """Called after messages were done with, perhaps in a callback of a connection. Must not raise."""
+
+    @property
+    def open(self) -> int:
+        """Messages that were handed out, and are neither done with nor given back."""
+        return self.read - self.left - sum(self.by.values())
+
+
+class _Span:
+    """Consecutive positions that were handed out together."""
+
+    __slots__ = ("begin", "count", "marks", "open", "prefix")
+
+    def __init__(self, begin: int, count: int) -> None:
+        self.begin = begin
+        self.count = count
+        self.open = count
+        self.prefix = 0
+        """How many positions from the first one on are done."""
+        self.marks: bytearray | None = None
+        """A byte for each position, 1 where it is done; None as long as ``prefix`` says it all."""
+
+    def mark(self, low: int, high: int) -> int:
+        """Notes that the places ``low`` to ``high`` - 1 are done. Returns how many of them were not."""
+        if self.marks is None:
+            if low <= self.prefix:
+                fresh = max(high - self.prefix, 0)
+                self.prefix += fresh
+                self.open -= fresh
+                return fresh
+            self.marks = bytearray(b"\1" * self.prefix + bytes(self.count - self.prefix))
+        fresh = self.marks.count(0, low, high)
+        self.marks[low:high] = b"\1" * (high - low)
+        self.open -= fresh
+        if low <= self.prefix < high:
+            end = self.marks.find(0, high)
+            self.prefix = self.count if end < 0 else end
+        return fresh
+
+
+_begin = attrgetter("begin")
+
+
+class Acks:
+    """The messages of one stream, in one turn."""
+
+    __slots__ = ("_account", "_at", "_low", "_spans", "open", "stream")
+
+    def __init__(self, account: Account, stream: str = "", low: int | None = None) -> None:
+        """``low``: a position up to which nothing will be handed out, if any is known."""
+        self.stream = stream
+        self.open = 0
+        """Messages that were handed out, and are neither done with nor given back."""
+        self._account = account
+        self._low = low
+        self._spans: list[_Span] = []
+        self._at = 0
+        """Spans before this index are done."""
+
+    @property
+    def low(self) -> int | None:
+        """The position up to which everything is done, which may be stored; None while that is nothing."""
+        if self._at < len(self._spans):
+            first = self._spans[self._at]
+            if first.prefix:
+                return first.begin + first.prefix - 1
+        return self._low
+
+    def hand_out(self, begin: int, count: int) -> None:
+        """Notes that ``count`` messages from ``begin`` on are handed out. ``begin`` lies behind all earlier ones."""
+        if count:
+            self._spans.append(_Span(begin, count))
+            self.open += count
+            self._account.read += count
+
+    def done(self, positions: Sequence[int], verdict: Verdict = Verdict.DONE) -> int:
+        """Notes that these messages are done with, once each. Returns for how many that is news.
+
+        ``positions`` grow. Those that were not handed out here, and those that are done already, are left out.
+        """
+        if not positions:
+            return 0
+        fresh = 0
+        for begin, end in _ranges(positions):
+            fresh += self._mark(begin, end)
+        if fresh:
+            self.open -= fresh
+            self._account.by[verdict] += fresh
+            self._shed()
+            if self._account.on_change is not None:
+                self._account.on_change()
+        return fresh
+
+    def give_back(self) -> int:
+        """Notes that nobody will be done with what is open. Returns how many messages that is. ``low`` stays."""
+        open_ = self.open
+        self._low = self.low
+        self._spans.clear()
+        self._at = 0
+        self.open = 0
+        self._account.left += open_
+        return open_
+
+    def skip_to(self, position: int) -> None:
+        """Notes that no message up to ``position`` will come, if nothing is open: it may then be stored."""
+        if not self.open and (self._low is None or position > self._low):
+            self._low = position
+
+    def _mark(self, begin: int, end: int) -> int:
+        """Marks the positions ``begin`` to ``end`` - 1. Returns how many of them were open."""
+        spans = self._spans
+        at = max(bisect_right(spans, begin, lo=self._at, key=_begin) - 1, self._at)
+        fresh = 0
+        while at < len(spans) and spans[at].begin < end:
+            span = spans[at]
+            low, high = max(begin - span.begin, 0), min(end - span.begin, span.count)
+            if low < high:
+                fresh += span.mark(low, high)
+            at += 1
+        return fresh
+
+    def _shed(self) -> None:
+        """Drops spans that are done from the front: at once from what is looked at, from memory in bulk."""
+        spans = self._spans
+        while self._at < len(spans) and not spans[self._at].open:
+            span = spans[self._at]
+            self._low = span.begin + span.count - 1
+            self._at += 1
+        if 2 * self._at >= len(spans):
+            del spans[: self._at]
+            self._at = 0
+
+
+def _ranges(positions: Sequence[int]) -> Sequence[tuple[int, int]]:
+    """Returns growing positions as ranges: the first position of each, and the one behind its last."""
+    first, last = positions[0], positions[-1]
+    if last - first + 1 == len(positions):
+        return ((first, last + 1),)
+    found: list[tuple[int, int]] = []
+    begin = before = first
+    for position in positions[1:]:
+        if position != before + 1:
+            found.append((begin, before + 1))
+            begin = position
+        before = position
+    found.append((begin, before + 1))
+    return found

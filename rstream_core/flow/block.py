@@ -1,0 +1,85 @@
+"""A run of messages on its way from a source to a sink, with what is known of them in columns.
+
+Columns are there only where somebody needs them, and have a value for each message. A block is never changed: what
+selects from it or splits it makes another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Self, TypeVar
+
+from rstream_core.flow.acks import Acks, Verdict
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    """Messages of one stream, in the order in which they were read."""
+
+    ack: Acks
+    """Whom to tell when a message is done with."""
+    positions: Sequence[int]
+    """Of each message: its offset in a stream, or its number in an input. They grow."""
+    messages: Sequence[bytes]
+    """Encoded messages."""
+    stream: str = ""
+    """The stream that they are from."""
+    timestamp: int | None = None
+    """Milliseconds since 1970 (UTC) when a broker stored them, if one did."""
+    ids: Sequence[int] | None = None
+    """Publishing ids that somebody has chosen. They grow."""
+    filters: Sequence[str | None] | None = None
+    """Filter values; None for a message without one."""
+    keys: Sequence[bytes] | None = None
+    """Routing keys."""
+    lanes: Sequence[int] | None = None
+    """Which of a sink's streams each message goes to, by index; None: the first."""
+    unreadable: Collection[int] = ()
+    """Positions of messages that a stage could not read. They stay, for the one who says what is wrong with them."""
+
+    @property
+    def count(self) -> int:
+        """How many messages there are."""
+        return len(self.messages)
+
+    def done(self, verdict: Verdict = Verdict.DONE) -> None:
+        """Says that all messages are done with."""
+        self.ack.done(self.positions, verdict)
+
+    def select(self, places: Sequence[int]) -> Self:
+        """Returns the messages at these places, which grow."""
+        if len(places) == len(self.messages):
+            return self
+        if type(places) is range and places.step == 1:
+            return self._slice(slice(places.start, places.stop))
+        return replace(
+            self,
+            positions=_at(self.positions, places),
+            messages=_at(self.messages, places),
+            ids=None if self.ids is None else _at(self.ids, places),
+            filters=None if self.filters is None else _at(self.filters, places),
+            keys=None if self.keys is None else _at(self.keys, places),
+            lanes=None if self.lanes is None else _at(self.lanes, places),
+        )
+
+    def split(self, at: int) -> tuple[Self, Self]:
+        """Returns the messages before the place ``at``, and those from there on."""
+        return self._slice(slice(at)), self._slice(slice(at, None))
+
+    def _slice(self, part: slice) -> Self:
+        return replace(
+            self,
+            positions=self.positions[part],
+            messages=self.messages[part],
+            ids=None if self.ids is None else self.ids[part],
+            filters=None if self.filters is None else self.filters[part],
+            keys=None if self.keys is None else self.keys[part],
+            lanes=None if self.lanes is None else self.lanes[part],
+        )
+
+
+def _at(column: Sequence[T], places: Sequence[int]) -> list[T]:
+    return [column[place] for place in places]

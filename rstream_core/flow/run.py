@@ -1,0 +1,274 @@
+"""The driver: takes blocks from a source, through stages and a gate, to a sink, until there is a reason to stop.
+
+It polls, and waits for one event: no task, timer or future is made for a block. How a run ends is a value, ``Stop``;
+the first reason counts. The driver acknowledges what stages drop, and the sink acknowledges the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from rstream_core.errors import RstreamError
+from rstream_core.flow.acks import Account
+from rstream_core.flow.block import Block
+from rstream_core.flow.gate import Gate
+from rstream_core.flow.stages import Stage, Step, Stop
+from rstream_core.timeslice import TimeSlice
+
+MOST_OPEN = 1_000_000
+"""Messages that may be handed out and not done with. A sink has tighter bounds of its own."""
+
+
+class Source(Protocol):
+    """Hands out blocks. Its errors are ``RstreamError``, or an ``end`` that has one."""
+
+    @property
+    def end(self) -> Stop | None:
+        """Why no further block will come; None while some may."""
+
+    def start(self, wake: Callable[[], None]) -> None:
+        """Begins. ``wake`` is called when ``poll`` may have something, or ``end`` is set."""
+
+    def poll(self) -> Block | None:
+        """Returns a block if there is one. Never waits."""
+
+    def due(self) -> float | None:
+        """Returns when ``tick`` is wanted, in loop time; None: not by itself."""
+
+    async def tick(self) -> None:
+        """Does what is due. May take long; may be cancelled at any time, and is then called again or not at all."""
+
+    def stop(self) -> None:
+        """Reads no more. ``poll`` still returns what cannot be read again, and then ``end`` is set."""
+
+
+class Sink(Protocol):
+    """Takes blocks, and acknowledges each message once. Its errors are ``RstreamError``."""
+
+    @property
+    def failed(self) -> Stop | None:
+        """Why it takes nothing more; None while it does. The run then ends."""
+
+    def start(self, wake: Callable[[], None]) -> None:
+        """Begins. ``wake`` is called when ``failed`` is set."""
+
+    def push(self, block: Block) -> Awaitable[None] | None:
+        """Takes a block. Returns None if it is taken, or what to wait for before the next one. That may be cancelled:
+        what was not taken stays open."""
+
+    def due(self) -> float | None:
+        """Returns when ``tick`` is wanted, in loop time; None: not by itself."""
+
+    def tick(self) -> Awaitable[None] | None:
+        """Does what is due. As ``push``."""
+
+    async def drain(self) -> None:
+        """Sends what waits, and returns when nothing is open in the sink."""
+
+
+class Run:
+    """One run. ``work`` is called once. For one event loop."""
+
+    def __init__(
+        self,
+        source: Source,
+        stages: Sequence[Stage],
+        sink: Sink,
+        account: Account,
+        *,
+        gate: Gate | None = None,
+        ends: Sequence[Callable[[], Stop | None]] = (),
+        most_open: int = MOST_OPEN,
+    ) -> None:
+        """``ends`` are asked after each block whether it was the last one. ``most_open`` messages may be open, and as
+        many more as one block has."""
+        self._source = source
+        self._stages = stages
+        self._sink = sink
+        self._account = account
+        self._gate = gate
+        self._ends = ends
+        self._most_open = most_open
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
+        self._why: Stop | None = None
+        self._is_cut = False
+        """Whether no further block is wanted, not even those that were read already."""
+        self._held: list[tuple[int, Block]] = []
+        """What a stage, by its index, gets again; the last one first. The index behind the last one is the gate's."""
+        self._gate_due = 0.0
+        self._scope: asyncio.Timeout | None = None
+        self._until: float | None = None
+        """The limit that ``stop`` has set, in loop time."""
+        self._ticking: asyncio.Timeout | None = None
+        self.is_drained = False
+        """Whether the sink was drained: all that it took is acknowledged."""
+
+    def stop(self, why: Stop, drain: float | None = None) -> None:
+        """Ends the run from outside: a signal, a timer. The first reason counts.
+
+        What the source cannot read again still goes through. ``drain``: the seconds for that, and for the sink to take
+        what it has; None: no limit. May be called before ``work``, and repeatedly: the shortest limit counts.
+        """
+        if self._why is None:
+            self._why = why
+        self._source.stop()
+        self._wake.set()
+        now = self._loop.time()
+        if drain is not None and (self._until is None or self._until > now + drain):
+            self._until = now + drain
+            if self._scope is not None and not self._scope.expired():
+                self._scope.reschedule(self._until)
+        if self._ticking is not None and not self._ticking.expired():
+            self._ticking.reschedule(now)
+
+    async def work(self) -> Stop:
+        """Carries blocks until the source ends or there is another reason, drains the sink, and returns the reason.
+
+        Raises nothing for a reason to stop: an ``RstreamError`` of the source or the sink is that of the ``Stop``.
+        """
+        self._account.on_change = self._wake.set
+        self._source.start(self._wake.set)
+        self._sink.start(self._wake.set)
+        scope = self._scope = asyncio.timeout_at(self._until)
+        try:
+            async with scope:
+                try:
+                    await self._flow()
+                    await self._sink.drain()
+                    self.is_drained = True
+                except RstreamError as error:  # a RequestTimeout is a TimeoutError, too
+                    self._cut(self._failure(error))
+        except TimeoutError:
+            if not scope.expired():
+                raise
+        finally:
+            self._scope = None
+            self._account.on_change = None
+            if self._alarm is not None:
+                self._alarm.cancel()
+        assert self._why is not None
+        return self._why
+
+    def _failure(self, error: RstreamError) -> Stop:
+        failed = self._sink.failed
+        return failed if failed is not None and failed.error is error else Stop(str(error), "error", error)
+
+    def _cut(self, why: Stop) -> None:
+        """Ends the run here and now. An error of the core's counts even where there was a reason before."""
+        if self._why is None or why.kind == "error":
+            self._why = why
+        self._is_cut = True
+        self._source.stop()
+
+    async def _flow(self) -> None:
+        time_slice = TimeSlice()
+        while not self._is_cut:
+            now = self._loop.time()
+            await self._do_what_is_due(now)
+            if self._take_failure():
+                return
+            index, block = self._next(now)
+            if block is not None:
+                await self._carry(index, block, now)
+            elif not self._held and self._source.end is not None:
+                self._cut(self._source.end)
+                return
+            else:
+                await self._wait()
+                time_slice.begin()
+            if time_slice.is_over():
+                await time_slice.give_way()
+
+    def _take_failure(self) -> bool:
+        """Returns whether the sink takes nothing more."""
+        failed = self._sink.failed
+        if failed is not None:
+            self._cut(failed)
+        return failed is not None
+
+    def _next(self, now: float) -> tuple[int, Block | None]:
+        """Returns a block, and the index of the stage that it comes to."""
+        if self._held:
+            index, block = self._held[-1]
+            if index == len(self._stages) and now < self._gate_due and self._why is None:
+                return index, None
+            self._held.pop()
+            return index, block
+        if self._account.open >= self._most_open:
+            return 0, None
+        return 0, self._source.poll()
+
+    async def _carry(self, index: int, block: Block, now: float) -> None:
+        """Takes a block through the stages from ``index`` on, and the gate, into the sink."""
+        out: Block | None = block
+        last: Stop | None = None
+        for number in range(index, len(self._stages)):
+            assert out is not None
+            step: Step = self._stages[number](out)
+            for positions, verdict in step.dropped:
+                out.ack.done(positions, verdict)
+            if step.rest is not None and step.stop is None and last is None:
+                self._held.append((number, step.rest))
+            last = last or step.stop
+            out = step.out
+            if out is None:
+                break
+        if out is not None and self._gate is not None and self._why is None:
+            out, later, self._gate_due = self._gate.admit(out, now)
+            if later is not None:
+                self._held.append((len(self._stages), later))
+        if out is not None:
+            waiting = self._sink.push(out)
+            if waiting is not None:
+                await waiting
+        last = last or next(filter(None, (end() for end in self._ends)), None)
+        if last is not None:
+            self._cut(last)
+
+    # What is due.
+
+    async def _do_what_is_due(self, now: float) -> None:
+        due = self._sink.due()
+        if due is not None and due <= now:
+            waiting = self._sink.tick()
+            if waiting is not None:
+                await waiting
+        due = self._source.due()
+        if due is not None and due <= now and self._why is None:
+            await self._tick_source()
+
+    async def _tick_source(self) -> None:
+        try:
+            async with asyncio.timeout(None) as self._ticking:
+                await self._source.tick()
+        except RstreamError:
+            raise
+        except TimeoutError:  # ``stop`` was called
+            if self._why is None:
+                raise
+        finally:
+            self._ticking = None
+
+    async def _wait(self) -> None:
+        """Waits until there may be something to do."""
+        self._set_alarm()
+        await self._wake.wait()
+        self._wake.clear()
+
+    def _set_alarm(self) -> None:
+        dues = [self._source.due() if self._why is None else None, self._sink.due()]
+        if self._held and self._held[-1][0] == len(self._stages):
+            dues.append(self._gate_due)
+        due = min((one for one in dues if one is not None), default=None)
+        if due is None:
+            return  # an alarm that is set still, and comes for nothing, does no harm
+        if self._alarm is not None:
+            if self._loop.time() < self._alarm_at <= due:
+                return
+            self._alarm.cancel()
+        self._alarm, self._alarm_at = self._loop.call_at(due, self._wake.set), due

@@ -1,0 +1,214 @@
+"""Parts of the flow by themselves: blocks, stages, and how a run ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from rstream_core.errors import RequestTimeout
+from rstream_core.flow.acks import Account, Acks, Verdict
+from rstream_core.flow.block import Block
+from rstream_core.flow.gate import Rate
+from rstream_core.flow.run import Run
+from rstream_core.flow.stages import Count, Select, Step, Stop
+
+
+def block(count: int, begin: int = 0, acks: Acks | None = None) -> Block:
+    acks = acks or Acks(Account(), "s")
+    acks.hand_out(begin, count)
+    positions = range(begin, begin + count)
+    return Block(
+        acks,
+        positions,
+        [b"%d" % position for position in positions],
+        ids=[1000 + position for position in positions],
+        filters=[f"f{position}" for position in positions],
+        keys=[b"k%d" % position for position in positions],
+        lanes=[position % 3 for position in positions],
+    )
+
+
+@pytest.mark.parametrize("places", [[0, 2, 5], range(1, 4), [], range(6)])
+def test_a_selection_takes_all_columns_along(places: list[int] | range) -> None:
+    chosen = block(6, 10).select(places)
+    assert list(chosen.positions) == [10 + place for place in places]
+    assert list(chosen.messages) == [b"%d" % (10 + place) for place in places]
+    assert list(chosen.ids or ()) == [1010 + place for place in places]
+    assert list(chosen.filters or ()) == [f"f{10 + place}" for place in places]
+    assert list(chosen.keys or ()) == [b"k%d" % (10 + place) for place in places]
+    assert list(chosen.lanes or ()) == [(10 + place) % 3 for place in places]
+
+
+def test_a_split_takes_all_columns_along() -> None:
+    first, second = block(5).split(2)
+    assert (first.count, second.count) == (2, 3)
+    assert [list(first.positions), list(second.positions)] == [[0, 1], [2, 3, 4]]
+    assert second.ids == [1002, 1003, 1004]
+    assert second.lanes == [2, 0, 1]
+
+
+def test_a_late_acknowledgement_counts_but_does_not_move_the_next_turn() -> None:
+    account = Account()
+    before, after = Acks(account, "s"), Acks(account, "s", low=4)
+    before.hand_out(0, 5)
+    after.hand_out(5, 5)
+    before.done(range(5))
+    assert after.low == 4
+    after.done(range(5))
+    assert after.low == 4
+    assert account.by[Verdict.DONE] == 5
+    assert account.open == 5
+
+
+def test_what_was_given_back_is_not_counted_when_it_is_done_late() -> None:
+    account = Account()
+    acks = Acks(account, "s")
+    acks.hand_out(0, 5)
+    acks.done(range(2))
+    assert acks.give_back() == 3
+    assert acks.done(range(5)) == 0
+    assert acks.low == 1
+    assert (account.read, account.left, account.by[Verdict.DONE]) == (5, 3, 2)
+
+
+def test_a_selection_says_what_it_drops() -> None:
+    step = Select(lambda offered: [place for place in range(offered.count) if place % 2])(block(4))
+    assert step.out is not None
+    assert list(step.out.positions) == [1, 3]
+    assert step.dropped == (([0, 2], Verdict.PASSED),)
+    assert step.rest is None
+
+
+def test_a_selection_of_nothing_drops_the_block_as_it_is() -> None:
+    step = Select(lambda _: ())(block(4))
+    assert step.out is None
+    assert step.dropped == ((range(4), Verdict.PASSED),)
+
+
+def test_a_count_lets_as_many_more_through_as_turned_out_to_be_bad() -> None:
+    bad = 0
+    count = Count(5, "enough", lambda: bad)
+    step = count(block(8))
+    assert step.out is not None
+    assert step.rest is not None
+    assert (step.out.count, step.rest.count, step.stop) == (5, 3, None)
+    bad = 2
+    assert count.end() is None
+    step = count(step.rest)
+    assert step.out is not None
+    assert step.rest is not None
+    assert (step.out.count, step.rest.count) == (2, 1)
+    assert count.end() == Stop("enough", "count")
+    assert count(step.rest) == Step(None, (), step.rest, Stop("enough", "count"))
+
+
+def test_a_rate_of_bytes_cuts_between_messages() -> None:
+    gate = Rate(500, lambda messages: sum(map(len, messages)))  # ten bytes a slice
+    acks = Acks(Account())
+    offered = Block(acks, range(4), [b"12345", b"12345", b"1", b"123456789012"])
+    now, later, due = gate.admit(offered, 100.0)
+    assert now is not None
+    assert now.messages == [b"12345", b"12345"]
+    assert due == pytest.approx(99.9 + 10 / 500)
+    assert later is not None
+    now, later, due = gate.admit(later, 100.0)
+    assert now is not None
+    assert now.messages == [b"1"]
+    now, later, _ = gate.admit(later or offered, 100.0)
+    assert now is not None
+    assert (now.messages, later) == ([b"123456789012"], None)
+
+
+class _Source:
+    def __init__(self, blocks: list[Block]) -> None:
+        self.blocks = blocks
+        self.end: Stop | None = None
+        self.is_stopped = False
+
+    def start(self, wake: Callable[[], None]) -> None:
+        pass
+
+    def poll(self) -> Block | None:
+        if not self.blocks:
+            self.end = Stop("end of input")
+            return None
+        return self.blocks.pop(0)
+
+    def due(self) -> float | None:
+        return None
+
+    async def tick(self) -> None:
+        raise AssertionError("nothing was due")
+
+    def stop(self) -> None:
+        self.is_stopped = True
+
+
+class _Sink:
+    def __init__(self, *, is_slow: bool = False, error: RequestTimeout | None = None) -> None:
+        self.failed: Stop | None = None
+        self.is_slow = is_slow
+        self.error = error
+
+    def start(self, wake: Callable[[], None]) -> None:
+        pass
+
+    def push(self, block: Block) -> Awaitable[None] | None:
+        if self.error is not None:
+            raise self.error
+        if self.is_slow:
+            return asyncio.Event().wait()  # type: ignore[return-value]
+        block.done()
+        return None
+
+    def due(self) -> float | None:
+        return None
+
+    def tick(self) -> Awaitable[None] | None:
+        raise AssertionError("nothing was due")
+
+    async def drain(self) -> None:
+        pass
+
+
+async def test_a_run_ends_with_its_source() -> None:
+    account = Account()
+    acks = Acks(account)
+    source = _Source([block(3, 0, acks), block(4, 3, acks)])
+    run = Run(source, (), _Sink(), account)
+    assert await run.work() == Stop("end of input")
+    assert run.is_drained
+    assert acks.low == 6
+    assert account.by[Verdict.DONE] == account.read == 7
+
+
+async def test_a_run_that_is_stopped_before_it_begins_ends_within_its_limit() -> None:
+    account = Account()
+    acks = Acks(account)
+    run = Run(_Source([block(3, 0, acks)]), (), _Sink(is_slow=True), account)
+    run.stop(Stop("SIGINT", "signal"), 0.0)
+    async with asyncio.timeout(60):
+        assert await run.work() == Stop("SIGINT", "signal")
+    assert not run.is_drained
+    assert acks.open == 3
+
+
+async def test_a_timeout_of_the_sinks_is_the_reason_and_not_an_end_of_the_limit() -> None:
+    account = Account()
+    error = RequestTimeout("no confirm")
+    source = _Source([block(3, 0, Acks(account))])
+    run = Run(source, (), _Sink(error=error), account)
+    assert await run.work() == Stop("no confirm", "error", error)
+    assert source.is_stopped
+
+
+async def test_a_cancelled_run_passes_it_on() -> None:
+    account = Account()
+    run = Run(_Source([block(3, 0, Acks(account))]), (), _Sink(is_slow=True), account)
+    task = asyncio.create_task(run.work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
