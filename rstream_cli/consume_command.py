@@ -150,6 +150,8 @@ def _store_every(text: str | None, name: str | None) -> StoreEvery:
 
     if text is not None and name is None:
         raise CommandError("--store-every needs --name", hint="pass --name REF")
+    if name is None:
+        return StoreEvery()  # no time at which the run has to wake up
     given = DEFAULT_STORE_EVERY if text is None else text.strip()
     if given.isascii() and given.isdigit():
         if int(given) == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import time
@@ -171,7 +172,9 @@ def test_times_are_exact(run: Run, stream: str) -> None:
 
 @pytest.mark.parametrize("start", ["first", "next", "3"])
 def test_until_a_time_that_comes(env: dict[str, str], run: Run, stream: str, start: str) -> None:
+    """Without a name, too, a run that waits takes no processor time: it has nothing to store every five seconds."""
     fill(run, stream, 0)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     until = datetime.fromtimestamp(time.time() + 12, UTC).isoformat()
     with running("consume", stream, "-o", start, "--until", until, "--stats", "json", env=env) as consumer:
         told(consumer, lambda line: line["event"] == "progress")
@@ -182,6 +185,8 @@ def test_until_a_time_that_comes(env: dict[str, str], run: Run, stream: str, sta
     assert code == 0
     assert summary_of(errors)["reason"] == "--until is reached"
     assert written == {"first": lines(0, 1), "next": lines(1), "3": b""}[start]
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
 
 
 def test_until_an_offset_that_comes(env: dict[str, str], run: Run, ten: str) -> None:
