@@ -19,9 +19,9 @@ from urllib.parse import unquote, urlsplit
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "rabbitmq"
 
 IS_SOAK = os.environ.get("RSTREAM_SOAK") == "1"
-IS_MEASURED = os.environ.get("COVERAGE_RUN") == "true"
-"""Under ``make coverage`` each process imports more, handles SIGTERM, and writes a file as it ends."""
 """Whether the long forms of tests are run."""
+IS_MEASURED = os.environ.get("COVERAGE_RUN") == "true"
+"""Whether ``make coverage`` runs: then each process imports more, handles SIGTERM, and writes a file as it ends."""
 RUN = "RSTREAM_TEST_RUN"
 """The variable that names a folder with a file for each broker of a run of tests, over all its processes."""
 

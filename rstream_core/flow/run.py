@@ -35,7 +35,8 @@ class Source(Protocol):
         """Returns a block if there is one. Never waits."""
 
     def due(self) -> float | None:
-        """Returns when ``tick`` is wanted, in loop time; None: not by itself."""
+        """Returns when ``tick`` is wanted, in loop time, 0 for now; None: not by itself. The time must not move on by
+        itself, and ``tick`` must change it: otherwise the run never ticks, or does nothing else."""
 
     async def tick(self) -> None:
         """Does what is due. May take long; may be cancelled at any time, and is then called again or not at all."""
@@ -59,7 +60,8 @@ class Sink(Protocol):
         what was not taken stays open."""
 
     def due(self) -> float | None:
-        """Returns when ``tick`` is wanted, in loop time; None: not by itself."""
+        """Returns when ``tick`` is wanted, in loop time, 0 for now; None: not by itself. The time must not move on by
+        itself, and ``tick`` must change it: otherwise the run never ticks, or does nothing else."""
 
     def tick(self) -> Awaitable[None] | None:
         """Does what is due. As ``push``."""
@@ -169,7 +171,7 @@ class Run:
         time_slice = TimeSlice()
         while not self._is_cut:
             now = self._loop.time()
-            await self._do_what_is_due(now)
+            await self._do_what_is_due()
             if self._take_failure():
                 return
             index, block = self._next(now)
@@ -226,20 +228,22 @@ class Run:
             waiting = self._sink.push(out)
             if waiting is not None:
                 await waiting
+        if self._take_failure():
+            return  # what was let through was not taken: no number is reached
         last = last or next(filter(None, (end() for end in self._ends)), None)
         if last is not None:
             self._cut(last)
 
     # What is due.
 
-    async def _do_what_is_due(self, now: float) -> None:
+    async def _do_what_is_due(self) -> None:
         due = self._sink.due()
-        if due is not None and due <= now:
+        if due is not None and due <= self._loop.time():
             waiting = self._sink.tick()
             if waiting is not None:
                 await waiting
         due = self._source.due()
-        if due is not None and due <= now and self._why is None:
+        if due is not None and due <= self._loop.time() and self._why is None:
             await self._tick_source()
 
     async def _tick_source(self) -> None:

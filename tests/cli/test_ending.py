@@ -481,7 +481,7 @@ def test_a_name_server_that_does_not_answer_holds_nothing_up() -> None:
 IGNORING = "import os, signal, sys; signal.signal(signal.{}, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
 
 
-@pytest.mark.skipif(IS_MEASURED, reason="it is measured, which changes this")
+@pytest.mark.skipif(IS_MEASURED, reason="coverage handles SIGTERM itself")
 @pytest.mark.parametrize(
     ("ignored", "other", "status"), [(signal.SIGINT, signal.SIGTERM, 143), (signal.SIGTERM, signal.SIGINT, 130)]
 )

@@ -146,9 +146,16 @@ class _Source:
         self.is_stopped = True
 
 
+async def _for_ever() -> None:
+    await asyncio.Event().wait()
+
+
 class _Sink:
-    def __init__(self, *, is_slow: bool = False, error: RequestTimeout | None = None) -> None:
+    def __init__(
+        self, *, is_slow: bool = False, error: RequestTimeout | None = None, fails: Stop | None = None
+    ) -> None:
         self.failed: Stop | None = None
+        self.fails = fails
         self.is_slow = is_slow
         self.error = error
 
@@ -158,8 +165,11 @@ class _Sink:
     def push(self, block: Block) -> Awaitable[None] | None:
         if self.error is not None:
             raise self.error
+        if self.fails is not None:
+            self.failed = self.fails
+            return None
         if self.is_slow:
-            return asyncio.Event().wait()  # type: ignore[return-value]
+            return _for_ever()
         block.done()
         return None
 
@@ -202,6 +212,15 @@ async def test_a_timeout_of_the_sinks_is_the_reason_and_not_an_end_of_the_limit(
     run = Run(source, (), _Sink(error=error), account)
     assert await run.work() == Stop("no confirm", "error", error)
     assert source.is_stopped
+
+
+async def test_a_number_is_not_reached_by_what_the_sink_did_not_take() -> None:
+    """``--count 1`` into a full disk has written nothing."""
+    account, full, count = Account(), Stop("no space left", "sink failed"), Count(1, "enough")
+    source = _Source([block(1, 0, Acks(account))])
+    run = Run(source, (count,), _Sink(fails=full), account, ends=(count.end,))
+    assert await run.work() == full
+    assert account.open == 1
 
 
 async def test_a_cancelled_run_passes_it_on() -> None:

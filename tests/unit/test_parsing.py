@@ -360,7 +360,7 @@ def test_header_without_a_type_is_a_string() -> None:
     assert parse_header("url=http://x:=") == ("url", "http://x:=")
 
 
-@pytest.mark.skipif(IS_MEASURED, reason="it is measured, which changes this")
+@pytest.mark.skipif(IS_MEASURED, reason="coverage imports more")
 def test_importing_is_cheap() -> None:
     heavy = ("typer", "rich", "asyncio", "orjson", "json", "rstream_core")
     code = f"import sys, rstream_cli.parsing; print([m for m in {heavy!r} if m in sys.modules])"
