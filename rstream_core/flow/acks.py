@@ -88,13 +88,15 @@ _begin = attrgetter("begin")
 class Acks:
     """The messages of one stream, in one turn."""
 
-    __slots__ = ("_account", "_at", "_low", "_spans", "open", "stream")
+    __slots__ = ("_account", "_at", "_low", "_spans", "open", "settled", "stream")
 
     def __init__(self, account: Account, stream: str = "", low: int | None = None) -> None:
         """``low``: a position up to which nothing will be handed out, if any is known."""
         self.stream = stream
         self.open = 0
         """Messages that were handed out, and are neither done with nor given back."""
+        self.settled = 0
+        """Messages that are done with."""
         self._account = account
         self._low = low
         self._spans: list[_Span] = []
@@ -129,6 +131,7 @@ class Acks:
             fresh += self._mark(begin, end)
         if fresh:
             self.open -= fresh
+            self.settled += fresh
             self._account.by[verdict] += fresh
             self._shed()
             if self._account.on_change is not None:

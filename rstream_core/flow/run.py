@@ -53,7 +53,7 @@ class Sink(Protocol):
         """Why it takes nothing more; None while it does. The run then ends."""
 
     def start(self, wake: Callable[[], None]) -> None:
-        """Begins. ``wake`` is called when ``failed`` is set."""
+        """Begins. ``wake`` is called when ``failed`` is set; it ends a ``tick`` of the source, too."""
 
     def push(self, block: Block) -> Awaitable[None] | None:
         """Takes a block. Returns None if it is taken, or what to wait for before the next one. That may be cancelled:
@@ -125,8 +125,17 @@ class Run:
             self._until = now + drain
             if self._scope is not None and not self._scope.expired():
                 self._scope.reschedule(self._until)
+        self._end_tick()
+
+    def _wake_for_sink(self) -> None:
+        self._wake.set()
+        if self._sink.failed is not None:
+            self._end_tick()
+
+    def _end_tick(self) -> None:
+        """Ends a ``tick`` of the source that may take long, such as one that waits for a broker."""
         if self._ticking is not None and not self._ticking.expired():
-            self._ticking.reschedule(now)
+            self._ticking.reschedule(self._loop.time())
 
     async def work(self) -> Stop:
         """Carries blocks until the source ends or there is another reason, drains the sink, and returns the reason.
@@ -135,7 +144,7 @@ class Run:
         """
         self._account.on_change = self._wake.set
         self._source.start(self._wake.set)
-        self._sink.start(self._wake.set)
+        self._sink.start(self._wake_for_sink)
         scope = self._scope = asyncio.timeout_at(self._until)
         try:
             async with scope:
@@ -170,6 +179,8 @@ class Run:
     async def _flow(self) -> None:
         time_slice = TimeSlice()
         while not self._is_cut:
+            if self._take_failure():
+                return  # before what is due: nothing is stored once nobody reads what was written
             now = self._loop.time()
             await self._do_what_is_due()
             if self._take_failure():
@@ -177,6 +188,7 @@ class Run:
             index, block = self._next(now)
             if block is not None:
                 await self._carry(index, block, now)
+                del block  # the next one may be as large
             elif not self._held and self._source.end is not None:
                 self._cut(self._source.end)
                 return
@@ -252,8 +264,8 @@ class Run:
                 await self._source.tick()
         except RstreamError:
             raise
-        except TimeoutError:  # ``stop`` was called
-            if self._why is None:
+        except TimeoutError:  # ``stop`` was called, or the sink takes nothing more
+            if self._why is None and self._sink.failed is None:
                 raise
         finally:
             self._ticking = None

@@ -87,6 +87,7 @@ class Acknowledging(RuleBasedStateMachine):
         assert self.account.by == self.by
         assert self.account.left == self.left
         assert self.account.read == sum(self.by.values()) + len(self.open) + self.left
+        assert self.acks.settled == sum(self.by.values())
         assert self.acks.low == self._low()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -231,3 +232,76 @@ async def test_a_cancelled_run_passes_it_on() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+class _Ticking(_Source):
+    """Has something to do that takes for ever."""
+
+    def __init__(self, blocks: list[Block], is_due: bool = True) -> None:
+        super().__init__(blocks)
+        self.is_due = is_due
+        self.begun = asyncio.Event()
+
+    def poll(self) -> Block | None:
+        return self.blocks.pop(0) if self.blocks else None
+
+    def due(self) -> float | None:
+        return 0.0 if self.is_due else None
+
+    async def tick(self) -> None:
+        self.begun.set()
+        await _for_ever()
+
+
+class _Leaving(_Sink):
+    """Says of itself that it takes nothing more."""
+
+    def start(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
+
+    def leave(self) -> Stop:
+        self.failed = Stop("closed", "sink closed")
+        self.wake()
+        return self.failed
+
+
+async def test_a_sink_that_takes_nothing_more_ends_what_the_source_waits_for() -> None:
+    source, sink = _Ticking([]), _Leaving()
+    run = asyncio.create_task(Run(source, (), sink, Account()).work())
+    await source.begun.wait()
+    why = sink.leave()
+    assert await asyncio.wait_for(run, 60) == why
+
+
+async def test_nothing_is_due_any_more_when_the_sink_takes_nothing() -> None:
+    """A source must not store what was written for somebody who has left."""
+    source, sink = _Ticking([], is_due=False), _Leaving()
+    run = asyncio.create_task(Run(source, (), sink, Account()).work())
+    await asyncio.sleep(0)
+    source.is_due = True
+    why = sink.leave()
+    assert await asyncio.wait_for(run, 60) == why
+    assert not source.begun.is_set()
+
+
+class _Messages(list[bytes]):
+    """Messages that a weak reference can follow."""
+
+
+async def test_a_block_is_free_before_the_next_one_is_read() -> None:
+    """Each may be as large as memory allows."""
+    account = Account()
+    acks = Acks(account)
+    acks.hand_out(0, 1)
+    first = _Messages([b"large"])
+    seen, before = weakref.ref(first), []
+
+    class Watching(_Source):
+        def poll(self) -> Block | None:
+            before.append(seen() is not None)
+            return super().poll()
+
+    source = Watching([Block(acks, range(1), first)])
+    del first
+    await Run(source, (), _Sink(), account).work()
+    assert before == [True, False]
