@@ -26,15 +26,17 @@ from rstream_cli.typer_support import (
 )
 
 COMMANDS: Mapping[str, Lazy] = {
-    "stream": Lazy("rstream_cli.commands.stream", "Create, delete and look at streams."),
+    "stream": Lazy("rstream_cli.commands.stream", "Create, delete and describe streams."),
     "publish": Lazy("rstream_cli.commands.publish", "Publish lines, files or JSON to a stream."),
     "consume": Lazy("rstream_cli.commands.consume", "Read a stream."),
-    "superstream": Lazy("rstream_cli.commands.superstream", "Streams that are divided into partitions."),
-    "sac-consume": Lazy("rstream_cli.commands.sac_consume", "Read as one of a group that shares the messages."),
+    "superstream": Lazy(
+        "rstream_cli.commands.superstream", "Work with super streams: streams divided into partitions."
+    ),
+    "sac-consume": Lazy("rstream_cli.commands.sac_consume", "Read a stream as one of a group of consumers."),
     "offset": Lazy("rstream_cli.commands.offset", "Store, query and resolve offsets."),
-    "doctor": Lazy("rstream_cli.commands.doctor", "Check what stands between here and a broker."),
-    "broker": Lazy("rstream_cli.commands.broker", "Run a broker of its own, for development and tests."),
-    "version": Lazy("rstream_cli.commands.version", "Print the versions of rstream and of what it runs on."),
+    "doctor": Lazy("rstream_cli.commands.doctor", "Check the connection to a broker, step by step."),
+    "broker": Lazy("rstream_cli.commands.broker", "Run an embedded broker for development and tests."),
+    "version": Lazy("rstream_cli.commands.version", "Print the versions of rstream, Python and the libraries."),
     "completion": Lazy("rstream_cli.commands.completion", "Print the completion script for a shell."),
 }
 
@@ -76,8 +78,8 @@ def root(
 ) -> None:
     """RabbitMQ streams from the command line.
 
-    Every command takes the address of the broker from --uri or --host, else from RSTREAM_URI and the other variables,
-    else it is localhost:5552. Data goes to stdout, everything else to stderr.
+    Every command connects to the broker of --uri or --host. Without these options it uses the variable RSTREAM_URI or
+    RSTREAM_HOST, and without the variables localhost:5552. Data goes to stdout, everything else to stderr.
     """
 
 

@@ -35,6 +35,8 @@ PROGRAM = "rstream"
 COMPLETE_VARIABLE = "_RSTREAM_COMPLETE"
 """Set by the shells' completion scripts."""
 MAX_WIDTH = 100
+_MIN_TEXT = 24
+"""Columns that a text needs beside the names of its section."""
 _OPTIONS = "Options"
 
 
@@ -400,11 +402,16 @@ def help_of(option: Any) -> str:
 
 
 def _table(rows: Sequence[tuple[str, str]], width: int, style: Callable[[str], str]) -> list[str]:
-    """Returns lines with names on the left and wrapped texts on the right. A long name gets a line of its own."""
+    """Returns lines with names on the left and wrapped texts on the right. A long name gets a line of its own.
+
+    Where there is no room beside the names, every text stands below its name.
+    """
     column = min(max((len(name) for name, _ in rows), default=0), 30) + 4
+    if width - column < _MIN_TEXT:
+        return _stacked(rows, width, style)
     lines = []
     for name, text in rows:
-        wrapped = _wrap(text, max(width - column, 20))
+        wrapped = _wrap(text, width - column)
         shown = f"  {style(name)}"
         if len(name) + 4 > column or not wrapped:
             lines.append(shown)
@@ -414,8 +421,20 @@ def _table(rows: Sequence[tuple[str, str]], width: int, style: Callable[[str], s
     return lines
 
 
+def _stacked(rows: Sequence[tuple[str, str]], width: int, style: Callable[[str], str]) -> list[str]:
+    """Returns lines for a narrow terminal: each name, and below it the indented text."""
+    lines = []
+    for name, text in rows:
+        # A list of values that does not fit behind its option stands below it.
+        heads = [name.strip()] if len(name.strip()) + 2 <= width else name.strip().rsplit(" ", 1)
+        lines += [f"{'  ' if place == 0 else '      '}{style(head)}" for place, head in enumerate(heads)]
+        lines += [f"      {line}" for line in _wrap(text, width - 6)]
+    return lines
+
+
 def _wrap(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False)
+    """Returns lines. A word that is too long, such as the form of a URI, is broken, as the terminal would break it."""
+    return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
 def _first_paragraph(text: str) -> str:

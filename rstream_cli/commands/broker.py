@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import ssl
 
 app = new_app(
-    "Run a broker of its own, for development and tests.",
+    "Run an embedded broker for development and tests.",
     examples="""
 rstream broker run
 rstream broker run --data ./streams --user alice:secret
@@ -44,9 +44,9 @@ class FsyncMode(enum.StrEnum):
 
 @app.callback()
 def broker() -> None:
-    """Run a broker of its own, for development and tests.
+    """Run an embedded broker for development and tests.
 
-    It speaks the stream protocol of RabbitMQ 4.3. For production there is RabbitMQ.
+    It speaks the stream protocol of RabbitMQ 4.3. Use RabbitMQ for production.
     """
 
 
@@ -62,62 +62,80 @@ rstream broker run --host 0.0.0.0 --user alice:secret --tls-cert cert.pem --tls-
 def run(
     *,
     host: Annotated[
-        str, typer.Option("--host", metavar="ADDRESS", help="Listen there; 0.0.0.0 is every network.")
+        str, typer.Option("--host", metavar="ADDRESS", help="Listen on this address. 0.0.0.0 listens on every network.")
     ] = "127.0.0.1",
     port: Annotated[
         int | None,
         typer.Option(
-            "--port", metavar="PORT", help="5552 by default, or 5551 with TLS; 0 takes a free one.", show_default=False
+            "--port",
+            metavar="PORT",
+            help="Listen on this port (default: 5552, with TLS 5551). 0 takes a free port.",
+            show_default=False,
         ),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="DIR", help="Keep streams there. Without it they go when the broker ends."),
+        typer.Option(
+            "--data", metavar="DIR", help="Keep streams in this folder. Without it, they are lost when the broker ends."
+        ),
     ] = None,
     user: Annotated[
         list[str] | None,
         typer.Option(
             "--user",
             metavar="NAME:PASSWORD",
-            help="A user; may be repeated. Without any: guest, with password guest, from this machine only."
-            " Others on this machine can read it in the list of processes.",
+            help="Let this user log in. Repeat the option for more users. Without it, guest with password guest can"
+            " log in from this machine only. Other users of this machine can read the password in the list of"
+            " processes; --user-file hides it.",
         ),
     ] = None,
     user_file: Annotated[
         str | None,
-        typer.Option("--user-file", metavar="FILE", help="Users, one NAME:PASSWORD a line."),
+        typer.Option(
+            "--user-file", metavar="FILE", help="Let the users in this file log in. Each line is NAME:PASSWORD."
+        ),
     ] = None,
     vhost: Annotated[
         list[str] | None,
-        typer.Option("--vhost", metavar="VHOST", help="A virtual host; may be repeated. / by default."),
+        typer.Option(
+            "--vhost", metavar="VHOST", help="Serve this virtual host (default: /). Repeat the option for more."
+        ),
     ] = None,
     tls_cert: Annotated[
-        str | None, typer.Option("--tls-cert", metavar="FILE", help="Speak TLS only, with this certificate, PEM.")
+        str | None,
+        typer.Option("--tls-cert", metavar="FILE", help="Accept only TLS connections, with this certificate (PEM)."),
     ] = None,
     tls_key: Annotated[
-        str | None, typer.Option("--tls-key", metavar="FILE", help="Its key, where --tls-cert does not hold it.")
+        str | None,
+        typer.Option(
+            "--tls-key",
+            metavar="FILE",
+            help="Read the key of --tls-cert from this file. Without it, the file of --tls-cert must hold the key.",
+        ),
     ] = None,
     advertised_host: Annotated[
         str | None,
         typer.Option(
             "--advertised-host",
             metavar="HOST",
-            help="What clients are told to connect to. Without it, localhost or the address they came by.",
+            help="Tell clients to connect to this host. Without it, they are told localhost, or the address that they"
+            " connected to.",
         ),
     ] = None,
     fsync: Annotated[
         FsyncMode,
         typer.Option(
             "--fsync",
-            help="Sync to disk before each confirm, once a second, or when the system does. A confirmed message"
-            " outlives the process in any case.",
+            help="Sync to disk before each confirm (always), once a second (interval), or when the system does"
+            " (never). A confirmed message outlives the process in all cases.",
         ),
     ] = FsyncMode.INTERVAL,
     connection: ConnectionSettings,
 ) -> None:
-    """Run a broker until Ctrl-C or SIGTERM. Prints its URI once it listens.
+    """Run a broker until Ctrl-C or SIGTERM.
 
-    On a terminal it shows what it does; with -v it logs instead who connects.
+    It prints its URI when it listens. On a terminal, it shows connections and rates; with -v, it logs connections
+    instead.
     """
     # The broker does not connect, so RSTREAM_URI and the like must not have an effect.
     variables = {key: value for key, value in connection.env.variables.items() if not key.startswith("RSTREAM_")}

@@ -31,7 +31,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @shared_options("options", ConsumeOptions)
 def consume(
     stream: Annotated[
-        str | None, typer.Argument(metavar="[STREAM]", help="The stream; RSTREAM_STREAM where it is not given.")
+        str | None, typer.Argument(metavar="[STREAM]", help="The stream (default: the variable RSTREAM_STREAM).")
     ] = None,
     offset: Annotated[
         str,
@@ -39,17 +39,18 @@ def consume(
             "--offset",
             "-o",
             metavar="SPEC",
-            help="first, last (the last chunk), next, stored (after the offset stored under --name; where none is, at"
-            " offset 0: what retention took is told, see --on-gap), N, -N (the last N messages), or a time: -1h,"
-            " 2026-11-23T10:00Z, @UNIX.",
+            help="Where to start: first, last (the last chunk), next (only new messages), stored (behind the offset"
+            " stored under --name), N (an offset), -N (the last N messages), or a time: -1h, 2026-11-23T10:00Z,"
+            " @UNIX. Without a stored offset, stored starts at offset 0; if retention has deleted that, --on-gap"
+            " decides.",
             rich_help_panel=WHERE,
         ),
     ] = "next",
     until: Annotated[
         str | None,
         until_option(
-            "Stop after this: end (of the stream, when the command starts), N (an offset), or a time: -1h,"
-            " 2026-11-23T10:00Z, @UNIX."
+            "Where to stop: end (the end of the stream when the command starts), N (an offset), or a time: -1h,"
+            " 2026-11-23T10:00Z, @UNIX. The message at that offset or time is the last one."
         ),
     ] = None,
     name: Annotated[
@@ -57,7 +58,8 @@ def consume(
         typer.Option(
             "--name",
             metavar="REF",
-            help="Store the offset of the last message written out under this name, now and then and at the end.",
+            help="Store the offset of the last written message under this name, regularly and at the end."
+            " --store-every says how often.",
             rich_help_panel=READING,
         ),
     ] = None,
@@ -68,9 +70,7 @@ def consume(
 ) -> None:
     """Read a stream.
 
-    Bodies go to standard output, byte for byte; everything else goes to standard error. Without --until, --count or a
-    timeout it waits for more messages, until SIGINT or SIGTERM.
-
-    --until takes the message at an offset, and the messages of a time, as the last ones.
+    Bodies go to standard output, byte for byte. Everything else goes to standard error. Without --until, --count or a
+    timeout, the command waits for more messages until SIGINT or SIGTERM.
     """
     run_consume(connection.stream(stream), offset, until, name, options, showing, connection)

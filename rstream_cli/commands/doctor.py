@@ -32,18 +32,21 @@ rstream doctor --json | jq -r 'select(.status == "FAIL").hint'
 @connection_options
 def doctor(
     stream: Annotated[
-        str | None, typer.Option("--stream", metavar="STREAM", help="Look at this stream's leader and replicas too.")
+        str | None,
+        typer.Option("--stream", metavar="STREAM", help="Also check the leader and the replicas of this stream."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     *,
     connection: ConnectionSettings,
 ) -> None:
-    """Check what stands between here and a broker.
+    """Check the connection to a broker, step by step.
 
-    Name, connection, TLS, login, virtual host, version, round trip, the advertised address, and a stream's leader and
-    replicas. A line each: ok, FAIL with what to do about it, or skipped. Nothing is published.
+    The steps are: name lookup, connection, TLS, login, virtual host, version, round trip, the advertised address, and
+    the leader and replicas of a stream. Each step prints one line: ok, skipped, or FAIL with a hint. Nothing is
+    published.
 
-    Ends in 0, or with the code of the first FAIL: 5 login, virtual host or permission, 4 no such stream, else 6.
+    The exit code is 0, or that of the first FAIL: 5 for login, virtual host or permission, 4 for a missing stream, 6
+    for everything else.
     """
     target = None if stream is None else check_stream_name(stream)
 

@@ -31,7 +31,7 @@ rstream offset resolve events -- -1h
 STORE_TIMEOUT = 10.0
 """Seconds to wait until the broker returns the stored offset."""
 
-_REFERENCE = typer.Option("--name", metavar="REF", help="The name that the offset is stored under.")
+_REFERENCE = typer.Option("--name", metavar="REF", help="The name under which the offset is stored.")
 
 
 @app.command(
@@ -43,15 +43,19 @@ RSTREAM_STREAM=events rstream offset store 41 --name billing
 )
 @connection_options
 def store(
-    stream: Annotated[str, typer.Argument(metavar="[STREAM]", help="The stream; else that of RSTREAM_STREAM.")],
-    offset: Annotated[str | None, typer.Argument(metavar="OFFSET", help="That of the last message done with.")] = None,
+    stream: Annotated[
+        str, typer.Argument(metavar="[STREAM]", help="The stream (default: the variable RSTREAM_STREAM).")
+    ],
+    offset: Annotated[
+        str | None, typer.Argument(metavar="OFFSET", help="The offset of the last message that is done with.")
+    ] = None,
     *,
     name: Annotated[str, _REFERENCE],
     connection: ConnectionSettings,
 ) -> None:
-    """Store an offset under a name, and see that the broker has it.
+    """Store an offset under a name, and check that the broker has stored it.
 
-    `rstream consume --offset stored --name REF` goes on after this offset.
+    `rstream consume --offset stored --name REF` then starts behind this offset.
     """
     target, text = (connection.stream(stream), offset) if offset is not None else (None, stream)
     if offset is None:
@@ -100,7 +104,7 @@ rstream consume events --offset "$(rstream offset query events --name billing)"
 @connection_options
 def query(
     stream: Annotated[
-        str | None, typer.Argument(metavar="STREAM", help="The stream; else that of RSTREAM_STREAM.")
+        str | None, typer.Argument(metavar="STREAM", help="The stream (default: the variable RSTREAM_STREAM).")
     ] = None,
     *,
     name: Annotated[str, _REFERENCE],
@@ -109,7 +113,7 @@ def query(
 ) -> None:
     """Print the offset that is stored under a name.
 
-    Ends in 4 where none is stored.
+    If no offset is stored, the exit code is 4.
     """
     target = connection.stream(stream)
     check_reference(name)
@@ -135,26 +139,28 @@ rstream consume events -o "$(rstream offset resolve events next)"
 )
 @connection_options
 def resolve(
-    stream: Annotated[str, typer.Argument(metavar="[STREAM]", help="The stream; else that of RSTREAM_STREAM.")],
+    stream: Annotated[
+        str, typer.Argument(metavar="[STREAM]", help="The stream (default: the variable RSTREAM_STREAM).")
+    ],
     spec: Annotated[
         str | None,
         typer.Argument(
             metavar="SPEC",
-            help="first, last (the last chunk), next, stored (with --name), N, -N (the last N messages), or a time:"
-            " -1h, 2026-11-23T10:00Z, @UNIX.",
+            help="first, last (the last chunk), next, stored (with --name), N (an offset), -N (the last N messages),"
+            " or a time: -1h, 2026-11-23T10:00Z, @UNIX.",
         ),
     ] = None,
     *,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="REF", help="The name that the offset is stored under.")
+        str | None, typer.Option("--name", metavar="REF", help="The name under which the offset is stored.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     connection: ConnectionSettings,
 ) -> None:
-    """Print the offset at which `rstream consume --offset SPEC` would begin now.
+    """Print the offset at which `rstream consume --offset SPEC` would start now.
 
-    Where there is no message yet, that is the offset of the next one. A time is that of a chunk: its first message. Put
-    -- before a SPEC that begins with a minus sign.
+    If there is no message there yet, this is the offset of the next message. A time gives the first offset of a chunk,
+    as messages have the time of their chunk. Put -- before a SPEC that begins with a minus sign.
     """
     target, text = (connection.stream(stream), spec) if spec is not None else (None, stream)
     if spec is None:

@@ -24,8 +24,6 @@ rstream publish orders orders.jsonl --name import --id-from .number --filter-fro
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
-
 
 @app.command(cls=Command, epilog=EXAMPLES)
 @connection_options
@@ -33,12 +31,13 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @shared_options("given", PublishOptions)
 def publish(
     stream: Annotated[
-        str | None, typer.Argument(metavar="[STREAM]", help="The stream; RSTREAM_STREAM where it is not given.")
+        str | None, typer.Argument(metavar="[STREAM]", help="The stream (default: the variable RSTREAM_STREAM).")
     ] = None,
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE]", help="Files to publish; - or none: standard input.")
+        list[str] | None,
+        typer.Argument(metavar="[FILE]", help="Files to publish. Without a file, or for -, standard input is read."),
     ] = None,
-    create: Annotated[bool, typer.Option("--create", help="Create the stream if there is none.")] = False,
+    create: Annotated[bool, typer.Option("--create", help="Create the stream if it does not exist.")] = False,
     *,
     given: PublishOptions,
     showing: ShowingOptions,
@@ -46,15 +45,15 @@ def publish(
 ) -> None:
     """Publish lines, files or JSON to a stream.
 
-    Each line of standard input, or of the files, becomes a message, an empty line too. Bytes go through untouched. The
-    input is read only as fast as the broker confirms.
+    Each line of standard input, or of the files, becomes a message; so does an empty line. The bytes are not changed.
+    The input is read only as fast as the broker confirms.
 
-    With --name and --id-from, a run that broke off is finished by running it again: each record is stored once. So it
-    stops where the broker rejects a message, and tells which records are not stored. Ids must grow; they, and filter
-    values, come from a path such as .region or .list[0].id into the record's JSON, with --json into its envelope
+    With --name and --id-from, you can finish an interrupted run by running it again: each record is stored once. For
+    this, ids must grow, and the run stops at a message that the broker rejects and says which records are not stored.
+    Options with .PATH take a value from the record's JSON (.region, .list[0].id), or from its envelope with --json
     (.headers.region).
 
-    SIGINT or SIGTERM: what was read is published and confirmed, then the run ends in 130 or 143; a second one ends it
-    at once. 7 where a message was rejected or not confirmed.
+    After SIGINT or SIGTERM, the messages that were read are published and confirmed, then the run ends with exit code
+    130 or 143. A second signal ends it at once. If a message was rejected or not confirmed, the exit code is 7.
     """
     run_publish(connection.stream(stream), files, given, showing, connection, create=create)

@@ -30,7 +30,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def sac_consume(
     stream: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="The stream or the super stream; RSTREAM_STREAM where it is not given."),
+        typer.Argument(metavar="[NAME]", help="The stream or super stream (default: the variable RSTREAM_STREAM)."),
     ] = None,
     *,
     name: Annotated[
@@ -38,7 +38,7 @@ def sac_consume(
         typer.Option(
             "--name",
             metavar="GROUP",
-            help="The name that the consumers share, and that offsets are stored under.",
+            help="The name of the group. All its consumers pass the same name, and offsets are stored under it.",
             rich_help_panel=READING,
         ),
     ],
@@ -48,27 +48,27 @@ def sac_consume(
             "--offset",
             "-o",
             metavar="SPEC",
-            help="Where to begin, for a group that has stored no offset yet: stored (the very beginning: what retention"
-            " took is told), first, last, next, N (of a stream, not of a super stream), -N, or a time, as of when this"
-            " command starts.",
+            help="Where a group starts that has not stored an offset yet: stored (offset 0; if retention has deleted"
+            " that, --on-gap decides), first, last, next, N (of a stream, not of a super stream), -N, or a time."
+            " -N and relative times count from when this command starts.",
             rich_help_panel=WHERE,
         ),
     ] = "stored",
     until: Annotated[
         str | None,
-        until_option("Stop when the group has read everything that was there when the command started.", "end"),
+        until_option("Stop when the group has read every message that was there when the command started.", "end"),
     ] = None,
     options: ConsumeOptions,
     showing: ShowingOptions,
     connection: ConnectionSettings,
 ) -> None:
-    """Read as one of a group that shares the messages.
+    """Read a stream as one of a group of consumers.
 
-    Of all processes with the same --name, one at a time is active on a stream; of a super stream, they share the
-    partitions. When one leaves or dies, another takes over after the last offset that was stored; what came after that
-    is read again. Standard error tells when this one becomes active or idle, and on which stream.
+    All processes with the same --name are one group. On a stream, one of them is active at a time. On a super stream,
+    they share the partitions. When a process ends, another one takes over behind the last stored offset; messages after
+    that offset are read again. A line on standard error says when this process becomes active or idle on a stream.
 
-    As `rstream consume` otherwise. --until end stops when the group has read everything up to the end.
+    Everything else works as in `rstream consume`.
     """
     target = connection.stream(stream)
     run_consume(target, offset, until, name, options, showing, connection, kind=Kind.EITHER, single_active=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rstream_core.types import StreamMetadata, StreamStats
 
 app = new_app(
-    "Create, delete and look at streams.",
+    "Create, delete and describe streams.",
     examples="""
 rstream stream create events --max-age 7d --max-length-bytes 20GB
 rstream stream info events --json
@@ -67,7 +67,7 @@ class StreamOptions:
         typer.Option(
             metavar="AGE",
             parser=parse_max_age,
-            help="Drop what is older: 7D, 12h; units Y, M (months), D, h, m, s.",
+            help="Delete messages older than this: 7D, 12h. Units are Y, M (months), D, h, m, s.",
             rich_help_panel=_KEPT,
         ),
     ] = None
@@ -76,7 +76,7 @@ class StreamOptions:
         typer.Option(
             metavar="SIZE",
             parser=parse_size,
-            help="Drop the oldest beyond this size: 20GB, 512MiB.",
+            help="Delete the oldest messages when the stream is larger than this: 20GB, 512MiB.",
             rich_help_panel=_KEPT,
         ),
     ] = None
@@ -85,7 +85,8 @@ class StreamOptions:
         typer.Option(
             metavar="SIZE",
             parser=parse_size,
-            help="Size of a segment file, the unit in which data is dropped; 500MB by default.",
+            help="Store messages in segment files of this size (default: 500MB). The broker deletes whole segments"
+            " only.",
             rich_help_panel=_KEPT,
         ),
     ] = None
@@ -94,21 +95,27 @@ class StreamOptions:
         typer.Option(
             min=16,
             max=255,
-            help="Bytes of the filter in a chunk's header: 16 to 255; 16 by default.",
+            help="Use this many bytes for the filter of each chunk, 16 to 255 (default: 16).",
             rich_help_panel=_KEPT,
         ),
     ] = None
     initial_cluster_size: Annotated[
         int | None,
-        typer.Option(min=1, help="On how many nodes it is kept; all by default.", rich_help_panel=_PLACE),
+        typer.Option(min=1, help="Keep the stream on this many nodes (default: all).", rich_help_panel=_PLACE),
     ] = None
     leader_locator: Annotated[
         LeaderLocator | None,
-        typer.Option(help="Where its leader goes.", rich_help_panel=_PLACE),
+        typer.Option(
+            help="Place the leader on the node that this command connects to (client-local), or spread leaders over"
+            " the nodes (balanced).",
+            rich_help_panel=_PLACE,
+        ),
     ] = None
     argument: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Any other argument, as the broker names it; repeatable."),
+        typer.Option(
+            metavar="KEY=VALUE", help="Set any other argument by the broker's name for it. Repeat the option for more."
+        ),
     ] = None
 
     def arguments(self, connection: ConnectionSettings) -> dict[str, str]:
@@ -144,7 +151,7 @@ rstream stream create orders --initial-cluster-size 3 --leader-locator balanced
 def create(
     name: Annotated[str, _NAME],
     exists_ok: Annotated[
-        bool, typer.Option("--exists-ok", help="Succeed where it exists already with the same arguments.")
+        bool, typer.Option("--exists-ok", help="Succeed if the stream exists already with the same arguments.")
     ] = False,
     *,
     given: StreamOptions,
@@ -152,7 +159,7 @@ def create(
 ) -> None:
     """Create a stream.
 
-    Ends in 9 where the stream exists already; with --exists-ok only where it exists with other arguments.
+    If the stream exists already, the exit code is 9. With --exists-ok, it is 9 only if the arguments are different.
     """
     check_new_stream_name(name)
     arguments = given.arguments(connection)
@@ -218,15 +225,17 @@ rstream stream delete old-1 old-2 --missing-ok --yes
 @connection_options
 def delete(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="The streams.")],
-    missing_ok: Annotated[bool, typer.Option("--missing-ok", help="Succeed where a stream does not exist.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where there is no terminal.")] = False,
+    missing_ok: Annotated[bool, typer.Option("--missing-ok", help="Succeed if a stream does not exist.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask. Required where there is no terminal to ask on.")
+    ] = False,
     *,
     connection: ConnectionSettings,
 ) -> None:
     """Delete streams with all their messages.
 
-    Asks on a terminal; elsewhere it needs --yes. Deletes what it can: each failure is told, and the exit code is
-    that of the first.
+    The command asks before it deletes. Where there is no terminal to ask on, --yes is required. If a stream cannot be
+    deleted, the command prints an error and goes on; the exit code is that of the first error.
     """
     delete_all("stream", names, lambda client, name: client.delete_stream(name, missing_ok=missing_ok), yes, connection)
 
@@ -304,10 +313,10 @@ def info(
     *,
     connection: ConnectionSettings,
 ) -> None:
-    """Show where a stream lives and how far it reaches.
+    """Show the nodes of a stream and its first and last offset.
 
-    The last offset is read from the leader's last chunk; what the broker does not know is null in JSON and a dash
-    elsewhere.
+    The last offset is read from the last chunk on the leader. A value that the broker does not know is null in JSON,
+    and a dash in text.
     """
     stream = connection.stream(name)
 

@@ -33,7 +33,7 @@ class _SuperStream(LazyGroup):
 
 
 app = new_app(
-    "Streams that are divided into partitions.",
+    "Work with super streams: streams divided into partitions.",
     examples="""
 rstream superstream create orders --partitions 3
 rstream superstream publish orders orders.jsonl --key-from .customer
@@ -59,16 +59,24 @@ def create(
     name: Annotated[str, _NAME],
     partitions: Annotated[
         int | None,
-        typer.Option("--partitions", min=1, max=1000, metavar="N", help="So many: NAME-0, NAME-1, …, bound to 0, 1, …"),
+        typer.Option(
+            "--partitions",
+            min=1,
+            max=1000,
+            metavar="N",
+            help="Create N partitions: NAME-0, NAME-1, … with the binding keys 0, 1, …",
+        ),
     ] = None,
     routing_keys: Annotated[
         str | None,
         typer.Option(
-            "--routing-keys", metavar="KEY,…", help="One for each key: NAME-KEY, bound to KEY; separated by commas."
+            "--routing-keys",
+            metavar="KEY,…",
+            help="Create a partition NAME-KEY for each of these keys, which are separated by commas.",
         ),
     ] = None,
     exists_ok: Annotated[
-        bool, typer.Option("--exists-ok", help="Succeed where it exists already with the same partitions.")
+        bool, typer.Option("--exists-ok", help="Succeed if the super stream exists already with the same partitions.")
     ] = False,
     *,
     given: StreamOptions,
@@ -76,8 +84,9 @@ def create(
 ) -> None:
     """Create a super stream.
 
-    The names of its partitions are those that the server's own tool gives. Ends in 9 where it exists already; with
-    --exists-ok only where it has other partitions. The broker does not tell with which arguments they were created.
+    Its partitions get the same names as with the server's own tool. If the super stream exists already, the exit code
+    is 9. With --exists-ok, it is 9 only if the partitions are different; their arguments are not compared, as the
+    broker does not tell them.
     """
     check_new_stream_name(name)
     if (partitions is None) == (routing_keys is None):
@@ -118,17 +127,17 @@ rstream superstream delete old-1 old-2 --missing-ok --yes
 @connection_options
 def delete(
     names: Annotated[list[str], typer.Argument(metavar="NAME", help="The super streams.")],
-    missing_ok: Annotated[
-        bool, typer.Option("--missing-ok", help="Succeed where a super stream does not exist.")
+    missing_ok: Annotated[bool, typer.Option("--missing-ok", help="Succeed if a super stream does not exist.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask. Required where there is no terminal to ask on.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where there is no terminal.")] = False,
     *,
     connection: ConnectionSettings,
 ) -> None:
     """Delete super streams with all their partitions and messages.
 
-    Asks on a terminal; elsewhere it needs --yes. Deletes what it can: each failure is told, and the exit code is
-    that of the first.
+    The command asks before it deletes. Where there is no terminal to ask on, --yes is required. If a super stream
+    cannot be deleted, the command prints an error and goes on; the exit code is that of the first error.
     """
     delete_all(
         "super stream",
@@ -153,10 +162,10 @@ def info(
     *,
     connection: ConnectionSettings,
 ) -> None:
-    """Show where the partitions live and how far they reach.
+    """Show the nodes of all partitions and their first and last offsets.
 
-    In the broker's order, on which routing by hash depends. What the broker does not know, as without a leader, is null
-    in JSON and a dash elsewhere.
+    Partitions are listed in the broker's order, on which routing by hash depends. A value that the broker does not
+    know, for example because a leader is missing, is null in JSON, and a dash in text.
     """
     check_stream_name(name)
 
@@ -199,12 +208,13 @@ rstream superstream route orders eu us --json | jq -r '.partitions[]'
 @connection_options
 def route(
     name: Annotated[str, _NAME],
-    keys: Annotated[list[str], typer.Argument(metavar="KEY", help="Routing keys.")],
+    keys: Annotated[list[str], typer.Argument(metavar="KEY", help="The routing keys.")],
     routing: Annotated[
         RoutingMethod,
         typer.Option(
             "--routing",
-            help="By the hash of the key, by that of the Python client rstream, or by the broker's bindings.",
+            help="How a key selects a partition: by its hash as the Java, Go and Rust clients compute it (hash) or as"
+            " the Python client rstream does (python-hash), or by the broker's bindings (key).",
         ),
     ] = RoutingMethod.HASH,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for each key.")] = False,
@@ -213,8 +223,8 @@ def route(
 ) -> None:
     """Show which partition a routing key belongs to.
 
-    A line for each key and partition: the key, a tab, the partition. Each key that is bound to none is told of, and the
-    exit code is 4 then.
+    Each line holds a key, a tab and a partition. For a key that is bound to no partition, the command prints an error,
+    and the exit code is 4.
     """
     check_stream_name(name)
 

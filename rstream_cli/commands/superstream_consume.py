@@ -30,7 +30,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 def consume(
     super_stream: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="The super stream; RSTREAM_STREAM where it is not given."),
+        typer.Argument(metavar="[NAME]", help="The super stream (default: the variable RSTREAM_STREAM)."),
     ] = None,
     offset: Annotated[
         str,
@@ -38,17 +38,18 @@ def consume(
             "--offset",
             "-o",
             metavar="SPEC",
-            help="For each partition: first, last (the last chunk), next, stored (after the offset stored under --name;"
-            " where none is, at offset 0: what retention took is told, see --on-gap), -N (the last N messages), or a"
-            " time: -1h, 2026-11-23T10:00Z, @UNIX.",
+            help="Where to start in each partition: first, last (the last chunk), next (only new messages), stored"
+            " (behind the offset stored under --name), -N (the last N messages), or a time: -1h,"
+            " 2026-11-23T10:00Z, @UNIX. Without a stored offset, stored starts at offset 0; if retention has"
+            " deleted that, --on-gap decides.",
             rich_help_panel=WHERE,
         ),
     ] = "next",
     until: Annotated[
         str | None,
         until_option(
-            "In each partition, stop after this: end (when the command starts), or a time: -1h, 2026-11-23T10:00Z,"
-            " @UNIX."
+            "Where to stop in each partition: end (its end when the command starts), or a time: -1h,"
+            " 2026-11-23T10:00Z, @UNIX. The message at that time is the last one."
         ),
     ] = None,
     name: Annotated[
@@ -56,8 +57,8 @@ def consume(
         typer.Option(
             "--name",
             metavar="REF",
-            help="Store, in each partition, the offset of the last message written out under this name, now and then"
-            " and at the end.",
+            help="Store the offset of the last written message of each partition under this name, regularly and at"
+            " the end. --store-every says how often.",
             rich_help_panel=READING,
         ),
     ] = None,
@@ -68,10 +69,10 @@ def consume(
 ) -> None:
     """Read all partitions of a super stream.
 
-    As `rstream consume`. The messages of a partition come in their order, and those of different partitions as they
-    arrive; %t in --format and "stream" in --json tell the partition. --until end stops when each partition has been
-    read to its end, and --count counts over all of them. An offset belongs to one partition, so a plain number is
-    refused here: read that partition with `rstream consume`.
+    It works like `rstream consume`, with these differences. The messages of one partition keep their order; messages of
+    different partitions come as they arrive. %t in --format and "stream" in --json show the partition. --until end
+    stops when every partition has been read to its end. --count counts the messages of all partitions. A plain number
+    is an offset of one partition, so it is refused here: read that partition with `rstream consume`.
     """
     run_consume(
         connection.stream(super_stream), offset, until, name, options, showing, connection, kind=Kind.SUPER_STREAM

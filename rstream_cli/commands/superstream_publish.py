@@ -34,27 +34,29 @@ _ROUTING = "Routing"
 def publish(
     super_stream: Annotated[str, typer.Argument(metavar="NAME", help="The super stream.")],
     files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE]", help="Files to publish; - or none: standard input.")
+        list[str] | None,
+        typer.Argument(metavar="[FILE]", help="Files to publish. Without a file, or for -, standard input is read."),
     ] = None,
     routing: Annotated[
         RoutingMethod,
         typer.Option(
             "--routing",
-            help="By the hash of the key, as the Java, Go and Rust clients do it; by that of the Python client"
-            " rstream; or by the broker's bindings: a record whose key is bound to no partition is bad.",
+            help="How a routing key selects a partition: by its hash as the Java, Go and Rust clients compute it"
+            " (hash) or as the Python client rstream does (python-hash), or by the broker's bindings (key). A"
+            " record whose key is bound to no partition is a bad record.",
             rich_help_panel=_ROUTING,
         ),
     ] = RoutingMethod.HASH,
     routing_key: Annotated[
         str | None,
-        typer.Option("--key", metavar="KEY", help="The routing key of every message.", rich_help_panel=_ROUTING),
+        typer.Option("--key", metavar="KEY", help="Use this routing key for every message.", rich_help_panel=_ROUTING),
     ] = None,
     key_from: Annotated[
         str | None,
         typer.Option(
             "--key-from",
             metavar=".PATH",
-            help="The routing key is at a path of the record's JSON, or of its envelope with --json.",
+            help="Take the routing key from this path in the record's JSON, or in its envelope with --json.",
             rich_help_panel=_ROUTING,
         ),
     ] = None,
@@ -63,8 +65,8 @@ def publish(
         typer.Option(
             "--key-delimiter",
             metavar="TEXT",
-            help=r"What is before it in a record is the routing key, and only what is behind it is published; with"
-            r" escapes, such as \t. A record without it is bad.",
+            help="Split each record at this text: the routing key is before it, the message is behind it. Escapes"
+            r" such as \t work. A record without it is a bad record.",
             rich_help_panel=_ROUTING,
         ),
     ] = None,
@@ -75,9 +77,10 @@ def publish(
 ) -> None:
     """Publish lines, files or JSON to a super stream.
 
-    Each message goes to the partition of its routing key: one of --key, --key-from and --key-delimiter says what that
-    is. Everything else works as in `rstream publish`. Order is kept within a partition. --max-in-flight is shared by
-    the partitions, and --failed-to names the partition as the stream: there such messages can be published again.
+    Each message goes to the partition of its routing key. One of --key, --key-from and --key-delimiter gives the key.
+    Everything else works as in `rstream publish`. The messages of one partition keep their order. All partitions share
+    the limit of --max-in-flight. The lines of --failed-to name the partition as their stream; publish them again to
+    that partition.
     """
     check_stream_name(super_stream)
     sources = (routing_key, key_from, key_delimiter)

@@ -26,9 +26,9 @@ def version(
     ctx: typer.Context,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Print the versions of rstream and of what it runs on.
+    """Print the versions of rstream, Python and the libraries.
 
-    `rstream --version` prints its own alone.
+    `rstream --version` prints the version of rstream alone.
     """
     env = environment_of(ctx)
     if json:

@@ -51,61 +51,95 @@ class ConnectingOptions:
             "--uri",
             "-u",
             metavar="URI",
-            help="rabbitmq-stream://user:pass@host:5552/vhost, or rabbitmq-stream+tls://…; repeat it for"
-            " several seed nodes.",
+            help="Connect to this address: rabbitmq-stream://user:pass@host:5552/vhost, or rabbitmq-stream+tls://…"
+            " for TLS. Repeat the option to name several seed nodes.",
         ),
     ] = None
-    host: Annotated[str | None, _connecting("--host", metavar="HOST", help="Host of the broker.")] = None
-    port: Annotated[
-        str | None, _connecting("--port", metavar="PORT", help="Its stream port: 5552, or 5551 with TLS.")
+    host: Annotated[
+        str | None, _connecting("--host", metavar="HOST", help="Connect to this host (default: localhost).")
     ] = None
-    vhost: Annotated[str | None, _connecting("--vhost", metavar="VHOST", help="Virtual host: / by default.")] = None
-    username: Annotated[str | None, _connecting("--username", metavar="USER", help="User: guest by default.")] = None
+    port: Annotated[
+        str | None, _connecting("--port", metavar="PORT", help="Connect to this port (default: 5552, with TLS 5551).")
+    ] = None
+    vhost: Annotated[
+        str | None, _connecting("--vhost", metavar="VHOST", help="Use this virtual host (default: /).")
+    ] = None
+    username: Annotated[
+        str | None, _connecting("--username", metavar="USER", help="Log in as this user (default: guest).")
+    ] = None
     password_file: Annotated[
         str | None,
         _connecting(
             "--password-file",
             metavar="FILE",
-            help="The password is this file's first line; or set RSTREAM_PASSWORD.",
+            help="Read the password from the first line of this file. The variable RSTREAM_PASSWORD can hold it"
+            " instead.",
         ),
     ] = None
-    tls: Annotated[bool | None, _connecting("--tls/--no-tls", help="Connect with TLS; certificates are verified.")] = (
-        None
-    )
-    ca_file: Annotated[
-        str | None, _connecting("--ca-file", metavar="FILE", help="Trust these authorities, not the system's.")
+    tls: Annotated[
+        bool | None, _connecting("--tls/--no-tls", help="Connect with TLS, and verify the broker's certificate.")
     ] = None
-    cert: Annotated[str | None, _connecting("--cert", metavar="FILE", help="Client certificate, PEM.")] = None
+    ca_file: Annotated[
+        str | None,
+        _connecting(
+            "--ca-file", metavar="FILE", help="Trust the certificate authorities in this file instead of the system's."
+        ),
+    ] = None
+    cert: Annotated[
+        str | None, _connecting("--cert", metavar="FILE", help="Show this client certificate (PEM) to the broker.")
+    ] = None
     cert_key: Annotated[
-        str | None, _connecting("--cert-key", metavar="FILE", help="Its key, where --cert does not hold it.")
+        str | None,
+        _connecting(
+            "--cert-key",
+            metavar="FILE",
+            help="Read the key of --cert from this file. Without it, the file of --cert must hold the key.",
+        ),
     ] = None
     key: Annotated[str | None, typer.Option("--key", metavar="FILE", hidden=True)] = None
     """The old name of ``--cert-key``. The routing key has it now."""
     server_name: Annotated[
-        str | None, _connecting("--server-name", metavar="NAME", help="The name that the broker's certificate holds.")
+        str | None,
+        _connecting(
+            "--server-name", metavar="NAME", help="Expect this name in the broker's certificate (default: the host)."
+        ),
     ] = None
     insecure: Annotated[
         bool | None,
-        _connecting("--insecure", help="Accept any certificate. Anyone between can then read the password."),
+        _connecting(
+            "--insecure", help="Accept any certificate. An attacker on the network can then read the password."
+        ),
     ] = None
     sasl: Annotated[
         str | None,
-        _connecting("--sasl", metavar="HOW", help="plain (the default), or external: --cert says who you are."),
+        _connecting(
+            "--sasl",
+            metavar="HOW",
+            help="Log in with user and password (plain, the default), or with the certificate of --cert (external).",
+        ),
     ] = None
     load_balancer: Annotated[
         bool | None,
         _connecting(
             "--load-balancer",
-            help="Reach every node through the given address, as behind a load balancer.",
+            help="Reach every node through the given address. A load balancer in front of the nodes needs this.",
         ),
     ] = None
     connect_timeout: Annotated[
-        str | None, _connecting("--connect-timeout", metavar="DURATION", help="For one connection: 10s by default.")
+        str | None,
+        _connecting(
+            "--connect-timeout",
+            metavar="DURATION",
+            help="Give up on a connection that is not open after this time (default: 10s).",
+        ),
     ] = None
     heartbeat: Annotated[
         str | None,
         _connecting(
-            "--heartbeat", metavar="DURATION", help="10s by default; two without a sign are an outage. 0: none."
+            "--heartbeat",
+            metavar="DURATION",
+            help="Exchange a heartbeat this often (default: 10s). After two intervals without a sign of the broker,"
+            " the connection counts as lost. 0 turns heartbeats off.",
         ),
     ] = None
     frame_max: Annotated[
@@ -113,8 +147,8 @@ class ConnectingOptions:
         _connecting(
             "--frame-max",
             metavar="SIZE",
-            help="The largest frame to send: 1MiB by default, 1000 bytes at least; a broker may ask for less."
-            " 0: no limit.",
+            help="Send no frame larger than this (default: 1MiB; at least 1000 bytes). The broker may ask for smaller"
+            " ones. 0 sets no limit.",
         ),
     ] = None
     wait_for_broker: Annotated[
@@ -122,7 +156,7 @@ class ConnectingOptions:
         _connecting(
             "--wait-for-broker",
             metavar="DURATION",
-            help="The first connection may take so long: for a broker that starts at the same time.",
+            help="Try the first connection again for this long. Use it for a broker that starts at the same time.",
         ),
     ] = None
     recover_for: Annotated[
@@ -130,7 +164,7 @@ class ConnectingOptions:
         _connecting(
             "--recover-for",
             metavar="DURATION",
-            help="After a lost connection, try again for so long: 60s by default; 0: not at all.",
+            help="After a lost connection, try again for this long (default: 60s). 0 turns recovery off.",
         ),
     ] = None
 
@@ -139,7 +173,7 @@ class ConnectingOptions:
 class GeneralOptions:
     """The options that every command has."""
 
-    quiet: Annotated[bool, _output("--quiet", "-q", help="No messages but errors and warnings.")] = False
+    quiet: Annotated[bool, _output("--quiet", "-q", help="Write only errors and warnings to stderr.")] = False
     verbose: Annotated[
         int,
         _output(
@@ -147,10 +181,12 @@ class GeneralOptions:
             "-v",
             count=True,
             show_default=False,
-            help="Log to stderr; -vv logs more and shows tracebacks.",
+            help="Write a log to stderr. -vv logs more and shows tracebacks.",
         ),
     ] = 0
-    color: Annotated[ColorChoice, _output("--color", help="When to colour.")] = ColorChoice.AUTO
+    color: Annotated[
+        ColorChoice, _output("--color", help="Use colours always, never, or where the output is a terminal (auto).")
+    ] = ColorChoice.AUTO
 
 
 _VERBOSITY = "rstream.verbosity"

@@ -48,30 +48,33 @@ class ConsumeOptions:
     ] = None
     idle_timeout: Annotated[
         float | None,
-        duration("--idle-timeout", False, "Stop after so long without a message; exit code 0.", panel=WHERE),
+        duration(
+            "--idle-timeout", False, "Stop when no message has come for this long. The exit code is 0.", panel=WHERE
+        ),
     ] = None
     timeout: Annotated[
-        float | None, duration("--timeout", False, "Stop after so long; exit code 124.", panel=WHERE)
+        float | None, duration("--timeout", False, "Stop after this time. The exit code is 124.", panel=WHERE)
     ] = None
     output: Annotated[
         OutputFormat | None,
         typer.Option(
             "--output",
-            help="A body and a newline (the default) or a NUL, a body behind its length (32 bits, big endian), a line"
-            " of JSON with everything, or the bodies with nothing between. On a terminal, all but the last make control"
-            " characters visible.",
+            help="Write each body with a newline behind it (lines, the default) or a NUL (nul), with its length"
+            " before it (len32: 32 bits, big endian), or with nothing between the bodies (raw). json writes"
+            " everything about a message as one line of JSON. On a terminal, all but raw make control characters"
+            " visible.",
             rich_help_panel=OUTPUT,
         ),
     ] = None
-    nul: Annotated[bool, typer.Option("-0", help="As --output nul.", rich_help_panel=OUTPUT)] = False
-    json: Annotated[bool, typer.Option("--json", help="As --output json.", rich_help_panel=OUTPUT)] = False
+    nul: Annotated[bool, typer.Option("-0", help="Same as --output nul.", rich_help_panel=OUTPUT)] = False
+    json: Annotated[bool, typer.Option("--json", help="Same as --output json.", rich_help_panel=OUTPUT)] = False
     delimiter: Annotated[
         str | None,
         typer.Option(
             "--delimiter",
             "-d",
             metavar="TEXT",
-            help=r"What to write behind each body: one or more bytes, with the escapes \n \r \t \0 \\ \xNN.",
+            help=r"Write this behind each body: one or more bytes, in which \n \r \t \0 \\ \xNN are escapes.",
             rich_help_panel=OUTPUT,
         ),
     ] = None
@@ -81,21 +84,26 @@ class ConsumeOptions:
             "--format",
             "-f",
             metavar="TEXT",
-            help="Write this for each message: %s body, %S its size, %R the same in 4 bytes, %o offset, %T time in"
-            r" milliseconds, %I time, %t stream, %h headers, %p properties, %%, \n and the other escapes.",
+            help="Write each message in this form. %s is the body, %S its size, %R its size in 4 bytes, %o the"
+            " offset, %T the time in milliseconds, %I the time as text, %t the stream, %h the headers, %p the"
+            r" properties, %% a percent sign. \n and the other escapes work too.",
             rich_help_panel=OUTPUT,
         ),
     ] = None
     unbuffered: Annotated[
         bool,
-        typer.Option("--unbuffered", help="Write message by message, not chunk by chunk.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--unbuffered",
+            help="Write each message at once. Without it, each chunk is written as a whole.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False
     codec: Annotated[
         Codec,
         typer.Option(
             "--codec",
-            help="Unwrap AMQP 1.0 messages, or take what was stored as it is. A body that is an AMQP value is written"
-            " as its bytes where it is a string or binary, else as JSON.",
+            help="Decode AMQP 1.0 messages (amqp), or take the stored bytes as they are (raw). With amqp, a body that"
+            " is an AMQP value is written as bytes if it is a string or binary, and as JSON otherwise.",
             rich_help_panel=OUTPUT,
         ),
     ] = Codec.AMQP
@@ -103,8 +111,9 @@ class ConsumeOptions:
         OnError,
         typer.Option(
             "--on-error",
-            help="A message that is not AMQP 1.0, or that JSON cannot hold where the output or --filter-from needs it,"
-            " ends the run (exit code 8), or is skipped and counted (3 at the end).",
+            help="What to do with a message that is not AMQP 1.0, or that JSON cannot hold when the output or"
+            " --filter-from needs JSON. stop ends the run with exit code 8. skip leaves the message out and"
+            " counts it; the exit code is then 3.",
             rich_help_panel=READING,
         ),
     ] = OnError.STOP
@@ -112,8 +121,9 @@ class ConsumeOptions:
         OnGap,
         typer.Option(
             "--on-gap",
-            help="Where retention took what was to be read (the offset asked for, the one after a stored offset, or"
-            " messages not yet read): tell from which offset to which, or end there (exit code 9).",
+            help="What to do when retention has deleted messages before they were read: at the requested offset,"
+            " behind the stored offset, or during the run. tell warns and names the first and the last missing"
+            " offset. fail ends the run with exit code 9.",
             rich_help_panel=READING,
         ),
     ] = OnGap.TELL
@@ -122,7 +132,7 @@ class ConsumeOptions:
         typer.Option(
             "--store-every",
             metavar="N|DURATION",
-            help="How often, with --name: after N messages, or after a time such as 5s (the default).",
+            help="With --name: store the offset after this many messages or this much time (default: 5s).",
             rich_help_panel=READING,
         ),
     ] = None
@@ -131,8 +141,9 @@ class ConsumeOptions:
         typer.Option(
             "--filter",
             metavar="VALUE",
-            help="Ask the broker only for messages published with this filter value; repeatable. It leaves out whole"
-            " chunks, so others come too, unless --filter-from tells them apart.",
+            help="Ask the broker for messages that were published with this filter value. Repeat the option for more"
+            " values. The broker leaves out whole chunks only, so other messages come too; --filter-from removes"
+            " them.",
             rich_help_panel=READING,
         ),
     ] = None
@@ -141,8 +152,8 @@ class ConsumeOptions:
         typer.Option(
             "--filter-from",
             metavar="PATH",
-            help="With --filter: take exactly the messages that have one of the values here: .name, .name.inner or"
-            " .list[0] of a JSON body, else of the envelope that --json shows, such as .headers.region.",
+            help="With --filter: take only messages that hold one of the values at this path. The path leads into a"
+            " JSON body (.name, .name.inner, .list[0]) or into the envelope that --json shows (.headers.region).",
             rich_help_panel=READING,
         ),
     ] = None
@@ -150,7 +161,7 @@ class ConsumeOptions:
         bool,
         typer.Option(
             "--match-unfiltered",
-            help="With --filter: messages without a filter value, too.",
+            help="With --filter: also take messages without a filter value.",
             rich_help_panel=READING,
         ),
     ] = False
@@ -161,7 +172,7 @@ class ConsumeOptions:
             min=1,
             max=65535,
             metavar="N",
-            help="Chunks that the broker may send ahead. Later brokers may refuse more than 200.",
+            help="Let the broker send this many chunks ahead. Later brokers may refuse more than 200.",
             rich_help_panel=READING,
         ),
     ] = 10

@@ -57,7 +57,7 @@ class PublishOptions:
             "--message",
             "-m",
             metavar="TEXT",
-            help="Publish this text, and read nothing; repeat it for more messages.",
+            help="Publish this text instead of reading input. Repeat the option for more messages.",
             rich_help_panel=INPUT,
         ),
     ] = None
@@ -65,41 +65,46 @@ class PublishOptions:
         InputFormat | None,
         typer.Option(
             "--input",
-            help="What a record is: a line (the default), up to a NUL, behind its length (32 bits, big endian), a"
-            " whole file, or a line of JSON as consume --json writes it.",
+            help="How the input is divided into records: at line ends (lines, the default), at NULs (nul), by a"
+            " length before each record (len32: 32 bits, big endian), each file as one record (whole), or a line"
+            " of JSON each, as consume --json writes it (json).",
             rich_help_panel=INPUT,
         ),
     ] = None
-    nul: Annotated[bool, typer.Option("-0", help="As --input nul.", rich_help_panel=INPUT)] = False
-    whole: Annotated[bool, typer.Option("--whole", help="As --input whole.", rich_help_panel=INPUT)] = False
-    json_lines: Annotated[bool, typer.Option("--json", help="As --input json.", rich_help_panel=INPUT)] = False
+    nul: Annotated[bool, typer.Option("-0", help="Same as --input nul.", rich_help_panel=INPUT)] = False
+    whole: Annotated[bool, typer.Option("--whole", help="Same as --input whole.", rich_help_panel=INPUT)] = False
+    json_lines: Annotated[bool, typer.Option("--json", help="Same as --input json.", rich_help_panel=INPUT)] = False
     delimiter: Annotated[
         str | None,
         typer.Option(
             "--delimiter",
             "-d",
             metavar="TEXT",
-            help=r"What ends a line: one or more bytes, with the escapes \n \r \t \0 \\ \xNN.",
+            help=r"End each line at this text instead of a newline: one or more bytes, in which \n \r \t \0 \\ \xNN"
+            " are escapes.",
             rich_help_panel=INPUT,
         ),
     ] = None
     crlf: Annotated[
-        bool, typer.Option("--crlf", help="Take a carriage return off the end of each line.", rich_help_panel=INPUT)
+        bool, typer.Option("--crlf", help="Remove a carriage return from the end of each line.", rich_help_panel=INPUT)
     ] = False
     skip_empty: Annotated[
-        bool, typer.Option("--skip-empty", help="Empty lines are no messages.", rich_help_panel=INPUT)
+        bool,
+        typer.Option(
+            "--skip-empty", help="Skip empty lines. Without it, an empty line is a message.", rich_help_panel=INPUT
+        ),
     ] = False
     count: Annotated[
         int | None,
-        typer.Option("--count", "-n", min=0, metavar="N", help="End after N messages.", rich_help_panel=INPUT),
+        typer.Option("--count", "-n", min=0, metavar="N", help="Stop after N messages.", rich_help_panel=INPUT),
     ] = None
     on_error: Annotated[
         OnError,
         typer.Option(
             "--on-error",
-            help="A record that cannot be read or published as the options say (no JSON, no value at a path, an id that"
-            " does not grow, a key without a partition), or that is too large, ends the run (exit code 8), or is"
-            " skipped (3 at the end).",
+            help="What to do with a bad record: one that is too large, is not JSON, has no value at a path, has an id"
+            " that does not grow, or has a key without a partition. stop ends the run with exit code 8. skip"
+            " leaves the record out and counts it; the exit code is then 3.",
             rich_help_panel=INPUT,
         ),
     ] = OnError.STOP
@@ -109,7 +114,7 @@ class PublishOptions:
             "--header",
             "-H",
             metavar="KEY=TEXT",
-            help="An application property of every message; KEY:=JSON for other types than text.",
+            help="Give every message this application property. KEY:=JSON sets a value that is not text.",
             rich_help_panel=MESSAGES,
         ),
     ] = None
@@ -118,7 +123,8 @@ class PublishOptions:
         typer.Option(
             "--property",
             metavar="KEY=TEXT",
-            help="An AMQP property: message_id, subject, content_type and so on; or KEY:=JSON.",
+            help="Give every message this AMQP property, such as message_id, subject or content_type. KEY:=JSON sets"
+            " a value that is not text.",
             rich_help_panel=MESSAGES,
         ),
     ] = None
@@ -127,7 +133,7 @@ class PublishOptions:
         typer.Option(
             "--annotation",
             metavar="KEY=TEXT",
-            help="A message annotation; or KEY:=JSON.",
+            help="Give every message this annotation. KEY:=JSON sets a value that is not text.",
             rich_help_panel=MESSAGES,
         ),
     ] = None
@@ -136,7 +142,7 @@ class PublishOptions:
         typer.Option(
             "--filter",
             metavar="VALUE",
-            help="The filter value of every message, by which consumers can skip it.",
+            help="Publish every message with this filter value. Consumers can ask for messages with it.",
             rich_help_panel=MESSAGES,
         ),
     ] = None
@@ -145,7 +151,8 @@ class PublishOptions:
         typer.Option(
             "--filter-from",
             metavar=".PATH",
-            help="The filter value is at a path of the record's JSON, or of its envelope with --json; null: none.",
+            help="Take the filter value from this path in the record's JSON, or in its envelope with --json. null"
+            " means no filter value.",
             rich_help_panel=MESSAGES,
         ),
     ] = None
@@ -153,7 +160,7 @@ class PublishOptions:
         Codec,
         typer.Option(
             "--codec",
-            help="Wrap each record in an AMQP 1.0 message, or store its bytes as they are.",
+            help="Wrap each record in an AMQP 1.0 message (amqp), or store its bytes as they are (raw).",
             rich_help_panel=MESSAGES,
         ),
     ] = Codec.AMQP
@@ -162,8 +169,8 @@ class PublishOptions:
         typer.Option(
             "--name",
             metavar="REF",
-            help="The publisher's name. The broker remembers its last publishing id, and ids go on after that, or are"
-            " those of --id-from.",
+            help="Publish under this name. The broker remembers the last publishing id of a name, and drops messages"
+            " whose id is not higher. New ids follow that id, unless --id-from gives them.",
             rich_help_panel=SENDING,
         ),
     ] = None
@@ -172,9 +179,9 @@ class PublishOptions:
         typer.Option(
             "--id-from",
             metavar="line|.PATH",
-            help="Publishing ids, with --name: the number of the record, or what is at a path of its JSON. What the"
-            " broker has already is not published again, so a run can be repeated; it stops at a message that is"
-            " rejected.",
+            help="With --name: take publishing ids from the number of the record (line), or from this path in its"
+            " JSON. Messages that the broker has already are not published again, so you can repeat a run. The"
+            " run stops at a message that the broker rejects.",
             rich_help_panel=SENDING,
         ),
     ] = None
@@ -182,24 +189,31 @@ class PublishOptions:
         Method | None,
         typer.Option(
             "--method",
-            help="Batches (the default), message by message, each one confirmed before the next, or batches that"
-            " the broker stores as one entry.",
+            help="Publish in batches (batch, the default), one message at a time (send), one message at a time and"
+            " wait for each confirm (wait), or in batches that the broker stores as one entry (sub-entry).",
             rich_help_panel=SENDING,
         ),
     ] = None
     compression: Annotated[
         Compression | None,
-        typer.Option("--compression", help="Of sub-entries, which it implies.", rich_help_panel=SENDING),
+        typer.Option(
+            "--compression", help="Compress sub-entries. This implies --method sub-entry.", rich_help_panel=SENDING
+        ),
     ] = None
     batch_size: Annotated[
         int,
         typer.Option(
-            "--batch-size", min=1, max=65535, metavar="N", help="Messages in a batch.", rich_help_panel=SENDING
+            "--batch-size",
+            min=1,
+            max=65535,
+            metavar="N",
+            help="Put up to this many messages into a batch.",
+            rich_help_panel=SENDING,
         ),
     ] = 1000
     linger: Annotated[
         float,
-        duration("--linger", "20ms", "A batch that is not full is sent after this.", panel=SENDING, zero=True),
+        duration("--linger", "20ms", "Send a batch that is not full after this time.", panel=SENDING, zero=True),
     ] = 0.02
     rate: Annotated[
         Any,
@@ -207,7 +221,7 @@ class PublishOptions:
             "--rate",
             metavar="RATE",
             parser=parse_rate,
-            help="At most so much: 500/s, 30/m, 2MB/s.",
+            help="Publish no faster than this: 500/s, 30/m, 2MB/s.",
             rich_help_panel=SENDING,
         ),
     ] = None
@@ -217,18 +231,27 @@ class PublishOptions:
             "--max-in-flight",
             min=1,
             metavar="N",
-            help="Messages that may wait for their confirms; the input is read no faster.",
+            help="Let up to this many messages wait for their confirms. At the limit, no more input is read.",
             rich_help_panel=SENDING,
         ),
     ] = 50_000
     confirm_timeout: Annotated[
         float,
-        duration("--confirm-timeout", "30s", "A message that is not confirmed by then failed.", panel=SENDING),
+        duration(
+            "--confirm-timeout",
+            "30s",
+            "Count a message as failed if it is not confirmed after this time.",
+            panel=SENDING,
+        ),
     ] = 30.0
     drain_timeout: Annotated[
         float,
         duration(
-            "--drain-timeout", "10s", "After SIGINT or SIGTERM: for what was read already.", panel=SENDING, zero=True
+            "--drain-timeout",
+            "10s",
+            "After SIGINT or SIGTERM, take up to this long to publish and confirm what was read.",
+            panel=SENDING,
+            zero=True,
         ),
     ] = 10.0
     failed_to: Annotated[
@@ -236,7 +259,7 @@ class PublishOptions:
         typer.Option(
             "--failed-to",
             metavar="FILE",
-            help="Write what was read and is not confirmed here, as lines for publish --json.",
+            help="Write messages that were read but not confirmed to this file, as lines for publish --json.",
             rich_help_panel=SENDING,
         ),
     ] = None

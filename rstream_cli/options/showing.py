@@ -23,13 +23,14 @@ class ShowingOptions:
         StatsMode,
         typer.Option(
             "--stats",
-            help="What to show on stderr meanwhile: auto is live on a terminal, in the foreground, else none.",
+            help="Show statistics on stderr during the run. auto shows a live display on a terminal when in the"
+            " foreground, and nothing elsewhere.",
             rich_help_panel=_STATS,
         ),
     ] = StatsMode.AUTO
     stats_interval: Annotated[
         float | None,
-        duration("--stats-interval", "1s", "How often; a live display: 250ms.", panel=_STATS),
+        duration("--stats-interval", "1s", "Update the statistics this often (live display: 250ms).", panel=_STATS),
     ] = None
 
     def mode(self, connection: ConnectionSettings, *, terminal_is_used: bool) -> StatsMode:

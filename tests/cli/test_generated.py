@@ -52,16 +52,17 @@ def _commands() -> list[list[str]]:
     return found
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80])
 @pytest.mark.parametrize("words", _commands(), ids=lambda words: " ".join(words) or "rstream")
-def test_every_help_page_fits_and_has_an_example(words: list[str]) -> None:
-    done = run_rstream(*words, "--help", env={"COLUMNS": "80"})
+def test_every_help_page_fits_and_has_an_example(words: list[str], columns: int) -> None:
+    done = run_rstream(*words, "--help", env={"COLUMNS": str(columns)})
     assert done.returncode == 0
     assert done.stderr == b""
     page = done.stdout.decode()
-    assert page.startswith(f"Usage: {' '.join(['rstream', *words])} ")
+    assert " ".join(page.split()).startswith(f"Usage: {' '.join(['rstream', *words])} ")
     head, _, examples = page.partition("\nExamples:\n")
     assert "rstream " in examples
-    assert all(len(line) <= 80 for line in head.splitlines()), page
+    assert all(len(line) <= columns for line in head.splitlines()), page
 
 
 # --- completion ----------------------------------------------------------------------------------------------
@@ -197,14 +198,16 @@ def test_completion_in_fish(line: str, expected: list[str]) -> None:
 def test_help_texts_come_whole_to_the_shells() -> None:
     """Apostrophes, backslashes, colons and dollar signs are data: nothing is evaluated."""
     words = ("publish", "s", "--de")
-    text = r"What ends a line: one or more bytes, with the escapes \n \r \t \0 \\ \xNN."
+    text = (
+        r"End each line at this text instead of a newline: one or more bytes, in which \n \r \t \0 \\ \xNN are escapes."
+    )
     done = run_rstream(*words, env={"_RSTREAM_COMPLETE": "fish"})
     assert done.stdout.decode() == f"--delimiter\t{text}\n"
     done = run_rstream(*words, env={"_RSTREAM_COMPLETE": "zsh"})
     escaped = text.replace("\\", "\\\\").replace(":", "\\:")
     assert done.stdout.decode() == f"--delimiter:{escaped}\n"
     done = run_rstream("publish", "s", "--ca-f", env={"_RSTREAM_COMPLETE": "zsh"})
-    assert done.stdout.decode() == "--ca-file:Trust these authorities, not the system's.\n"
+    assert done.stdout.decode() == "--ca-file:Trust the certificate authorities in this file instead of the system's.\n"
 
 
 def test_an_unknown_shell_gets_nothing() -> None:
