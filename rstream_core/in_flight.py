@@ -37,6 +37,10 @@ class Outcome(NamedTuple):
     failed: Sequence[FailedMessage] = ()
     publishing_ids: Sequence[int] = ()
     """The confirmed ids: one for each message, or one for a whole sub-entry."""
+    context: object = None
+    """What the caller has passed to ``publish`` or ``publish_sub_entry``."""
+    places: Sequence[int] = ()
+    """Of the messages, confirmed or failed: where they stand in what the caller has passed, from ``place`` on."""
 
 
 FilterValues = Sequence[str | None]
@@ -51,12 +55,14 @@ class Batch:
 
     __slots__ = (
         "are_callers",
+        "context",
         "filter_values",
         "first",
         "ids",
         "last",
         "messages",
         "open",
+        "place",
         "resolved",
         "size",
         "sub_batch",
@@ -76,6 +82,8 @@ class Batch:
         are_callers: bool,
         sub_batch: c.PublishedSubBatch | None = None,
         filter_values: FilterValues | None = None,
+        context: object = None,
+        place: int = 0,
     ) -> None:
         self.ids = ids
         self.are_callers = are_callers
@@ -91,6 +99,10 @@ class Batch:
         self.weight = 1 if sub_batch is None else len(messages)
         """Messages under one publishing id."""
         self.filter_values = filter_values
+        self.context = context
+        """What the caller has passed, for the outcomes."""
+        self.place = place
+        """Where the first message stands in what the caller has passed."""
         self.open = len(ids)
         self.resolved = bytearray(len(ids))
 
@@ -114,29 +126,33 @@ class Batch:
         filter_value = None if self.filter_values is None else self.filter_values[position]
         return [FailedMessage(self.ids[position], data, code, reason, filter_value) for data in messages]
 
+    def places(self, positions: Sequence[int]) -> Sequence[int]:
+        """Returns where the messages of the ids at these positions stand in what the caller has passed."""
+        if self.sub_batch is not None:
+            return range(self.place, self.place + self.weight)
+        if type(positions) is range:
+            return range(self.place + positions.start, self.place + positions.stop)
+        return [self.place + position for position in positions]
+
     def confirm(self, ids: Sequence[int]) -> Sequence[int]:
-        """Resolves ``ids``, which grow; ids that the batch does not have are ignored. Returns those that were open."""
+        """Resolves ``ids``, which grow; ids that the batch does not have are ignored. Returns the positions of those
+        that were open."""
         low = bisect_left(self.ids, ids[0])
         high = low + len(ids)
         # The usual case: consecutive ids of the batch, all of them open.
         if _same(self.ids[low:high], ids) and self.resolved.find(1, low, high) < 0:
             self.resolve(low, high)
-            return ids
+            return range(low, high)
         fresh: list[int] = []
         for publishing_id in ids:
             where = bisect_left(self.ids, publishing_id)
             if self.ids[where] == publishing_id and self.resolve(where, where + 1):
-                fresh.append(publishing_id)
+                fresh.append(where)
         return fresh
 
-    def fail(self, low: int, code: int, reason: str) -> list[FailedMessage]:
-        """Resolves all that is open from position ``low`` on, and returns it as failed."""
-        failures: list[FailedMessage] = []
-        for position in range(low, len(self.ids)):
-            if not self.resolved[position]:
-                failures += self.failures(position, code, reason)
-        self.resolve(low, len(self.ids))
-        return failures
+    def unresolved_from(self, low: int) -> list[int]:
+        """Returns the positions of the open ids from position ``low`` on."""
+        return [position for position in range(low, len(self.ids)) if not self.resolved[position]]
 
 
 class InFlight:
@@ -208,11 +224,15 @@ class InFlight:
             position = bisect_left(ids, batch.first, position)
             stop = bisect_left(ids, batch.last + 1, position)
             if stop > position:
-                if fresh := batch.confirm(ids[position:stop]):
+                some = ids[position:stop]
+                if fresh := batch.confirm(some):
                     messages = len(fresh) * batch.weight
                     self.confirmed += messages
+                    if len(fresh) != len(some):
+                        some = [batch.ids[at] for at in fresh]
                     self._forget(batch, messages)
-                    outcomes.append(Outcome(messages, now - batch.written_at, (), fresh))
+                    latency = now - batch.written_at
+                    outcomes.append(Outcome(messages, latency, (), some, batch.context, batch.places(fresh)))
                 position = stop
             at += 1
         self._settle()
@@ -229,9 +249,8 @@ class InFlight:
             where = bisect_left(batch.ids, publishing_id)
             if batch.ids[where] != publishing_id:
                 continue
-            failures = batch.failures(where, code, response_name(code))
-            if batch.resolve(where, where + 1):
-                outcomes.append(self._fail(batch, failures, now))
+            if not batch.resolved[where]:
+                outcomes.append(self._fail(batch, (where,), code, response_name(code), now))
                 if self._is_named and batch.are_callers:
                     insort(self.rejected, publishing_id)
                 elif self._is_named:
@@ -241,7 +260,7 @@ class InFlight:
 
     def fail_all(self, reason: str, now: float) -> list[Outcome]:
         """Fails everything that is in flight, with the code 0. Returns an outcome for each batch."""
-        outcomes = [self._fail(batch, batch.fail(0, 0, reason), now) for batch in self.open()]
+        outcomes = [self._fail(batch, batch.unresolved_from(0), 0, reason, now) for batch in self.open()]
         self._settle()
         return outcomes
 
@@ -254,9 +273,9 @@ class InFlight:
         if self.rejected:
             for batch in self.open():
                 if batch.are_callers:
-                    failures = batch.fail(bisect_right(batch.ids, self.rejected[0]), 0, reason)
-                    if failures:
-                        outcomes.append(self._fail(batch, failures, now))
+                    behind = batch.unresolved_from(bisect_right(batch.ids, self.rejected[0]))
+                    if behind:
+                        outcomes.append(self._fail(batch, behind, 0, reason, now))
             self._settle()
         return outcomes
 
@@ -273,10 +292,15 @@ class InFlight:
         """Returns the position of the batch that holds an id; where none does, that of a neighbour."""
         return max(bisect_right(self._batches, publishing_id, key=_first_id) - 1, 0)
 
-    def _fail(self, batch: Batch, failures: list[FailedMessage], now: float) -> Outcome:
+    def _fail(self, batch: Batch, positions: Sequence[int], code: int, reason: str, now: float) -> Outcome:
+        """Resolves the open ids at these positions as failed."""
+        failures: list[FailedMessage] = []
+        for position in positions:
+            failures += batch.failures(position, code, reason)
+            batch.resolve(position, position + 1)
         self.failed += len(failures)
         self._forget(batch, len(failures))
-        return Outcome(0, now - batch.written_at, failures)
+        return Outcome(0, now - batch.written_at, failures, (), batch.context, batch.places(positions))
 
     def _forget(self, batch: Batch, messages: int) -> None:
         """Takes messages of a batch out of what is in flight, and the batch too if all of it is resolved."""

@@ -136,6 +136,8 @@ class Publisher(Attachment):
         *,
         publishing_ids: Sequence[int] | None = None,
         filter_values: FilterValues | None = None,
+        context: object = None,
+        place: int = 0,
     ) -> Sequence[int]:
         """Publishes encoded messages and returns their publishing ids.
 
@@ -144,6 +146,8 @@ class Publisher(Attachment):
         cancelled call may have published a part of its messages: ``published`` says how many, and those are confirmed
         or fail like any others. Ids must grow. A call whose first id is not above all ids in flight waits until those
         are resolved. Filter values let the broker skip chunks for consumers that filter.
+        ``context`` is any object, which the outcomes of these messages carry, with their places: the first message has
+        the place ``place``.
 
         With a reference, ids after a rejected one raise ``NotConfirmed`` until the rejected one is published again:
         once the broker has stored a later id, it drops and confirms the rejected one without storing it. In that case a
@@ -197,7 +201,15 @@ class Publisher(Attachment):
                 now = self._loop.time()
                 are_callers = publishing_ids is not None
                 batch = Batch(
-                    ids[part], messages[part], size, now, writes=writes, are_callers=are_callers, filter_values=kept
+                    ids[part],
+                    messages[part],
+                    size,
+                    now,
+                    writes=writes,
+                    are_callers=are_callers,
+                    filter_values=kept,
+                    context=context,
+                    place=place + low,
                 )
                 self._register(batch)
                 low = high
@@ -213,11 +225,13 @@ class Publisher(Attachment):
         compression: CompressionType = CompressionType.No,
         *,
         publishing_id: int | None = None,
+        context: object = None,
+        place: int = 0,
     ) -> int:
         """Publishes up to 65,535 encoded messages as one entry under one publishing id, and returns that id.
 
-        A sub-entry cannot carry filter values. Raises what ``publish`` raises, and ``MessageTooLarge`` where the
-        compressed entry does not fit a frame.
+        A sub-entry cannot carry filter values. ``context`` and ``place`` are as in ``publish``. Raises what ``publish``
+        raises, and ``MessageTooLarge`` where the compressed entry does not fit a frame.
         """
         self._guard.check()
         compression = check_compression(compression)
@@ -251,7 +265,17 @@ class Publisher(Attachment):
             now = self._loop.time()
             kept = tuple(messages)
             are_callers = publishing_id is not None
-            batch = Batch((number,), kept, len(data), now, writes=writes, are_callers=are_callers, sub_batch=entry)
+            batch = Batch(
+                (number,),
+                kept,
+                len(data),
+                now,
+                writes=writes,
+                are_callers=are_callers,
+                sub_batch=entry,
+                context=context,
+                place=place,
+            )
             self._register(batch)
         return number
 

@@ -46,6 +46,19 @@ async def test_publish_and_confirm(client: Client, stream: str) -> None:
     assert list((await read(client, stream, 3000)).values()) == messages
 
 
+async def test_outcomes_say_which_messages_of_which_call_they_are_about(client: Client, stream: str) -> None:
+    """Also where a call takes several frames, and for a sub-entry, which has one id for all."""
+    outcomes: list[Outcome] = []
+    publisher = await client.publisher(stream, listener=outcomes.append)
+    await publisher.publish([bytes(1000)] * 300, context="many", place=10)
+    await publisher.publish_sub_entry(bodies(5), context="together", place=7)
+    await publisher.publish([b"x"])
+    await publisher.close()
+    told = Counter((outcome.context, place) for outcome in outcomes for place in outcome.places)
+    wanted = [("many", range(10, 310)), ("together", range(7, 12)), (None, range(1))]
+    assert told == Counter((context, place) for context, places in wanted for place in places)
+
+
 async def test_nothing_is_published(client: Client, stream: str) -> None:
     publisher = await client.publisher(stream)
     assert await publisher.publish([]) == ()

@@ -26,14 +26,23 @@ class Ledger(RuleBasedStateMachine):
         self.filters: dict[int, str | None] = {}
         self.callers: set[int] = set()
         self.written_at: dict[int, float] = {}
+        self.calls = 0
+        self.places: dict[int, tuple[int, list[int]]] = {}
+        """Of each id: the call that it was published with, and the places of its messages there."""
         self.rejected: list[int] = []
         self.must_recount = False
         self.published = self.confirmed = self.failed = 0
 
     # What a publisher does.
 
-    @rule(steps=st.lists(st.integers(1, 3), min_size=1, max_size=6), are_callers=st.booleans(), filtered=st.booleans())
-    def add(self, steps: list[int], are_callers: bool, filtered: bool) -> None:
+    @rule(
+        steps=st.lists(st.integers(1, 3), min_size=1, max_size=6),
+        are_callers=st.booleans(),
+        filtered=st.booleans(),
+        at=st.integers(0, 50),
+    )
+    def add(self, steps: list[int], are_callers: bool, filtered: bool, at: int) -> None:
+        self.calls += 1
         ids: list[int] = []
         for step in steps:
             self.next_id += step
@@ -43,22 +52,44 @@ class Ledger(RuleBasedStateMachine):
         values = [f"v{number}" if number % 2 else None for number in ids] if filtered else None
         size = sum(map(len, messages))
         self.ledger.add(
-            Batch(sequence, messages, size, self.now, writes=1, are_callers=are_callers, filter_values=values)
+            Batch(
+                sequence,
+                messages,
+                size,
+                self.now,
+                writes=1,
+                are_callers=are_callers,
+                filter_values=values,
+                context=self.calls,
+                place=at,
+            )
         )
         for place, number in enumerate(ids):
-            self._added(number, [messages[place]], are_callers, None if values is None else values[place])
+            self._added(number, [messages[place]], are_callers, None if values is None else values[place], at + place)
 
-    @rule(count=st.integers(1, 5), are_callers=st.booleans())
-    def add_sub_entry(self, count: int, are_callers: bool) -> None:
+    @rule(count=st.integers(1, 5), are_callers=st.booleans(), at=st.integers(0, 50))
+    def add_sub_entry(self, count: int, are_callers: bool, at: int) -> None:
+        self.calls += 1
         self.next_id += 1
         messages = [b"%d of %d" % (number, self.next_id) for number in range(count)]
         entry = c.PublishedSubBatch(self.next_id, 0, count, 0, b"")
         self.ledger.add(
-            Batch((self.next_id,), messages, 7, self.now, writes=1, are_callers=are_callers, sub_batch=entry)
+            Batch(
+                (self.next_id,),
+                messages,
+                7,
+                self.now,
+                writes=1,
+                are_callers=are_callers,
+                sub_batch=entry,
+                context=self.calls,
+                place=at,
+            )
         )
-        self._added(self.next_id, messages, are_callers, None)
+        self._added(self.next_id, messages, are_callers, None, at)
 
-    def _added(self, number: int, messages: list[bytes], are_callers: bool, value: str | None) -> None:
+    def _added(self, number: int, messages: list[bytes], are_callers: bool, value: str | None, at: int) -> None:
+        self.places[number] = (self.calls, list(range(at, at + len(messages))))
         self.open[number], self.filters[number], self.written_at[number] = messages, value, self.now
         self.published += len(messages)
         if are_callers:
@@ -80,6 +111,7 @@ class Ledger(RuleBasedStateMachine):
         assert sum(outcome.confirmed for outcome in outcomes) == sum(len(self.open[number]) for number in known)
         assert [number for outcome in outcomes for number in outcome.publishing_ids] == sorted(known)
         assert all(outcome.failed == () for outcome in outcomes)
+        self._have_places(outcomes, sorted(known))
         latencies = {self.now - self.written_at[number] for number in known}
         assert {outcome.latency for outcome in outcomes} == latencies
         for number in known:
@@ -93,6 +125,7 @@ class Ledger(RuleBasedStateMachine):
         outcomes = self.ledger.confirm(range(low, low + 6), self.now)
         assert sum(outcome.confirmed for outcome in outcomes) == sum(len(self.open[number]) for number in known)
         assert [number for outcome in outcomes for number in outcome.publishing_ids] == known
+        self._have_places(outcomes, known)
         for number in known:
             self.confirmed += len(self.open.pop(number))
 
@@ -126,8 +159,14 @@ class Ledger(RuleBasedStateMachine):
         assert [(one.publishing_id, one.data, one.code, one.filter_value) for one in told] == expected
         assert all(one.reason for one in told)
         assert all(outcome.confirmed == 0 for outcome in outcomes)
+        self._have_places(outcomes, ids)
         for number in ids:
             self.failed += len(self.open.pop(number))
+
+    def _have_places(self, outcomes: list[Outcome], ids: list[int]) -> None:
+        """Each outcome says with which call its messages came, and where they stood there."""
+        told = [(outcome.context, place) for outcome in outcomes for place in outcome.places]
+        assert told == [(self.places[number][0], place) for number in ids for place in self.places[number][1]]
 
     # What a caller publishes again.
 
