@@ -22,9 +22,10 @@ from rstream_cli.runner import CommandContext, run_command
 
 if TYPE_CHECKING:
     from rstream_cli.consuming import StoreEvery
-    from rstream_cli.filtering import Filter
+    from rstream_cli.filtering import BrokerFilter
     from rstream_cli.rendering import Renderer
     from rstream_cli.terminal import Bodies
+    from rstream_core.flow.stages import Chooser
 
 DEFAULT_STORE_EVERY = "5s"
 
@@ -57,7 +58,7 @@ def run_consume(
     every = _store_every(options.store_every, name)
     _check_name(name, start)
     raw = options.codec is Codec.RAW
-    chosen = _filter(options, raw=raw)
+    filtered, selects = _filter(options, raw=raw)
     render = _renderer(
         options.output,
         options.template,
@@ -87,7 +88,8 @@ def run_consume(
             name=name,
             store_every=every,
             single_active=single_active,
-            filter=chosen,
+            filter=filtered,
+            selects=selects,
             credit=options.credit,
             unbuffered=options.unbuffered,
             skip_bad=options.on_error is OnError.SKIP,
@@ -102,7 +104,8 @@ def run_consume(
     run_command(main, connection=connection, graceful=True)
 
 
-def _filter(options: ConsumeOptions, *, raw: bool) -> Filter | None:
+def _filter(options: ConsumeOptions, *, raw: bool) -> tuple[BrokerFilter | None, list[Chooser]]:
+    """Returns what the broker is asked for, and what chooses exactly among what it sends."""
     values = tuple(options.filter_values or ())
     for value in values:
         check_option("--filter", value)
@@ -110,14 +113,17 @@ def _filter(options: ConsumeOptions, *, raw: bool) -> Filter | None:
         for said, flag in ((options.filter_from, "--filter-from"), (options.match_unfiltered, "--match-unfiltered")):
             if said:
                 raise CommandError(f"{flag} needs --filter", hint="pass --filter VALUE, once for each value")
-        return None
-    from rstream_cli.filtering import Filter
+        return None, []
+    from rstream_cli.filtering import BrokerFilter, ExactFilter
 
     try:
         path = None if options.filter_from is None else parse_path(options.filter_from)
     except ValueError as error:
         raise CommandError(f"--filter-from: {error}") from None
-    return Filter(values, options.match_unfiltered, path, raw)
+    selects: list[Chooser] = []
+    if path is not None:
+        selects.append(ExactFilter(values, path, options.match_unfiltered, raw))
+    return BrokerFilter(values, options.match_unfiltered), selects
 
 
 def _check_places(start: Start, stop: Until | None, kind: Kind) -> None:

@@ -12,14 +12,14 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from rstream_cli.ending import signal_name, take_leave
 from rstream_cli.environment import StdoutError
 from rstream_cli.exit_status import CommandError, ExitStatus
-from rstream_cli.filtering import Choice, Filter
+from rstream_cli.filtering import BrokerFilter
 from rstream_cli.names import Kind
 from rstream_cli.outages import OutageReports
 from rstream_cli.outcome import Ended
@@ -46,6 +46,9 @@ from rstream_core import (
     Subscriptions,
     UnsupportedByBroker,
 )
+from rstream_core.flow.acks import Account, Acks
+from rstream_core.flow.block import Block
+from rstream_core.flow.stages import Chooser, Select
 from rstream_core.types import EARLIEST_TIMESTAMP
 
 _GRACE = 2.0
@@ -86,7 +89,10 @@ class ConsumePlan:
     store_every: StoreEvery = field(default_factory=StoreEvery)
     single_active: bool = False
     """Whether to share the work with others of the same name."""
-    filter: Filter | None = None
+    filter: BrokerFilter | None = None
+    """What the broker is to leave out."""
+    selects: Sequence[Chooser] = ()
+    """Which of the messages that come are wanted: those that all of these want."""
     credit: int = 10
     unbuffered: bool = False
     skip_bad: bool = False
@@ -612,23 +618,25 @@ class ConsumeRun:
         """Writes the wanted messages of a chunk, and notes the offset reached."""
         plan, turn = self.plan, source.turn
         messages, is_end = self._cut(source, chunk)
-        places, unknown = Choice(range(len(messages))) if plan.filter is None else plan.filter.choose(messages)
-        bad = frozenset(chunk.offset + place for place in unknown)
+        wanted = self._wanted(chunk, messages)
+        number = len(wanted.messages)
         is_counted, at = False, 0
-        while at < len(places) and not is_counted:
-            room = len(places) if plan.count is None else plan.count - self._counts.consumed
-            some = places[at : at + room]
-            if not await self._put_out(output, source, turn, _batch(chunk, messages, some, bad)):
+        while at < number and not is_counted:
+            end = number if plan.count is None else at + plan.count - self._counts.consumed
+            some = wanted
+            if at or end < number:
+                some = wanted._replace(offsets=wanted.offsets[at:end], messages=wanted.messages[at:end])
+            if not await self._put_out(output, source, turn, some):
                 return
-            at += len(some)
+            at += len(some.messages)
             is_counted = plan.count is not None and self._counts.consumed >= plan.count
-            if at < len(places) and not is_counted:  # skipped messages do not count
+            if at < number and not is_counted:  # skipped messages do not count
                 await asyncio.sleep(0)  # there may be many of them
-        if places:
+        if number:
             self._counts.chunks += 1
             self._last_arrival = asyncio.get_running_loop().time()
-        if not is_counted and len(places) < len(messages):
-            self._pass(source, turn, chunk.offset + len(messages) - 1, len(messages) - len(places))
+        if not is_counted and number < len(messages):
+            self._pass(source, turn, chunk.offset + len(messages) - 1, len(messages) - number)
         await self._store_if_due(client)
         if self._ended is not None:
             return
@@ -636,6 +644,17 @@ class ConsumeRun:
             self._stop(Ended("--count is reached"))
         elif is_end:
             await self._finish(client, source)
+
+    def _wanted(self, chunk: Chunk, messages: Sequence[bytes]) -> Batch:
+        """Returns the messages that all selects want, and those that one could not read and none has left out."""
+        offsets = range(chunk.offset, chunk.offset + len(messages))
+        left: Block | None = Block(Acks(Account()), offsets, messages, chunk.stream, chunk.timestamp)
+        for chooser in self.plan.selects:
+            if left is not None:
+                left = Select(chooser)(left).out
+        if left is None:
+            return Batch(chunk.stream, (), chunk.timestamp, ())
+        return Batch(chunk.stream, left.positions, chunk.timestamp, left.messages, left.unreadable)
 
     def _cut(self, source: _Source, chunk: Chunk) -> tuple[Sequence[bytes], bool]:
         """Returns the messages up to the end, and whether the end is reached with them."""
@@ -839,15 +858,6 @@ class ConsumeRun:
         for result in results:
             if isinstance(result, BaseException) and not (quietly and isinstance(result, RstreamError)):
                 raise result
-
-
-def _batch(chunk: Chunk, messages: Sequence[bytes], places: Sequence[int], bad: Collection[int]) -> Batch:
-    """Returns the messages of a chunk at these positions. ``bad``: the offsets of bad messages of the chunk."""
-    start = chunk.offset
-    if len(places) == len(messages):
-        return Batch(chunk.stream, range(start, start + len(messages)), chunk.timestamp, messages, bad)
-    offsets = [start + place for place in places]
-    return Batch(chunk.stream, offsets, chunk.timestamp, [messages[place] for place in places], bad)
 
 
 async def resolve_start(client: Client, stream: str, start: Start, name: str | None) -> ConsumerOffsetSpecification:

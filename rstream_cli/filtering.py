@@ -6,7 +6,6 @@ the place where the publisher took it: at a path in the body or in the envelope.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,50 +14,48 @@ import orjson
 from rstream_cli.records.envelope import EnvelopeError, at_path, loads
 from rstream_cli.records.paths import Path, PathError
 from rstream_cli.rendering import UNSHOWABLE, look_into
+from rstream_core.flow.block import Block
+from rstream_core.flow.stages import Choice
 
 
-class Choice(NamedTuple):
-    """The choice of a filter among the messages of a chunk."""
-
-    places: Sequence[int]
-    """The positions of wanted and of bad messages, in order."""
-    bad: frozenset[int] = frozenset()
-    """The positions of messages that could not be read, so that it is unknown whether they are wanted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Decides which messages are wanted."""
+class BrokerFilter(NamedTuple):
+    """What the broker is asked for. It leaves out whole chunks, so messages with other values come too."""
 
     values: tuple[str, ...]
     match_unfiltered: bool = False
-    path: Path | None = None
-    """The path of a message's value; None: all messages that the broker sends are wanted."""
+    """Whether messages without a filter value are wanted, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExactFilter:
+    """Chooses the messages that have one of the values at a path."""
+
+    values: tuple[str, ...]
+    path: Path
+    match_unfiltered: bool = False
     raw: bool = False
     """Whether the stored bytes are the body, not AMQP 1.0."""
 
-    def choose(self, messages: Sequence[bytes]) -> Choice:
-        """Returns which messages are wanted, and which are bad."""
-        if self.path is None:
-            return Choice(range(len(messages)))
+    def choose(self, block: Block) -> Choice:
+        """Returns which messages are wanted, and which could not be read."""
         places: list[int] = []
-        bad: list[int] = []
-        for place, data in enumerate(messages):
+        unreadable: list[int] = []
+        for place, data in enumerate(block.messages):
             try:
-                if not self._is_wanted(self.path, data):
+                if not self._is_wanted(data):
                     continue
             except UNSHOWABLE:
-                bad.append(place)
+                unreadable.append(place)
             places.append(place)
-        return Choice(places, frozenset(bad))
+        return Choice(places, unreadable)
 
-    def _is_wanted(self, path: Path, data: bytes) -> bool:
-        found = [value_text(value) for value in self._values(path, data) if value is not None]
+    def _is_wanted(self, data: bytes) -> bool:
+        found = [value_text(value) for value in self._values(data) if value is not None]
         return any(value in self.values for value in found) if found else self.match_unfiltered
 
-    def _values(self, path: Path, data: bytes) -> list[Any]:
+    def _values(self, data: bytes) -> list[Any]:
         """Returns the values at the path in the body and in the envelope: the publisher may have used either."""
-        return [_find(text, path) for text in ((data,) if self.raw else look_into(data))]
+        return [_find(text, self.path) for text in ((data,) if self.raw else look_into(data))]
 
 
 def value_text(value: Any) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from rstream_core.flow.acks import Verdict
@@ -40,15 +41,37 @@ class Stage(Protocol):
     def __call__(self, block: Block) -> Step: ...
 
 
-class Select:
-    """Lets the messages pass that a function chooses."""
+class Choice(NamedTuple):
+    """Which messages of a block are wanted, by their places in it: 0 is the first."""
 
-    def __init__(self, choose: Callable[[Block], Sequence[int]]) -> None:
-        """``choose`` returns the places of the wanted messages, which grow."""
-        self._choose = choose
+    places: Sequence[int]
+    """The places of the wanted messages and of the unreadable ones. They grow."""
+    unreadable: Collection[int] = ()
+    """The places of messages that could not be read, so that nobody knows whether they are wanted."""
+
+
+class Chooser(Protocol):
+    """Decides which messages of a block are wanted."""
+
+    def choose(self, block: Block) -> Choice:
+        """Returns the choice. Raises nothing for a message that cannot be read: it is ``Choice.unreadable``."""
+
+
+class Select:
+    """Lets the messages pass that a chooser wants, and those that it cannot read.
+
+    Several of these in a row let a message pass that none of them does not want. So one that the first cannot read and
+    the second does not want is left out, whatever their order.
+    """
+
+    def __init__(self, chooser: Chooser) -> None:
+        self._chooser = chooser
 
     def __call__(self, block: Block) -> Step:
-        places = self._choose(block)
+        places, unreadable = self._chooser.choose(block)
+        if unreadable:
+            found = {block.positions[place] for place in unreadable}
+            block = replace(block, unreadable=found.union(block.unreadable))
         if len(places) == block.count:
             return Step(block)
         if not places:

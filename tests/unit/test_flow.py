@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 
@@ -13,7 +13,7 @@ from rstream_core.flow.acks import Account, Acks, Verdict
 from rstream_core.flow.block import Block
 from rstream_core.flow.gate import Rate
 from rstream_core.flow.run import Run
-from rstream_core.flow.stages import Count, Select, Step, Stop
+from rstream_core.flow.stages import Choice, Count, Select, Step, Stop
 
 
 def block(count: int, begin: int = 0, acks: Acks | None = None) -> Block:
@@ -74,8 +74,22 @@ def test_what_was_given_back_is_not_counted_when_it_is_done_late() -> None:
     assert (account.read, account.left, account.by[Verdict.DONE]) == (5, 3, 2)
 
 
+class Chosen:
+    """Wants the messages at these positions, and cannot read others."""
+
+    def __init__(self, wanted: Iterable[int], unreadable: Iterable[int] = ()) -> None:
+        self.wanted, self.unreadable = set(wanted), set(unreadable)
+
+    def choose(self, block: Block) -> Choice:
+        passing = self.wanted | self.unreadable
+        return Choice(
+            [place for place, position in enumerate(block.positions) if position in passing],
+            [place for place, position in enumerate(block.positions) if position in self.unreadable],
+        )
+
+
 def test_a_selection_says_what_it_drops() -> None:
-    step = Select(lambda offered: [place for place in range(offered.count) if place % 2])(block(4))
+    step = Select(Chosen([1, 3]))(block(4))
     assert step.out is not None
     assert list(step.out.positions) == [1, 3]
     assert step.dropped == (([0, 2], Verdict.PASSED),)
@@ -83,9 +97,38 @@ def test_a_selection_says_what_it_drops() -> None:
 
 
 def test_a_selection_of_nothing_drops_the_block_as_it_is() -> None:
-    step = Select(lambda _: ())(block(4))
+    step = Select(Chosen(()))(block(4))
     assert step.out is None
     assert step.dropped == ((range(4), Verdict.PASSED),)
+
+
+def test_what_nobody_can_read_stays_and_is_named_by_its_position() -> None:
+    before = block(4, 10)
+    step = Select(Chosen([12], [10, 13]))(before)
+    assert step.out is not None
+    assert list(step.out.positions) == [10, 12, 13]
+    assert set(step.out.unreadable) == {10, 13}
+    assert step.dropped == (([11], Verdict.PASSED),)
+    assert before.unreadable == ()
+    everything = Select(Chosen(range(10, 14), [11]))(before).out
+    assert everything is not None
+    assert (list(everything.positions), set(everything.unreadable)) == ([10, 11, 12, 13], {11})
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_what_one_cannot_read_and_another_does_not_want_is_left_out(in_order: bool) -> None:
+    selects = [Select(Chosen([11, 12], [10, 13])), Select(Chosen([12, 13], [11, 14]))]
+    left: Block | None = block(5, 10)
+    dropped: list[int] = []
+    for select in selects if in_order else reversed(selects):
+        assert left is not None
+        left, passed, _, _ = select(left)
+        dropped += [position for positions, verdict in passed for position in positions if verdict is Verdict.PASSED]
+    assert left is not None
+    assert list(left.positions) == [11, 12, 13]
+    assert {11, 13} <= set(left.unreadable)
+    assert 12 not in left.unreadable
+    assert sorted(dropped) == [10, 14]
 
 
 def test_a_count_lets_as_many_more_through_as_turned_out_to_be_bad() -> None:
