@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -291,15 +291,15 @@ def server(broker: EmbeddedBroker) -> Server:
 
 
 def connections(broker: EmbeddedBroker) -> Collection[BrokerConnection]:
-    return server(broker)._connections
+    return cast("set[BrokerConnection]", server(broker).clients._connections)
 
 
 def publishes(connection: BrokerConnection) -> bool:
-    return bool(connection._publishers)
+    return bool(connection._registry.publishers)
 
 
 def reads(connection: BrokerConnection) -> bool:
-    return bool(connection._subscriptions)
+    return bool(connection._registry.subscriptions)
 
 
 def watch_writes(monkeypatch: pytest.MonkeyPatch, written: Callable[[BrokerConnection], object]) -> None:

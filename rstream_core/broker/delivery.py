@@ -6,23 +6,23 @@ chunks with sendfile, and joins small ones into one write.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rstream_core.broker import refusal
 from rstream_core.broker.groups import Group
 from rstream_core.broker.log import LARGE, Cursor, Span
+from rstream_core.broker.ports import Connection
 from rstream_core.broker.streams import Stream
 from rstream_core.errors import ChunkError
 from rstream_core.protocol import commands as c
 
-if TYPE_CHECKING:
-    from rstream_core.broker.connection import BrokerConnection
-
 logger = logging.getLogger("rstream_core.broker")
 
+CONSUMER_UPDATE_TIMEOUT = 60.0
+"""Seconds in which a client answers whether it becomes active, or has stepped down."""
 TURN = 1024 * 1024
 """Bytes that a subscription sends before it lets the event loop go on."""
 
@@ -35,23 +35,28 @@ _ANSWERS_AT_ONCE = 65_536
 class BrokerPublisher:
     """A publisher of a connection."""
 
-    def __init__(self, connection: BrokerConnection, publisher_id: int, reference: str, stream: Stream) -> None:
+    def __init__(self, connection: Connection, publisher_id: int, reference: str, stream: Stream) -> None:
         self.reference = reference
         self.stream = stream
         self.connection = connection
-        self._id = publisher_id
+        self.id = publisher_id
         self._reason = f"publisher {publisher_id}"
         self.is_open = True
 
     def confirm(self, ids: Sequence[bytes]) -> None:
         if self.is_open:
             for start in range(0, len(ids), _ANSWERS_AT_ONCE):
-                self.connection.send_confirms(self._id, ids[start : start + _ANSWERS_AT_ONCE])
+                self.connection.send_confirms(self.id, ids[start : start + _ANSWERS_AT_ONCE])
 
     def reject(self, ids: Sequence[bytes], code: int) -> None:
         if self.is_open:
             for start in range(0, len(ids), _ANSWERS_AT_ONCE):
-                self.connection.send_errors(self._id, ids[start : start + _ANSWERS_AT_ONCE], code)
+                self.connection.send_errors(self.id, ids[start : start + _ANSWERS_AT_ONCE], code)
+
+    def close(self) -> None:
+        """Ends the publisher: it gets no more confirms and rejections."""
+        self.is_open = False
+        self.stream.remove_publisher(self)
 
     def hold(self) -> None:
         self.connection.hold(self._reason)
@@ -63,9 +68,7 @@ class BrokerPublisher:
 class BrokerSubscription:
     """A subscription of a connection."""
 
-    def __init__(
-        self, connection: BrokerConnection, subscription_id: int, stream: Stream, message: c.Subscribe
-    ) -> None:
+    def __init__(self, connection: Connection, subscription_id: int, stream: Stream, message: c.Subscribe) -> None:
         self.id = subscription_id
         self.stream = stream
         self.connection = connection
@@ -78,11 +81,33 @@ class BrokerSubscription:
         self._match_unfiltered = properties.get("match-unfiltered") == "true"
         self._cursor: Cursor | None = None
         self._pumping = False
+        self._asked: dict[int, tuple[bool, asyncio.TimerHandle]] = {}
+        """Unanswered ConsumerUpdates by correlation id: ``active``, and the timer of the timeout."""
 
     @property
     def is_sending(self) -> bool:
         """Whether the subscription was started, and not stopped since."""
         return self._cursor is not None
+
+    def begin(self) -> None:
+        """Called when the client has the answer to its Subscribe: begins to send, or waits for a turn of the group."""
+        if self.group is not None:
+            self.group.add(self)
+        else:
+            self.start(self.spec)
+
+    def close(self) -> None:
+        """Ends the subscription."""
+        self.stream.subscriptions.discard(self)
+        self.stop()
+        for _, timer in self._asked.values():
+            timer.cancel()
+        self._asked.clear()
+        if (group := self.group) is not None:
+            group.remove(self)
+            if not group and self.stream.groups.get(self.group_name) is group:
+                del self.stream.groups[self.group_name]
+        self.stream.close_if_unused()
 
     def start(self, spec: c.OffsetSpec) -> None:
         """Begins to send at this place."""
@@ -155,10 +180,79 @@ class BrokerSubscription:
         self.connection.flush()
 
     def ask(self, *, active: bool) -> None:
-        """Called by the group: asks the client to become active, or stops sending and asks it to step down."""
+        """Called by the group: asks the client to become active, or stops sending and asks it to step down.
+
+        The connection ends if there is no answer within ``CONSUMER_UPDATE_TIMEOUT``.
+        """
         if not active:
             self.stop()
-        self.connection.ask_consumer(self, active=active)
+        connection = self.connection
+        correlation_id = connection.session.request(c.ConsumerUpdate(self.id, active))
+        timer = connection.loop.call_later(
+            CONSUMER_UPDATE_TIMEOUT, connection.abort, "did not answer a ConsumerUpdate in time"
+        )
+        self._asked[correlation_id] = active, timer
+        connection.flush()
+
+    def answered(self, correlation_id: int, code: int, spec: c.OffsetSpec) -> bool:
+        """Takes the answer to a ConsumerUpdate. Returns False where this subscription has not asked for it."""
+        asked = self._asked.pop(correlation_id, None)
+        if asked is None:
+            return False
+        active, timer = asked
+        timer.cancel()
+        group = self.group
+        assert group is not None
+        if code != refusal.OK:  # RabbitMQ, too, logs the code, and uses the answer
+            logger.info("%s answered a ConsumerUpdate with code %d", self.connection.peer, code)
+        if not active:
+            self.stop()
+        elif group.active is self and not group.is_stepping_down:
+            self.start(spec if spec.offset_type else self.spec)
+        group.answered(self, active=active)
+        return True
+
+
+class Registry:
+    """The publishers and subscriptions of one connection, by their ids."""
+
+    def __init__(self) -> None:
+        self.publishers: dict[int, BrokerPublisher] = {}
+        self.subscriptions: dict[int, BrokerSubscription] = {}
+
+    def close_publisher(self, publisher: BrokerPublisher) -> None:
+        self.publishers.pop(publisher.id, None)
+        publisher.close()
+
+    def close_subscription(self, subscription: BrokerSubscription) -> None:
+        self.subscriptions.pop(subscription.id, None)
+        subscription.close()
+
+    def close_all(self) -> None:
+        """Ends all of them: the connection is lost."""
+        for publisher in list(self.publishers.values()):
+            self.close_publisher(publisher)
+        for subscription in list(self.subscriptions.values()):
+            self.close_subscription(subscription)
+
+    def close_those_of(self, stream: str) -> None:
+        """Ends those of one stream."""
+        for publisher in list(self.publishers.values()):
+            if publisher.stream.name == stream:
+                self.close_publisher(publisher)
+        for subscription in list(self.subscriptions.values()):
+            if subscription.stream.name == stream:
+                self.close_subscription(subscription)
+
+    def flush(self) -> None:
+        """Writes all messages that were published before."""
+        for publisher in self.publishers.values():
+            publisher.stream.writer.flush()
+
+    def pump(self) -> None:
+        """Sends the chunks that wait, of each subscription."""
+        for subscription in list(self.subscriptions.values()):
+            subscription.pump()
 
 
 def open_cursor(stream: Stream, spec: c.OffsetSpec) -> Cursor:

@@ -20,8 +20,9 @@ from urllib.parse import quote
 
 from rstream_core.broker.checks import MIN_BROKER_FRAME_MAX, check_host, check_name, check_number, check_text
 from rstream_core.broker.faults import Faults
-from rstream_core.broker.server import Server, Statistics
+from rstream_core.broker.server import Server
 from rstream_core.broker.session import ServerOptions
+from rstream_core.broker.statistics import Statistics
 from rstream_core.broker.writer import Fsync
 from rstream_core.errors import AlreadyClosed, ConfigurationError
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rstream_core.broker.checks import check_number, check_seconds
+from rstream_core.broker.clients import Clients
+from rstream_core.broker.streams import Streams
 from rstream_core.errors import ConfigurationError
 from rstream_core.protocol.commands import Key
-
-if TYPE_CHECKING:
-    from rstream_core.broker.server import Server
 
 _MANY = 2**31 - 1
 
@@ -29,9 +27,10 @@ class _Answer:
 class Faults:
     """The switches of one broker."""
 
-    def __init__(self, server: Server, run: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(self, clients: Clients, streams: Streams, run: Callable[[Callable[[], None]], None]) -> None:
         """``run`` calls a function on the broker's own event loop, and returns when that is done."""
-        self._server = server
+        self._clients = clients
+        self._streams = streams
         self._run = run
         self.is_armed = False
         """Whether any switch is set: the only check on the broker's hot path."""
@@ -76,11 +75,11 @@ class Faults:
 
     def stop_reading(self) -> None:
         """Stops reading from all connections. Clients that publish notice it when the buffers in between are full."""
-        self._run(lambda: self._server.hold_all("fault"))
+        self._run(lambda: self._clients.hold_all("fault"))
 
     def resume_reading(self) -> None:
         """Undoes ``stop_reading``."""
-        self._run(lambda: self._server.release_all("fault"))
+        self._run(lambda: self._clients.release_all("fault"))
 
     def stall_heartbeats(self) -> None:
         """Stops sending heartbeats; all other traffic goes on."""
@@ -92,11 +91,18 @@ class Faults:
 
         The stream and its data stay.
         """
-        self._run(lambda: self._server.move_leader(vhost, stream))
+
+        def move() -> None:
+            found = self._streams.get(vhost, stream)
+            if found is None:
+                raise ConfigurationError(f"there is no stream {stream!r} in virtual host {vhost!r}")
+            found.drop_users()
+
+        self._run(move)
 
     def drop_connections(self) -> None:
         """Ends every connection without a Close."""
-        self._run(self._server.abort_all)
+        self._run(self._clients.abort_all)
 
     def clear(self) -> None:
         """Resets all switches."""

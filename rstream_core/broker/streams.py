@@ -28,20 +28,18 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from rstream_core.broker import refusal
 from rstream_core.broker.arguments import Arguments
 from rstream_core.broker.groups import Group
 from rstream_core.broker.log import Log, name_aside, sync_directory, sync_folder
+from rstream_core.broker.ports import StreamPublisher, StreamSubscription
 from rstream_core.broker.refusal import Refused
 from rstream_core.broker.writer import Fsync, Totals, Writer
 from rstream_core.errors import ConfigurationError
 from rstream_core.hints import Hint
 from rstream_core.protocol.routing import MAX_PARTITIONS
-
-if TYPE_CHECKING:
-    from rstream_core.broker.delivery import BrokerPublisher, BrokerSubscription
 
 logger = logging.getLogger("rstream_core.broker")
 
@@ -63,8 +61,8 @@ class Stream:
         self.arguments = Arguments.parse(arguments)
         self.log = log
         self.writer = Writer(log, streams.fsync, streams.executor, self._on_written, self.retain, streams.totals)
-        self.publishers: set[BrokerPublisher] = set()
-        self.subscriptions: set[BrokerSubscription] = set()
+        self.publishers: set[StreamPublisher] = set()
+        self.subscriptions: set[StreamSubscription] = set()
         self.groups: dict[str, Group] = {}
 
     def _on_written(self) -> None:
@@ -73,13 +71,24 @@ class Stream:
         if not self.publishers and not self.subscriptions and not self.writer.has_unsynced:
             self.log.close_unused()
 
-    def remove_publisher(self, publisher: BrokerPublisher) -> None:
+    def remove_publisher(self, publisher: StreamPublisher) -> None:
         """Removes a publisher that has gone. After the last one of a name, the writer forgets the name."""
         self.publishers.discard(publisher)
         reference = publisher.reference
         if reference and all(other.reference != reference for other in self.publishers):
             self.writer.forget(reference)
         self.close_if_unused()
+
+    def drop_users(self) -> None:
+        """Drops all publishers and subscriptions, and tells their clients that the stream is not available."""
+        self.writer.flush()
+        self.groups.clear()  # so that no other group member becomes active
+        for subscription in self.subscriptions:
+            subscription.group = None
+        connections = {publisher.connection for publisher in self.publishers}
+        connections |= {subscription.connection for subscription in self.subscriptions}
+        for connection in connections:
+            connection.drop_stream(self.name)
 
     def retain(self, now: int) -> None:
         """Drops what is too old or too much. The newest segment, which remembers what is in it, is on disk."""
@@ -125,8 +134,6 @@ class Streams:
         self.executor = executor
         self.dropped: list[str] = []
         """Damage that was found when the folder was opened, as lines of text."""
-        self.on_removed: Callable[[Stream], None] = lambda stream: None
-        """Called with each deleted stream, to tell its users."""
         self.totals = Totals()
         self._streams: dict[Name, Stream] = {}
         self._super_streams: dict[Name, SuperStream] = {}
@@ -208,7 +215,7 @@ class Streams:
         self._sync(doomed.parent)
         stream.log.close()
         shutil.rmtree(doomed, ignore_errors=True)
-        self.on_removed(stream)
+        stream.drop_users()
 
     def _make_log(self, directory: Path, arguments: Arguments) -> Log:
         return Log.create(directory, **self._log_options(arguments))

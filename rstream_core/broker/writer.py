@@ -25,10 +25,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol
 
 from rstream_core.broker.holes import Hole
 from rstream_core.broker.log import Log, NewChunk
+from rstream_core.broker.ports import Publisher
 from rstream_core.broker.publishing import Entries, without_repeats
 from rstream_core.broker.refusal import INTERNAL_ERROR, PRECONDITION_FAILED, Refused
 from rstream_core.broker.tracking import MAX_SEQUENCES, offset_records
@@ -65,19 +65,6 @@ class Totals:
 
     messages: int = 0
     size: int = 0
-
-
-class Publisher(Protocol):
-    """The publisher that gets confirms and rejections."""
-
-    reference: str
-
-    def confirm(self, ids: Sequence[bytes]) -> None: ...
-    def reject(self, ids: Sequence[bytes], code: int) -> None: ...
-    def hold(self) -> None:
-        """Stops reading from this publisher's connection until ``release``."""
-
-    def release(self) -> None: ...
 
 
 Confirms = dict[Publisher, list[bytes]]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import rstream_core.broker.clients
 import rstream_core.broker.connection
 import rstream_core.broker.server
 from rstream_core import (
@@ -687,8 +688,8 @@ async def test_who_does_not_log_in_keeps_nobody_out(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The oldest of them make room, and nobody who has logged in; it is told once, not for each of them."""
-    assert rstream_core.broker.server.MAX_LOGGING_IN < rstream_core.broker.server.MAX_CONNECTIONS
-    monkeypatch.setattr(rstream_core.broker.server, "MAX_LOGGING_IN", 5)
+    assert rstream_core.broker.clients.MAX_LOGGING_IN < rstream_core.broker.clients.MAX_CONNECTIONS
+    monkeypatch.setattr(rstream_core.broker.clients, "MAX_LOGGING_IN", 5)
     async with EmbeddedBroker() as broker, Client(options(broker)) as client:
         await client.create_stream(STREAM)
         before = broker.statistics.connections
@@ -713,7 +714,7 @@ async def test_who_does_not_log_in_keeps_nobody_out(
 async def test_where_all_have_logged_in_no_more_are_taken(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(rstream_core.broker.server, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(rstream_core.broker.clients, "MAX_CONNECTIONS", 4)
     async with EmbeddedBroker() as broker, contextlib.AsyncExitStack() as stack:
         wires = [await stack.enter_async_context(Wire(broker_at(broker.uri))) for _ in range(2)]
         idle = [await asyncio.open_connection("127.0.0.1", broker.port) for _ in range(2)]

@@ -11,8 +11,8 @@ from typing import Any, cast
 import pytest
 
 from rstream_core import AmqpError, AMQPMessage, Client, EmbeddedBroker, ProtocolError, SingleActiveConsumer
-from rstream_core.broker.connection import BrokerConnection
 from rstream_core.broker.delivery import BrokerPublisher
+from rstream_core.broker.ports import Connection as BrokerConnection
 from rstream_core.gaps import GapWatch
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.amqp_codec import MAX_KEYED_BYTES, MAX_VALUES, AmqpMap
