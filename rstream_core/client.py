@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import warnings
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -33,39 +32,33 @@ from rstream_core.errors import (
     AlreadyClosed,
     ConfigurationError,
     ConnectionFailed,
-    OffsetNotFound,
     PreconditionFailed,
     ProtocolError,
-    RequestTimeout,
     RstreamError,
     StreamAlreadyExists,
     StreamDoesNotExist,
 )
 from rstream_core.gaps import Gap, GapListener
-from rstream_core.hints import Hint
 from rstream_core.in_flight import Outcome
 from rstream_core.locator import Locator
 from rstream_core.loops import LoopGuard
+from rstream_core.offset_questions import OffsetQuestions, query_offset, store_offset
+from rstream_core.offsets import stats_of
 from rstream_core.pool import MAX_IDS, ConnectionPool
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.routing import MAX_PARTITIONS, partitions_by_keys, partitions_by_number
 from rstream_core.publisher import Publisher
-from rstream_core.recovery import RECOVER, Backoff, Recoveries, Recovery, RecoveryListener, Run
+from rstream_core.recovery import RECOVER, Recoveries, Recovery, RecoveryListener
 from rstream_core.subscription import (
     DEFAULT_CREDIT,
     SingleActiveConsumer,
     Subscription,
-    first_offset,
-    query_offset,
-    resolve_offset,
-    stored_offset,
 )
 from rstream_core.types import (
     ConnectionOptions,
     ConsumerOffsetSpecification,
     Credentials,
     Endpoint,
-    OffsetType,
     StreamMetadata,
     StreamStats,
     check_specification,
@@ -81,9 +74,6 @@ MAX_INITIAL_CREDIT = 0xFFFF
 CREDIT_TO_RELY_ON = 200
 """Chunks ahead that every broker grants. RabbitMQ 4.3.6 grants more (seen), in a Subscribe and in a Credit; a proposal
 for later versions has a limit, ``stream.max_credit_chunks``, of 200 by default, and answers 17 beyond it."""
-
-STORED_WAIT = Backoff(attempts=1_000_000, initial=0.005, maximum=0.25)
-"""Delays between questions for a stored offset. A time limit bounds them, not the number of attempts."""
 
 
 class Client:
@@ -130,6 +120,7 @@ class Client:
         self._locator = Locator(self.options, self._recoveries)
         self._publisher_pool = ConnectionPool(self._locator, max_per_connection=max_publishers_by_connection)
         self._subscriber_pool = ConnectionPool(self._locator, max_per_connection=max_subscribers_by_connection)
+        self._offsets = OffsetQuestions(self._locator, self._subscriber_pool, self._subscribe_at_leader)
         self._guard = LoopGuard("this client")
         self._named: dict[tuple[str, str], Publisher] = {}
         self._is_credit_warned_of = False
@@ -266,13 +257,7 @@ class Client:
         check_name("stream", stream)
         await self._require(c.Key.STREAM_STATS, "3.11", "reading a stream's statistics")
         answer = await self._locator.ask(c.StreamStats(stream), c.StreamStatsResponse, f"stream {stream!r}")
-        known = {key: value for key, value in answer.stats.items() if value >= 0}
-        return StreamStats(
-            known.get("first_chunk_id"),
-            known.get("committed_chunk_id"),
-            known.get("last_chunk_id"),
-            known.get("committed_offset"),
-        )
+        return stats_of(answer.stats)
 
     async def last_offset(self, stream: str) -> int | None:
         """Returns the offset of the last message that the stream has now; None for an empty stream.
@@ -282,25 +267,7 @@ class Client:
         """
         self._check_open()
         check_name("stream", stream)
-        return await self._locator.when_elected(lambda: self._last_offset(stream))
-
-    async def _last_offset(self, stream: str) -> int | None:
-        last = ConsumerOffsetSpecification(OffsetType.LAST)
-        async with await self._subscribe_at_leader(stream, last) as subscription:
-            # No chunk yet does not mean an empty stream: the last chunk may not be committed yet, and come in a moment.
-            if not await subscription.barrier() and not await self._has_messages(stream):
-                return None
-            try:
-                async with asyncio.timeout(self.options.request_timeout):
-                    await anext(subscription)
-                    return subscription.chunk_end - 1
-            except TimeoutError:
-                raise RequestTimeout(f"stream {stream!r}: its last chunk did not come") from None
-
-    async def _has_messages(self, stream: str) -> bool:
-        first = ConsumerOffsetSpecification(OffsetType.FIRST)
-        async with await self._subscribe_at_leader(stream, first) as subscription:
-            return await subscription.barrier()
+        return await self._offsets.last(stream)
 
     async def tail_offset(self, stream: str, count: int) -> int | None:
         """Returns the offset at which the last ``count`` messages begin (or all of them, if there are fewer).
@@ -309,38 +276,9 @@ class Client:
         are counted, not offsets subtracted: the broker's own records take offsets among the messages.
         """
         check_whole("count", count, -MAX_OFFSET, MAX_OFFSET)
-        end = await self.last_offset(stream)
-        if end is None:
-            return None
-        if count <= 0:
-            return end + 1
-        reach = count
-        while True:
-            start = max(0, end - reach + 1)
-            seen, first = await self._locator.when_elected(partial(self._count_back, stream, start, end, count))
-            if seen >= count or start == 0:
-                return first
-            reach += max(2 * (count - seen), 1024)
-
-    async def _count_back(self, stream: str, start: int, end: int, count: int) -> tuple[int, int]:
-        """Reads from ``start`` to ``end``. Returns how many messages there are, and the ``count``-th last one's offset.
-
-        Counts hardly more than ``count`` messages; where there are fewer, returns the offset of the first one.
-        """
-        runs: deque[tuple[int, int]] = deque()
-        total = 0
-        spec = ConsumerOffsetSpecification(OffsetType.OFFSET, start)
-        async with await self._subscribe_at_leader(stream, spec) as subscription:
-            async for chunk in subscription:
-                last = min(chunk.last_offset, end)
-                runs.append((chunk.offset, last))
-                total += last - chunk.offset + 1
-                while total - (runs[0][1] - runs[0][0] + 1) >= count:
-                    gone = runs.popleft()
-                    total -= gone[1] - gone[0] + 1
-                if chunk.last_offset >= end:
-                    break
-        return total, runs[0][0] + max(total - count, 0)
+        self._check_open()
+        check_name("stream", stream)
+        return await self._offsets.tail(stream, count)
 
     # Super streams.
 
@@ -453,19 +391,8 @@ class Client:
         self._check_open()
         check_name("stream", stream)
         check_name("reference", reference)
-        message = c.StoreOffset(reference, stream, check_whole("offset", offset, 0, MAX_OFFSET))
-
-        async def store(connection: Connection) -> _NotStored | None:
-            await connection.drain()  # back pressure: no answer would hold back a caller that stores often
-            connection.send(message)
-            return None if verify_timeout is None else await _see_stored(connection, message, verify_timeout)
-
-        missing = await self._locator.use(store)
-        if missing is not None:
-            raise RequestTimeout(
-                f"offset {offset} does not show in stream {stream!r} within {verify_timeout:g} s: {missing}",
-                hint=missing.hint,
-            )
+        offset = check_whole("offset", offset, 0, MAX_OFFSET)
+        await store_offset(self._locator, stream, reference, offset, verify_timeout)
 
     async def query_offset(self, stream: str, reference: str) -> int:
         """Returns the offset that is stored under a reference. Raises ``OffsetNotFound`` where there is none."""
@@ -484,28 +411,7 @@ class Client:
         self._check_open()
         check_name("stream", stream)
         check_specification("an offset specification", spec)
-        offset = await self._locator.when_elected(lambda: self._resolve_offset(stream, spec))
-        if offset is None:
-            offset = await self._locator.when_elected(lambda: self._position(stream, spec))
-        # For an offset the broker returns the start of a chunk; a subscription drops the messages before the offset.
-        return max(offset, spec.offset or 0) if spec.offset_type is OffsetType.OFFSET else offset
-
-    async def _resolve_offset(self, stream: str, spec: ConsumerOffsetSpecification) -> int | None:
-        lease = await self._subscriber_pool.acquire(await self._locator.leader_now(stream))
-        try:
-            return await resolve_offset(lease.connection, stream, spec)
-        finally:
-            await self._subscriber_pool.release(lease)
-
-    async def _position(self, stream: str, spec: ConsumerOffsetSpecification) -> int:
-        """Does the same as ``resolve_offset`` by reading, once."""
-        if spec.offset_type is not OffsetType.NEXT:
-            async with await self._subscribe_at_leader(stream, spec) as subscription:
-                chunk = await subscription.next_there_is()
-            if chunk is not None:
-                return chunk.offset
-        last = await self._last_offset(stream)
-        return 0 if last is None else last + 1
+        return await self._offsets.resolve(stream, spec)
 
     async def find_gap(self, stream: str, offset: int) -> Gap | None:
         """Returns the gap that retention has left in a stream from an offset on; None where there is none.
@@ -516,15 +422,7 @@ class Client:
         self._check_open()
         check_name("stream", stream)
         offset = check_whole("offset", offset, 0, MAX_OFFSET)
-        begins = await self._locator.when_elected(lambda: self._first_offset(stream))
-        return Gap(stream, offset, begins - 1) if begins is not None and offset < begins else None
-
-    async def _first_offset(self, stream: str) -> int | None:
-        lease = await self._subscriber_pool.acquire(await self._locator.leader_now(stream))
-        try:
-            return await first_offset(lease.connection, stream)
-        finally:
-            await self._subscriber_pool.release(lease)
+        return await self._offsets.find_gap(stream, offset)
 
     # Publishing and consuming.
 
@@ -698,7 +596,7 @@ class Client:
             recoveries,
             credit=credit,
             properties=properties,
-            position=partial(self._position, stream),
+            position=partial(self._offsets.position, stream),
             single_active=single_active,
             at_leader=at_leader,
             on_gap=on_gap,
@@ -736,33 +634,6 @@ async def _first_that_serves(nodes: Iterable[Endpoint], use: Callable[[Endpoint]
             first = first or error
     assert first is not None
     raise first
-
-
-class _NotStored(RstreamError):
-    """The broker does not return the offset that was stored."""
-
-
-async def _see_stored(connection: Connection, message: c.StoreOffset, limit: float) -> _NotStored | None:
-    """Waits until the broker returns the stored offset. After ``limit`` seconds, returns what it returned last."""
-    reference = message.reference
-
-    async def look() -> None:  # the broker sends no notice of a stored offset
-        try:
-            stored = await stored_offset(connection, message.stream, reference)
-        except OffsetNotFound:
-            raise _NotStored(f"the broker has no offset under {reference!r}") from None
-        if stored != message.offset:
-            hint = Hint.DOES_ANOTHER_STORE
-            raise _NotStored(f"the broker has offset {stored} under {reference!r}", hint=hint)
-
-    def helps(error: RstreamError) -> bool:
-        return isinstance(error, _NotStored)
-
-    try:
-        await Run(STORED_WAIT, limit).retry(look, helps=helps, reason=_NotStored("the broker does not tell"))
-    except _NotStored as error:
-        return error
-    return None
 
 
 _NUMBERS = frozenset(

@@ -47,6 +47,8 @@ from rstream_core.errors import (
 )
 from rstream_core.gaps import Gap, GapListener, GapWatch
 from rstream_core.locator import Locator
+from rstream_core.offset_questions import first_offset, query_offset, resolve_offset
+from rstream_core.offsets import MOVING, from_offset, wire_spec
 from rstream_core.pool import ConnectionPool, Lease
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import CHUNK_USER, ChunkReader, open_chunk, parse_header
@@ -70,9 +72,6 @@ FINISH_TIMEOUT = 15.0
 """Seconds that the application has to finish its chunk when its turn as single active consumer ends."""
 LISTENER_TIMEOUT = 20.0
 """Seconds that a listener has to return."""
-MOVING = (OffsetType.LAST, OffsetType.NEXT)
-"""The start specifications that mean another offset each time, because the stream grows."""
-
 QUERY_TIMEOUT = 10.0
 """Seconds for reading the stored offset."""
 LOOK_TIMEOUT = 5.0
@@ -461,7 +460,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             self._next = await self._fixed(connection, spec)
         credit = self._grant()
         if not first and self._next is not None:
-            spec = _at(self._next)
+            spec = from_offset(self._next)
         gap = None
         if self._single_active is None:
             gap = await self._start_watch(connection, spec, is_resumed=not first)
@@ -474,7 +473,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             c.Subscribe(
                 lease.id,
                 self.stream,
-                c.OffsetSpec(spec.offset_type, spec.offset or 0),
+                wire_spec(spec),
                 credit,
                 self._properties,
             ),
@@ -721,9 +720,8 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
                 self._cut_short = False
             if self._closed:
                 return
-            wire = c.OffsetSpec(0) if spec is None else c.OffsetSpec(spec.offset_type, spec.offset or 0)
             try:
-                connection.send(c.ConsumerUpdateResponse(wire), correlation_id=correlation_id)
+                connection.send(c.ConsumerUpdateResponse(wire_spec(spec)), correlation_id=correlation_id)
             except RstreamError as error:  # the connection has ended, and has called ``on_unavailable``
                 logger.debug("answering for stream %r: %s", self.stream, error)
                 return
@@ -821,11 +819,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             ) from None
         if self._cut_short and self._earlier is not None:
             stored = max(stored, self._earlier)  # the lost connection may have kept it from being stored
-        return _at(stored + 1)
-
-
-def _at(offset: int) -> ConsumerOffsetSpecification:
-    return ConsumerOffsetSpecification(OffsetType.OFFSET, min(offset, 2**64 - 1))
+        return from_offset(stored + 1)
 
 
 async def _call(
@@ -892,41 +886,3 @@ class Subscriptions(AsyncIterator[Chunk]):
             for member in self._members:  # some ``close`` calls may not have started
                 member.abandon()
             raise
-
-
-async def query_offset(locator: Locator, stream: str, reference: str) -> int:
-    """Returns the offset that is stored under a reference. Raises ``OffsetNotFound`` where there is none."""
-    return await locator.use(lambda connection: stored_offset(connection, stream, reference))
-
-
-async def stored_offset(connection: Connection, stream: str, reference: str) -> int:
-    """Does the same as ``query_offset`` on this connection, without retries."""
-    what = f"the offset of {reference!r} in stream {stream!r}"
-    return (await connection.request(c.QueryOffset(reference, stream), c.QueryOffsetResponse, what)).offset
-
-
-async def first_offset(connection: Connection, stream: str) -> int | None:
-    """Returns the first offset of a stream on this node, which may be that of one of the broker's own records.
-
-    Returns None for an empty stream, and before RabbitMQ 3.11.
-    """
-    if connection.session.supports(c.Key.RESOLVE_OFFSET_SPEC):  # reads the files; StreamStats lags behind them
-        return await resolve_offset(connection, stream, ConsumerOffsetSpecification(OffsetType.FIRST))
-    if not connection.session.supports(c.Key.STREAM_STATS):
-        return None
-    answer = await connection.request(c.StreamStats(stream), c.StreamStatsResponse, f"stream {stream!r}")
-    first_chunk = answer.stats.get("first_chunk_id", -1)
-    return None if first_chunk < 0 else first_chunk
-
-
-async def resolve_offset(connection: Connection, stream: str, spec: ConsumerOffsetSpecification) -> int | None:
-    """Asks the broker which offset a specification means now; returns None before RabbitMQ 4.3."""
-    if not connection.session.supports(c.Key.RESOLVE_OFFSET_SPEC):
-        return None
-    wire = c.OffsetSpec(spec.offset_type, spec.offset or 0)
-    answer = await connection.request(
-        c.ResolveOffsetSpec(stream, wire, {}), c.ResolveOffsetSpecResponse, f"stream {stream!r}"
-    )
-    if answer.offset_spec.offset_type != OffsetType.OFFSET:
-        raise ProtocolError(f"stream {stream!r}: {connection.endpoint} resolved an offset to none")
-    return answer.offset_spec.offset

@@ -23,9 +23,9 @@ from rstream_core import (
     Subscription,
     SuperStreamConsumer,
 )
+from rstream_core.offset_questions import first_offset
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.session import Session
-from rstream_core.subscription import first_offset
 from tests import inside
 from tests.clients import FIRST, PATIENCE, at, eventually, publish_filtered, take
 

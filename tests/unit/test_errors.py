@@ -98,7 +98,7 @@ def test_internal_errors_are_known() -> None:
     """Each of these is caught before a user sees it, where it is raised; a new one is to be looked at."""
     assert {f"{kind.__module__}.{kind.__qualname__}" for kind in raised_kinds()} == {
         "rstream_core.broker.log._Torn",
-        "rstream_core.client._NotStored",
+        "rstream_core.offsets.NotStored",
         "rstream_core.locator._AnotherNode",
     }
 

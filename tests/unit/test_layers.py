@@ -44,12 +44,12 @@ rstream_core.flow: . acks
 rstream_core.flow: block
 rstream_core.flow: gate stages
 rstream_core.flow: run
-rstream_core: recovery transport
+rstream_core: offsets recovery transport
 rstream_core: attempts
 rstream_core: connection
 rstream_core: locator
 rstream_core: pool
-rstream_core: attachment
+rstream_core: attachment offset_questions
 rstream_core: publisher subscription
 rstream_core: client outbox
 rstream_core: administration reading
