@@ -119,6 +119,24 @@ class Acks:
             self.open += count
             self._account.read += count
 
+    def hand_out_some(self, positions: Sequence[int]) -> None:
+        """As ``hand_out``, for positions that grow and may have holes between them. What lies in a hole is never handed
+        out, and counts as done for ``low``; it takes a byte."""
+        if not positions:
+            return
+        first, count = positions[0], positions[-1] - positions[0] + 1
+        if count == len(positions):
+            self.hand_out(first, count)
+            return
+        span = _Span(first, count)
+        span.open = len(positions)
+        span.marks = bytearray(b"\1") * count
+        for position in positions:
+            span.marks[position - first] = 0
+        self._spans.append(span)
+        self.open += span.open
+        self._account.read += span.open
+
     def done(self, positions: Sequence[int], verdict: Verdict = Verdict.DONE) -> int:
         """Notes that these messages are done with, once each. Returns for how many that is news.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Self, TypeVar
 
 from rstream_core.flow.acks import Acks, Verdict
@@ -69,6 +70,25 @@ class Block:
         """Returns the messages before the place ``at``, and those from there on."""
         return self._slice(slice(at)), self._slice(slice(at, None))
 
+    def join(self, others: Sequence[Self]) -> Self:
+        """Returns these messages, and behind them those of other blocks with the same ``ack``, as one block.
+
+        What is one for all messages of a block, such as ``timestamp``, is this block's.
+        """
+        if not others:
+            return self
+        blocks = [self, *others]
+        return replace(
+            self,
+            positions=_joined_positions([block.positions for block in blocks]),
+            messages=list(chain.from_iterable(block.messages for block in blocks)),
+            ids=_joined_positions([block.ids for block in blocks if block.ids is not None]) if self.ids else None,
+            filters=_joined_filters(blocks),
+            keys=None if self.keys is None else list(chain.from_iterable(block.keys or () for block in blocks)),
+            lanes=None if self.lanes is None else list(chain.from_iterable(block.lanes or () for block in blocks)),
+            unreadable=[position for block in blocks for position in block.unreadable],
+        )
+
     def _slice(self, part: slice) -> Self:
         return replace(
             self,
@@ -79,6 +99,19 @@ class Block:
             keys=None if self.keys is None else self.keys[part],
             lanes=None if self.lanes is None else self.lanes[part],
         )
+
+
+def _joined_positions(columns: Sequence[Sequence[int]]) -> Sequence[int]:
+    """Returns growing numbers one behind the other: as one range where they follow each other without a hole."""
+    first, last = columns[0][0], columns[-1][-1]
+    count = sum(map(len, columns))
+    return range(first, last + 1) if last - first + 1 == count else list(chain.from_iterable(columns))
+
+
+def _joined_filters(blocks: Sequence[Block]) -> Sequence[str | None] | None:
+    if all(block.filters is None for block in blocks):
+        return None
+    return [value for block in blocks for value in (block.filters or [None] * block.count)]
 
 
 def _at(column: Sequence[T], places: Sequence[int]) -> list[T]:

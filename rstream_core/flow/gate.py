@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 from rstream_core.flow.block import Block
@@ -31,10 +33,10 @@ class Gate(Protocol):
 class Rate:
     """Admits so many messages, or bytes, a second."""
 
-    def __init__(self, per_second: float, size: Callable[[Sequence[bytes]], int] | None = None) -> None:
-        """``size``: what messages count; None: each counts one."""
+    def __init__(self, per_second: float, sizes: Callable[[Sequence[bytes]], Sequence[int]] | None = None) -> None:
+        """``sizes``: returns what each of some messages counts, 0 or more; None: each counts one."""
         self._per_second = per_second
-        self._size = size
+        self._sizes = sizes
         self._most = max(per_second / SLICES, 1.0)
         self._due = 0.0
 
@@ -42,19 +44,16 @@ class Rate:
         start = max(self._due, now - CATCH_UP)
         if start > now:
             return Admission(None, block, start)
-        count = self._fitting(block)
-        part, rest = (block, None) if count >= block.count else block.split(count)
-        cost = part.count if self._size is None else max(self._size(part.messages), 1)
+        count, cost = self._fitting(block)
+        part, rest = (block, None) if count == block.count else block.split(count)
         self._due = start + cost / self._per_second
         return Admission(part, rest, self._due)
 
-    def _fitting(self, block: Block) -> int:
-        """Returns how many messages make one slice: one at least."""
-        if self._size is None:
-            return int(self._most)
-        total = 0
-        for place, message in enumerate(block.messages):
-            total += self._size((message,))
-            if total > self._most:
-                return max(place, 1)
-        return block.count
+    def _fitting(self, block: Block) -> tuple[int, int]:
+        """Returns how many messages make one slice, one at least, and what they count, one at least."""
+        if self._sizes is None:
+            count = min(int(self._most), block.count)
+            return count, max(count, 1)
+        totals = list(accumulate(self._sizes(block.messages)))
+        count = min(max(bisect_right(totals, self._most), 1), block.count)
+        return count, max(totals[count - 1], 1)

@@ -7,7 +7,7 @@ the first reason counts. The driver acknowledges what stages drop, and the sink 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Protocol
 
 from rstream_core.errors import RstreamError
@@ -81,16 +81,20 @@ class Run:
         account: Account,
         *,
         gate: Gate | None = None,
+        prepare: Callable[[Block], Awaitable[None] | None] | None = None,
         ends: Sequence[Callable[[], Stop | None]] = (),
         most_open: int = MOST_OPEN,
     ) -> None:
-        """``ends`` are asked after each block whether it was the last one. ``most_open`` messages may be open, and as
-        many more as one block has."""
+        """``prepare`` sees each block before the stages do, and returns what to wait for first: whoever has to ask a
+        broker for what a stage needs does so there. Its errors are ``RstreamError``. ``ends`` are asked after each
+        block whether it was the last one. ``most_open`` messages may be open, and as many more as one block has.
+        """
         self._source = source
         self._stages = stages
         self._sink = sink
         self._account = account
         self._gate = gate
+        self._prepare = prepare
         self._ends = ends
         self._most_open = most_open
         self._loop = asyncio.get_running_loop()
@@ -109,6 +113,12 @@ class Run:
         self._ticking: asyncio.Timeout | None = None
         self.is_drained = False
         """Whether the sink was drained: all that it took is acknowledged."""
+        self.behind: list[Block] = []
+        """What was read and lies behind the message with which a stage ended the run. It stays open."""
+        self._last: Stop | None = None
+        """Why a stage or one of ``ends`` wants no further block; what the gate holds still goes."""
+        self.fed: Stop | None = None
+        """Why no further block came, once the sink has got all that were to come; None where it has not."""
 
     def stop(self, why: Stop, drain: float | None = None) -> None:
         """Ends the run from outside: a signal, a timer. The first reason counts.
@@ -150,6 +160,7 @@ class Run:
             async with scope:
                 try:
                     await self._flow()
+                    self.fed = self._why if self._sink.failed is None else None
                     await self._sink.drain()
                     self.is_drained = True
                 except RstreamError as error:  # a RequestTimeout is a TimeoutError, too
@@ -170,8 +181,8 @@ class Run:
         return failed if failed is not None and failed.error is error else Stop(str(error), "error", error)
 
     def _cut(self, why: Stop) -> None:
-        """Ends the run here and now. An error of the core's counts even where there was a reason before."""
-        if self._why is None or why.kind == "error":
+        """Ends the run here and now. A reason with an error counts even where there was another one before."""
+        if self._why is None or why.error is not None:
             self._why = why
         self._is_cut = True
         self._source.stop()
@@ -209,7 +220,7 @@ class Run:
         """Returns a block, and the index of the stage that it comes to."""
         if self._held:
             index, block = self._held[-1]
-            if index == len(self._stages) and now < self._gate_due and self._why is None:
+            if self._is_held_by_gate and now < self._gate_due and self._why is None:
                 return index, None
             self._held.pop()
             return index, block
@@ -219,19 +230,13 @@ class Run:
 
     async def _carry(self, index: int, block: Block, now: float) -> None:
         """Takes a block through the stages from ``index`` on, and the gate, into the sink."""
-        out: Block | None = block
-        last: Stop | None = None
-        for number in range(index, len(self._stages)):
-            assert out is not None
-            step: Step = self._stages[number](out)
-            for positions, verdict in step.dropped:
-                out.ack.done(positions, verdict)
-            if step.rest is not None and step.stop is None and last is None:
-                self._held.append((number, step.rest))
-            last = last or step.stop
-            out = step.out
-            if out is None:
-                break
+        if index == 0 and self._prepare is not None:
+            preparing = self._prepare(block)
+            if preparing is not None:
+                self._held.append((0, block))  # for ``rest``, if this is cancelled or fails
+                await preparing
+                self._held.pop()
+        out = self._through_stages(index, block)
         if out is not None and self._gate is not None and self._why is None:
             out, later, self._gate_due = self._gate.admit(out, now)
             if later is not None:
@@ -242,9 +247,53 @@ class Run:
                 await waiting
         if self._take_failure():
             return  # what was let through was not taken: no number is reached
-        last = last or next(filter(None, (end() for end in self._ends)), None)
-        if last is not None:
+        last = self._last = self._last or next(filter(None, (end() for end in self._ends)), None)
+        if last is not None and not self._is_held_by_gate:
+            self._leave_behind()
             self._cut(last)
+
+    @property
+    def _is_held_by_gate(self) -> bool:
+        return bool(self._held) and self._held[-1][0] == len(self._stages)
+
+    def _leave_behind(self) -> None:
+        self.behind += [block for _, block in self._held]
+        self._held.clear()
+
+    def _through_stages(self, index: int, block: Block) -> Block | None:
+        """Takes a block through the stages from ``index`` on, and returns what comes out."""
+        out: Block | None = block
+        for number in range(index, len(self._stages)):
+            assert out is not None
+            step: Step = self._stages[number](out)
+            for positions, verdict in step.dropped:
+                out.ack.done(positions, verdict)
+            if step.stop is not None and self._last is None:
+                self._last = step.stop
+                self._leave_behind()
+            if step.rest is not None and self._last is None:
+                self._held.append((number, step.rest))
+            elif step.rest is not None:
+                self.behind.append(step.rest)
+            out = step.out
+            if out is None:
+                break
+        return out
+
+    def rest(self) -> Iterator[Block]:
+        """After ``work``: yields what was read and has not come to the sink, as the stages let it through.
+
+        That is what was held, and what the source cannot read again. It ends where a stage ends it. Nothing is
+        prepared, and there is no gate.
+        """
+        self._source.stop()
+        while self._held or self._last is None:
+            index, block = self._held.pop() if self._held else (0, self._source.poll())
+            if block is None:
+                return
+            out = self._through_stages(index, block)
+            if out is not None:
+                yield out
 
     # What is due.
 
@@ -278,7 +327,7 @@ class Run:
 
     def _set_alarm(self) -> None:
         dues = [self._source.due() if self._why is None else None, self._sink.due()]
-        if self._held and self._held[-1][0] == len(self._stages):
+        if self._is_held_by_gate:
             dues.append(self._gate_due)
         due = min((one for one in dues if one is not None), default=None)
         if due is None:

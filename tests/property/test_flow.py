@@ -40,6 +40,15 @@ class Acknowledging(RuleBasedStateMachine):
         self.handed_out += range(begin, begin + count)
         self.next = begin + count
 
+    @rule(places=st.sets(st.integers(0, 30), max_size=12))
+    def hand_out_some(self, places: set[int]) -> None:
+        positions = [self.next + place for place in sorted(places)]
+        self.acks.hand_out_some(positions)
+        self.open.update(positions)
+        if positions:  # nobody waits for what lies in a hole
+            self.handed_out += range(positions[0], positions[-1] + 1)
+            self.next = positions[-1] + 1
+
     def _done(self, positions: Sequence[int], verdict: Verdict) -> None:
         fresh = self.open.intersection(positions)
         assert self.acks.done(positions, verdict) == len(fresh)

@@ -11,7 +11,7 @@ import pytest
 from rstream_core.errors import RequestTimeout
 from rstream_core.flow.acks import Account, Acks, Verdict
 from rstream_core.flow.block import Block
-from rstream_core.flow.gate import Rate
+from rstream_core.flow.gate import Admission, Rate
 from rstream_core.flow.run import Run
 from rstream_core.flow.stages import Choice, Count, Select, Step, Stop
 
@@ -48,6 +48,32 @@ def test_a_split_takes_all_columns_along() -> None:
     assert [list(first.positions), list(second.positions)] == [[0, 1], [2, 3, 4]]
     assert second.ids == [1002, 1003, 1004]
     assert second.lanes == [2, 0, 1]
+
+
+@pytest.mark.parametrize("cuts", [[], [3], [1, 2, 5]])
+def test_what_was_split_is_joined_again(cuts: list[int]) -> None:
+    whole = block(6, 10)
+    parts, rest = [], whole
+    for cut in cuts:
+        part, rest = rest.split(cut - (rest.positions[0] - 10))
+        parts.append(part)
+    first, *others = [*parts, rest]
+    again = first.join(others)
+    assert (again.positions, list(again.ids or ())) == (range(10, 16), list(whole.ids or ()))
+    assert (again.messages, again.filters, again.keys, again.lanes) == (
+        whole.messages,
+        whole.filters,
+        whole.keys,
+        whole.lanes,
+    )
+
+
+def test_a_join_keeps_holes_and_fills_up_filter_values() -> None:
+    acks = Acks(Account())
+    first = Block(acks, [1, 3], [b"a", b"b"])
+    again = first.join([Block(acks, range(5, 6), [b"c"], filters=["f"])])
+    assert (again.positions, again.messages, again.filters) == ([1, 3, 5], [b"a", b"b", b"c"], [None, None, "f"])
+    assert (again.ids, again.keys, again.lanes) == (None, None, None)
 
 
 def test_a_late_acknowledgement_counts_but_does_not_move_the_next_turn() -> None:
@@ -149,7 +175,7 @@ def test_a_count_lets_as_many_more_through_as_turned_out_to_be_bad() -> None:
 
 
 def test_a_rate_of_bytes_cuts_between_messages() -> None:
-    gate = Rate(500, lambda messages: sum(map(len, messages)))  # ten bytes a slice
+    gate = Rate(500, lambda messages: list(map(len, messages)))  # ten bytes a slice
     acks = Acks(Account())
     offered = Block(acks, range(4), [b"12345", b"12345", b"1", b"123456789012"])
     now, later, due = gate.admit(offered, 100.0)
@@ -265,6 +291,82 @@ async def test_a_number_is_not_reached_by_what_the_sink_did_not_take() -> None:
     run = Run(source, (count,), _Sink(fails=full), account, ends=(count.end,))
     assert await run.work() == full
     assert account.open == 1
+
+
+class _Few:
+    """A gate that admits two messages at a time."""
+
+    def admit(self, block: Block, now: float) -> Admission:
+        if block.count <= 2:
+            return Admission(block, None, now)
+        part, rest = block.split(2)
+        return Admission(part, rest, now)
+
+
+def _until_7(block: Block) -> Step:
+    """Ends a run behind the position 6."""
+    if 7 not in block.positions:
+        return Step(block)
+    out, rest = block.split(block.positions.index(7))
+    return Step(out, (), rest, Stop("seven", "until"))
+
+
+async def test_what_stands_before_the_end_goes_through_the_gate_first() -> None:
+    account = Account()
+    acks = Acks(account)
+    run = Run(_Source([block(4, 0, acks), block(6, 4, acks)]), (_until_7,), _Sink(), account, gate=_Few())
+    assert await run.work() == Stop("seven", "until") == run.fed
+    assert account.by[Verdict.DONE] == 7
+    assert [list(one.positions) for one in run.behind] == [[7, 8, 9]]
+    assert list(run.rest()) == []
+
+
+async def test_a_reason_with_an_error_counts_more_than_a_signal() -> None:
+    account = Account()
+    bad = Stop("record 1 is bad", "bad message", ValueError())
+    run = Run(_Source([block(3, 0, Acks(account))]), (lambda block: Step(None, (), block, bad),), _Sink(), account)
+    run.stop(Stop("SIGINT", "signal"))
+    assert await run.work() == bad == run.fed
+
+
+async def test_the_rest_is_what_the_sink_has_not_got() -> None:
+    """Held by the gate, and in the source: each as the stages let it through, in its order."""
+    account = Account()
+    acks = Acks(account)
+    blocks = [block(3, 0, acks), block(3, 3, acks), block(4, 6, acks)]
+    run = Run(_Source(blocks), (_until_7,), _Sink(error=RequestTimeout("no confirm")), account, gate=_Few())
+    await run.work()
+    assert run.fed is None
+    assert [list(one.positions) for one in run.rest()] == [[2], [3, 4, 5], [6]]
+    assert [list(one.positions) for one in run.behind] == [[7, 8, 9]]
+
+
+async def test_what_is_being_prepared_belongs_to_the_rest() -> None:
+    account = Account()
+    offered = block(3, 0, Acks(account))
+    run = Run(_Source([offered]), (), _Sink(), account, prepare=lambda _: _for_ever())
+    run.stop(Stop("SIGINT", "signal"), 0.0)
+    assert await asyncio.wait_for(run.work(), 60) == Stop("SIGINT", "signal")
+    assert list(run.rest()) == [offered]
+
+
+async def test_a_stage_sees_a_block_once_it_is_prepared() -> None:
+    account = Account()
+    acks = Acks(account)
+    order: list[str] = []
+
+    def prepare(block: Block) -> Awaitable[None] | None:
+        order.append("begun")
+        return asyncio.sleep(0) if block.positions[0] else None
+
+    def stage(block: Block) -> Step:
+        order.append("stage")
+        return Step(block)
+
+    source = _Source([block(1, 0, acks), block(1, 1, acks)])
+    await Run(source, (stage,), _Sink(), account, prepare=prepare).work()
+    assert order == ["begun", "stage"] * 2
+    assert account.by[Verdict.DONE] == 2
 
 
 async def test_a_cancelled_run_passes_it_on() -> None:
