@@ -294,8 +294,7 @@ class Driving(RuleBasedStateMachine):
     @rule()
     def sink_fails(self) -> None:
         self.sink.failed = Stop("closed", "sink closed")
-        self.sink.wake()
-        self.spin()
+        self.spin(self.sink.wake)
 
     @rule()
     def source_fails(self) -> None:
