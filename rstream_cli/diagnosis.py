@@ -258,7 +258,7 @@ async def _round_trip(connection: Connection) -> Finding:
     try:
         for _ in range(_ROUND_TRIPS):
             begin = loop.time()
-            await connection.request(c.Metadata(()), c.MetadataResponse, "a round trip")
+            await connection.request(c.Metadata(()), "a round trip")
             times.append(loop.time() - begin)
     except RstreamError as error:
         return _failure("round trip", error)

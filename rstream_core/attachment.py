@@ -14,13 +14,14 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 from rstream_core.connection import Connection
 from rstream_core.errors import RequestTimeout, RstreamError, ServerError
 from rstream_core.locator import Locator
 from rstream_core.loops import LoopGuard
 from rstream_core.pool import ConnectionPool, Lease
+from rstream_core.protocol import commands as c
 from rstream_core.recovery import Outages, Recoveries, ended
 from rstream_core.types import Endpoint
 
@@ -28,13 +29,6 @@ logger = logging.getLogger("rstream_core")
 
 GOODBYE_TIMEOUT = 5.0
 """Seconds that the broker has to answer the request that unregisters an id."""
-
-
-class Goodbye(NamedTuple):
-    """The request that unregisters an id, and the type of its answer."""
-
-    message: Any
-    expect: type[Any]
 
 
 class Attachment(ABC):
@@ -117,7 +111,7 @@ class Attachment(ABC):
         """Called after ``_declare`` has succeeded: resumes the work that waited for the connection."""
 
     @abstractmethod
-    def _goodbye(self, lease: Lease) -> Goodbye:
+    def _goodbye(self, lease: Lease) -> c.Request[object]:
         """Returns the request that unregisters the id of ``lease``."""
 
     @abstractmethod
@@ -191,8 +185,8 @@ class Attachment(ABC):
         gone = False
         try:
             if lease.connection.is_open:
-                message, expect = self._goodbye(lease)
-                await lease.connection.request(message, expect, f"the {self.what} of {self.stream!r}", timeout=timeout)
+                what = f"the {self.what} of {self.stream!r}"
+                await lease.connection.request(self._goodbye(lease), what, timeout=timeout)
             gone = True
         except ServerError:  # the broker does not know the id
             gone = True

@@ -224,7 +224,7 @@ class Client:
         check_name("stream", stream)
         message = c.Create(stream, _arguments(arguments))
         try:
-            await self._locator.command(message, c.CreateResponse, f"stream {stream!r}")
+            await self._locator.command(message, f"stream {stream!r}")
         except StreamAlreadyExists:
             if not exists_ok:
                 raise
@@ -234,7 +234,7 @@ class Client:
         self._check_open()
         check_name("stream", stream)
         try:
-            await self._locator.command(c.Delete(stream), c.DeleteResponse, f"stream {stream!r}")
+            await self._locator.command(c.Delete(stream), f"stream {stream!r}")
         except StreamDoesNotExist:
             if not missing_ok:
                 raise
@@ -256,7 +256,7 @@ class Client:
         self._check_open()
         check_name("stream", stream)
         await self._require(c.Key.STREAM_STATS, "3.11", "reading a stream's statistics")
-        answer = await self._locator.ask(c.StreamStats(stream), c.StreamStatsResponse, f"stream {stream!r}")
+        answer = await self._locator.ask(c.StreamStats(stream), f"stream {stream!r}")
         return stats_of(answer.stats)
 
     async def last_offset(self, stream: str) -> int | None:
@@ -318,7 +318,7 @@ class Client:
         await self._require(c.Key.CREATE_SUPER_STREAM, "3.13", "creating a super stream")
         message = c.CreateSuperStream(super_stream, names, keys, told)
         try:
-            await self._locator.command(message, c.CreateSuperStreamResponse, what)
+            await self._locator.command(message, what)
         except StreamAlreadyExists:
             if not exists_ok:
                 raise
@@ -332,9 +332,7 @@ class Client:
         check_name("super_stream", super_stream)
         await self._require(c.Key.DELETE_SUPER_STREAM, "3.13", "deleting a super stream")
         try:
-            await self._locator.command(
-                c.DeleteSuperStream(super_stream), c.DeleteSuperStreamResponse, f"super stream {super_stream!r}"
-            )
+            await self._locator.command(c.DeleteSuperStream(super_stream), f"super stream {super_stream!r}")
         except StreamDoesNotExist:
             if not missing_ok:
                 raise
@@ -345,7 +343,7 @@ class Client:
         check_name("super_stream", super_stream)
         await self._require(c.Key.PARTITIONS, "3.11", "super streams")
         what = f"super stream {super_stream!r}"
-        streams = await self._ask_for_streams(c.Partitions(super_stream), c.PartitionsResponse, what)
+        streams = await self._ask_for_streams(c.Partitions(super_stream), what)
         if not streams:
             raise StreamDoesNotExist(f"{what} has no partitions")
         return streams
@@ -357,18 +355,17 @@ class Client:
         check_text("routing_key", routing_key)
         await self._require(c.Key.ROUTE, "3.11", "super streams")
         what = f"super stream {super_stream!r}"
-        return await self._ask_for_streams(c.Route(routing_key, super_stream), c.RouteResponse, what)
+        return await self._ask_for_streams(c.Route(routing_key, super_stream), what)
 
     async def _ask_for_streams(
         self,
-        message: c.Partitions | c.Route,
-        expect: type[c.PartitionsResponse] | type[c.RouteResponse],
+        message: c.Request[c.PartitionsResponse | c.RouteResponse],
         what: str,
     ) -> list[str]:
         """Returns the streams in the broker's answer. Raises ``ProtocolError`` for a name that no stream can have."""
 
         async def ask(connection: Connection) -> list[str]:
-            streams = (await connection.request(message, expect, what)).streams
+            streams = (await connection.request(message, what)).streams
             for stream in streams:
                 if not 0 < len(stream.encode()) <= MAX_NAME:
                     raise ProtocolError(

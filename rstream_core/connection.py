@@ -161,8 +161,8 @@ class Connection(asyncio.Protocol):
         """The largest frame that may be sent, in bytes without its size field; 0 for no limit."""
         return self.session.frame_max
 
-    async def request(self, message: Any, expect: type[T], what: str, *, timeout: float | None = None) -> T:
-        """Sends a request and waits for its response, at most ``timeout`` seconds.
+    async def request(self, message: c.Request[T], what: str, *, timeout: float | None = None) -> T:
+        """Sends a request and returns its response, for which it waits at most ``timeout`` seconds.
 
         Raises the ``ServerError`` of the response code (``what`` begins its message), ``RequestTimeout``, the error
         with which the connection ended, or ``ConfigurationError`` for a request that does not fit a frame. A cancelled
@@ -184,7 +184,7 @@ class Connection(asyncio.Protocol):
             raise RequestTimeout(f"{what}: no answer from {self.endpoint} within {limit:g} s") from None
         finally:
             self._waiters.pop(correlation_id, None)
-        if not isinstance(answer, expect):
+        if not isinstance(answer, message.response):
             raise ProtocolError(f"{what}: {self.endpoint} answered with {type(answer).__name__}")
         return answer
 
@@ -194,7 +194,7 @@ class Connection(asyncio.Protocol):
         Raises the ``ServerError`` with which the broker refuses; the broker then closes the connection.
         """
         login = sasl_authenticate(self.session.options.mechanism, credentials)
-        await self.request(login, c.SaslAuthenticateResponse, f"user {credentials.username!r}")
+        await self.request(login, f"user {credentials.username!r}")
 
     def send(self, message: Any, *, correlation_id: int = 0, code: int = RESPONSE_OK) -> None:
         """Sends a message to which the broker does not reply."""
@@ -220,7 +220,7 @@ class Connection(asyncio.Protocol):
         try:
             if self.is_open:
                 try:
-                    await self.request(c.Close(RESPONSE_OK, "OK"), c.CloseResponse, "closing", timeout=timeout)
+                    await self.request(c.Close(RESPONSE_OK, "OK"), "closing", timeout=timeout)
                 except RstreamError as error:
                     logger.debug("closing %s: %s", self.endpoint, error)
                     if self._transport is not None:

@@ -155,13 +155,13 @@ class Locator:
         """Runs an operation on the connection for questions, and repeats it after a lost connection."""
         return await self.again(lambda: self._use(operation))
 
-    async def ask(self, message: object, expect: type[T], what: str) -> T:
+    async def ask(self, message: c.Request[T], what: str) -> T:
         """Sends a question and returns the answer. Asks again after a lost connection."""
-        return await self.again(lambda: self._ask(message, expect, what))
+        return await self.again(lambda: self._ask(message, what))
 
-    async def command(self, message: object, expect: type[T], what: str) -> T:
+    async def command(self, message: c.Request[T], what: str) -> T:
         """Sends a request that changes something, once, and returns the answer."""
-        return await (await self.again(self.connection)).request(message, expect, what)
+        return await (await self.again(self.connection)).request(message, what)
 
     async def metadata(self, stream: str) -> StreamMetadata:
         """Returns leader and replicas.
@@ -267,14 +267,14 @@ class Locator:
             connection.abort(f"{connection.endpoint} did not answer")
             raise
 
-    async def _ask(self, message: object, expect: type[T], what: str) -> T:
-        return await self._use(lambda connection: connection.request(message, expect, what))
+    async def _ask(self, message: c.Request[T], what: str) -> T:
+        return await self._use(lambda connection: connection.request(message, what))
 
     async def _metadata(self, stream: str) -> StreamMetadata:
         what = f"stream {stream!r}"
 
         async def ask(connection: Connection) -> tuple[Endpoint, c.MetadataResponse]:
-            answer = await connection.request(c.Metadata((stream,)), c.MetadataResponse, what)
+            answer = await connection.request(c.Metadata((stream,)), what)
             return connection.endpoint, answer
 
         asked, answer = await self._use(ask)

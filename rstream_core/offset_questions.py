@@ -49,7 +49,7 @@ LAST = ConsumerOffsetSpecification(OffsetType.LAST)
 async def stored_offset(connection: Connection, stream: str, reference: str) -> int:
     """Returns the offset that is stored under a reference. Raises ``OffsetNotFound`` where there is none."""
     what = f"the offset of {reference!r} in stream {stream!r}"
-    return (await connection.request(c.QueryOffset(reference, stream), c.QueryOffsetResponse, what)).offset
+    return (await connection.request(c.QueryOffset(reference, stream), what)).offset
 
 
 async def first_offset(connection: Connection, stream: str) -> int | None:
@@ -61,7 +61,7 @@ async def first_offset(connection: Connection, stream: str) -> int | None:
         return await resolve_offset(connection, stream, FIRST)
     if not connection.session.supports(c.Key.STREAM_STATS):
         return None
-    answer = await connection.request(c.StreamStats(stream), c.StreamStatsResponse, f"stream {stream!r}")
+    answer = await connection.request(c.StreamStats(stream), f"stream {stream!r}")
     return stats_of(answer.stats).first_offset
 
 
@@ -70,7 +70,7 @@ async def resolve_offset(connection: Connection, stream: str, spec: ConsumerOffs
     if not connection.session.supports(c.Key.RESOLVE_OFFSET_SPEC):
         return None
     message = c.ResolveOffsetSpec(stream, wire_spec(spec), {})
-    answer = await connection.request(message, c.ResolveOffsetSpecResponse, f"stream {stream!r}")
+    answer = await connection.request(message, f"stream {stream!r}")
     if answer.offset_spec.offset_type != OffsetType.OFFSET:
         raise ProtocolError(f"stream {stream!r}: {connection.endpoint} resolved an offset to none")
     return answer.offset_spec.offset

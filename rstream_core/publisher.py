@@ -20,7 +20,7 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
 
-from rstream_core.attachment import GOODBYE_TIMEOUT, Attachment, Goodbye
+from rstream_core.attachment import GOODBYE_TIMEOUT, Attachment
 from rstream_core.callbacks import Callbacks
 from rstream_core.errors import (
     AlreadyClosed,
@@ -390,7 +390,7 @@ class Publisher(Attachment):
         what = f"publishing to stream {self.stream!r}"
         message = c.DeclarePublisher(self._lease.id, self.reference or "", self.stream)
         try:
-            await self._connection.request(message, c.DeclarePublisherResponse, what)
+            await self._connection.request(message, what)
         except PreconditionFailed:
             if self.reference is not None and any(
                 other is not self and (other.stream, other.reference) == (self.stream, self.reference)
@@ -405,8 +405,8 @@ class Publisher(Attachment):
         self._watch_later()
         self._progress.set()
 
-    def _goodbye(self, lease: Lease) -> Goodbye:
-        return Goodbye(c.DeletePublisher(lease.id), c.DeletePublisherResponse)
+    def _goodbye(self, lease: Lease) -> c.Request[object]:
+        return c.DeletePublisher(lease.id)
 
     def _is_over(self) -> bool:
         return self._closed and not self._ledger
@@ -606,7 +606,6 @@ async def _first_free_id(lease: Lease, stream: str, reference: str | None) -> in
         return 1
     answer = await lease.connection.request(
         c.QueryPublisherSequence(reference, stream),
-        c.QueryPublisherSequenceResponse,
         f"the last publishing id of {reference!r} in stream {stream!r}",
     )
     return answer.sequence + 1  # a sequence of 0 means none: the first id is 1

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from rstream_core.attachment import Attachment, Goodbye
+from rstream_core.attachment import Attachment
 from rstream_core.callbacks import Callbacks, own_task
 from rstream_core.connection import Connection
 from rstream_core.errors import (
@@ -374,7 +374,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
                 await asyncio.wait((self._recovering,))
                 await self.raise_error()
             try:
-                await self._lease.connection.request(c.Metadata((self.stream,)), c.MetadataResponse, what)
+                await self._lease.connection.request(c.Metadata((self.stream,)), what)
             except ConnectionClosed:
                 if self._attached or self._recovering is None or self._closed:
                     raise
@@ -477,7 +477,6 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
                 credit,
                 self._properties,
             ),
-            c.SubscribeResponse,
             f"consuming stream {self.stream!r}",
         )
         if gap is not None:
@@ -506,8 +505,8 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
                 )
             )
 
-    def _goodbye(self, lease: Lease) -> Goodbye:
-        return Goodbye(c.Unsubscribe(lease.id), c.UnsubscribeResponse)
+    def _goodbye(self, lease: Lease) -> c.Request[object]:
+        return c.Unsubscribe(lease.id)
 
     async def _before_recovery(self) -> None:
         await self._lose_turn()

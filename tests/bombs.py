@@ -112,9 +112,9 @@ async def publish_sub_entries(options: ConnectionOptions, stream: str, entries: 
     assert leader is not None
     connection = await Connection.open(leader, options)
     try:
-        await connection.request(c.DeclarePublisher(0, "", stream), c.DeclarePublisherResponse, "declaring")
+        await connection.request(c.DeclarePublisher(0, "", stream), "declaring")
         connection.send(c.Publish(0, [entry._replace(publishing_id=number) for number, entry in enumerate(entries)]))
-        await connection.request(c.DeletePublisher(0), c.DeletePublisherResponse, "leaving")
+        await connection.request(c.DeletePublisher(0), "leaving")
     finally:
         await connection.close()
 

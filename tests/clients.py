@@ -191,7 +191,7 @@ async def publish_filtered(
     try:
         handler = _Confirms()
         connection.publishers[0] = handler
-        await connection.request(c.DeclarePublisher(0, "", stream), c.DeclarePublisherResponse, "declaring")
+        await connection.request(c.DeclarePublisher(0, "", stream), "declaring")
         ids = itertools.count()
         for batch in batches:
             entries = [c.FilteredMessage(next(ids), value, message) for value, message in batch]

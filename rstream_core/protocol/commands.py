@@ -4,11 +4,13 @@ Source: rabbitmq-server, deps/rabbitmq_stream/docs/PROTOCOL.adoc, and captured f
 
 A message is a NamedTuple. Its row in ``_TABLE`` has its key, its version, the start of the frame (``Shape``) and the
 codec of each field. ``encode`` and ``decode`` follow the table in both directions, for clients and for brokers.
-Responses have their request's key with the top bit set.
+Responses have their request's key with the top bit set; a request knows the type of its response (``Request``).
 
 A client's frames are read as RabbitMQ reads them: ``rabbit_stream_core:parse_request`` and ``parse_response`` of 4.3.6,
 compared in ``tests/conformance/test_tolerance.py``. RabbitMQ accepts more than PROTOCOL.adoc allows, and clients depend
 on that. A broker's frames are read strictly; only fields that RabbitMQ itself leaves out are optional.
+
+Longer than other modules, so that the whole protocol can be compared with PROTOCOL.adoc in one place.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from rstream_core.errors import RESPONSE_OK, ProtocolError
 from rstream_core.protocol.primitives import (
@@ -42,6 +44,8 @@ from rstream_core.protocol.primitives import (
     u64,
     u64_array,
 )
+
+Response_co = TypeVar("Response_co", covariant=True)
 
 RESPONSE_BIT = 0x8000
 NO_LEADER = 0xFFFF
@@ -97,6 +101,13 @@ class Shape(enum.Enum):
     """A correlation id only: Metadata has a code for each stream."""
     RESPONSE_WITHOUT_CORRELATION = enum.auto()
     """A response code only: the broker's refusal of a Credit."""
+
+
+class Request(Protocol[Response_co]):
+    """A message that the other side answers. It knows the type of its answer."""
+
+    @property
+    def response(self) -> type[Response_co]: ...
 
 
 class OffsetSpec(NamedTuple):
@@ -223,6 +234,10 @@ class DeclarePublisher(NamedTuple):
     reference: str
     stream: str
 
+    @property
+    def response(self) -> type[DeclarePublisherResponse]:
+        return DeclarePublisherResponse
+
 
 class DeclarePublisherResponse(NamedTuple):
     pass
@@ -254,6 +269,10 @@ class QueryPublisherSequence(NamedTuple):
     reference: str
     stream: str
 
+    @property
+    def response(self) -> type[QueryPublisherSequenceResponse]:
+        return QueryPublisherSequenceResponse
+
 
 class QueryPublisherSequenceResponse(NamedTuple):
     sequence: int
@@ -261,6 +280,10 @@ class QueryPublisherSequenceResponse(NamedTuple):
 
 class DeletePublisher(NamedTuple):
     publisher_id: int
+
+    @property
+    def response(self) -> type[DeletePublisherResponse]:
+        return DeletePublisherResponse
 
 
 class DeletePublisherResponse(NamedTuple):
@@ -273,6 +296,10 @@ class Subscribe(NamedTuple):
     offset_spec: OffsetSpec
     credit: int
     properties: Mapping[str, str]
+
+    @property
+    def response(self) -> type[SubscribeResponse]:
+        return SubscribeResponse
 
 
 class SubscribeResponse(NamedTuple):
@@ -315,6 +342,10 @@ class QueryOffset(NamedTuple):
     reference: str
     stream: str
 
+    @property
+    def response(self) -> type[QueryOffsetResponse]:
+        return QueryOffsetResponse
+
 
 class QueryOffsetResponse(NamedTuple):
     offset: int
@@ -322,6 +353,10 @@ class QueryOffsetResponse(NamedTuple):
 
 class Unsubscribe(NamedTuple):
     subscription_id: int
+
+    @property
+    def response(self) -> type[UnsubscribeResponse]:
+        return UnsubscribeResponse
 
 
 class UnsubscribeResponse(NamedTuple):
@@ -332,6 +367,10 @@ class Create(NamedTuple):
     stream: str
     arguments: Mapping[str, str]
 
+    @property
+    def response(self) -> type[CreateResponse]:
+        return CreateResponse
+
 
 class CreateResponse(NamedTuple):
     pass
@@ -340,6 +379,10 @@ class CreateResponse(NamedTuple):
 class Delete(NamedTuple):
     stream: str
 
+    @property
+    def response(self) -> type[DeleteResponse]:
+        return DeleteResponse
+
 
 class DeleteResponse(NamedTuple):
     pass
@@ -347,6 +390,10 @@ class DeleteResponse(NamedTuple):
 
 class Metadata(NamedTuple):
     streams: Sequence[str]
+
+    @property
+    def response(self) -> type[MetadataResponse]:
+        return MetadataResponse
 
 
 class MetadataResponse(NamedTuple):
@@ -364,13 +411,19 @@ class MetadataUpdate(NamedTuple):
 class PeerProperties(NamedTuple):
     properties: Mapping[str, str]
 
+    @property
+    def response(self) -> type[PeerPropertiesResponse]:
+        return PeerPropertiesResponse
+
 
 class PeerPropertiesResponse(NamedTuple):
     properties: Mapping[str, str]
 
 
 class SaslHandshake(NamedTuple):
-    pass
+    @property
+    def response(self) -> type[SaslHandshakeResponse]:
+        return SaslHandshakeResponse
 
 
 class SaslHandshakeResponse(NamedTuple):
@@ -383,6 +436,10 @@ class SaslAuthenticate(NamedTuple):
 
     def __repr__(self) -> str:
         return f"SaslAuthenticate({self.mechanism!r})"  # the rest is a password
+
+    @property
+    def response(self) -> type[SaslAuthenticateResponse]:
+        return SaslAuthenticateResponse
 
 
 class SaslAuthenticateResponse(NamedTuple):
@@ -401,6 +458,10 @@ class Tune(NamedTuple):
 class Open(NamedTuple):
     vhost: str
 
+    @property
+    def response(self) -> type[OpenResponse]:
+        return OpenResponse
+
 
 class OpenResponse(NamedTuple):
     properties: Mapping[str, str]
@@ -409,6 +470,10 @@ class OpenResponse(NamedTuple):
 class Close(NamedTuple):
     code: int
     reason: str
+
+    @property
+    def response(self) -> type[CloseResponse]:
+        return CloseResponse
 
 
 class CloseResponse(NamedTuple):
@@ -423,6 +488,10 @@ class Route(NamedTuple):
     routing_key: str
     super_stream: str
 
+    @property
+    def response(self) -> type[RouteResponse]:
+        return RouteResponse
+
 
 class RouteResponse(NamedTuple):
     streams: Sequence[str]
@@ -430,6 +499,10 @@ class RouteResponse(NamedTuple):
 
 class Partitions(NamedTuple):
     super_stream: str
+
+    @property
+    def response(self) -> type[PartitionsResponse]:
+        return PartitionsResponse
 
 
 class PartitionsResponse(NamedTuple):
@@ -442,6 +515,10 @@ class ConsumerUpdate(NamedTuple):
     subscription_id: int
     active: bool
 
+    @property
+    def response(self) -> type[ConsumerUpdateResponse]:
+        return ConsumerUpdateResponse
+
 
 class ConsumerUpdateResponse(NamedTuple):
     offset_spec: OffsetSpec
@@ -450,6 +527,10 @@ class ConsumerUpdateResponse(NamedTuple):
 class ExchangeCommandVersions(NamedTuple):
     versions: Sequence[CommandVersions]
 
+    @property
+    def response(self) -> type[ExchangeCommandVersionsResponse]:
+        return ExchangeCommandVersionsResponse
+
 
 class ExchangeCommandVersionsResponse(NamedTuple):
     versions: Sequence[CommandVersions]
@@ -457,6 +538,10 @@ class ExchangeCommandVersionsResponse(NamedTuple):
 
 class StreamStats(NamedTuple):
     stream: str
+
+    @property
+    def response(self) -> type[StreamStatsResponse]:
+        return StreamStatsResponse
 
 
 class StreamStatsResponse(NamedTuple):
@@ -469,6 +554,10 @@ class CreateSuperStream(NamedTuple):
     binding_keys: Sequence[str]
     arguments: Mapping[str, str]
 
+    @property
+    def response(self) -> type[CreateSuperStreamResponse]:
+        return CreateSuperStreamResponse
+
 
 class CreateSuperStreamResponse(NamedTuple):
     pass
@@ -476,6 +565,10 @@ class CreateSuperStreamResponse(NamedTuple):
 
 class DeleteSuperStream(NamedTuple):
     name: str
+
+    @property
+    def response(self) -> type[DeleteSuperStreamResponse]:
+        return DeleteSuperStreamResponse
 
 
 class DeleteSuperStreamResponse(NamedTuple):
@@ -486,6 +579,10 @@ class ResolveOffsetSpec(NamedTuple):
     stream: str
     offset_spec: OffsetSpec
     properties: Mapping[str, str]
+
+    @property
+    def response(self) -> type[ResolveOffsetSpecResponse]:
+        return ResolveOffsetSpecResponse
 
 
 class ResolveOffsetSpecResponse(NamedTuple):

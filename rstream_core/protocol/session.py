@@ -130,7 +130,7 @@ class Session:
             self._incoming.max_deliver_size = MAX_DELIVER_SIZE
         self._output.append(frame)
 
-    def request(self, message: Any) -> int:
+    def request(self, message: c.Request[object]) -> int:
         """Queues a request and returns its correlation id."""
         correlation_id = self._next_correlation_id
         self._next_correlation_id = (correlation_id + 1) & 0xFFFFFFFF

@@ -160,7 +160,7 @@ async def test_the_broker_closes(through: Client, stream: str) -> None:
     """With a code and a reason, which everybody on that connection is told."""
     publisher = await through.publisher(stream)
     connection = inside.connection(publisher)
-    ask = connection.request(c.Metadata((stream,)), c.MetadataResponse, "asking")
+    ask = connection.request(c.Metadata((stream,)), "asking")
     connection.write([bytes.fromhex("00000004 007f0001")])
     with pytest.raises(ServerClosed) as caught:
         await asyncio.wait_for(ask, PATIENCE)

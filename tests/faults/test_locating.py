@@ -136,7 +136,7 @@ async def test_errors_that_are_raised_again_do_not_grow(
     for again in (
         lambda: publisher.publish([b"x"]),
         subscription.raise_error,
-        lambda: connection.request(c.Metadata(()), c.MetadataResponse, "a question"),
+        lambda: connection.request(c.Metadata(()), "a question"),
     ):
         lengths, looks = [], []
         for _ in range(3):

@@ -171,6 +171,16 @@ def test_no_two_rows_share_a_key_and_version() -> None:
     assert len(c._BY_MESSAGE) == len(c._TABLE)
 
 
+def test_a_request_knows_its_response() -> None:
+    """The one whose row has the same key and version, with the bit of a response."""
+    for row in c._TABLE:
+        if row.shape is c.Shape.REQUEST:
+            request = row.message._make([None] * len(row.message._fields))
+            assert request.response is c._BY_WIRE[row.key | c.RESPONSE_BIT, row.version].message
+        else:
+            assert not hasattr(row.message, "response")
+
+
 def test_what_this_side_understands_is_what_the_broker_does() -> None:
     answer = next(v for v in VECTORS if v.message == "ExchangeCommandVersionsResponse")
     theirs = {key: (low, high) for key, low, high in answer.fields["versions"]}
