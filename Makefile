@@ -17,7 +17,7 @@ UV := build/lock/bin/uv
 LOCK := UV_CUSTOM_COMPILE_COMMAND='make lock' $(UV) pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --upgrade
 
-.PHONY: help venv referees demo test coverage check lint format types bench soak generate dist lock clean
+.PHONY: help venv referees demo test coverage check lint format types bench soak generate generated dist lock clean
 # Two targets at once would install into one environment at once.
 .NOTPARALLEL:
 
@@ -26,10 +26,10 @@ help:
 	@echo "make test      the tests, against a real RabbitMQ where one can be had (RSTREAM_REQUIRE_RABBITMQ=1: must)"
 	@echo "make coverage  the tests, and which lines and branches they reach; fails below the limits of each package"
 	@echo "make referees  installs what the codec is compared with; a C compiler is needed"
-	@echo "make check     ruff and mypy, as make lint and make types; make format formats"
+	@echo "make check     ruff, mypy and what is generated, as make lint, make types and make generated; make format formats"
 	@echo "make bench     the benchmarks, as ratios measured in one run"
 	@echo "make soak      long runs: kills, mutations, hostile input, a ledger, a fresh machine; PARTS=\"kill fuzz\" chooses"
-	@echo "make generate  writes the generated files again: completions/, docs/cli.md and a table"
+	@echo "make generate  writes the generated files again: completions/, docs/cli.md, a table and a diagram"
 	@echo "make dist      builds sdist and wheel into dist/, and installs each of them"
 	@echo "make lock      writes requirements/ again, with the newest versions"
 
@@ -70,7 +70,7 @@ coverage: $(DEV)
 	$(BIN)/coverage report --include='rstream_core/*' --fail-under=95 && \
 	$(BIN)/coverage report --include='rstream_cli/*,rstream_pytest/*' --fail-under=92 && exit $$status
 
-check: lint types
+check: lint types generated
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -90,6 +90,9 @@ soak: $(DEV)
 
 generate: $(DEV)
 	$(BIN)/python scripts/generate.py
+
+generated: $(DEV)
+	$(BIN)/python scripts/generate.py --check
 
 # Each is installed where there is nothing else.
 dist:

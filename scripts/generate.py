@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Writes the generated files: completions/rstream.{bash,zsh,fish}, docs/cli.md, the table of docs/interoperability.md.
+"""Writes what is generated: completions/rstream.{bash,zsh,fish}, docs/cli.md, and parts of two other pages.
 
     scripts/generate.py             write them
     scripts/generate.py --check     change nothing; exit 1 and name what differs
 
-docs/cli.md holds the --help page of every command, 100 columns wide and without colours. What is generated does not
+docs/cli.md holds the --help page of every command, 100 columns wide and without colours. docs/interoperability.md has a
+table of languages, and docs/architecture.md a diagram of the layers, drawn from the imports. What is generated does not
 depend on the terminal, the environment or the version of Python; tests/cli/test_generated.py compares it.
 """
 
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.interop.languages import table  # noqa: E402 - the tests are no package that is installed
+from tests.layers import diagram  # noqa: E402
 
 WIDTH = 100
 
@@ -44,14 +46,17 @@ def generated_files() -> dict[str, str]:
     """The files, by their path from the root of the repository."""
     files = {f"completions/rstream.{shell.value}": completion_script(shell) for shell in Shell}
     files["docs/cli.md"] = _reference()
-    files["docs/interoperability.md"] = _with_table((ROOT / "docs/interoperability.md").read_text(encoding="utf-8"))
+    files["docs/interoperability.md"] = _with_part("docs/interoperability.md", "table", table())
+    files["docs/architecture.md"] = _with_part("docs/architecture.md", "layers", f"```text\n{diagram()}```\n")
     return files
 
 
-def _with_table(page: str) -> str:
-    before, _, rest = page.partition("<!-- table -->\n")
+def _with_part(name: str, mark: str, part: str) -> str:
+    """A page with what is now between its mark and the next end."""
+    page = (ROOT / name).read_text(encoding="utf-8")
+    before, _, rest = page.partition(f"<!-- {mark} -->\n")
     after = rest.partition("<!-- end -->\n")[2]
-    return f"{before}<!-- table -->\n{table()}<!-- end -->\n{after}"
+    return f"{before}<!-- {mark} -->\n{part}<!-- end -->\n{after}"
 
 
 def _reference() -> str:

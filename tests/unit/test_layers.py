@@ -6,91 +6,13 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 import rstream_core
 from rstream_cli.hints import in_options
 from rstream_core import Hint
-
-ROOT = Path(rstream_core.__file__).resolve().parent.parent
-
-LAYERS = """
-rstream_core: hints text version
-rstream_core: errors
-rstream_core: checks
-rstream_core: types
-rstream_core: arguments uri
-rstream_core.protocol: . amqp_types
-rstream_core.protocol: amqp_codec framing routing
-rstream_core.protocol: amqp_sections primitives
-rstream_core.protocol: amqp_fields commands compression
-rstream_core.protocol: amqp chunk session wire
-rstream_core.broker: bloom groups holes refusal
-rstream_core.broker: checks publishing statistics tracking
-rstream_core.broker: log session
-rstream_core.broker: ports
-rstream_core.broker: arguments clients writer
-rstream_core.broker: streams
-rstream_core.broker: delivery faults
-rstream_core.broker: commands
-rstream_core.broker: connection
-rstream_core.broker: server
-rstream_core.broker: embedded
-rstream_core.broker: .
-rstream_core: callbacks gaps in_flight loops timeslice
-rstream_core.flow: . acks
-rstream_core.flow: block
-rstream_core.flow: gate stages
-rstream_core.flow: run
-rstream_core: offsets recovery transport
-rstream_core: attempts
-rstream_core: connection
-rstream_core: locator
-rstream_core: pool
-rstream_core: attachment offset_questions
-rstream_core: publisher subscription
-rstream_core: client outbox
-rstream_core: administration reading
-rstream_core: consumer producer
-rstream_core: superstream superstream_consumer
-rstream_core: .
-rstream_pytest: .
-rstream_cli: . version environment lookups output
-rstream_cli: terminal
-rstream_cli.records: . framing_in framing_out paths
-rstream_cli.records: envelope
-rstream_cli: exit_status hints
-rstream_cli: mistakes outcome
-rstream_cli: input names parsing typer_support
-rstream_cli.records: template
-rstream_cli.render: . stats
-rstream_cli.render: words
-rstream_cli.render: json_lines line live
-rstream_cli.render: display
-rstream_cli: connection_settings
-rstream_cli: completing
-rstream_cli.options: . declaring messages routing
-rstream_cli.options: connecting consuming publishing
-rstream_cli.options: showing
-rstream_cli: runner
-rstream_cli.render: status
-rstream_cli: diagnosis ending kinds outages rendering
-rstream_cli: filtering
-rstream_cli: consuming publishing
-rstream_cli: encoding
-rstream_cli: consume_command publish_command
-rstream_cli.commands: . broker completion consume doctor offset publish sac_consume stream version
-rstream_cli.commands: superstream_consume superstream_publish
-rstream_cli.commands: superstream
-rstream_cli: app
-rstream_cli: __main__
-"""
-"""From the bottom, a line a layer: a package and its modules, "." for the package itself.
-
-A module imports from the layers before its own. So there is no circle.
-"""
+from tests.layers import LAYER_OF, MODULES, ROOT, bands, diagram, imports
 
 NOT_IN_PROTOCOL = frozenset({"asyncio", "socket", "ssl", "threading", "time", "select", "selectors", "logging"})
 NOT_IN_CORE = frozenset({"typer", "rich", "rstream_cli"})
@@ -108,58 +30,6 @@ FOR_BROKER = (
 """All of the core that the embedded broker may use: never the client that it serves."""
 USERS_OF_BROKER = ("rstream_core.broker", "rstream_cli")
 ONLY_PLACE_OF_RICH = "rstream_cli.render.live"
-
-
-def modules() -> dict[str, Path]:
-    found = {}
-    for package in ("rstream_core", "rstream_pytest", "rstream_cli"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-            found[name.removesuffix(".__init__")] = path
-    return found
-
-
-MODULES = modules()
-
-
-def layers() -> dict[str, int]:
-    """The layer of each module, from the bottom."""
-    found: dict[str, int] = {}
-    for number, line in enumerate(LAYERS.strip().splitlines()):
-        package, _, names = line.partition(": ")
-        for name in names.split():
-            module = package if name == "." else f"{package}.{name}"
-            assert module not in found, f"{module} has two layers"
-            found[module] = number
-    return found
-
-
-LAYER_OF = layers()
-
-
-def imports(source: str) -> Iterator[str]:
-    """The modules that a source imports, wherever it does, or names in a string, to import them when they are needed.
-
-    ``from package import module`` is the module's import. The name of a logger is none.
-    """
-    tree = ast.parse(source)
-    loggers = {
-        node.args[0]
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "logging.getLogger" and node.args
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "relative imports are banned"
-            assert node.module is not None
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            yield from names & MODULES.keys()
-            if not names <= MODULES.keys():
-                yield node.module
-        elif isinstance(node, ast.Constant) and node not in loggers and node.value in MODULES and "." in node.value:
-            yield node.value
 
 
 def is_above(module: str, imported: str) -> bool:
@@ -197,6 +67,37 @@ def test_imports_point_downward(module: str) -> None:
 
 def test_every_module_has_a_layer() -> None:
     assert MODULES.keys() == LAYER_OF.keys()
+
+
+def test_bands_are_drawn_from_the_imports() -> None:
+    """A package is divided where another one lies between its modules."""
+    imported_by: dict[str, set[str]] = {"p.top": {"q.b"}, "p.base": set(), "q.a": {"p.base"}, "q.b": {"q.a", "p.base"}}
+    package_of = {module: module[0] for module in imported_by}
+    assert bands(imported_by, package_of) == [
+        ("p", [["p.base"]]),
+        ("q", [["q.b"], ["q.a"]]),
+        ("p", [["p.top"]]),
+    ]
+
+
+@pytest.mark.parametrize("circle", [{"p.a": {"p.b"}, "p.b": {"p.a"}}, {"p.a": {"q.b"}, "q.b": {"p.a"}}])
+def test_a_circle_is_not_drawn(circle: dict[str, set[str]]) -> None:
+    with pytest.raises(ValueError, match="a circle"):
+        bands(circle, {module: module[0] for module in circle})
+
+
+def test_the_diagram_has_every_module_once_and_above_what_it_imports() -> None:
+    package, seen = "", []
+    for line in diagram().splitlines():
+        words = line.split()
+        if not line.startswith(" "):
+            package = words.pop(0)
+        seen += [package if word == "." else f"{package}.{word}" for word in words]
+    assert sorted(seen) == sorted(MODULES)
+    above: set[str] = set()
+    for module in seen:
+        above.add(module)
+        assert not above & set(imports(MODULES[module].read_text())), module
 
 
 @pytest.mark.parametrize(

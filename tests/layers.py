@@ -1,0 +1,215 @@
+"""The layer of every module, and a diagram of the layers that is drawn from the imports themselves.
+
+tests/unit/test_layers.py holds the modules to the table; scripts/generate.py writes the diagram.
+"""
+
+from __future__ import annotations
+
+import ast
+import textwrap
+from collections.abc import Iterator, Mapping, Set
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+
+LAYERS = """
+rstream_core: hints text version
+rstream_core: errors
+rstream_core: checks
+rstream_core: types
+rstream_core: arguments uri
+rstream_core.protocol: . amqp_types
+rstream_core.protocol: amqp_codec framing routing
+rstream_core.protocol: amqp_sections primitives
+rstream_core.protocol: amqp_fields commands compression
+rstream_core.protocol: amqp chunk session wire
+rstream_core.broker: bloom groups holes refusal
+rstream_core.broker: checks publishing statistics tracking
+rstream_core.broker: log session
+rstream_core.broker: ports
+rstream_core.broker: arguments clients writer
+rstream_core.broker: streams
+rstream_core.broker: delivery faults
+rstream_core.broker: commands
+rstream_core.broker: connection
+rstream_core.broker: server
+rstream_core.broker: embedded
+rstream_core.broker: .
+rstream_core: callbacks gaps in_flight loops timeslice
+rstream_core.flow: . acks
+rstream_core.flow: block
+rstream_core.flow: gate stages
+rstream_core.flow: run
+rstream_core: offsets recovery transport
+rstream_core: attempts
+rstream_core: connection
+rstream_core: locator
+rstream_core: pool
+rstream_core: attachment offset_questions
+rstream_core: publisher subscription
+rstream_core: client outbox
+rstream_core: administration reading
+rstream_core: consumer producer
+rstream_core: superstream superstream_consumer
+rstream_core: .
+rstream_pytest: .
+rstream_cli: . version environment lookups output
+rstream_cli: terminal
+rstream_cli.records: . framing_in framing_out paths
+rstream_cli.records: envelope
+rstream_cli: exit_status hints
+rstream_cli: mistakes outcome
+rstream_cli: input names parsing typer_support
+rstream_cli.records: template
+rstream_cli.render: . stats
+rstream_cli.render: words
+rstream_cli.render: json_lines line live
+rstream_cli.render: display
+rstream_cli: connection_settings
+rstream_cli: completing
+rstream_cli.options: . declaring messages routing
+rstream_cli.options: connecting consuming publishing
+rstream_cli.options: showing
+rstream_cli: runner
+rstream_cli.render: status
+rstream_cli: diagnosis ending kinds outages rendering
+rstream_cli: filtering
+rstream_cli: consuming publishing
+rstream_cli: encoding
+rstream_cli: consume_command publish_command
+rstream_cli.commands: . broker completion consume doctor offset publish sac_consume stream version
+rstream_cli.commands: superstream_consume superstream_publish
+rstream_cli.commands: superstream
+rstream_cli: app
+rstream_cli: __main__
+"""
+"""From the bottom, a line a layer: a package and its modules, "." for the package itself.
+
+A module imports from the layers before its own. So there is no circle.
+"""
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for package in ("rstream_core", "rstream_pytest", "rstream_cli"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+MODULES = modules()
+
+
+def layers() -> dict[str, int]:
+    """The layer of each module, from the bottom."""
+    found: dict[str, int] = {}
+    for number, line in enumerate(LAYERS.strip().splitlines()):
+        package, _, names = line.partition(": ")
+        for name in names.split():
+            module = package if name == "." else f"{package}.{name}"
+            assert module not in found, f"{module} has two layers"
+            found[module] = number
+    return found
+
+
+LAYER_OF = layers()
+
+
+def imports(source: str) -> Iterator[str]:
+    """The modules that a source imports, wherever it does, or names in a string, to import them when they are needed.
+
+    ``from package import module`` is the module's import. The name of a logger is none.
+    """
+    tree = ast.parse(source)
+    loggers = {
+        node.args[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "logging.getLogger" and node.args
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports are banned"
+            assert node.module is not None
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from names & MODULES.keys()
+            if not names <= MODULES.keys():
+                yield node.module
+        elif isinstance(node, ast.Constant) and node not in loggers and node.value in MODULES and "." in node.value:
+            yield node.value
+
+
+class Band(NamedTuple):
+    """Modules of one package that import nothing but each other and what lies below them."""
+
+    package: str
+    rows: list[list[str]]
+    """From the top. No module imports another one of its row."""
+
+
+def bands(imported_by: Mapping[str, Set[str]], package_of: Mapping[str, str]) -> list[Band]:
+    """Divides modules into bands, from the bottom. ``imported_by`` has the modules that each module imports.
+
+    Of the packages that could be next it takes one that is then complete, else the one with the most modules: so there
+    are few bands. Raises ``ValueError`` where the imports have a circle.
+    """
+    left: dict[str, set[str]] = {}
+    for module, package in package_of.items():
+        left.setdefault(package, set()).add(module)
+    placed: set[str] = set()
+    found = []
+    while left:
+        ready = {package: _closed(modules, placed, imported_by) for package, modules in left.items()}
+        package = max(ready, key=lambda name: (ready[name] == left[name], len(ready[name]), name))
+        modules = ready[package]
+        if not modules:
+            raise ValueError(f"a circle among {', '.join(sorted(set().union(*left.values())))}")
+        found.append(Band(package, _rows(modules, imported_by)))
+        placed |= modules
+        left[package] -= modules
+        if not left[package]:
+            del left[package]
+    return found
+
+
+def _closed(modules: Set[str], placed: Set[str], imported_by: Mapping[str, Set[str]]) -> set[str]:
+    """The modules of a package that import only each other and what is placed."""
+    closed = set(modules)
+    while outside := {module for module in closed if not imported_by[module] <= placed | closed}:
+        closed -= outside
+    return closed
+
+
+def _rows(modules: Set[str], imported_by: Mapping[str, Set[str]]) -> list[list[str]]:
+    rows: list[list[str]] = []
+    below: set[str] = set()
+    while rest := modules - below:
+        row = sorted(module for module in rest if not imported_by[module] & rest)
+        if not row:
+            raise ValueError(f"a circle among {', '.join(sorted(rest))}")
+        rows.insert(0, row)
+        below.update(row)
+    return rows
+
+
+def diagram() -> str:
+    """All modules, from the top: each band with its package, and its rows."""
+    imported_by = {
+        module: {name for name in imports(path.read_text(encoding="utf-8")) if name in MODULES} - {module}
+        for module, path in MODULES.items()
+    }
+    package_of = {
+        module: module if path.name == "__init__.py" else module.rpartition(".")[0] for module, path in MODULES.items()
+    }
+    width = 2 + max(map(len, package_of.values()))
+    lines = []
+    for package, rows in reversed(bands(imported_by, package_of)):
+        margin = package.ljust(width)
+        for row in rows:
+            names = "  ".join(name.removeprefix(f"{package}.") if name != package else "." for name in row)
+            lines += textwrap.wrap(names, 100, initial_indent=margin, subsequent_indent=" " * width)
+            margin = " " * width
+    return "\n".join(lines) + "\n"
