@@ -64,10 +64,11 @@ from rstream_core.producer import Producer
 from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, amqp_decoder
 from rstream_core.publisher import Publisher
 from rstream_core.recovery import Backoff, Recovery, RecoveryEvent, RecoveryState
-from rstream_core.subscription import Chunk, SingleActiveConsumer, Subscription, Subscriptions
+from rstream_core.subscription import SingleActiveConsumer, Subscription, Subscriptions
 from rstream_core.superstream import Router, RouteType, SuperStreamProducer
 from rstream_core.superstream_consumer import SuperStreamConsumer
 from rstream_core.types import (
+    Chunk,
     CompressionType,
     ConfirmationStatus,
     ConnectionOptions,

@@ -4,11 +4,8 @@ The unit is the chunk. A chunk's credit goes back when the application asks for 
 first one, so a slow application holds back the broker instead of filling the memory. A chunk that unpacks to more than
 a piece is handed out in pieces, each unpacked when it is asked for; its credit goes back after the last piece.
 
-The broker tells a single active consumer when its turn begins and ends, and waits for an answer each time. A separate
-task answers, never the read loop, so that requests on the way to the answer may use the same connection. When a turn
-ends, in this order: no further chunk is handed out; the application finishes the chunk that it holds; the
-application's listener is called, and may store offsets; the answer is sent. Each step has a time limit, and together
-they stay well under the minute that the broker waits.
+A single active consumer gets chunks only while it has its turn: see ``turn_taking``. When the broker ends a turn, the
+chunks that wait are dropped, and their credits are given back when the next turn begins.
 
 When the connection is lost or the stream moves, a task subscribes again after the last chunk that arrived, wherever the
 first subscription started. Chunks that have arrived are kept and handed out, so the application does not notice. A
@@ -25,13 +22,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextvars import Context, copy_context
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 from rstream_core.attachment import Attachment
-from rstream_core.callbacks import Callbacks, own_task
+from rstream_core.callbacks import Callbacks
 from rstream_core.connection import Connection
 from rstream_core.errors import (
     AlreadyClosed,
@@ -50,11 +47,13 @@ from rstream_core.locator import Locator
 from rstream_core.offset_questions import first_offset, query_offset, resolve_offset
 from rstream_core.offsets import MOVING, from_offset, wire_spec
 from rstream_core.pool import ConnectionPool, Lease
+from rstream_core.progress import Progress
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import CHUNK_USER, ChunkReader, open_chunk, parse_header
-from rstream_core.recovery import Recoveries, ended
+from rstream_core.recovery import Recoveries
 from rstream_core.timeslice import TimeSlice
-from rstream_core.types import ConsumerOffsetSpecification, Endpoint, OffsetType
+from rstream_core.turn_taking import TurnTaking
+from rstream_core.types import Chunk, ConsumerOffsetSpecification, Endpoint, OffsetType
 
 logger = logging.getLogger("rstream_core")
 
@@ -63,43 +62,16 @@ MAX_CREDIT_OF_FRAME = 0x7FFF
 """The largest credit in one Subscribe or Credit. RabbitMQ 4.3.6 reads the credit of a Credit frame as a signed 16-bit
 number: it takes a larger one as negative, and sends no more chunks, without an error (observed). It reads that of a
 Subscribe frame correctly."""
-MAX_UPDATES = 1000
-"""How many ConsumerUpdates a broker may send before the first of them is answered."""
-
 MORE_CHUNKS = 16
 """Waiting chunks that are tolerated above twice the credit. A broker that counts credits never sends that many."""
-FINISH_TIMEOUT = 15.0
-"""Seconds that the application has to finish its chunk when its turn as single active consumer ends."""
-LISTENER_TIMEOUT = 20.0
-"""Seconds that a listener has to return."""
+
 QUERY_TIMEOUT = 10.0
 """Seconds for reading the stored offset."""
 LOOK_TIMEOUT = 5.0
-"""Seconds for finding where the stream begins. Together with the three timeouts above: less than the broker's 60."""
+"""Seconds for finding where the stream begins. With ``QUERY_TIMEOUT`` and those of ``turn_taking``: less than the
+60 that a broker waits."""
 LOOKS = 3
 """How often a node that does not answer is asked where the stream begins, while chunks are held for the answer."""
-
-
-class Chunk(NamedTuple):
-    """Messages that the broker stored together, in the order of their offsets.
-
-    Where the broker's chunk holds more than 4 MiB or 65,536 messages once it is unpacked, this is a piece of it, and
-    the next piece is the next ``Chunk``.
-    """
-
-    stream: str
-    offset: int
-    """The offset of the first message here; those of the others follow one by one."""
-    timestamp: int
-    """Milliseconds since 1970 (UTC) when the broker stored them."""
-    messages: list[bytes]
-    """Encoded messages, without those before the requested offset."""
-    committed_chunk_id: int | None
-    """The first offset of the stream's last committed chunk when this was sent; None before RabbitMQ 3.11."""
-
-    @property
-    def last_offset(self) -> int:
-        return self.offset + len(self.messages) - 1
 
 
 UpdateListener = Callable[["Subscription", bool], Awaitable[ConsumerOffsetSpecification | None]]
@@ -166,17 +138,8 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         super().__init__(stream, pool, locator, recoveries)
         self.id = 0
         """The subscription id of the protocol. It may change with each recovery."""
-        self.active = single_active is None
-        """Whether the broker sends messages: False for a single active consumer while another one has its turn.
-
-        Turns False as soon as the broker says that the turn ends, and when the connection is lost. An application that
-        is in the middle of a chunk then should stop there, ``finish`` the chunk, and ask for the next.
-        """
-        self.processed: int | None = None
-        """The last offset that the application is done with, and with all before it, since the subscription became
-        active."""
-        self._failed: int | None = None
-        """The first offset since then that the application could not process."""
+        self._progress = Progress()
+        """What the application holds, and what it is done with."""
         self.arrived = asyncio.Event()
         """Set when a chunk has arrived, and when the subscription has ended or was closed."""
         self.time_slice = TimeSlice()
@@ -184,7 +147,6 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._spec = spec
         self._credit = credit
         self._properties = properties
-        self._single_active = single_active
         self._only_leader = at_leader
         self._ask_leader = at_leader
         self._seen = 0
@@ -204,32 +166,31 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._committed: int | None = None
         self.chunk_end = 0
         """The offset after the whole chunk of the broker that was handed out last, including pieces yet to come."""
-        self._handed_out: Chunk | None = None
-        self._overdue: Chunk | None = None
-        """The chunk that the application still held when a new turn began: it belongs to an earlier turn."""
-        self._finished = asyncio.Event()
-        self._finished.set()
         self._owed = 0
         self._deliveries = 0
-        self._era = 0
-        """Counts lost connections, so that an answer that began before a loss does not start a turn after it."""
-        self._in_turn = False
-        self._turn_start: int | None = None
-        self._earlier: int | None = None
         self._on_gap = on_gap
         self._fail_on_gap = fail_on_gap
         self._is_filtered = any(key.startswith("filter.") for key in properties)
         self._watch = GapWatch(follows=on_gap is not None and not self._is_filtered)
         self._settling: asyncio.Task[None] | None = None
-        self._cut_short = False
-        """Whether the last turn ended with a lost connection, so that its last offset may not have been stored."""
-        self._updates: deque[tuple[bool, int]] = deque()
-        self._updating: asyncio.Task[None] | None = None
-        self._listening: asyncio.Task[ConsumerOffsetSpecification | None] | None = None
         self._callbacks = Callbacks()
-        self._context = copy_context() if single_active is not None else Context()
-        """The context in which the listener runs."""
+        self._turns = None if single_active is None else self._take_turns(single_active)
         self._start_at(spec)
+
+    @property
+    def active(self) -> bool:
+        """Whether the broker sends messages: False for a single active consumer while another one has its turn.
+
+        Turns False as soon as the broker says that the turn ends, and when the connection is lost. An application that
+        is in the middle of a chunk then should stop there, ``finish`` the chunk, and ask for the next.
+        """
+        return self._turns is None or self._turns.is_active
+
+    @property
+    def processed(self) -> int | None:
+        """The last offset that the application is done with, and with all before it, since the subscription became
+        active."""
+        return self._progress.processed
 
     async def open(self, endpoint: Endpoint) -> None:
         """Subscribes on this node. ``Client`` calls this until it succeeds once."""
@@ -275,8 +236,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
                 self._waiting.clear()
                 raise
             if chunk is not None:
-                self._handed_out = chunk
-                self._finished.clear()
+                self._progress.held = chunk
                 return chunk
             self._owed += 1  # a chunk without any requested message also used a credit
             self._return_credit()
@@ -297,17 +257,12 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
 
         Asking for the next chunk does the same; an application that stops in the middle of a chunk calls this.
         """
-        chunk = self._handed_out
-        if chunk is not None:
-            last = chunk.last_offset if offset is None else offset
-            if self._failed is not None:
-                last = min(last, self._failed - 1)
-            if last >= chunk.offset and chunk is not self._overdue:
-                self.processed = last
-            self._handed_out = self._overdue = None
+        if self._progress.held is not None:
+            self._progress.finish(offset)
             if self._reader is None:
                 self._owed += 1
-            self._finished.set()
+            if self._turns is not None:
+                self._turns.on_finished()
         self._return_credit()
 
     def fail(self, offset: int) -> None:
@@ -315,12 +270,11 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
 
         ``processed`` does not pass it in this turn, so a consumer that goes on from there gets it again.
         """
-        if self._failed is None and self._handed_out is not self._overdue:
-            self._failed = offset
+        self._progress.fail(offset)
 
     def is_wanted(self, chunk: Chunk) -> bool:
         """Returns whether to go on with a chunk: False where the turn in which it was handed out is over."""
-        return self.active and chunk is not self._overdue
+        return self.active and not self._progress.is_overdue(chunk)
 
     async def raise_error(self) -> None:
         """Raises the error that ended the subscription, if any, or the one that ``Callbacks.check`` raises."""
@@ -347,7 +301,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
     async def nothing_to_come(self) -> bool:
         """Returns whether the broker has no more chunks to send now. With a filter, only this shows the end."""
         self._guard.check()
-        if self._waiting or self._reader is not None or self._handed_out is not None or not self.active:
+        if self._waiting or self._reader is not None or self._progress.held is not None or not self.active:
             return False
         seen = self._deliveries
         await self._round_trip()
@@ -388,10 +342,9 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._guard.check()
         self._stop()
         try:
-            if asyncio.current_task() is not self._listening:  # these wait for a listener, which may call ``close``
-                if self._updating is not None and not self._updating.done():
-                    self._updating.cancel()
-                    await ended([self._updating])
+            if self._turns is None or not self._turns.is_called_by_listener():  # both wait for the listener
+                if self._turns is not None:
+                    await self._turns.closed()
                 await self._stop_recovering()
             await self._leave()
         finally:
@@ -400,8 +353,6 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
     def abandon(self) -> None:
         """Closes the subscription without waiting."""
         self._stop()
-        if self._updating is not None and asyncio.current_task() is not self._listening:
-            self._updating.cancel()
         self._abandon()
 
     def _stop(self) -> None:
@@ -410,14 +361,15 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self._waiting.clear()
         self._callbacks.sum_up()
         self.arrived.set()
-        self._finished.set()
+        if self._turns is not None:
+            self._turns.close()
 
     # Called by the connection.
 
     def on_chunk(self, chunk: bytes, committed_chunk_id: int | None) -> None:
         self._deliveries += 1
         self._outages.progress()
-        if not self.active:
+        if self._turns is not None and not self._turns.is_active:
             self._owed += 1
         elif not self._closed:
             if len(self._waiting) > 2 * self._credit + MORE_CHUNKS:
@@ -427,18 +379,13 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             self.arrived.set()
 
     def on_consumer_update(self, active: bool, correlation_id: int) -> None:
-        if self._single_active is None:
+        if self._turns is None:
             raise ProtocolError(f"the broker tells of a turn in stream {self.stream!r}, which nobody takes turns in")
-        self.active = False
-        if len(self._updates) >= MAX_UPDATES:
-            raise ProtocolError(f"the broker begins and ends turns in stream {self.stream!r} without an answer")
+        self._turns.told(active, self._connection, correlation_id)
         self._owed += len(self._waiting)
         self._waiting.clear()  # these chunks belong to a turn that is over
         self._watch.start(None)
         self._drop_rest()
-        self._updates.append((active, correlation_id))
-        if self._updating is None or self._updating.done():
-            self._updating = own_task(self._answer_updates())
 
     # Attaching and recovering.
 
@@ -452,17 +399,18 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         """Subscribes at the given start, or after the last chunk that has arrived."""
         if self._closed:
             raise AlreadyClosed(f"this subscription to stream {self.stream!r} is closed")
-        await self._lose_turn()  # a turn that began in an earlier attempt
+        if self._turns is not None:
+            await self._turns.settle()  # a turn that began in an earlier attempt
         lease, connection = self._lease, self._connection
         first, spec = self._next is None, self._spec
-        if first and spec.offset_type in MOVING and self._single_active is None:
+        if first and spec.offset_type in MOVING and self._turns is None:
             # Fixes the start: messages published in an outage before the first chunk must not be missed.
             self._next = await self._fixed(connection, spec)
         credit = self._grant()
         if not first and self._next is not None:
             spec = from_offset(self._next)
         gap = None
-        if self._single_active is None:
+        if self._turns is None:
             gap = await self._start_watch(connection, spec, is_resumed=not first)
             if gap is not None and self._fail_on_gap:
                 self._tell(gap)
@@ -509,14 +457,15 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         return c.Unsubscribe(lease.id)
 
     async def _before_recovery(self) -> None:
-        await self._lose_turn()
+        if self._turns is not None:
+            await self._turns.settle()
 
     def _grant(self) -> int:
         """Returns the credit for a new Subscribe: the initial credit less the chunks that are held here.
 
         Where that would leave none, drops waiting chunks, the newest first; the broker sends them again.
         """
-        held = self._handed_out is not None or self._reader is not None
+        held = self._progress.held is not None or self._reader is not None
         while self._waiting and len(self._waiting) + held >= self._credit:
             data, _ = self._waiting.pop()
             self._next = parse_header(data).first_offset
@@ -537,13 +486,11 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         if self._connection.subscriptions.get(self._lease.id) is self:
             del self._connection.subscriptions[self._lease.id]
         self._connection.streams.pop(self, None)
-        if self._single_active is not None:
-            self._era += 1
-            self.active = False
+        if self._turns is not None:
+            self._turns.lose()
             self._reader = None
             self._waiting.clear()
             self._watch.start(None)
-            self._updates.clear()
 
     def _end(self, error: RstreamError) -> None:
         super()._end(error)
@@ -608,7 +555,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         """Drops the remaining pieces of a chunk. Its credit goes back with the piece that the application holds."""
         if self._reader is not None:
             self._reader = None
-            if self._handed_out is None:
+            if self._progress.held is None:
                 self._owed += 1
 
     # Gaps.
@@ -649,7 +596,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         except ChunkError:  # ``poll`` raises it when it opens the chunk
             return
         end = min(header.first_offset + header.records, 2**64 - 1)
-        if self._single_active is None:
+        if self._turns is None:
             self._next = end
         if self._on_gap is not None and self._watch.arrive(header.first_offset, end):
             self._settle_doubts()
@@ -703,131 +650,53 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
 
     # Turns of a single active consumer.
 
-    async def _answer_updates(self) -> None:
-        """Answers ConsumerUpdates in their order. Runs as a task."""
-        while self._updates:
-            active, correlation_id = self._updates.popleft()
-            era, connection = self._era, self._lease.connection
-            try:
-                spec = await self._change_turn(active)
-            except RstreamError as error:
-                # The start is unknown, so the turn must not begin: it could skip messages. The broker gets its answer.
-                if era == self._era:
-                    self.on_unavailable(error)
-                spec = None
-            if not active:
-                self._cut_short = False
-            if self._closed:
-                return
-            try:
-                connection.send(c.ConsumerUpdateResponse(wire_spec(spec)), correlation_id=correlation_id)
-            except RstreamError as error:  # the connection has ended, and has called ``on_unavailable``
-                logger.debug("answering for stream %r: %s", self.stream, error)
-                return
-            if era != self._era:
-                return
-            if spec is not None and not self._updates:
-                self._start_at(spec)
-                self.active = True
-                self._return_credit()
+    def _take_turns(self, single_active: SingleActiveConsumer) -> TurnTaking:
+        listener = single_active.listener
+        return TurnTaking(
+            self.stream,
+            self._progress,
+            None if listener is None else partial(listener, self),
+            partial(self._find_turn_start, single_active.name),
+            resume=self._resume,
+            fail=self.on_unavailable,
+            report=self._report,
+        )
 
-    async def _change_turn(self, active: bool) -> ConsumerOffsetSpecification | None:
-        """Begins or ends a turn: waits for the chunk in hand, calls the listener. Returns the start; None at an end."""
-        await self._end_chunk()
-        if not active:
-            self._in_turn = False
-            await self._ask_listener(False)
-            return None
-        self._in_turn = True
-        self._turn_start = None
-        self._overdue = self._handed_out
-        self._failed = None  # the turn begins there, or before it
-        if self.processed is not None:
-            self._earlier, self.processed = self.processed, None
-        spec = await self._ask_listener(True) or await self._default_start()
-        gap = await self._start_watch(self._lease.connection, spec)
+    def _resume(self, spec: ConsumerOffsetSpecification) -> None:
+        self._start_at(spec)
+        self._return_credit()
+
+    def _report(self, error: BaseException) -> None:
+        self._callbacks.report(error, f"the consumer update listener of stream {self.stream!r}")
+        self.arrived.set()
+
+    async def _find_turn_start(
+        self, name: str, connection: Connection, wanted: ConsumerOffsetSpecification | None
+    ) -> ConsumerOffsetSpecification:
+        """Returns where a turn begins: where the listener says, else behind what was done. Tells of a gap there."""
+        spec = wanted or await self._default_start(name, connection)
+        gap = await self._start_watch(connection, spec)
         if gap is not None:
             self._tell(gap)
         return spec
 
-    async def _lose_turn(self) -> None:
-        """Ends the turn that a single active consumer had when its connection was lost, if it had one."""
-        if self._updating is not None and not self._updating.done():
-            await asyncio.wait((self._updating,))  # each of its steps has a limit
-        if self._in_turn:
-            self._cut_short = True
-            if self.processed is None and self._turn_start is not None:
-                self._earlier = self._turn_start - 1
-            await self._change_turn(False)
-
-    async def _end_chunk(self) -> None:
-        try:
-            async with asyncio.timeout(FINISH_TIMEOUT):
-                await self._finished.wait()
-        except TimeoutError:
-            logger.warning(
-                "the application still works on a message of stream %r %g s after its turn ended; "
-                "the next consumer may get it too",
-                self.stream,
-                FINISH_TIMEOUT,
-            )
-
-    async def _ask_listener(self, active: bool) -> ConsumerOffsetSpecification | None:
-        """Calls the listener and returns its answer; None where it has none, fails, or takes too long."""
-        assert self._single_active is not None
-        listener = self._single_active.listener
-        if listener is None:
-            return None
-        task = self._listening = self._context.run(asyncio.ensure_future, _call(listener, self, active))
-        try:
-            done, _ = await asyncio.wait((task,), timeout=LISTENER_TIMEOUT)
-        finally:
-            task.cancel()
-        if not done:
-            logger.error(
-                "the consumer update listener of stream %r gave no answer in %g s", self.stream, LISTENER_TIMEOUT
-            )
-        elif task.cancelled():
-            logger.error("the consumer update listener of stream %r was cancelled", self.stream)
-        elif (error := task.exception()) is not None:
-            if not isinstance(error, KeyboardInterrupt | SystemExit):  # asyncio raises those
-                self._callbacks.report(error, f"the consumer update listener of stream {self.stream!r}")
-                self.arrived.set()
-        else:
-            return task.result()
-        return None
-
-    async def _default_start(self) -> ConsumerOffsetSpecification:
-        assert self._single_active is not None
-        name = self._single_active.name
+    async def _default_start(self, name: str, connection: Connection) -> ConsumerOffsetSpecification:
+        stored: int | None = None
         try:
             async with asyncio.timeout(QUERY_TIMEOUT):
                 try:
                     stored = await query_offset(self._locator, self.stream, name)
                 except OffsetNotFound:
-                    if self._earlier is None:
-                        if self._spec.offset_type in MOVING:
-                            self._turn_start = await self._fixed(self._lease.connection, self._spec)
-                        return self._spec
-                    stored = self._earlier
+                    if self._progress.last_done(None) is None and self._spec.offset_type in MOVING:
+                        self._progress.started_at(await self._fixed(connection, self._spec))
         except TimeoutError as error:
             if isinstance(error, RstreamError):
                 raise
             raise RequestTimeout(
                 f"the offset of {name!r} in stream {self.stream!r}: no answer within {QUERY_TIMEOUT:g} s"
             ) from None
-        if self._cut_short and self._earlier is not None:
-            stored = max(stored, self._earlier)  # the lost connection may have kept it from being stored
-        return from_offset(stored + 1)
-
-
-async def _call(
-    listener: UpdateListener, subscription: Subscription, active: bool
-) -> ConsumerOffsetSpecification | None:
-    answer = await listener(subscription, active)
-    if answer is not None and not isinstance(answer, ConsumerOffsetSpecification):
-        raise TypeError(f"a consumer update listener returns a ConsumerOffsetSpecification or None, not {answer!r}")
-    return answer
+        last = self._progress.last_done(stored)
+        return self._spec if last is None else from_offset(last + 1)
 
 
 class Subscriptions(AsyncIterator[Chunk]):

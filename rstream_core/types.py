@@ -179,6 +179,28 @@ class CompressionType(enum.IntEnum):
     Zstd = 4
 
 
+class Chunk(NamedTuple):
+    """Messages that the broker stored together, in the order of their offsets.
+
+    Where the broker's chunk holds more than 4 MiB or 65,536 messages once it is unpacked, this is a piece of it, and
+    the next piece is the next ``Chunk``.
+    """
+
+    stream: str
+    offset: int
+    """The offset of the first message here; those of the others follow one by one."""
+    timestamp: int
+    """Milliseconds since 1970 (UTC) when the broker stored them."""
+    messages: list[bytes]
+    """Encoded messages, without those before the requested offset."""
+    committed_chunk_id: int | None
+    """The first offset of the stream's last committed chunk when this was sent; None before RabbitMQ 3.11."""
+
+    @property
+    def last_offset(self) -> int:
+        return self.offset + len(self.messages) - 1
+
+
 class ConfirmationStatus(NamedTuple):
     """The outcome of one message: the argument of ``on_publish_confirm``."""
 

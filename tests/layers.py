@@ -36,7 +36,7 @@ rstream_core.broker: connection
 rstream_core.broker: server
 rstream_core.broker: embedded
 rstream_core.broker: .
-rstream_core: callbacks gaps in_flight loops timeslice
+rstream_core: callbacks gaps in_flight loops progress single_active timeslice
 rstream_core.flow: . acks
 rstream_core.flow: block
 rstream_core.flow: gate stages
@@ -44,7 +44,7 @@ rstream_core.flow: run
 rstream_core: offsets recovery transport
 rstream_core: attempts
 rstream_core: connection
-rstream_core: locator
+rstream_core: locator turn_taking
 rstream_core: pool
 rstream_core: attachment offset_questions
 rstream_core: publisher subscription

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 import rstream_core.subscription
+import rstream_core.turn_taking
 from rstream_core import (
     Client,
     CompressionType,
@@ -239,7 +240,7 @@ async def test_a_listener_that_fails(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rstream_core.subscription, "LISTENER_TIMEOUT", 0.2)
+    monkeypatch.setattr(rstream_core.turn_taking, "LISTENER_TIMEOUT", 0.2)
     await publish(client, stream, bodies(5))
     await client.store_offset(stream, GROUP, 1, verify_timeout=PATIENCE)
 
@@ -265,7 +266,7 @@ async def test_a_callback_that_does_not_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The turn ends all the same, and what is not finished comes again."""
-    monkeypatch.setattr(rstream_core.subscription, "FINISH_TIMEOUT", 0.2)
+    monkeypatch.setattr(rstream_core.turn_taking, "FINISH_TIMEOUT", 0.2)
     stream = partition
     await publish(client, stream, bodies(5))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -10,15 +11,17 @@ from typing import Any, cast
 
 import pytest
 
-from rstream_core import AmqpError, AMQPMessage, Client, EmbeddedBroker, ProtocolError, SingleActiveConsumer
+from rstream_core import AmqpError, AMQPMessage, Client, ConsumerOffsetSpecification, EmbeddedBroker, ProtocolError
 from rstream_core.broker.delivery import BrokerPublisher
 from rstream_core.broker.ports import Connection as BrokerConnection
-from rstream_core.gaps import GapWatch
+from rstream_core.connection import Connection
+from rstream_core.progress import Progress
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.amqp_codec import MAX_KEYED_BYTES, MAX_VALUES, AmqpMap
 from rstream_core.protocol.primitives import MAX_ELEMENTS
 from rstream_core.protocol.session import MAX_SERVER_FRAME
-from rstream_core.subscription import MAX_UPDATES, Subscription
+from rstream_core.single_active import MAX_UPDATES
+from rstream_core.turn_taking import TurnTaking
 from tests.bombs import bomb
 from tests.brokers import broker_at
 from tests.clients import FIRST, options_for
@@ -179,24 +182,21 @@ def test_sections_are_bounded() -> None:
 # What comes unasked.
 
 
-def test_turns_that_nobody_can_answer_are_bounded() -> None:
-    class Pending:
-        def done(self) -> bool:
-            return False
+async def test_turns_that_nobody_can_answer_are_bounded() -> None:
+    async def locate(_: object, __: object) -> ConsumerOffsetSpecification:
+        await asyncio.Event().wait()
+        return FIRST
 
-    subscription = Subscription.__new__(Subscription)
-    subscription.stream = "s"
-    subscription.active = False
-    subscription._single_active = SingleActiveConsumer("group")
-    subscription._watch = GapWatch(follows=False)
-    subscription._owed = 0
-    subscription._reader = None
-    subscription._waiting, subscription._updates = cast("Any", ([], []))
-    subscription._updating = cast("Any", Pending())
+    def never(_: object) -> None:
+        raise AssertionError
+
+    turns = TurnTaking("s", Progress(), None, locate, resume=never, fail=never, report=never)
     for number in range(MAX_UPDATES):
-        subscription.on_consumer_update(True, number)
+        turns.told(True, cast("Connection", None), number)
     with pytest.raises(ProtocolError, match="without an answer"):
-        subscription.on_consumer_update(True, 0)
+        turns.told(True, cast("Connection", None), 0)
+    turns.close()
+    await turns.closed()
 
 
 # The embedded broker.
