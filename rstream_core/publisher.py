@@ -159,7 +159,7 @@ class Publisher(Attachment):
             raise ValueError(f"{len(publishing_ids)} publishing ids for {len(messages)} messages")
         if not messages:
             return ()
-        sizes = list(map(len, messages))
+        lengths = sizes = list(map(len, messages))
         filters = None
         if filter_values is not None:
             if len(filter_values) != len(messages):
@@ -167,7 +167,7 @@ class Publisher(Attachment):
             if any(value is not None for value in filter_values):
                 self.require_filters()
                 filters = list(map(encode_filter, filter_values))
-                sizes = list(map(operator.add, sizes, map(len, filters)))
+                sizes = list(map(operator.add, lengths, map(len, filters)))
         if max(sizes) > self.max_message_size:
             self._too_large(sizes)
         async with self._order:  # what one call publishes stays together, and ids stay in order
@@ -196,7 +196,7 @@ class Publisher(Attachment):
                     await self._mind_rejected(None if publishing_ids is None else ids[low:])
                 part = slice(low, high)
                 columns = None if filters is None else filters[part]
-                writes = self._write(publish_frame(self._lease.id, ids[part], messages[part], size, columns))
+                writes = self._write(publish_frame(self._lease.id, ids[part], messages[part], lengths[part], columns))
                 kept = None if filters is None or filter_values is None else filter_values[part]
                 now = self._loop.time()
                 are_callers = publishing_ids is not None
@@ -440,12 +440,12 @@ class Publisher(Attachment):
                 self._too_large([len(frame)])
             return [frame]
         ids, messages, filter_values = batch.unresolved()
-        sizes = list(map(len, messages))
+        lengths = sizes = list(map(len, messages))
         columns = None
         if filter_values is not None:
             self.require_filters()
             columns = list(map(encode_filter, filter_values))
-            sizes = list(map(operator.add, sizes, map(len, columns)))
+            sizes = list(map(operator.add, lengths, map(len, columns)))
         if max(sizes) > self.max_message_size:
             self._too_large(sizes)
         frames: list[bytes] = []
@@ -453,7 +453,7 @@ class Publisher(Attachment):
         for high in cut_for_frames(sizes, self._target, self._most):
             part = slice(low, high)
             filters = None if columns is None else columns[part]
-            frames.append(publish_frame(self._lease.id, ids[part], messages[part], sum(sizes[part]), filters))
+            frames.append(publish_frame(self._lease.id, ids[part], messages[part], lengths[part], filters))
             low = high
         return frames
 

@@ -23,7 +23,8 @@ rstream_core.protocol: . amqp_types
 rstream_core.protocol: amqp_codec framing routing
 rstream_core.protocol: amqp_sections primitives
 rstream_core.protocol: amqp_fields commands compression
-rstream_core.protocol: amqp chunk session wire
+rstream_core.protocol: wire
+rstream_core.protocol: amqp chunk session
 rstream_core.broker: bloom groups holes refusal
 rstream_core.broker: checks publishing statistics tracking
 rstream_core.broker: log session

@@ -23,6 +23,7 @@ from rstream_core.checks import MAX_OFFSET
 from rstream_core.errors import ChunkError
 from rstream_core.protocol.commands import SUB_BATCH_BIT
 from rstream_core.protocol.compression import decompress
+from rstream_core.protocol.wire import join_entries, split
 
 MAGIC_AND_VERSION = 0x50
 HEADER = struct.Struct(">BBHIqQQIIIB3x")
@@ -72,21 +73,28 @@ def parse_header(data: bytes) -> ChunkHeader:
     return header
 
 
-def open_chunk(data: bytes, *, verify_crc: bool = True) -> tuple[ChunkHeader, list[bytes] | ChunkReader]:
+def open_chunk(
+    data: bytes, header: ChunkHeader | None = None, *, verify_crc: bool = True
+) -> tuple[ChunkHeader, list[bytes] | ChunkReader]:
     """Returns the header, and the messages in the order of their offsets (``first_offset`` and up, one by one).
+
+    ``header``: the chunk's own, where the caller has parsed it already.
 
     If the chunk is more than one piece, returns a reader instead of the messages. ``data`` is the chunk as in a
     Deliver. Raises ``ChunkError`` where the checksum does not match, a size or count does not fit, or a sub-entry
     cannot be unpacked. A reader unpacks sub-entries only when it is read, and raises then.
     """
-    header = parse_header(data)
+    if header is None:
+        header = parse_header(data)
     available = len(data) - HEADER.size
     if header.data_length > MAX_DATA or header.data_length > available:
         raise ChunkError(f"chunk {header.first_offset} claims {header.data_length} bytes and has {available}")
     end = HEADER.size + header.data_length
     if verify_crc and zlib.crc32(memoryview(data)[HEADER.size : end]) != header.crc:
         raise ChunkError(f"the checksum of chunk {header.first_offset} does not match its data")
-    messages = _split_whole(data, header.entries, end) if header.data_length <= PIECE_BYTES else None
+    messages = None
+    if header.data_length <= PIECE_BYTES:
+        messages = split(data, HEADER.size, end, header.entries) or _split_whole(data, header.entries, end)
     if messages is None:
         return header, ChunkReader(data, header, end)
     _check_count(header, len(messages))
@@ -280,6 +288,11 @@ def _check_end(pos: int, end: int) -> None:
 
 def _split_plain(plain: bytes, records: int, messages: list[bytes], start: int | None = None) -> None:
     """Appends the messages of a sub-entry, which must fill it, or those of a piece that begins at ``start``."""
+    if start is None:
+        found = split(plain, 0, len(plain), records)
+        if found is not None:
+            messages += found
+            return
     unpack_size = _SIZE.unpack_from
     pos = start or 0
     try:
@@ -339,11 +352,7 @@ def parse_chunk(data: bytes, *, verify_crc: bool = True) -> tuple[ChunkHeader, l
 
 def join_sub_batch(messages: Sequence[bytes]) -> bytes:
     """Returns the uncompressed data of a sub-batch."""
-    out: list[bytes] = []
-    for message in messages:
-        out.append(len(message).to_bytes(4))
-        out.append(message)
-    return b"".join(out)
+    return join_entries(messages)
 
 
 def build_chunk(

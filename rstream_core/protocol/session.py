@@ -29,6 +29,7 @@ from rstream_core.errors import (
 from rstream_core.hints import Hint
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.framing import MAX_DELIVER_SIZE, FrameBuffer
+from rstream_core.protocol.wire import received
 from rstream_core.text import harmless
 from rstream_core.types import MIN_FRAME_MAX, Credentials, Endpoint
 
@@ -150,8 +151,8 @@ class Session:
         self._incoming.feed(data)
         frames: list[c.Frame] = []
         try:
-            for raw in self._incoming.frames():
-                frame = c.decode(raw)
+            for source, start, end in self._incoming.spans():
+                frame = received(source, start, end) or c.decode(bytes(memoryview(source)[start:end]))
                 message = frame.message
                 if type(message) is c.Heartbeat:
                     continue

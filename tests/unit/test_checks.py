@@ -672,7 +672,7 @@ def test_what_is_published_with_a_message() -> None:
         with pytest.raises(error, match=r"^a filter value "):
             encode_filter(value)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="a publishing id is no whole number"):
-        publish_frame(0, [1.5], [b"x"], 1)  # type: ignore[list-item]
+        publish_frame(0, [1.5], [b"x"], [1])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("kind", [Producer, Consumer])

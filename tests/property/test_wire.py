@@ -1,0 +1,168 @@
+"""The functions that touch every message, against the table of commands or a simple loop.
+
+A compiled twin of one of them has to pass the same tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from rstream_core.protocol import commands as c
+from rstream_core.protocol.framing import FrameBuffer
+from rstream_core.protocol.wire import (
+    confirmed_ids,
+    cut_for_frames,
+    encode_filter,
+    join_entries,
+    publish_frame,
+    received,
+    split,
+)
+
+U64 = st.integers(0, 2**64 - 1)
+messages = st.lists(st.binary(max_size=300), min_size=1, max_size=30)
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> list[int]:
+    """Ids of a confirm: a run, or one with something wrong in it."""
+    first = draw(U64)
+    ids = list(range(first, min(first + draw(st.integers(0, 60)), 2**64)))
+    damage: str = draw(st.sampled_from(("none", "one", "order")))
+    if ids and damage == "one":
+        ids[draw(st.integers(0, len(ids) - 1))] = draw(U64)
+    if damage == "order":
+        ids = list(draw(st.permutations(ids)))
+    return ids
+
+
+@given(st.integers(0, 255), st.data(), messages)
+def test_a_frame_is_that_of_the_table(publisher_id: int, data: st.DataObject, bodies: list[bytes]) -> None:
+    ids = data.draw(st.lists(U64, min_size=len(bodies), max_size=len(bodies)))
+    sizes = list(map(len, bodies))
+    plain = publish_frame(publisher_id, ids, bodies, sizes)
+    assert plain == c.encode(c.Publish(publisher_id, list(map(c.PublishedMessage, ids, bodies))))
+    values = [data.draw(st.none() | st.text(max_size=20)) for _ in bodies]
+    filtered = publish_frame(publisher_id, ids, bodies, sizes, list(map(encode_filter, values)))
+    assert filtered == c.encode(c.PublishFiltered(publisher_id, list(map(c.FilteredMessage, ids, values, bodies))))
+
+
+@given(st.lists(st.integers(0, 400), min_size=1, max_size=60), st.integers(30, 2000), st.integers(1, 40))
+def test_parts_fill_their_frames(sizes: list[int], limit: int, most: int) -> None:
+    cuts = cut_for_frames(sizes, limit, most)
+    low = 0
+    for high in cuts:
+        part = sizes[low:high]
+        assert 0 < len(part) <= most
+        assert len(part) == 1 or 9 + sum(part) + 12 * len(part) <= limit
+        if high < len(sizes) and len(part) < most:  # the next one does not fit
+            assert 9 + sum(part) + 12 * len(part) + sizes[high] + 12 > limit
+        low = high
+    assert low == len(sizes)
+
+
+@given(runs())
+@example([2**64 - 1])
+@example([2**64 - 2, 2**64 - 1])
+@example([5, 6, 6, 8])
+@example(list(range(3, 3 + 8192)))
+@example(list(range(3, 3 + 8193)))
+def test_confirmed_ids_are_those_in_the_frame(ids: list[int]) -> None:
+    found = confirmed_ids(b"".join(number.to_bytes(8) for number in ids))
+    assert list(found) == ids
+    is_run = 1 < len(ids) <= 8192 and ids == list(range(ids[0], ids[0] + len(ids)))
+    assert (type(found) is range) == is_run
+
+
+@given(st.lists(st.binary(max_size=300), max_size=30), st.binary(max_size=9), st.binary(max_size=9))
+def test_entries_are_split_again(bodies: list[bytes], before: bytes, behind: bytes) -> None:
+    data = join_entries(bodies)
+    assert data == b"".join(len(body).to_bytes(4) + body for body in bodies)
+    whole = before + data + behind
+    end = len(before) + len(data)
+    assert split(whole, len(before), end, len(bodies)) == bodies
+    assert split(whole, len(before), end, len(bodies) + 1) is None
+    if bodies:
+        assert split(whole, len(before), end, len(bodies) - 1) is None
+        assert split(whole, len(before), end - 1, len(bodies)) is None
+    if behind:
+        assert split(whole, len(before), end + 1, len(bodies)) is None
+
+
+@given(st.binary(max_size=60), st.integers(0, 9))
+def test_what_is_split_fills_its_bytes(data: bytes, count: int) -> None:
+    found = split(data, 0, len(data), count)
+    if found is not None:
+        assert join_entries(found) == data
+        assert len(found) == count
+
+
+FRAMES = st.one_of(
+    st.builds(c.Deliver, st.integers(0, 255), st.binary(max_size=80)),
+    st.builds(c.DeliverCommitted, st.integers(0, 255), U64, st.binary(max_size=80)),
+    st.builds(c.PublishConfirm, st.integers(0, 255), runs()),
+    st.builds(c.PublishError, st.integers(0, 255), st.just(())),
+    st.builds(c.Credit, st.integers(0, 255), st.integers(0, 9)),
+    st.builds(c.OpenResponse, st.just({})),
+).map(c.encode)
+
+
+def comparable(frame: c.Frame) -> object:
+    message = frame.message
+    if isinstance(message, c.PublishConfirm):
+        message = message._replace(publishing_ids=tuple(message.publishing_ids))
+    return type(message), frame._replace(message=message)
+
+
+@given(FRAMES, st.binary(max_size=5), st.integers(0, 20), st.booleans())
+def test_a_received_frame_is_that_of_the_table(frame: bytes, before: bytes, cut: int, is_mutable: bool) -> None:
+    body = frame[4:]
+    where = len(before)
+    whole: bytes | bytearray = before + body + before
+    if is_mutable:
+        whole = bytearray(whole)
+    found = received(whole, where, where + len(body))
+    assert (found is not None) == (body[:2] in (b"\x00\x03", b"\x00\x08"))
+    if found is not None:
+        assert comparable(found) == comparable(c.decode(body))
+        if isinstance(found.message, c.Deliver | c.DeliverCommitted):
+            assert type(found.message.chunk) is bytes
+    shorter = max(len(body) - cut, 4)
+    found = received(whole, where, where + shorter)
+    if found is not None:
+        assert comparable(found) == comparable(c.decode(body[:shorter]))
+
+
+@given(st.lists(FRAMES, max_size=8), st.lists(st.integers(1, 200), max_size=40), st.booleans())
+def test_frames_come_out_however_they_arrive(frames: list[bytes], steps: list[int], is_mutable: bool) -> None:
+    buffer = FrameBuffer()
+    rest = b"".join(frames)
+    found: list[bytes] = []
+    pieces: list[bytes] = []
+    for step in steps:
+        pieces.append(rest[:step])
+        rest = rest[step:]
+    fed = 0
+    for piece in (*pieces, rest):
+        buffer.feed(bytearray(piece) if is_mutable else piece)
+        fed += len(piece)
+        found += buffer.frames()
+        assert len(buffer) == fed - sum(4 + len(frame) for frame in found)
+    assert found == [frame[4:] for frame in frames]
+
+
+def test_a_caller_that_stops_gets_the_rest_next_time() -> None:
+    frames: Sequence[bytes] = [c.encode(c.Credit(number, 1)) for number in range(5)]
+    for whole in (b"".join(frames), b"".join(frames) + b"\x00\x00"):
+        buffer = FrameBuffer()
+        buffer.feed(whole)
+        for data, start, end in buffer.spans():
+            assert data[start:end] == frames[0][4:]
+            break
+        assert len(buffer) == len(whole) - len(frames[0])
+        buffer.feed(b"")
+        assert list(buffer.frames()) == [frame[4:] for frame in frames[1:]]
+        assert len(buffer) == len(whole) - 5 * len(frames[0])
