@@ -50,6 +50,10 @@ rstream_core: pool
 rstream_core: attachment offset_questions
 rstream_core: publisher subscription
 rstream_core: client outbox
+rstream_core.flow: cursor read_plan
+rstream_core.flow: ends stores
+rstream_core.flow: opening
+rstream_core.flow: stream_source
 rstream_core: administration reading
 rstream_core: consumer producer
 rstream_core: superstream superstream_consumer

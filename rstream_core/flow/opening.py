@@ -1,0 +1,162 @@
+"""Opens the streams that a source reads: finds them, and decides for each where to start and whether to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from rstream_core.client import Client
+from rstream_core.errors import OffsetNotFound, OffsetsGone
+from rstream_core.flow.cursor import Cursor, ReadEvents
+from rstream_core.flow.ends import Ends
+from rstream_core.flow.read_plan import AfterStored, LastMessages, ReadPlan, StartAt
+from rstream_core.gaps import GapListener
+from rstream_core.offsets import MOVING, from_offset
+from rstream_core.subscription import SingleActiveConsumer, Subscription
+from rstream_core.types import ConsumerOffsetSpecification, OffsetType
+
+_BEGINNING = from_offset(0)
+_FIRST = ConsumerOffsetSpecification(OffsetType.FIRST)
+_NEXT = ConsumerOffsetSpecification(OffsetType.NEXT)
+
+TurnListener = Callable[[Cursor, bool], Awaitable[None]]
+"""Called when a turn as single active consumer begins (True) and when it ends."""
+
+
+async def resolve_start(client: Client, stream: str, start: StartAt) -> ConsumerOffsetSpecification:
+    """Returns the specification of a start for a subscription.
+
+    Where no offset is stored, it is offset 0, and not the first message that is left, so that a gap is reported.
+    """
+    if isinstance(start, AfterStored):
+        try:
+            stored = await client.query_offset(stream, start.name)
+        except OffsetNotFound:
+            return _BEGINNING
+        return from_offset(stored + 1)
+    if isinstance(start, LastMessages):
+        offset = await client.tail_offset(stream, start.count)
+        return _FIRST if offset is None else from_offset(offset)
+    return start
+
+
+class Opening:
+    """Opens the streams of one source."""
+
+    def __init__(self, client: Client, plan: ReadPlan, ends: Ends, events: ReadEvents, on_gap: GapListener) -> None:
+        """``on_gap``: told of a gap in a stream that is not read. The client tells of those in the others."""
+        self._client = client
+        self._plan = plan
+        self._ends = ends
+        self._events = events
+        self._on_gap = on_gap
+
+    async def open(self, cursors: Sequence[Cursor], on_turn: TurnListener) -> None:
+        """Subscribes to the streams that have wanted messages; the others are read out afterwards.
+
+        Raises ``OffsetsGone`` where there is a gap that the plan does not allow. After an error or a cancellation the
+        subscriptions that were made remain, for the caller to close.
+        """
+        for cursor in cursors:
+            await self._ends.resolve(cursor)
+            if cursor.is_read_out:
+                await self._find_gap(cursor.stream)
+        wanted = [cursor for cursor in cursors if not cursor.is_read_out]
+        if wanted and self._plan.single_active:
+            self._events.waiting()
+        for cursor in wanted:
+            await self._subscribe(cursor, on_turn)
+
+    async def _find_gap(self, stream: str) -> None:
+        """Tells of the gap of an empty stream that is not read: it may have had the requested messages."""
+        start = self._plan.start
+        if isinstance(start, LastMessages) or (
+            not isinstance(start, AfterStored) and start.offset_type is not OffsetType.OFFSET
+        ):
+            return
+        spec = await resolve_start(self._client, stream, start)
+        gap = await self._client.find_gap(stream, spec.offset or 0)
+        if gap is None:
+            await self._tell_if_beyond(stream, spec)
+            return
+        self._on_gap(gap)
+        if self._plan.fail_on_gap:
+            raise OffsetsGone(str(gap), stream=gap.stream, first=gap.first, last=gap.last)
+
+    async def _tell_if_beyond(self, stream: str, spec: ConsumerOffsetSpecification) -> None:
+        """Where nothing is to be read up to the present end: perhaps as the offset is wrong, or the stream was made
+        anew.
+
+        The offset behind the last message is the usual one to go on at. Records of the broker's own may follow that.
+        """
+        until = self._plan.until
+        if until is None or until.offset is not None or until.time is not None:
+            return
+        offset, following = spec.offset or 0, await self._client.resolve_offset(stream, _NEXT)
+        if offset > following:
+            self._events.beyond(stream, offset, following)
+
+    async def _subscribe(self, cursor: Cursor, on_turn: TurnListener) -> None:
+        """Subscribes to a stream, unless it turns out that it has no wanted messages."""
+        plan = self._plan
+        spec = await self._resolve_start(cursor.stream)
+        end = cursor.end
+        if end is not None and spec.offset_type is OffsetType.OFFSET and (spec.offset or 0) > end + 1:
+            await self._tell_if_beyond(cursor.stream, spec)
+        single_active = None
+        if plan.single_active:  # here the offset that the group has stored decides
+            if spec.offset_type is OffsetType.OFFSET:
+                cursor.before_start = (spec.offset or 0) - 1
+            single_active = self._turns_of(cursor, on_turn)
+        elif end is not None and (
+            (spec.offset_type is OffsetType.NEXT and not cursor.is_to_come)
+            or (spec.offset_type is OffsetType.OFFSET and (spec.offset or 0) > end)
+        ):
+            cursor.is_read_out = True
+            return
+        subscription = cursor.subscription = await self._client.subscribe(
+            cursor.stream,
+            spec,
+            credit=plan.credit,
+            filter_values=plan.filter_values,
+            match_unfiltered=plan.match_unfiltered,
+            single_active=single_active,
+            at_leader=bool(plan.filter_values),  # a replica may not have the end yet
+            fail_on_gap=plan.fail_on_gap,
+        )
+        if self._ends_unseen(spec, cursor) and not await subscription.barrier():
+            await subscription.close()
+            cursor.subscription, cursor.is_read_out = None, True
+        elif self._ends.needs_a_place_before(cursor):
+            cursor.before_start = await self._find_before_start(subscription, spec)
+
+    def _turns_of(self, cursor: Cursor, on_turn: TurnListener) -> SingleActiveConsumer:
+        assert self._plan.name is not None
+
+        async def listener(subscription: Subscription, active: bool) -> None:
+            await on_turn(cursor, active)
+
+        return SingleActiveConsumer(self._plan.name, self._plan.super_stream, listener)
+
+    async def _resolve_start(self, stream: str) -> ConsumerOffsetSpecification:
+        plan = self._plan
+        if isinstance(plan.start, AfterStored) and plan.single_active:
+            return _BEGINNING  # if none is stored; the broker is asked at each turn
+        spec = await resolve_start(self._client, stream, plan.start)
+        if plan.single_active and spec.offset_type in MOVING:
+            # Resolved now: messages published before the turn begins must not be left out.
+            return from_offset(await self._client.resolve_offset(stream, spec))
+        return spec
+
+    def _ends_unseen(self, spec: ConsumerOffsetSpecification, cursor: Cursor) -> bool:
+        """Returns whether possibly no message comes up to the end, so that no chunk would show the end."""
+        is_known = cursor.end is not None and not cursor.is_to_come
+        return is_known and spec.offset_type is OffsetType.TIMESTAMP and not self._plan.single_active
+
+    async def _find_before_start(self, subscription: Subscription, spec: ConsumerOffsetSpecification) -> int:
+        """Returns an offset before the first message to come."""
+        if spec.offset_type is OffsetType.OFFSET:
+            return (spec.offset or 0) - 1
+        if spec.offset_type not in (OffsetType.NEXT, OffsetType.TIMESTAMP) or await subscription.barrier():
+            return -1
+        last = await self._client.last_offset(subscription.stream)
+        return -1 if last is None else last

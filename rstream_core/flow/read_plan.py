@@ -1,0 +1,61 @@
+"""What a source of streams is to read, and from where to where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rstream_core.types import ConsumerOffsetSpecification
+
+
+@dataclass(frozen=True, slots=True)
+class LastMessages:
+    """A start: so many messages before the end."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class AfterStored:
+    """A start: after the offset that is stored under a name; offset 0 where none is."""
+
+    name: str
+
+
+StartAt = ConsumerOffsetSpecification | LastMessages | AfterStored
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """Where to stop: at an offset, at a time, or, without both, at the last message that a stream has at the start."""
+
+    offset: int | None = None
+    """The last wanted offset. It may be yet to come."""
+    time: int | None = None
+    """Milliseconds since 1970 (UTC): messages of later chunks are not wanted. It may be yet to come."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPlan:
+    """What to read."""
+
+    streams: tuple[str, ...]
+    start: StartAt
+    until: Until | None = None
+    """None: no end."""
+    name: str | None = None
+    """Under which offsets are stored; None: they are not."""
+    single_active: bool = False
+    """Whether to take turns with others of the same name. The offset that is stored under it then decides where to
+    start; ``start`` is for a stream without one."""
+    super_stream: str | None = None
+    """The super stream that the streams are partitions of, if they are."""
+    idle: float | None = None
+    """Seconds without a message that end the reading."""
+    filter_values: tuple[str, ...] = ()
+    """With some, the broker leaves out chunks that have no message with one of them."""
+    match_unfiltered: bool = False
+    """With ``filter_values``: chunks with a message without a value are wanted, too."""
+    credit: int = 10
+    """Chunks that the broker may send ahead, for each stream."""
+    fail_on_gap: bool = False
+    """Whether offsets that retention took end the reading with ``OffsetsGone``."""

@@ -1,0 +1,301 @@
+"""Reads streams as the source of a run: chunks become blocks, and what is acknowledged becomes stored offsets.
+
+It reads one stream, the partitions of a super stream, or takes turns as a single active consumer. Each stream has its
+cursor, and for each turn its acknowledgements. The subscriptions hold what has arrived, within their credits; here lies
+the rest of one chunk at most, which is handed out in parts where it has many messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from rstream_core.client import Client
+from rstream_core.errors import RstreamError
+from rstream_core.flow.acks import Account
+from rstream_core.flow.block import Block
+from rstream_core.flow.cursor import Cursor, ReadEvents
+from rstream_core.flow.ends import Ends
+from rstream_core.flow.opening import Opening
+from rstream_core.flow.read_plan import ReadPlan
+from rstream_core.flow.stages import Stop
+from rstream_core.flow.stores import STORE_TIMEOUT, StoreEvery, Stores
+from rstream_core.gaps import GapListener
+from rstream_core.subscription import Subscription
+from rstream_core.types import Chunk
+
+MOST_AT_ONCE = 4096
+"""The most messages of a block: the most that a usual chunk of a broker has."""
+
+
+class _Arrivals(asyncio.Event):
+    """Calls a function when something arrives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wake: Callable[[], None] = lambda: None
+
+    def set(self) -> None:
+        super().set()
+        self.wake()
+
+
+class _Rest:
+    """The messages of a chunk that are not handed out yet."""
+
+    __slots__ = ("at", "chunk", "count", "cursor", "is_end")
+
+    def __init__(self, cursor: Cursor, chunk: Chunk, count: int, is_end: bool) -> None:
+        self.cursor = cursor
+        self.chunk = chunk
+        self.count = count
+        """How many messages of the chunk are wanted."""
+        self.is_end = is_end
+        """Whether no more of the stream are."""
+        self.at = 0
+        """How many are handed out."""
+
+
+class StreamSource:
+    """Reads streams. ``open`` is awaited before the run, ``settle`` and ``close`` behind it. For one event loop."""
+
+    def __init__(
+        self,
+        client: Client,
+        plan: ReadPlan,
+        account: Account,
+        events: ReadEvents,
+        *,
+        store_every: StoreEvery | None = None,
+        on_gap: GapListener,
+        now_ms: Callable[[], int],
+        outage_until: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """``on_gap``: as the client's. ``now_ms``: milliseconds since 1970 (UTC). ``outage_until``: the loop time at
+        which the last outage has ended; now during one."""
+        self._plan = plan
+        self._events = events
+        self._cursors = [Cursor(stream, account) for stream in plan.streams]
+        clock = asyncio.get_running_loop().time
+        self._ends = Ends(client, plan, self._cursors, now_ms=now_ms, clock=clock, outage_until=outage_until)
+        self._opening = Opening(client, plan, self._ends, events, on_gap)
+        self._stores: Stores | None = None
+        if plan.name is not None:
+            self._stores = Stores(client, plan.name, store_every or StoreEvery(), self._cursors, events, clock)
+        self._arrivals = _Arrivals()
+        self._turn: deque[Cursor] = deque()
+        """The streams that are read, the next one first."""
+        self._rest: _Rest | None = None
+        self._is_worked_on = False
+        """Whether something was handed out since the last look."""
+        self._failed: Subscription | None = None
+        """Whose error ends the reading."""
+        self.end: Stop | None = None
+
+    async def open(self) -> None:
+        """Finds where to start and to stop, and subscribes. ``end`` is set where no stream has a wanted message.
+
+        Raises the errors of ``Client.subscribe`` and ``OffsetsGone``. May be cancelled; ``close`` is due in any case.
+        """
+        await self._opening.open(self._cursors, self._on_turn)
+        for cursor in self._cursors:
+            if cursor.subscription is None:
+                cursor.is_closed = True
+            else:
+                cursor.subscription.arrived = self._arrivals
+                self._turn.append(cursor)
+        if not self._turn:
+            self.end = Stop("there is nothing to read")
+        self._ends.note_activity()
+
+    @property
+    def passed(self) -> int | None:
+        """The offset up to which everything is done, of a source of one stream; None for several, and at first."""
+        return self._cursors[0].acks.low if len(self._cursors) == 1 else None
+
+    def start(self, wake: Callable[[], None]) -> None:
+        """Wakes the run whenever a chunk arrives."""
+        self._arrivals.wake = wake
+
+    def poll(self) -> Block | None:
+        """Returns the next block, if one has arrived. Raises ``ChunkError`` for damaged data."""
+        if self._rest is not None:
+            block = self._next_part(self._rest)
+            if block is not None:
+                return block
+        if self._is_worked_on:
+            self._ends.note_activity()
+            self._is_worked_on = any(cursor.acks.open for cursor in self._turn)
+        turn = self._turn
+        for _ in range(len(turn) if self.end is None else 0):
+            cursor = turn[0]
+            turn.rotate(-1)
+            block = self._poll_stream(cursor)
+            if block is not None:
+                return block
+            if self._failed is not None or self.end is not None:
+                break
+        return None
+
+    def _poll_stream(self, cursor: Cursor) -> Block | None:
+        subscription = cursor.subscription
+        assert subscription is not None
+        while not cursor.is_read_out:
+            chunk = subscription.poll()
+            if chunk is None:
+                if subscription.error is not None:
+                    self._failed = subscription
+                return None
+            self._ends.note_activity()
+            count, is_end = self._ends.cut(cursor, chunk)
+            if count and not cursor.has_begun:
+                cursor.has_begun = True
+                self._events.begins(cursor, chunk.offset)
+            if count:
+                return self._hand_out(cursor, chunk, count, is_end)
+            if is_end:
+                self._note_read_out(cursor)
+        return None
+
+    def _hand_out(self, cursor: Cursor, chunk: Chunk, count: int, is_end: bool) -> Block:
+        if count > MOST_AT_ONCE:
+            rest = self._rest = _Rest(cursor, chunk, count, is_end)
+            return self._part(rest)
+        block = self._block(cursor, chunk, 0, count)
+        if is_end:
+            self._note_read_out(cursor)
+        return block
+
+    def _next_part(self, rest: _Rest) -> Block | None:
+        """Returns the next part of a chunk. Where its turn as single active consumer is over, the rest is not wanted:
+        another consumer gets it."""
+        cursor = rest.cursor
+        subscription = None if self.end is not None or cursor.is_closed else cursor.subscription
+        if subscription is not None and subscription.is_wanted(rest.chunk):
+            return self._part(rest)
+        self._drop_rest()
+        return None
+
+    def _part(self, rest: _Rest) -> Block:
+        end = min(rest.at + MOST_AT_ONCE, rest.count)
+        block = self._block(rest.cursor, rest.chunk, rest.at, end)
+        rest.at = end
+        if end == rest.count:
+            self._rest = None
+            if rest.is_end:
+                self._note_read_out(rest.cursor)
+        return block
+
+    def _drop_rest(self) -> None:
+        rest, self._rest = self._rest, None
+        if rest is not None and rest.cursor.subscription is not None:
+            rest.cursor.subscription.finish(rest.chunk.offset + rest.at - 1)
+
+    def _block(self, cursor: Cursor, chunk: Chunk, begin: int, end: int) -> Block:
+        messages, first = chunk.messages, chunk.offset + begin
+        if end - begin < len(messages):
+            messages = messages[begin:end]
+        cursor.acks.hand_out(first, end - begin)
+        self._is_worked_on = True
+        return Block(cursor.acks, range(first, first + end - begin), messages, chunk.stream, chunk.timestamp)
+
+    def _note_read_out(self, cursor: Cursor) -> None:
+        if cursor.is_read_out:
+            return
+        cursor.is_read_out = True
+        self._turn.remove(cursor)
+        if not self._turn and self.end is None:
+            self.end = Stop("all wanted messages were read", "until")
+
+    # What is due.
+
+    def due(self) -> float | None:
+        """Returns when an offset is to be stored or the broker to be asked, in loop time; 0 for now."""
+        if self._failed is not None:
+            return 0.0
+        if len(self._turn) < len(self._cursors) and self._next_to_close() is not None:
+            return 0.0
+        due = self._ends.due()
+        if self._stores is not None:
+            store = self._stores.due()
+            if store is not None and (due is None or store < due):
+                return store
+        return due
+
+    def _next_to_close(self) -> Cursor | None:
+        """Returns a stream that is read out, and all of it done, while others are read."""
+        if self.end is not None:
+            return None
+        for cursor in self._cursors:
+            if cursor.is_read_out and not cursor.is_closed and not cursor.acks.open:
+                return cursor
+        return None
+
+    async def tick(self) -> None:
+        """Does what is due. Raises the error that has ended a subscription, and errors of storing that are no outage.
+        May take as long as an outage."""
+        if self._failed is not None:
+            await self._failed.raise_error()
+            self._failed = None
+        if self._stores is not None:
+            await self._stores.tick()
+        found = await self._ends.tick()
+        for cursor in found.read_out:
+            self._note_read_out(cursor)
+        if found.stop is not None and self.end is None:
+            self.end = found.stop
+        while (read_out := self._next_to_close()) is not None:
+            await self._close(read_out)
+
+    async def _close(self, cursor: Cursor) -> None:
+        """Ends the reading of one stream while others are read."""
+        if self._stores is not None:
+            await self._stores.store(cursor, verify=True)
+        cursor.begin_turn()
+        cursor.is_closed = True
+        if cursor.subscription is not None:
+            await cursor.subscription.close()
+
+    def stop(self) -> None:
+        """Reads no more. What was not handed out is not acknowledged, so whoever reads on gets it."""
+        if self.end is None:
+            self.end = Stop("stopped")
+        self._drop_rest()
+
+    async def settle(self, *, quietly: bool = False) -> None:
+        """Stores how far the streams were read, verified, after the sink was drained and before ``close``: the next
+        member of a group begins there. What is open is given back: whoever reads on gets it.
+
+        Raises where an offset could not be stored; ``quietly``: not, since the run has failed anyway.
+        """
+        for cursor in self._cursors:
+            cursor.acks.give_back()
+        if self._stores is not None:
+            await self._stores.finish(quietly=quietly)
+
+    async def close(self) -> None:
+        """Ends the subscriptions. Never raises but for a cancellation; may be repeated."""
+        subscriptions = [cursor.subscription for cursor in self._cursors if cursor.subscription is not None]
+        try:
+            await asyncio.gather(*(subscription.close() for subscription in subscriptions))
+        except asyncio.CancelledError:
+            for subscription in subscriptions:  # some ``close`` calls may not have started
+                subscription.abandon()
+            raise
+
+    # Turns of a single active consumer.
+
+    async def _on_turn(self, cursor: Cursor, active: bool) -> None:
+        """At the end of a turn stores the offset, verified, before the broker gets its answer: whoever has the next
+        turn asks for it at once."""
+        if not active and self._stores is not None:
+            try:
+                async with asyncio.timeout(STORE_TIMEOUT):  # others wait for their turn
+                    await self._stores.store(cursor, verify=True)
+            except (RstreamError, TimeoutError) as error:
+                self._events.not_stored(cursor.stream, str(error) or f"no answer within {STORE_TIMEOUT:g} s")
+        cursor.begin_turn()
+        if active is not cursor.is_active:  # after a lost connection, the end of a turn may be told twice
+            cursor.is_active = active
+            self._events.turn(cursor.stream, active)

@@ -1,0 +1,180 @@
+"""A client of streams without a broker, for tests of what reads streams. Nothing moves by itself, no clock either."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from rstream_core import (
+    Chunk,
+    Client,
+    ConsumerOffsetSpecification,
+    Gap,
+    OffsetNotFound,
+    OffsetType,
+    RstreamError,
+    SingleActiveConsumer,
+    UnsupportedByBroker,
+)
+from rstream_core.flow.cursor import Cursor, ReadEvents
+from rstream_core.types import StreamStats
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Told(ReadEvents):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[object, ...]] = []
+
+    def waiting(self) -> None:
+        self.events.append(("waiting",))
+
+    def beyond(self, stream: str, offset: int, following: int) -> None:
+        self.events.append(("beyond", stream, offset, following))
+
+    def begins(self, cursor: Cursor, first: int) -> None:
+        self.events.append(("begins", cursor.stream, first, cursor.end))
+
+    def turn(self, stream: str, active: bool) -> None:
+        self.events.append(("turn", stream, active))
+
+    def not_stored(self, stream: str, why: str) -> None:
+        self.events.append(("not stored", stream, why))
+
+    def stored(self, stream: str, offset: int | None) -> None:
+        self.events.append(("stored", stream, offset))
+
+    def gap(self, gap: Gap) -> None:
+        self.events.append(("gap", gap.stream, gap.first, gap.last))
+
+
+@dataclass
+class FakeStream:
+    first: int = 0
+    last: int | None = None
+    """The last message."""
+    committed: int | None = None
+    """The last offset, which may be that of a record of the broker's own; None: unknown to this broker."""
+    stored: dict[str, int] = field(default_factory=dict)
+
+
+class FakeSubscription:
+    def __init__(self, stream: str, spec: ConsumerOffsetSpecification, told: Mapping[str, Any]) -> None:
+        self.stream = stream
+        self.spec = spec
+        self.told = told
+        self.chunks: deque[Chunk] = deque()
+        self.active = told["single_active"] is None
+        self.arrived = asyncio.Event()
+        self.error: RstreamError | None = None
+        self.finished: list[int | None] = []
+        self.has_messages = True
+        """What ``barrier`` returns."""
+        self.is_done = False
+        """What ``nothing_to_come`` returns."""
+        self.asked = 0
+        self.is_closed = False
+        self.is_turn_over = False
+
+    def arrive(self, offset: int, count: int, timestamp: int = 0) -> None:
+        messages = [b"%d" % number for number in range(offset, offset + count)]
+        self.chunks.append(Chunk(self.stream, offset, timestamp, messages, None))
+        self.arrived.set()
+
+    def poll(self) -> Chunk | None:
+        return self.chunks.popleft() if self.chunks else None
+
+    def finish(self, offset: int | None = None) -> None:
+        self.finished.append(offset)
+
+    def is_wanted(self, chunk: Chunk) -> bool:
+        return not self.is_turn_over
+
+    async def raise_error(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    async def barrier(self) -> bool:
+        return self.has_messages
+
+    async def nothing_to_come(self) -> bool:
+        self.asked += 1
+        return self.is_done
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+    def abandon(self) -> None:
+        self.is_closed = True
+
+    async def turn(self, active: bool) -> None:
+        """A turn begins or ends."""
+        single_active: SingleActiveConsumer = self.told["single_active"]
+        assert single_active.listener is not None
+        assert await single_active.listener(cast("Any", self), active) is None
+        self.active = active
+
+
+class FakeClient:
+    def __init__(self, **streams: FakeStream) -> None:
+        self.streams = streams
+        self.subscriptions: dict[str, FakeSubscription] = {}
+        self.stores: list[tuple[str, str, int, bool]] = []
+        """Stream, name, offset, and whether it was verified."""
+        self.store_error: Exception | None = None
+        self.has_messages = True
+        self.asked_for_last = 0
+
+    @property
+    def client(self) -> Client:
+        return cast("Client", self)
+
+    async def store_offset(self, stream: str, name: str, offset: int, *, verify_timeout: float | None = None) -> None:
+        if self.store_error is not None:
+            raise self.store_error
+        self.stores.append((stream, name, offset, verify_timeout is not None))
+
+    async def query_offset(self, stream: str, name: str) -> int:
+        stored = self.streams[stream].stored
+        if name not in stored:
+            raise OffsetNotFound(f"the offset of {name!r} in stream {stream!r}")
+        return stored[name]
+
+    async def last_offset(self, stream: str) -> int | None:
+        self.asked_for_last += 1
+        return self.streams[stream].last
+
+    async def tail_offset(self, stream: str, count: int) -> int | None:
+        last = self.streams[stream].last
+        return None if last is None else max(last + 1 - count, 0)
+
+    async def stats(self, stream: str) -> StreamStats:
+        found = self.streams[stream]
+        if found.committed is None:
+            raise UnsupportedByBroker("statistics")
+        return StreamStats(found.first, None, None, found.committed)
+
+    async def resolve_offset(self, stream: str, spec: ConsumerOffsetSpecification) -> int:
+        found = self.streams[stream]
+        following = 0 if found.last is None else found.last + 1
+        return following if spec.offset_type is OffsetType.NEXT else max(following - 1, 0)
+
+    async def find_gap(self, stream: str, offset: int) -> Gap | None:
+        first = self.streams[stream].first
+        return Gap(stream, offset, first - 1) if offset < first else None
+
+    async def subscribe(self, stream: str, spec: ConsumerOffsetSpecification, **told: Any) -> FakeSubscription:
+        made = self.subscriptions[stream] = FakeSubscription(stream, spec, told)
+        made.has_messages = self.has_messages
+        return made
