@@ -17,15 +17,14 @@ from rstream_cli.options.declaring import positive_duration
 from rstream_cli.options.messages import Codec, OnError
 from rstream_cli.options.showing import ShowingOptions
 from rstream_cli.parsing import Start, StartKind, Until, UntilKind, parse_delimiter, parse_offset, parse_until
-from rstream_cli.records.paths import parse_path
 from rstream_cli.runner import CommandContext, run_command
+from rstream_cli.selecting import choosers_of
 
 if TYPE_CHECKING:
     from rstream_cli.consuming import StoreEvery
     from rstream_cli.filtering import BrokerFilter
     from rstream_cli.rendering import Renderer
     from rstream_cli.terminal import Bodies
-    from rstream_core.flow.stages import Chooser
 
 DEFAULT_STORE_EVERY = "5s"
 
@@ -58,7 +57,8 @@ def run_consume(
     every = _store_every(options.store_every, name)
     _check_name(name, start)
     raw = options.codec is Codec.RAW
-    filtered, selects = _filter(options, raw=raw)
+    filtered = _filter(options)
+    selects = choosers_of(options, raw=raw)
     render = _renderer(
         options.output,
         options.template,
@@ -104,8 +104,8 @@ def run_consume(
     run_command(main, connection=connection, graceful=True)
 
 
-def _filter(options: ConsumeOptions, *, raw: bool) -> tuple[BrokerFilter | None, list[Chooser]]:
-    """Returns what the broker is asked for, and what chooses exactly among what it sends."""
+def _filter(options: ConsumeOptions) -> BrokerFilter | None:
+    """Returns what the broker is asked for."""
     values = tuple(options.filter_values or ())
     for value in values:
         check_option("--filter", value)
@@ -113,17 +113,10 @@ def _filter(options: ConsumeOptions, *, raw: bool) -> tuple[BrokerFilter | None,
         for said, flag in ((options.filter_from, "--filter-from"), (options.match_unfiltered, "--match-unfiltered")):
             if said:
                 raise CommandError(f"{flag} needs --filter", hint="pass --filter VALUE, once for each value")
-        return None, []
-    from rstream_cli.filtering import BrokerFilter, ExactFilter
+        return None
+    from rstream_cli.filtering import BrokerFilter
 
-    try:
-        path = None if options.filter_from is None else parse_path(options.filter_from)
-    except ValueError as error:
-        raise CommandError(f"--filter-from: {error}") from None
-    selects: list[Chooser] = []
-    if path is not None:
-        selects.append(ExactFilter(values, path, options.match_unfiltered, raw))
-    return BrokerFilter(values, options.match_unfiltered), selects
+    return BrokerFilter(values, options.match_unfiltered)
 
 
 def _check_places(start: Start, stop: Until | None, kind: Kind) -> None:

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 if TYPE_CHECKING:
@@ -96,12 +97,23 @@ class Signals:
         raise SystemExit(status)
 
 
+_STUCK = 1.0
+"""Seconds after which a signal that the event loop has not handled lets the next one end the process."""
+
+
 class ProcessSignals(Signals):
-    """The signals of this process."""
+    """The signals of this process.
+
+    The event loop handles them, which it cannot while a computation holds it up, such as a search for a regular
+    expression. So a second one, a second or more after the first, ends the process at once: Python tells of signals
+    between two of its instructions, and ``re`` asks for them within a search.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._handled: list[signal.Signals] = []
+        self._unhandled: tuple[signal.Signals, float] | None = None
+        """The first signal that the event loop has not handled yet, and when it came, in seconds with any zero."""
 
     def leave(self) -> None:
         for number in self._handled:
@@ -119,8 +131,15 @@ class ProcessSignals(Signals):
         loop = asyncio.get_running_loop()
         # What is ignored from the start, as SIGINT is in the background jobs of scripts, stays so.
         numbers = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+
+        def on_loop(number: signal.Signals) -> None:
+            self._unhandled = None
+            handler(number)
+
         for number in numbers:
-            loop.add_signal_handler(number, handler, number)
+            loop.add_signal_handler(number, on_loop, number)
+            signal.signal(number, partial(self._arrived, signal.getsignal(number)))
+            signal.siginterrupt(number, False)
         try:
             yield
         finally:
@@ -128,6 +147,15 @@ class ProcessSignals(Signals):
                 loop.remove_signal_handler(number)
                 signal.signal(number, lambda given, _: afterwards(signal.Signals(given)))
                 self._handled.append(number)
+
+    def _arrived(self, of_loop: Any, number: int, frame: Any) -> None:
+        """Called at once, in the main thread. ``of_loop`` is the loop's own function for this."""
+        now = time.monotonic()
+        if self._unhandled is None:
+            self._unhandled = signal.Signals(number), now
+        elif now >= self._unhandled[1] + _STUCK:
+            self.end_at_once(128 + self._unhandled[0])
+        of_loop(number, frame)
 
     def end_at_once(self, status: int) -> NoReturn:
         os._exit(status)

@@ -6,13 +6,16 @@ the place where the publisher took it: at a path in the body or in the envelope.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
 
+from rstream_cli.exit_status import CommandError
+from rstream_cli.options.consuming import ConsumeOptions
 from rstream_cli.records.envelope import EnvelopeError, at_path, loads
-from rstream_cli.records.paths import Path, PathError
+from rstream_cli.records.paths import Path, PathError, parse_path
 from rstream_cli.rendering import UNSHOWABLE, look_into
 from rstream_core.flow.block import Block
 from rstream_core.flow.stages import Choice
@@ -56,6 +59,16 @@ class ExactFilter:
     def _values(self, data: bytes) -> list[Any]:
         """Returns the values at the path in the body and in the envelope: the publisher may have used either."""
         return [_find(text, self.path) for text in ((data,) if self.raw else look_into(data))]
+
+
+def choosers(options: ConsumeOptions, *, raw: bool) -> Iterator[ExactFilter]:
+    """Yields what ``--filter-from`` asks for. Raises CommandError. ``raw``: the stored bytes are the body."""
+    if options.filter_from is not None:
+        try:
+            path = parse_path(options.filter_from)
+        except ValueError as error:
+            raise CommandError(f"--filter-from: {error}") from None
+        yield ExactFilter(tuple(options.filter_values or ()), path, options.match_unfiltered, raw)
 
 
 def value_text(value: Any) -> str | None:

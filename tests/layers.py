@@ -66,7 +66,7 @@ rstream_cli.records: envelope
 rstream_cli: exit_status hints
 rstream_cli: mistakes outcome
 rstream_cli: input names parsing typer_support
-rstream_cli.records: template
+rstream_cli.records: template values
 rstream_cli.render: . stats
 rstream_cli.render: words
 rstream_cli.render: json_lines line live
@@ -79,9 +79,9 @@ rstream_cli.options: showing
 rstream_cli: runner
 rstream_cli.render: status
 rstream_cli: diagnosis ending kinds outages rendering
-rstream_cli: filtering
+rstream_cli: filtering grepping matching
 rstream_cli: consuming publishing
-rstream_cli: encoding
+rstream_cli: encoding selecting
 rstream_cli: consume_command publish_command
 rstream_cli.commands: . broker completion consume doctor offset publish sac_consume stream version
 rstream_cli.commands: superstream_consume superstream_publish

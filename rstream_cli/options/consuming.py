@@ -111,8 +111,8 @@ class ConsumeOptions:
         OnError,
         typer.Option(
             "--on-error",
-            help="What to do with a message that is not AMQP 1.0, or that JSON cannot hold when the output or"
-            " --filter-from needs JSON. stop ends the run with exit code 8. skip leaves the message out and"
+            help="What to do with a message that is not AMQP 1.0, or that JSON cannot hold when the output,"
+            " --filter-from or --match needs JSON. stop ends the run with exit code 8. skip leaves the message out and"
             " counts it; the exit code is then 3.",
             rich_help_panel=READING,
         ),
@@ -165,6 +165,36 @@ class ConsumeOptions:
             rich_help_panel=READING,
         ),
     ] = False
+    grep: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--grep",
+            metavar="PATTERN",
+            help="Take only the messages in whose body this regular expression is found. It has Python's syntax and"
+            " looks at bytes. If repeated, a body must have all of them.",
+            rich_help_panel=READING,
+        ),
+    ] = None
+    grep_not: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--grep-not",
+            metavar="PATTERN",
+            help="Leave out the messages in whose body this regular expression is found; repeatable.",
+            rich_help_panel=READING,
+        ),
+    ] = None
+    match: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--match",
+            metavar=".PATH=VALUE",
+            help="Take only the messages that have this value in the envelope that --json shows, such as"
+            " .properties.subject=order or .headers.n=5, or in a JSON body, such as .body.region=eu. If repeated, all"
+            " must hold.",
+            rich_help_panel=READING,
+        ),
+    ] = None
     credit: Annotated[
         int,
         typer.Option(

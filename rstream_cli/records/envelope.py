@@ -488,6 +488,8 @@ _PROPERTY_FIELDS: Final = {
 }
 PROPERTIES = tuple(_PROPERTY_FIELDS)
 """The names of all properties, as ``--property`` and the envelope have them."""
+HEADER = tuple(_HEADER_FIELDS)
+"""The names of all fields of the header, as the envelope has them."""
 
 
 def _dump_fields(section: object, fields: dict[str, _Type]) -> dict[str, Json]:
@@ -600,7 +602,7 @@ def to_json(
     ``timestamp_ms``: milliseconds since 1970. Raises EnvelopeError for values that JSON cannot hold, which a decoded
     message never has, and rstream_core.errors.AmqpError for a malformed message.
     """
-    document = _document(message, stream, offset, timestamp_ms)
+    document = to_document(message, stream, offset, timestamp_ms)
     if filter_value is not None:
         document["filter"] = filter_value
     if failed is not None:
@@ -608,9 +610,10 @@ def to_json(
     return dumps(document)
 
 
-def _document(
-    message: AMQPMessage, stream: str | None, offset: int | None, timestamp_ms: int | None
+def to_document(
+    message: AMQPMessage, stream: str | None = None, offset: int | None = None, timestamp_ms: int | None = None
 ) -> dict[str, Json]:
+    """Returns the envelope as an object for orjson. See :func:`to_json`, also for the errors."""
     document: dict[str, Json] = {}
     if stream is not None:
         document["stream"] = stream
@@ -640,7 +643,7 @@ def json_blocks(record: bytes, *, stream: str, offset: int, timestamp_ms: int, r
     found = (memoryview(record), b"") if raw else large_body(record)
     body, rest = (None, record) if found is None else found
     message = AMQPMessage(b"") if raw else AMQPMessage.from_bytes(rest)
-    document = _document(message, stream, offset, timestamp_ms)
+    document = to_document(message, stream, offset, timestamp_ms)
     dumps(document)  # raises now if JSON cannot hold it
     return _blocks(document, body, "value" if "value" in document else "body")
 

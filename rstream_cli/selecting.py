@@ -1,0 +1,32 @@
+"""The options of ``consume`` that choose among messages: a table.
+
+Each has a module with a function ``choosers``, which gives what decides about a message; all of them must want it. A
+new one is an option in ``ConsumeOptions``, a module like matching.py, and a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from rstream_cli.options.consuming import ConsumeOptions
+
+if TYPE_CHECKING:
+    from rstream_core.flow.stages import Chooser
+
+SELECTS: Mapping[str, str] = {
+    "rstream_cli.grepping": "grep grep_not",
+    "rstream_cli.matching": "match",
+    "rstream_cli.filtering": "filter_from",
+}
+"""The modules, in the order in which they are asked, with their fields of ``ConsumeOptions``."""
+
+
+def choosers_of(options: ConsumeOptions, *, raw: bool) -> Sequence[Chooser]:
+    """Returns what the options ask for. Raises CommandError. ``raw``: stored bytes are bodies, not AMQP 1.0."""
+    found: list[Chooser] = []
+    for module, fields in SELECTS.items():
+        if any(getattr(options, field) for field in fields.split()):  # else it need not be imported
+            found += import_module(module).choosers(options, raw=raw)
+    return found
