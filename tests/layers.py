@@ -28,8 +28,10 @@ rstream_core.protocol: amqp chunk session
 rstream_core.broker: bloom groups holes refusal
 rstream_core.broker: checks publishing statistics tracking
 rstream_core.broker: log session
-rstream_core.broker: ports
+rstream_core.broker: folder ports
 rstream_core.broker: arguments clients writer
+rstream_core.broker: stream
+rstream_core.broker: super_streams
 rstream_core.broker: streams
 rstream_core.broker: delivery faults
 rstream_core.broker: commands

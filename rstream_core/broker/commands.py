@@ -17,7 +17,8 @@ from rstream_core.broker.groups import Group
 from rstream_core.broker.ports import Connection
 from rstream_core.broker.publishing import ENTRIES_AT, split_filtered, split_publish
 from rstream_core.broker.refusal import Refused
-from rstream_core.broker.streams import Stream, Streams
+from rstream_core.broker.stream import Stream
+from rstream_core.broker.streams import Streams
 from rstream_core.broker.tracking import MAX_REFERENCE
 from rstream_core.errors import ChunkError, ProtocolError
 from rstream_core.protocol import commands as c
@@ -62,7 +63,7 @@ class Commands:
             self._refuse(decoded, command, refused.code)
             return
         except (OSError, ChunkError) as error:
-            logger.error("%s in %s: %s", type(message).__name__, self.streams.directory, error)  # noqa: TRY400 - one line
+            logger.error("%s in %s: %s", type(message).__name__, self.streams.folder.path, error)  # noqa: TRY400 - one line
             self._refuse(decoded, command, refusal.INTERNAL_ERROR)
             return
         if answer is not None:
@@ -170,7 +171,9 @@ def _subscribe(client: Commands, message: c.Subscribe) -> Any:
     _check_spec(message.offset_spec)
     subscription = BrokerSubscription(client.connection, message.subscription_id, stream, message)
     if is_single and name:
-        number = client.streams.partition_number(client.vhost, properties.get("super-stream", ""), stream.name)
+        number = client.streams.super_streams.partition_number(
+            client.vhost, properties.get("super-stream", ""), stream.name
+        )
         subscription.group_name = name
         subscription.group = stream.groups.setdefault(name, Group(number))
     subscriptions[message.subscription_id] = subscription
@@ -274,11 +277,11 @@ def _delete_super_stream(client: Commands, message: c.DeleteSuperStream) -> Any:
 
 
 def _partitions(client: Commands, message: c.Partitions) -> Any:
-    return c.PartitionsResponse(client.streams.partitions(client.vhost, message.super_stream))
+    return c.PartitionsResponse(client.streams.super_streams.partitions(client.vhost, message.super_stream))
 
 
 def _route(client: Commands, message: c.Route) -> Any:
-    return c.RouteResponse(client.streams.route(client.vhost, message.super_stream, message.routing_key))
+    return c.RouteResponse(client.streams.super_streams.route(client.vhost, message.super_stream, message.routing_key))
 
 
 # The connection.

@@ -147,7 +147,7 @@ class EmbeddedBroker:
     @property
     def dropped(self) -> list[str]:
         """Damage that was found in the data folder, as lines of text. Damaged parts are not read."""
-        return list(self._running.streams.dropped)
+        return list(self._running.streams.folder.dropped)
 
     @property
     def _running(self) -> Server:

@@ -22,7 +22,8 @@ from rstream_core.broker.connection import STEP_TIMEOUT, BrokerConnection
 from rstream_core.broker.faults import Faults
 from rstream_core.broker.session import ServerOptions
 from rstream_core.broker.statistics import Statistics
-from rstream_core.broker.streams import Stream, Streams
+from rstream_core.broker.stream import Stream
+from rstream_core.broker.streams import Streams
 from rstream_core.broker.writer import Fsync
 from rstream_core.errors import ConfigurationError
 from rstream_core.hints import Hint

@@ -36,9 +36,11 @@ from rstream_core import (
     parse_uri,
 )
 from rstream_core.broker import streams as broker_streams
+from rstream_core.broker.folder import Folder, checked
 from rstream_core.broker.log import Log, NewChunk
 from rstream_core.broker.refusal import Refused
-from rstream_core.broker.streams import Stream, Streams
+from rstream_core.broker.stream import Stream
+from rstream_core.broker.streams import Streams
 from rstream_core.broker.writer import Fsync
 from rstream_core.errors import InternalError
 from rstream_core.protocol.routing import MAX_PARTITIONS
@@ -192,12 +194,12 @@ async def test_a_super_stream_that_cannot_be_made_leaves_nothing(
 ) -> None:
     async with EmbeddedBroker(data=tmp_path) as broker, Client(options(broker)) as client:
         await client.create_super_stream("other", partitions=1)
-        real, write = Log.create, Streams._write
+        real, write = Log.create, Folder.write
 
         def create(directory: Path, **more: Any) -> Log:
             if '"orders-1"' in (directory / "stream.json").read_text():
                 if not is_told:
-                    patched.setattr(Streams, "_write", full)
+                    patched.setattr(Folder, "write", full)
                 full()
             return real(directory, **more)
 
@@ -205,7 +207,7 @@ async def test_a_super_stream_that_cannot_be_made_leaves_nothing(
             patched.setattr(Log, "create", create)
             with pytest.raises(InternalError):
                 await client.create_super_stream("orders", partitions=3)
-        assert Streams._write is write
+        assert Folder.write is write
         assert broker.stream_count == len(list((tmp_path / "streams").iterdir())) == 1
         with pytest.raises(StreamDoesNotExist):
             await client.partitions("orders")
@@ -448,7 +450,7 @@ async def test_a_folder_that_is_none(tmp_path: Path) -> None:
 
 
 async def test_a_folder_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Streams, "_take_lock", full)
+    monkeypatch.setattr(Folder, "lock", full)
     with pytest.raises(ConfigurationError, match=f"data folder {tmp_path}: No space left on device"):
         await EmbeddedBroker(data=tmp_path).start()
 
@@ -659,7 +661,7 @@ async def test_as_many_partitions_as_there_may_be(
         streams.create_super_stream("/", "orders", names, names, {})
     assert len(streams) == 0
     streams.create_super_stream("/", "orders", names[:5], names[:5], {})
-    assert streams.partitions("/", "orders") == names[:5]
+    assert streams.super_streams.partitions("/", "orders") == names[:5]
     streams.close()
 
 
@@ -677,9 +679,8 @@ async def test_a_changed_bit_of_what_is_described_is_found(opened: Callable[[Fsy
     streams = opened(Fsync.NEVER)
     streams.create_super_stream("/", "orders", ["p-0"], ["k"], {"max-age": "1h"})
     log = streams.find("/", "p-0").log.directory
-    path = log / "stream.json" if name == "stream" else streams.directory / "super-streams.json"
+    path = log / "stream.json" if name == "stream" else streams.folder.path / "super-streams.json"
     written = path.read_bytes()
-    checked = broker_streams._checked
     content = checked(json.loads(written))
     found = 0
     for data in flipped(written):
