@@ -53,7 +53,9 @@ SETTINGS = (
 
 DEFAULT_USER = "guest"
 PLAIN, EXTERNAL = "PLAIN", "EXTERNAL"
-INSECURE_WARNING = "--insecure: the broker's certificate is NOT verified; whoever sits between reads the password"
+INSECURE_WARNING = (
+    "--insecure: the broker's certificate is NOT verified; an attacker on the network can read the password"
+)
 
 _OLD_NAMES = {"key": "cert_key"}
 """Settings that had another name."""
@@ -104,7 +106,7 @@ def _renamed(layer: Layer) -> Layer:
     for old in old_names:
         new = _OLD_NAMES[old]
         if new in values:
-            raise ConfigurationError(f"{layer.label(old)} is the old name of {layer.label(new)}: both are given")
+            raise ConfigurationError(f"{layer.label(old)} is the old name of {layer.label(new)}: give only one of them")
         values[new] = values.pop(old)
     return replace(layer, values=values, old_names=tuple(old_names))
 
@@ -413,16 +415,18 @@ def _boolean(text: str) -> bool:
 
 def _mechanism(text: str) -> str:
     if text.upper() not in (PLAIN, EXTERNAL):
-        raise ValueError(f"not a way to log in: {text!r}; plain or external")
+        raise ValueError(f"unknown login method: {text!r}; allowed: plain, external")
     return text.upper()
 
 
 def _host(text: str) -> str:
     if "://" in text:  # not shown: it may contain a password
-        raise ConfigurationError("this is a URI, and no host", hint="pass it as --uri, or set RSTREAM_URI")
+        raise ConfigurationError("this is a URI, not a host", hint="pass it as --uri, or set RSTREAM_URI")
     found = re.fullmatch(r"([^:@]+|\[.*\]):([0-9]+)", text)
     if found:
-        raise ConfigurationError(f"a host and a port: {text!r}", hint=f"write --host {found[1]} --port {found[2]}")
+        raise ConfigurationError(
+            f"this is a host and a port: {text!r}", hint=f"write --host {found[1]} --port {found[2]}"
+        )
     return text
 
 

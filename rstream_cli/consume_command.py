@@ -48,7 +48,10 @@ def run_consume(
     except ValueError as error:
         raise CommandError(f"--offset: {error}") from None
     if single_active and until is not None and until.strip().lower() != "end":
-        raise CommandError("--until takes nothing but end here", hint="a group is done where its stored offsets are")
+        raise CommandError(
+            "--until takes only end here",
+            hint="a group stops at its stored offsets; `rstream consume` stops at an offset or a time",
+        )
     try:
         stop = None if until is None else parse_until(until, env.now(), numbers=kind is not Kind.SUPER_STREAM)
     except ValueError as error:
@@ -154,12 +157,12 @@ def _store_every(text: str | None, name: str | None) -> StoreEvery:
     given = DEFAULT_STORE_EVERY if text is None else text.strip()
     if given.isascii() and given.isdigit():
         if int(given) == 0:
-            raise CommandError("--store-every: at least 1 message")
+            raise CommandError("--store-every: must be at least 1 message")
         return StoreEvery(messages=int(given))
     try:
         return StoreEvery(seconds=positive_duration(given))
     except ValueError as error:
-        raise CommandError(f"--store-every: a number of messages, or a time: {error}") from None
+        raise CommandError(f"--store-every: must be a number of messages or a duration: {error}") from None
 
 
 def _bodies_on(env: Environment) -> Bodies | None:

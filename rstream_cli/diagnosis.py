@@ -114,7 +114,7 @@ class Diagnosis:
                 yield finding
         for step in _STEPS:
             if step not in made:
-                yield Finding(step, SKIPPED, "it did not get so far")
+                yield Finding(step, SKIPPED, "not checked, as an earlier step failed")
 
     async def _steps(self, endpoint: Endpoint) -> AsyncGenerator[Finding, None]:
         """Yields the findings of a seed node, up to the first failure."""
@@ -160,7 +160,9 @@ class Diagnosis:
             async with asyncio.timeout(limit):
                 found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
         except TimeoutError:
-            late = HostNotFound(f"{endpoint.host!r} did not resolve within {limit:g} s", hint="is there a name server?")
+            late = HostNotFound(
+                f"{endpoint.host!r} did not resolve within {limit:g} s", hint="is a name server reachable?"
+            )
             return _failure("name", late)
         except OSError as error:
             return _failure("name", connection_error(endpoint, error))
@@ -186,7 +188,7 @@ class Diagnosis:
     async def _tls(self, endpoint: Endpoint) -> Finding:
         context = self._options.tls
         if context is None:
-            return Finding("TLS", SKIPPED, "not asked for: what is sent can be read on the way")
+            return Finding("TLS", SKIPPED, "off: others on the network can read what is sent")
         try:
             transport = await self._open(endpoint, context)
         except ConnectionFailed as error:
@@ -198,7 +200,7 @@ class Diagnosis:
             return Finding("TLS", OK, f"{version}; the certificate is NOT verified", "leave out --insecure")
         until: str = certificate["notAfter"]
         left = ssl.cert_time_to_seconds(until) - self._now
-        hint = f"it ends in {left / 86400:.0f} days: renew it" if left < _EXPIRES_SOON else None
+        hint = f"the certificate expires in {left / 86400:.0f} days: renew it" if left < _EXPIRES_SOON else None
         return Finding("TLS", OK, f"{version}, issued by {_issuer(certificate)}, valid until {until}", hint)
 
     async def _open(self, endpoint: Endpoint, tls: ssl.SSLContext | None) -> asyncio.Transport:
@@ -210,18 +212,18 @@ class Diagnosis:
 
     async def _advertised(self, seed: Endpoint, advertised: Endpoint | None) -> Finding:
         if advertised is None:
-            return Finding("advertised", SKIPPED, "the broker does not say how it is called")
+            return Finding("advertised", SKIPPED, "the broker does not advertise an address")
         if self._options.load_balancer_mode:
             return Finding("advertised", SKIPPED, f"{advertised}, which --load-balancer does not connect to")
         if advertised == seed:
-            return Finding("advertised", OK, f"{advertised}, as it was reached")
+            return Finding("advertised", OK, f"{advertised}, the address that was used")
         return await self._node("advertised", advertised, Locator(replace(self._options, endpoints=(seed,))))
 
     # A stream.
 
     async def _stream_findings(self, stream: str) -> AsyncGenerator[Finding, None]:
         if not self._works:
-            yield Finding("stream", SKIPPED, f"{stream}: no seed node let us in")
+            yield Finding("stream", SKIPPED, f"{stream}: no login succeeded")
             return
         locator = Locator(self._options)
         try:
@@ -278,7 +280,9 @@ def _features(connection: Connection) -> Finding:
     lacking = [f"{name} ({since})" for name, key, version, since in FEATURES if not supports(key, version)]
     if not lacking:
         return Finding("features", OK, "all")
-    return Finding("features", OK, f"without {', '.join(lacking)}", "in brackets: the RabbitMQ that has it")
+    return Finding(
+        "features", OK, f"without {', '.join(lacking)}", "in brackets: the first RabbitMQ version with the feature"
+    )
 
 
 def _failure(check: str, error: RstreamError) -> Finding:
@@ -296,4 +300,4 @@ def _login_size(options: ConnectionOptions) -> int:
 def _issuer(certificate: dict[str, Any]) -> str:
     """Returns the issuer's common name, or else its organization."""
     found = {key: value for part in certificate.get("issuer", ()) for key, value in part}
-    return next((found[key] for key in ("commonName", "organizationName") if key in found), "nobody by name")
+    return next((found[key] for key in ("commonName", "organizationName") if key in found), "an issuer without a name")

@@ -55,7 +55,8 @@ class Extras:
                 words = str(error).removeprefix(f'"{section}": ')
                 is_text = words.endswith("not a string")
                 raise CommandError(
-                    f"{flag}: {words}", hint="KEY:=VALUE is a value that is no text, KEY=TEXT one" if is_text else None
+                    f"{flag}: {words}",
+                    hint="KEY=TEXT sets text, KEY:=JSON a value of another type" if is_text else None,
                 ) from None
         return message
 
@@ -135,7 +136,9 @@ def _look_at_body(looks: Looks) -> _LookAt:
         if delimiter is not None:
             key, found, record = record.partition(delimiter)
             if not found:
-                raise EnvelopeError(f"no routing key: there is no {delimiter.decode(errors='replace')!a} in it")
+                raise EnvelopeError(
+                    f"no routing key: the record does not contain {delimiter.decode(errors='replace')!a}"
+                )
         return _row(record, loads(record) if looks.into_json else None, looks, None, key)
 
     return look
@@ -150,7 +153,7 @@ def _row(content: bytes, document: Any, looks: Looks, filter_value: str | None, 
         filter_value = looks.filter_value
     if filter_value is not None:
         if not looks.may_filter:
-            raise EnvelopeError("it has a filter value, and sub-entries cannot carry any")
+            raise EnvelopeError("it has a filter value, which sub-entries cannot carry")
         check_text("its filter value", filter_value)
     if looks.key_from is not None:
         key = _text(at_path(document, looks.key_from), looks.key_from).encode()
@@ -169,7 +172,7 @@ def _text(value: Any, path: Path) -> str:
 
 def _id(value: Any, path: Path) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_ID:
-        raise EnvelopeError(f"{format_path(path)} is no publishing id: a whole number from 0 to 2^64-1")
+        raise EnvelopeError(f"{format_path(path)} is not a publishing id, a whole number from 0 to 2^64-1")
     return int(value)
 
 
@@ -200,7 +203,9 @@ def _one_by_one(
                 row = look(record)
                 if row.publishing_id is not None:
                     if row.publishing_id <= last_id:
-                        raise EnvelopeError(f"the publishing id {row.publishing_id} does not grow, after {last_id}")
+                        raise EnvelopeError(
+                            f"the publishing id {row.publishing_id} is not higher than {last_id}, the one before"
+                        )
                     last_id = row.publishing_id
             except (EnvelopeError, AmqpError, ValueError, TypeError) as error:
                 bad.append((at, str(error)))

@@ -20,10 +20,11 @@ def in_options(hint: str) -> str:
     words = {
         Hint.LOAD_BALANCER: "pass --load-balancer, or set stream.advertised_host on the broker",
         Hint.TRUST: "pass --ca-file with the authority that signed it, or --server-name if it names another host",
+        Hint.FRAME_LIMIT: "send less at once, or raise --frame-max here and stream.frame_max on the broker",
         Hint.USE_TLS: "use rabbitmq-stream+tls:// or --tls for this port",
         Hint.IS_IT_A_TLS_PORT: "is it a TLS port? use rabbitmq-stream+tls:// or --tls for it",
-        Hint.IS_IT_THE_TLS_PORT: "the TLS port is 5551 by default; for a plain one, such as 5552, leave out --tls, or"
-        " use rabbitmq-stream://",
+        Hint.IS_IT_THE_TLS_PORT: "the TLS port is 5551 by default; for a port without TLS, such as 5552,"
+        " leave out --tls, or use rabbitmq-stream://",
     }
     return words[hint] if isinstance(hint, Hint) and hint in words else str(hint)
 
@@ -34,17 +35,21 @@ def _of_kind(error: BaseException) -> str | None:
     table: tuple[tuple[type[BaseException], str], ...] = (
         (
             e.SASLAuthenticationFailureLoopback,
-            "guest is for the broker's own machine: pass --username and --password-file of another user",
+            "guest may log in on the broker's own machine only: pass --username and --password-file of another user",
         ),
-        (e.AuthenticationFailure, "without --username it is guest; rabbitmqctl authenticate_user tries a password"),
+        (
+            e.AuthenticationFailure,
+            "without --username the user is guest; `rabbitmqctl authenticate_user` checks a password",
+        ),
         (
             e.VirtualHostAccessFailure,
-            "rabbitmqctl list_vhosts and list_user_permissions tell; --vhost, or the path of the URI, chooses one",
+            "`rabbitmqctl list_vhosts` and `list_user_permissions` show what exists and who may use it; choose one with"
+            " --vhost, or with the path of the URI",
         ),
         (e.AccessRefused, "rabbitmqctl set_permissions gives a user the right to configure, write or read"),
         (
             e.StreamDoesNotExist,
-            "check the name and the virtual host; `rstream stream create` and `rstream superstream create` make one",
+            "check the name and the virtual host; `rstream stream create` and `rstream superstream create` create one",
         ),
         (e.HostNotFound, "check the name, or add it to the name server or /etc/hosts"),
     )

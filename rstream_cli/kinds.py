@@ -19,8 +19,9 @@ _SUPER_STREAM_COMMANDS = {
     "consume": "superstream consume",
 }
 _MAKING = {
-    "publish": "--create makes it; or is it in another virtual host?",
-    "superstream publish": "`rstream superstream create {} --partitions N` makes it; or is it in another virtual host?",
+    "publish": "--create creates it; or is it in another virtual host?",
+    "superstream publish": "`rstream superstream create {} --partitions N` creates it; or is it in another"
+    " virtual host?",
 }
 """What to do where there is none of either kind."""
 _STREAM_COMMANDS = {theirs: ours for ours, theirs in _SUPER_STREAM_COMMANDS.items()}
@@ -45,7 +46,7 @@ async def _hint(context: CommandContext, command: str, name: str) -> str | None:
                 with suppress(StreamDoesNotExist):
                     found = bool(await client.partitions(name))
             else:
-                kind, other = "stream, and no super stream", _STREAM_COMMANDS[command]
+                kind, other = "stream, not a super stream", _STREAM_COMMANDS[command]
                 found = await client.stream_exists(name)
     except RstreamError:
         return None

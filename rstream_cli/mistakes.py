@@ -35,7 +35,7 @@ _COMMANDS: Mapping[str, tuple[str, ...]] = {
 }
 """Our words for those of other tools. ``help`` and ``list`` are no commands, and have hints of their own."""
 _OPTIONS: Mapping[str, str] = {
-    "--follow": "it goes on for new messages by itself, until --until, --count or a timeout ends it",
+    "--follow": "consume waits for new messages without an option; --until, --count or a timeout ends it",
     "--from-beginning": "write `--offset first`",
     "--from": "write `--offset SPEC`",
     "--start": "write `--offset SPEC`",
@@ -47,10 +47,10 @@ _OPTIONS: Mapping[str, str] = {
     "--body": "write `--message TEXT`",
     "--data": "write `--message TEXT`",
     "--text": "write `--message TEXT`",
-    "--file": "FILEs are arguments, without an option",
-    "--stream": "the stream is an argument, without an option",
+    "--file": "write the files without an option",
+    "--stream": "write the stream without an option",
     "--user": "write `--username USER`",
-    "--password": "a password shows in the list of processes: use --password-file FILE, or set RSTREAM_PASSWORD",
+    "--password": "the list of processes shows a password: use --password-file FILE, or set RSTREAM_PASSWORD",
     "--ssl": "write `--tls`",
     "--virtual-host": "write `--vhost VHOST`",
     "--cacert": "write `--ca-file FILE`",
@@ -72,11 +72,11 @@ exist."""
 def command_hint(group: Any, context: Any, name: str) -> str:
     """For a command that the group of ``context`` does not have."""
     if "://" in name:
-        return "the address of a broker goes behind --uri, after the command"
+        return "pass the address of a broker with --uri, after the command"
     root = context.find_root()
     meant = [word for word, others in _COMMANDS.items() if name.lower() in (word, *others)]
     if "help" in meant:
-        return f"`{context.command_path} --help` tells of all commands, and each has --help"
+        return f"`{context.command_path} --help` lists all commands, and each command has --help"
     if "list" in meant:
         return _NO_LIST
     own = [word for word in meant if word in group.list_commands(context)]
@@ -102,13 +102,13 @@ def _paths(group: Any, context: Any) -> Iterator[str]:
 
 
 def misplaced_option(name: str, context: Any, path: str, arguments: Sequence[str]) -> CommandError | None:
-    """For an option that stands before the command that has it; see ``option_hint``."""
+    """For an option that is before the command that has it; see ``option_hint``."""
     if not hasattr(context.command, "list_commands"):
         return None
     behind = _behind_the_command(context, path, arguments)
     if behind is None:
         return None
-    return CommandError(f"{name} stands before the command", hint=f"options go behind it: `{behind}`")
+    return CommandError(f"{name} is before the command", hint=f"write options after the command: `{behind}`")
 
 
 def option_hint(name: str, context: Any, path: str, arguments: Sequence[str]) -> str:
@@ -117,11 +117,11 @@ def option_hint(name: str, context: Any, path: str, arguments: Sequence[str]) ->
     if re.match(r"-[0-9.]", name):
         value = next((argument for argument in arguments if argument.startswith(name)), name)
         if "--offset" in options:
-            return f"to begin there, write `--offset {value}`"
+            return f"to start there, write `--offset {value}`"
         others = shlex.join(["rstream", *(argument for argument in arguments if argument != value)])
         return f"to pass {value} as a value, write `--` before it: `{others} -- {value}`"
     if name == "-v" and "--version" in options:
-        return "--version prints the version; as an option of a command, -v goes behind it"
+        return "--version prints the version; to get a log, write -v after a command"
     for word in arguments:
         if word.startswith(name) and f"-{word}" in options:
             return f"did you mean -{word}?"
@@ -132,7 +132,7 @@ def option_hint(name: str, context: Any, path: str, arguments: Sequence[str]) ->
     if near:
         return f"did you mean {near[0]}?"
     if hasattr(context.command, "list_commands"):
-        return f"options go behind a command: `{path} --help` lists the commands"
+        return f"write options after a command: `{path} --help` lists the commands"
     return f"`{path} --help` lists them"
 
 
@@ -209,7 +209,7 @@ def one_dash(command: Any, arguments: Sequence[str]) -> str | None:
 def extra_hint(command: Any, path: str, extra: str) -> str:
     """For an argument too many."""
     if "--offset" in flags_of(command) and re.fullmatch(r"first|last|next|stored|[0-9]+", extra):
-        return f"to begin there, write `--offset {extra}`"
+        return f"to start there, write `--offset {extra}`"
     if "--stream" in flags_of(command):
         return f"to look at a stream, write `--stream {shlex.quote(extra)}`"
     return f"see `{path} --help`"

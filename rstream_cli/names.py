@@ -25,7 +25,7 @@ def check_stream_name(name: str) -> str:
 def check_new_stream_name(name: str) -> str:
     """Checks the name of a new stream: also without line breaks, which the broker would leave out."""
     if "\n" in name or "\r" in name:
-        raise CommandError("the stream name has a line break", hint="brokers leave line breaks out of names")
+        raise CommandError("the stream name has a line break", hint="brokers remove line breaks from names")
     return check_stream_name(name)
 
 
@@ -53,9 +53,7 @@ _URI = re.compile(r"\s*(?:(?:rabbitmq-stream(?:\+tls)?|amqps?)://|[a-z][a-z0-9+.
 def check_no_uri(what: str, text: str) -> None:
     """Raises a usage error if the text is a broker's address, without showing it: it may contain a password."""
     if _URI.match(text):
-        raise CommandError(
-            f"the {what} is a URI", hint="the address of a broker goes behind --uri, or into RSTREAM_URI"
-        )
+        raise CommandError(f"the {what} is a URI", hint="pass the address of a broker with --uri, or set RSTREAM_URI")
 
 
 def _check_name(what: str, name: str) -> str:

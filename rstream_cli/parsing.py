@@ -76,7 +76,7 @@ def parse_timeout(text: str) -> float:
     else:
         raise ValueError(f"not a duration: {text!r}; a number and a unit: us, ms, s, m, h, d, w (20ms, 10s, 1.5h, 7d)")
     if seconds > _MAX_SECONDS:
-        raise ValueError(f"too long a duration: {text!r}")
+        raise ValueError(f"the duration is too long: {text!r}")
     return seconds
 
 
@@ -123,7 +123,7 @@ def parse_size(text: str) -> int:
     if size != int(size):
         raise ValueError(f"not a whole number of bytes: {text!r}")
     if size >= 2**63:
-        raise ValueError(f"too large a size: {text!r}; the limit is 2^63 - 1 bytes")
+        raise ValueError(f"the size is too large: {text!r}; the limit is 2^63 - 1 bytes")
     return int(size)
 
 
@@ -227,7 +227,7 @@ def parse_header(text: str) -> tuple[str, object]:
     try:
         return key, parse_value(value)
     except ValueError as error:
-        raise ValueError(f"the value of {key}:= is not right: {error}; for a string give {key}=TEXT") from None
+        raise ValueError(f"the value of {key}:= is not valid: {error}; for a string give {key}=TEXT") from None
 
 
 # --- positions --------------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ def parse_offset(text: str, now: float, *, numbers: bool = True) -> Start:
     if stripped[:1] == "-" and _DIGITS.fullmatch(stripped, 1):
         count = _offset(stripped[1:])
         if count == 0:
-            raise ValueError("-0 is no message at all; give next, or -N with N at least 1")
+            raise ValueError("-0 means no message at all; give next, or -N with N at least 1")
         return Start(StartKind.LAST_N, count)
     timestamp = _timestamp_ms(stripped, now)
     if timestamp is None:
@@ -334,7 +334,7 @@ def parse_until(text: str, now: float, *, numbers: bool = True) -> Until:
 def _offset(digits: str) -> int:
     number = int(digits)
     if number > MAX_OFFSET:
-        raise ValueError(f"too large an offset: {digits}; the limit is 2^64 - 1")
+        raise ValueError(f"the offset is too large: {digits}; the limit is 2^64 - 1")
     return number
 
 
@@ -345,7 +345,7 @@ def _timestamp_ms(text: str, now: float) -> int | None:
     elif text[:1] == "@" and _PLAIN_NUMBER.fullmatch(text, 1):
         milliseconds = int((Decimal(text[1:]) * 1000).to_integral_value(ROUND_FLOOR))
         if milliseconds > _LATEST_UNIX_MS:
-            raise ValueError(f"too late a time: {text!r}; @ takes seconds since 1970")
+            raise ValueError(f"the time is too late: {text!r}; @ takes seconds since 1970")
     else:
         try:
             # astimezone() takes a time without a zone as local time.
@@ -353,5 +353,5 @@ def _timestamp_ms(text: str, now: float) -> int | None:
         except (ValueError, OverflowError, OSError):
             return None
     if milliseconds > MAX_TIMESTAMP_MS:
-        raise ValueError(f"too late a time: {text!r}")
+        raise ValueError(f"the time is too late: {text!r}")
     return max(milliseconds, 0)

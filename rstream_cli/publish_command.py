@@ -62,7 +62,7 @@ def run_publish(
     plan = _plan(target, files, given, connection.env, create=create, routing=routing)
     from_terminal = not given.message and connection.env.stdin_is_tty and "-" in plan.sources
     if from_terminal:
-        connection.tell("publishing what you type, a line a message; Ctrl-D ends it")
+        connection.tell("publishing each line that you type; Ctrl-D ends the input")
     mode = showing.mode(connection, terminal_is_used=from_terminal)
 
     async def main(context: CommandContext) -> ExitStatus:
@@ -99,9 +99,9 @@ def _input_format(given: InputFormat | None, *, nul: bool, whole: bool, json_lin
 def _check_input(shape: InputFormat, sources: list[str], files: list[str] | None, given: PublishOptions) -> None:
     message = given.message
     if message and files:
-        raise CommandError("--message reads no files", hint="publish the files with a command of their own")
+        raise CommandError("--message and FILE contradict each other", hint="publish the files with a second command")
     if message and shape not in (InputFormat.LINES, InputFormat.JSON):
-        raise CommandError(f"--message is not read as --input {shape}")
+        raise CommandError(f"--message cannot be used with --input {shape}")
     if sources.count("-") > 1:
         raise CommandError("standard input (-) can be read only once")
     used = {"--delimiter": given.delimiter is not None, "--crlf": given.crlf, "--skip-empty": given.skip_empty}
@@ -111,19 +111,19 @@ def _check_input(shape: InputFormat, sources: list[str], files: list[str] | None
     }.get(shape, set())
     for flag, is_given in used.items():
         if is_given and (flag not in allowed or (message and flag != "--skip-empty")):
-            raise CommandError(f"{flag} does not go with {'--message' if message else f'--input {shape}'}")
+            raise CommandError(f"{flag} cannot be used with {'--message' if message else f'--input {shape}'}")
 
 
 def _method(given: PublishOptions) -> Method:
     """Returns the method of sending. Raises an error for options that do not go with sub-entries."""
     if given.compression not in (None, Compression.NONE) and given.method not in (None, Method.SUB_ENTRY):
-        raise CommandError(f"--compression {given.compression} goes with --method sub-entry, not {given.method}")
+        raise CommandError(f"--compression {given.compression} needs --method sub-entry, not {given.method}")
     method = given.method or (Method.BATCH if given.compression is None else Method.SUB_ENTRY)
     per_message = {"--id-from": given.id_from, "--filter": given.filter_value, "--filter-from": given.filter_from}
     for flag, value in per_message.items():
         if value is not None and method is Method.SUB_ENTRY:
             raise CommandError(
-                f"{flag} does not go with sub-entries", hint="leave out --method sub-entry and --compression"
+                f"{flag} cannot be used with sub-entries", hint="leave out --method sub-entry and --compression"
             )
     return method
 
@@ -140,7 +140,7 @@ def _looks(given: PublishOptions, routing: Routing | None, method: Method, shape
     if routing is not None:
         if routing.key_delimiter is not None and shape is InputFormat.JSON:
             raise CommandError(
-                "--key-delimiter does not go with --json", hint="take --key-from, a path of the envelope"
+                "--key-delimiter cannot be used with --json", hint="use --key-from with a path in the envelope"
             )
         if routing.method is RoutingMethod.KEY:  # as it is told to the broker; a hash takes any bytes
             check_option("--key", routing.key)
@@ -248,7 +248,10 @@ def _plan(
     extras = _extras(given.header, given.properties, given.annotation)
     raw = given.codec is Codec.RAW
     if raw and extras:
-        raise CommandError("--codec raw stores the bytes alone", hint="leave out --header, --property and --annotation")
+        raise CommandError(
+            "--codec raw stores nothing but the bytes of a record",
+            hint="leave out --header, --property and --annotation",
+        )
     bound = _delimiter("--delimiter", given.delimiter) if given.delimiter is not None else b"\n"
     size = None if given.message else _size_of(sources, env.stdin.fileno())
     encoder = (
@@ -319,7 +322,7 @@ def _open_failed(path: pathlib.Path, sources: list[str], stdin: int) -> Any:
             for source in sources:
                 there = os.fstat(stdin) if source == "-" else os.stat(source)
                 if path.is_file() and os.path.samestat(path.stat(), there):
-                    raise CommandError(f"--failed-to: {path} is the input")
+                    raise CommandError(f"--failed-to: {path} is also an input")
         return path.open("wb", buffering=0)
     except OSError as error:
         raise CommandError(f"--failed-to: {path}: {error.strerror}") from None

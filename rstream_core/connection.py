@@ -237,7 +237,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             raise
 
-    def abort(self, why: str = "this side has no time left for it") -> None:
+    def abort(self, why: str = "it did not end in time") -> None:
         """Ends the connection without Close, for a peer that does not answer. All waiting requests fail."""
         self._end(ConnectionClosed(f"the connection to {self.endpoint} was given up: {why}"))
         if self._transport is not None:

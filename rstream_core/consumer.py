@@ -435,7 +435,7 @@ class Consumer(Administration):
     def _read_chunks(self, starts: Starts, options: SubscribeOptions) -> ChunkReading:
         wishes = check_options(options)
         if wishes.filter.predicate is not None:
-            raise ConfigurationError("chunks are not decoded: a post filter is for messages")
+            raise ConfigurationError("a post filter needs messages, and chunks() does not decode them")
         return ChunkReading(self._guard, partial(self._open, starts, {}, None, wishes))
 
     def _read_messages(
@@ -733,9 +733,9 @@ def _given(streams: Streams, options: SubscribeOptions) -> Starts:
     """As ``messages`` and ``chunks`` are given them."""
     if isinstance(streams, Mapping):
         if not streams:
-            raise ConfigurationError("streams names no stream")
+            raise ConfigurationError("streams is empty")
         if not _STARTS.isdisjoint(key for key, value in options.items() if value is not None):
-            raise ConfigurationError("a mapping says where each of its streams starts: pass no offset beside it")
+            raise ConfigurationError("the mapping says where each stream starts: do not pass an offset as well")
         for stream, start in streams.items():
             check_specification(f"the value of {stream!r:.80} in streams", start)
     elif not isinstance(streams, str):

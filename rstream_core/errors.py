@@ -199,9 +199,9 @@ class MessageTooLarge(ClientError, ValueError):
     ``position`` is its index among the messages of the call.
     """
 
-    def __init__(self, message: str, *, position: int = 0) -> None:
+    def __init__(self, message: str, *, position: int = 0, hint: str | None = None) -> None:
         self.position = position
-        super().__init__(message)
+        super().__init__(message, hint=hint)
 
 
 class MaxPublishersPerInstance(ClientError):

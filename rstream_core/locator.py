@@ -232,7 +232,7 @@ class Locator:
                 raise TlsError(f"the node that {seed} calls {endpoint}: {error}", hint=error.hint) from error
             why = "does not resolve" if isinstance(error, HostNotFound) else f"cannot be reached ({error})"
             if reached != endpoint:
-                why = f"the resolver takes for {reached}, which {why}"
+                why = f"the resolver maps to {reached}, which {why}"
             raise AdvertisedHostUnreachable(
                 f"connected to {seed}, but it advertises {endpoint}, which {why}",
                 hint=Hint.LOAD_BALANCER,
@@ -319,7 +319,7 @@ class Locator:
         except Exception as error:
             raise HostNotFound(f"the resolver failed for {endpoint}: {error!r}") from error
         if problem:
-            raise HostNotFound(f"the resolver takes {endpoint} for a place that cannot exist: {problem}")
+            raise HostNotFound(f"the resolver maps {endpoint} to an address that cannot exist: {problem}")
         return reached
 
     async def _connect_to_a_seed(self) -> Connection:

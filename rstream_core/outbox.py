@@ -20,6 +20,7 @@ from typing import Any
 from rstream_core.callbacks import own_task
 from rstream_core.checks import MAX_OFFSET
 from rstream_core.errors import RESPONSE_OK, MessageTooLarge, NotConfirmed, ProtocolError, RstreamError
+from rstream_core.hints import Hint
 from rstream_core.in_flight import FilterValues, Outcome, grows
 from rstream_core.protocol.amqp import AMQPMessage, encode_message
 from rstream_core.publisher import FRAME_TARGET, Publisher
@@ -695,6 +696,7 @@ class Outbox:
             f"message {position + 1} of {count} takes {len(data)} bytes; "
             f"the broker's frame size allows {self.publisher.max_message_size}",
             position=position,
+            hint=Hint.FRAME_LIMIT,
         )
 
     def _start_timer(self) -> None:

@@ -35,6 +35,7 @@ from rstream_core.errors import (
     RstreamError,
     StreamNotAvailable,
 )
+from rstream_core.hints import Hint
 from rstream_core.in_flight import Batch, FilterValues, InFlight, Outcome, grows
 from rstream_core.locator import Locator
 from rstream_core.pool import ConnectionPool, Lease
@@ -256,7 +257,8 @@ class Publisher(Attachment):
                 size = len(c.encode(c.Publish(0, (entry,)))) - 4
                 if self._connection.frame_max and size > self._connection.frame_max:
                     raise MessageTooLarge(
-                        f"a sub-entry of {len(data)} bytes does not fit a frame of {self._connection.frame_max}"
+                        f"a sub-entry of {len(data)} bytes does not fit a frame of {self._connection.frame_max}",
+                        hint=Hint.FRAME_LIMIT,
                     )
                 await self._room(len(messages), len(data))
                 if not self._ledger.has_rejected:
@@ -597,6 +599,7 @@ class Publisher(Attachment):
             f"message {position + 1} of {len(sizes)} takes {sizes[position]} bytes; "
             f"the broker's frame size allows {self.max_message_size}",
             position=position,
+            hint=Hint.FRAME_LIMIT,
         )
 
 

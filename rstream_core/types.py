@@ -113,16 +113,15 @@ def _milliseconds(time: object) -> int:
         try:
             milliseconds = (time.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1)
         except (ValueError, OverflowError):  # the first or the last year, in a zone that moves it out of the calendar
-            raise ConfigurationError(f"this timestamp cannot be told in UTC: {time}") from None
+            raise ConfigurationError(f"this timestamp cannot be converted to UTC: {time}") from None
         if milliseconds < 0:
             raise ConfigurationError(f"a timestamp is not before 1970: {time}")
         return milliseconds if milliseconds >= EARLIEST_TIMESTAMP else 0
     milliseconds = _whole("a timestamp, in milliseconds since 1970,", time, 2**63 - 1)
     if milliseconds in _SECONDS:
         raise ConfigurationError(
-            f"a timestamp is in milliseconds since 1970, and {milliseconds} of them end in "
-            f"{(_EPOCH + timedelta(milliseconds=milliseconds)).year}: seconds are to be multiplied by 1000; "
-            "a datetime is taken, too"
+            f"a timestamp is in milliseconds since 1970, and {milliseconds} is in the year "
+            f"{(_EPOCH + timedelta(milliseconds=milliseconds)).year}: multiply seconds by 1000, or pass a datetime"
         )
     return milliseconds
 

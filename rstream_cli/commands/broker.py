@@ -179,7 +179,7 @@ def run(
             tell_warnings(settings.warn)
         async with serving:
             if users is None and host != "localhost" and not checks.is_loopback(host):
-                settings.warn("only this machine can log in, as guest; --user names others")
+                settings.warn("clients can log in from this machine only, as guest; --user adds other users")
             where = f"[{host}]" if ":" in host else host
             settings.tell(f"listening on {where}:{serving.port}; {_where(data)}; Ctrl-C ends it")
             command.env.stdout.write(f"{_uri(serving.uri)}\n")
@@ -212,7 +212,7 @@ def _users(given: Sequence[str], file: str | None) -> dict[str, str] | None:
             if line:
                 _add_user(users, f"--user-file {file}: line {number}", line)
         if not users:
-            raise CommandError(f"--user-file {file}: there is no user in it")
+            raise CommandError(f"--user-file {file}: it contains no user")
     return users or None
 
 
@@ -221,11 +221,11 @@ def _add_user(users: dict[str, str], where: str, text: str) -> None:
 
     name, separator, password = text.partition(":")
     if not separator:
-        raise CommandError(f"{where}: not a name and a password, as in alice:secret")
+        raise CommandError(f"{where}: must be NAME:PASSWORD, as in alice:secret")
     check_name(f"{where}: the name", name)
     check_text(f"{where}: the password", password)
     if name in users:
-        raise CommandError(f"{where}: there is another password of {name!r}")
+        raise CommandError(f"{where}: user {name!r} is given twice")
     users[name] = password
 
 
@@ -246,7 +246,7 @@ def _uri(uri: str) -> str:
 
 
 def _where(data: str | None) -> str:
-    return f"streams are kept in {data}" if data else "streams go when it ends (--data DIR keeps them)"
+    return f"streams are kept in {data}" if data else "streams are lost when it ends (--data DIR keeps them)"
 
 
 def _tls_context(cert: str | None, key: str | None) -> ssl.SSLContext | None:
@@ -267,7 +267,7 @@ def _tls_context(cert: str | None, key: str | None) -> ssl.SSLContext | None:
         context.load_cert_chain(cert, key, on_encrypted)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise CommandError(f"the key in {key or cert} is not that of the certificate in {cert}") from None
+            raise CommandError(f"the key in {key or cert} does not belong to the certificate in {cert}") from None
         raise CommandError(f"--tls-cert {cert}: the certificate and its key cannot be read: {error.reason}") from None
     return context
 
@@ -282,10 +282,12 @@ def _check_pem(option: str, file: str, words: bytes) -> None:
         is_key = b"KEY" in words
         what = "private key" if is_key else "certificate"
         if b"-----BEGIN" not in content:
-            raise CommandError(f"{option} {file}: not PEM, no {what}", hint="openssl converts it from DER or PKCS12")
+            raise CommandError(
+                f"{option} {file}: not a {what} in PEM form", hint="openssl can convert DER and PKCS12 to PEM"
+            )
         raise CommandError(
-            f"{option} {file}: there is no {what} in it",
-            hint="--tls-key names the key's own file" if is_key else None,
+            f"{option} {file}: it contains no {what}",
+            hint="pass the file of the key with --tls-key" if is_key else None,
         )
 
 

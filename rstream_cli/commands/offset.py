@@ -73,8 +73,8 @@ def store(
             await client.store_offset(target, name, number, verify_timeout=STORE_TIMEOUT)
         if number >= following:  # asked before: what is stored takes an offset, too
             connection.warn(
-                f"offset {number} is beyond the end of stream {target!r}, whose next offset was {following}: consuming"
-                f" from what is stored as {name!r} begins behind it"
+                f"offset {number} is beyond the end of stream {target!r}, whose next offset was {following}:"
+                f" a consumer that starts at the offset stored as {name!r} skips all messages up to {number}"
             )
         connection.tell(f"stored offset {number} as {name!r} in stream {target!r}")
         return ExitStatus.OK

@@ -131,7 +131,7 @@ class StreamOptions:
         arguments = stream_arguments({key: value for key, value in given.items() if value is not None}, self.argument)
         unknown = [key for key in arguments if key not in _OPTION_OF]
         if unknown:
-            connection.warn(f"brokers drop arguments that they do not know: {', '.join(unknown)}")
+            connection.warn(f"brokers ignore arguments that they do not know: {', '.join(unknown)}")
         return arguments
 
 
@@ -171,12 +171,12 @@ def create(
             try:
                 await client.create_stream(name, arguments, exists_ok=exists_ok)
             except StreamAlreadyExists as error:
-                error.hint = "pass --exists-ok where that is right"
+                error.hint = "pass --exists-ok if it may exist"
                 raise
             except PreconditionFailed as error:
-                error.hint = "it exists with other arguments, or the broker does not take one of these"
+                error.hint = "it exists with other arguments, or the broker does not accept one of these arguments"
                 raise
-        connection.tell(f"created stream {name!r}" if not exists_ok else f"stream {name!r} is there")
+        connection.tell(f"created stream {name!r}" if not exists_ok else f"stream {name!r} exists")
         return ExitStatus.OK
 
     run_command(main, connection=connection)
@@ -247,10 +247,14 @@ def delete_all(
     yes: bool,
     connection: ConnectionSettings,
 ) -> NoReturn:
-    """Asks unless ``yes``, and deletes all that it can. Raises ``typer.Exit`` with the status of the first failure."""
+    """Asks unless ``yes``, and deletes all that it can. Raises ``typer.Exit`` with the status of the first failure.
+
+    If the answer is no, nothing is deleted, and the exit code is 0: nothing is asked for any more.
+    """
     wanted = [check_stream_name(name) for name in dict.fromkeys(names)]
-    if not yes:
-        _confirm(wanted, connection)
+    if not yes and not _is_confirmed(wanted, connection):
+        connection.tell("nothing was deleted")
+        raise typer.Exit
 
     command = f"{kind.replace(' ', '')} delete"
 
@@ -266,7 +270,7 @@ def delete_all(
                 except ServerError as error:
                     hint = error.hint
                     if hint is None and status_of(error) is ExitStatus.NOT_FOUND:
-                        hint = "check the name and the virtual host; with --missing-ok this is no error"
+                        hint = "check the name and the virtual host; --missing-ok accepts a name that does not exist"
                     failure = report(error, env=context.env, color=connection.color, hint=hint)
                     status = status or failure
                 except RstreamError as error:
@@ -281,10 +285,13 @@ def delete_all(
     run_command(main, connection=connection)
 
 
-def _confirm(streams: list[str], connection: ConnectionSettings) -> None:
+def _is_confirmed(streams: list[str], connection: ConnectionSettings) -> bool:
+    """Asks on the terminal whether to delete. Raises a usage error where there is no terminal."""
     env = connection.env
     if not (env.stdin_is_tty and env.stderr_is_tty):
-        raise CommandError("deleting needs a yes", hint="pass --yes; there is no terminal to ask on")
+        raise CommandError(
+            "cannot ask whether to delete: there is no terminal", hint="pass --yes to delete without a question"
+        )
     named = ", ".join(map(repr, streams))
     env.stderr.write(terminal.line(f"Delete {named} with all messages? [y/N] "))
     env.stderr.flush()
@@ -293,10 +300,9 @@ def _confirm(streams: list[str], connection: ConnectionSettings) -> None:
     except KeyboardInterrupt:
         env.stderr.write("\n")
         raise
-    if answer.strip().lower() not in ("y", "yes"):
-        if not answer.endswith("\n"):
-            env.stderr.write("\n")
-        raise CommandError("nothing was deleted: the answer was not yes")
+    if not answer.endswith("\n"):  # the end of the input
+        env.stderr.write("\n")
+    return answer.strip().lower() in ("y", "yes")
 
 
 @app.command(

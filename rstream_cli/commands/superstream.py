@@ -105,12 +105,12 @@ def create(
                     name, partitions=partitions, routing_keys=keys, arguments=arguments, exists_ok=exists_ok
                 )
             except StreamAlreadyExists as error:
-                error.hint = "pass --exists-ok where that is right"
+                error.hint = "pass --exists-ok if it may exist"
                 raise
             except PreconditionFailed as error:
-                error.hint = f"`rstream superstream info {name}` lists its partitions, where it exists"
+                error.hint = f"if it exists, `rstream superstream info {name}` lists its partitions"
                 raise
-        done = "is there" if exists_ok else "is created"
+        done = "exists" if exists_ok else "is created"
         connection.tell(f"super stream {name!r} {done}, with {len(made)} partitions")
         return ExitStatus.OK
 

@@ -248,7 +248,7 @@ class ConnectionSettings:
         """Returns the stream: the argument, or RSTREAM_STREAM. Raises a usage error without either."""
         stream = self.env.variable("RSTREAM_STREAM") if name is None else name
         if stream is None:
-            raise CommandError("no stream is named", hint="give STREAM, or set RSTREAM_STREAM")
+            raise CommandError("no stream is given", hint="pass STREAM, or set RSTREAM_STREAM")
         return check_stream_name(stream)
 
     def warn(self, words: str) -> None:

@@ -137,7 +137,7 @@ class Display:
             if self._noted < _MAX_NOTES:
                 self._tell(words, severity)
             elif self._noted == _MAX_NOTES:
-                self._tell("there are more; the summary counts them", Severity.WARNING)
+                self._tell("there are more such lines; the summary counts them", Severity.WARNING)
 
     def event(
         self,

@@ -126,7 +126,10 @@ class Session:
         """Queues a message. ``ConfigurationError`` for one that is larger than the frames that were agreed on."""
         frame = c.encode(message, correlation_id=correlation_id, code=code)
         if 0 < self.frame_max < len(frame) - 4:  # a broker would close the connection
-            raise ConfigurationError(f"{len(frame) - 4} bytes do not fit the broker's frames of {self.frame_max}")
+            raise ConfigurationError(
+                f"a request of {len(frame) - 4} bytes does not fit the agreed frame size of {self.frame_max} bytes",
+                hint=Hint.FRAME_LIMIT,
+            )
         if type(message) is c.Subscribe:  # before that, nobody has asked for chunks
             self._incoming.max_deliver_size = MAX_DELIVER_SIZE
         self._output.append(frame)
@@ -253,7 +256,7 @@ class Session:
         if self.state is State.SASL_AUTHENTICATE:
             if code == AuthenticationFailure.code and self.options.mechanism == EXTERNAL:
                 return AuthenticationFailure(
-                    "the broker takes the client certificate for no user of its own", hint=Hint.WHOSE_CERTIFICATE
+                    "the broker has no user for this client certificate", hint=Hint.WHOSE_CERTIFICATE
                 )
             return error_from_code(code, f"user {self.options.credentials.username!r}")
         return error_from_code(code, _HANDSHAKE[self.state][1])
@@ -269,7 +272,9 @@ class Session:
 
     def _tune(self, theirs: c.Tune) -> None:
         if 0 < theirs.frame_max < MIN_FRAME_MAX:
-            raise ProtocolError(f"the broker wants frames of {theirs.frame_max} bytes; {MIN_FRAME_MAX} is the least")
+            raise ProtocolError(
+                f"the broker allows frames of {theirs.frame_max} bytes only; {MIN_FRAME_MAX} are needed"
+            )
         self.frame_max = negotiate(self.options.frame_max, theirs.frame_max)
         self.heartbeat = negotiate(self.options.heartbeat, theirs.heartbeat)
         # The negotiated size bounds the frames of this side. A broker's frames may be longer, such as a PublishError
@@ -312,7 +317,7 @@ def frame_size(message: Any) -> int:
 def _check_version(version: str) -> None:
     """Raises ``ProtocolError`` for a version that is too long or not printable ASCII, as it is shown to people."""
     if len(version) > MAX_VERSION or not version.isascii() or not version.isprintable():
-        raise ProtocolError(f"the broker tells a version that makes no sense: {version[:MAX_VERSION]!r}")
+        raise ProtocolError(f"the broker sent a version that cannot be read: {version[:MAX_VERSION]!r}")
 
 
 def _release(version: str) -> tuple[int, ...]:
@@ -327,8 +332,8 @@ def _advertised(properties: Mapping[str, str]) -> Endpoint | None:
     if not host or not port:
         return None
     if not re.fullmatch(r"[0-9]{1,5}", port):
-        raise ProtocolError(f"the broker advertises a port that is no number: {port[:20]!r}")
+        raise ProtocolError(f"the broker advertises a port that is not a number: {port[:20]!r}")
     endpoint = Endpoint(host, int(port))
     if endpoint.problem:
-        raise ProtocolError(f"the broker advertises a place that cannot exist: {endpoint.problem}")
+        raise ProtocolError(f"the broker advertises an address that cannot exist: {endpoint.problem}")
     return endpoint

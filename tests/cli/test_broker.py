@@ -116,7 +116,7 @@ def test_a_port_that_is_in_use() -> None:
         (("--user", "a" * 300 + ":b"), "--user: the name has 300 bytes"),
         (("--user", "a\udcff:b"), "--user: the name is not UTF-8"),
         (("--user-file", "/no/such/file"), "--user-file /no/such/file: No such file"),
-        (("--user-file", "/dev/null"), "--user-file /dev/null: there is no user in it"),
+        (("--user-file", "/dev/null"), "--user-file /dev/null: it contains no user"),
         (("--vhost", ""), "--vhost is empty"),
         (("--vhost", "v" * 300), "--vhost has 300 bytes; 255 is the limit"),
         (("--host", ""), "--host is empty"),
@@ -222,7 +222,7 @@ def test_what_nobody_can_reach_is_told_of(tmp_path: Path) -> None:
     assert errors.splitlines() == [
         "warning: streams/foo is no stream of this broker's, and left alone",
         "warning: virtual host 'old' is not served, and has streams in the data folder: 1",
-        "warning: only this machine can log in, as guest; --user names others",
+        "warning: clients can log in from this machine only, as guest; --user adds other users",
     ]
 
 
@@ -295,7 +295,7 @@ def test_certificates_that_cannot_be(tmp_path: Path) -> None:
     for files, words in (
         ((cert,), f"--tls-cert {cert}: there is no private key in it\nhint: --tls-key names"),
         ((cert, tmp_path / "none"), f"--tls-key {tmp_path / 'none'}: No such file or directory"),
-        ((cert, other_key), f"the key in {other_key} is not that of the certificate in {cert}"),
+        ((cert, other_key), f"the key in {other_key} does not belong to the certificate in {cert}"),
         ((cert, encrypted), f"the key in {encrypted} is encrypted"),
         ((der, key), f"--tls-cert {der}: not PEM, no certificate"),
         ((cert, other), f"--tls-key {other}: there is no private key in it"),

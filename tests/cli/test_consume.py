@@ -126,8 +126,8 @@ def test_a_stored_offset_beyond_the_end_is_told_when_it_is_stored_and_when_it_is
     done = run("offset", "store", ten, "50", "--name", "r")
     assert done.returncode == 0
     told = re.fullmatch(
-        rf"warning: offset 50 is beyond the end of stream '{ten}', whose next offset was (\d+): consuming from what is"
-        r" stored as 'r' begins behind it\n",
+        rf"warning: offset 50 is beyond the end of stream '{ten}', whose next offset was (\d+): a consumer that starts"
+        r" at the offset stored as 'r' skips all messages up to 50\n",
         done.stderr.decode(),
     )
     assert told is not None

@@ -437,7 +437,7 @@ def test_a_whole_chunk_that_cannot_be_shown(run: Run, aside: Aside, stream: str,
     aside.store(stream, [NO_AMQP] * 20_000 + [good("last")])
     done = run("consume", stream, "-o", "first", "--until", "end", "--on-error", "skip", *options)
     assert (done.returncode, done.stdout) == (3, b"last\n")
-    assert done.stderr.decode().splitlines()[-1] == "warning: there are more; the summary counts them"
+    assert done.stderr.decode().splitlines()[-1] == "warning: there are more such lines; the summary counts them"
     assert done.stderr.count(b"\n") == 20
 
 

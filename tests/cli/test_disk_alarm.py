@@ -113,7 +113,7 @@ def test_an_alarm_that_is_there_before(env: dict[str, str], alarm: Callable[[boo
     error, hint = done.stderr.decode().splitlines()
     stream = env["RSTREAM_STREAM"]
     assert error == f"error: publishing to stream {stream!r}: the broker takes no publishers at the moment"
-    assert hint == "hint: is its disk full? rabbitmq-diagnostics alarms tells"
+    assert hint == "hint: is its disk full? `rabbitmq-diagnostics alarms` shows it"
 
 
 def test_a_lost_connection_while_there_is_an_alarm(

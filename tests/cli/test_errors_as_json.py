@@ -88,7 +88,7 @@ def test_every_command_that_answers_something_has_json() -> None:
         ),
         ("offset resolve nobody first", "StreamDoesNotExist", "stream 'nobody': the stream does not exist"),
         ("offset resolve s sometime", "UsageError", "not an offset: 'sometime'"),
-        ("stream info", "UsageError", "no stream is named"),
+        ("stream info", "UsageError", "no stream is given"),
         ("stream info s --nope", "UsageError", "no such option: --nope"),
         ("offset query s", "UsageError", "missing option '--name'"),
         ("stream info s --host x --uri rabbitmq-stream://x", "ConfigurationError", "--uri and --host contradict"),

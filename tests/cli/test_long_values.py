@@ -91,11 +91,12 @@ def test_a_request_that_fits_no_frame_is_a_usage_error(run: Run, stream: str) ->
     done = run("consume", stream, *many, "-o", "first", "--until", "end")
     assert done.returncode == 2
     assert f"error: consuming stream '{stream}': " in done.stderr.decode()
-    assert "bytes do not fit the broker's frames of 1048576" in done.stderr.decode()
+    assert "bytes does not fit the agreed frame size of 1048576 bytes\nhint: " in done.stderr.decode()
+    assert "raise --frame-max here" in done.stderr.decode()
     many = [word for number in range(40) for word in ("--argument", f"{number}={FITS[:15000]}")]
     done = run("stream", "create", f"{stream}-other", *many)
     assert done.returncode == 2
-    assert "bytes do not fit the broker's frames of 1048576" in done.stderr.decode()
+    assert "bytes does not fit the agreed frame size of 1048576 bytes\nhint: " in done.stderr.decode()
 
 
 # What a frame takes: 1,048,576 bytes with a head of 21 bytes for a message, of 28 and 4 for one in a sub-entry.

@@ -26,7 +26,7 @@ USAGE, NOT_FOUND, ACCESS, CONNECTION, BAD, PRECONDITION = 2, 4, 5, 6, 8, 9
 HELP = "see `rstream {} --help`"
 LISTS = "`rstream {} --help` lists them"
 SCHEME = "--uri: a URI begins with rabbitmq-stream:// or rabbitmq-stream+tls://"
-MISSING = "check the name and the virtual host; `rstream stream create` and `rstream superstream create` make one"
+MISSING = "check the name and the virtual host; `rstream stream create` and `rstream superstream create` create one"
 NO_LIST = (
     "the stream protocol cannot list streams: `rabbitmqctl list_queues name type` can;"
     " `rstream stream info NAME` looks at one"
@@ -36,11 +36,14 @@ PROPERTIES = (
     " absolute_expiry_time, creation_time, group_id, group_sequence, reply_to_group_id; --header takes any name"
 )
 OFFSETS = "a date or time (2026-11-23T10:00Z), @UNIX seconds"
-VHOST = "rabbitmqctl list_vhosts and list_user_permissions tell; --vhost, or the path of the URI, chooses one"
+VHOST = (
+    "`rabbitmqctl list_vhosts` and `list_user_permissions` show what exists and who may use it; choose one with"
+    " --vhost, or with the path of the URI"
+)
 RUNNING = "is the broker running there, with its stream plugin? the stream port is 5552 by default"
-WITH_TLS = "does the broker listen there with TLS? its TLS port is 5551 by default, 5552 the plain one"
+WITH_TLS = "does the broker listen there with TLS? by default, the port is 5551 with TLS, and 5552 without"
 TLS_PORT = "the TLS port is 5551 by default; for a plain one, such as 5552, leave out --tls, or use rabbitmq-stream://"
-GROUPS = "options go behind a command: `rstream --help` lists the commands"
+GROUPS = "write options after a command: `rstream --help` lists the commands"
 
 Row = tuple[str, int, str, str | None]
 
@@ -80,51 +83,61 @@ COMMANDS: tuple[Row, ...] = (
     ),
     ("offset get s", USAGE, "no such command: 'get'", "did you mean `rstream offset query`?"),
     ("route p k", USAGE, "no such command: 'route'", "did you mean `rstream superstream route`?"),
-    ("help consume", USAGE, "no such command: 'help'", "`rstream --help` tells of all commands, and each has --help"),
+    (
+        "help consume",
+        USAGE,
+        "no such command: 'help'",
+        "`rstream --help` lists all commands, and each command has --help",
+    ),
     ("zzz", USAGE, "no such command: 'zzz'", "`rstream --help` lists them"),
     (
         "rabbitmq-stream://guest:secret@localhost",
         USAGE,
         "no such command: 'rabbitmq-stream://guest:***@localhost'",
-        "the address of a broker goes behind --uri, after the command",
+        "pass the address of a broker with --uri, after the command",
     ),
     # Options in the wrong place.
     (
         "-v stream info s",
         USAGE,
-        "-v stands before the command",
-        "options go behind it: `rstream stream info s -v`",
+        "-v is before the command",
+        "write options after the command: `rstream stream info s -v`",
     ),
     (
         "--uri rabbitmq-stream://localhost stream info s",
         USAGE,
-        "--uri stands before the command",
-        "options go behind it: `rstream stream info s --uri rabbitmq-stream://localhost`",
+        "--uri is before the command",
+        "write options after the command: `rstream stream info s --uri rabbitmq-stream://localhost`",
     ),
     (
         "--uri=rabbitmq-stream://a:secret@localhost -q consume s -- -5",
         USAGE,
-        "--uri stands before the command",
-        "options go behind it: `rstream consume s --uri=rabbitmq-stream://a:***@localhost -q -- -5`",
+        "--uri is before the command",
+        "write options after the command: `rstream consume s --uri=rabbitmq-stream://a:***@localhost -q -- -5`",
     ),
     (
         "--host stream stream info s",
         USAGE,
-        "--host stands before the command",
-        "options go behind it: `rstream stream info s --host stream`",
+        "--host is before the command",
+        "write options after the command: `rstream stream info s --host stream`",
     ),
-    ("--json version", USAGE, "--json stands before the command", "options go behind it: `rstream version --json`"),
+    (
+        "--json version",
+        USAGE,
+        "--json is before the command",
+        "write options after the command: `rstream version --json`",
+    ),
     (
         "stream -q info s",
         USAGE,
-        "-q stands before the command",
-        "options go behind it: `rstream stream info s -q`",
+        "-q is before the command",
+        "write options after the command: `rstream stream info s -q`",
     ),
     (
         "-v",
         USAGE,
         "no such option: -v",
-        "--version prints the version; as an option of a command, -v goes behind it",
+        "--version prints the version; to get a log, write -v after a command",
     ),
     ("--host localhost", USAGE, "no such option: --host", GROUPS),
     ("--bogus stream info s", USAGE, "no such option: --bogus", GROUPS),
@@ -135,7 +148,7 @@ COMMANDS: tuple[Row, ...] = (
         "consume s --follow",
         USAGE,
         "no such option: --follow",
-        "it goes on for new messages by itself, until --until, --count or a timeout ends it",
+        "consume waits for new messages without an option; --until, --count or a timeout ends it",
     ),
     ("consume s --limit 5", USAGE, "no such option: --limit", "write `--count N`"),
     ("sac-consume p --group g", USAGE, "no such option: --group", "write `--name REF`"),
@@ -152,10 +165,10 @@ COMMANDS: tuple[Row, ...] = (
         "publish s --password secret",
         USAGE,
         "no such option: --password",
-        "a password shows in the list of processes: use --password-file FILE, or set RSTREAM_PASSWORD",
+        "the list of processes shows a password: use --password-file FILE, or set RSTREAM_PASSWORD",
     ),
     ("publish s --user app", USAGE, "no such option: --user", "write `--username USER`"),
-    ("publish s --file x", USAGE, "no such option: --file", "FILEs are arguments, without an option"),
+    ("publish s --file x", USAGE, "no such option: --file", "write the files without an option"),
     ("stream delete s --force", USAGE, "no such option: --force", "write `--yes`"),
     ("stream info s --nonsense", USAGE, "no such option: --nonsense", LISTS.format("stream info")),
     ("stream create s --json", USAGE, "no such option: --json", LISTS.format("stream create")),
@@ -163,27 +176,27 @@ COMMANDS: tuple[Row, ...] = (
         "consume s -5",
         USAGE,
         "no such option: -5",
-        "to begin there, write `--offset -5`",
+        "to start there, write `--offset -5`",
     ),
     # Arguments.
     ("stream create", USAGE, "missing argument 'NAME'", HELP.format("stream create")),
     ("stream create a b", USAGE, "got unexpected extra argument(s) (b)", HELP.format("stream create")),
-    ("consume s first", USAGE, "got unexpected extra argument(s) (first)", "to begin there, write `--offset first`"),
-    ("consume", USAGE, "no stream is named", "give STREAM, or set RSTREAM_STREAM"),
-    ("publish -m x", USAGE, "no stream is named", "give STREAM, or set RSTREAM_STREAM"),
+    ("consume s first", USAGE, "got unexpected extra argument(s) (first)", "to start there, write `--offset first`"),
+    ("consume", USAGE, "no stream is given", "pass STREAM, or set RSTREAM_STREAM"),
+    ("publish -m x", USAGE, "no stream is given", "pass STREAM, or set RSTREAM_STREAM"),
     ("offset query s", USAGE, "missing option '--name'", HELP.format("offset query")),
     ("offset store s five --name r", USAGE, "not an offset: 'five'", "an offset is a whole number, 0 to 2^64 - 1"),
     ("offset store s --name r", USAGE, "missing argument 'OFFSET'", "give STREAM and OFFSET"),
-    ("offset store 5 --name r", USAGE, "no stream is named", "give STREAM, or set RSTREAM_STREAM"),
+    ("offset store 5 --name r", USAGE, "no stream is given", "pass STREAM, or set RSTREAM_STREAM"),
     ("offset resolve s", USAGE, "missing argument 'SPEC'", "give STREAM and SPEC"),
-    ("offset resolve first", USAGE, "no stream is named", "give STREAM, or set RSTREAM_STREAM"),
+    ("offset resolve first", USAGE, "no stream is given", "pass STREAM, or set RSTREAM_STREAM"),
     ("doctor s", USAGE, "got unexpected extra argument(s) (s)", "to look at a stream, write `--stream s`"),
     ("offset resolve s stored", USAGE, "stored needs --name", "pass --name REF"),
     (
         "consume rabbitmq-stream://guest:secret@localhost",
         USAGE,
         "the stream name is a URI",
-        "the address of a broker goes behind --uri, or into RSTREAM_URI",
+        "pass the address of a broker with --uri, or set RSTREAM_URI",
     ),
     # What is published.
     (
@@ -218,7 +231,7 @@ COMMANDS: tuple[Row, ...] = (
         "publish s -m x --property group_sequence=7",
         USAGE,
         "--property: group_sequence: must be a whole number, not a string",
-        "KEY:=VALUE is a value that is no text, KEY=TEXT one",
+        "KEY=TEXT sets text, KEY:=JSON a value of another type",
     ),
     (
         "publish s -m x -H n:=five",
@@ -226,7 +239,12 @@ COMMANDS: tuple[Row, ...] = (
         "--header: the value of n:= is not right: not JSON: ",
         None,
     ),
-    ("publish s -m x file", USAGE, "--message reads no files", "publish the files with a command of their own"),
+    (
+        "publish s -m x file",
+        USAGE,
+        "--message and FILE contradict each other",
+        "publish the files with a second command",
+    ),
     (
         "publish s -m x --id-from line",
         USAGE,
@@ -237,7 +255,7 @@ COMMANDS: tuple[Row, ...] = (
     (
         "publish s -m x --filter v --compression gzip",
         USAGE,
-        "--filter does not go with sub-entries",
+        "--filter cannot be used with sub-entries",
         "leave out --method sub-entry and --compression",
     ),
     (
@@ -276,13 +294,13 @@ COMMANDS: tuple[Row, ...] = (
         "publish nowhere -m x",
         NOT_FOUND,
         "stream 'nowhere': the stream does not exist",
-        "--create makes it; or is it in another virtual host?",
+        "--create creates it; or is it in another virtual host?",
     ),
     (
         "superstream publish nowhere -m x --key k",
         NOT_FOUND,
         "super stream 'nowhere': the stream does not exist",
-        "`rstream superstream create nowhere --partitions N` makes it; or is it in another virtual host?",
+        "`rstream superstream create nowhere --partitions N` creates it; or is it in another virtual host?",
     ),
     ("consume nowhere", NOT_FOUND, "stream 'nowhere': the stream does not exist", MISSING),
     ("stream info nowhere", NOT_FOUND, "stream 'nowhere': the stream does not exist", MISSING),
@@ -303,13 +321,13 @@ COMMANDS: tuple[Row, ...] = (
         "superstream info s",
         NOT_FOUND,
         "super stream 's': the stream does not exist",
-        "'s' is a stream, and no super stream: rstream stream info s",
+        "'s' is a stream, not a super stream: rstream stream info s",
     ),
     (
         "stream delete nowhere --yes",
         NOT_FOUND,
         "stream 'nowhere': the stream does not exist",
-        "check the name and the virtual host; with --missing-ok this is no error",
+        "check the name and the virtual host; --missing-ok accepts a name that does not exist",
     ),
     (
         "stream delete p --yes",
@@ -324,14 +342,19 @@ COMMANDS: tuple[Row, ...] = (
         "the offset of 'nobody' in stream 's': no offset is stored under this name",
         None,
     ),
-    ("stream create s", PRECONDITION, "stream 's': the stream exists already", "pass --exists-ok where that is right"),
+    ("stream create s", PRECONDITION, "stream 's': the stream exists already", "pass --exists-ok if it may exist"),
     (
         "stream create s --exists-ok --max-age 7D",
         PRECONDITION,
         "stream 's': precondition failed",
-        "it exists with other arguments, or the broker does not take one of these",
+        "it exists with other arguments, or the broker does not accept one of these arguments",
     ),
-    ("stream delete s", USAGE, "deleting needs a yes", "pass --yes; there is no terminal to ask on"),
+    (
+        "stream delete s",
+        USAGE,
+        "cannot ask whether to delete: there is no terminal",
+        "pass --yes to delete without a question",
+    ),
     ("superstream create q", USAGE, "pass one of --partitions and --routing-keys", None),
     ("superstream create q --partitions none", USAGE, "--partitions: not a whole number: 'none'", None),
     # Values of options.
@@ -346,7 +369,7 @@ COMMANDS: tuple[Row, ...] = (
     ("stream create q --argument max-age", USAGE, "--argument: not a pair: 'max-age'; give key=value", None),
     ("stream info s --color blue", USAGE, "--color: not one of auto, always, never: 'blue'", None),
     ("completion tcsh", USAGE, "SHELL: not one of bash, zsh, fish: 'tcsh'", None),
-    ("broker run --user alice", USAGE, "--user: not a name and a password, as in alice:secret", None),
+    ("broker run --user alice", USAGE, "--user: must be NAME:PASSWORD, as in alice:secret", None),
 )
 """With the broker's address in RSTREAM_URI. Where a message goes on, only its beginning is here."""
 
@@ -364,7 +387,7 @@ ADDRESSES: tuple[Row, ...] = (
         "--uri amqp://guest:secret@localhost:5672",
         USAGE,
         f"{SCHEME}, not amqp://",
-        "streams have a port of their own: rabbitmq-stream://HOST:5552, or rabbitmq-stream+tls://HOST:5551",
+        "this is an address for AMQP; write rabbitmq-stream://HOST:5552, or rabbitmq-stream+tls://HOST:5551",
     ),
     (
         "--uri amqp://localhost:5672/prod",
@@ -377,7 +400,7 @@ ADDRESSES: tuple[Row, ...] = (
         "--uri http://localhost:15672/#/queues",
         USAGE,
         f"{SCHEME}, not http://",
-        "that is the management's: rabbitmq-stream://HOST:5552, or rabbitmq-stream+tls://HOST:5551",
+        "this is the address of the management pages; write rabbitmq-stream://HOST:5552, or rabbitmq-stream+tls://HOST:5551",
     ),
     ("--uri http://localhost:15672", USAGE, f"{SCHEME}, not http://", "write rabbitmq-stream://localhost:5552"),
     ("--uri rabbitmq://localhost", USAGE, f"{SCHEME}, not rabbitmq://", "write rabbitmq-stream://localhost:5552"),
@@ -402,7 +425,7 @@ ADDRESSES: tuple[Row, ...] = (
     (
         "--host rabbitmq-stream://localhost",
         USAGE,
-        "--host: this is a URI, and no host",
+        "--host: this is a URI, not a host",
         "pass it as --uri, or set RSTREAM_URI",
     ),
     (
@@ -438,7 +461,7 @@ ADDRESSES: tuple[Row, ...] = (
         "--uri rabbitmq-stream://guest:secret@127.0.0.1:{port}",
         ACCESS,
         "user 'guest': authentication failed: wrong user name or password",
-        "without --username it is guest; rabbitmqctl authenticate_user tries a password",
+        "without --username the user is guest; `rabbitmqctl authenticate_user` checks a password",
     ),
     (
         "--uri rabbitmq-stream://127.0.0.1:{port}/none",

@@ -300,7 +300,7 @@ def test_create(run: Run, stream_name: str) -> None:
         missing = run("publish", stream_name, "-m", "a")
         assert missing.returncode == 4
         assert stream_name in missing.stderr.decode()
-        assert missing.stderr.endswith(b"\nhint: --create makes it; or is it in another virtual host?\n")
+        assert missing.stderr.endswith(b"\nhint: --create creates it; or is it in another virtual host?\n")
         for _ in range(2):
             assert run("publish", stream_name, "--create", "-m", "a").returncode == 0
         assert everything(run, stream_name) == b"a\na\n"

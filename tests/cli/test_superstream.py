@@ -346,7 +346,7 @@ def test_a_stream_for_a_super_stream_and_the_other_way_round(run: Run, orders: s
     ):
         done = run(*arguments, name)
         assert done.returncode == 4, arguments
-        kind = "super stream" if name == orders else "stream, and no super stream"
+        kind = "super stream" if name == orders else "stream, not a super stream"
         assert done.stderr.decode().splitlines()[-1] == f"hint: {name!r} is a {kind}: rstream {meant} {name}"
     done = run("consume", f"{orders}-9")
     assert done.returncode == 4

@@ -282,7 +282,7 @@ def test_notes_are_bounded() -> None:
     for number in range(1000):
         display.note(f"warning: record {number} is skipped")
     assert stderr.getvalue().count("\n") == 20
-    assert stderr.getvalue().endswith("there are more; the summary counts them\n")
+    assert stderr.getvalue().endswith("there are more such lines; the summary counts them\n")
 
 
 def test_a_stderr_that_is_gone_does_not_matter() -> None:

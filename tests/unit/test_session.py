@@ -23,6 +23,7 @@ from rstream_core.errors import (
     UnsupportedByBroker,
     VirtualHostAccessFailure,
 )
+from rstream_core.hints import Hint
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.framing import FrameBuffer
 from rstream_core.protocol.session import Session, SessionOptions, State, negotiate, sasl_authenticate
@@ -359,7 +360,7 @@ def test_a_version_that_makes_no_sense(version: str) -> None:
 @pytest.mark.parametrize("frame_max", [1, 22, 999])
 def test_frames_that_hold_no_request(frame_max: int) -> None:
     walk = Walk().to(State.TUNE)
-    with pytest.raises(ProtocolError, match="1000 is the least"):
+    with pytest.raises(ProtocolError, match=f"frames of {frame_max} bytes only; 1000 are needed"):
         walk.answer(lambda _: c.encode(c.Tune(frame_max, 60)))
 
 
@@ -526,8 +527,11 @@ def test_a_message_that_does_not_fit_a_frame_is_not_sent() -> None:
     room = 2000 - len(c.encode(c.Create("s", {"a": ""}))) + 4
     session.request(c.Create("s", {"a": "x" * room}))
     assert len(session.take_output()) == 2004
-    with pytest.raises(ConfigurationError, match=r"^2001 bytes do not fit the broker's frames of 2000$"):
+    with pytest.raises(
+        ConfigurationError, match=r"^a request of 2001 bytes does not fit the agreed frame size of 2000 b"
+    ) as e:
         session.request(c.Create("s", {"a": "x" * (room + 1)}))
+    assert e.value.hint is Hint.FRAME_LIMIT
     assert session.take_output() == b""
 
 
