@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
         try:
             correlation_id = self.session.request(message)
         except ConfigurationError as error:
-            raise ConfigurationError(f"{what}: {error}") from None
+            raise ConfigurationError(f"{what}: {error}", hint=error.hint) from None
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiters[correlation_id] = future, what
         self._flush()

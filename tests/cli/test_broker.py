@@ -109,10 +109,10 @@ def test_a_port_that_is_in_use() -> None:
     ("options", "words"),
     [
         (("--port", "65536"), "--port is a number between 0 and 65535, not 65536"),
-        (("--user", "alice"), "--user: not a name and a password"),
+        (("--user", "alice"), "--user: must be NAME:PASSWORD"),
         (("--user", ":secret"), "--user: the name is empty"),
         (("--user", "alice:"), "--user: the password is empty"),
-        (("--user", "a:1", "--user", "a:2"), "--user: there is another password of 'a'"),
+        (("--user", "a:1", "--user", "a:2"), "--user: user 'a' is given twice"),
         (("--user", "a" * 300 + ":b"), "--user: the name has 300 bytes"),
         (("--user", "a\udcff:b"), "--user: the name is not UTF-8"),
         (("--user-file", "/no/such/file"), "--user-file /no/such/file: No such file"),
@@ -122,7 +122,7 @@ def test_a_port_that_is_in_use() -> None:
         (("--host", ""), "--host is empty"),
         (("--host", ".."), "--host: '..' is no host name"),
         (("--host", "\u00fc" * 80), "is no host name and no address"),
-        (("--host", "8.8.8.8"), "it is no address of this machine"),
+        (("--host", "8.8.8.8"), "this machine does not have that address"),
         (("--advertised-host", ""), "--advertised-host is empty"),
         (("--advertised-host", "a b"), "--advertised-host: 'a b' is no host name"),
         (("--data", ""), "--data is empty"),
@@ -160,7 +160,7 @@ def test_users_of_a_file(tmp_path: Path) -> None:
             assert run_rstream("stream", "create", "s", "--exists-ok", env={"RSTREAM_URI": uri}).returncode == 0
     file.write_text("alice:a\nalice:b")
     done = run_rstream("broker", "run", "--user-file", str(file))
-    assert (done.returncode, b"line 2: there is another password of 'alice'" in done.stderr) == (2, True)
+    assert (done.returncode, b"line 2: user 'alice' is given twice" in done.stderr) == (2, True)
 
 
 def test_what_it_is_run_with_is_not_a_clients(tmp_path: Path) -> None:
@@ -293,12 +293,12 @@ def test_certificates_that_cannot_be(tmp_path: Path) -> None:
     for command in (convert, encrypt):
         subprocess.run(command, check=True, capture_output=True)
     for files, words in (
-        ((cert,), f"--tls-cert {cert}: there is no private key in it\nhint: --tls-key names"),
+        ((cert,), f"--tls-cert {cert}: it contains no private key\nhint: pass the file"),
         ((cert, tmp_path / "none"), f"--tls-key {tmp_path / 'none'}: No such file or directory"),
         ((cert, other_key), f"the key in {other_key} does not belong to the certificate in {cert}"),
         ((cert, encrypted), f"the key in {encrypted} is encrypted"),
-        ((der, key), f"--tls-cert {der}: not PEM, no certificate"),
-        ((cert, other), f"--tls-key {other}: there is no private key in it"),
+        ((der, key), f"--tls-cert {der}: not a certificate in PEM form"),
+        ((cert, other), f"--tls-key {other}: it contains no private key"),
     ):
         options = [text for pair in zip(("--tls-cert", "--tls-key"), map(str, files), strict=False) for text in pair]
         done = run_rstream("broker", "run", "--port", "0", *options)

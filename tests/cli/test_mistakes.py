@@ -42,7 +42,9 @@ VHOST = (
 )
 RUNNING = "is the broker running there, with its stream plugin? the stream port is 5552 by default"
 WITH_TLS = "does the broker listen there with TLS? by default, the port is 5551 with TLS, and 5552 without"
-TLS_PORT = "the TLS port is 5551 by default; for a plain one, such as 5552, leave out --tls, or use rabbitmq-stream://"
+TLS_PORT = (
+    "the TLS port is 5551 by default; for a port without TLS, such as 5552, leave out --tls, or use rabbitmq-stream://"
+)
 GROUPS = "write options after a command: `rstream --help` lists the commands"
 
 Row = tuple[str, int, str, str | None]
@@ -236,7 +238,7 @@ COMMANDS: tuple[Row, ...] = (
     (
         "publish s -m x -H n:=five",
         USAGE,
-        "--header: the value of n:= is not right: not JSON: ",
+        "--header: the value of n:= is not valid: not JSON: ",
         None,
     ),
     (
@@ -431,10 +433,10 @@ ADDRESSES: tuple[Row, ...] = (
     (
         "--host localhost:5552",
         USAGE,
-        "--host: a host and a port: 'localhost:5552'",
+        "--host: this is a host and a port: 'localhost:5552'",
         "write --host localhost --port 5552",
     ),
-    ("--host [::1]:5552", USAGE, "--host: a host and a port: '[::1]:5552'", "write --host [::1] --port 5552"),
+    ("--host [::1]:5552", USAGE, "--host: this is a host and a port: '[::1]:5552'", "write --host [::1] --port 5552"),
     ("--port 555two", USAGE, "--port: not a port: '555two'; a number between 1 and 65535", None),
     ("--host 127.0.0.1 --port {closed}", CONNECTION, "127.0.0.1:{closed} refuses the connection", RUNNING),
     ("--tls --host 127.0.0.1 --port {closed}", CONNECTION, "127.0.0.1:{closed} refuses the connection", WITH_TLS),
@@ -475,7 +477,7 @@ ADDRESSES: tuple[Row, ...] = (
         "SASL EXTERNAL logs in with a client certificate",
         "pass --tls and --cert, or leave out --sasl external",
     ),
-    ("--sasl kerberos", USAGE, "--sasl: not a way to log in: 'kerberos'; plain or external", None),
+    ("--sasl kerberos", USAGE, "--sasl: unknown login method: 'kerberos'; allowed: plain, external", None),
     ("--heartbeat 1.5s", USAGE, "--heartbeat: not a whole number of seconds: '1.5s'", None),
     (
         "--frame-max 12B",

@@ -120,7 +120,7 @@ def test_delete_needs_a_yes_and_deletes_what_it_can(run: Run, orders: str) -> No
     assert run("superstream", "delete", orders).returncode == 2
     done = run("superstream", "delete", f"{orders}-none", orders, "--yes")
     assert done.returncode == 4
-    assert b"hint: check the name and the virtual host; with --missing-ok" in done.stderr
+    assert b"hint: check the name and the virtual host; --missing-ok" in done.stderr
     assert run("superstream", "info", orders).returncode == 4
     assert run("superstream", "delete", orders, "--yes", "--missing-ok").returncode == 0
 

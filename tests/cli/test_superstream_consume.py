@@ -113,7 +113,7 @@ def test_offsets_are_stored_for_each_partition(run: Run, orders: str) -> None:
         (("sac-consume", "NAME"), 2, "--name"),
         (("sac-consume", "missing", "--name", "g"), 4, "no stream and no super stream 'missing'"),
         (("sac-consume", "NAME", "--name", "g", "-o", "3"), 2, "is a super stream"),
-        (("sac-consume", "NAME", "--name", "g", "--until", "3"), 2, "nothing but end"),
+        (("sac-consume", "NAME", "--name", "g", "--until", "3"), 2, "takes only end"),
         (("consume", "NAME-0", "--filter-from", ".a"), 2, "needs --filter"),
         (("consume", "NAME-0", "--match-unfiltered"), 2, "needs --filter"),
         (("consume", "NAME-0", "--filter", "a", "--filter-from", "a"), 2, "not a path"),

@@ -160,5 +160,5 @@ async def test_options_that_do_not_go_together(consumer: Consumer) -> None:
         FilterConfiguration("eu")
     with pytest.raises(ConfigurationError, match="not both"):
         await consumer.subscribe("s", print, filter_input=FilterConfiguration(["eu"]), filter_values=["eu"])
-    with pytest.raises(ConfigurationError, match="a post filter is for messages"):
+    with pytest.raises(ConfigurationError, match="a post filter needs messages"):
         await anext(consumer.chunks("s", post_filter=is_eu))

@@ -214,7 +214,7 @@ async def test_closing_the_consumer_waits_for_what_was_dropped(client: Client, s
 async def test_wrong_arguments_are_told_by_the_call(consumer: Consumer) -> None:
     with pytest.raises(TypeError, match="unexpected argument: nonsense"):
         consumer.messages("s", nonsense=1)  # type: ignore[call-arg]
-    with pytest.raises(ConfigurationError, match="a post filter is for messages"):
+    with pytest.raises(ConfigurationError, match="a post filter needs messages"):
         consumer.chunks("s", post_filter=bool)
 
 

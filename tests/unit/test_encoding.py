@@ -58,13 +58,15 @@ def test_ids_grow_over_all_calls_and_a_bad_record_uses_none_up() -> None:
     assert encoder([b'{"id":5,"f":"a"}'], 1, ALL, False).ids == (5,)
     found = encoder([b'{"id":7}', b'{"id":5,"f":""}', b'{"id":6,"f":""}'], 2, ALL, False)
     assert (found.ids, found.numbers, [number for number, _ in found.bad]) == ((6,), [4], [2, 3])
-    assert encoder([b'{"id":6,"f":""}'], 5, ALL, True).bad == [(5, "the publishing id 6 does not grow, after 6")]
+    assert encoder([b'{"id":6,"f":""}'], 5, ALL, True).bad == [
+        (5, "the publishing id 6 is not higher than 6, the one before")
+    ]
 
 
 def test_it_stops_at_the_first_bad_record() -> None:
     found = plain(Looks(key_delimiter=b"::"), [b"a::1", b"b:2", b"c::3"])
     assert (bodies_of(found.messages), found.keys) == ([b"1"], (b"a",))
-    assert found.bad == [(2, "no routing key: there is no '::' in it")]
+    assert found.bad == [(2, "no routing key: the record does not contain '::'")]
     assert len(plain(Looks(key_delimiter=b"::"), [b"a::1", b"b:2", b"c::3"], stop=False).messages) == 2
 
 
