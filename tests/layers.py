@@ -42,8 +42,10 @@ rstream_core.broker: .
 rstream_core: callbacks gaps in_flight loops progress single_active timeslice
 rstream_core.flow: . acks
 rstream_core.flow: block
-rstream_core.flow: gate stages
-rstream_core.flow: run
+rstream_core.flow: gate lane stages
+rstream_core.flow: refusing run
+rstream_core.flow: fitting routing
+rstream_core.flow: stream_sink
 rstream_core: offsets recovery transport
 rstream_core: attempts
 rstream_core: connection

@@ -268,7 +268,7 @@ class Run:
             step: Step = self._stages[number](out)
             for positions, verdict in step.dropped:
                 out.ack.done(positions, verdict)
-            if step.stop is not None and self._last is None:
+            if step.stop is not None:  # a later stage's is about what an earlier one let through
                 self._last = step.stop
                 self._leave_behind()
             if step.rest is not None and self._last is None:

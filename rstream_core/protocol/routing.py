@@ -39,6 +39,16 @@ def python_partition_index(key: str | bytes, partitions: int) -> int:
     return int.from_bytes(hashed, "little") % partitions
 
 
+def partition_indexes(keys: Sequence[bytes], partitions: int) -> list[int]:
+    """Returns ``partition_index`` of each key."""
+    return [mmh3.hash(key, HASH_SEED, False) % partitions for key in keys]
+
+
+def python_partition_indexes(keys: Sequence[bytes], partitions: int) -> list[int]:
+    """Returns ``python_partition_index`` of each key."""
+    return [python_partition_index(key, partitions) for key in keys]
+
+
 def partitions_by_number(super_stream: str, count: int) -> tuple[list[str], list[str]]:
     """Returns names and binding keys of ``count`` partitions, as ``rabbitmq-streams add_super_stream --partitions``.
 
