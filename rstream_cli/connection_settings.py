@@ -15,11 +15,12 @@ import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from rstream_cli.parsing import parse_duration, parse_size, parse_timeout
+from rstream_cli.parsing import parse_duration, parse_size, parse_timeout, positive_duration
 from rstream_core.errors import ConfigurationError
 from rstream_core.recovery import RECOVER, Recovery
 from rstream_core.types import MIN_FRAME_MAX, ConnectionOptions, Credentials, Endpoint
@@ -152,7 +153,7 @@ def build_options(
             hint="pass --tls and --cert, or leave out --sasl external",
         )
     defaults = ConnectionOptions()
-    timeout = _first(layers, "connect_timeout", _timeout)
+    timeout = _first(layers, "connect_timeout", partial(positive_duration, parse=parse_timeout))
     heartbeat = _first(layers, "heartbeat", _heartbeat)
     frame_max = _first(layers, "frame_max", _frame_max)
     return ConnectionOptions(
@@ -434,13 +435,6 @@ def _port(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
         raise ValueError(f"not a port: {text!r}; a number between 1 and 65535")
     return int(text)
-
-
-def _timeout(text: str) -> float:
-    seconds = parse_timeout(text)
-    if seconds <= 0:
-        raise ValueError(f"must be more than 0: {text!r}")
-    return seconds
 
 
 def _frame_max(text: str) -> int:

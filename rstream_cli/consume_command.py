@@ -13,10 +13,18 @@ from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.names import Kind, check_option, check_reference
 from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.options.consuming import ConsumeOptions, OnGap, OutputFormat
-from rstream_cli.options.declaring import positive_duration
 from rstream_cli.options.messages import Codec, OnError
 from rstream_cli.options.showing import ShowingOptions
-from rstream_cli.parsing import Start, StartKind, Until, UntilKind, parse_delimiter, parse_offset, parse_until
+from rstream_cli.parsing import (
+    Start,
+    StartKind,
+    Until,
+    UntilKind,
+    parse_delimiter,
+    parse_offset,
+    parse_until,
+    positive_duration,
+)
 from rstream_cli.runner import CommandContext, run_command
 from rstream_cli.selecting import choosers_of
 

@@ -57,6 +57,8 @@ def check_no_uri(what: str, text: str) -> None:
 
 
 def _check_name(what: str, name: str) -> str:
+    from rstream_core.checks import MAX_NAME
+
     check_no_uri(what, name)
     try:
         size = len(name.encode())
@@ -64,6 +66,6 @@ def _check_name(what: str, name: str) -> str:
         raise CommandError(f"the {what} is not UTF-8") from None
     if not name:
         raise CommandError(f"the {what} is empty")
-    if size > 255:
-        raise CommandError(f"the {what} has {size} bytes; 255 is the limit")
+    if size > MAX_NAME:
+        raise CommandError(f"the {what} has {size} bytes; {MAX_NAME} is the limit")
     return name

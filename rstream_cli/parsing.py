@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_FLOOR, Decimal
@@ -77,6 +78,14 @@ def parse_timeout(text: str) -> float:
         raise ValueError(f"not a duration: {text!r}; a number and a unit: us, ms, s, m, h, d, w (20ms, 10s, 1.5h, 7d)")
     if seconds > _MAX_SECONDS:
         raise ValueError(f"the duration is too long: {text!r}")
+    return seconds
+
+
+def positive_duration(text: str, parse: Callable[[str], float] = parse_duration) -> float:
+    """As ``parse``, but above 0. Raises ValueError."""
+    seconds = parse(text)
+    if seconds <= 0:
+        raise ValueError(f"must be more than 0: {text!r}")
     return seconds
 
 

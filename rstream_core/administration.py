@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
-from rstream_core.client import Client
 from rstream_core.errors import ConfigurationError
+from rstream_core.facade import Facade
 
 
 class Partitioning(TypedDict):
@@ -36,41 +35,34 @@ def partitioning(
     }
 
 
-class _ClientView(ABC):
-    """The base of classes that use a client."""
-
-    @property
-    @abstractmethod
-    def client(self) -> Client:
-        """The client in use: for further administration, or to be shared."""
+class Administration(Facade):
+    """The methods that concern streams as well as partitions."""
 
     async def update_password(self, password: str) -> None:
         """See ``Client.update_password``."""
-        await self.client.update_password(password)
+        await self._client.update_password(password)
 
     async def stream_exists(self, stream: str) -> bool:
         """Returns whether the stream, or partition, exists, with or without a leader at the moment."""
-        return await self.client.stream_exists(stream)
+        return await self._client.stream_exists(stream)
 
 
-class Administration(_ClientView):
+class StreamAdministration(Administration):
     """Creates and deletes streams."""
 
     async def create_stream(
         self, stream: str, arguments: Mapping[str, object] | None = None, exists_ok: bool = False
     ) -> None:
         """See ``Client.create_stream``."""
-        await self.client.create_stream(stream, arguments, exists_ok=exists_ok)
+        await self._client.create_stream(stream, arguments, exists_ok=exists_ok)
 
     async def delete_stream(self, stream: str, missing_ok: bool = False) -> None:
         """See ``Client.delete_stream``."""
-        await self.client.delete_stream(stream, missing_ok=missing_ok)
+        await self._client.delete_stream(stream, missing_ok=missing_ok)
 
 
-class SuperStreamAdministration(_ClientView):
-    """Creates and deletes super streams: the object's own one, unless another is named."""
-
-    super_stream: str
+class SuperStreamAdministration(Administration):
+    """Creates and deletes super streams. An object for one super stream creates and deletes its own by default."""
 
     async def create_super_stream(
         self,
@@ -84,8 +76,8 @@ class SuperStreamAdministration(_ClientView):
         routing_keys: Sequence[str] | None = None,
     ) -> list[str]:
         """See ``Client.create_super_stream``. ``n_partitions`` and ``binding_keys`` are other names of the two."""
-        created = await self.client.create_super_stream(
-            super_stream or self.super_stream,
+        created = await self._client.create_super_stream(
+            self._super_stream_meant(super_stream),
             **partitioning(n_partitions, binding_keys, partitions, routing_keys),
             arguments=arguments,
             exists_ok=exists_ok,
@@ -95,9 +87,23 @@ class SuperStreamAdministration(_ClientView):
 
     async def delete_super_stream(self, super_stream: str | None = None, missing_ok: bool = False) -> None:
         """See ``Client.delete_super_stream``."""
-        await self.client.delete_super_stream(super_stream or self.super_stream, missing_ok=missing_ok)
+        await self._client.delete_super_stream(self._super_stream_meant(super_stream), missing_ok=missing_ok)
         self._forget_partitions()
 
-    @abstractmethod
+    def _super_stream_meant(self, given: str | None) -> str:
+        """Returns the name that was given. Raises ``TypeError`` without one."""
+        if given is None:
+            raise TypeError("super_stream is a str, not None")
+        return given
+
     def _forget_partitions(self) -> None:
         """Drops cached partitions, after super streams were created or deleted."""
+
+
+class OfOneSuperStream(SuperStreamAdministration):
+    """Administers, unless another is named, the super stream that it is for."""
+
+    super_stream: str
+
+    def _super_stream_meant(self, given: str | None) -> str:
+        return given or self.super_stream

@@ -16,10 +16,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from itertools import islice, repeat
-from types import TracebackType
-from typing import Any, NamedTuple, Self, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack
 
-from rstream_core.administration import Administration
+from rstream_core.administration import StreamAdministration
 from rstream_core.arguments import ConnectionArguments, options_from
 from rstream_core.callbacks import Callbacks, Failures, own_task
 from rstream_core.checks import (
@@ -33,7 +32,6 @@ from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, RstreamError
 from rstream_core.gaps import GapListener
 from rstream_core.hints import Hint
-from rstream_core.loops import LoopGuard
 from rstream_core.pool import MAX_IDS
 from rstream_core.protocol.amqp import AMQPMessage, amqp_decoder
 from rstream_core.reading import ChunkReading, MessageReading, Opened
@@ -194,7 +192,7 @@ _called: ContextVar[_Called | None] = ContextVar("rstream_called", default=None)
 """Set in the tasks that call callbacks and listeners, and inherited by the tasks that those start."""
 
 
-class Consumer(Administration):
+class Consumer(StreamAdministration):
     """Consumes messages; connects at the first call that needs it, or by ``start()``. For tasks of one event loop.
 
     After a lost connection the consumer goes on as ``recovery`` says, after the last message that came, and calls
@@ -214,14 +212,6 @@ class Consumer(Administration):
         max_subscribers_by_connection: int = MAX_IDS,
         **connection: Unpack[ConnectionArguments],
     ) -> None:
-        self._owns_client = client is None
-        self._client = client or Client(
-            options_from(host, port, "rstream-consumer", **connection),
-            recovery=recovery,
-            on_recovery=on_recovery,
-            on_gap=on_gap,
-            max_subscribers_by_connection=max_subscribers_by_connection,
-        )
         self._subscribers: dict[int, _Subscriber] = {}
         self._ids = itertools.count()
         self._stopped = False
@@ -230,30 +220,17 @@ class Consumer(Administration):
         self._runs = 0
         """Calls of it that wait."""
         self._callbacks = Callbacks()
-        self._guard = LoopGuard("this consumer")
         self._leaving: set[asyncio.Task[None]] = set()
         """What was dropped without being closed, and is being left."""
-        self._closed = False
         self._closing: asyncio.Future[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    @property
-    def client(self) -> Client:
-        """The client that this consumer uses: for administration, or to be shared."""
-        return self._client
-
-    async def start(self, *, wait: float = 0.0) -> None:
-        """Connects and logs in. ``wait``: see ``Client.start``."""
-        self._guard.check()
-        await self._client.start(wait=wait)
+        own = client or Client(
+            options_from(host, port, "rstream-consumer", **connection),
+            recovery=recovery,
+            on_recovery=on_recovery,
+            on_gap=on_gap,
+            max_subscribers_by_connection=max_subscribers_by_connection,
+        )
+        super().__init__("this consumer", own, owns_client=client is None)
 
     async def run(self) -> None:
         """Waits until ``close()`` or ``stop()``. Raises the error with which a subscription ended by itself.
@@ -321,8 +298,7 @@ class Consumer(Administration):
         finally:
             self._callbacks.sum_up()
             try:
-                if self._owns_client:
-                    await self._client.close()
+                await self._close_client()
             finally:
                 self.stop()
 
@@ -528,11 +504,6 @@ class Consumer(Administration):
         if wishes.store_every is not None:
             subscriber.storing = asyncio.create_task(self._store_now_and_then(subscriber, wishes.store_every))
         return subscriber
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise AlreadyClosed("this consumer is closed")
-        self._guard.check()
 
     # Stored offsets, and turns of a single active consumer.
 

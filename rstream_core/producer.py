@@ -17,17 +17,16 @@ import asyncio
 import inspect
 import logging
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from threading import get_ident
-from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 from weakref import WeakKeyDictionary
 
-from rstream_core.administration import Administration, partitioning
+from rstream_core.administration import StreamAdministration, SuperStreamAdministration
 from rstream_core.arguments import ConnectionArguments, options_from
 from rstream_core.attempts import SharedAttempt
 from rstream_core.callbacks import Callbacks
@@ -41,7 +40,6 @@ from rstream_core.errors import (
     error_from_code,
 )
 from rstream_core.hints import Hint
-from rstream_core.loops import LoopGuard
 from rstream_core.outbox import ConfirmCallback, Message, Outbox, Told, losses_in_words
 from rstream_core.pool import MAX_IDS
 from rstream_core.protocol.amqp import AMQPMessage
@@ -139,7 +137,7 @@ class _Queue:
         self.callers = 0
 
 
-class Producer(Administration):
+class Producer(StreamAdministration, SuperStreamAdministration):
     """Publishes messages; connects to a stream's leader when the stream is first used. For tasks of one event loop.
 
     ``linger`` is how long, in seconds, ``send`` may hold a message back to gather others, and ``batch_size`` how
@@ -158,9 +156,6 @@ class Producer(Administration):
     After a lost connection the producer goes on as ``recovery`` says, and calls ``on_recovery``: see ``Client``. A
     ``client`` that is passed keeps its own ``recovery`` and ``on_recovery``.
     """
-
-    _closed = True
-    """True until ``__init__`` has succeeded, so that ``__del__`` does not warn of a producer that was never made."""
 
     def __init__(
         self,
@@ -182,13 +177,6 @@ class Producer(Administration):
     ) -> None:
         if batch_size < 1 or linger < 0:
             raise ValueError("batch_size is at least 1, and linger at least 0")
-        self._owns_client = client is None
-        self._client = client or Client(
-            options_from(host, port, "rstream-producer", **connection),
-            recovery=recovery,
-            on_recovery=on_recovery,
-            max_publishers_by_connection=max_publishers_by_connection,
-        )
         self._linger = linger
         self._batch_size = batch_size
         self._max_in_flight = check_whole("max_in_flight", max_in_flight, 1, MAX_OFFSET)
@@ -204,32 +192,13 @@ class Producer(Administration):
         self._extracting: dict[_Key, _Queue] = {}
         """The queues of calls that wait for filter values."""
         self._callbacks = Callbacks()
-        self._guard = LoopGuard("this producer")
-        self._closed = False
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            await self.close()
-        except NotConfirmed:
-            if error is None:
-                raise
-            logger.exception("closing after another error")
-
-    @property
-    def client(self) -> Client:
-        """The client that this producer uses: for administration, or to be shared."""
-        return self._client
-
-    async def start(self, *, wait: float = 0.0) -> None:
-        """Connects and logs in. Optional: the first call does it too. ``wait``: see ``Client.start``."""
-        self._guard.check()
-        await self._client.start(wait=wait)
+        own = client or Client(
+            options_from(host, port, "rstream-producer", **connection),
+            recovery=recovery,
+            on_recovery=on_recovery,
+            max_publishers_by_connection=max_publishers_by_connection,
+        )
+        super().__init__("this producer", own, owns_client=client is None)
 
     def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
         if self._closed:
@@ -267,37 +236,11 @@ class Producer(Administration):
                 outbox.abandon()
             raise
         finally:
-            if self._owns_client:
-                await self._client.close()
+            await self._close_client()
         try:
             raise_together([answer for answer in answers if isinstance(answer, BaseException)])
         finally:
             self._callbacks.check()
-
-    # Super streams.
-
-    async def create_super_stream(
-        self,
-        super_stream: str,
-        n_partitions: int | None = None,
-        binding_keys: Sequence[str] | None = None,
-        arguments: Mapping[str, object] | None = None,
-        exists_ok: bool = False,
-        *,
-        partitions: int | None = None,
-        routing_keys: Sequence[str] | None = None,
-    ) -> list[str]:
-        """See ``Client.create_super_stream``. ``n_partitions`` and ``binding_keys`` are other names of the two."""
-        return await self._client.create_super_stream(
-            super_stream,
-            **partitioning(n_partitions, binding_keys, partitions, routing_keys),
-            arguments=arguments,
-            exists_ok=exists_ok,
-        )
-
-    async def delete_super_stream(self, super_stream: str, missing_ok: bool = False) -> None:
-        """See ``Client.delete_super_stream``."""
-        await self._client.delete_super_stream(super_stream, missing_ok=missing_ok)
 
     # Publishing.
 
@@ -556,11 +499,6 @@ class Producer(Administration):
             raise
         self._outboxes[key] = outbox
         return outbox
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise AlreadyClosed("this producer is closed")
-        self._guard.check()
 
 
 def _check_names(stream: object, publisher_name: object) -> None:

@@ -15,14 +15,12 @@ import asyncio
 import enum
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import repeat
-from types import TracebackType
 from typing import Any, Self, Unpack
 
-from rstream_core.administration import SuperStreamAdministration
+from rstream_core.administration import OfOneSuperStream
 from rstream_core.checks import check_callable, check_name
 from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, MessageTooLarge, RouteNotFound
-from rstream_core.loops import LoopGuard
 from rstream_core.outbox import ConfirmCallback, Message
 from rstream_core.producer import (
     Producer,
@@ -109,7 +107,7 @@ class Router:
         return routes
 
 
-class SuperStreamProducer(SuperStreamAdministration):
+class SuperStreamProducer(OfOneSuperStream):
     """Publishes to a super stream: each message goes to the partition of its routing key.
 
     ``routing`` is a ``RouteType``, and ``routing_extractor`` gives a message's key; or
@@ -152,27 +150,14 @@ class SuperStreamProducer(SuperStreamAdministration):
         """The number of failed attempts to ask for the partitions."""
         self._failure: Exception | None = None
         """The error of the last failed attempt, which every call that waited for the attempt raises."""
-        self._closed = False
-        self._guard = LoopGuard("this producer")
+        super().__init__("this producer", self._producer.client, owns_client=False)  # its producer closes it
 
     async def __aenter__(self) -> Self:
         try:
-            await self.start()
-        except BaseException:
+            return await super().__aenter__()
+        except BaseException:  # it may be connected already
             await self.close()
             raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._closed = True
-        await self._producer.__aexit__(kind, error, trace)
-
-    @property
-    def client(self) -> Client:
-        """The client that this producer uses: for administration, or to be shared."""
-        return self._producer.client
 
     async def start(self, *, wait: float = 0.0) -> None:
         """Connects, logs in, and asks for the partitions. Optional: the first call does it too.
@@ -180,8 +165,7 @@ class SuperStreamProducer(SuperStreamAdministration):
         ``wait``: see ``Client.start``; it is no time for the super stream to be created in. Raises
         ``StreamDoesNotExist``; ``UnsupportedByBroker`` before RabbitMQ 3.11.
         """
-        self._guard.check()
-        await self._producer.start(wait=wait)
+        await super().start(wait=wait)
         failures = self._failures
         async with self._order:
             await self._open(failures)

@@ -9,10 +9,9 @@ import itertools
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Unpack
 
-from rstream_core.administration import SuperStreamAdministration
+from rstream_core.administration import OfOneSuperStream
 from rstream_core.arguments import ConnectionArguments
 from rstream_core.checks import check_callable, check_name
 from rstream_core.client import Client
@@ -30,7 +29,6 @@ from rstream_core.consumer import (
 )
 from rstream_core.errors import AlreadyClosed, ConfigurationError
 from rstream_core.gaps import GapListener
-from rstream_core.loops import LoopGuard
 from rstream_core.pool import MAX_IDS
 from rstream_core.reading import ChunkReading, MessageReading
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
@@ -39,7 +37,7 @@ from rstream_core.types import ConsumerOffsetSpecification, check_specification
 Offsets = Mapping[str, ConsumerOffsetSpecification]
 
 
-class SuperStreamConsumer(SuperStreamAdministration):
+class SuperStreamConsumer(OfOneSuperStream):
     """Consumes a super stream; connects at the first call that needs it, or by ``start()``. For one event loop.
 
     Each subscription asks for the partitions; it does not see those that are added later. Recovers from a lost
@@ -71,28 +69,10 @@ class SuperStreamConsumer(SuperStreamAdministration):
             max_subscribers_by_connection=max_subscribers_by_connection,
             **connection,
         )
-        self._guard = LoopGuard("this consumer")
         self._groups: dict[int, tuple[str | None, list[int]]] = {}
         """By the numbers that ``subscribe`` returned: the name, and the numbers of the partitions' subscriptions."""
         self._numbers = itertools.count()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    @property
-    def client(self) -> Client:
-        """The client that this consumer uses: for administration, or to be shared."""
-        return self._consumer.client
-
-    async def start(self, *, wait: float = 0.0) -> None:
-        """Connects and logs in. ``wait``: see ``Client.start``."""
-        await self._consumer.start(wait=wait)
+        super().__init__("this consumer", self._consumer.client, owns_client=False)
 
     async def run(self) -> None:
         """See ``Consumer.run``: the error is that of any partition."""
@@ -104,12 +84,10 @@ class SuperStreamConsumer(SuperStreamAdministration):
 
     async def close(self) -> None:
         """See ``Consumer.close``; ``context.consumer.close()`` in a callback does the same."""
+        self._closed = True
         await self._consumer.close()
 
     # Streams and offsets.
-
-    def _forget_partitions(self) -> None:
-        """Does nothing: no partitions are cached, since each subscription asks for them."""
 
     async def stream(self, subscriber_name: str | None) -> str:
         """See ``get_stream``."""

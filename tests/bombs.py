@@ -23,6 +23,7 @@ from rstream_core.protocol import commands as c
 from rstream_core.protocol.amqp import AMQPMessage, encode_bodies
 from rstream_core.protocol.chunk import build_chunk, join_sub_batch
 from rstream_core.protocol.compression import MAX_UNCOMPRESSED, compress
+from rstream_core.protocol.sub_batch import write_sub_batch
 from rstream_core.types import ConnectionOptions
 
 MB = 1024 * 1024
@@ -52,7 +53,7 @@ class Bomb(NamedTuple):
     def chunk(self) -> bytes:
         """As a broker delivers it."""
         out = bytearray()
-        c.write_sub_batch(out, CompressionType.Gzip, self.records, self.size, self.data)
+        write_sub_batch(out, CompressionType.Gzip, self.records, self.size, self.data)
         return build_chunk([bytes(out)] * self.times, first_offset=0, timestamp=0, records=self.messages)
 
 

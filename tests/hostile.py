@@ -26,6 +26,7 @@ from rstream_core.protocol.chunk import build_chunk, parse_chunk
 from rstream_core.protocol.compression import compress
 from rstream_core.protocol.framing import FrameBuffer
 from rstream_core.protocol.session import Session, SessionOptions
+from rstream_core.protocol.sub_batch import write_sub_batch
 from rstream_core.types import CompressionType
 from tests.vectors import vectors
 
@@ -283,7 +284,7 @@ def _sub_batches() -> Iterator[bytes]:
     plain = b"".join(struct.pack(">I", 100) + bytes(100) for _ in range(10))
     for kind in CompressionType:
         entry = bytearray()
-        c.write_sub_batch(entry, kind, 10, len(plain), compress(kind, plain))
+        write_sub_batch(entry, kind, 10, len(plain), compress(kind, plain))
         yield build_chunk([bytes(entry)] * 3, first_offset=0, timestamp=0, records=30)
 
 

@@ -20,7 +20,7 @@ rstream_core: checks
 rstream_core: types
 rstream_core: arguments uri
 rstream_core.protocol: . amqp_types
-rstream_core.protocol: amqp_codec framing routing
+rstream_core.protocol: amqp_codec framing routing sub_batch
 rstream_core.protocol: amqp_sections primitives
 rstream_core.protocol: amqp_fields commands compression
 rstream_core.protocol: wire
@@ -58,6 +58,7 @@ rstream_core.flow: cursor read_plan
 rstream_core.flow: ends stores
 rstream_core.flow: opening
 rstream_core.flow: stream_source
+rstream_core: facade
 rstream_core: administration reading
 rstream_core: consumer producer
 rstream_core: superstream superstream_consumer

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
 
-from rstream_cli.parsing import parse_duration, parse_timeout
+from rstream_cli.parsing import parse_duration, parse_timeout, positive_duration
 
 T = TypeVar("T")
 
@@ -86,14 +86,6 @@ def _without(annotation: Any, taken: set[str]) -> Any:
     option.default, *rest = left
     option.param_decls = tuple(rest)
     return Annotated[kind, option]
-
-
-def positive_duration(text: str, parse: Callable[[str], float] = parse_duration) -> float:
-    """A duration above 0."""
-    seconds = parse(text)
-    if seconds <= 0:
-        raise ValueError(f"must be more than 0: {text!r}")
-    return seconds
 
 
 def duration(flag: str, default: str | bool, help: str, *, panel: str, zero: bool = False) -> Any:  # noqa: A002

@@ -8,10 +8,9 @@ from __future__ import annotations
 import ipaddress
 import math
 
+from rstream_core.checks import MAX_NAME
 from rstream_core.errors import ConfigurationError
 
-MAX_NAME = 255
-"""Bytes of a user's or a virtual host's name, as in RabbitMQ."""
 MIN_BROKER_FRAME_MAX = 8192
 
 

@@ -19,7 +19,7 @@ from rstream_core.broker.publishing import ENTRIES_AT, split_filtered, split_pub
 from rstream_core.broker.refusal import Refused
 from rstream_core.broker.stream import Stream
 from rstream_core.broker.streams import Streams
-from rstream_core.broker.tracking import MAX_REFERENCE
+from rstream_core.checks import MAX_NAME
 from rstream_core.errors import ChunkError, ProtocolError
 from rstream_core.protocol import commands as c
 
@@ -119,7 +119,7 @@ class Commands:
 
 
 def _declare_publisher(client: Commands, message: c.DeclarePublisher) -> Any:
-    _check_reference(message.reference)
+    _refuse_long_reference(message.reference)
     stream = client.find(message.stream)
     publishers = client.registry.publishers
     same = (
@@ -164,7 +164,7 @@ def _subscribe(client: Commands, message: c.Subscribe) -> Any:
     subscriptions = client.registry.subscriptions
     if message.subscription_id in subscriptions:
         raise Refused(refusal.SUBSCRIPTION_ID_EXISTS, f"subscription id {message.subscription_id} is in use")
-    _check_reference(name or "")
+    _refuse_long_reference(name or "")
     is_single = properties.get("single-active-consumer") == "true"
     if is_single and name is None:
         raise Refused(refusal.PRECONDITION_FAILED, "a single active consumer has a name")
@@ -202,7 +202,7 @@ def _subscription(client: Commands, subscription_id: int) -> BrokerSubscription:
 
 
 def _store_offset(client: Commands, message: c.StoreOffset) -> Any:
-    _check_reference(message.reference)
+    _refuse_long_reference(message.reference)
     client.find(message.stream).writer.store_offset(message.reference, message.offset)
 
 
@@ -301,9 +301,9 @@ def _close(client: Commands, _: c.Close) -> Any:
     return c.CloseResponse()
 
 
-def _check_reference(reference: str) -> None:
-    if len(reference.encode(errors="surrogatepass")) > MAX_REFERENCE:
-        raise Refused(refusal.PRECONDITION_FAILED, f"a name has at most {MAX_REFERENCE} bytes")
+def _refuse_long_reference(reference: str) -> None:
+    if len(reference.encode(errors="surrogatepass")) > MAX_NAME:
+        raise Refused(refusal.PRECONDITION_FAILED, f"a name has at most {MAX_NAME} bytes")
 
 
 def _check_spec(spec: c.OffsetSpec) -> None:

@@ -11,19 +11,16 @@ import struct
 from typing import NamedTuple
 
 from rstream_core.errors import ProtocolError
-from rstream_core.protocol.commands import SUB_BATCH_BIT
+from rstream_core.protocol.compression import MAX_UNCOMPRESSED
+from rstream_core.protocol.sub_batch import SUB_BATCH, SUB_BATCH_SIZE, codec_of
 
 ENTRIES_AT = 4 + 1 + 4
 """Where the entries begin in a frame without its size: behind key, version, publisher id and number of entries."""
-MAX_UNCOMPRESSED = 64 * 1024 * 1024
-"""The largest decompressed size, in bytes, that a sub-entry may claim."""
 
 _U32 = struct.Struct(">I")
 _I32 = struct.Struct(">i")
 _U16 = struct.Struct(">H")
 _NO_FILTER = 0xFFFF
-_SUB_BATCH = struct.Struct(">BHII")
-_SUB_BATCH_SIZE = SUB_BATCH_BIT << 24
 _CODECS = 5
 
 
@@ -60,7 +57,7 @@ def split_publish(frame: bytes) -> Entries:
         while pos < end:
             start = pos + 8
             (size,) = unpack(frame, start)
-            if size >= _SUB_BATCH_SIZE:
+            if size >= SUB_BATCH_SIZE:
                 return _split_with_sub_batches(frame)
             add_id(frame[pos:start])
             pos = start + 4 + size
@@ -84,10 +81,10 @@ def _split_with_sub_batches(frame: bytes) -> Entries:
             publishing_id = frame[pos:start]
             (size,) = _U32.unpack_from(frame, start)
             count = 1
-            if size >= _SUB_BATCH_SIZE:
-                kind, count, uncompressed, size = _SUB_BATCH.unpack_from(frame, start)
-                pos = start + _SUB_BATCH.size + size
-                codec = kind >> 4 & 7
+            if size >= SUB_BATCH_SIZE:
+                kind, count, uncompressed, size = SUB_BATCH.unpack_from(frame, start)
+                pos = start + SUB_BATCH.size + size
+                codec = codec_of(kind)
                 if (
                     codec >= _CODECS
                     or not 0 < count * 4 <= uncompressed <= MAX_UNCOMPRESSED

@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping
 
 from rstream_core.errors import ChunkError
 
-MAX_REFERENCE = 255
-"""Bytes of a name."""
 MAX_SEQUENCES = 255
 """How many names have their publishing ids remembered; the names that published last stay."""
 

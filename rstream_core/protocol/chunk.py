@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 from rstream_core.checks import MAX_OFFSET
 from rstream_core.errors import ChunkError
-from rstream_core.protocol.commands import SUB_BATCH_BIT
 from rstream_core.protocol.compression import decompress
+from rstream_core.protocol.sub_batch import SUB_BATCH, SUB_BATCH_BIT, SUB_BATCH_SIZE, codec_of
 from rstream_core.protocol.wire import join_entries, split
 
 MAGIC_AND_VERSION = 0x50
@@ -36,10 +36,7 @@ CHUNK_USER = 0
 _CUT_BYTES = 1024 * 1024
 """Bytes of a piece of a sub-entry that is larger than ``PIECE_BYTES`` and was unpacked at once."""
 
-_SUB_BATCH = struct.Struct(">BHII")
 _SIZE = struct.Struct(">I")
-_SUB_BATCH_SIZE = 0x80000000
-"""The least value of the first four bytes of a sub-batch; those of a simple entry are smaller."""
 
 
 class ChunkHeader(NamedTuple):
@@ -155,13 +152,13 @@ class ChunkReader:
         try:
             for _ in repeat(None, self._entries):
                 (size,) = _SIZE.unpack_from(data, pos)
-                if size < _SUB_BATCH_SIZE:
+                if size < SUB_BATCH_SIZE:
                     records += 1
                     pos += 4 + size
                     continue
-                _, count, plain_size, size = _SUB_BATCH.unpack_from(data, pos)
-                _check_claims(size, count, plain_size, end - pos - _SUB_BATCH.size)
-                pos += _SUB_BATCH.size + size
+                _, count, plain_size, size = SUB_BATCH.unpack_from(data, pos)
+                _check_claims(size, count, plain_size, end - pos - SUB_BATCH.size)
+                pos += SUB_BATCH.size + size
                 records += count
                 room -= plain_size
                 if room < 0:
@@ -178,7 +175,7 @@ class ChunkReader:
         while self._entries and len(messages) < PIECE_MESSAGES:
             (size,) = _SIZE.unpack_from(data, pos)
             count, begin = 1, pos + 4
-            if size < _SUB_BATCH_SIZE:
+            if size < SUB_BATCH_SIZE:
                 if offset < wanted:
                     first = offset + 1
                 elif size <= room or not messages:
@@ -187,14 +184,14 @@ class ChunkReader:
                 else:
                     break
             else:
-                kind, count, plain_size, size = _SUB_BATCH.unpack_from(data, pos)
-                begin = pos + _SUB_BATCH.size
+                kind, count, plain_size, size = SUB_BATCH.unpack_from(data, pos)
+                begin = pos + SUB_BATCH.size
                 if offset + count <= wanted:
                     first = offset + count
                 else:
                     if messages and (plain_size > room or len(messages) + count > PIECE_MESSAGES):
                         break
-                    plain = decompress(kind >> 4 & 7, data[begin : begin + size], plain_size)
+                    plain = decompress(codec_of(kind), data[begin : begin + size], plain_size)
                     if plain_size > PIECE_BYTES:
                         self._cuts, self._plain = _cut(plain, count), plain
                         del plain  # ``_move_out`` needs the only reference
@@ -253,15 +250,15 @@ def _split_whole(data: bytes, entries: int, end: int) -> list[bytes] | None:
     try:
         for _ in repeat(None, entries):
             (size,) = unpack_size(data, pos)
-            if size >= _SUB_BATCH_SIZE:
-                kind, count, plain_size, size = _SUB_BATCH.unpack_from(data, pos)
-                begin = pos + _SUB_BATCH.size
+            if size >= SUB_BATCH_SIZE:
+                kind, count, plain_size, size = SUB_BATCH.unpack_from(data, pos)
+                begin = pos + SUB_BATCH.size
                 pos = begin + size
                 _check_claims(size, count, plain_size, end - begin)
                 room -= plain_size
                 if room < 0 or len(messages) + count > PIECE_MESSAGES:
                     return None
-                _split_plain(decompress(kind >> 4 & 7, data[begin:pos], plain_size), count, messages)
+                _split_plain(decompress(codec_of(kind), data[begin:pos], plain_size), count, messages)
                 continue
             begin = pos + 4
             pos = begin + size
@@ -367,7 +364,7 @@ def build_chunk(
     """Returns a chunk as a broker delivers it.
 
     ``entries`` are messages. If ``records`` (the number of all messages) is given, entries whose first byte has its top
-    bit set are sub-batches made by ``commands.write_sub_batch``.
+    bit set are sub-batches made by ``sub_batch.write_sub_batch``.
     """
     parts: list[bytes] = []
     for entry in entries:

@@ -44,6 +44,7 @@ from rstream_core.protocol.primitives import (
     u64,
     u64_array,
 )
+from rstream_core.protocol.sub_batch import SUB_BATCH, SUB_BATCH_BIT, codec_of, write_sub_batch
 
 Response_co = TypeVar("Response_co", covariant=True)
 
@@ -164,19 +165,6 @@ class FilteredMessage(NamedTuple):
     data: bytes
 
 
-SUB_BATCH_BIT = 0x80
-_SUB_BATCH = struct.Struct(">BHII")
-
-
-def write_sub_batch(out: bytearray, compression: int, records: int, uncompressed_size: int, data: bytes) -> None:
-    """Appends a sub-batch to ``out``, in the format of a Publish and of a chunk."""
-    try:
-        out += _SUB_BATCH.pack(SUB_BATCH_BIT | (compression << 4), records, uncompressed_size, len(data))
-    except struct.error:
-        raise ProtocolError(f"a sub-entry cannot hold {records} messages of {uncompressed_size} bytes") from None
-    out += data
-
-
 def _write_entry(out: bytearray, entry: PublishedMessage | PublishedSubBatch) -> None:
     u64.write(out, entry.publishing_id)
     if isinstance(entry, PublishedSubBatch):
@@ -189,8 +177,8 @@ def _write_entry(out: bytearray, entry: PublishedMessage | PublishedSubBatch) ->
 def _read_entry(reader: Reader) -> PublishedMessage | PublishedSubBatch:
     publishing_id = u64.read(reader)
     if reader.remaining and reader.data[reader.pos] & SUB_BATCH_BIT:
-        kind, records, uncompressed_size, size = _SUB_BATCH.unpack(reader.take(_SUB_BATCH.size))
-        return PublishedSubBatch(publishing_id, kind >> 4 & 7, records, uncompressed_size, reader.take(size))
+        kind, records, uncompressed_size, size = SUB_BATCH.unpack(reader.take(SUB_BATCH.size))
+        return PublishedSubBatch(publishing_id, codec_of(kind), records, uncompressed_size, reader.take(size))
     return PublishedMessage(publishing_id, reader.take(u32.read(reader)))
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from rstream_core import ChunkError, CompressionType
 from rstream_core.protocol import chunk as chunks
-from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import ChunkReader, build_chunk, join_sub_batch, open_chunk
 from rstream_core.protocol.compression import compress
+from rstream_core.protocol.sub_batch import write_sub_batch
 
 messages = st.binary(max_size=60)
 sub_batches = st.tuples(st.sampled_from(CompressionType), st.lists(messages, min_size=1, max_size=12))
@@ -25,7 +25,7 @@ def entry_of(given: bytes | tuple[CompressionType, list[bytes]]) -> bytes:
     codec, inner = given
     plain = join_sub_batch(inner)
     out = bytearray()
-    c.write_sub_batch(out, codec, len(inner), len(plain), compress(codec, plain))
+    write_sub_batch(out, codec, len(inner), len(plain), compress(codec, plain))
     return bytes(out)
 
 

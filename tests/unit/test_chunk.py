@@ -7,7 +7,6 @@ import tracemalloc
 import pytest
 
 from rstream_core import ChunkError, CompressionType
-from rstream_core.protocol import commands as c
 from rstream_core.protocol.chunk import (
     HEADER,
     PIECE_BYTES,
@@ -19,13 +18,14 @@ from rstream_core.protocol.chunk import (
     parse_chunk,
 )
 from rstream_core.protocol.compression import compress
+from rstream_core.protocol.sub_batch import SUB_BATCH_BIT, write_sub_batch
 from tests.bombs import MB, MOST_MESSAGES, bomb
 
 
 def sub_entry(inner: list[bytes], *, records: int | None = None, size: int | None = None) -> bytes:
     plain = join_sub_batch(inner)
     out = bytearray()
-    c.write_sub_batch(
+    write_sub_batch(
         out,
         CompressionType.Zstd,
         len(inner) if records is None else records,
@@ -113,7 +113,7 @@ def test_a_large_sub_entry_gives_out_nothing_where_it_is_not_right_to_its_end() 
     plain = join_sub_batch(LARGE)[:-4] + b"\xff\xff\xff\xff"  # the last message is right, and then there is more
     plain += bytes(4)
     out = bytearray()
-    c.write_sub_batch(out, CompressionType.Zstd, 8, len(plain), compress(CompressionType.Zstd, plain))
+    write_sub_batch(out, CompressionType.Zstd, 8, len(plain), compress(CompressionType.Zstd, plain))
     reader = reader_of(b"first", bytes(out), records=9)
     assert reader.read() == (0, [b"first"])
     with pytest.raises(ChunkError, match="the messages of a sub-entry take"):
@@ -134,7 +134,7 @@ def test_messages_larger_than_a_piece(sizes: list[int]) -> None:
 @pytest.mark.parametrize("entry", [b"two", sub_entry([b"two", b"", b"three"])], ids=["plain", "sub-entry"])
 def test_one_flipped_bit_is_found(entry: bytes) -> None:
     """Wherever it is in the data."""
-    records = 4 if entry[0] & c.SUB_BATCH_BIT else 2
+    records = 4 if entry[0] & SUB_BATCH_BIT else 2
     data = build_chunk([b"one", entry], first_offset=7, timestamp=1000, records=records)
     assert parse_chunk(data)[1][:2] == [b"one", b"two"]
     for bit in range(8 * HEADER.size, 8 * len(data)):

@@ -14,8 +14,8 @@ import pytest
 from rstream_core import ChunkError, CompressionType
 from rstream_core.protocol import chunk as chunks
 from rstream_core.protocol.chunk import build_chunk, join_sub_batch, parse_chunk
-from rstream_core.protocol.commands import write_sub_batch
 from rstream_core.protocol.compression import MAX_UNCOMPRESSED, compress, decompress
+from rstream_core.protocol.sub_batch import write_sub_batch
 
 CODECS = list(CompressionType)
 PACKED = [codec for codec in CODECS if codec is not CompressionType.No]
