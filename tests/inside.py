@@ -16,7 +16,7 @@ from rstream_core import Client, Consumer, Producer, Recovery, SuperStreamConsum
 from rstream_core.attachment import Attachment
 from rstream_core.broker.connection import BrokerConnection
 from rstream_core.broker.embedded import EmbeddedBroker
-from rstream_core.broker.log import Segment
+from rstream_core.broker.segment import Segment
 from rstream_core.broker.server import Server
 from rstream_core.connection import Connection
 from rstream_core.in_flight import Outcome

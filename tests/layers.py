@@ -25,10 +25,11 @@ rstream_core.protocol: amqp_sections primitives
 rstream_core.protocol: amqp_fields commands compression
 rstream_core.protocol: wire
 rstream_core.protocol: amqp chunk session
-rstream_core.broker: bloom groups holes refusal
+rstream_core.broker: bloom disk groups holes refusal
 rstream_core.broker: checks publishing statistics tracking
-rstream_core.broker: log session
-rstream_core.broker: folder ports
+rstream_core.broker: folder segment session
+rstream_core.broker: ports scan
+rstream_core.broker: log
 rstream_core.broker: arguments clients writer
 rstream_core.broker: stream
 rstream_core.broker: super_streams

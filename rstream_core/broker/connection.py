@@ -22,7 +22,7 @@ from rstream_core.broker.clients import Clients
 from rstream_core.broker.commands import Commands
 from rstream_core.broker.delivery import Registry
 from rstream_core.broker.faults import Faults
-from rstream_core.broker.log import Span
+from rstream_core.broker.segment import Span
 from rstream_core.broker.session import ServerSession
 from rstream_core.broker.statistics import Statistics
 from rstream_core.broker.streams import Streams

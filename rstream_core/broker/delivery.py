@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 from rstream_core.broker import refusal
 from rstream_core.broker.groups import Group
-from rstream_core.broker.log import LARGE, Cursor, Span
+from rstream_core.broker.log import LARGE, Cursor
 from rstream_core.broker.ports import Connection
+from rstream_core.broker.segment import Span
 from rstream_core.broker.stream import Stream
 from rstream_core.errors import ChunkError
 from rstream_core.protocol import commands as c

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rstream_core.broker.log import name_aside, sync_directory
+from rstream_core.broker.disk import name_aside, sync_directory
 from rstream_core.broker.refusal import Refused
 from rstream_core.errors import ConfigurationError
 from rstream_core.hints import Hint

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from rstream_core.broker.groups import Group
-from rstream_core.broker.log import Span
+from rstream_core.broker.segment import Span
 from rstream_core.broker.session import ServerSession
 
 

@@ -23,8 +23,9 @@ from typing import Any
 
 from rstream_core.broker import refusal
 from rstream_core.broker.arguments import Arguments
+from rstream_core.broker.disk import name_aside, sync_folder
 from rstream_core.broker.folder import Folder, are_texts
-from rstream_core.broker.log import Log, name_aside, sync_folder
+from rstream_core.broker.log import Log
 from rstream_core.broker.refusal import Refused
 from rstream_core.broker.stream import Description, Stream, clean_name
 from rstream_core.broker.super_streams import Name, SuperStream, SuperStreams

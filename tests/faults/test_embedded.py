@@ -38,7 +38,8 @@ from rstream_core import (
 )
 from rstream_core.broker.connection import WRITE_BUFFER, BrokerConnection
 from rstream_core.broker.faults import Faults
-from rstream_core.broker.log import LARGE, Segment
+from rstream_core.broker.log import LARGE
+from rstream_core.broker.segment import Segment
 from rstream_core.broker.writer import Fsync, Writer
 from rstream_core.errors import ChunkError, RstreamError, ServerError
 from rstream_core.protocol import commands as c

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from rstream_core.broker import bloom
-from rstream_core.broker.log import INDEX_HEAD, INDEX_RECORD, SEGMENT_HEAD, Cursor, Log, NewChunk, Span, sync_folder
+from rstream_core.broker.disk import sync_folder
+from rstream_core.broker.log import Cursor, Log, NewChunk
 from rstream_core.broker.publishing import ENTRIES_AT, split_filtered
+from rstream_core.broker.segment import INDEX_HEAD, INDEX_RECORD, SEGMENT_HEAD, Span
 from rstream_core.broker.tracking import MAX_SEQUENCES, Tracking, offset_records, sequence_records
 from rstream_core.errors import ChunkError
 from rstream_core.protocol.chunk import HEADER, parse_chunk, parse_header

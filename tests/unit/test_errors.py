@@ -97,7 +97,7 @@ def raised_kinds() -> list[type]:
 def test_internal_errors_are_known() -> None:
     """Each of these is caught before a user sees it, where it is raised; a new one is to be looked at."""
     assert {f"{kind.__module__}.{kind.__qualname__}" for kind in raised_kinds()} == {
-        "rstream_core.broker.log._Torn",
+        "rstream_core.broker.scan._Torn",
         "rstream_core.offsets.NotStored",
         "rstream_core.locator._AnotherNode",
     }
