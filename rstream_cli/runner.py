@@ -15,7 +15,6 @@ raise errors; they never print them or call ``sys.exit``. The rules:
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import time
@@ -45,8 +44,6 @@ _SIGNALS = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TE
 SAME_STOP = 0.1
 """Seconds within which the same signal counts once. A program that sends it twice takes a hundredth of this time;
 people who press Ctrl-C twice take longer."""
-_TELL_AGAIN = 60.0
-_MAX_TOLD = 1000
 
 START_HINT = (
     "to start one for a try: rstream broker run; or RabbitMQ: docker run --rm -p 5552:5552"
@@ -285,18 +282,15 @@ def tell_warnings(tell: Callable[[str], None]) -> None:
     """
     import logging
 
-    told: dict[str, float] = {}
+    from rstream_core.log_limit import LogLimit
+
+    limit = LogLimit()
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             line = record.getMessage()
-            now = time.monotonic()
-            if now - told.get(line, -math.inf) < _TELL_AGAIN:
-                return
-            if len(told) >= _MAX_TOLD:
-                told.clear()
-            told[line] = now
-            tell(line)
+            if limit.lets_through(line, time.monotonic()):
+                tell(line)
 
     logger = logging.getLogger("rstream_core")
     logger.handlers[:] = [Handler(logging.WARNING)]

@@ -37,6 +37,7 @@ from rstream_core.errors import (
     RstreamError,
     StreamAlreadyExists,
     StreamDoesNotExist,
+    SuperStreamSubject,
 )
 from rstream_core.gaps import Gap, GapListener
 from rstream_core.in_flight import Outcome
@@ -313,7 +314,7 @@ class Client:
             names, keys = partitions_by_keys(super_stream, routing_keys)
         for name in names:
             check_name("the name of a partition", name)
-        what = f"super stream {super_stream!r}"
+        what = SuperStreamSubject(super_stream)
         told = _arguments(arguments)
         await self._require(c.Key.CREATE_SUPER_STREAM, "3.13", "creating a super stream")
         message = c.CreateSuperStream(super_stream, names, keys, told)
@@ -332,7 +333,7 @@ class Client:
         check_name("super_stream", super_stream)
         await self._require(c.Key.DELETE_SUPER_STREAM, "3.13", "deleting a super stream")
         try:
-            await self._locator.command(c.DeleteSuperStream(super_stream), f"super stream {super_stream!r}")
+            await self._locator.command(c.DeleteSuperStream(super_stream), SuperStreamSubject(super_stream))
         except StreamDoesNotExist:
             if not missing_ok:
                 raise
@@ -342,7 +343,7 @@ class Client:
         self._check_open()
         check_name("super_stream", super_stream)
         await self._require(c.Key.PARTITIONS, "3.11", "super streams")
-        what = f"super stream {super_stream!r}"
+        what = SuperStreamSubject(super_stream)
         streams = await self._ask_for_streams(c.Partitions(super_stream), what)
         if not streams:
             raise StreamDoesNotExist(f"{what} has no partitions")
@@ -354,7 +355,7 @@ class Client:
         check_name("super_stream", super_stream)
         check_text("routing_key", routing_key)
         await self._require(c.Key.ROUTE, "3.11", "super streams")
-        what = f"super stream {super_stream!r}"
+        what = SuperStreamSubject(super_stream)
         return await self._ask_for_streams(c.Route(routing_key, super_stream), what)
 
     async def _ask_for_streams(

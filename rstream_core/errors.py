@@ -221,6 +221,8 @@ class ServerError(RstreamError):
 
     code: ClassVar[int] = 0
     summary: ClassVar[str] = "the broker refused the request"
+    summary_of_super_stream: ClassVar[str | None] = None
+    """The summary where the subject of the request is a super stream; None where it is the same."""
 
     response_code: int
     """The code of the answer: the ``code`` of the class, or a code without a class."""
@@ -241,6 +243,7 @@ class ServerError(RstreamError):
 class StreamDoesNotExist(ServerError):
     code = 2
     summary = "the stream does not exist"
+    summary_of_super_stream = "the super stream does not exist"
 
 
 class SubscriptionIDAlreadyExists(ServerError):
@@ -256,11 +259,13 @@ class SubscriptionIDDoesNotExist(ServerError):
 class StreamAlreadyExists(ServerError):
     code = 5
     summary = "the stream exists already"
+    summary_of_super_stream = "the super stream exists already"
 
 
 class StreamNotAvailable(ServerError):
     code = 6
     summary = "the stream is not available at the moment"
+    summary_of_super_stream = "the super stream is not available at the moment"
     retriable = True
 
 
@@ -372,13 +377,25 @@ _ANSWERS = frozenset({2, 5, 6, 7, 8, 9, 10, 11, 12, 16, 17, 19, 20, 21})
 """The codes that answer the request. Any other code is a fault, and the error names the endpoint."""
 
 
+class SuperStreamSubject(str):
+    """The subject of a request about a super stream: an error calls it a super stream, and not a stream."""
+
+    __slots__ = ()
+
+    def __new__(cls, super_stream: str) -> Self:
+        """``super_stream``: the name."""
+        return super().__new__(cls, f"super stream {super_stream!r}")
+
+
 def error_from_code(code: int, context: str = "", *, where: object = None) -> ServerError:
     """Returns the error for a response code.
 
-    Its message begins with ``context``, the subject of the request. ``where`` is the endpoint that answered: the
-    message names it if the code is a fault.
+    Its message begins with ``context``, the subject of the request; see ``SuperStreamSubject``. ``where`` is the
+    endpoint that answered: the message names it if the code is a fault.
     """
     cls = _BY_CODE.get(code, ServerError)
     words = response_name(code)
+    if isinstance(context, SuperStreamSubject):
+        words = cls.summary_of_super_stream or words
     error = cls(f"{context}: {words}" if context else words, response_code=code)
     return error.located(where) if where is not None and error.is_fault else error

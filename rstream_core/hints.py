@@ -42,6 +42,7 @@ class Hint(enum.StrEnum):
     IS_ITS_DISK_FULL = "is its disk full? `rabbitmq-diagnostics alarms` shows it"
     DOES_ANOTHER_STORE = "does another program store under this name?"
     NAME_THE_STREAM = "pass the stream, which the context of the message or turn holds"
+    NAME_THE_PARTITIONS = "pass offsets={partition: ConsumerOffsetSpecification(...)}, or another offset type"
     NO_SUB_ENTRY = "use send_batch, or a producer without an extractor"
     INSTALL_UAMQP = "install the extra rstream-cli[uamqp]: x86-64, Python 3.13 and older"
     FRAME_LIMIT = "send less at once, or raise frame_max here and stream.frame_max on the broker"

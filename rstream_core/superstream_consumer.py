@@ -29,10 +29,11 @@ from rstream_core.consumer import (
 )
 from rstream_core.errors import AlreadyClosed, ConfigurationError
 from rstream_core.gaps import GapListener
+from rstream_core.hints import Hint
 from rstream_core.pool import MAX_IDS
 from rstream_core.reading import ChunkReading, MessageReading
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
-from rstream_core.types import ConsumerOffsetSpecification, check_specification
+from rstream_core.types import ConsumerOffsetSpecification, OffsetType, check_specification
 
 Offsets = Mapping[str, ConsumerOffsetSpecification]
 
@@ -121,7 +122,8 @@ class SuperStreamConsumer(OfOneSuperStream):
 
         ``context.stream`` is the partition. The messages of one partition come one at a time, in order; those of
         different partitions come concurrently. Each partition starts where ``offsets`` says, or else where the options
-        say. If one partition cannot be subscribed to, ends the other subscriptions and raises.
+        say; a number is an offset of one partition, so it is only for ``offsets`` (``ConfigurationError``). If one
+        partition cannot be subscribed to, ends the other subscriptions and raises.
         """
         self._guard.check()
         check_callable("callback", callback)
@@ -188,6 +190,11 @@ class SuperStreamConsumer(OfOneSuperStream):
         for stream, start in given.items():
             check_specification(f"offsets[{stream!r:.80}]", start)
         partitions = await self.partitions()
+        if otherwise.offset_type is OffsetType.OFFSET and not given.keys() >= set(partitions):
+            raise ConfigurationError(
+                f"super stream {self.super_stream!r}: {otherwise.offset} is an offset of one partition",
+                hint=Hint.NAME_THE_PARTITIONS,
+            )
         unknown = given.keys() - set(partitions)
         if unknown:
             raise ConfigurationError(f"not a partition of {self.super_stream!r}: {', '.join(sorted(unknown))}")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = """
-rstream_core: hints text version
+rstream_core: hints log_limit text version
 rstream_core: errors
 rstream_core: checks
 rstream_core: types

@@ -27,6 +27,7 @@ from rstream_core.broker.streams import Streams
 from rstream_core.broker.writer import Fsync
 from rstream_core.errors import ConfigurationError
 from rstream_core.hints import Hint
+from rstream_core.log_limit import LogLimit
 
 logger = logging.getLogger("rstream_core.broker")
 
@@ -37,8 +38,6 @@ CLOSE_TIMEOUT = 1.0
 """Seconds in which clients may read what is left for them when the broker stops."""
 ACCEPT_RETRY_INTERVAL = 2.0
 """Seconds in which asyncio has tried again to accept: it waits for one."""
-TELL_AGAIN_INTERVAL = 60.0
-"""Seconds until what befalls many connections, one after the other, is told again."""
 
 
 class Server:
@@ -59,7 +58,7 @@ class Server:
         self._executor = executor
         self._server: asyncio.Server | None = None
         self._loop = asyncio.get_running_loop()
-        self._told_at: dict[str, float] = {}
+        self._log_limit = LogLimit()
         """When a warning of each kind was last logged."""
         self._failed_to_accept_at = -math.inf
         self._is_stopped = False
@@ -154,9 +153,7 @@ class Server:
 
     def _tell(self, kind: str, line: str) -> None:
         """Logs a line, but none of a kind that was logged a short time ago: many connections have the same fault."""
-        now = self._loop.time()
-        if now - self._told_at.get(kind, -math.inf) >= TELL_AGAIN_INTERVAL:
-            self._told_at[kind] = now
+        if self._log_limit.lets_through(kind, self._loop.time()):
             logger.error("%s", line)
 
     def _leave_errors_to_others(self) -> None:

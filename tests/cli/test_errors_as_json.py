@@ -73,9 +73,9 @@ def test_every_command_that_answers_something_has_json() -> None:
         ("stream info nobody", "StreamDoesNotExist", "stream 'nobody': the stream does not exist"),
         ("consume nobody", "StreamDoesNotExist", "stream 'nobody': the stream does not exist"),
         ("sac-consume nobody --name g", "StreamDoesNotExist", "there is no stream and no super stream 'nobody'"),
-        ("superstream consume nobody", "StreamDoesNotExist", "super stream 'nobody': the stream does not exist"),
-        ("superstream info nobody", "StreamDoesNotExist", "super stream 'nobody': the stream does not exist"),
-        ("superstream route nobody k", "StreamDoesNotExist", "super stream 'nobody': the stream does not exist"),
+        ("superstream consume nobody", "StreamDoesNotExist", "super stream 'nobody': the super stream does not exist"),
+        ("superstream info nobody", "StreamDoesNotExist", "super stream 'nobody': the super stream does not exist"),
+        ("superstream route nobody k", "StreamDoesNotExist", "super stream 'nobody': the super stream does not exist"),
         (
             "superstream route p k --routing key",
             "RouteNotFound",

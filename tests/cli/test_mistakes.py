@@ -301,12 +301,12 @@ COMMANDS: tuple[Row, ...] = (
     (
         "superstream publish nowhere -m x --key k",
         NOT_FOUND,
-        "super stream 'nowhere': the stream does not exist",
+        "super stream 'nowhere': the super stream does not exist",
         "`rstream superstream create nowhere --partitions N` creates it; or is it in another virtual host?",
     ),
     ("consume nowhere", NOT_FOUND, "stream 'nowhere': the stream does not exist", MISSING),
     ("stream info nowhere", NOT_FOUND, "stream 'nowhere': the stream does not exist", MISSING),
-    ("superstream route nowhere k", NOT_FOUND, "super stream 'nowhere': the stream does not exist", MISSING),
+    ("superstream route nowhere k", NOT_FOUND, "super stream 'nowhere': the super stream does not exist", MISSING),
     (
         "sac-consume nowhere --name g",
         NOT_FOUND,
@@ -322,7 +322,7 @@ COMMANDS: tuple[Row, ...] = (
     (
         "superstream info s",
         NOT_FOUND,
-        "super stream 's': the stream does not exist",
+        "super stream 's': the super stream does not exist",
         "'s' is a stream, not a super stream: rstream stream info s",
     ),
     (

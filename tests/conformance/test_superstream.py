@@ -85,7 +85,7 @@ async def test_create_and_delete(client: Client, stream_name: str) -> None:
     assert await client.route(stream_name, "1") == [names[1]]
     assert await client.route(stream_name, "7") == []
     assert all([await client.stream_exists(name) for name in names])
-    with pytest.raises(StreamAlreadyExists):
+    with pytest.raises(StreamAlreadyExists, match=f"^super stream '{stream_name}': the super stream exists already$"):
         await client.create_super_stream(stream_name, partitions=3)
     assert await client.create_super_stream(stream_name, partitions=3, exists_ok=True) == names
     with pytest.raises(PreconditionFailed, match="other partitions"):
@@ -94,7 +94,9 @@ async def test_create_and_delete(client: Client, stream_name: str) -> None:
     assert not await client.stream_exists(names[0])
     await client.delete_super_stream(stream_name, missing_ok=True)
     for call in (client.delete_super_stream(stream_name), client.partitions(stream_name)):
-        with pytest.raises(StreamDoesNotExist):
+        with pytest.raises(
+            StreamDoesNotExist, match=f"^super stream '{stream_name}': the super stream does not exist$"
+        ):
             await call
 
 

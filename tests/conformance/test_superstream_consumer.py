@@ -24,6 +24,7 @@ from rstream_core import (
     SuperStreamConsumer,
     UnsupportedByBroker,
 )
+from rstream_core.hints import Hint
 from rstream_core.protocol import commands as c
 from tests import inside
 from tests.brokers import Broker
@@ -80,6 +81,35 @@ async def test_where_each_partition_starts(client: Client, filled: str, consumer
     }
     with pytest.raises(ConfigurationError, match="not a partition of"):
         await consumer.subscribe(seen, offsets={"elsewhere": at(1)})
+
+
+@pytest.mark.parametrize("known", [(), (0,), (0, 1)], ids=["all", "two", "one"])
+async def test_a_number_is_an_offset_of_one_partition(
+    filled: str, consumer: SuperStreamConsumer, known: tuple[int, ...]
+) -> None:
+    """It is refused for partitions that ``offsets`` leaves out, however many there are."""
+    seen = Seen()
+    offsets = {f"{filled}-{number}": at(5) for number in known}
+    words = f"^super stream '{filled}': 7 is an offset of one partition$"
+    with pytest.raises(ConfigurationError, match=words) as error:
+        await consumer.subscribe(seen, offsets=offsets, offset_type=OffsetType.OFFSET, offset=7)
+    assert error.value.hint is Hint.NAME_THE_PARTITIONS
+    with pytest.raises(ConfigurationError, match=words):
+        await consumer.subscribe(seen, offsets=offsets, offset_specification=at(7))
+    for reading in (
+        consumer.messages(offsets=offsets, offset_specification=at(7)),
+        consumer.chunks(offsets=offsets, offset_specification=at(7)),
+    ):
+        with pytest.raises(ConfigurationError, match=words):
+            await anext(aiter(reading))
+    assert seen.total == 0
+
+
+async def test_a_number_that_no_partition_uses_is_let_pass(filled: str, consumer: SuperStreamConsumer) -> None:
+    seen = Seen()
+    offsets = {f"{filled}-{number}": at(90) for number in range(3)}
+    await consumer.subscribe(seen, offsets=offsets, offset_specification=at(7))
+    await eventually(lambda: seen.total == 120)
 
 
 async def test_leaving(client: Client, filled: str, consumer: SuperStreamConsumer) -> None:

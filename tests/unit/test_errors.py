@@ -20,9 +20,11 @@ from rstream_core import (
     NotConfirmed,
     RstreamError,
     ServerClosed,
+    ServerError,
     StreamDoesNotExist,
     errors,
 )
+from rstream_core.errors import SuperStreamSubject, error_from_code
 from rstream_core.producer import Losses, losses_of, not_confirmed
 
 WAYS: list[Callable[[RstreamError], RstreamError]] = [
@@ -101,6 +103,33 @@ def test_internal_errors_are_known() -> None:
         "rstream_core.offsets.NotStored",
         "rstream_core.locator._AnotherNode",
     }
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (2, "super stream 's': the super stream does not exist"),
+        (5, "super stream 's': the super stream exists already"),
+        (6, "super stream 's': the super stream is not available at the moment"),
+        (16, "super stream 's': access refused"),
+        (4711, "super stream 's': unknown response code 4711"),
+    ],
+)
+def test_an_error_about_a_super_stream_calls_it_one(code: int, words: str) -> None:
+    error = error_from_code(code, SuperStreamSubject("s"))
+    assert str(error) == words
+    assert type(error) is type(error_from_code(code, "stream 's'"))
+    assert "super" not in str(error_from_code(code, "stream 's'"))
+    assert error_from_code(4711, SuperStreamSubject("s"), where="h:1").args == (
+        "h:1: super stream 's': unknown response code 4711",
+    )
+
+
+def test_every_summary_that_names_a_stream_has_one_for_super_streams() -> None:
+    for kind in kinds():
+        if issubclass(kind, ServerError) and kind is not ServerError:
+            named = None if "the stream" not in kind.summary else kind.summary.replace("the stream", "the super stream")
+            assert kind.summary_of_super_stream == named, kind
 
 
 def lose() -> None:

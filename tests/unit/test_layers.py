@@ -23,6 +23,7 @@ FOR_BROKER = (
     "rstream_core.errors",
     "rstream_core.hints",
     "rstream_core.types",
+    "rstream_core.log_limit",
     "rstream_core.text",
     "rstream_core.checks",
     "rstream_core.version",
