@@ -1,6 +1,7 @@
 """One application's access to a broker or a cluster: administration, publishers and subscriptions.
 
-``Producer`` and ``Consumer`` are built on it, and so is the command line.
+``Producer`` and ``Consumer`` are built on it, and so is the command line. The class is longer than others, since it
+has a method for each thing that a client can do; each checks its arguments and calls one function or one opener.
 """
 
 from __future__ import annotations
@@ -8,46 +9,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import Self
 
+from rstream_core import streams
 from rstream_core.checks import (
-    MAX_NAME,
     MAX_OFFSET,
     check_callable,
-    check_flag,
     check_name,
-    check_properties,
     check_seconds,
-    check_subscription_properties,
     check_text,
-    check_texts,
     check_whole,
 )
-from rstream_core.connection import Connection
 from rstream_core.errors import (
     AlreadyClosed,
-    ConfigurationError,
-    ConnectionFailed,
-    PreconditionFailed,
-    ProtocolError,
     RstreamError,
-    StreamAlreadyExists,
-    StreamDoesNotExist,
-    SuperStreamSubject,
 )
 from rstream_core.gaps import Gap, GapListener
 from rstream_core.in_flight import Outcome
 from rstream_core.locator import Locator
 from rstream_core.loops import LoopGuard
-from rstream_core.offset_questions import OffsetQuestions, query_offset, store_offset
-from rstream_core.offsets import stats_of
+from rstream_core.offset_questions import query_offset, store_offset
+from rstream_core.openers import PublisherOpener, SubscriptionOpener, subscription_properties
 from rstream_core.pool import MAX_IDS, ConnectionPool
-from rstream_core.protocol import commands as c
-from rstream_core.protocol.routing import MAX_PARTITIONS, partitions_by_keys, partitions_by_number
 from rstream_core.publisher import Publisher
 from rstream_core.recovery import RECOVER, Recoveries, Recovery, RecoveryListener
 from rstream_core.subscription import (
@@ -59,7 +45,6 @@ from rstream_core.types import (
     ConnectionOptions,
     ConsumerOffsetSpecification,
     Credentials,
-    Endpoint,
     StreamMetadata,
     StreamStats,
     check_specification,
@@ -69,12 +54,6 @@ logger = logging.getLogger("rstream_core")
 
 MAX_IN_FLIGHT = 50_000
 MAX_IN_FLIGHT_BYTES = 16 * 1024 * 1024
-MAX_NAMES = 256
-"""How many pairs of stream and publisher name have their last publishing id remembered: the last ones opened."""
-MAX_INITIAL_CREDIT = 0xFFFF
-CREDIT_TO_RELY_ON = 200
-"""Chunks ahead that every broker grants. RabbitMQ 4.3.6 grants more (seen), in a Subscribe and in a Credit; a proposal
-for later versions has a limit, ``stream.max_credit_chunks``, of 200 by default, and answers 17 beyond it."""
 
 
 class Client:
@@ -117,15 +96,13 @@ class Client:
             if listener is not None:
                 check_callable(what, listener)
         self._recoveries = Recoveries(recovery, on_recovery)
-        self._on_gap = None if on_gap is None else self._recoveries.callbacks.bind(on_gap, "on_gap")
+        told_gap = None if on_gap is None else self._recoveries.callbacks.bind(on_gap, "on_gap")
         self._locator = Locator(self.options, self._recoveries)
         self._publisher_pool = ConnectionPool(self._locator, max_per_connection=max_publishers_by_connection)
         self._subscriber_pool = ConnectionPool(self._locator, max_per_connection=max_subscribers_by_connection)
-        self._offsets = OffsetQuestions(self._locator, self._subscriber_pool, self._subscribe_at_leader)
+        self._publisher_opener = PublisherOpener(self._locator, self._publisher_pool, self._recoveries)
+        self._subscription_opener = SubscriptionOpener(self._locator, self._subscriber_pool, self._recoveries, told_gap)
         self._guard = LoopGuard("this client")
-        self._named: dict[tuple[str, str], Publisher] = {}
-        self._is_credit_warned_of = False
-        """The last publisher of each name in each stream; at most ``MAX_NAMES``."""
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -222,23 +199,12 @@ class Client:
         Raises ``StreamAlreadyExists`` unless ``exists_ok``, or ``PreconditionFailed`` if it has other arguments.
         """
         self._check_open()
-        check_name("stream", stream)
-        message = c.Create(stream, _arguments(arguments))
-        try:
-            await self._locator.command(message, f"stream {stream!r}")
-        except StreamAlreadyExists:
-            if not exists_ok:
-                raise
+        await streams.create_stream(self._locator, stream, arguments, exists_ok=exists_ok)
 
     async def delete_stream(self, stream: str, *, missing_ok: bool = False) -> None:
         """Deletes a stream with all its messages. Raises ``StreamDoesNotExist`` unless ``missing_ok``."""
         self._check_open()
-        check_name("stream", stream)
-        try:
-            await self._locator.command(c.Delete(stream), f"stream {stream!r}")
-        except StreamDoesNotExist:
-            if not missing_ok:
-                raise
+        await streams.delete_stream(self._locator, stream, missing_ok=missing_ok)
 
     async def stream_exists(self, stream: str) -> bool:
         """Returns whether the stream exists, with or without a leader at the moment."""
@@ -255,10 +221,7 @@ class Client:
     async def stats(self, stream: str) -> StreamStats:
         """Returns first and committed positions. Raises ``UnsupportedByBroker`` before RabbitMQ 3.11."""
         self._check_open()
-        check_name("stream", stream)
-        await self._require(c.Key.STREAM_STATS, "3.11", "reading a stream's statistics")
-        answer = await self._locator.ask(c.StreamStats(stream), f"stream {stream!r}")
-        return stats_of(answer.stats)
+        return await streams.stream_stats(self._locator, stream)
 
     async def last_offset(self, stream: str) -> int | None:
         """Returns the offset of the last message that the stream has now; None for an empty stream.
@@ -268,7 +231,7 @@ class Client:
         """
         self._check_open()
         check_name("stream", stream)
-        return await self._offsets.last(stream)
+        return await self._subscription_opener.offsets.last(stream)
 
     async def tail_offset(self, stream: str, count: int) -> int | None:
         """Returns the offset at which the last ``count`` messages begin (or all of them, if there are fewer).
@@ -279,7 +242,7 @@ class Client:
         check_whole("count", count, -MAX_OFFSET, MAX_OFFSET)
         self._check_open()
         check_name("stream", stream)
-        return await self._offsets.tail(stream, count)
+        return await self._subscription_opener.offsets.tail(stream, count)
 
     # Super streams.
 
@@ -300,81 +263,24 @@ class Client:
         partitions (the broker does not tell its arguments). Raises ``UnsupportedByBroker`` before RabbitMQ 3.13.
         """
         self._check_open()
-        check_name("super_stream", super_stream)
-        if (partitions is None) == (routing_keys is None):
-            what = "neither" if partitions is None else "both"
-            raise ConfigurationError(
-                f"pass partitions (n_partitions) or routing_keys (binding_keys), one a partition; {what} was given"
-            )
-        if routing_keys is None:
-            assert partitions is not None
-            names, keys = partitions_by_number(super_stream, check_whole("partitions", partitions, 1, MAX_PARTITIONS))
-        else:
-            check_texts("routing_keys", routing_keys)
-            names, keys = partitions_by_keys(super_stream, routing_keys)
-        for name in names:
-            check_name("the name of a partition", name)
-        what = SuperStreamSubject(super_stream)
-        told = _arguments(arguments)
-        await self._require(c.Key.CREATE_SUPER_STREAM, "3.13", "creating a super stream")
-        message = c.CreateSuperStream(super_stream, names, keys, told)
-        try:
-            await self._locator.command(message, what)
-        except StreamAlreadyExists:
-            if not exists_ok:
-                raise
-            if sorted(await self.partitions(super_stream)) != sorted(names):
-                raise PreconditionFailed(f"{what} exists with other partitions") from None
-        return names
+        return await streams.create_super_stream(
+            self._locator, super_stream, partitions, routing_keys, arguments, exists_ok=exists_ok
+        )
 
     async def delete_super_stream(self, super_stream: str, *, missing_ok: bool = False) -> None:
         """Deletes a super stream and all its partitions. Raises ``StreamDoesNotExist`` unless ``missing_ok``."""
         self._check_open()
-        check_name("super_stream", super_stream)
-        await self._require(c.Key.DELETE_SUPER_STREAM, "3.13", "deleting a super stream")
-        try:
-            await self._locator.command(c.DeleteSuperStream(super_stream), SuperStreamSubject(super_stream))
-        except StreamDoesNotExist:
-            if not missing_ok:
-                raise
+        await streams.delete_super_stream(self._locator, super_stream, missing_ok=missing_ok)
 
     async def partitions(self, super_stream: str) -> list[str]:
         """Returns the partitions of a super stream, in the broker's order. ``StreamDoesNotExist`` where it has none."""
         self._check_open()
-        check_name("super_stream", super_stream)
-        await self._require(c.Key.PARTITIONS, "3.11", "super streams")
-        what = SuperStreamSubject(super_stream)
-        streams = await self._ask_for_streams(c.Partitions(super_stream), what)
-        if not streams:
-            raise StreamDoesNotExist(f"{what} has no partitions")
-        return streams
+        return await streams.partitions_of(self._locator, super_stream)
 
     async def route(self, super_stream: str, routing_key: str) -> list[str]:
         """Returns the partitions that are bound to a routing key; an empty list where no binding has it."""
         self._check_open()
-        check_name("super_stream", super_stream)
-        check_text("routing_key", routing_key)
-        await self._require(c.Key.ROUTE, "3.11", "super streams")
-        what = SuperStreamSubject(super_stream)
-        return await self._ask_for_streams(c.Route(routing_key, super_stream), what)
-
-    async def _ask_for_streams(
-        self,
-        message: c.Request[c.PartitionsResponse | c.RouteResponse],
-        what: str,
-    ) -> list[str]:
-        """Returns the streams in the broker's answer. Raises ``ProtocolError`` for a name that no stream can have."""
-
-        async def ask(connection: Connection) -> list[str]:
-            streams = (await connection.request(message, what)).streams
-            for stream in streams:
-                if not 0 < len(stream.encode()) <= MAX_NAME:
-                    raise ProtocolError(
-                        f"{what}: {connection.endpoint} names a stream that cannot exist: {stream!r:.80}"
-                    )
-            return list(streams)
-
-        return await self._locator.use(ask)
+        return await streams.route(self._locator, super_stream, routing_key)
 
     # Offsets.
 
@@ -409,7 +315,7 @@ class Client:
         self._check_open()
         check_name("stream", stream)
         check_specification("an offset specification", spec)
-        return await self._offsets.resolve(stream, spec)
+        return await self._subscription_opener.offsets.resolve(stream, spec)
 
     async def find_gap(self, stream: str, offset: int) -> Gap | None:
         """Returns the gap that retention has left in a stream from an offset on; None where there is none.
@@ -420,7 +326,7 @@ class Client:
         self._check_open()
         check_name("stream", stream)
         offset = check_whole("offset", offset, 0, MAX_OFFSET)
-        return await self._offsets.find_gap(stream, offset)
+        return await self._subscription_opener.offsets.find_gap(stream, offset)
 
     # Publishing and consuming.
 
@@ -453,35 +359,15 @@ class Client:
             check_name("reference", reference)
         check_whole("max_in_flight", max_in_flight, 1, MAX_OFFSET)
         check_whole("max_in_flight_bytes", max_in_flight_bytes, 1, MAX_OFFSET)
-        publisher = Publisher(
+        return await self._publisher_opener.open(
             stream,
             reference,
-            self._publisher_pool,
-            self._locator,
-            self._recoveries,
             listener=listener,
             on_end=on_end,
             max_in_flight=max_in_flight,
             max_in_flight_bytes=max_in_flight_bytes,
             confirm_timeout=confirm_timeout,
         )
-        await self._locator.when_elected(publisher.open)
-        if reference is not None:
-            self._count_on(publisher, (stream, reference))
-        return publisher
-
-    def _count_on(self, publisher: Publisher, name: tuple[str, str]) -> None:
-        """Skips ids that an earlier publisher of this name has used, since the broker may not have read them yet.
-
-        If the new publisher used them again, the broker would drop its messages as repetitions.
-        """
-        publisher.known_publishing_id = publisher.next_publishing_id - 1
-        earlier = self._named.pop(name, None)
-        if earlier is not None:
-            publisher.next_publishing_id = max(publisher.next_publishing_id, earlier.next_publishing_id)
-        self._named[name] = publisher
-        if len(self._named) > MAX_NAMES:
-            del self._named[next(iter(self._named))]
 
     async def subscribe(
         self,
@@ -518,138 +404,18 @@ class Client:
         self._check_open()
         check_name("stream", stream)
         check_specification("an offset specification", spec)
-        check_whole("credit", credit, 1, MAX_INITIAL_CREDIT)
-        if credit > CREDIT_TO_RELY_ON and not self._is_credit_warned_of:
-            self._is_credit_warned_of = True
-            logger.warning(
-                "a credit of %d: RabbitMQ 4.3 grants it, later versions may refuse more than %d chunks"
-                " (stream.max_credit_chunks)",
-                *(credit, CREDIT_TO_RELY_ON),
-            )
-        told = check_subscription_properties(properties or {})
-        check_flag("match_unfiltered", match_unfiltered)
-        check_texts("filter_values", filter_values)
-        if single_active is None and told.get("single-active-consumer") == "true":
-            if not told.get("name"):
-                raise ConfigurationError("a single active consumer needs a name")
-            single_active = SingleActiveConsumer(told["name"], told.get("super-stream"))
-        if single_active is not None:
-            check_name("the name of a single active consumer", single_active.name)
-            if single_active.super_stream is not None:
-                check_name("super_stream", single_active.super_stream)
-            await self._require(c.Key.PARTITIONS, "3.11", "a single active consumer")  # came with the same version
-            told |= single_active.properties()
-        told |= {f"filter.{number}": value for number, value in enumerate(filter_values)}
-        if any(key.startswith("filter.") for key in told):
-            # An older broker would ignore the filter, and send all chunks.
-            await self._require(c.Key.PUBLISH, "3.13", "filtering", version=2)
-        if match_unfiltered:
-            told["match-unfiltered"] = "true"
-        subscription = self._subscription(
+        told, single_active = subscription_properties(properties, filter_values, match_unfiltered, single_active)
+        return await self._subscription_opener.open(
             stream,
             spec,
-            credit,
-            told,
-            self._recoveries,
-            single_active,
-            at_leader,
-            on_gap=self._tell_gap,
-            fail_on_gap=fail_on_gap,
-        )
-
-        async def subscribe() -> None:
-            if at_leader:
-                await subscription.open(await self._locator.leader_now(stream))
-            else:
-                await _first_that_serves(await self._locator.readers_now(stream), subscription.open)
-
-        await self._locator.when_elected(subscribe)
-        return subscription
-
-    async def _subscribe_at_leader(self, stream: str, spec: ConsumerOffsetSpecification) -> Subscription:
-        """Subscribes with one credit and without recovery: after a lost connection the caller starts anew."""
-        self._check_open()
-        subscription = self._subscription(stream, spec, 1, {}, Recoveries(None))
-        await subscription.open(await self._locator.leader_now(stream))
-        return subscription
-
-    def _subscription(
-        self,
-        stream: str,
-        spec: ConsumerOffsetSpecification,
-        credit: int,
-        properties: Mapping[str, str],
-        recoveries: Recoveries,
-        single_active: SingleActiveConsumer | None = None,
-        at_leader: bool = False,
-        *,
-        on_gap: GapListener | None = None,
-        fail_on_gap: bool = False,
-    ) -> Subscription:
-        return Subscription(
-            stream,
-            spec,
-            self._subscriber_pool,
-            self._locator,
-            recoveries,
             credit=credit,
-            properties=properties,
-            position=partial(self._offsets.position, stream),
+            properties=told,
             single_active=single_active,
             at_leader=at_leader,
-            on_gap=on_gap,
             fail_on_gap=fail_on_gap,
         )
-
-    def _tell_gap(self, gap: Gap) -> None:
-        if self._on_gap is None:
-            logger.warning("%s", gap)
-            return
-        logger.info("%s", gap)
-        self._on_gap(gap)
-
-    async def _require(self, key: c.Key, since: str, feature: str, *, version: int = 1) -> None:
-        (await self._locator.again(self._locator.connection)).session.require(key, since, feature, version)
 
     def _check_open(self) -> None:
         if self._closed:
             raise AlreadyClosed("this client is closed")
         self._guard.check()
-
-
-async def _first_that_serves(nodes: Iterable[Endpoint], use: Callable[[Endpoint], Awaitable[None]]) -> None:
-    """Calls ``use`` with one node after the other until it succeeds. Raises the first error where all fail.
-
-    An error that would be the same on every node is raised at once.
-    """
-    first: RstreamError | None = None
-    for node in nodes:
-        try:
-            return await use(node)
-        except RstreamError as error:
-            if not error.retriable and not isinstance(error, ConnectionFailed):
-                raise
-            first = first or error
-    assert first is not None
-    raise first
-
-
-_NUMBERS = frozenset(
-    {"max-length-bytes", "stream-max-segment-size-bytes", "initial-cluster-size", "stream-filter-size-bytes"}
-)
-"""The arguments of streams that brokers read as numbers."""
-
-
-def _arguments(arguments: Mapping[str, object] | None) -> dict[str, str]:
-    """Returns stream arguments with their values as strings, which they are on the wire."""
-    if not isinstance(arguments, Mapping | None):
-        raise TypeError(f"arguments are a mapping, not {arguments!r:.80}")
-    told: dict[str, str] = {}
-    for key, value in (arguments or {}).items():
-        if not isinstance(value, str | int | float):
-            raise TypeError(f"arguments[{key!r:.80}] is a str or a number, not {value!r:.80}")
-        told[key] = str(value).lower() if isinstance(value, bool) else str(value)
-        if key in _NUMBERS and not (told[key].isascii() and told[key].isdigit()):  # RabbitMQ would hang up
-            raise ConfigurationError(f"arguments[{key!r}] is a whole number, without a unit, not {told[key]!r:.80}")
-    check_properties("arguments", told)
-    return told

@@ -151,7 +151,7 @@ def set_recovery(client: Client, recovery: Recovery) -> None:
 
 def named(client: Client) -> Collection[tuple[str, str]]:
     """The streams and publisher names whose last publishing id the client remembers."""
-    return client._named
+    return client._publisher_opener._named
 
 
 def change_metadata(

@@ -53,8 +53,9 @@ rstream_core: connection
 rstream_core: locator turn_taking
 rstream_core: pool
 rstream_core: attachment offset_questions
-rstream_core: publisher subscription
-rstream_core: client outbox
+rstream_core: publisher streams subscription
+rstream_core: openers outbox
+rstream_core: client
 rstream_core.flow: cursor read_plan
 rstream_core.flow: ends stores
 rstream_core.flow: opening
