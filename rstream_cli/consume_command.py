@@ -15,16 +15,19 @@ from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.options.consuming import ConsumeOptions, OnGap, OutputFormat
 from rstream_cli.options.messages import Codec, OnError
 from rstream_cli.options.showing import ShowingOptions
+from rstream_cli.outcome import NOTHING_TO_READ, UNTIL_REACHED, Ended
 from rstream_cli.parsing import (
     Start,
     StartKind,
     Until,
     UntilKind,
+    is_before,
     parse_delimiter,
     parse_offset,
     parse_until,
     positive_duration,
 )
+from rstream_cli.render.display import Display, Severity
 from rstream_cli.runner import CommandContext, run_command
 from rstream_cli.selecting import choosers_of
 
@@ -80,6 +83,7 @@ def run_consume(
         shown=_bodies_on(env),
     )
     mode = showing.mode(connection, terminal_is_used=env.stdout_is_tty)
+    is_selective = filtered is not None or bool(selects) or options.count == 0
 
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_cli.consuming import ConsumePlan, ConsumeRun
@@ -106,13 +110,40 @@ def run_consume(
             skip_bad=options.on_error is OnError.SKIP,
             fail_on_gap=options.on_gap is OnGap.FAIL,
         )
-        numbers = Stats("consume", target, ConsumeCounts())
+        counts = ConsumeCounts()
+        numbers = Stats("consume", target, counts)
         display = showing.display(mode, numbers, connection)
+        render.on_ambiguous = partial(_tell_ambiguous, display)
         command = "superstream consume" if kind is Kind.SUPER_STREAM else "consume"
-        work = partial(telling_kinds_apart, context, command, target, ConsumeRun(plan, context, numbers, display).work)
+        run = partial(telling_kinds_apart, context, command, target, ConsumeRun(plan, context, numbers, display).work)
+
+        async def work() -> Ended:
+            """Says so if nothing is read since the place to stop lies before the one to start."""
+            before = stop is not None and is_before(stop, start)
+            if before:
+                _tell_until_before(display, target, offset, until)
+            ended = await run()
+            is_done = ended.error is None and ended.reason in (UNTIL_REACHED, NOTHING_TO_READ)
+            if before is None and is_done and not (counts.consumed or counts.bad or counts.gone or is_selective):
+                _tell_until_before(display, target, offset, until)
+            return ended
+
         return await run_displayed(context, display, work)
 
     run_command(main, connection=connection, graceful=True)
+
+
+def _tell_until_before(display: Display, stream: str, offset: str, until: str | None) -> None:
+    line = f"no message lies between --offset {offset} and --until {until}: --until is before --offset"
+    display.event("until_before_offset", line, Severity.WARNING, stream=stream, offset=offset, until=until)
+
+
+def _tell_ambiguous(display: Display, stream: str) -> None:
+    line = (
+        f"a message of stream {stream!r} contains the delimiter, and looks like several records; --json, --output len32"
+        " or another --delimiter keeps records apart"
+    )
+    display.event("ambiguous", line, Severity.WARNING, stream=stream)
 
 
 def _filter(options: ConsumeOptions) -> BrokerFilter | None:

@@ -13,6 +13,10 @@ from rstream_cli.exit_status import ExitStatus
 _STRONGER_THAN_SIGNALS = (ExitStatus.NOT_CONFIRMED, ExitStatus.STDOUT_CLOSED)
 
 
+UNTIL_REACHED = "--until is reached"
+NOTHING_TO_READ = "there is nothing to read"
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """The reason why a run ended."""

@@ -288,6 +288,18 @@ class Until:
     value: int = 0
 
 
+def is_before(until: Until, start: Start) -> bool | None:
+    """Returns whether the place to stop lies before the one to start. None: only the stream tells."""
+    if until.kind is UntilKind.END or start.kind is StartKind.STORED:
+        return False  # what is left to read may be nothing, and no mistake
+    if (until.kind, start.kind) in _COMPARABLE:
+        return until.value < start.value
+    return None
+
+
+_COMPARABLE = frozenset(
+    {(UntilKind.ABSOLUTE, StartKind.ABSOLUTE), (UntilKind.TIMESTAMP, StartKind.TIMESTAMP)},
+)
 _WORDS = {kind.value: kind for kind in (StartKind.FIRST, StartKind.LAST, StartKind.NEXT, StartKind.STORED)}
 _DIGITS = re.compile(r"[0-9]{1,30}")
 _TIMES = "-1h (ago), a date or time (2026-11-23T10:00Z), @UNIX seconds"

@@ -66,15 +66,22 @@ class Renderer:
         self._one = one
         self.ambiguous = 0
         """How many messages of the last block nobody can tell from others in it."""
+        self.on_ambiguous: Callable[[str], None] | None = None
+        """Called once, with the stream, before the first block with such a message is handed out."""
 
     def __call__(self, batch: Batch, on_bad: OnBad) -> Rendered:
         """The block."""
         self.ambiguous = 0
         if not batch.bad:
             try:
-                return self._fast(batch)
+                block = self._fast(batch)
             except UNSHOWABLE:
                 pass
+            else:
+                if self.ambiguous:
+                    self._tell_ambiguous(batch.stream)
+                return block
+            self.ambiguous = 0
         parts: list[bytes] = []
         for index, offset in enumerate(batch.offsets):
             try:
@@ -83,7 +90,14 @@ class Renderer:
                 parts.append(self._one(batch, index))
             except UNSHOWABLE as error:
                 on_bad(index, why_bad(error))
+        if self.ambiguous:
+            self._tell_ambiguous(batch.stream)
         return b"".join(parts)
+
+    def _tell_ambiguous(self, stream: str) -> None:
+        tell, self.on_ambiguous = self.on_ambiguous, None
+        if tell is not None:
+            tell(stream)
 
 
 def bodies_renderer(

@@ -62,7 +62,6 @@ def stored(run: Run, stream: str, name: str) -> int | None:
         (("-o", "5", "--until", "end"), range(5, 10)),
         (("-o", "5", "--until", "8"), range(5, 9)),
         (("-o", "5", "--until", "5"), (5,)),
-        (("-o", "5", "--until", "4"), ()),
         (("-o", "5", "-n", "2", "--until", "end"), (5, 6)),
         (("-o", "10", "--until", "end"), ()),
         (("-o", "last", "--until", "end"), (8, 9)),
@@ -76,7 +75,6 @@ def stored(run: Run, stream: str, name: str) -> int | None:
         (("-o", "@1", "--until", "end"), range(10)),
         (("-o", "-1h", "--until", "-1s"), None),
         (("-o", "2100-01-01", "--until", "end"), ()),
-        (("-o", "first", "--until", "2000-01-01"), ()),
         (("-o", "first", "--idle-timeout", "5s"), range(10)),
         (("-o", "next", "--idle-timeout", "200ms"), ()),
         (("-o", "first", "-n", "10", "--credit", "1"), range(10)),
@@ -559,6 +557,65 @@ def test_bodies_that_hold_the_delimiter_are_counted(
     told = run(*read, "--stats", "line").stderr.decode()
     assert (words in told) is (ambiguous > 0)
     assert ("delimiter" in told) is (ambiguous > 0)
+
+    assert told.count("warning: ") == (ambiguous > 0)
+    assert (f"warning: a message of stream '{stream}' contains the delimiter" in told) is (ambiguous > 0)
+    events = [
+        event
+        for event in map(json.loads, run(*read, "--stats", "json").stderr.splitlines())
+        if event["event"] == "ambiguous"
+    ]
+    assert events == [{"event": "ambiguous", "stream": stream}] * (ambiguous > 0)
+
+
+@pytest.mark.parametrize(
+    ("offset", "until", "is_told"),
+    [
+        ("5", "4", True),
+        ("5", "5", False),
+        ("500", "4", True),
+        ("2026-11-23T10:00Z", "2026-11-23T09:59Z", True),
+        ("@5", "@5", False),  # there is nothing either, but they are not in the wrong order
+        ("next", "4", True),
+        ("-2", "4", True),
+        ("first", "2020-01-01T00:00Z", True),
+        ("3", "2020-01-01T00:00Z", True),
+        ("next", "end", False),
+        ("first", "4", False),
+        ("-7", "4", False),
+    ],
+)
+def test_until_before_offset_is_told(run: Run, ten: str, offset: str, until: str, is_told: bool) -> None:
+    read = ("consume", ten, "-o", offset, "--until", until)
+    done = run(*read)
+    assert done.returncode == 0
+    words = f"no message lies between --offset {offset} and --until {until}: --until is before --offset"
+    assert done.stderr.decode() == f"warning: {words}\n" * is_told
+    assert not (is_told and done.stdout)
+    events = [
+        e
+        for e in map(json.loads, run(*read, "--stats", "json").stderr.splitlines())
+        if e["event"] == "until_before_offset"
+    ]
+    told = {"event": "until_before_offset", "stream": ten, "offset": offset, "until": until}
+    assert events == [told] * is_told
+
+
+@pytest.mark.parametrize(
+    "options", [("--count", "0"), ("--filter", "x"), ("--grep", "nothing has this")], ids=["count", "filter", "grep"]
+)
+def test_until_after_offset_is_not_told_where_other_options_leave_nothing(
+    run: Run, ten: str, options: tuple[str, ...]
+) -> None:
+    done = run("consume", ten, "-o", "first", "--until", "4", *options)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_stored_offset_behind_until_is_no_mistake(run: Run, ten: str) -> None:
+    read = ("consume", ten, "-o", "stored", "--name", "r", "--until", "4")
+    assert run(*read).stdout == lines(*range(5))
+    done = run(*read)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 @pytest.mark.parametrize("body", [b"x\ny", b"x\ny" + bytes(5_000_000)], ids=["small", "large"])

@@ -16,6 +16,7 @@ from rstream_cli.parsing import (
     StartKind,
     Until,
     UntilKind,
+    is_before,
     parse_delimiter,
     parse_duration,
     parse_header,
@@ -377,3 +378,26 @@ def test_a_size_of_2_to_the_63_or_more_is_too_large(text: str) -> None:
 @pytest.mark.parametrize("text", ["9223372036854775807B", "9223372036854775.807kB"])
 def test_the_largest_size(text: str) -> None:
     assert parse_size(text) == 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("until", "start", "expected"),
+    [
+        ("4", "5", True),
+        ("5", "5", False),
+        ("6", "5", False),
+        ("@4", "@5", True),
+        ("@5", "@5", False),
+        ("end", "5", False),
+        ("end", "next", False),
+        ("4", "stored", False),
+        ("@4", "stored", False),
+        ("@4", "5", None),
+        ("4", "@5", None),
+        ("4", "first", None),
+        ("@4", "-3", None),
+        ("4", "next", None),
+    ],
+)
+def test_whether_the_end_lies_before_the_start(until: str, start: str, expected: bool | None) -> None:
+    assert is_before(parse_until(until, 0.0), parse_offset(start, 0.0)) is expected
