@@ -29,8 +29,9 @@ rstream_core.broker: bloom disk groups holes refusal
 rstream_core.broker: checks publishing statistics tracking
 rstream_core.broker: folder segment session
 rstream_core.broker: ports scan
-rstream_core.broker: log
-rstream_core.broker: arguments clients writer
+rstream_core.broker: clients confirms log names
+rstream_core.broker: arguments gathering
+rstream_core.broker: writer
 rstream_core.broker: stream
 rstream_core.broker: super_streams
 rstream_core.broker: streams

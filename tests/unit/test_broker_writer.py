@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 
+from rstream_core.broker import gathering as broker_gathering
 from rstream_core.broker import writer as broker_writer
 from rstream_core.broker.delivery import BrokerPublisher
+from rstream_core.broker.gathering import MAX_BATCH, MIN_BATCH
 from rstream_core.broker.log import Log
 from rstream_core.broker.publishing import Entries
 from rstream_core.broker.refusal import Refused
 from rstream_core.broker.tracking import MAX_SEQUENCES
-from rstream_core.broker.writer import MAX_BATCH, MIN_BATCH, Fsync, Totals, Writer
+from rstream_core.broker.writer import Fsync, Totals, Writer
 from rstream_core.protocol.chunk import parse_header
 from tests.clients import eventually
 
@@ -345,7 +347,7 @@ async def test_what_follows_a_part_that_could_not_be_written_is_rejected(
     make: Make, monkeypatch: pytest.MonkeyPatch, segment_size: int, at_once: bool
 ) -> None:
     """Of a burst whose chunks are written at different times, or go to different segments."""
-    monkeypatch.setattr(broker_writer, "MIN_BATCH", 2)
+    monkeypatch.setattr(broker_gathering, "MIN_BATCH", 2)
     writer, publisher = make(Fsync.NEVER, segment_size), Publisher("writer")
     append = Log.append
 
@@ -387,7 +389,7 @@ def test_each_publisher_that_waits_holds_its_connection() -> None:
 
 async def test_a_deleted_stream_holds_nobody(make: Make, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = make(Fsync.ALWAYS)
-    monkeypatch.setattr("rstream_core.broker.writer.MAX_UNSYNCED", 100)
+    monkeypatch.setattr("rstream_core.broker.confirms.MAX_UNSYNCED", 100)
     held: list[str] = []
     publisher = Publisher()
     monkeypatch.setattr(publisher, "hold", lambda: held.append("held"))
@@ -495,8 +497,8 @@ async def test_holes_are_not_gathered_for_ever(make: Make, space: Space) -> None
     for number in range(1000):
         publish(writer, Publisher(f"writer-{number}"), small(1))
         writer.forget(f"writer-{number}")
-    assert len(writer._holes) == MAX_SEQUENCES
-    assert "writer-999" in writer._holes
+    assert len(writer._names.holes) == MAX_SEQUENCES
+    assert "writer-999" in writer._names.holes
 
 
 # Ways for a sync to fail.
@@ -533,7 +535,7 @@ async def test_without_a_thread_it_is_synced_all_the_same(make: Make, monkeypatc
 
 
 async def test_what_ends_a_sync_leaves_nobody_without_an_answer(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rstream_core.broker.writer.MAX_UNSYNCED", 100)
+    monkeypatch.setattr("rstream_core.broker.confirms.MAX_UNSYNCED", 100)
     writer, publisher = make(Fsync.ALWAYS), Publisher()
     held: list[str] = []
     monkeypatch.setattr(publisher, "hold", lambda: held.append("held"))

@@ -539,7 +539,7 @@ async def test_names_are_not_gathered_for_ever() -> None:
             await publisher.publish([b"m"])
             await publisher.close()
         (stream,) = broker._running.streams
-        assert stream.writer._last == {}
+        assert stream.writer._names.last == {}
         assert len(stream.log.tracking.sequences) == 255
         publisher = await client.publisher("s", "writer-299")
         assert publisher.next_publishing_id == 2
