@@ -64,7 +64,8 @@ from rstream_core.producer import Producer
 from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, amqp_decoder
 from rstream_core.publisher import Publisher
 from rstream_core.recovery import Backoff, Recovery, RecoveryEvent, RecoveryState
-from rstream_core.subscription import SingleActiveConsumer, Subscription, Subscriptions
+from rstream_core.subscription import SingleActiveConsumer, Subscription
+from rstream_core.subscriptions import Subscriptions
 from rstream_core.superstream import Router, RouteType, SuperStreamProducer
 from rstream_core.superstream_consumer import SuperStreamConsumer
 from rstream_core.types import (

@@ -57,7 +57,7 @@ class SubscriptionHandler(Protocol):
 
     stream: str
 
-    def on_chunk(self, chunk: bytes, committed_chunk_id: int | None) -> None: ...
+    def on_chunk(self, delivery: c.Delivery) -> None: ...
     def on_consumer_update(self, active: bool, correlation_id: int) -> None:
         """Called when a single active consumer's turn begins or ends. The answer with this id is due within 60 s."""
 
@@ -329,10 +329,10 @@ class Connection(asyncio.Protocol):
             publisher = self.publishers.get(message.publisher_id)
             if publisher is not None:
                 publisher.on_confirmed(message.publishing_ids)
-        elif kind is c.DeliverCommitted:
-            self._deliver(message.subscription_id, message.chunk, message.committed_chunk_id)
-        elif kind is c.Deliver:
-            self._deliver(message.subscription_id, message.chunk, None)
+        elif kind is c.Delivery:
+            subscription = self.subscriptions.get(message.subscription_id)
+            if subscription is not None:  # None where it was just unsubscribed
+                subscription.on_chunk(message)
         elif kind is c.PublishError:
             publisher = self.publishers.get(message.publisher_id)
             if publisher is not None:
@@ -348,11 +348,6 @@ class Connection(asyncio.Protocol):
             self._resolve(frame)
         else:
             raise ProtocolError(f"unexpected command 0x{frame.key:04x} from the broker")
-
-    def _deliver(self, subscription_id: int, chunk: bytes, committed: int | None) -> None:
-        subscription = self.subscriptions.get(subscription_id)
-        if subscription is not None:  # None where it was just unsubscribed
-            subscription.on_chunk(chunk, committed)
 
     def _consumer_update(self, message: c.ConsumerUpdate, correlation_id: int) -> None:
         subscription = self.subscriptions.get(message.subscription_id)

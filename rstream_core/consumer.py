@@ -36,7 +36,8 @@ from rstream_core.pool import MAX_IDS
 from rstream_core.protocol.amqp import AMQPMessage, amqp_decoder
 from rstream_core.reading import ChunkReading, MessageReading, Opened
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
-from rstream_core.subscription import DEFAULT_CREDIT, SingleActiveConsumer, Subscription, Subscriptions
+from rstream_core.subscription import DEFAULT_CREDIT, SingleActiveConsumer, Subscription
+from rstream_core.subscriptions import Subscriptions
 from rstream_core.types import (
     Chunk,
     ConsumerOffsetSpecification,

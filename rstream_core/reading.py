@@ -20,7 +20,7 @@ from rstream_core.callbacks import own_task
 from rstream_core.errors import ConfigurationError
 from rstream_core.loops import LoopGuard
 from rstream_core.recovery import ended
-from rstream_core.subscription import Subscriptions
+from rstream_core.subscriptions import Subscriptions
 from rstream_core.types import Chunk
 
 T = TypeVar("T")

@@ -1,8 +1,8 @@
-"""One subscription to one stream: chunks come in, credits go out; and several subscriptions as one iterator.
+"""One subscription to one stream: chunks come in, credits go out.
 
-The unit is the chunk. A chunk's credit goes back when the application asks for the next chunk: by then it has taken the
+The unit is the chunk. A chunk's credit is free when the application asks for the next chunk: by then it has taken the
 first one, so a slow application holds back the broker instead of filling the memory. A chunk that unpacks to more than
-a piece is handed out in pieces, each unpacked when it is asked for; its credit goes back after the last piece.
+a piece is handed out in pieces, each unpacked when it is asked for; its credit is free after the last piece.
 
 A single active consumer gets chunks only while it has its turn: see ``turn_taking``. When the broker ends a turn, the
 chunks that wait are dropped, and their credits are given back when the next turn begins.
@@ -13,20 +13,20 @@ single active consumer loses its turn with the connection: the turn ends as if t
 waits for another turn.
 
 Where arriving chunks skip offsets, the subscription asks the node where the stream begins, and holds the chunks behind
-the jump until it knows: so the application is told of a gap before it reads on. See ``gaps``.
+the jump until it knows: so the application is told of a gap before it reads on. See ``gap_finder``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Self
 
+from rstream_core.arrivals import Arrivals
 from rstream_core.attachment import Attachment
 from rstream_core.callbacks import Callbacks
 from rstream_core.connection import Connection
@@ -34,45 +34,29 @@ from rstream_core.errors import (
     AlreadyClosed,
     ChunkError,
     ConnectionClosed,
-    OffsetNotFound,
     OffsetsGone,
     ProtocolError,
-    RequestTimeout,
     RstreamError,
-    ServerError,
     StreamDoesNotExist,
 )
-from rstream_core.gaps import Gap, GapListener, GapWatch
+from rstream_core.gap_finder import GapFinder
+from rstream_core.gaps import GapListener
+from rstream_core.intake import Intake
 from rstream_core.locator import Locator
-from rstream_core.offset_questions import first_offset, query_offset, resolve_offset
-from rstream_core.offsets import MOVING, from_offset, wire_spec
+from rstream_core.offset_questions import resolve_offset
+from rstream_core.offsets import MOVING, from_offset
 from rstream_core.pool import ConnectionPool, Lease
 from rstream_core.progress import Progress
 from rstream_core.protocol import commands as c
-from rstream_core.protocol.chunk import CHUNK_USER, ChunkReader, open_chunk, parse_header
 from rstream_core.recovery import Recoveries
 from rstream_core.timeslice import TimeSlice
-from rstream_core.turn_taking import TurnTaking
+from rstream_core.turn_taking import TurnTaking, start_of_turn
 from rstream_core.types import Chunk, ConsumerOffsetSpecification, Endpoint, OffsetType
 
 logger = logging.getLogger("rstream_core")
 
 DEFAULT_CREDIT = 10
-MAX_CREDIT_OF_FRAME = 0x7FFF
-"""The largest credit in one Subscribe or Credit. RabbitMQ 4.3.6 reads the credit of a Credit frame as a signed 16-bit
-number: it takes a larger one as negative, and sends no more chunks, without an error (observed). It reads that of a
-Subscribe frame correctly."""
-MORE_CHUNKS = 16
-"""Waiting chunks that are tolerated above twice the credit. A broker that counts credits never sends that many."""
-
-QUERY_TIMEOUT = 10.0
-"""Seconds for reading the stored offset."""
-LOOK_TIMEOUT = 5.0
-"""Seconds for finding where the stream begins. With ``QUERY_TIMEOUT`` and those of ``turn_taking``: less than the
-60 that a broker waits."""
-LOOKS = 3
-"""How often a node that does not answer is asked where the stream begins, while chunks are held for the answer."""
-
+"""How many chunks the broker may send ahead."""
 
 UpdateListener = Callable[["Subscription", bool], Awaitable[ConsumerOffsetSpecification | None]]
 """Called when a subscription becomes active (True) and when it stops being so. See ``SingleActiveConsumer``."""
@@ -136,46 +120,41 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
     ) -> None:
         """``on_gap`` is called with each gap; with None, the subscription does not look for gaps."""
         super().__init__(stream, pool, locator, recoveries)
-        self.id = 0
-        """The subscription id of the protocol. It may change with each recovery."""
-        self._progress = Progress()
-        """What the application holds, and what it is done with."""
         self.arrived = asyncio.Event()
         """Set when a chunk has arrived, and when the subscription has ended or was closed."""
         self.time_slice = TimeSlice()
         """That of the task which reads the subscription."""
         self._spec = spec
-        self._credit = credit
-        self._properties = properties
-        self._only_leader = at_leader
-        self._ask_leader = at_leader
-        self._seen = 0
-        """The offset after the last message that was handed out."""
-        self._looked = True
-        """Whether it is known since the last recovery that the stream is the same and was not deleted and made anew."""
-        self._next: int | None = None
-        """The offset to subscribe at again: after the last chunk that arrived, or the offset that a moving start meant.
-        None: at the given start."""
         self._position = position
         """Finds the offset that a specification means, for brokers without ResolveOffsetSpec."""
-        self._waiting: deque[tuple[bytes, int | None]] = deque()
-        self._reader: ChunkReader | None = None
-        """The reader of the chunk that is being handed out, while it has more pieces."""
-        self._has_given_way = False
-        self._timestamp = 0
-        self._committed: int | None = None
-        self.chunk_end = 0
-        """The offset after the whole chunk of the broker that was handed out last, including pieces yet to come."""
-        self._owed = 0
-        self._deliveries = 0
-        self._on_gap = on_gap
-        self._fail_on_gap = fail_on_gap
-        self._is_filtered = any(key.startswith("filter.") for key in properties)
-        self._watch = GapWatch(follows=on_gap is not None and not self._is_filtered)
+        self._only_leader = at_leader
+        self._ask_leader = at_leader
+        self._progress = Progress()
+        self._intake = Intake(stream, credit, properties)
+        self._arrivals = Arrivals(stream, credit)
+        self._arrivals.start_at(spec)
+        is_filtered = any(key.startswith("filter.") for key in properties)
+        self._gaps = GapFinder(stream, on_gap, fails=fail_on_gap, is_filtered=is_filtered)
         self._settling: asyncio.Task[None] | None = None
         self._callbacks = Callbacks()
         self._turns = None if single_active is None else self._take_turns(single_active)
-        self._start_at(spec)
+        self._next: int | None = None
+        """The offset to subscribe at again: after the last chunk that arrived, or the offset that a moving start meant.
+        None: at the given start."""
+        self._deliveries = 0
+        self._has_given_way = False
+        self._looked = True
+        """Whether it is known since the last recovery that the stream is the same and was not deleted and made anew."""
+
+    @property
+    def id(self) -> int:
+        """The subscription id of the protocol. It may change with each recovery."""
+        return self._intake.id
+
+    @property
+    def chunk_end(self) -> int:
+        """The offset after the whole chunk of the broker that was handed out last, including pieces yet to come."""
+        return self._arrivals.chunk_end
 
     @property
     def active(self) -> bool:
@@ -227,27 +206,28 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
     def poll(self) -> Chunk | None:
         """Returns the next chunk, or piece, if one is there. Finishes the one before it. Raises ``ChunkError``."""
         self.finish()
-        while self._reader is not None or (self._waiting and not self._holds(self._waiting[0][0])):
-            try:
-                chunk = self._next_piece()
-            except ChunkError as error:
-                self.error = error.located(self._connection.endpoint)
-                self._reader = None
-                self._waiting.clear()
-                raise
-            if chunk is not None:
-                self._progress.held = chunk
-                return chunk
-            self._owed += 1  # a chunk without any requested message also used a credit
+        try:
+            chunk, free = self._arrivals.take(self._gaps.holds)
+        except ChunkError as error:
+            self.error = error.located(self._connection.endpoint)
+            raise
+        if chunk is not None:
+            self._progress.held = chunk
+            self._has_given_way = False
+        if free:
+            self._intake.owed += free  # chunks without any requested message also used a credit
             self._return_credit()
-        return None
+        if self._arrivals.is_behind and not self._looked:  # a lagging replica, or a new stream?
+            self._looked = True
+            self._recoveries.start(self._look(self._arrivals.seen))
+        return chunk
 
     async def give_way(self) -> None:
         """Lets the event loop run between two pieces of a chunk, since a chunk may have thousands of pieces.
 
         It does so once for each piece: after a cancellation here, the next call does not yield again.
         """
-        if self._reader is not None and not self._has_given_way:
+        if self._arrivals.has_pieces and not self._has_given_way:
             self._has_given_way = True
             self.finish()
             await self.time_slice.give_way()
@@ -259,8 +239,8 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         """
         if self._progress.held is not None:
             self._progress.finish(offset)
-            if self._reader is None:
-                self._owed += 1
+            if not self._arrivals.has_pieces:
+                self._intake.owed += 1
             if self._turns is not None:
                 self._turns.on_finished()
         self._return_credit()
@@ -301,7 +281,8 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
     async def nothing_to_come(self) -> bool:
         """Returns whether the broker has no more chunks to send now. With a filter, only this shows the end."""
         self._guard.check()
-        if self._waiting or self._reader is not None or self._progress.held is not None or not self.active:
+        arrivals = self._arrivals
+        if arrivals.waiting or arrivals.has_pieces or self._progress.held is not None or not self.active:
             return False
         seen = self._deliveries
         await self._round_trip()
@@ -318,7 +299,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
             await self.raise_error()
             seen = self._deliveries
             await self._round_trip()
-            if self._deliveries == seen and not self._waiting:
+            if self._deliveries == seen and not self._arrivals.waiting:
                 return None
 
     async def _round_trip(self) -> None:
@@ -357,8 +338,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
 
     def _stop(self) -> None:
         self._closed = True
-        self._reader = None
-        self._waiting.clear()
+        self._arrivals.clear()
         self._callbacks.sum_up()
         self.arrived.set()
         if self._turns is not None:
@@ -366,26 +346,27 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
 
     # Called by the connection.
 
-    def on_chunk(self, chunk: bytes, committed_chunk_id: int | None) -> None:
+    def on_chunk(self, delivery: c.Delivery) -> None:
         self._deliveries += 1
         self._outages.progress()
         if self._turns is not None and not self._turns.is_active:
-            self._owed += 1
+            self._intake.owed += 1
         elif not self._closed:
-            if len(self._waiting) > 2 * self._credit + MORE_CHUNKS:
-                raise ProtocolError(f"the broker sends more of stream {self.stream!r} than it was asked for")
-            self._waiting.append((chunk, committed_chunk_id))
-            self._note_place(chunk)
+            header, end = self._arrivals.add(delivery)
+            if header is not None:  # else ``poll`` raises the error
+                if self._turns is None:
+                    self._next = end
+                if self._gaps.arrive(header.first_offset, end):
+                    self._settle_doubts()
             self.arrived.set()
 
     def on_consumer_update(self, active: bool, correlation_id: int) -> None:
         if self._turns is None:
             raise ProtocolError(f"the broker tells of a turn in stream {self.stream!r}, which nobody takes turns in")
         self._turns.told(active, self._connection, correlation_id)
-        self._owed += len(self._waiting)
-        self._waiting.clear()  # these chunks belong to a turn that is over
-        self._watch.start(None)
-        self._drop_rest()
+        # What waits belongs to a turn that is over.
+        self._intake.owed += self._arrivals.drop(is_holding=self._progress.held is not None)
+        self._gaps.stop()
 
     # Attaching and recovering.
 
@@ -406,33 +387,24 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         if first and spec.offset_type in MOVING and self._turns is None:
             # Fixes the start: messages published in an outage before the first chunk must not be missed.
             self._next = await self._fixed(connection, spec)
-        credit = self._grant()
+        is_held = self._progress.held is not None or self._arrivals.has_pieces
+        dropped = self._arrivals.drop_newest(self._intake.room(is_held))
+        if dropped is not None:
+            self._next = dropped
         if not first and self._next is not None:
             spec = from_offset(self._next)
         gap = None
         if self._turns is None:
-            gap = await self._start_watch(connection, spec, is_resumed=not first)
-            if gap is not None and self._fail_on_gap:
-                self._tell(gap)
-        self.id = lease.id
-        connection.subscriptions[lease.id] = self
-        connection.streams[self] = self.stream
-        await connection.request(
-            c.Subscribe(
-                lease.id,
-                self.stream,
-                wire_spec(spec),
-                credit,
-                self._properties,
-            ),
-            f"consuming stream {self.stream!r}",
-        )
-        if gap is not None:
-            self._tell(gap)
+            gap = await self._gaps.start(connection, spec, is_resumed=not first)
+            if self._gaps.fails:
+                self._gaps.tell(gap)
+        await self._intake.subscribe(connection, lease.id, self, spec, self._held())
+        self._gaps.tell(gap)
 
     def _go_on(self) -> None:
         self._ask_leader = self._only_leader
-        self._looked = not self._seen
+        self._looked = not self._arrivals.seen
+        self._arrivals.is_behind = False
         self._return_credit()
         self._settle_doubts()
 
@@ -460,19 +432,10 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         if self._turns is not None:
             await self._turns.settle()
 
-    def _grant(self) -> int:
-        """Returns the credit for a new Subscribe: the initial credit less the chunks that are held here.
-
-        Where that would leave none, drops waiting chunks, the newest first; the broker sends them again.
-        """
-        held = self._progress.held is not None or self._reader is not None
-        while self._waiting and len(self._waiting) + held >= self._credit:
-            data, _ = self._waiting.pop()
-            self._next = parse_header(data).first_offset
-        room = self._credit - len(self._waiting) - held
-        credit = min(max(room, 1), MAX_CREDIT_OF_FRAME)
-        self._owed = room - credit
-        return credit
+    def _held(self) -> int:
+        """How many chunks have arrived and are not done with."""
+        is_held = self._progress.held is not None or self._arrivals.has_pieces
+        return len(self._arrivals.waiting) + is_held
 
     async def _fixed(self, connection: Connection, spec: ConsumerOffsetSpecification) -> int | None:
         """Returns the offset that a moving specification means now; None if recovery is off, since nothing needs it."""
@@ -483,14 +446,11 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
 
     def _detach(self) -> None:
         super()._detach()
-        if self._connection.subscriptions.get(self._lease.id) is self:
-            del self._connection.subscriptions[self._lease.id]
-        self._connection.streams.pop(self, None)
+        self._intake.leave(self._connection, self._lease.id, self)
         if self._turns is not None:
             self._turns.lose()
-            self._reader = None
-            self._waiting.clear()
-            self._watch.start(None)
+            self._arrivals.clear()
+            self._gaps.stop()
 
     def _end(self, error: RstreamError) -> None:
         super()._end(error)
@@ -502,153 +462,27 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         # While another consumer has its turn, credits are held back. RabbitMQ 4.3 and 4.0 refuse them (code 17) but add
         # them all the same, and credits left at the end of a turn count in the next: observed with both. Credits that
         # are held back and given at the start of the next turn are right whether or not a broker adds them.
-        connection = self._lease.connection
-        may = self.active and self._attached and self.error is None and not self._closed
-        if may and self._owed > 0 and connection.is_open:
-            while self._owed > 0:
-                credit = min(self._owed, MAX_CREDIT_OF_FRAME)
-                connection.send(c.Credit(self.id, credit))
-                self._owed -= credit
+        if self._intake.is_due and self.active and self._current() is not None:
+            self._intake.give_back(self._connection)
 
-    def _start_at(self, spec: ConsumerOffsetSpecification) -> None:
-        """Sets which messages or chunks before the requested start are dropped."""
-        self._first_wanted = (spec.offset or 0) if spec.offset_type is OffsetType.OFFSET else 0
-        self._earliest = spec.offset if spec.offset_type is OffsetType.TIMESTAMP else None
+    def _current(self) -> Connection | None:
+        """The connection on which the broker sends chunks; None while there is none, and after the end."""
+        return self._connection if self._attached and self.error is None and not self._closed else None
 
-    def _next_piece(self) -> Chunk | None:
-        """Returns the next messages at or after the requested start; None where the chunk has none, or no more."""
-        reader = self._reader
-        if reader is None:
-            data, self._committed = self._waiting.popleft()
-            header, found = open_chunk(data)
-            if header.kind != CHUNK_USER:
-                return None
-            offset, self._timestamp = header.first_offset, header.timestamp
-            if self._earliest is not None:
-                if self._timestamp < self._earliest:
-                    return None
-                self._earliest = None
-            self.chunk_end = end = offset + header.records
-            if end <= self._seen and not self._looked:  # a lagging replica, or a new stream?
-                self._looked = True
-                self._recoveries.start(self._look(self._seen))
-            if not isinstance(found, ChunkReader):
-                return self._hand_out(offset, found)
-            reader = found
-        piece = reader.read(self._first_wanted)
-        self._reader, self._has_given_way = None if reader.is_done else reader, False
-        return self._hand_out(self.chunk_end, []) if piece is None else self._hand_out(*piece)
-
-    def _hand_out(self, offset: int, messages: list[bytes]) -> Chunk | None:
-        """Makes a ``Chunk`` of the messages that were not handed out before; None where there are none."""
-        end = offset + len(messages)
-        self._seen = max(self._seen, end)
-        wanted = self._first_wanted
-        if offset < wanted:
-            del messages[: wanted - offset]
-            offset = wanted
-        if end > wanted:
-            self._first_wanted = end  # no message is handed out twice
-        return Chunk(self.stream, offset, self._timestamp, messages, self._committed) if messages else None
-
-    def _drop_rest(self) -> None:
-        """Drops the remaining pieces of a chunk. Its credit goes back with the piece that the application holds."""
-        if self._reader is not None:
-            self._reader = None
-            if self._progress.held is None:
-                self._owed += 1
-
-    # Gaps.
-
-    async def _start_watch(
-        self, connection: Connection, spec: ConsumerOffsetSpecification, *, is_resumed: bool = False
-    ) -> Gap | None:
-        """Notes the offset where reading starts, and returns the gap there, if any. Called just before the node reads.
-
-        ``is_resumed``: the subscription goes on after chunks that have arrived. With a filter, the broker may have read
-        far beyond that place before, so the gap cannot be known.
-        """
-        offset = spec.offset if spec.offset_type is OffsetType.OFFSET else None
-        self._watch.start(offset, keep=is_resumed)
-        if offset is None or self._on_gap is None or (is_resumed and self._is_filtered):
-            return None
-        try:
-            begins = await self._first_there(connection)
-        except (ServerError, RequestTimeout) as error:  # Subscribe reports any real problem
-            logger.debug("looking where stream %r begins: %s", self.stream, error)
-            return None
-        found = None if begins is None else self._watch.started(offset, begins)
-        return None if found is None else Gap(self.stream, *found)
-
-    async def _first_there(self, connection: Connection) -> int | None:
-        try:
-            async with asyncio.timeout(LOOK_TIMEOUT):
-                return await first_offset(connection, self.stream)
-        except TimeoutError as error:
-            if isinstance(error, RstreamError):
-                raise
-            raise RequestTimeout(f"where stream {self.stream!r} begins: no answer within {LOOK_TIMEOUT:g} s") from None
-
-    def _note_place(self, chunk: bytes) -> None:
-        """Notes where an arrived chunk ends. If it does not follow the previous one, asks where the stream begins."""
-        try:
-            header = parse_header(chunk)
-        except ChunkError:  # ``poll`` raises it when it opens the chunk
-            return
-        end = min(header.first_offset + header.records, 2**64 - 1)
-        if self._turns is None:
-            self._next = end
-        if self._on_gap is not None and self._watch.arrive(header.first_offset, end):
-            self._settle_doubts()
-
-    def _holds(self, chunk: bytes) -> bool:
-        """Returns whether a chunk must not be handed out: a doubt before it is open, or a gap has ended reading."""
-        if self._watch.is_quiet:
-            return False
-        try:
-            return self._watch.holds(parse_header(chunk).first_offset)
-        except ChunkError:
-            return False
+    def _wake(self) -> None:
+        self.arrived.set()  # ``Subscriptions`` replaces the event
 
     def _settle_doubts(self) -> None:
-        if self._watch.doubts and (self._settling is None or self._settling.done()):
+        if self._gaps.has_doubts and (self._settling is None or self._settling.done()):
             self._settling = self._recoveries.start(self._settle())
 
     async def _settle(self) -> None:
-        """Asks where the stream begins until no doubt is open. After a lost connection ``_go_on`` starts this again."""
-        attempts = 0
-        while (doubts := self._watch.doubts) and self._attached and self.error is None and not self._closed:
-            connection = self._connection
-            begins: int | None = None
-            try:
-                begins = await self._first_there(connection)
-            except ConnectionClosed:
-                if connection is self._connection:
-                    return
-                continue
-            except RstreamError as error:
-                attempts += 1
-                if attempts < LOOKS and error.retriable:
-                    continue
-                jumps = ", ".join(f"{doubt.expected} to {doubt.arrived - 1}" for doubt in doubts)
-                logger.warning("are messages of stream %r missing in offsets %s? %s", self.stream, jumps, error)
-            try:
-                for found in self._watch.settle(doubts, begins):
-                    self._tell(Gap(self.stream, *found))
-            except OffsetsGone as error:
-                self._watch.bar(error.first)
-                self._detach()
-                self._end(error)
-            self.arrived.set()
-
-    def _tell(self, gap: Gap) -> None:
-        """Tells the listener of a gap. With ``fail_on_gap``, raises ``OffsetsGone``, which ends the subscription."""
-        assert self._on_gap is not None
-        self._on_gap(gap)
-        if self._fail_on_gap:
-            raise OffsetsGone(str(gap), stream=gap.stream, first=gap.first, last=gap.last)
-
-    # Turns of a single active consumer.
+        """Finds out which jumps are gaps. After a lost connection ``_go_on`` starts this again."""
+        try:
+            await self._gaps.settle(self._current, self._wake)
+        except OffsetsGone as error:
+            self._detach()
+            self._end(error)
 
     def _take_turns(self, single_active: SingleActiveConsumer) -> TurnTaking:
         listener = single_active.listener
@@ -663,7 +497,7 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         )
 
     def _resume(self, spec: ConsumerOffsetSpecification) -> None:
-        self._start_at(spec)
+        self._arrivals.start_at(spec)
         self._return_credit()
 
     def _report(self, error: BaseException) -> None:
@@ -674,83 +508,8 @@ class Subscription(Attachment, AsyncIterator[Chunk]):
         self, name: str, connection: Connection, wanted: ConsumerOffsetSpecification | None
     ) -> ConsumerOffsetSpecification:
         """Returns where a turn begins: where the listener says, else behind what was done. Tells of a gap there."""
-        spec = wanted or await self._default_start(name, connection)
-        gap = await self._start_watch(connection, spec)
-        if gap is not None:
-            self._tell(gap)
+        spec = wanted or await start_of_turn(
+            self._locator, self.stream, name, self._progress, self._spec, partial(self._fixed, connection, self._spec)
+        )
+        self._gaps.tell(await self._gaps.start(connection, spec))
         return spec
-
-    async def _default_start(self, name: str, connection: Connection) -> ConsumerOffsetSpecification:
-        stored: int | None = None
-        try:
-            async with asyncio.timeout(QUERY_TIMEOUT):
-                try:
-                    stored = await query_offset(self._locator, self.stream, name)
-                except OffsetNotFound:
-                    if self._progress.last_done(None) is None and self._spec.offset_type in MOVING:
-                        self._progress.started_at(await self._fixed(connection, self._spec))
-        except TimeoutError as error:
-            if isinstance(error, RstreamError):
-                raise
-            raise RequestTimeout(
-                f"the offset of {name!r} in stream {self.stream!r}: no answer within {QUERY_TIMEOUT:g} s"
-            ) from None
-        last = self._progress.last_done(stored)
-        return self._spec if last is None else from_offset(last + 1)
-
-
-class Subscriptions(AsyncIterator[Chunk]):
-    """Several subscriptions as one iterator over chunks, for one task.
-
-    It takes chunks from the subscriptions in rotation. Chunks wait in their subscription, within its credits. The
-    iterator raises the first error of any subscription, and ends without an error when all are closed.
-    """
-
-    def __init__(self, members: Iterable[Subscription]) -> None:
-        self._members = deque(members)
-        self._last: Subscription | None = None
-        self.time_slice = TimeSlice()
-        """Of the task that reads them."""
-        self._arrived = asyncio.Event()
-        self._arrived.set()
-        for member in self._members:
-            member.arrived = self._arrived
-            member.time_slice = self.time_slice
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Chunk:
-        self.finish()
-        if self._last is not None:
-            await self._last.give_way()
-        if self.time_slice.is_over():
-            await self.time_slice.give_way()
-        while True:
-            for _ in range(len(self._members)):
-                member = self._members.popleft()
-                self._members.append(member)
-                chunk = member.poll()
-                if chunk is not None:
-                    self._last = member
-                    return chunk
-                await member.raise_error()  # even while other members have chunks
-            if all(member.is_closed for member in self._members):
-                raise StopAsyncIteration
-            self._arrived.clear()
-            await self._arrived.wait()
-            self.time_slice.begin()
-
-    def finish(self, offset: int | None = None) -> None:
-        """See ``Subscription.finish``."""
-        if self._last is not None:
-            self._last.finish(offset)
-
-    async def close(self) -> None:
-        """Closes all subscriptions. Never raises; may be called repeatedly."""
-        try:
-            await asyncio.gather(*(member.close() for member in self._members))
-        except asyncio.CancelledError:
-            for member in self._members:  # some ``close`` calls may not have started
-                member.abandon()
-            raise

@@ -89,7 +89,7 @@ def watch_frames(publisher: Publisher, written: Callable[[], object]) -> None:
 
 def undelivered(subscription: Subscription) -> Sequence[Any]:
     """Chunks that have come and that nobody has asked for, each with its messages' place; the oldest first."""
-    return subscription._waiting
+    return subscription._arrivals.waiting
 
 
 def deliveries(subscription: Subscription) -> int:
@@ -103,11 +103,21 @@ async def round_trip(subscription: Subscription) -> None:
 
 def owe(subscription: Subscription, credit: int) -> None:
     """As after so many chunks of which nothing was wanted."""
-    subscription._owed = credit
+    subscription._intake.owed = credit
+
+
+def owed(subscription: Subscription) -> int:
+    """The credits that are free, and that the broker was not given back yet."""
+    return subscription._intake.owed
+
+
+def deliver(subscription: Subscription, chunk: bytes) -> None:
+    """As if the broker had sent this chunk."""
+    subscription.on_chunk(c.Delivery(subscription.id, None, chunk, 0))
 
 
 def want_from(subscription: Subscription, offset: int) -> None:
-    subscription._first_wanted = offset
+    subscription._arrivals._first_wanted = offset
 
 
 async def look(subscription: Subscription, seen: int) -> None:

@@ -51,11 +51,12 @@ rstream_core.flow: stream_sink
 rstream_core: offsets recovery transport
 rstream_core: attempts
 rstream_core: connection
-rstream_core: locator turn_taking
+rstream_core: locator
 rstream_core: pool
 rstream_core: attachment offset_questions
+rstream_core: arrivals gap_finder intake turn_taking
 rstream_core: publisher streams subscription
-rstream_core: openers outbox
+rstream_core: openers outbox subscriptions
 rstream_core: client
 rstream_core.flow: cursor read_plan
 rstream_core.flow: ends stores

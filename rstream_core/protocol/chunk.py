@@ -57,11 +57,11 @@ class ChunkHeader(NamedTuple):
     bloom_size: int
 
 
-def parse_header(data: bytes) -> ChunkHeader:
-    """Returns the header at the start of ``data``. Raises ``ChunkError``."""
-    if len(data) < HEADER.size:
-        raise ChunkError(f"a chunk of {len(data)} bytes is shorter than its header")
-    magic, *fields = HEADER.unpack_from(data)
+def parse_header(data: bytes, start: int = 0) -> ChunkHeader:
+    """Returns the header of the chunk that begins at ``start`` in ``data``. Raises ``ChunkError``."""
+    if len(data) - start < HEADER.size:
+        raise ChunkError(f"a chunk of {len(data) - start} bytes is shorter than its header")
+    magic, *fields = HEADER.unpack_from(data, start)
     if magic != MAGIC_AND_VERSION:
         raise ChunkError(f"not a chunk: it begins with 0x{magic:02x}, not 0x{MAGIC_AND_VERSION:02x}")
     header = ChunkHeader(*fields)
@@ -70,32 +70,35 @@ def parse_header(data: bytes) -> ChunkHeader:
     return header
 
 
-def open_chunk(
-    data: bytes, header: ChunkHeader | None = None, *, verify_crc: bool = True
-) -> tuple[ChunkHeader, list[bytes] | ChunkReader]:
+def open_chunk(data: bytes, *, verify_crc: bool = True) -> tuple[ChunkHeader, list[bytes] | ChunkReader]:
     """Returns the header, and the messages in the order of their offsets (``first_offset`` and up, one by one).
-
-    ``header``: the chunk's own, where the caller has parsed it already.
 
     If the chunk is more than one piece, returns a reader instead of the messages. ``data`` is the chunk as in a
     Deliver. Raises ``ChunkError`` where the checksum does not match, a size or count does not fit, or a sub-entry
     cannot be unpacked. A reader unpacks sub-entries only when it is read, and raises then.
     """
-    if header is None:
-        header = parse_header(data)
-    available = len(data) - HEADER.size
+    header = parse_header(data)
+    return header, open_entries(data, HEADER.size, header, verify_crc=verify_crc)
+
+
+def open_entries(data: bytes, begin: int, header: ChunkHeader, *, verify_crc: bool = True) -> list[bytes] | ChunkReader:
+    """Does the same as ``open_chunk`` where the header was parsed before: nothing but the messages is copied.
+
+    The entries begin at ``begin`` in ``data``, right behind the header. ``data`` may be a whole frame.
+    """
+    available = len(data) - begin
     if header.data_length > MAX_DATA or header.data_length > available:
         raise ChunkError(f"chunk {header.first_offset} claims {header.data_length} bytes and has {available}")
-    end = HEADER.size + header.data_length
-    if verify_crc and zlib.crc32(memoryview(data)[HEADER.size : end]) != header.crc:
+    end = begin + header.data_length
+    if verify_crc and zlib.crc32(memoryview(data)[begin:end]) != header.crc:
         raise ChunkError(f"the checksum of chunk {header.first_offset} does not match its data")
     messages = None
     if header.data_length <= PIECE_BYTES:
-        messages = split(data, HEADER.size, end, header.entries) or _split_whole(data, header.entries, end)
+        messages = split(data, begin, end, header.entries) or _split_whole(data, header.entries, begin, end)
     if messages is None:
-        return header, ChunkReader(data, header, end)
+        return ChunkReader(data, header, begin, end)
     _check_count(header, len(messages))
-    return header, messages
+    return messages
 
 
 class ChunkReader:
@@ -111,10 +114,10 @@ class ChunkReader:
 
     __slots__ = ("_cuts", "_data", "_entries", "_offset", "_plain", "_pos")
 
-    def __init__(self, data: bytes, header: ChunkHeader, end: int) -> None:
-        """``end`` is where the entries end in ``data``. Raises ``ChunkError``."""
+    def __init__(self, data: bytes, header: ChunkHeader, begin: int, end: int) -> None:
+        """``begin`` and ``end`` are where the entries begin and end in ``data``. Raises ``ChunkError``."""
         self._data = data
-        self._pos = HEADER.size
+        self._pos = begin
         self._entries = header.entries
         """The number of entries that are not read yet."""
         self._offset = header.first_offset
@@ -147,7 +150,8 @@ class ChunkReader:
 
     def _survey(self, end: int) -> int:
         """Checks the claims of all entries, and returns how many messages they claim."""
-        data, pos = self._data, self._pos
+        data, begin = self._data, self._pos
+        pos = begin
         records, room = 0, MAX_DATA
         try:
             for _ in repeat(None, self._entries):
@@ -165,7 +169,7 @@ class ChunkReader:
                     raise ChunkError(f"the sub-entries of a chunk claim more than {MAX_DATA} bytes uncompressed")
         except struct.error:
             raise ChunkError("an entry of a chunk is cut off") from None
-        _check_end(pos, end)
+        _check_end(begin, pos, end)
         return records
 
     def _gather(self, wanted: int) -> tuple[int, list[bytes]]:
@@ -242,11 +246,14 @@ def _check_count(header: ChunkHeader, records: int) -> None:
         raise ChunkError(f"chunk {header.first_offset} claims {header.records} messages and holds {records}")
 
 
-def _split_whole(data: bytes, entries: int, end: int) -> list[bytes] | None:
-    """Returns all messages of a chunk; None where they are more than one piece. Raises ``ChunkError``."""
+def _split_whole(data: bytes, entries: int, start: int, end: int) -> list[bytes] | None:
+    """Returns all messages of a chunk; None where they are more than one piece. Raises ``ChunkError``.
+
+    ``start`` and ``end`` are where the entries begin and end in ``data``.
+    """
     messages: list[bytes] = []
     unpack_size = _SIZE.unpack_from
-    pos, room = HEADER.size, PIECE_BYTES
+    pos, room = start, PIECE_BYTES
     try:
         for _ in repeat(None, entries):
             (size,) = unpack_size(data, pos)
@@ -265,7 +272,7 @@ def _split_whole(data: bytes, entries: int, end: int) -> list[bytes] | None:
             messages.append(data[begin:pos])
     except struct.error:
         raise ChunkError("an entry of a chunk is cut off") from None
-    _check_end(pos, end)
+    _check_end(start, pos, end)
     return messages
 
 
@@ -277,10 +284,10 @@ def _check_claims(size: int, records: int, plain_size: int, available: int) -> N
         raise ChunkError(f"a sub-entry claims {records} messages in {plain_size} bytes")
 
 
-def _check_end(pos: int, end: int) -> None:
+def _check_end(start: int, pos: int, end: int) -> None:
     if pos != end:
         # Single sizes are not checked against the end: slicing past it raises nothing, but always shows up here.
-        raise ChunkError(f"the entries of a chunk take {pos - HEADER.size} bytes of {end - HEADER.size}")
+        raise ChunkError(f"the entries of a chunk take {pos - start} bytes of {end - start}")
 
 
 def _split_plain(plain: bytes, records: int, messages: list[bytes], start: int | None = None) -> None:

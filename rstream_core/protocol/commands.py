@@ -309,6 +309,20 @@ class DeliverCommitted(NamedTuple):
     chunk: bytes
 
 
+class Delivery(NamedTuple):
+    """A Deliver of either version, as a client takes it: its chunk stays where it is in the frame, and is not copied.
+
+    Read by ``wire.received``.
+    """
+
+    subscription_id: int
+    committed_chunk_id: int | None
+    """None in version 1."""
+    frame: bytes
+    start: int
+    """Where the chunk begins in ``frame``. It ends with it."""
+
+
 class Credit(NamedTuple):
     subscription_id: int
     credit: int

@@ -144,6 +144,8 @@ class Session:
     def receive(self, data: bytes, now: float) -> list[c.Frame]:
         """Takes received bytes, and returns the frames that the connection must handle.
 
+        A chunk comes as a ``Delivery``.
+
         Raises ``ProtocolError`` for bytes that do not follow the protocol, ``ServerError`` where the broker refuses a
         step of the handshake, and ``ServerClosed`` where it closes (the answer is then in the output). Any of these
         closes the session. If frames came before the error, they are returned, and the next call raises the error.
@@ -154,8 +156,8 @@ class Session:
         self._incoming.feed(data)
         frames: list[c.Frame] = []
         try:
-            for source, start, end in self._incoming.spans():
-                frame = received(source, start, end) or c.decode(bytes(memoryview(source)[start:end]))
+            for raw in self._incoming.frames():
+                frame = received(raw) or c.decode(raw)
                 message = frame.message
                 if type(message) is c.Heartbeat:
                     continue

@@ -24,9 +24,10 @@ ENTRY_HEAD = 12  # publishing id and size
 _ENTRY = struct.Struct(">QI")
 _SIZE = struct.Struct(">I")
 _ID = struct.Struct(">Q")
-_DELIVER = struct.Struct(">HHB")
-_DELIVER_COMMITTED = struct.Struct(">HHBQ")
-_CONFIRM = struct.Struct(">HHBi")
+_DELIVER_HEAD, _DELIVER = b"\x00\x08\x00\x01", struct.Struct(">4xB")
+_DELIVER_COMMITTED_HEAD, _DELIVER_COMMITTED = b"\x00\x08\x00\x02", struct.Struct(">4xBQ")
+_CONFIRM_HEAD, _CONFIRM = b"\x00\x03\x00\x01", struct.Struct(">4xBi")
+"""Key and version of a frame, and the fields behind them."""
 _NO_FILTER = b"\xff\xff"
 """The length field of an absent string: -1."""
 
@@ -113,29 +114,27 @@ def join_entries(messages: Sequence[bytes]) -> bytes:
 # Frames and chunks to messages.
 
 
-def received(data: bytes | bytearray, start: int, end: int) -> c.Frame | None:
-    """Returns what ``commands.decode`` returns for the frame ``data[start:end]``, if it is a Deliver or a
-    PublishConfirm; None for all others. Those two are copied once.
+def received(frame: bytes) -> c.Frame | None:
+    """Returns what ``commands.decode`` returns for a Deliver or a PublishConfirm; None for all other frames.
 
-    Consecutive ids of a PublishConfirm are a ``range``.
+    A Deliver becomes a ``Delivery``, whose chunk is not copied. Consecutive ids of a PublishConfirm are a ``range``.
     """
-    key = data[start + 1]
-    if key == c.Key.DELIVER:
-        if data[start : start + 4] == b"\x00\x08\x00\x02" and end - start >= _DELIVER_COMMITTED.size:
-            _, _, subscription_id, committed = _DELIVER_COMMITTED.unpack_from(data, start)
-            chunk = bytes(memoryview(data)[start + _DELIVER_COMMITTED.size : end])
-            return c.Frame(c.DeliverCommitted(subscription_id, committed, chunk), None, RESPONSE_OK, key)
-        if data[start : start + 4] == b"\x00\x08\x00\x01" and end - start >= _DELIVER.size:
-            chunk = bytes(memoryview(data)[start + _DELIVER.size : end])
-            return c.Frame(c.Deliver(data[start + 4], chunk), None, RESPONSE_OK, key)
-    elif key == c.Key.PUBLISH_CONFIRM and data[start : start + 4] == b"\x00\x03\x00\x01":
-        if end - start < _CONFIRM.size:
+    head = frame[:4]
+    if head == _DELIVER_COMMITTED_HEAD:
+        if len(frame) >= _DELIVER_COMMITTED.size:
+            subscription_id, committed = _DELIVER_COMMITTED.unpack_from(frame)
+            message = c.Delivery(subscription_id, committed, frame, _DELIVER_COMMITTED.size)
+            return c.Frame(message, None, RESPONSE_OK, c.Key.DELIVER)
+    elif head == _CONFIRM_HEAD:
+        if len(frame) < _CONFIRM.size:
             return None
-        _, _, publisher_id, count = _CONFIRM.unpack_from(data, start)
-        if end - start != _CONFIRM.size + 8 * count:
-            return None
-        ids = confirmed_ids(bytes(memoryview(data)[start + _CONFIRM.size : end]))
-        return c.Frame(c.PublishConfirm(publisher_id, ids), None, RESPONSE_OK, key)
+        publisher_id, count = _CONFIRM.unpack_from(frame)
+        if len(frame) == _CONFIRM.size + 8 * count:
+            ids = confirmed_ids(frame[_CONFIRM.size :])
+            return c.Frame(c.PublishConfirm(publisher_id, ids), None, RESPONSE_OK, c.Key.PUBLISH_CONFIRM)
+    elif head == _DELIVER_HEAD and len(frame) >= _DELIVER.size:
+        (subscription_id,) = _DELIVER.unpack_from(frame)
+        return c.Frame(c.Delivery(subscription_id, None, frame, _DELIVER.size), None, RESPONSE_OK, c.Key.DELIVER)
     return None
 
 

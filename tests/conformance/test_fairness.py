@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import rstream_core.subscription
+import rstream_core.subscriptions
 from rstream_core import Client, Consumer, MessageContext, SuperStreamConsumer
 from rstream_core.timeslice import TIME_SLICE, TimeSlice
 from tests.clients import PATIENCE, publish
@@ -51,7 +52,8 @@ class Work:
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Work:
     found = Work()
-    monkeypatch.setattr(rstream_core.subscription, "TimeSlice", lambda: TimeSlice(lambda: found.now))
+    for module in (rstream_core.subscription, rstream_core.subscriptions):
+        monkeypatch.setattr(module, "TimeSlice", lambda: TimeSlice(lambda: found.now))
     return found
 
 

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-import rstream_core.subscription
 import rstream_core.turn_taking
 from rstream_core import (
     Client,
@@ -305,8 +304,8 @@ async def test_the_stored_offset_cannot_be_read(
         await asyncio.Event().wait()
         return 0
 
-    monkeypatch.setattr(rstream_core.subscription, "query_offset", no_answer)
-    monkeypatch.setattr(rstream_core.subscription, "QUERY_TIMEOUT", 0.2)
+    monkeypatch.setattr(rstream_core.turn_taking, "query_offset", no_answer)
+    monkeypatch.setattr(rstream_core.turn_taking, "QUERY_TIMEOUT", 0.2)
     await publish(client, stream, bodies(5))
     one = Member(Client(options, recovery=None))
     await one.join(stream, offset_type=OffsetType.NEXT)

@@ -185,6 +185,30 @@ async def test_each_chunk_gives_one_credit_back(client: Client, stream: str) -> 
     await subscription.close()
 
 
+@pytest.mark.parametrize(("credit", "half"), [(1, 1), (2, 1), (3, 1), (10, 5), (11, 5)])
+async def test_credits_are_given_back_in_halves(
+    client: Client, stream: str, credit: int, half: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those that the broker may send ahead: so it always has some, and a frame gives back several."""
+    sent: list[int] = []
+    await publish(client, stream, *[[body] for body in bodies(40)])
+    async with await client.subscribe(stream, FIRST, credit=credit) as subscription:
+        connection = inside.connection(subscription)
+        send = connection.send
+
+        def watching(message: object, **how: int) -> None:
+            if isinstance(message, Credit):
+                sent.append(message.credit)
+            send(message, **how)
+
+        monkeypatch.setattr(connection, "send", watching)
+        assert len(await take(subscription, 40)) == 40
+        subscription.finish()
+        assert sent == [half] * (40 // half)
+        assert sum(sent) + inside.owed(subscription) == 40
+        monkeypatch.undo()
+
+
 async def test_a_cancelled_wait_loses_nothing(client: Client, stream: str) -> None:
     async with await client.subscribe(stream, FIRST) as subscription:
         found: list[bytes] = []
@@ -261,7 +285,7 @@ async def test_a_refused_subscription_leaves_nothing_behind(client: Client, stre
 async def test_damaged_data_is_an_error_and_the_id_can_be_used_again(client: Client, stream: str) -> None:
     keeper = await client.subscribe(stream, NEXT)
     subscription = await client.subscribe(stream, NEXT)
-    subscription.on_chunk(b"no chunk", None)
+    inside.deliver(subscription, b"no chunk")
     with pytest.raises(Exception, match="shorter than its header"):
         await anext(subscription)
     await subscription.close()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import rstream_core.subscription
+import rstream_core.gap_finder
 import rstream_core.turn_taking
 from rstream_core import (
     ChunkError,
@@ -209,7 +209,7 @@ async def test_where_a_stream_begins_is_asked_a_few_times_and_no_more(
         asked.append(stream)
         raise RequestTimeout("no answer")
 
-    monkeypatch.setattr(rstream_core.subscription, "first_offset", silent)
+    monkeypatch.setattr(rstream_core.gap_finder, "first_offset", silent)
     told: list[Gap] = []
     with Peer({c.Subscribe: deliver(chunk(b"0"), chunk(b"5", offset=5))}) as peer:
         options = ConnectionOptions(endpoints=(parse_uri(peer.uri).endpoint,))
@@ -217,7 +217,7 @@ async def test_where_a_stream_begins_is_asked_a_few_times_and_no_more(
             subscription = await client.subscribe("s", FIRST)
             async with asyncio.timeout(PATIENCE):
                 assert [(await anext(subscription)).offset for _ in range(2)] == [0, 5]
-            assert asked == ["s"] * rstream_core.subscription.LOOKS
+            assert asked == ["s"] * rstream_core.gap_finder.LOOKS
             assert told == []
             assert "are messages of stream 's' missing in offsets 1 to 4? no answer" in caplog.text
             await subscription.close()

@@ -27,8 +27,8 @@ from rstream_core import (
     Subscriptions,
     attachment,
 )
+from rstream_core.arrivals import MORE_CHUNKS
 from rstream_core.protocol import commands as c
-from rstream_core.subscription import MORE_CHUNKS
 from tests import inside
 from tests.brokers import Broker
 from tests.clients import FIRST, PATIENCE, bodies, eventually, publish
@@ -345,11 +345,11 @@ async def test_a_broker_that_cannot_count(client: Client, stream: str) -> None:
     await publish(client, stream, bodies(1))
     subscription: Subscription = await client.subscribe(stream, ConsumerOffsetSpecification(), credit=2)
     await eventually(lambda: len(inside.undelivered(subscription)) == 1)
-    chunk, _ = inside.undelivered(subscription)[0]
+    (arrival,) = inside.undelivered(subscription)
 
     def send(count: int) -> None:
         for _ in range(count):
-            subscription.on_chunk(chunk, None)
+            subscription.on_chunk(arrival.delivery)
 
     send(2 * 2 + MORE_CHUNKS)  # it may have counted a chunk twice, and a few besides
     with pytest.raises(ProtocolError, match=r"more of stream '.*' than it was asked for"):

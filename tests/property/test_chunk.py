@@ -96,3 +96,12 @@ def test_what_is_damaged_further_on_takes_nothing_from_what_is_before(
         else:
             raise AssertionError("it was taken")
     assert found == [message for _, inner in good for message in inner]
+
+
+@given(st.binary(max_size=30), st.lists(st.binary(max_size=20), max_size=5))
+def test_a_chunk_may_lie_inside_of_a_frame(before: bytes, messages: list[bytes]) -> None:
+    data = build_chunk(messages, first_offset=7, timestamp=3)
+    frame = before + data
+    header = chunks.parse_header(frame, len(before))
+    assert header == chunks.parse_header(data)
+    assert chunks.open_entries(frame, len(before) + chunks.HEADER.size, header) == messages

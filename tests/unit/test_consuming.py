@@ -34,7 +34,7 @@ from rstream_core import (
     StreamNotAvailable,
     Subscription,
 )
-from rstream_core.subscription import Subscriptions
+from rstream_core.subscriptions import Subscriptions
 
 
 class NotAvailable:

@@ -393,7 +393,8 @@ def test_a_large_deliver_is_taken_and_a_large_rest_is_not() -> None:
     walk.session.request(SUBSCRIBE)
     chunk = bytes(20 * 1024 * 1024)
     (frame,) = walk.session.receive(c.encode(c.DeliverCommitted(1, 2, chunk)), 0.0)
-    assert frame.message == c.DeliverCommitted(1, 2, chunk)
+    assert frame.message[:2] == (1, 2)
+    assert frame.message.frame[frame.message.start :] == chunk
     with pytest.raises(FrameSizeExceeded):
         walk.session.receive(bytes.fromhex("7fffffff 00030001"), 0.0)
 

@@ -1,0 +1,95 @@
+"""Frames come out of a stream of bytes the same, however it is cut into pieces."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rstream_core.errors import FrameSizeExceeded, ProtocolError
+from rstream_core.protocol.framing import FrameBuffer
+
+FRAMES = st.lists(
+    st.one_of(
+        st.binary(min_size=4, max_size=40),
+        st.integers(4, 20_000).map(lambda size: bytes(4) + bytes(range(256)) * (size // 256 + 1)),
+    ),
+    max_size=6,
+)
+KINDS = st.sampled_from([bytes, bytearray, memoryview])
+
+
+@given(FRAMES, st.lists(st.integers(0, 30_000), max_size=20), st.lists(KINDS, min_size=1), st.booleans())
+def test_any_cut(frames: list[bytes], cuts: list[int], kinds: Sequence[type], after_each: bool) -> None:
+    stream = b"".join(len(frame).to_bytes(4) + frame for frame in frames)
+    places = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
+    buffer = FrameBuffer()
+    found: list[bytes] = []
+    for number, (begin, end) in enumerate(pairwise(places)):
+        buffer.feed(kinds[number % len(kinds)](stream[begin:end]))
+        if after_each:
+            found += buffer.frames()
+    found += buffer.frames()
+    assert found == frames
+    assert all(type(frame) is bytes for frame in found)
+    assert len(buffer) == 0
+
+
+def frames_of(stream: bytes, step: int, buffer: FrameBuffer) -> Iterator[bytes]:
+    for begin in range(0, len(stream), step):
+        buffer.feed(stream[begin : begin + step])
+        yield from buffer.frames()
+
+
+@given(st.lists(st.binary(min_size=4, max_size=30), max_size=4), st.integers(0, 3), st.integers(1, 9))
+def test_a_size_that_cannot_be_is_an_error_as_soon_as_it_is_known(frames: list[bytes], size: int, step: int) -> None:
+    good = b"".join(len(frame).to_bytes(4) + frame for frame in frames)
+    found = frames_of(good + size.to_bytes(4), step, FrameBuffer())
+    assert [next(found) for _ in frames] == frames
+    with pytest.raises(ProtocolError, match=f"a frame of {size} bytes"):
+        next(found)
+
+
+@given(st.integers(1, 9))
+def test_a_frame_that_is_too_large_is_refused_before_it_arrives(step: int) -> None:
+    with pytest.raises(FrameSizeExceeded, match="101 bytes"):
+        next(frames_of((101).to_bytes(4) + b"\0\1\0\1", step, FrameBuffer(100)))
+
+
+def test_what_is_fed_later_changes_no_frame() -> None:
+    """A frame is a copy of its own: it does not share the memory in which small pieces are gathered."""
+    buffer = FrameBuffer()
+    for byte in b"\0\0\0\4abcd\0\0\0\4efgh":
+        buffer.feed(bytes((byte,)))
+    first, second = buffer.frames()
+    buffer.feed(b"\0\0\0\4ijkl")
+    assert (first, second, list(buffer.frames())) == (b"abcd", b"efgh", [b"ijkl"])
+
+
+def test_what_was_cut_out_is_not_kept() -> None:
+    """However the frames lie in what arrives, so that a part of one is always left."""
+    buffer = FrameBuffer()
+    stream = ((100).to_bytes(4) + bytes(100)) * 20_000
+    tracemalloc.start()
+    try:
+        held = tracemalloc.get_traced_memory()[0]
+        assert sum(1 for _ in frames_of(stream, 103, buffer)) == 20_000
+        assert tracemalloc.get_traced_memory()[1] - held < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_pieces_of_a_byte_or_two_take_their_bytes_and_hardly_more() -> None:
+    buffer = FrameBuffer(2_000_000)
+    stream = (1_000_000).to_bytes(4) + bytes(500_000)
+    tracemalloc.start()
+    try:
+        assert list(frames_of(stream, 2, buffer)) == []
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert len(buffer) == len(stream)
