@@ -43,6 +43,9 @@ WRITE_BUFFER = 1024 * 1024
 class PublisherHandler(Protocol):
     """The methods of a publisher that a connection calls, on the event loop, in order of arrival. Must not wait."""
 
+    stream: str
+    reference: str | None
+
     def on_confirmed(self, publishing_ids: Sequence[int]) -> None: ...
     def on_rejected(self, errors: Sequence[c.MessageError]) -> None: ...
     def on_writable(self) -> None:
@@ -91,6 +94,8 @@ class Connection(asyncio.Protocol):
         self._ready: asyncio.Future[None] = loop.create_future()
         self._gone: asyncio.Future[None] = loop.create_future()
         self._waiters: dict[int, tuple[asyncio.Future[Any], str]] = {}
+        self.is_writable = True
+        """Whether data may be written: False while the transport's buffer is full, as the broker reads too slowly."""
         self._writable = asyncio.Event()
         self._writable.set()
         self._ticker: asyncio.TimerHandle | None = None
@@ -142,11 +147,6 @@ class Connection(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         return self.error is None and self.session.state is State.READY
-
-    @property
-    def is_writable(self) -> bool:
-        """Whether data may be written: False while the transport's buffer is full, as the broker reads too slowly."""
-        return self._writable.is_set()
 
     async def drain(self) -> None:
         """Waits until the connection is writable or has ended. Raises ``RequestTimeout`` where neither happens."""
@@ -204,12 +204,14 @@ class Connection(asyncio.Protocol):
 
     def write(self, frames: Sequence[bytes]) -> None:
         """Writes encoded frames. Raises the error with which the connection ended."""
-        self._check_open()
-        assert self._transport is not None
-        if self._transport.is_closing():  # a write has failed; connection_lost will follow
+        if self.error is not None:
+            self._check_open()
+        transport = self._transport
+        assert transport is not None
+        if transport.is_closing():  # a write has failed; connection_lost will follow
             raise ConnectionClosed(f"the connection to {self.endpoint} was lost")
         for frame in frames:  # not writelines: on Python 3.12.0 to 3.13.1 it never calls pause_writing
-            self._transport.write(frame)
+            transport.write(frame)
         self.session.written(self._loop.time())
 
     async def close(self, *, timeout: float = 5.0) -> None:
@@ -291,9 +293,11 @@ class Connection(asyncio.Protocol):
             self._gone.set_result(None)
 
     def pause_writing(self) -> None:
+        self.is_writable = False
         self._writable.clear()
 
     def resume_writing(self) -> None:
+        self.is_writable = True
         self._writable.set()
         for publisher in list(self.publishers.values()):
             publisher.on_writable()
@@ -411,6 +415,7 @@ class Connection(asyncio.Protocol):
         if self.error is not None:
             return
         self.error = error
+        self.is_writable = True
         self._writable.set()
         if self._ticker is not None:
             self._ticker.cancel()

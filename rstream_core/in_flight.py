@@ -1,7 +1,8 @@
 """A publisher's ledger: which messages are in flight, and what became of them. No I/O, no clock, no callbacks.
 
-The unit is the batch: the messages of one Publish frame. Its ids and its messages are kept together until each is
-confirmed or rejected, and a confirm resolves ranges of them. Nothing is done once per message.
+The unit is the batch: the messages of one Publish frame. Its ids and the frame itself are kept together until each
+message is confirmed or rejected, and a confirm resolves ranges of them. Nothing is done once per message. The frame is
+all that is kept of the messages: it can be sent again, and those that fail are read from it.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import operator
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
-from itertools import compress as compress_by
 from typing import NamedTuple
 
 from rstream_core.errors import response_name
 from rstream_core.protocol import commands as c
+from rstream_core.protocol.wire import published, refit
 
 
 class FailedMessage(NamedTuple):
@@ -54,18 +55,19 @@ class Batch:
     """The messages of one Publish frame, until all are confirmed or have failed."""
 
     __slots__ = (
+        "_columns",
         "are_callers",
         "context",
-        "filter_values",
+        "count",
         "first",
+        "frame",
         "ids",
         "last",
-        "messages",
         "open",
         "place",
         "resolved",
         "size",
-        "sub_batch",
+        "sub_entry",
         "weight",
         "writes",
         "written_at",
@@ -74,14 +76,11 @@ class Batch:
     def __init__(
         self,
         ids: Sequence[int],
-        messages: Sequence[bytes],
+        frame: bytes,
         size: int,
-        now: float,
         *,
-        writes: int,
         are_callers: bool,
-        sub_batch: c.PublishedSubBatch | None = None,
-        filter_values: FilterValues | None = None,
+        sub_entry: Sequence[bytes] | None = None,
         context: object = None,
         place: int = 0,
     ) -> None:
@@ -90,21 +89,27 @@ class Batch:
         """Whether the caller chose the ids."""
         self.first = ids[0]
         self.last = ids[-1]
-        self.messages = messages
+        self.frame = frame
+        """As it was written first; empty once all messages are resolved."""
         self.size = size
-        self.written_at = now
-        self.writes = writes
+        """Bytes that count as in flight: those of the messages and filter values, or of a compressed sub-entry."""
+        self.written_at = 0.0
+        self.writes = 0
         """How often the batch has been written: 0 where the connection was lost just before the first time."""
-        self.sub_batch = sub_batch
-        self.weight = 1 if sub_batch is None else len(messages)
+        self.sub_entry = sub_entry
+        """The messages of a sub-entry, which the frame holds compressed; None where each message is an entry."""
+        self.weight = 1 if sub_entry is None else len(sub_entry)
         """Messages under one publishing id."""
-        self.filter_values = filter_values
         self.context = context
         """What the caller has passed, for the outcomes."""
         self.place = place
         """Where the first message stands in what the caller has passed."""
+        self.count = len(ids) * self.weight
+        """Messages, resolved or not."""
         self.open = len(ids)
         self.resolved = bytearray(len(ids))
+        self._columns: tuple[Sequence[bytes], Sequence[str | None] | None] | None = None
+        """Messages and filter values, once one has failed: a broker may reject them one by one."""
 
     def resolve(self, low: int, high: int) -> int:
         """Marks the ids at positions ``low`` to ``high`` - 1 as resolved, and returns how many of them were open."""
@@ -113,22 +118,37 @@ class Batch:
         self.open -= fresh
         return fresh
 
-    def unresolved(self) -> tuple[Sequence[int], Sequence[bytes], FilterValues | None]:
-        """Returns the open ids, with their messages and filter values."""
+    def again(self, publisher_id: int, limit: int, most: int) -> list[bytes]:
+        """Returns frames with the open ids, in their order: of ``limit`` bytes and ``most`` messages, where they can be
+        cut to that."""
         if self.open == len(self.ids):
-            return self.ids, self.messages, self.filter_values
-        is_open = self.resolved.translate(_OTHER)
-        filters = None if self.filter_values is None else list(compress_by(self.filter_values, is_open))
-        return list(compress_by(self.ids, is_open)), list(compress_by(self.messages, is_open)), filters
+            return refit(self.frame, publisher_id, limit, most)
+        return refit(self.frame, publisher_id, limit, most, self.resolved.translate(_OTHER))
 
-    def failures(self, position: int, code: int, reason: str) -> list[FailedMessage]:
-        messages = self.messages[position : position + 1] if self.sub_batch is None else self.messages
-        filter_value = None if self.filter_values is None else self.filter_values[position]
-        return [FailedMessage(self.ids[position], data, code, reason, filter_value) for data in messages]
+    def forget(self) -> None:
+        """Drops the messages: all are resolved."""
+        self.frame, self.sub_entry, self._columns = b"", None, None
+
+    @property
+    def has_filters(self) -> bool:
+        """Whether the messages have filter values."""
+        return self.frame[7] == 2
+
+    def failures(self, positions: Sequence[int], code: int, reason: str) -> list[FailedMessage]:
+        """Returns the messages of the ids at these positions as failed ones."""
+        ids = self.ids
+        if self.sub_entry is not None:
+            return [FailedMessage(ids[0], data, code, reason) for data in self.sub_entry]
+        if self._columns is None:
+            self._columns = published(self.frame)
+        messages, values = self._columns
+        if values is None:
+            return [FailedMessage(ids[at], messages[at], code, reason) for at in positions]
+        return [FailedMessage(ids[at], messages[at], code, reason, values[at]) for at in positions]
 
     def places(self, positions: Sequence[int]) -> Sequence[int]:
         """Returns where the messages of the ids at these positions stand in what the caller has passed."""
-        if self.sub_batch is not None:
+        if self.weight > 1:
             return range(self.place, self.place + self.weight)
         if type(positions) is range:
             return range(self.place + positions.start, self.place + positions.stop)
@@ -162,7 +182,10 @@ class InFlight:
     what it changed. ``now`` is the time of any one clock, in seconds.
     """
 
-    def __init__(self, *, is_named: bool) -> None:
+    def __init__(self, *, is_named: bool, max_messages: int, max_size: int) -> None:
+        """``max_messages`` and ``max_size`` bytes may be in flight, or one larger batch."""
+        self.max_messages = max_messages
+        self.max_size = max_size
         self.published = self.confirmed = self.failed = 0
         self.messages = 0
         """Messages that are neither confirmed nor failed."""
@@ -175,7 +198,7 @@ class InFlight:
         again."""
         self.must_recount = False
         """Under a reference: whether the broker rejected an id that the publisher had counted."""
-        self._is_named = is_named
+        self.is_named = is_named
         self._batches: list[Batch] = []
         """Resolved ones stay for a while: see ``_settle``."""
 
@@ -202,13 +225,27 @@ class InFlight:
         """Returns the batches that are not resolved, in the order of their ids."""
         return [batch for batch in self._batches if batch.open]
 
+    @property
+    def most(self) -> int:
+        """Messages of a batch: half of the bound, so that one can be written while another is being confirmed."""
+        return max(1, self.max_messages // 2)
+
+    def oldest_time(self) -> float | None:
+        """Returns when the first batch that is not resolved was written; None where nothing is in flight."""
+        oldest = self.oldest
+        return None if oldest is None else oldest.written_at
+
+    def has_room(self, messages: int, size: int) -> bool:
+        """Returns whether so many messages and bytes may be added. With nothing in flight, anything may."""
+        there = self.messages
+        return not there or (there + messages <= self.max_messages and self.size + size <= self.max_size)
+
     def add(self, batch: Batch) -> None:
         """Takes in a batch. Its ids must be larger than those of all batches that are in flight."""
         self._batches.append(batch)
         self.batches += 1
-        messages = len(batch.messages)
-        self.published += messages
-        self.messages += messages
+        self.published += batch.count
+        self.messages += batch.count
         self.size += batch.size
 
     def confirm(self, publishing_ids: Sequence[int], now: float) -> list[Outcome]:
@@ -251,9 +288,9 @@ class InFlight:
                 continue
             if not batch.resolved[where]:
                 outcomes.append(self._fail(batch, (where,), code, response_name(code), now))
-                if self._is_named and batch.are_callers:
+                if self.is_named and batch.are_callers:
                     insort(self.rejected, publishing_id)
-                elif self._is_named:
+                elif self.is_named:
                     self.must_recount = True
         self._settle()
         return outcomes
@@ -294,9 +331,8 @@ class InFlight:
 
     def _fail(self, batch: Batch, positions: Sequence[int], code: int, reason: str, now: float) -> Outcome:
         """Resolves the open ids at these positions as failed."""
-        failures: list[FailedMessage] = []
+        failures = batch.failures(positions, code, reason)
         for position in positions:
-            failures += batch.failures(position, code, reason)
             batch.resolve(position, position + 1)
         self.failed += len(failures)
         self._forget(batch, len(failures))
@@ -308,7 +344,7 @@ class InFlight:
         if not batch.open:
             self.batches -= 1
             self.size -= batch.size
-            batch.messages = ()
+            batch.forget()
 
     def _settle(self) -> None:
         """Removes resolved batches, but only when they are the majority, so that the cost per batch is constant."""

@@ -19,11 +19,12 @@ from typing import Any
 
 from rstream_core.callbacks import own_task
 from rstream_core.checks import MAX_OFFSET
+from rstream_core.columns import FRAME_TARGET
 from rstream_core.errors import RESPONSE_OK, MessageTooLarge, NotConfirmed, ProtocolError, RstreamError
 from rstream_core.hints import Hint
 from rstream_core.in_flight import FilterValues, Outcome, grows
 from rstream_core.protocol.amqp import AMQPMessage, encode_message
-from rstream_core.publisher import FRAME_TARGET, Publisher
+from rstream_core.publisher import Publisher
 from rstream_core.recovery import ended
 from rstream_core.types import CompressionType, ConfirmationStatus
 

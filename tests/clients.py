@@ -212,6 +212,9 @@ async def _leader(options: ConnectionOptions, stream: str) -> Endpoint:
 class _Confirms:
     """A publisher's handler: what is not confirmed yet."""
 
+    stream = ""
+    reference: str | None = None
+
     def __init__(self) -> None:
         self.missing: set[int] = set()
 

@@ -69,7 +69,7 @@ def listen(publisher: Publisher, listener: Callable[[Outcome], None]) -> None:
 
 
 def bound(publisher: Publisher, max_in_flight: int) -> None:
-    publisher._max_in_flight = max_in_flight
+    publisher._ledger.max_messages = max_in_flight
 
 
 def watch_frames(publisher: Publisher, written: Callable[[], object]) -> None:

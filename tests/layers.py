@@ -41,7 +41,8 @@ rstream_core.broker: connection
 rstream_core.broker: server
 rstream_core.broker: embedded
 rstream_core.broker: .
-rstream_core: callbacks gaps in_flight loops progress single_active timeslice
+rstream_core: callbacks confirm_timer gaps in_flight loops progress single_active timeslice
+rstream_core: columns
 rstream_core.flow: . acks
 rstream_core.flow: block
 rstream_core.flow: gate lane stages
@@ -55,6 +56,9 @@ rstream_core: locator
 rstream_core: pool
 rstream_core: attachment offset_questions
 rstream_core: arrivals gap_finder intake turn_taking
+rstream_core: registered_publisher
+rstream_core: outgoing
+rstream_core: numbering
 rstream_core: publisher streams subscription
 rstream_core: openers outbox subscriptions
 rstream_core: client

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import compress, repeat
 
 from rstream_core.checks import MAX_STRING, check_text
 from rstream_core.errors import RESPONSE_OK
 from rstream_core.protocol import commands as c
+from rstream_core.protocol.sub_batch import SUB_BATCH_BIT
 
 FRAME_HEAD = struct.Struct(">IHHBi")  # size, key, version, publisher id, count
 ENTRY_HEAD = 12  # publishing id and size
+MESSAGE_OVERHEAD = FRAME_HEAD.size - 4 + ENTRY_HEAD
+"""Bytes that a frame with a single message takes beside it, without those of its own size."""
 
 _ENTRY = struct.Struct(">QI")
 _SIZE = struct.Struct(">I")
@@ -28,6 +31,9 @@ _DELIVER_HEAD, _DELIVER = b"\x00\x08\x00\x01", struct.Struct(">4xB")
 _DELIVER_COMMITTED_HEAD, _DELIVER_COMMITTED = b"\x00\x08\x00\x02", struct.Struct(">4xBQ")
 _CONFIRM_HEAD, _CONFIRM = b"\x00\x03\x00\x01", struct.Struct(">4xBi")
 """Key and version of a frame, and the fields behind them."""
+_FILTER_SIZE = struct.Struct(">h")
+_PUBLISHER = 8
+"""Where the publisher's id stands in a frame."""
 _NO_FILTER = b"\xff\xff"
 """The length field of an absent string: -1."""
 
@@ -101,6 +107,66 @@ def cut_for_frames(sizes: Sequence[int], limit: int, most: int) -> Sequence[int]
         used += entry
     cuts.append(len(sizes))
     return cuts
+
+
+def refit(
+    frame: bytes, publisher_id: int, limit: int, most: int, is_open: bytes | bytearray | None = None
+) -> list[bytes]:
+    """Returns frames with the entries of a Publish frame, under the same ids, to send them again on any connection.
+
+    ``is_open`` has a byte for each entry, 0 for one to leave out; None: none is left out. Where all stay and the frame
+    fits ``limit``, only the publisher's id changes. Else they are cut as by ``cut_for_frames``. A frame with a
+    sub-entry is never cut: it holds nothing else.
+    """
+    if is_open is None and (len(frame) - 4 <= limit or has_sub_entry(frame)):
+        if frame[_PUBLISHER] == publisher_id:
+            return [frame]
+        return [b"".join((frame[:_PUBLISHER], bytes((publisher_id,)), frame[_PUBLISHER + 1 :]))]
+    places = _entry_places(frame)
+    entries = [frame[start:end] for start, _, end in places]
+    if is_open is not None:
+        entries = list(compress(entries, is_open))
+        if not entries:
+            return []
+    frames: list[bytes] = []
+    low, (_, key, version, _, _) = 0, FRAME_HEAD.unpack_from(frame)
+    for high in cut_for_frames([len(entry) - ENTRY_HEAD for entry in entries], limit, most):
+        some = entries[low:high]
+        size = FRAME_HEAD.size - 4 + sum(map(len, some))
+        frames.append(b"".join((FRAME_HEAD.pack(size, key, version, publisher_id, high - low), *some)))
+        low = high
+    return frames
+
+
+def published(frame: bytes) -> tuple[list[bytes], list[str | None] | None]:
+    """Returns the messages of a Publish frame without sub-entries, and their filter values; None for version 1."""
+    places = _entry_places(frame)
+    messages = [frame[start:end] for _, start, end in places]
+    if frame[7] == 1:
+        return messages, None
+    values = [frame[start + 8 : begin - 4] for start, begin, _ in places]
+    return messages, [None if value == _NO_FILTER else value[2:].decode() for value in values]
+
+
+def has_sub_entry(frame: bytes) -> bool:
+    """Returns whether the first entry of a Publish frame, which must have one, is a sub-entry."""
+    return frame[7] == 1 and frame[FRAME_HEAD.size + 8] >= SUB_BATCH_BIT
+
+
+def _entry_places(frame: bytes) -> list[tuple[int, int, int]]:
+    """Returns of each entry of a Publish frame: where it begins, where its message begins, and where both end."""
+    places: list[tuple[int, int, int]] = []
+    size_at, filter_at = _SIZE.unpack_from, _FILTER_SIZE.unpack_from
+    is_filtered, pos = frame[7] == 2, FRAME_HEAD.size
+    while pos < len(frame):
+        at = pos + 8
+        if is_filtered:
+            (length,) = filter_at(frame, at)
+            at += 2 + max(length, 0)
+        (size,) = size_at(frame, at)
+        places.append((pos, at + 4, at + 4 + size))
+        pos = at + 4 + size
+    return places
 
 
 def join_entries(messages: Sequence[bytes]) -> bytes:

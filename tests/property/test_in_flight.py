@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rstream_core import FailedMessage, Outcome
-from rstream_core.in_flight import Batch, InFlight, grows
+from rstream_core.in_flight import Batch, InFlight
 from rstream_core.protocol import commands as c
+from rstream_core.protocol.wire import encode_filter, join_entries, publish_frame, split
 
 UNKNOWN = 10**6
 """Ids up to here are drawn beside those that are in flight: a broker may name any."""
@@ -18,7 +19,7 @@ UNKNOWN = 10**6
 class Ledger(RuleBasedStateMachine):
     @initialize(is_named=st.booleans())
     def begin(self, is_named: bool) -> None:
-        self.ledger = InFlight(is_named=is_named)
+        self.ledger = InFlight(is_named=is_named, max_messages=20, max_size=100)
         self.is_named = is_named
         self.now = 0.0
         self.next_id = 1
@@ -50,16 +51,14 @@ class Ledger(RuleBasedStateMachine):
         sequence: Sequence[int] = range(ids[0], ids[-1] + 1) if ids[-1] - ids[0] == len(ids) - 1 else ids
         messages = [b"%d" % number for number in ids]
         values = [f"v{number}" if number % 2 else None for number in ids] if filtered else None
-        size = sum(map(len, messages))
-        self.ledger.add(
+        filters = None if values is None else list(map(encode_filter, values))
+        frame = publish_frame(1, sequence, messages, list(map(len, messages)), filters)
+        self._add(
             Batch(
                 sequence,
-                messages,
-                size,
-                self.now,
-                writes=1,
+                frame,
+                sum(map(len, messages)),
                 are_callers=are_callers,
-                filter_values=values,
                 context=self.calls,
                 place=at,
             )
@@ -72,21 +71,20 @@ class Ledger(RuleBasedStateMachine):
         self.calls += 1
         self.next_id += 1
         messages = [b"%d of %d" % (number, self.next_id) for number in range(count)]
-        entry = c.PublishedSubBatch(self.next_id, 0, count, 0, b"")
-        self.ledger.add(
-            Batch(
-                (self.next_id,),
-                messages,
-                7,
-                self.now,
-                writes=1,
-                are_callers=are_callers,
-                sub_batch=entry,
-                context=self.calls,
-                place=at,
-            )
+        plain = join_entries(messages)
+        frame = c.encode(c.Publish(1, (c.PublishedSubBatch(self.next_id, 0, count, len(plain), plain),)))
+        self._add(
+            Batch((self.next_id,), frame, 7, are_callers=are_callers, sub_entry=messages, context=self.calls, place=at)
         )
         self._added(self.next_id, messages, are_callers, None, at)
+
+    def _add(self, batch: Batch) -> None:
+        batch.written_at = self.now
+        ledger = self.ledger
+        room = ledger.has_room(batch.count, batch.size)
+        there = sum(map(len, self.open.values()))
+        assert room == (not there or (there + batch.count <= 20 and ledger.size + batch.size <= 100))
+        ledger.add(batch)
 
     def _added(self, number: int, messages: list[bytes], are_callers: bool, value: str | None, at: int) -> None:
         self.places[number] = (self.calls, list(range(at, at + len(messages))))
@@ -198,19 +196,26 @@ class Ledger(RuleBasedStateMachine):
         assert ledger.rejected == self.rejected
         assert ledger.must_recount == self.must_recount
 
-    @invariant()
-    def what_is_open_can_be_written_again(self) -> None:
+    @rule(limit=st.integers(40, 200), most=st.integers(1, 8), publisher_id=st.integers(0, 255))
+    def write_again(self, limit: int, most: int, publisher_id: int) -> None:
         again: dict[int, list[bytes]] = {}
         filters: dict[int, str | None] = {}
         for batch in self.ledger.open():
-            ids, messages, values = batch.unresolved()
-            assert grows(ids)
-            if batch.sub_batch is not None:
-                again[ids[0]] = list(messages)
-                continue
-            again |= {number: [data] for number, data in zip(ids, messages, strict=True)}
-            if values is not None:
-                filters |= dict(zip(ids, values, strict=True))
+            frames = batch.again(publisher_id, limit, most)
+            for frame in frames:
+                message = c.decode(frame[4:]).message
+                assert message.publisher_id == publisher_id
+                is_whole = batch.open == len(batch.ids) and frame[9:] == batch.frame[9:]
+                assert len(message.entries) == 1 or len(frame) - 4 <= limit
+                assert len(message.entries) <= most or is_whole
+                assert isinstance(message, c.PublishFiltered) == batch.has_filters
+                for entry in message.entries:
+                    if isinstance(entry, c.PublishedSubBatch):
+                        again[entry.publishing_id] = split(entry.data, 0, len(entry.data), entry.records) or []
+                        continue
+                    again[entry.publishing_id] = [entry.data]
+                    if isinstance(entry, c.FilteredMessage):
+                        filters[entry.publishing_id] = entry.filter_value
         assert again == self.open
         assert list(again) == sorted(again)
         assert filters == {n: value for n, value in self.filters.items() if n in filters}

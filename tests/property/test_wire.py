@@ -19,7 +19,9 @@ from rstream_core.protocol.wire import (
     encode_filter,
     join_entries,
     publish_frame,
+    published,
     received,
+    refit,
     split,
 )
 
@@ -49,6 +51,40 @@ def test_a_frame_is_that_of_the_table(publisher_id: int, data: st.DataObject, bo
     values = [data.draw(st.none() | st.text(max_size=20)) for _ in bodies]
     filtered = publish_frame(publisher_id, ids, bodies, sizes, list(map(encode_filter, values)))
     assert filtered == c.encode(c.PublishFiltered(publisher_id, list(map(c.FilteredMessage, ids, values, bodies))))
+
+
+@given(st.data(), messages, st.booleans(), st.integers(0, 255), st.integers(30, 3000), st.integers(1, 30))
+def test_a_frame_is_cut_anew(
+    data: st.DataObject, bodies: list[bytes], is_filtered: bool, publisher_id: int, limit: int, most: int
+) -> None:
+    ids = data.draw(st.lists(U64, min_size=len(bodies), max_size=len(bodies)))
+    values = [data.draw(st.none() | st.text(max_size=20)) if is_filtered else None for _ in bodies]
+    filters = list(map(encode_filter, values)) if is_filtered else None
+    frame = publish_frame(7, ids, bodies, list(map(len, bodies)), filters)
+    assert published(frame) == (bodies, values if is_filtered else None)
+    kept: list[bool] | None = data.draw(st.none() | st.lists(st.booleans(), min_size=len(ids), max_size=len(ids)))
+    frames = refit(frame, publisher_id, limit, most, None if kept is None else bytes(kept))
+    chosen = [place for place in range(len(ids)) if kept is None or kept[place]]
+    found: list[tuple[int, bytes, str | None]] = []
+    for again in frames:
+        message = c.decode(again[4:]).message
+        assert message.publisher_id == publisher_id
+        assert len(again) - 4 <= limit or len(message.entries) == 1
+        found += [(one.publishing_id, one.data, getattr(one, "filter_value", None)) for one in message.entries]
+        assert isinstance(message, c.PublishFiltered) == is_filtered
+    assert found == [(ids[place], bodies[place], values[place]) for place in chosen]
+    if kept is None and len(frame) - 4 <= limit:
+        assert len(frames) == 1
+    else:
+        sizes = [len(bodies[place]) + (len(filters[place]) if filters else 0) for place in chosen]
+        assert len(frames) == (len(cut_for_frames(sizes, limit, most)) if chosen else 0)
+
+
+@given(st.binary(max_size=200), st.integers(1, 9), st.integers(0, 255))
+def test_a_sub_entry_is_never_cut(data: bytes, count: int, publisher_id: int) -> None:
+    frame = c.encode(c.Publish(7, (c.PublishedSubBatch(5, 1, count, 1000, data),)))
+    (again,) = refit(frame, publisher_id, 20, 1)
+    assert again == c.encode(c.Publish(publisher_id, (c.PublishedSubBatch(5, 1, count, 1000, data),)))
 
 
 @given(st.lists(st.integers(0, 400), min_size=1, max_size=60), st.integers(30, 2000), st.integers(1, 40))

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from rstream_core.in_flight import Batch, InFlight
 from rstream_core.protocol import commands as c
+from rstream_core.protocol.wire import publish_frame
 
 
 def batch(ids: range, *, are_callers: bool = True) -> Batch:
     messages = [b"%d" % number for number in ids]
-    return Batch(ids, messages, 10 * len(ids), 0.0, writes=1, are_callers=are_callers)
+    frame = publish_frame(1, ids, messages, list(map(len, messages)))
+    return Batch(ids, frame, 10 * len(ids), are_callers=are_callers)
+
+
+def ledger_of(*, is_named: bool = True) -> InFlight:
+    return InFlight(is_named=is_named, max_messages=100, max_size=1000)
 
 
 def ledger_with_rejected(*ids: int, is_named: bool = True, are_callers: bool = True) -> InFlight:
-    ledger = InFlight(is_named=is_named)
+    ledger = ledger_of(is_named=is_named)
     ledger.add(batch(range(1, 10), are_callers=are_callers))
     ledger.reject([c.MessageError(number, 2) for number in ids], 1.0)
     return ledger
+
+
+def again(one: Batch) -> list[int]:
+    """The ids that are sent again."""
+    frames = one.again(7, 1000, 100)
+    return [entry.publishing_id for frame in frames for entry in c.decode(frame[4:]).message.entries]
 
 
 def test_rejected_ids_are_taken_up_in_order() -> None:
@@ -45,14 +57,16 @@ def test_what_follows_a_rejected_id_fails_if_the_caller_chose_its_id() -> None:
     ledger.add(batch(range(12, 14)))
     failed = [[message.publishing_id for message in one.failed] for one in ledger.fail_behind_rejected("lost", 2.0)]
     assert failed == [[4, 5, 6, 7, 8, 9], [12, 13]]
-    assert [open_batch.unresolved()[0] for open_batch in ledger.open()] == [[1, 2], range(10, 12)]
+    assert list(map(again, ledger.open())) == [[1, 2], [10, 11]]
     assert (ledger.messages, ledger.size, ledger.batches) == (4, 110, 2)
 
 
 def test_each_batch_has_an_outcome_with_its_own_latency() -> None:
-    ledger = InFlight(is_named=False)
+    ledger = ledger_of(is_named=False)
     for written_at, ids in enumerate((range(1, 4), range(4, 7), range(7, 10))):
-        ledger.add(Batch(ids, [b"x"] * 3, 3, float(written_at), writes=1, are_callers=False))
+        one = batch(ids, are_callers=False)
+        one.written_at = float(written_at)
+        ledger.add(one)
     outcomes = ledger.confirm(range(2, 8), 10.0)
     assert [(one.confirmed, one.latency, list(one.publishing_ids)) for one in outcomes] == [
         (2, 10.0, [2, 3]),
