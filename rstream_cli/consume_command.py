@@ -6,13 +6,13 @@ The options are checked against each other before the program connects. consumin
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.names import Kind, check_option, check_reference
 from rstream_cli.options.connecting import ConnectionSettings
-from rstream_cli.options.consuming import ConsumeOptions, OnGap, OutputFormat
+from rstream_cli.options.consuming import ConsumeOptions, OnGap
 from rstream_cli.options.messages import Codec, OnError
 from rstream_cli.options.showing import ShowingOptions
 from rstream_cli.outcome import NOTHING_TO_READ, UNTIL_REACHED, Ended
@@ -22,7 +22,6 @@ from rstream_cli.parsing import (
     Until,
     UntilKind,
     is_before,
-    parse_delimiter,
     parse_offset,
     parse_until,
     positive_duration,
@@ -73,15 +72,7 @@ def run_consume(
     raw = options.codec is Codec.RAW
     filtered = _filter(options)
     selects = choosers_of(options, raw=raw)
-    render = _renderer(
-        options.output,
-        options.template,
-        options.delimiter,
-        nul=options.nul,
-        json_lines=options.json,
-        raw=raw,
-        shown=_bodies_on(env),
-    )
+    render = _renderer(options, env, raw=raw)
     mode = showing.mode(connection, terminal_is_used=env.stdout_is_tty)
     is_selective = filtered is not None or bool(selects) or options.count == 0
 
@@ -213,44 +204,7 @@ def _bodies_on(env: Environment) -> Bodies | None:
     return Bodies(env.stdout.encoding or "utf-8")
 
 
-def _renderer(
-    output: OutputFormat | None,
-    template: str | None,
-    delimiter: str | None,
-    *,
-    nul: bool,
-    json_lines: bool,
-    raw: bool,
-    shown: Bodies | None,
-) -> Renderer:
-    from rstream_cli.records.framing_out import DelimiterWriter, Len32Writer, RawWriter
-    from rstream_cli.records.template import Template
-    from rstream_cli.rendering import bodies_renderer, json_renderer, template_renderer
+def _renderer(options: ConsumeOptions, env: Environment, *, raw: bool) -> Renderer:
+    from rstream_cli.outputs import renderer_of
 
-    said: dict[str, Any] = {
-        "-0": OutputFormat.NUL if nul else None,
-        "--json": OutputFormat.JSON if json_lines else None,
-        "--output": output,
-        "--format": template,
-        "--delimiter": None if delimiter is None else OutputFormat.LINES,
-    }
-    chosen = {flag: value for flag, value in said.items() if value is not None}
-    if len(set(chosen.values())) > 1:
-        raise CommandError(f"{' and '.join(chosen)} contradict each other")
-    if template is not None:
-        try:
-            return template_renderer(Template(template, shown), raw=raw)
-        except ValueError as error:
-            raise CommandError(f"--format: {error}") from None
-    shape = next(iter(chosen.values()), OutputFormat.LINES)
-    if shape is OutputFormat.JSON:
-        return json_renderer(raw=raw, shown=shown)
-    if shape is OutputFormat.LEN32:
-        return bodies_renderer(Len32Writer(), raw=raw, shown=shown, framing_too=True)
-    if shape is OutputFormat.RAW:
-        return bodies_renderer(RawWriter(), raw=raw)
-    try:
-        bound = b"\0" if shape is OutputFormat.NUL else parse_delimiter(r"\n" if delimiter is None else delimiter)
-    except ValueError as error:
-        raise CommandError(f"--delimiter: {error}") from None
-    return bodies_renderer(DelimiterWriter(bound), raw=raw, shown=shown, framing_too=shape is OutputFormat.NUL)
+    return renderer_of(options, raw=raw, shown=_bodies_on(env))

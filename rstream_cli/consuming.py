@@ -216,8 +216,10 @@ class ConsumeRun:
                 raise
             return self._ended
         except _Nothing:
-            return Ended("there is nothing to read")
+            await self._begin(output)
+            return self._ended or Ended("there is nothing to read")
         self.display.start()
+        await self._begin(output)
         problem: BaseException | None = None
         ended: Ended | None = None
         try:
@@ -778,12 +780,8 @@ class ConsumeRun:
                     until = min(until, time.monotonic() + _GRACE)
                     if time.monotonic() >= until:
                         return False
-        except BrokenPipeError as error:
-            self._stop(Ended("stdout was closed", ExitStatus.STDOUT_CLOSED, error))
-            return False
         except OSError as error:
-            problem = StdoutError(error.errno, error.strerror)
-            self._stop(Ended(str(problem), ExitStatus.INTERNAL, problem))
+            self._fail(error)
             return False
         self._counts.consumed += len(batch.messages) - bad
         self._counts.bad += bad
@@ -793,6 +791,26 @@ class ConsumeRun:
             self.stats.done = self._counts.consumed
         self._pass(source, turn, batch.offsets[-1], len(batch.messages))
         return True
+
+    async def _begin(self, output: Output) -> None:
+        """Writes what comes before the first message."""
+        head = self.plan.render.head
+        if not head:
+            return
+        try:
+            written = output.write(head)
+            if written is None or await self._finished(written):
+                self.stats.bytes += len(head)
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        """Ends the run after stdout took no more."""
+        if isinstance(error, BrokenPipeError):
+            self._stop(Ended("stdout was closed", ExitStatus.STDOUT_CLOSED, error))
+        else:
+            problem = StdoutError(error.errno, error.strerror)
+            self._stop(Ended(str(problem), ExitStatus.INTERNAL, problem))
 
     async def _finished(self, written: asyncio.Future[None]) -> bool:
         """Waits for a write. If the run must end, the reader of stdout has ``_GRACE`` seconds left."""

@@ -8,6 +8,7 @@ Records are examined one by one only if an option needs a value from each (``Loo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -63,7 +64,10 @@ class Extras:
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """Where each record's publishing id, filter value and routing key come from. Paths lead into its JSON."""
+    """Where each record's publishing id, filter value and routing key come from.
+
+    Paths lead into its JSON. In a row of CSV each has one step, the name of a column.
+    """
 
     id_from: Path | None = None
     filter_value: str | None = None
@@ -96,6 +100,15 @@ class _Row(NamedTuple):
     publishing_id: int | None
     filter_value: str | None
     key: bytes | None
+
+
+class Cells(NamedTuple):
+    """What a row has in the columns that are asked for; None where none is."""
+
+    body: bytes
+    publishing_id: bytes | None = None
+    filter_value: bytes | None = None
+    key: bytes | None = None
 
 
 _LookAt = Callable[[bytes], _Row]
@@ -144,6 +157,33 @@ def _look_at_body(looks: Looks) -> _LookAt:
     return look
 
 
+def cells_encoder(extras: Extras, looks: Looks, cells_of: Callable[[bytes], Cells], *, raw: bool) -> Encoder:
+    """Returns an encoder for records that ``cells_of`` takes apart; ``looks`` has the names of their columns."""
+
+    def look(record: bytes) -> _Row:
+        cells = cells_of(record)
+        filter_value = looks.filter_value
+        if cells.filter_value is not None:
+            filter_value = _cell_text(cells.filter_value, "the filter value") or None
+        _check_filter(filter_value, looks)
+        number = None
+        if cells.publishing_id is not None:
+            text = _cell_text(cells.publishing_id, "the publishing id")
+            number = int(text) if re.fullmatch("[0-9]{1,20}", text) else -1
+            if not 0 <= number <= _MAX_ID:
+                raise EnvelopeError(f"{text[:60]!r} is not a publishing id, a whole number from 0 to 2^64-1")
+        return _Row(cells.body, number, filter_value, looks.key if cells.key is None else cells.key)
+
+    return _one_by_one(look, _body_encoder(extras, raw=raw), looks, skip=None)
+
+
+def _cell_text(cell: bytes, what: str) -> str:
+    try:
+        return cell.decode()
+    except UnicodeDecodeError:
+        raise EnvelopeError(f"{what} is not UTF-8") from None
+
+
 def _row(content: bytes, document: Any, looks: Looks, filter_value: str | None, key: bytes | None) -> _Row:
     """Returns a row with the values at the paths; ``filter_value`` and ``key`` are the values without such paths."""
     if looks.filter_from is not None:
@@ -151,14 +191,18 @@ def _row(content: bytes, document: Any, looks: Looks, filter_value: str | None, 
         filter_value = None if found is None else _text(found, looks.filter_from)
     elif looks.filter_value is not None:
         filter_value = looks.filter_value
-    if filter_value is not None:
-        if not looks.may_filter:
-            raise EnvelopeError("it has a filter value, which sub-entries cannot carry")
-        check_text("its filter value", filter_value)
+    _check_filter(filter_value, looks)
     if looks.key_from is not None:
         key = _text(at_path(document, looks.key_from), looks.key_from).encode()
     publishing_id = None if looks.id_from is None else _id(at_path(document, looks.id_from), looks.id_from)
     return _Row(content, publishing_id, filter_value, key)
+
+
+def _check_filter(value: str | None, looks: Looks) -> None:
+    if value is not None:
+        if not looks.may_filter:
+            raise EnvelopeError("it has a filter value, which sub-entries cannot carry")
+        check_text("its filter value", value)
 
 
 def _text(value: Any, path: Path) -> str:

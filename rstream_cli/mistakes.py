@@ -146,6 +146,11 @@ def flags_of(command: Any) -> list[str]:
     ]
 
 
+def near_values(text: str, values: Sequence[str]) -> list[str]:
+    """The value that was most likely meant, if there is one."""
+    return difflib.get_close_matches(text.lower(), values, n=1, cutoff=0.6)
+
+
 def takes_value(option: Any) -> bool:
     """Whether a value follows the option."""
     return not (option.is_flag or option.count)

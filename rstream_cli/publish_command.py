@@ -10,7 +10,6 @@ import difflib
 import os
 import pathlib
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,13 +23,13 @@ from rstream_cli.options.publishing import Compression, InputFormat, Method, Pub
 from rstream_cli.options.routing import RoutingMethod
 from rstream_cli.options.showing import ShowingOptions
 from rstream_cli.parsing import parse_delimiter, parse_header
-from rstream_cli.records.paths import Path, parse_path
+from rstream_cli.records.paths import Path
 from rstream_cli.runner import CommandContext, run_command
 
 if TYPE_CHECKING:
     from rstream_cli.encoding import Extras, Looks
+    from rstream_cli.inputs import InputShape
     from rstream_cli.publishing import PublishPlan
-    from rstream_cli.records.framing_in import RecordReader
 
 _LINE = "line"
 """The value of ``--id-from`` that is not a path."""
@@ -96,21 +95,29 @@ def _input_format(given: InputFormat | None, *, nul: bool, whole: bool, json_lin
     return next(iter(chosen.values()), InputFormat.LINES)
 
 
+def _input(shape: InputFormat) -> InputShape:
+    from rstream_cli.inputs import INPUTS
+
+    return INPUTS[shape]
+
+
 def _check_input(shape: InputFormat, sources: list[str], files: list[str] | None, given: PublishOptions) -> None:
     message = given.message
     if message and files:
         raise CommandError("--message and FILE contradict each other", hint="publish the files with a second command")
-    if message and shape not in (InputFormat.LINES, InputFormat.JSON):
+    takes = _input(shape)
+    if message and not takes.takes_messages:
         raise CommandError(f"--message cannot be used with --input {shape}")
     if sources.count("-") > 1:
         raise CommandError("standard input (-) can be read only once")
-    used = {"--delimiter": given.delimiter is not None, "--crlf": given.crlf, "--skip-empty": given.skip_empty}
-    allowed = {
-        InputFormat.LINES: set(used),
-        InputFormat.NUL: {"--skip-empty"},
-    }.get(shape, set())
+    used = {
+        "--delimiter": given.delimiter is not None,
+        "--crlf": given.crlf,
+        "--skip-empty": given.skip_empty,
+        "--body-from": given.body_from is not None,
+    }
     for flag, is_given in used.items():
-        if is_given and (flag not in allowed or (message and flag != "--skip-empty")):
+        if is_given and (flag not in takes.options or (message and flag != "--skip-empty")):
             raise CommandError(f"{flag} cannot be used with {'--message' if message else f'--input {shape}'}")
 
 
@@ -142,27 +149,29 @@ def _looks(given: PublishOptions, routing: Routing | None, method: Method, shape
             raise CommandError(
                 "--key-delimiter cannot be used with --json", hint="use --key-from with a path in the envelope"
             )
+        if routing.key_delimiter is not None and shape is InputFormat.CSV:
+            raise CommandError("--key-delimiter cannot be used with --input csv", hint="use --key-from COLUMN")
         if routing.method is RoutingMethod.KEY:  # as it is told to the broker; a hash takes any bytes
             check_option("--key", routing.key)
         key = None if routing.key is None else os.fsencode(routing.key)
         key_from = routing.key_from
         delimiter = None if routing.key_delimiter is None else _delimiter("--key-delimiter", routing.key_delimiter)
     return Looks(
-        id_from=None if given.id_from in (None, _LINE) else _path("--id-from", given.id_from),
+        id_from=None if given.id_from == _LINE else _path("--id-from", given.id_from, shape),
         filter_value=check_option("--filter", given.filter_value),
-        filter_from=_path("--filter-from", given.filter_from),
+        filter_from=_path("--filter-from", given.filter_from, shape),
         key=key,
-        key_from=_path("--key-from", key_from),
+        key_from=_path("--key-from", key_from, shape),
         key_delimiter=delimiter,
         may_filter=method is not Method.SUB_ENTRY,
     )
 
 
-def _path(flag: str, text: str | None) -> Path | None:
+def _path(flag: str, text: str | None, shape: InputFormat) -> Path | None:
     if text is None:
         return None
     try:
-        return parse_path(text)
+        return _input(shape).path(text)
     except ValueError as error:
         also = "; or line" if flag == "--id-from" else ""
         raise CommandError(f"{flag}: {error}{also}") from None
@@ -232,7 +241,6 @@ def _plan(
     routing: Routing | None,
 ) -> PublishPlan:
     """Returns the plan, after checking the options against each other and against the files."""
-    from rstream_cli.encoding import json_encoder, plain_encoder
     from rstream_cli.publishing import PublishPlan
     from rstream_core import RouteType
 
@@ -252,18 +260,13 @@ def _plan(
             "--codec raw stores nothing but the bytes of a record",
             hint="leave out --header, --property and --annotation",
         )
-    bound = _delimiter("--delimiter", given.delimiter) if given.delimiter is not None else b"\n"
+    reader = None if given.message else _input(shape).reader(given, looks)
     size = None if given.message else _size_of(sources, env.stdin.fileno())
-    encoder = (
-        json_encoder(extras, looks, raw=raw)
-        if shape is InputFormat.JSON
-        else plain_encoder(extras, looks, raw=raw, skip_empty=given.skip_empty)
-    )
     route_type = None if routing is None else RouteType(routing.method.value)
     return PublishPlan(
         stream=target,
-        encoder=encoder,
-        reader=None if given.message else _reader(shape, bound, crlf=given.crlf)(),
+        encoder=_input(shape).encoder(given, looks, extras, raw),
+        reader=reader,
         sources=sources,
         inline=[os.fsencode(text) for text in given.message or ()],
         method=str(method),
@@ -301,18 +304,6 @@ def _size_of(sources: list[str], stdin: int) -> int | None:
         if missing and not any("/" in source for source in missing):
             error.hint = f"FILEs stand there; to publish it as a message, write `-m {shlex.quote(' '.join(missing))}`"
         raise
-
-
-def _reader(shape: InputFormat, delimiter: bytes, *, crlf: bool) -> Callable[[], RecordReader]:
-    from rstream_cli.records.framing_in import DelimiterReader, Len32Reader, WholeReader
-
-    if shape is InputFormat.LEN32:
-        return Len32Reader
-    if shape is InputFormat.WHOLE:
-        return WholeReader
-    if shape is InputFormat.NUL:
-        delimiter = b"\0"
-    return lambda: DelimiterReader(delimiter, crlf=crlf)
 
 
 def _open_failed(path: pathlib.Path, sources: list[str], stdin: int) -> Any:

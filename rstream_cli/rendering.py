@@ -58,12 +58,16 @@ class Renderer:
     """Gives the block of a batch without the messages that cannot be shown, having told of each in its order, before
     the first.
 
-    ``fast`` gives the block of a batch in which all is well, ``one`` that of one message; else both raise.
+    ``fast`` gives the block of a batch in which all is well, ``one`` that of one message; else both raise. ``head`` is
+    what is to be written before the first message, also if none comes.
     """
 
-    def __init__(self, fast: Callable[[Batch], Rendered], one: Callable[[Batch, int], bytes]) -> None:
+    def __init__(
+        self, fast: Callable[[Batch], Rendered], one: Callable[[Batch, int], bytes], head: bytes = b""
+    ) -> None:
         self._fast = fast
         self._one = one
+        self.head = head
         self.ambiguous = 0
         """How many messages of the last block nobody can tell from others in it."""
         self.on_ambiguous: Callable[[str], None] | None = None

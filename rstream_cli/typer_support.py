@@ -29,7 +29,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from rstream_cli.environment import Environment, ErrorForm
 from rstream_cli.exit_status import CommandError, ExitStatus
-from rstream_cli.mistakes import command_hint, extra_hint, misplaced_option, one_dash, option_hint
+from rstream_cli.mistakes import command_hint, extra_hint, misplaced_option, near_values, one_dash, option_hint
 
 PROGRAM = "rstream"
 COMPLETE_VARIABLE = "_RSTREAM_COMPLETE"
@@ -199,7 +199,9 @@ class _Coercion:
                 return () if is_several else None
             return [self._one(item) for item in value] if is_several else self._one(value)
         except ValueError as error:
-            raise typer.BadParameter(str(error), ctx=ctx, param=param) from None
+            problem = typer.BadParameter(str(error), ctx=ctx, param=param)
+            vars(problem)["hint"] = getattr(error, "hint", None)
+            raise problem from None
 
     def _one(self, value: Any) -> Any:
         if self._info.parser is not None:
@@ -242,7 +244,16 @@ def _choice(kind: type[enum.Enum], text: str) -> enum.Enum:
     for member in kind:
         if member.value == text:
             return member
-    raise ValueError(f"not one of {', '.join(str(member.value) for member in kind)}: {text!r}")
+    raise _NoChoiceError(text, [str(member.value) for member in kind])
+
+
+class _NoChoiceError(ValueError):
+    """A value is none of those that an option has."""
+
+    def __init__(self, text: str, values: Sequence[str]) -> None:
+        near = near_values(text, values)
+        self.hint = f"did you mean {near[0]}?" if near else None
+        super().__init__(f"not one of {', '.join(values)}: {text!r}")
 
 
 def _whole_number(text: str, low: float | None, high: float | None) -> int:
@@ -294,7 +305,7 @@ def usage_error(error: typer.TyperException, arguments: Sequence[str], program: 
     parameter = getattr(error, "param", None)
     path = context.command_path if context is not None else program
     if isinstance(error, typer.BadParameter) and type(error) is typer.BadParameter and parameter is not None:
-        return CommandError(f"{_label(parameter)}: {error.message}")
+        return CommandError(f"{_label(parameter)}: {error.message}", hint=getattr(error, "hint", None))
     name = getattr(error, "option_name", None)
     if name is not None and hasattr(error, "possibilities"):
         return misplaced_option(name, context, path, arguments) or CommandError(

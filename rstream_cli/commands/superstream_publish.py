@@ -55,8 +55,9 @@ def publish(
         str | None,
         typer.Option(
             "--key-from",
-            metavar=".PATH",
-            help="Take the routing key from this path in the record's JSON, or in its envelope with --json.",
+            metavar=".PATH|COLUMN",
+            help="Take the routing key from this path in the record's JSON, or in its envelope with --json, or from"
+            " this column with --input csv.",
             rich_help_panel=_ROUTING,
         ),
     ] = None,

@@ -30,6 +30,7 @@ class OutputFormat(enum.StrEnum):
     NUL = "nul"
     LEN32 = "len32"
     JSON = "json"
+    CSV = "csv"
     RAW = "raw"
 
 
@@ -61,8 +62,8 @@ class ConsumeOptions:
             "--output",
             help="Write each body with a newline behind it (lines, the default) or a NUL (nul), with its length"
             " before it (len32: 32 bits, big endian), or with nothing between the bodies (raw). json writes"
-            " everything about a message as one line of JSON. On a terminal, all but raw make control characters"
-            " visible.",
+            " everything about a message as one line of JSON, and csv its --columns as a row. On a terminal, all but"
+            " raw make control characters visible.",
             rich_help_panel=OUTPUT,
         ),
     ] = None
@@ -87,6 +88,17 @@ class ConsumeOptions:
             help="Write each message in this form. %s is the body, %S its size, %R its size in 4 bytes, %o the"
             " offset, %T the time in milliseconds, %I the time as text, %t the stream, %h the headers, %p the"
             r" properties, %% a percent sign. \n and the other escapes work too.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            metavar="PATH,...",
+            help="The columns of --output csv, which it implies: offset, timestamp, stream, body, and paths in the"
+            " envelope that --json shows or in a JSON body, such as properties.subject, headers.n and body.region.",
+            show_default="stream,offset,timestamp,body",
             rich_help_panel=OUTPUT,
         ),
     ] = None

@@ -26,6 +26,7 @@ class InputFormat(enum.StrEnum):
     LEN32 = "len32"
     WHOLE = "whole"
     JSON = "json"
+    CSV = "csv"
 
 
 class Method(enum.StrEnum):
@@ -66,8 +67,8 @@ class PublishOptions:
         typer.Option(
             "--input",
             help="How the input is divided into records: at line ends (lines, the default), at NULs (nul), by a"
-            " length before each record (len32: 32 bits, big endian), each file as one record (whole), or a line"
-            " of JSON each, as consume --json writes it (json).",
+            " length before each record (len32: 32 bits, big endian), each file as one record (whole), a line"
+            " of JSON each, as consume --json writes it (json), or as rows below a row of names (csv).",
             rich_help_panel=INPUT,
         ),
     ] = None
@@ -94,6 +95,16 @@ class PublishOptions:
             "--skip-empty", help="Skip empty lines. Without it, an empty line is a message.", rich_help_panel=INPUT
         ),
     ] = False
+    body_from: Annotated[
+        str | None,
+        typer.Option(
+            "--body-from",
+            metavar="COLUMN",
+            help="With --input csv: the column with the bodies.",
+            show_default="body",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
     count: Annotated[
         int | None,
         typer.Option("--count", "-n", min=0, metavar="N", help="Stop after N messages.", rich_help_panel=INPUT),
@@ -102,9 +113,9 @@ class PublishOptions:
         OnError,
         typer.Option(
             "--on-error",
-            help="What to do with a bad record: one that is too large, is not JSON, has no value at a path, has an id"
-            " that does not grow, or has a key without a partition. stop ends the run with exit code 8. skip"
-            " leaves the record out and counts it; the exit code is then 3.",
+            help="What to do with a bad record: one that is too large, is not JSON, has no value at a path, has not"
+            " as many cells as the row of names, has an id that does not grow, or has a key without a partition. stop"
+            " ends the run with exit code 8. skip leaves the record out and counts it; the exit code is then 3.",
             rich_help_panel=INPUT,
         ),
     ] = OnError.STOP
@@ -150,9 +161,9 @@ class PublishOptions:
         str | None,
         typer.Option(
             "--filter-from",
-            metavar=".PATH",
-            help="Take the filter value from this path in the record's JSON, or in its envelope with --json. null"
-            " means no filter value.",
+            metavar=".PATH|COLUMN",
+            help="Take the filter value from this path in the record's JSON, or in its envelope with --json, or from"
+            " this column with --input csv. null, or an empty cell, means no filter value.",
             rich_help_panel=MESSAGES,
         ),
     ] = None
@@ -178,10 +189,10 @@ class PublishOptions:
         str | None,
         typer.Option(
             "--id-from",
-            metavar="line|.PATH",
-            help="With --name: take publishing ids from the number of the record (line), or from this path in its"
-            " JSON. Messages that the broker has already are not published again, so you can repeat a run. The"
-            " run stops at a message that the broker rejects.",
+            metavar="line|.PATH|COLUMN",
+            help="With --name: take publishing ids from the number of the record (line), from this path in its JSON,"
+            " or from this column with --input csv. Messages that the broker has already are not published again, so"
+            " you can repeat a run. The run stops at a message that the broker rejects.",
             rich_help_panel=SENDING,
         ),
     ] = None
