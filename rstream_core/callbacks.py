@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, NoReturn, TypeVar
@@ -31,6 +31,13 @@ T = TypeVar("T")
 
 _left: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
 """The event loops that a callback's ``KeyboardInterrupt`` or ``SystemExit`` has stopped or will stop."""
+
+
+async def resolved(result: T | Awaitable[T]) -> T:
+    """Returns the result of a user's function, and awaits it first if it is awaitable."""
+    if inspect.isawaitable(result):
+        return await result
+    return result
 
 
 def own_task(coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

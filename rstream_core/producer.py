@@ -14,33 +14,30 @@ is kept. All three belong to one stream and publisher name, and never hold up ca
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from functools import partial
-from itertools import chain
 from threading import get_ident
 from typing import Any, TypeVar, Unpack
-from weakref import WeakKeyDictionary
 
 from rstream_core.administration import StreamAdministration, SuperStreamAdministration
 from rstream_core.arguments import ConnectionArguments, options_from
-from rstream_core.attempts import SharedAttempt
 from rstream_core.callbacks import Callbacks
-from rstream_core.checks import MAX_OFFSET, check_callable, check_text, check_whole
+from rstream_core.checks import MAX_OFFSET, check_callable, check_whole
 from rstream_core.client import MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, Client
 from rstream_core.errors import (
-    AlreadyClosed,
     ConfigurationError,
     NotConfirmed,
     RequestTimeout,
     error_from_code,
 )
+from rstream_core.filter_extraction import FilterExtraction, FilterValueExtractor
 from rstream_core.hints import Hint
-from rstream_core.outbox import ConfirmCallback, Message, Outbox, Told, losses_in_words
+from rstream_core.losses import raise_together, tell_later
+from rstream_core.outbox import Outbox
+from rstream_core.outbox_jobs import ConfirmCallback, Message, OutboxKey, Told
+from rstream_core.outboxes import Outboxes, OutboxSettings
 from rstream_core.pool import MAX_IDS
 from rstream_core.protocol.amqp import AMQPMessage
 from rstream_core.protocol.compression import check_compression
@@ -53,9 +50,6 @@ T = TypeVar("T")
 
 LINGER = 0.005
 BATCH_SIZE = 1000
-
-FilterValueExtractor = Callable[[Any], str | Awaitable[str | None] | None]
-"""Returns the filter value of a message, or None for a message without one."""
 
 
 class ProducerArguments(ConnectionArguments, total=False):
@@ -72,69 +66,6 @@ class ProducerArguments(ConnectionArguments, total=False):
     confirm_timeout: float | None
     close_timeout: float
     filter_value_extractor: FilterValueExtractor | None
-
-
-@dataclass(frozen=True, slots=True)
-class Losses:
-    """What a ``NotConfirmed`` counts, so that those of several outboxes make one error."""
-
-    count: int
-    reason: str
-    outbox: _Outbox | None = None
-
-
-_losses: WeakKeyDictionary[NotConfirmed, Losses] = WeakKeyDictionary()
-"""Beside the errors and not in them: they leave the process, and users see a ``NotConfirmed`` and nothing else."""
-
-
-def not_confirmed(losses: Losses) -> NotConfirmed:
-    """The error that tells of them."""
-    error = NotConfirmed(losses_in_words(losses.count, losses.reason))
-    _losses[error] = losses
-    return error
-
-
-def losses_of(error: BaseException) -> Losses | None:
-    return _losses.get(error) if isinstance(error, NotConfirmed) else None
-
-
-class _Outbox(Outbox):
-    """An outbox that can take losses back, where the call that should raise them was cancelled."""
-
-    def tell_later(self, losses: Losses) -> None:
-        self._lost += losses.count
-        self._lost_reason = losses.reason
-
-    def _tell_lost(self) -> None:
-        lost, self._lost = self._lost, 0
-        raise not_confirmed(Losses(lost, self._lost_reason, self))
-
-
-_Key = tuple[str, str | None]
-"""A stream, and a publisher name or None."""
-
-
-class _Entrance:
-    """The calls that wait until an outbox is open. They pass one after the other, in the order in which they came."""
-
-    __slots__ = ("error", "failures", "lock", "opening")
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.opening: SharedAttempt[_Outbox] = SharedAttempt()
-        self.failures = 0
-        self.error: Exception | None = None
-        """The error of the last failed attempt, which every call that waited for the attempt raises."""
-
-
-class _Queue:
-    """The calls that wait for filter values of one stream and publisher name: they go on in their order."""
-
-    __slots__ = ("callers", "lock")
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.callers = 0
 
 
 class Producer(StreamAdministration, SuperStreamAdministration):
@@ -177,20 +108,12 @@ class Producer(StreamAdministration, SuperStreamAdministration):
     ) -> None:
         if batch_size < 1 or linger < 0:
             raise ValueError("batch_size is at least 1, and linger at least 0")
-        self._linger = linger
-        self._batch_size = batch_size
-        self._max_in_flight = check_whole("max_in_flight", max_in_flight, 1, MAX_OFFSET)
-        self._max_in_flight_bytes = check_whole("max_in_flight_bytes", max_in_flight_bytes, 1, MAX_OFFSET)
-        self._confirm_timeout = confirm_timeout
-        self._close_timeout = close_timeout
-        self._outboxes: dict[_Key, _Outbox] = {}
-        self._entrances: dict[_Key, _Entrance] = {}
-        """Of the outboxes that are being opened, as long as somebody is in there."""
+        max_in_flight = check_whole("max_in_flight", max_in_flight, 1, MAX_OFFSET)
+        max_in_flight_bytes = check_whole("max_in_flight_bytes", max_in_flight_bytes, 1, MAX_OFFSET)
         if filter_value_extractor is not None:
             check_callable("filter_value_extractor", filter_value_extractor)
-        self._filter_of = filter_value_extractor
-        self._extracting: dict[_Key, _Queue] = {}
-        """The queues of calls that wait for filter values."""
+        self._extraction = None if filter_value_extractor is None else FilterExtraction(filter_value_extractor)
+        self._close_timeout = close_timeout
         self._callbacks = Callbacks()
         own = client or Client(
             options_from(host, port, "rstream-producer", **connection),
@@ -198,12 +121,14 @@ class Producer(StreamAdministration, SuperStreamAdministration):
             on_recovery=on_recovery,
             max_publishers_by_connection=max_publishers_by_connection,
         )
+        settings = OutboxSettings(linger, batch_size, max_in_flight, max_in_flight_bytes, confirm_timeout)
+        self._outboxes = Outboxes(own, settings, self._check_open)
         super().__init__("this producer", own, owns_client=client is None)
 
     def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
         if self._closed:
             return
-        open_messages = sum(outbox.unsettled for outbox in self._outboxes.values())
+        open_messages = sum(outbox.unsettled for outbox in self._outboxes.there.values())
         if open_messages:
             _warn(
                 f"unclosed Producer: {open_messages} messages are lost, unless its event loop goes on; "
@@ -225,8 +150,8 @@ class Producer(StreamAdministration, SuperStreamAdministration):
             return
         self._guard.check()
         self._closed = True
-        outboxes = list(self._outboxes.values())
-        self._outboxes.clear()  # from here on no message can be added
+        outboxes = list(self._outboxes.there.values())
+        self._outboxes.there.clear()  # from here on no message can be added
         try:
             closing = (outbox.close(self._close_timeout) for outbox in outboxes)
             answers = await asyncio.gather(*closing, return_exceptions=True)
@@ -263,10 +188,11 @@ class Producer(StreamAdministration, SuperStreamAdministration):
         """
         told = self._bound(on_publish_confirm)
         value = None
-        if self._filter_of is not None:
-            (value,) = await self._filter_values(self._filter_of, (stream, publisher_name), (message,))
+        if self._extraction is not None:
+            (value,) = await self._filter_values(self._extraction, (stream, publisher_name), (message,))
+        outboxes = self._outboxes
         try:
-            outbox = self._outboxes.get((stream, publisher_name))
+            outbox = outboxes.there.get((stream, publisher_name))
         except TypeError:  # that is no key
             _check_names(stream, publisher_name)
             raise
@@ -275,7 +201,7 @@ class Producer(StreamAdministration, SuperStreamAdministration):
             outbox is None
             or (publisher := outbox.publisher).error is not None  # what ``is_dead`` looks at, in one call less
             or publisher.is_stopped
-            or self._entrances
+            or outboxes.entrances
             or self._callbacks.escaped is not None
             or get_ident() != guard.thread
             or not guard.loop.is_running()
@@ -300,8 +226,8 @@ class Producer(StreamAdministration, SuperStreamAdministration):
         told = self._bound(on_publish_confirm)
         batch = as_batch(batch)
         values = None
-        if self._filter_of is not None:
-            values = await self._filter_values(self._filter_of, (stream, publisher_name), batch)
+        if self._extraction is not None:
+            values = await self._filter_values(self._extraction, (stream, publisher_name), batch)
         outbox = await self._outbox(stream, publisher_name)
         return await outbox.publish(batch, told, values)
 
@@ -327,8 +253,8 @@ class Producer(StreamAdministration, SuperStreamAdministration):
                 done.set_result(status)
 
         values = None
-        if self._filter_of is not None:
-            values = await self._filter_values(self._filter_of, (stream, publisher_name), (message,))
+        if self._extraction is not None:
+            values = await self._filter_values(self._extraction, (stream, publisher_name), (message,))
         outbox = await self._outbox(stream, publisher_name)
         statuses.append(done)
         await outbox.publish((message,), resolve, values)
@@ -352,7 +278,7 @@ class Producer(StreamAdministration, SuperStreamAdministration):
         The broker confirms them together and does not deduplicate them one by one. Raises the same errors as ``send``,
         and ``ConfigurationError`` where there is a ``filter_value_extractor``: a sub-entry cannot carry filter values.
         """
-        if self._filter_of is not None:
+        if self._extraction is not None:
             raise ConfigurationError("a sub-entry cannot carry filter values", hint=Hint.NO_SUB_ENTRY)
         compression_type = check_compression(compression_type)
         told = self._bound(on_publish_confirm)
@@ -378,7 +304,7 @@ class Producer(StreamAdministration, SuperStreamAdministration):
 
         try:
             async with asyncio.timeout(timeout):
-                await asyncio.gather(*map(settle, list(self._outboxes.values())))
+                await asyncio.gather(*map(settle, list(self._outboxes.there.values())))
         except TimeoutError:
             errors.append(RequestTimeout(f"not everything is confirmed within {timeout:g} s"))
         except asyncio.CancelledError:
@@ -398,107 +324,19 @@ class Producer(StreamAdministration, SuperStreamAdministration):
         return self._callbacks.bind(callback, "on_publish_confirm")
 
     async def _filter_values(
-        self, extract: FilterValueExtractor, key: _Key, batch: Sequence[Message]
+        self, extraction: FilterExtraction, key: OutboxKey, batch: Sequence[Message]
     ) -> list[str | None]:
         """The filter values, in the order of the calls. The caller awaits nothing before it is on its way in."""
         self._guard.check()
         _check_names(*key)
-        values: list[str | None] = []
-        queue = self._extracting.get(key)
-        if queue is None:
-            for message in batch:
-                value = extract(message)
-                if value is not None and not isinstance(value, str):
-                    break  # an awaitable: the rest is awaited below, under the lock
-                values.append(_checked(value))
-            else:
-                return values
-            queue = self._extracting[key] = _Queue()
-            rest: Iterable[str | Awaitable[str | None] | None] = chain((value,), map(extract, batch[len(values) + 1 :]))
-        else:
-            rest = map(extract, batch)
-        queue.callers += 1
-        try:
-            async with queue.lock:
-                values += [_checked(await resolved(value)) for value in rest]
-        finally:
-            queue.callers -= 1
-            if not queue.callers:
-                del self._extracting[key]
-        return values
+        return await extraction.values(key, batch)
 
-    async def _outbox(self, stream: str, publisher_name: str | None) -> _Outbox:
-        """Returns the outbox of a stream and publisher name, and opens it if necessary. Calls return in their order.
-
-        The caller must await nothing before it calls a method of the outbox, which would let later calls overtake it.
-        """
+    async def _outbox(self, stream: str, publisher_name: str | None) -> Outbox:
+        """Returns the outbox of a stream and publisher name. See ``Outboxes.get``."""
         self._check_open()
         self._callbacks.check()
         _check_names(stream, publisher_name)
-        key = (stream, publisher_name)
-        entrance = self._entrances.get(key)
-        if entrance is None:
-            outbox = self._outboxes.get(key)
-            if outbox is not None and not outbox.is_dead:
-                return outbox
-            entrance = self._entrances[key] = _Entrance()
-        failures = entrance.failures
-        try:
-            async with entrance.opening, entrance.lock:
-                if entrance.error is not None and entrance.failures != failures:
-                    raise entrance.error.with_traceback(None)  # the attempt that this call waited for has failed
-                return await self._enter(key, entrance)
-        finally:
-            if not entrance.opening.callers:
-                del self._entrances[key]
-
-    async def _enter(self, key: _Key, entrance: _Entrance) -> _Outbox:
-        """Opens the outbox, and closes a dead one before that. The first call in an entrance runs this; others wait."""
-        self._check_open()
-        outbox = self._outboxes.get(key)
-        if outbox is not None and outbox.is_dead:
-            try:
-                await outbox.close(0)  # raises if it lost messages
-            except asyncio.CancelledError:
-                raise  # the outbox stays, and tells the next call
-            except BaseException:
-                self._outboxes.pop(key, None)
-                raise
-            self._outboxes.pop(key, None)
-            outbox = None
-        if outbox is None:
-            try:
-                outbox = await entrance.opening.result(partial(self._open, key))
-            except Exception as error:
-                entrance.failures += 1
-                entrance.error = error
-                raise
-        return outbox
-
-    async def _open(self, key: _Key) -> _Outbox:
-        outbox = _Outbox(
-            self._linger,
-            self._batch_size,
-            max_messages=self._max_in_flight,
-            max_bytes=self._max_in_flight_bytes,
-        )
-        outbox.attach(
-            await self._client.publisher(
-                *key,
-                listener=outbox.on_outcome,
-                on_end=outbox.on_end,
-                max_in_flight=self._max_in_flight,
-                max_in_flight_bytes=self._max_in_flight_bytes,
-                confirm_timeout=self._confirm_timeout,
-            )
-        )
-        try:
-            self._check_open()  # the producer may have been closed in the meantime
-        except AlreadyClosed:
-            await outbox.close(0)
-            raise
-        self._outboxes[key] = outbox
-        return outbox
+        return await self._outboxes.get((stream, publisher_name))
 
 
 def _check_names(stream: object, publisher_name: object) -> None:
@@ -519,13 +357,6 @@ def as_batch(batch: Any) -> Sequence[Message]:
     return list(batch)  # its messages are looked at more than once
 
 
-def _checked(filter_value: str | None) -> str | None:
-    """Checks a filter value before its message joins a batch, so that an error concerns this call only."""
-    if filter_value is not None:
-        check_text("the filter value of a message", filter_value)
-    return filter_value
-
-
 Statuses = list["asyncio.Future[ConfirmationStatus]"]
 """Futures for those messages of a call that have reached an outbox."""
 
@@ -544,33 +375,3 @@ async def confirmed_within(timeout: float | None, what: str) -> AsyncIterator[St
         is_unsent = len(known) == len(statuses) and not any(status.was_sent for status in known)
         why = "; it was not sent, and will not be" if is_unsent else ""
         raise RequestTimeout(f"{what}: not confirmed within {timeout:g} s{why}") from None
-
-
-def raise_together(errors: Sequence[BaseException]) -> None:
-    """Raises the errors of several outboxes, if there are any, as one: the first, or a sum of all losses."""
-    losses = [found for found in map(losses_of, errors) if found is not None]
-    others = [error for error in errors if losses_of(error) is None]
-    if not losses:
-        for error in others:
-            raise error
-        return
-    if len(errors) == 1:
-        raise errors[0]
-    reason = losses[0].reason
-    if others:
-        reason = f"{reason}; and {others[0]}"
-    raise not_confirmed(Losses(sum(found.count for found in losses), reason)) from (others[0] if others else None)
-
-
-def tell_later(errors: Sequence[BaseException]) -> None:
-    """Leaves losses that cannot be raised to be told by the next call."""
-    for losses in map(losses_of, errors):
-        if losses is not None and losses.outbox is not None:
-            losses.outbox.tell_later(losses)
-
-
-async def resolved(result: T | Awaitable[T]) -> T:
-    """Returns the result of a user's function, and awaits it first if it is awaitable."""
-    if inspect.isawaitable(result):
-        return await result
-    return result

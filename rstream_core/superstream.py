@@ -18,19 +18,13 @@ from itertools import repeat
 from typing import Any, Self, Unpack
 
 from rstream_core.administration import OfOneSuperStream
+from rstream_core.callbacks import resolved
 from rstream_core.checks import check_callable, check_name
 from rstream_core.client import Client
 from rstream_core.errors import AlreadyClosed, ConfigurationError, MessageTooLarge, RouteNotFound
-from rstream_core.outbox import ConfirmCallback, Message
-from rstream_core.producer import (
-    Producer,
-    ProducerArguments,
-    as_batch,
-    confirmed_within,
-    raise_together,
-    resolved,
-    tell_later,
-)
+from rstream_core.losses import raise_together, tell_later
+from rstream_core.outbox_jobs import ConfirmCallback, Message
+from rstream_core.producer import Producer, ProducerArguments, as_batch, confirmed_within
 from rstream_core.protocol.routing import partition_index, python_partition_index
 from rstream_core.types import CompressionType
 

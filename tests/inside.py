@@ -223,41 +223,43 @@ def outboxes(producer: Producer | SuperStreamProducer) -> Sequence[Outbox]:
 
 
 def _outboxes(producer: Producer | SuperStreamProducer) -> Mapping[tuple[str, str | None], Outbox]:
-    return (producer._producer if isinstance(producer, SuperStreamProducer) else producer)._outboxes
+    return (producer._producer if isinstance(producer, SuperStreamProducer) else producer)._outboxes.there
 
 
 def entrances(producer: Producer) -> Collection[Any]:
     """The outboxes that are being opened."""
-    return producer._entrances
+    return producer._outboxes.entrances
 
 
 def extracting(producer: Producer) -> Collection[Any]:
     """The streams of which filter values are waited for."""
-    return producer._extracting
+    assert producer._extraction is not None
+    return producer._extraction.queues
 
 
 def held_bytes(outbox: Outbox) -> int:
     """Of all messages that are not written yet, in batches or not."""
-    return sum(map(len, outbox._held)) + sum(len(message) for job in outbox._jobs for message in job.messages)
+    return sum(map(len, outbox._held)) + sum(len(message) for job in outbox._queue.jobs for message in job.messages)
 
 
 def jobs(outbox: Outbox) -> Collection[Any]:
     """The batches that are not written yet."""
-    return outbox._jobs
+    return outbox._queue.jobs
 
 
 def waiting(outbox: Outbox) -> Collection[Any]:
     """The calls that wait for room."""
-    return outbox._waiting
+    return outbox._room.waiting
 
 
 def coming(outbox: Outbox) -> tuple[int, int, int]:
     """The calls that were let in and have not gone on, their messages and bytes."""
-    return outbox._coming, outbox._coming_messages, outbox._coming_bytes
+    room = outbox._room
+    return room.coming, room.coming_messages, room.coming_bytes
 
 
 def queued_bytes(outbox: Outbox) -> int:
-    return outbox._queued_bytes
+    return outbox._queue.queued_bytes
 
 
 def count_lingers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:

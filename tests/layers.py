@@ -41,7 +41,7 @@ rstream_core.broker: connection
 rstream_core.broker: server
 rstream_core.broker: embedded
 rstream_core.broker: .
-rstream_core: callbacks confirm_timer gaps in_flight loops progress single_active timeslice
+rstream_core: callbacks confirm_timer gaps in_flight loops losses progress room single_active timeslice
 rstream_core: columns
 rstream_core.flow: . acks
 rstream_core.flow: block
@@ -49,7 +49,7 @@ rstream_core.flow: gate lane stages
 rstream_core.flow: refusing run
 rstream_core.flow: fitting routing
 rstream_core.flow: stream_sink
-rstream_core: offsets recovery transport
+rstream_core: offsets outbox_jobs recovery transport
 rstream_core: attempts
 rstream_core: connection
 rstream_core: locator
@@ -59,14 +59,15 @@ rstream_core: arrivals gap_finder intake turn_taking
 rstream_core: registered_publisher
 rstream_core: outgoing
 rstream_core: numbering
-rstream_core: publisher streams subscription
-rstream_core: openers outbox subscriptions
+rstream_core: filter_extraction publisher streams subscription
+rstream_core: job_queue openers subscriptions
+rstream_core: outbox
 rstream_core: client
 rstream_core.flow: cursor read_plan
 rstream_core.flow: ends stores
 rstream_core.flow: opening
 rstream_core.flow: stream_source
-rstream_core: facade
+rstream_core: facade outboxes
 rstream_core: administration reading
 rstream_core: consumer producer
 rstream_core: superstream superstream_consumer

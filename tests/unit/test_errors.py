@@ -25,7 +25,7 @@ from rstream_core import (
     errors,
 )
 from rstream_core.errors import SuperStreamSubject, error_from_code
-from rstream_core.producer import Losses, losses_of, not_confirmed
+from rstream_core.losses import Losses, losses_of, not_confirmed
 
 WAYS: list[Callable[[RstreamError], RstreamError]] = [
     *[lambda error, protocol=protocol: pickle.loads(pickle.dumps(error, protocol)) for protocol in range(6)],
