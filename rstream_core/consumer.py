@@ -2,6 +2,9 @@
 
 Each callback has one task, which takes chunk after chunk. So a stream's messages come in order, one at a time, and a
 slow callback holds back the broker but not the other streams.
+
+The module is longer than others: contexts name the consumer, the options of ``subscribe`` name the contexts, and the
+consumer takes the options; all three are public and have to stand together.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from itertools import islice, repeat
+from itertools import repeat
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 from rstream_core.administration import StreamAdministration
@@ -29,13 +32,16 @@ from rstream_core.checks import (
     check_subscription_properties,
 )
 from rstream_core.client import Client
+from rstream_core.delivering import deliver_chunk
 from rstream_core.errors import AlreadyClosed, ConfigurationError, RstreamError
 from rstream_core.gaps import GapListener
 from rstream_core.hints import Hint
 from rstream_core.pool import MAX_IDS
+from rstream_core.processed_offsets import ProcessedOffsets
 from rstream_core.protocol.amqp import AMQPMessage, amqp_decoder
 from rstream_core.reading import ChunkReading, MessageReading, Opened
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
+from rstream_core.subscribers import Decoder, Subscriber, Subscribers
 from rstream_core.subscription import DEFAULT_CREDIT, SingleActiveConsumer, Subscription
 from rstream_core.subscriptions import Subscriptions
 from rstream_core.types import (
@@ -47,8 +53,6 @@ from rstream_core.types import (
 )
 
 logger = logging.getLogger("rstream_core")
-
-Decoder = Callable[[bytes], Any]
 
 
 class MessageContext(NamedTuple):
@@ -86,14 +90,6 @@ Streams = str | Mapping[str, ConsumerOffsetSpecification]
 Starts = Callable[[ConsumerOffsetSpecification], Awaitable[Mapping[str, ConsumerOffsetSpecification]]]
 """The streams to read, and where each starts; given where the options say that, for those that have no place of their
 own."""
-
-CANCEL_TIMEOUT = 5.0
-"""Seconds to wait until a cancelled callback ends."""
-STORE_TIMEOUT = 5.0
-"""Seconds to wait until the broker returns the offset that was stored at the end of a turn or a subscription."""
-
-_FAILED = "the callback failed for message %d of stream %r"
-_NOT_STORED = "; no offset from there on is stored"
 
 _new_context: Callable[[tuple[Any, ...]], MessageContext] = partial(tuple.__new__, MessageContext)
 """Does the same as ``MessageContext(*fields)``, without its Python code, which is too slow for each message."""
@@ -156,31 +152,6 @@ class _Wishes:
         return name
 
 
-@dataclass(slots=True)
-class _Stored:
-    """The last offset that one subscriber has stored."""
-
-    offset: int | None = None
-
-
-@dataclass(slots=True)
-class _Subscriber:
-    id: int
-    name: str | None
-    wishes: _Wishes
-    stored: _Stored
-    subscription: Subscription
-    decoder: Decoder | None
-    task: asyncio.Task[None] | None = None
-    storing: asyncio.Task[None] | None = None
-    error: RstreamError | None = None
-    """With which it ended, until ``run`` raises it."""
-    is_told: bool = False
-    """Whether that was logged."""
-    gone: bool = False
-    """Whether its callback must not be called any more."""
-
-
 class _Called(NamedTuple):
     """The subscriber whose callback or listener runs."""
 
@@ -213,14 +184,9 @@ class Consumer(StreamAdministration):
         max_subscribers_by_connection: int = MAX_IDS,
         **connection: Unpack[ConnectionArguments],
     ) -> None:
-        self._subscribers: dict[int, _Subscriber] = {}
-        self._ids = itertools.count()
-        self._stopped = False
-        self._ended = asyncio.Event()
-        """There is something for ``run`` to look at."""
-        self._runs = 0
-        """Calls of it that wait."""
         self._callbacks = Callbacks()
+        self._subscribers = Subscribers(self._callbacks)
+        self._ids = itertools.count()
         self._leaving: set[asyncio.Task[None]] = set()
         """What was dropped without being closed, and is being left."""
         self._closing: asyncio.Future[None] | None = None
@@ -243,41 +209,11 @@ class Consumer(StreamAdministration):
         waits for what is there then. An error that comes while nobody waits here is logged, too.
         """
         self._guard.check()
-        self._runs += 1
-        try:
-            await self._run()
-        finally:
-            self._runs -= 1
-            self._log_ends()
-
-    async def _run(self) -> None:
-        while True:
-            self._callbacks.check()
-            for subscriber in self._subscribers.values():
-                if subscriber.error is not None:
-                    del self._subscribers[subscriber.id]
-                    raise subscriber.error
-                if subscriber.task is not None and subscriber.task.done():
-                    subscriber.task.result()  # raises: only a bug ends the task and leaves its subscriber
-            if self._stopped:
-                return
-            self._ended.clear()
-            await self._ended.wait()
-
-    def _log_ends(self) -> None:
-        """Tells of subscriptions that have ended, where nobody else does."""
-        if self._runs or self._closed:
-            return
-        for subscriber in self._subscribers.values():
-            if subscriber.error is not None and not subscriber.is_told:
-                subscriber.is_told = True
-                stream = subscriber.subscription.stream
-                logger.error("the subscription to stream %r has ended: %s", stream, subscriber.error)
+        await self._subscribers.wait()
 
     def stop(self) -> None:
         """Makes ``run()`` return; messages still come until ``close()``."""
-        self._stopped = True
-        self._ended.set()
+        self._subscribers.stop()
 
     async def close(self) -> None:
         """Ends every subscription and disconnects. Cancels running callbacks, except one that calls ``close`` itself.
@@ -286,7 +222,7 @@ class Consumer(StreamAdministration):
         """
         if self._closing is None:
             self._guard.check()
-            self._closed = True
+            self._closed = self._subscribers.is_closed = True
             self._closing = own_task(self._close(asyncio.current_task()))
         await asyncio.shield(self._closing)
         self._callbacks.check()
@@ -294,7 +230,8 @@ class Consumer(StreamAdministration):
     async def _close(self, caller: asyncio.Task[Any] | None) -> None:
         """Does the work of ``close`` in a separate task, since this may cancel the task that called ``close``."""
         try:
-            leaving = (self._leave(subscriber, caller) for subscriber in list(self._subscribers.values()))
+            there = list(self._subscribers.there.values())
+            leaving = (self._subscribers.leave(subscriber, caller) for subscriber in there)
             await asyncio.gather(*leaving, *self._leaving)
         finally:
             self._callbacks.sum_up()
@@ -329,7 +266,7 @@ class Consumer(StreamAdministration):
         called = _called.get()
         if called is not None and called.consumer is self and called.name == subscriber_name:
             return called.stream
-        first, *others = {subscriber.subscription.stream for subscriber in self._named(subscriber_name)}
+        first, *others = {subscriber.subscription.stream for subscriber in self._subscribers.named(subscriber_name)}
         if others:
             raise ConfigurationError(
                 f"subscriber {subscriber_name!r} has {1 + len(others)} streams",
@@ -358,7 +295,7 @@ class Consumer(StreamAdministration):
         check_decoder(decoder)
         subscriber = await self._subscribe(stream, decoder, check_options(options))
         subscriber.task = asyncio.create_task(self._deliver(subscriber, callback))
-        subscriber.task.add_done_callback(lambda _: self._ended.set())
+        subscriber.task.add_done_callback(lambda _: self._subscribers.changed())
         return subscriber.id
 
     async def unsubscribe(
@@ -380,12 +317,12 @@ class Consumer(StreamAdministration):
                 " subscriber_name"
             )
         if isinstance(whom, int):
-            if whom not in self._subscribers:
+            if whom not in self._subscribers.there:
                 raise ConfigurationError(f"there is no subscriber {whom}")
-            await self._leave(self._subscribers[whom])
+            await self._subscribers.leave(self._subscribers.there[whom])
             return
-        for found in self._named(whom):
-            await self._leave(found)
+        for found in self._subscribers.named(whom):
+            await self._subscribers.leave(found)
 
     def chunks(self, streams: Streams, **options: Unpack[SubscribeOptions]) -> ChunkReading:
         """An async iterator over chunks: the fastest way. Wrap it in ``contextlib.aclosing`` to leave early.
@@ -420,18 +357,18 @@ class Consumer(StreamAdministration):
     ) -> MessageReading[tuple[Any, MessageContext]]:
         check_decoder(decoder)
         wishes = check_options(options)
-        subscribers: dict[str, _Subscriber] = {}
+        subscribers: dict[str, Subscriber] = {}
         split = partial(self._split, subscribers, _one_by_one(decoder), wishes.filter.predicate)
         return MessageReading(self._guard, partial(self._open, starts, subscribers, decoder, wishes), split)
 
     async def _open(
-        self, starts: Starts, subscribers: dict[str, _Subscriber], decoder: Decoder | None, wishes: _Wishes
+        self, starts: Starts, subscribers: dict[str, Subscriber], decoder: Decoder | None, wishes: _Wishes
     ) -> Opened:
         """Subscribes to the streams; adds a subscriber for each."""
 
         async def leave() -> None:
             for subscriber in subscribers.values():
-                await self._leave(subscriber)
+                await self._subscribers.leave(subscriber)
 
         try:
             for stream, start in (await starts(wishes.start)).items():
@@ -450,7 +387,7 @@ class Consumer(StreamAdministration):
 
     def _split(
         self,
-        subscribers: Mapping[str, _Subscriber],
+        subscribers: Mapping[str, Subscriber],
         decode: Decoder | None,
         wanted: Callable[[Any], bool] | None,
         opened: Opened,
@@ -470,13 +407,15 @@ class Consumer(StreamAdministration):
         finally:
             opened.chunks.finish(done)
 
-    async def _subscribe(self, stream: str, decoder: Decoder | None, wishes: _Wishes) -> _Subscriber:
+    async def _subscribe(self, stream: str, decoder: Decoder | None, wishes: _Wishes) -> Subscriber:
         self._check_open()
         name = wishes.name or wishes.group
-        stored = _Stored()
+        offsets = None
+        if wishes.store_every is not None:
+            offsets = ProcessedOffsets(self._client, wishes.store_name, wishes.store_every)
         single_active = None
         if wishes.group is not None:
-            listener = partial(self._on_turn, wishes.name or wishes.group, wishes, stored)
+            listener = partial(self._on_turn, wishes.name or wishes.group, wishes, offsets)
             single_active = SingleActiveConsumer(wishes.group, wishes.super_stream, listener)
         try:
             subscription = await self._client.subscribe(
@@ -497,47 +436,24 @@ class Consumer(StreamAdministration):
         except AlreadyClosed:
             await subscription.close()
             raise
-        for old in list(self._subscribers.values()):
-            if old.error is not None and old.subscription.stream == stream:
-                del self._subscribers[old.id]
-        subscriber = _Subscriber(next(self._ids), name, wishes, stored, subscription, decoder)
-        self._subscribers[subscriber.id] = subscriber
-        if wishes.store_every is not None:
-            subscriber.storing = asyncio.create_task(self._store_now_and_then(subscriber, wishes.store_every))
+        subscriber = Subscriber(next(self._ids), name, subscription, decoder, wishes.filter.predicate, offsets)
+        self._subscribers.add(subscriber)
+        if offsets is not None:
+            subscriber.storing = asyncio.create_task(offsets.store_now_and_then(subscription))
         return subscriber
 
-    # Stored offsets, and turns of a single active consumer.
-
-    async def _store_now_and_then(self, subscriber: _Subscriber, every: float) -> None:
-        while True:
-            await asyncio.sleep(every)
-            if subscriber.subscription.active:  # otherwise another consumer stores under this name
-                await self._store(subscriber.wishes, subscriber.stored, subscriber.subscription)
-
-    async def _store(
-        self, wishes: _Wishes, stored: _Stored, subscription: Subscription, *, verify_timeout: float | None = None
-    ) -> None:
-        """Stores the last processed offset, if it has changed. Logs a failure: those messages then come again."""
-        offset = subscription.processed
-        if offset is None or (offset == stored.offset and verify_timeout is None):
-            return
-        try:
-            async with asyncio.timeout(verify_timeout):  # an outage must not prolong it: a caller waits
-                await self._client.store_offset(
-                    subscription.stream, wishes.store_name, offset, verify_timeout=verify_timeout
-                )
-            stored.offset = offset
-        except (RstreamError, TimeoutError) as error:
-            why = str(error) or f"not within {verify_timeout} s"
-            logger.warning("offset %d of stream %r was not stored: %s", offset, subscription.stream, why)
-
     async def _on_turn(
-        self, name: str, wishes: _Wishes, stored: _Stored, subscription: Subscription, active: bool
+        self,
+        name: str,
+        wishes: _Wishes,
+        offsets: ProcessedOffsets | None,
+        subscription: Subscription,
+        active: bool,
     ) -> ConsumerOffsetSpecification | None:
         """Stores the offset when a turn ends, and calls the application's listener. Called by the subscription."""
         assert wishes.group is not None
-        if not active and wishes.store_every is not None:
-            await self._store(wishes, stored, subscription, verify_timeout=STORE_TIMEOUT)
+        if not active and offsets is not None:
+            await offsets.store_last(subscription)
         if wishes.listener is None:
             return None
         _called.set(_Called(self, subscription.stream, name))
@@ -547,82 +463,33 @@ class Consumer(StreamAdministration):
 
     # Callbacks.
 
-    def _named(self, name: str | None) -> list[_Subscriber]:
-        if name is None:
-            raise ConfigurationError("a subscriber without a name is known by its stream or its subscriber_id")
-        found = [subscriber for subscriber in self._subscribers.values() if subscriber.name == name]
-        if not found:
-            raise ConfigurationError(f"there is no subscriber {name!r}")
-        return found
-
-    async def _deliver(self, subscriber: _Subscriber, callback: Callback) -> None:
+    async def _deliver(self, subscriber: Subscriber, callback: Callback) -> None:
         """The task of one subscriber."""
         subscription = subscriber.subscription
         failures = Failures(f"the callback of stream {subscription.stream!r}")
         _called.set(_Called(self, subscription.stream, subscriber.name))
+        decode = _one_by_one(subscriber.decoder)
         try:
             async for chunk in subscription:
-                await self._deliver_chunk(subscriber, callback, failures, chunk)
+                await deliver_chunk(
+                    subscriber, chunk, self._with_contexts(subscriber, chunk), decode, callback, failures
+                )
                 if subscriber.gone:
                     return
                 await subscription.time_slice.give_way()  # so that streams with small chunks take turns
         except RstreamError as error:
-            await self._leave(subscriber)
-            subscriber.error = error
-            self._subscribers[subscriber.id] = subscriber  # until run() has raised it
-            self._ended.set()
-            self._log_ends()
+            await self._subscribers.leave(subscriber)
+            self._subscribers.end(subscriber, error)
         except (Exception, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - from a callback; run() or close() raises it
             self._callbacks.report(error, f"the callback of stream {subscription.stream!r}")
-            await self._leave(subscriber)
-            self._ended.set()
+            await self._subscribers.leave(subscriber)
+            self._subscribers.changed()
         finally:
             failures.sum_up()
 
-    async def _deliver_chunk(
-        self, subscriber: _Subscriber, callback: Callback, failures: Failures, chunk: Chunk
-    ) -> None:
-        """Calls for each message of a chunk, as long as it is wanted. Gives the event loop its turns."""
-        decode = _one_by_one(subscriber.decoder)
-        wanted = subscriber.wishes.filter.predicate
-        subscription = subscriber.subscription
-        time_slice = subscription.time_slice
-        messages = self._with_contexts(subscriber, chunk)
-        left = len(chunk.messages)
-        last: MessageContext | None = None
-        has_waited = False  # only then can the subscriber be gone, or its turn be over
-        try:
-            while left > 0:
-                stride = time_slice.stride
-                for stored, context in islice(messages, stride):
-                    try:
-                        message = decode(stored) if decode else stored
-                        if wanted is None or wanted(message):
-                            result = callback(message, context)
-                            if result is not None and inspect.isawaitable(result):
-                                has_waited = True
-                                await result
-                    except (Exception, asyncio.CancelledError) as error:
-                        if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
-                            raise
-                        subscription.fail(context.offset)
-                        words = _FAILED if subscriber.wishes.store_every is None else _FAILED + _NOT_STORED
-                        failures.tell(error, words, context.offset, chunk.stream)
-                    last = context
-                    if has_waited and (subscriber.gone or not subscription.is_wanted(chunk)):
-                        return
-                is_over = time_slice.is_over(min(stride, left))
-                left -= stride
-                if is_over and left > 0:
-                    await time_slice.give_way()
-                    if subscriber.gone or not subscription.is_wanted(chunk):
-                        return
-        finally:
-            subscription.finish(chunk.offset - 1 if last is None else last.offset)
-
-    def _with_contexts(self, subscriber: _Subscriber, chunk: Chunk) -> Iterator[tuple[Any, MessageContext]]:
+    def _with_contexts(self, subscriber: Subscriber, chunk: Chunk) -> Iterator[tuple[Any, MessageContext]]:
         """Returns an iterator of a chunk's messages with their contexts.
 
         The messages are decoded where the decoder is ``amqp_decoder``; the caller calls any other one. Iterators
@@ -640,24 +507,6 @@ class Consumer(StreamAdministration):
         messages = AMQPMessage.all_from_bytes(chunk.messages) if subscriber.decoder is amqp_decoder else chunk.messages
         return zip(messages, map(_new_context, fields), strict=False)
 
-    async def _leave(self, subscriber: _Subscriber, caller: asyncio.Task[Any] | None = None) -> None:
-        """Ends a subscription and its tasks, except the task of the ``caller``, which may run its callback."""
-        self._subscribers.pop(subscriber.id, None)
-        subscriber.gone = True
-        spared = (None, asyncio.current_task(), caller)
-        tasks = [task for task in (subscriber.task, subscriber.storing) if task not in spared]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)
-            if late:
-                logger.error("the callback of stream %r does not end", subscriber.subscription.stream)
-        subscription = subscriber.subscription
-        if subscriber.wishes.store_every is not None and subscription.active and not subscription.is_closed:
-            # Before unsubscribing: the next consumer's turn begins after that, at the stored offset.
-            await self._store(subscriber.wishes, subscriber.stored, subscription, verify_timeout=STORE_TIMEOUT)
-        await subscription.close()
-
 
 def the_one_given(subscriber: int | str | None, name: str | None, number: int | None) -> int | str | None:
     """Who is meant; None where nobody is. Raises ``ConfigurationError`` for more than one."""
@@ -671,12 +520,6 @@ def _reference(name: str | None) -> str:
     if name is None:
         raise ConfigurationError("offsets are stored under a name: give subscribe() a subscriber_name, and pass that")
     return name
-
-
-def _is_being_cancelled() -> bool:
-    """Returns whether this task is being cancelled, and not only something that it awaited."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _one_by_one(decoder: Decoder | None) -> Decoder | None:

@@ -18,7 +18,6 @@ from rstream_core.client import Client
 from rstream_core.consumer import (
     Callback,
     Consumer,
-    Decoder,
     MessageContext,
     SubscribeOptions,
     check_decoder,
@@ -33,6 +32,7 @@ from rstream_core.hints import Hint
 from rstream_core.pool import MAX_IDS
 from rstream_core.reading import ChunkReading, MessageReading
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
+from rstream_core.subscribers import Decoder
 from rstream_core.types import ConsumerOffsetSpecification, OffsetType, check_specification
 
 Offsets = Mapping[str, ConsumerOffsetSpecification]

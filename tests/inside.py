@@ -286,7 +286,7 @@ def subscriptions(consumer: Consumer | SuperStreamConsumer) -> Sequence[Subscrip
 
 
 def subscribers(consumer: Consumer | SuperStreamConsumer) -> Mapping[Any, Any]:
-    return (consumer._consumer if isinstance(consumer, SuperStreamConsumer) else consumer)._subscribers
+    return (consumer._consumer if isinstance(consumer, SuperStreamConsumer) else consumer)._subscribers.there
 
 
 def routes(router: Router) -> Collection[str]:

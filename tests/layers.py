@@ -67,8 +67,9 @@ rstream_core.flow: cursor read_plan
 rstream_core.flow: ends stores
 rstream_core.flow: opening
 rstream_core.flow: stream_source
-rstream_core: facade outboxes
-rstream_core: administration reading
+rstream_core: facade outboxes processed_offsets
+rstream_core: subscribers
+rstream_core: administration delivering reading
 rstream_core: consumer producer
 rstream_core: superstream superstream_consumer
 rstream_core: .
