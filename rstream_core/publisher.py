@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from rstream_core.attachment import GOODBYE_TIMEOUT, Attachment
 from rstream_core.callbacks import Callbacks
@@ -33,6 +34,8 @@ from rstream_core.errors import (
     RstreamError,
     StreamNotAvailable,
 )
+from rstream_core.flow.acks import Acks, Verdict
+from rstream_core.flow.block import Block
 from rstream_core.in_flight import Batch, FilterValues, InFlight, Outcome
 from rstream_core.locator import Locator
 from rstream_core.numbering import Numbering
@@ -42,6 +45,22 @@ from rstream_core.protocol import commands as c
 from rstream_core.recovery import Recoveries
 from rstream_core.registered_publisher import RegisteredPublisher
 from rstream_core.types import CompressionType, Endpoint
+
+
+class _Acknowledged(NamedTuple):
+    """The context of a block's messages. It does not hold the messages: the ledger has them in their frames."""
+
+    acks: Acks
+    positions: Sequence[int]
+
+    def settle(self, outcome: Outcome) -> None:
+        """Acknowledges the messages of an outcome."""
+        places = outcome.places
+        if type(places) is range:
+            done = self.positions[places.start : places.stop]
+        else:
+            done = [self.positions[place] for place in places]
+        self.acks.done(done, Verdict.FAILED if outcome.failed else Verdict.DONE)
 
 
 class Publisher(Attachment):
@@ -134,7 +153,7 @@ class Publisher(Attachment):
 
     async def publish(
         self,
-        messages: Sequence[bytes],
+        messages: Sequence[bytes] | Block,
         *,
         publishing_ids: Sequence[int] | None = None,
         filter_values: FilterValues | None = None,
@@ -151,12 +170,21 @@ class Publisher(Attachment):
         ``context`` is any object, which the outcomes of these messages carry, with their places: the first message has
         the place ``place``.
 
+        A ``Block`` brings ids and filter values along, and takes no other argument. Each of its messages is
+        acknowledged before the listener is told of it: as done once it is confirmed, otherwise as failed. Those that
+        were not published, because the call raised or was cancelled, stay open.
+
         With a reference, ids after a rejected one raise ``NotConfirmed`` until the rejected one is published again:
         once the broker has stored a later id, it drops and confirms the rejected one without storing it. In that case a
         part of the call may have been published. Raises ``MessageTooLarge`` or ``UnsupportedByBroker`` (filter values
         need RabbitMQ 3.13) before any message of this call is written, or the error with which this publisher ended.
         """
         self._guard.check()
+        if isinstance(messages, Block):
+            if (publishing_ids, filter_values, context, place) != (None, None, None, 0):
+                raise TypeError("a block brings its ids and filter values along: give nothing else")
+            block, context = messages, _Acknowledged(messages.ack, messages.positions)
+            messages, publishing_ids, filter_values = block.messages, block.ids, block.filters
         if publishing_ids is not None and len(publishing_ids) != len(messages):
             raise ValueError(f"{len(publishing_ids)} publishing ids for {len(messages)} messages")
         if not messages:
@@ -362,9 +390,11 @@ class Publisher(Attachment):
         self._tell(self._ledger.fail_all(str(error), self._loop.time()))
 
     def _tell(self, outcomes: Iterable[Outcome]) -> None:
-        """Tells the listener what became of messages, and wakes the calls that wait for progress."""
-        if self._listener is not None:
-            for outcome in outcomes:
+        """Tells blocks and the listener what became of messages, and wakes the calls that wait for progress."""
+        for outcome in outcomes:
+            if type(outcome.context) is _Acknowledged:
+                outcome.context.settle(outcome)
+            if self._listener is not None:
                 self._listener(outcome)
         self._outgoing.wake()
 

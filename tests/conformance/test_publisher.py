@@ -18,6 +18,8 @@ from rstream_core import (
     Publisher,
     RequestTimeout,
 )
+from rstream_core.flow.acks import Account, Acks, Verdict
+from rstream_core.flow.block import Block
 from rstream_core.protocol.chunk import join_sub_batch
 from tests import inside
 from tests.clients import PATIENCE, bodies, eventually, publish, read
@@ -57,6 +59,28 @@ async def test_outcomes_say_which_messages_of_which_call_they_are_about(client: 
     told = Counter((outcome.context, place) for outcome in outcomes for place in outcome.places)
     wanted = [("many", range(10, 310)), ("together", range(7, 12)), (None, range(1))]
     assert told == Counter((context, place) for context, places in wanted for place in places)
+
+
+async def test_a_block_is_acknowledged(client: Client, stream: str) -> None:
+    """With each confirm, by its positions, before the listener is told."""
+    account = Account()
+    acks = Acks(account, "a source", low=99)
+    acks.hand_out(100, 600)
+    messages = bodies(600)
+    marks: list[int | None] = []
+    publisher = await client.publisher(stream, "blocks", listener=lambda _: marks.append(acks.low), max_in_flight=200)
+    block = Block(acks, range(100, 700), messages, ids=range(5, 1205, 2), filters=None)
+    chosen = block.select([place for place in range(600) if place % 3])
+    assert list(await publisher.publish(chosen)) == [number for number in range(5, 1205, 2) if number % 6 != 5]
+    await publisher.flush(PATIENCE)
+    assert (account.by[Verdict.DONE], account.open, acks.low) == (400, 200, 99)
+    assert set(marks) == {99}
+    acks.done(range(100, 700, 3), Verdict.PASSED)
+    assert acks.low == 699
+    with pytest.raises(TypeError, match="a block brings its ids"):
+        await publisher.publish(chosen, publishing_ids=range(400))
+    await publisher.close()
+    assert list((await read(client, stream, 400)).values()) == [messages[place] for place in range(600) if place % 3]
 
 
 async def test_nothing_is_published(client: Client, stream: str) -> None:

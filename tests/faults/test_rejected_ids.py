@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from rstream_core import Client, ConnectionOptions, EmbeddedBroker, NotConfirmed, parse_uri
+from rstream_core.flow.acks import Account, Acks, Verdict
+from rstream_core.flow.block import Block
 from rstream_core.protocol.commands import Key
 from tests.clients import PATIENCE
 from tests.recovering import stored
@@ -91,3 +93,18 @@ async def test_a_connection_that_is_lost_while_the_last_id_is_asked_for(
     assert (publisher.confirmed, publisher.error) == (1, None)
     assert await stored(own, "s") == [b"again"]
     await publisher.close()
+
+
+async def test_the_messages_of_a_block_that_are_rejected_count_as_failed(faulty: EmbeddedBroker, own: Client) -> None:
+    account = Account()
+    acks = Acks(account, "a source", low=0)
+    acks.hand_out(1, 6)
+    publisher = await own.publisher("s")
+    await publisher.publish(Block(acks, range(1, 4), [b"1", b"2", b"3"]))
+    await publisher.flush(PATIENCE)
+    faulty.faults.answer(Key.PUBLISH, 15)
+    await publisher.publish(Block(acks, (4, 6), [b"4", b"6"], filters=("v", None)))
+    await publisher.flush(PATIENCE)
+    assert (account.by[Verdict.DONE], account.by[Verdict.FAILED], account.open, acks.low) == (3, 2, 1, 4)
+    await publisher.close()
+    assert await stored(own, "s") == [b"1", b"2", b"3"]
