@@ -13,9 +13,12 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rstream_cli.parsing import parse_delimiter, parse_header, parse_offset, parse_rate, parse_until
+from rstream_cli.records.csv_in import CsvReader
+from rstream_cli.records.csv_out import parse_columns
 from rstream_cli.records.envelope import EnvelopeError, from_json, to_json
 from rstream_cli.records.framing_in import DelimiterReader, Len32Reader, RecordError
 from rstream_cli.records.template import Template
@@ -91,6 +94,7 @@ def targets() -> list[Target]:
         Target("uri", lambda data: parse_uri(data.decode("utf-8", "surrogateescape")), (ConfigurationError,), _URIS),
         Target("envelope", _envelope, (EnvelopeError, AmqpError), envelopes),
         Target("records", _records, (RecordError,), [b"a\nb\n\nc", b"\0\0\0\1a\0\0\0\0", b"\xff\xff\xff\xff"]),
+        Target("rows", _rows, (), [b'n,body\r\n1,"a\n""b"\r\n\n2,c,d\n', b'\xef\xbb\xbfbody\n"', b'body\n5" x\n']),
         Target("options", _options, (), [b"-1h", b"@17", b"2026-11-23T10:00Z", b"500/s", rb"\x00\n", b"k:={}", b"%s"]),
     ]
 
@@ -243,6 +247,27 @@ def _records(data: bytes) -> None:
         reader.finish()
 
 
+def _rows(data: bytes) -> None:
+    """In blocks of a few bytes, and with a limit that some rows pass; each bad one is read past."""
+    reader = CsvReader([b"body"], max_record=16)
+    steps: list[Callable[[], list[bytes]]] = [partial(reader.feed, data[at : at + 7]) for at in range(0, len(data), 7)]
+    for step in steps:
+        _past(step, partial(reader.feed, b""), len(data))
+    _past(reader.finish, reader.finish, len(data))
+
+
+def _past(step: Callable[[], object], then: Callable[[], object], most: int) -> None:
+    """Reads on behind bad records, of which there are ``most``."""
+    for _ in range(most + 1):
+        try:
+            step()
+        except RecordError:
+            step = then
+        else:
+            return
+    raise AssertionError("a bad record is told of for ever")
+
+
 def _options(data: bytes) -> None:
     text = data.decode("utf-8", "surrogateescape")
     readers: list[Callable[[str], Any]] = [
@@ -251,6 +276,7 @@ def _options(data: bytes) -> None:
         parse_rate,
         parse_delimiter,
         parse_header,
+        parse_columns,
         Template,
     ]
     for read in readers:

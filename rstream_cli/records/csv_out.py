@@ -84,7 +84,7 @@ def csv_renderer(columns: dict[str, Path], *, raw: bool, shown: Bodies | None = 
     def fast(batch: Batch) -> Rendered:
         found = _large(batch, raw=raw) if shown is None and batch.is_large and has_large else None
         if found is None:
-            return rows(batch)
+            return (rows(batch),) if batch.is_large and shown is None else rows(batch)
         body, message = found
         # All cells but the body first: an error must come before any output.
         row = [written(cells)[0] for cells in _cells(paths, batch._replace(messages=[message]), raw=raw)]

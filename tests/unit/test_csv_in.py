@@ -171,6 +171,14 @@ def test_a_row_that_is_too_large_is_left_out(row: bytes, step: int) -> None:
     assert bodies(data, step=step, limit=60) == expected
 
 
+@pytest.mark.parametrize("begin", [b"1,", b'1,"', b'1,"a\n', b'1,"' + b"\n" * 50])
+def test_a_row_that_is_too_large_is_told_of_before_its_end_comes(begin: bytes) -> None:
+    reader = CsvReader([b"body"], max_record=60)
+    assert reader.feed(b"n,body\n" + begin + b"x" * (60 - len(begin))) == []
+    with pytest.raises(RecordError, match="larger than the limit of 60 bytes"):
+        reader.feed(b"x")
+
+
 def test_a_row_of_the_largest_size_is_read() -> None:
     row = b'1,"' + b"x\n" * 28 + b'"'
     assert len(row) == 60

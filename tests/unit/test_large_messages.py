@@ -9,6 +9,7 @@ import pytest
 
 from rstream_cli import rendering
 from rstream_cli.records import envelope
+from rstream_cli.records.csv_out import csv_renderer, parse_columns
 from rstream_cli.records.framing_out import DelimiterWriter, Len32Writer, RawWriter
 from rstream_cli.records.template import Template
 from rstream_cli.rendering import Batch, Rendered, Renderer
@@ -36,6 +37,7 @@ RENDERERS = [
     lambda raw: rendering.bodies_renderer(Len32Writer(), raw=raw),
     lambda raw: rendering.bodies_renderer(RawWriter(), raw=raw),
     lambda raw: rendering.json_renderer(raw=raw),
+    lambda raw: csv_renderer(parse_columns("offset,headers.k,body"), raw=raw),
     lambda raw: rendering.template_renderer(Template("%o %S %s|%R %h %p\\n"), raw=raw),
 ]
 
