@@ -10,8 +10,8 @@ low-water mark everything is done: only that may be stored.
 from __future__ import annotations
 
 import enum
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -66,20 +66,37 @@ class _Span:
 
     def mark(self, low: int, high: int) -> int:
         """Notes that the places ``low`` to ``high`` - 1 are done. Returns how many of them were not."""
-        if self.marks is None:
-            if low <= self.prefix:
-                fresh = max(high - self.prefix, 0)
-                self.prefix += fresh
-                self.open -= fresh
-                return fresh
-            self.marks = bytearray(b"\1" * self.prefix + bytes(self.count - self.prefix))
-        fresh = self.marks.count(0, low, high)
-        self.marks[low:high] = b"\1" * (high - low)
-        self.open -= fresh
-        if low <= self.prefix < high:
-            end = self.marks.find(0, high)
-            self.prefix = self.count if end < 0 else end
+        if self.marks is None and low <= self.prefix:
+            fresh = max(high - self.prefix, 0)
+            self.prefix += fresh
+            self.open -= fresh
+            return fresh
+        marks = self._marks()
+        fresh = marks.count(0, low, high)
+        marks[low:high] = b"\1" * (high - low)
+        self._marked(marks, fresh)
         return fresh
+
+    def mark_some(self, positions: Sequence[int]) -> int:
+        """Notes that these positions, all of them of this span, are done. Returns how many of them were not."""
+        marks, begin = self._marks(), self.begin
+        low, high = positions[0] - begin, positions[-1] - begin + 1
+        before = marks.count(0, low, high)
+        for position in positions:
+            marks[position - begin] = 1
+        fresh = before - marks.count(0, low, high)
+        self._marked(marks, fresh)
+        return fresh
+
+    def _marks(self) -> bytearray:
+        if self.marks is None:
+            self.marks = bytearray(b"\1" * self.prefix + bytes(self.count - self.prefix))
+        return self.marks
+
+    def _marked(self, marks: bytearray, fresh: int) -> None:
+        self.open -= fresh
+        end = marks.find(0, self.prefix)
+        self.prefix = self.count if end < 0 else end
 
 
 _begin = attrgetter("begin")
@@ -144,9 +161,9 @@ class Acks:
         """
         if not positions:
             return 0
-        fresh = 0
-        for begin, end in _ranges(positions):
-            fresh += self._mark(begin, end)
+        first, behind = positions[0], positions[-1] + 1
+        is_range = behind - first == len(positions)
+        fresh = self._mark(first, behind) if is_range else self._mark_some(positions)
         if fresh:
             self.open -= fresh
             self.settled += fresh
@@ -173,16 +190,30 @@ class Acks:
 
     def _mark(self, begin: int, end: int) -> int:
         """Marks the positions ``begin`` to ``end`` - 1. Returns how many of them were open."""
-        spans = self._spans
-        at = max(bisect_right(spans, begin, lo=self._at, key=_begin) - 1, self._at)
         fresh = 0
-        while at < len(spans) and spans[at].begin < end:
-            span = spans[at]
+        for span in self._spans_of(begin, end):
             low, high = max(begin - span.begin, 0), min(end - span.begin, span.count)
             if low < high:
                 fresh += span.mark(low, high)
-            at += 1
         return fresh
+
+    def _mark_some(self, positions: Sequence[int]) -> int:
+        """As ``_mark``, for positions with holes between them."""
+        fresh = 0
+        for span in self._spans_of(positions[0], positions[-1] + 1):
+            low = bisect_left(positions, span.begin)
+            high = bisect_left(positions, span.begin + span.count, low)
+            if low < high:
+                fresh += span.mark_some(positions[low:high])
+        return fresh
+
+    def _spans_of(self, begin: int, end: int) -> Iterator[_Span]:
+        """Yields the spans that may have positions from ``begin`` to ``end`` - 1."""
+        spans = self._spans
+        at = max(bisect_right(spans, begin, lo=self._at, key=_begin) - 1, self._at)
+        while at < len(spans) and spans[at].begin < end:
+            yield spans[at]
+            at += 1
 
     def _shed(self) -> None:
         """Drops spans that are done from the front: at once from what is looked at, from memory in bulk."""
@@ -194,19 +225,3 @@ class Acks:
         if 2 * self._at >= len(spans):
             del spans[: self._at]
             self._at = 0
-
-
-def _ranges(positions: Sequence[int]) -> Sequence[tuple[int, int]]:
-    """Returns growing positions as ranges: the first position of each, and the one behind its last."""
-    first, last = positions[0], positions[-1]
-    if last - first + 1 == len(positions):
-        return ((first, last + 1),)
-    found: list[tuple[int, int]] = []
-    begin = before = first
-    for position in positions[1:]:
-        if position != before + 1:
-            found.append((begin, before + 1))
-            begin = position
-        before = position
-    found.append((begin, before + 1))
-    return found
