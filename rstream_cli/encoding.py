@@ -9,12 +9,11 @@ Records are examined one by one only if an option needs a value from each (``Loo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from rstream_cli.exit_status import CommandError
-from rstream_cli.publishing import Encoded, Encoder
 from rstream_cli.records.envelope import EnvelopeError, at_path, from_json, loads, value_to_json
 from rstream_cli.records.paths import Path, format_path
 from rstream_core import AmqpError, AMQPMessage
@@ -24,6 +23,28 @@ from rstream_core.protocol.amqp import encode_bodies
 _EMPTY_BODY = len(AMQPMessage(b"").encode())
 
 _MAX_ID = 2**64 - 1
+
+
+class Encoded(NamedTuple):
+    """Encoded records: columns of the same length, and the bad records with their errors."""
+
+    messages: list[bytes]
+    numbers: Sequence[int] | None = None
+    """The numbers of the records; None: consecutive ones."""
+    bad: Sequence[tuple[int, str]] = ()
+    ids: Sequence[int] | None = None
+    filters: Sequence[str | None] | None = None
+    keys: Sequence[bytes] | None = None
+    """Routing keys."""
+
+
+class Encoder(Protocol):
+    """Makes encoded messages of input records. ``number`` is the number of the first record.
+
+    Stops at ``room`` messages, and with ``stop_at_bad`` behind the first bad record.
+    """
+
+    def __call__(self, records: list[bytes], number: int, room: int, stop_at_bad: bool) -> Encoded: ...
 
 
 @dataclass(frozen=True, slots=True)

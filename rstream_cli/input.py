@@ -17,7 +17,7 @@ import select
 import stat
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from rstream_cli.exit_status import CommandError
@@ -85,11 +85,11 @@ class Input:
         self._block_size = block_size
         self._room = threading.Semaphore(ahead)
         self._blocks: deque[Block] = deque()
-        self._arrived = asyncio.Event()
+        self._wake: Callable[[], None]
         self._loop = asyncio.get_running_loop()
         self._ended = False
-        self._failed = False
-        self._error: Exception | None = None
+        self.error: InputError | None = None
+        """Why the input was not read to its end, once ``is_over``."""
         self._stopping = False
         self._wake_reader, self._wake_writer = os.pipe()
         self._is_over = False
@@ -97,12 +97,13 @@ class Input:
         """Held while the wake-up pipe is written to or closed."""
         self._thread = threading.Thread(target=self._run, name="rstream-input", daemon=True)
 
-    def start(self) -> None:
-        """Starts the thread that reads."""
+    def start(self, wake: Callable[[], None]) -> None:
+        """Starts the thread that reads. ``wake`` is called on the loop when there is something new."""
+        self._wake = wake
         self._thread.start()
 
     def stop(self) -> None:
-        """Stops reading. ``next`` still returns blocks that were read. May be called repeatedly."""
+        """Stops reading. ``take`` still returns blocks that were read. May be called repeatedly."""
         if self._stopping:
             return
         self._stopping = True
@@ -110,18 +111,6 @@ class Input:
             if not self._is_over:
                 os.write(self._wake_writer, b"x")
         self._room.release()
-
-    def fail(self, error: Exception) -> None:
-        """Stops reading, and makes ``next`` raise this error. Blocks that were read are kept for ``take_rest``."""
-        self.stop()
-        self._failed = True
-        self._end(error)
-
-    def take_rest(self) -> list[Block]:
-        """Returns the blocks that were read and that ``next`` has not returned, without waiting. For after ``stop``."""
-        rest = list(self._blocks)
-        self._blocks.clear()
-        return rest
 
     def close(self) -> None:
         """Stops reading, and drops blocks that were read. Does not wait for the thread: a file system may block it."""
@@ -132,38 +121,31 @@ class Input:
 
     @property
     def stopped_early(self) -> bool:
-        """Whether ``stop`` or ``fail`` was called."""
+        """Whether ``stop`` was called."""
         return self._stopping
 
-    async def next(self, timeout: float | None = None) -> Block | None:
-        """Returns the next block; None at the end of the last source, and after ``stop`` when no block is left.
+    @property
+    def is_over(self) -> bool:
+        """Whether no further block will come: after the last source, an error, or ``stop``."""
+        return self._ended and not self._blocks
 
-        Raises TimeoutError if no block came within ``timeout`` seconds, InputError after the last good block, and at
-        once the error that ``fail`` was called with.
-        """
-        if not self._blocks and not self._ended:
-            async with asyncio.timeout(timeout):
-                while not self._blocks and not self._ended:
-                    self._arrived.clear()
-                    await self._arrived.wait()
-        if self._blocks and not self._failed:
-            self._room.release()
-            return self._blocks.popleft()
-        if self._error is not None:
-            raise self._error
-        return None
+    def take(self) -> Block | None:
+        """Returns the next block if there is one. Never waits."""
+        if not self._blocks:
+            return None
+        self._room.release()
+        return self._blocks.popleft()
 
     # On the loop.
 
     def _put(self, block: Block) -> None:
         self._blocks.append(block)
-        self._arrived.set()
+        self._wake()
 
-    def _end(self, error: Exception | None) -> None:
-        if not self._failed or self._error is None:
-            self._error = error
+    def _end(self, error: InputError | None) -> None:
+        self.error = error
         self._ended = True
-        self._arrived.set()
+        self._wake()
 
     # In the thread.
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Set
 from typing import NamedTuple
 
-from rstream_cli.encoding import Extras, Looks, json_encoder, plain_encoder
+from rstream_cli.encoding import Encoder, Extras, Looks, json_encoder, plain_encoder
 from rstream_cli.exit_status import CommandError
 from rstream_cli.options.publishing import InputFormat, PublishOptions
 from rstream_cli.parsing import parse_delimiter
-from rstream_cli.publishing import Encoder
 from rstream_cli.records.csv_in import csv_encoder, csv_reader
 from rstream_cli.records.framing_in import DelimiterReader, Len32Reader, RecordReader, WholeReader
 from rstream_cli.records.paths import Path, parse_path

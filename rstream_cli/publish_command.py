@@ -29,7 +29,7 @@ from rstream_cli.runner import CommandContext, run_command
 if TYPE_CHECKING:
     from rstream_cli.encoding import Extras, Looks
     from rstream_cli.inputs import InputShape
-    from rstream_cli.publishing import PublishPlan
+    from rstream_cli.publish_plan import PublishPlan
 
 _LINE = "line"
 """The value of ``--id-from`` that is not a path."""
@@ -241,7 +241,7 @@ def _plan(
     routing: Routing | None,
 ) -> PublishPlan:
     """Returns the plan, after checking the options against each other and against the files."""
-    from rstream_cli.publishing import PublishPlan
+    from rstream_cli.publish_plan import PublishPlan
     from rstream_core import RouteType
 
     shape = _input_format(given.input_format, nul=given.nul, whole=given.whole, json_lines=given.json_lines)

@@ -97,10 +97,12 @@ rstream_cli: diagnosis ending kinds outages rendering
 rstream_cli: filtering grepping matching
 rstream_cli.records: csv_out
 rstream_cli: outputs
-rstream_cli: consuming publishing
-rstream_cli: encoding selecting
+rstream_cli: consuming encoding publish_report
 rstream_cli.records: csv_in
-rstream_cli: inputs
+rstream_cli: inputs publish_plan selecting
+rstream_cli: publish_ending publish_stages
+rstream_cli.endpoints: . publishers records
+rstream_cli: publishing
 rstream_cli: consume_command publish_command
 rstream_cli.commands: . broker completion consume doctor offset publish sac_consume stream version
 rstream_cli.commands: superstream_consume superstream_publish

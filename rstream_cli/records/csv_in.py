@@ -21,9 +21,8 @@ import re
 import struct
 from collections.abc import Callable, Sequence
 
-from rstream_cli.encoding import Cells, Extras, Looks, cells_encoder
+from rstream_cli.encoding import Cells, Encoder, Extras, Looks, cells_encoder
 from rstream_cli.options.publishing import PublishOptions
-from rstream_cli.publishing import Encoder
 from rstream_cli.records.framing_in import DEFAULT_MAX_RECORD, RecordError
 
 _OPEN = re.compile(rb'(?:(?:"(?:[^"]++|"")*+"[^,]*+|(?!")[^,]*+),)*+"(?:[^"]++|"")*+\Z')

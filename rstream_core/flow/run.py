@@ -70,6 +70,28 @@ class Sink(Protocol):
         """Sends what waits, and returns when nothing is open in the sink."""
 
 
+class _Alarm:
+    """Calls a function at a time, or before it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+        self._loop = loop
+        self._call = call
+        self._timer: asyncio.TimerHandle | None = None
+        self._at = 0.0
+
+    def set(self, due: float) -> None:
+        """Calls at ``due``, in loop time. One that is set and comes before does as well: it comes for nothing."""
+        if self._timer is not None:
+            if self._loop.time() < self._at <= due:
+                return
+            self._timer.cancel()
+        self._timer, self._at = self._loop.call_at(due, self._call), due
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
 class Run:
     """One run. ``work`` is called once. For one event loop."""
 
@@ -99,8 +121,7 @@ class Run:
         self._most_open = most_open
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
-        self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = 0.0
+        self._alarm = _Alarm(self._loop, self._wake.set)
         self._why: Stop | None = None
         self._is_cut = False
         """Whether no further block is wanted, not even those that were read already."""
@@ -164,21 +185,16 @@ class Run:
                     await self._sink.drain()
                     self.is_drained = True
                 except RstreamError as error:  # a RequestTimeout is a TimeoutError, too
-                    self._cut(self._failure(error))
+                    self._cut(_stop_of(error, self._sink.failed))
         except TimeoutError:
             if not scope.expired():
                 raise
         finally:
             self._scope = None
             self._account.on_change = None
-            if self._alarm is not None:
-                self._alarm.cancel()
+            self._alarm.cancel()
         assert self._why is not None
         return self._why
-
-    def _failure(self, error: RstreamError) -> Stop:
-        failed = self._sink.failed
-        return failed if failed is not None and failed.error is error else Stop(str(error), "error", error)
 
     def _cut(self, why: Stop) -> None:
         """Ends the run here and now. A reason with an error counts even where there was another one before."""
@@ -211,10 +227,9 @@ class Run:
 
     def _take_failure(self) -> bool:
         """Returns whether the sink takes nothing more."""
-        failed = self._sink.failed
-        if failed is not None:
-            self._cut(failed)
-        return failed is not None
+        if self._sink.failed is not None:
+            self._cut(self._sink.failed)
+        return self._sink.failed is not None
 
     def _next(self, now: float) -> tuple[int, Block | None]:
         """Returns a block, and the index of the stage that it comes to."""
@@ -299,10 +314,8 @@ class Run:
 
     async def _do_what_is_due(self) -> None:
         due = self._sink.due()
-        if due is not None and due <= self._loop.time():
-            waiting = self._sink.tick()
-            if waiting is not None:
-                await waiting
+        if due is not None and due <= self._loop.time() and (waiting := self._sink.tick()) is not None:
+            await waiting
         due = self._source.due()
         if due is not None and due <= self._loop.time() and self._why is None:
             await self._tick_source()
@@ -321,19 +334,16 @@ class Run:
 
     async def _wait(self) -> None:
         """Waits until there may be something to do."""
-        self._set_alarm()
-        await self._wake.wait()
-        self._wake.clear()
-
-    def _set_alarm(self) -> None:
         dues = [self._source.due() if self._why is None else None, self._sink.due()]
         if self._is_held_by_gate:
             dues.append(self._gate_due)
         due = min((one for one in dues if one is not None), default=None)
-        if due is None:
-            return  # an alarm that is set still, and comes for nothing, does no harm
-        if self._alarm is not None:
-            if self._loop.time() < self._alarm_at <= due:
-                return
-            self._alarm.cancel()
-        self._alarm, self._alarm_at = self._loop.call_at(due, self._wake.set), due
+        if due is not None:
+            self._alarm.set(due)
+        await self._wake.wait()
+        self._wake.clear()
+
+
+def _stop_of(error: RstreamError, failed: Stop | None) -> Stop:
+    """Returns the stop for an error: the sink's own, ``failed``, where it is about this error."""
+    return failed if failed is not None and failed.error is error else Stop(str(error), "error", error)

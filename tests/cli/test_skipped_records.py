@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rstream_cli.publish_command import _open_failed
-from rstream_cli.publishing import FailedFile
+from rstream_cli.publish_report import FailedFile
 from rstream_core import AMQPMessage, Client, ConnectionOptions, EmbeddedBroker, parse_uri
 from tests.cli.conftest import Done, run_here
 from tests.recovering import stored
@@ -83,6 +83,17 @@ def test_what_is_skipped_does_not_count_from_block_to_block(
     lines = [line for number in range(30_000) for line in (BAD, good(number))]
     done = publish(broker, stream_name, tmp_path / "in", lines, "--count", "25000", "--rate", "1000000/s")
     assert len(there(broker, stream_name)) == 25_000
+    assert done.status == 3
+
+
+def test_what_is_too_large_leaves_its_room_to_what_was_read_with_it(
+    broker: EmbeddedBroker, stream_name: str, tmp_path: Path
+) -> None:
+    """It turns out later than what is no message at all: the record behind it was read and is not lost."""
+    large = f'{{"body": "{"x" * 2_000_000}"}}'
+    done = publish(broker, stream_name, tmp_path / "in", [good(1), large, good(2), good(3)], "--count", "2")
+    assert there(broker, stream_name) == [b"1", b"2"]
+    assert done.errors.count("is skipped") == 1
     assert done.status == 3
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from rstream_cli.encoding import Extras, Looks, json_encoder, plain_encoder
-from rstream_cli.publishing import Encoded
+from rstream_cli.encoding import Encoded, Extras, Looks, json_encoder, plain_encoder
 from rstream_cli.records.paths import parse_path
 from rstream_core.protocol.amqp import bodies_of, encode_bodies
 
@@ -93,10 +92,3 @@ def test_envelopes() -> None:
     path = parse_path(".headers.n")
     found = json_encoder(Extras(), Looks(id_from=path, filter_from=path), raw=False)(lines[:1], 1, ALL, True)
     assert (found.ids, found.filters) == ((3,), ("3",))
-
-
-def test_columns_stay_together() -> None:
-    whole = Encoded([b"a", b"b", b"c"], None, [(9, "bad")], (1, 2, 3), ("x", None, "z"), (b"k", b"l", b"m"))
-    part = whole.only([0, 2], 10, [(11, "too large")])
-    assert part == Encoded([b"a", b"c"], [10, 12], [(9, "bad"), (11, "too large")], [1, 3], ["x", "z"], [b"k", b"m"])
-    assert part.number(1, 0) == 12

@@ -1,0 +1,1 @@
+"""Sources and sinks that only the program has: what it reads, and what it writes to."""

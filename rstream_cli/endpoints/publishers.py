@@ -1,0 +1,58 @@
+"""The publishers of a run of ``publish``: one of a stream, or one for each partition of a super stream."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import NamedTuple
+
+from rstream_cli.publish_plan import PublishPlan
+from rstream_core import Client, Publisher, Router
+from rstream_core.client import MAX_IN_FLIGHT_BYTES
+from rstream_core.flow.stream_sink import Listener, OnEnd, StreamSink
+
+_LEAST_IN_FLIGHT_BYTES = 256 * 1024
+"""The least ``max_in_flight_bytes`` of a partition, however many partitions there are."""
+
+
+class Opened(NamedTuple):
+    """What a plan publishes to."""
+
+    publishers: Sequence[Publisher]
+    """In the order of the sink's lanes."""
+    router: Router | None
+    """Of a super stream; its partitions have the order of the lanes."""
+
+
+async def open_publishers(client: Client, plan: PublishPlan, sink: StreamSink) -> Opened:
+    """Opens the publishers as lanes of the sink, and creates the stream where the plan says so.
+
+    Raises ``RstreamError``, and may be cancelled; ``client.close`` then closes what was opened.
+    """
+    streams: Sequence[str] = [plan.stream]
+    router: Router | None = None
+    if plan.routing is not None:
+        router = await Router.open(client, plan.stream)
+        streams = router.partitions
+    elif plan.create and not await client.stream_exists(plan.stream):
+        await client.create_stream(plan.stream, exists_ok=True)
+    return Opened([await _open(client, plan, sink, stream, len(streams)) for stream in streams], router)
+
+
+async def _open(client: Client, plan: PublishPlan, sink: StreamSink, stream: str, number: int) -> Publisher:
+    """Opens one of so many publishers, which share what may be in flight."""
+
+    def make(listener: Listener, on_end: OnEnd) -> Awaitable[Publisher]:
+        return client.publisher(
+            stream,
+            plan.name,
+            listener=listener,
+            on_end=on_end,
+            max_in_flight=max(plan.max_in_flight // number, 1),
+            max_in_flight_bytes=max(MAX_IN_FLIGHT_BYTES // number, _LEAST_IN_FLIGHT_BYTES),
+            confirm_timeout=plan.confirm_timeout,
+        )
+
+    publisher = await sink.open(make)
+    if plan.has_filters:
+        publisher.require_filters()
+    return publisher
