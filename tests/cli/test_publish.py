@@ -211,7 +211,9 @@ def test_inline_messages_never_read_standard_input(env: dict[str, str], run: Run
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert run("publish", stream, "-m", "", "-m", "grüße\n").returncode == 0
-    assert everything(run, stream) == lines + "\ngrüße\n\n".encode()
+    done = run("consume", stream, "-o", "first", "--until", "end")
+    assert (done.returncode, done.stdout) == (0, lines + "\ngrüße\n\n".encode())
+    assert b"contains the delimiter" in done.stderr
 
 
 def test_a_growing_input_is_published_as_it_grows(env: dict[str, str], run: Run, stream: str) -> None:
