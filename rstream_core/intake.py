@@ -1,85 +1,346 @@
-"""Subscribes on a connection, and gives the broker credits: how many chunks it may send.
+"""The place of one subscription on a connection: chunks come in there, credits go out, turns begin and end.
 
-A chunk's credit is given back when the application is done with the chunk, so a slow application holds back the broker
-instead of filling the memory. Credits are gathered, and given back once they are half of what the broker may send
-ahead: a frame for each of them would cost as much as a small chunk. So at any time the broker has more than half of the
-credit, less what waits here.
+When the connection is lost or the stream moves, a task subscribes again after the last chunk that arrived, wherever the
+first subscription started. Chunks that have arrived are kept, so the application does not notice. A single active
+consumer loses its turn with the connection: the turn ends as if the broker had said so, and the consumer waits for
+another turn.
+
+Where arriving chunks skip offsets, the node is asked where the stream begins, and the chunks behind the jump are held
+until that is known: so the application is told of a gap before it reads on. See ``gap_finder``.
+
+``Intake`` is longer than other classes, since it is all that the connection and ``Attachment`` call, in one place. What
+is decided there is decided by its parts: ``Arrivals``, ``Credits``, ``GapFinder``, ``Start``, ``TurnTaking``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
 
-from rstream_core.connection import Connection, SubscriptionHandler
+from rstream_core.arrivals import Arrivals
+from rstream_core.attachment import Attachment
+from rstream_core.connection import Connection
+from rstream_core.credits import Credits
+from rstream_core.errors import (
+    AlreadyClosed,
+    ChunkError,
+    ConnectionClosed,
+    OffsetsGone,
+    ProtocolError,
+    RstreamError,
+)
+from rstream_core.gap_finder import GapFinder
+from rstream_core.gaps import GapListener
+from rstream_core.locator import Locator
 from rstream_core.offsets import wire_spec
+from rstream_core.pool import ConnectionPool, Lease
+from rstream_core.progress import Progress
 from rstream_core.protocol import commands as c
-from rstream_core.types import ConsumerOffsetSpecification
+from rstream_core.recovery import Recoveries
+from rstream_core.start import Position, Start
+from rstream_core.turn_taking import Listener, TurnTaking
+from rstream_core.types import Chunk, ConsumerOffsetSpecification, Endpoint
 
-MAX_CREDIT_OF_FRAME = 0x7FFF
-"""The largest credit in one Subscribe or Credit. RabbitMQ 4.3.6 reads the credit of a Credit frame as a signed 16-bit
-number: it takes a larger one as negative, and sends no more chunks, without an error (observed). It reads that of a
-Subscribe frame correctly."""
+logger = logging.getLogger("rstream_core")
 
 
-class Intake:
-    """The place of one subscription on a connection, and its credits there."""
+class Intake(Attachment):
+    """What one subscription takes in. ``Subscription`` is the iterator over it."""
 
-    def __init__(self, stream: str, credit: int, properties: Mapping[str, str]) -> None:
-        """``credit`` is how many chunks the broker may send ahead. ``properties`` go into each Subscribe."""
-        self._stream = stream
-        self._credit = credit
-        self._properties = properties
-        self._half = max(credit // 2, 1)
-        self.id = 0
-        """The subscription id of the protocol."""
-        self.owed = 0
-        """Credits to be given back. Negative where the broker was given more than there is room for."""
+    what = "subscription"
 
-    @property
-    def is_due(self) -> bool:
-        """Whether so much is owed that it should be given back."""
-        return self.owed >= self._half
-
-    def room(self, held: bool) -> int:
-        """Returns how many chunks may wait when a new Subscribe is sent, so that it can grant at least one credit.
-
-        ``held``: the application holds a chunk, or a piece of one.
-        """
-        return self._credit - held - 1
-
-    async def subscribe(
+    def __init__(
         self,
-        connection: Connection,
-        number: int,
-        handler: SubscriptionHandler,
+        stream: str,
         spec: ConsumerOffsetSpecification,
-        held: int,
+        pool: ConnectionPool,
+        locator: Locator,
+        recoveries: Recoveries,
+        *,
+        credit: int,
+        properties: Mapping[str, str],
+        position: Position,
+        at_leader: bool,
+        on_gap: GapListener | None,
+        fail_on_gap: bool,
     ) -> None:
-        """Subscribes under the id ``number``, and has the connection call ``handler`` from now on.
+        """See ``Subscription``."""
+        super().__init__(stream, pool, locator, recoveries)
+        self.id = 0
+        """The subscription id of the protocol. It may change with each recovery."""
+        self.arrived = asyncio.Event()
+        """Set when a chunk has arrived, and when the subscription has ended or was closed."""
+        self.deliveries = 0
+        """How many chunks have arrived."""
+        self.arrivals = Arrivals(stream, credit)
+        self.arrivals.start_at(spec)
+        self.progress = Progress()
+        self.credits = Credits(credit)
+        self.turns: TurnTaking | None = None
+        self._properties = properties
+        self._start = Start(stream, spec, position, recovers=recoveries.policy is not None)
+        self._only_leader = at_leader
+        self._ask_leader = at_leader
+        is_filtered = any(key.startswith("filter.") for key in properties)
+        self._gaps = GapFinder(stream, on_gap, fails=fail_on_gap, is_filtered=is_filtered)
+        self._settling: asyncio.Task[None] | None = None
+        self._looked = True
+        """Whether it is known since the last recovery that the stream is the same and was not deleted and made anew."""
 
-        The credit is the initial one less the ``held`` chunks that have arrived and are not done with. Raises what
-        ``Connection.request`` raises. If it raises or is cancelled, the broker may have subscribed all the same.
+    def take_turns(self, name: str, listener: Listener | None, report: Callable[[BaseException], None]) -> None:
+        """Makes it a single active consumer of the group ``name``. To be called before ``attach``.
+
+        ``report`` gets what the listener raises. The listener runs in the context in which this is called.
         """
-        self.id = number
-        credit = min(max(self._credit - held, 1), MAX_CREDIT_OF_FRAME)
-        self.owed = self._credit - held - credit
-        connection.subscriptions[number] = handler
-        connection.streams[handler] = self._stream
-        await connection.request(
-            c.Subscribe(number, self._stream, wire_spec(spec), credit, self._properties),
-            f"consuming stream {self._stream!r}",
+        self.turns = TurnTaking(
+            self.stream,
+            self.progress,
+            listener,
+            partial(self._find_turn_start, name),
+            resume=self._resume,
+            fail=self.on_unavailable,
+            report=report,
         )
 
-    def give_back(self, connection: Connection) -> None:
-        """Gives back all that is owed, unless the connection has ended."""
-        while self.owed > 0 and connection.is_open:
-            credit = min(self.owed, MAX_CREDIT_OF_FRAME)
-            connection.send(c.Credit(self.id, credit))
-            self.owed -= credit
+    @property
+    def is_active(self) -> bool:
+        """Whether the broker sends chunks: False for a single active consumer while another one has its turn."""
+        return self.turns is None or self.turns.is_active
 
-    @staticmethod
-    def leave(connection: Connection, number: int, handler: SubscriptionHandler) -> None:
-        """The connection calls ``handler`` no more. May be called repeatedly, also for an id that it never had."""
-        if connection.subscriptions.get(number) is handler:
+    @property
+    def is_closed(self) -> bool:
+        """Whether ``close`` or ``abandon`` was called."""
+        return self._closed
+
+    @property
+    def holds_nothing(self) -> bool:
+        """Whether nothing that has arrived is still to be handed out or to be finished."""
+        return not self._held()
+
+    def take(self) -> Chunk | None:
+        """Returns the next chunk, or piece, if one is there: from then on it is held. Raises ``ChunkError``, once."""
+        try:
+            chunk, free = self.arrivals.take(self._gaps.holds)
+        except ChunkError as error:
+            self.error = error.located(self._connection.endpoint)
+            raise
+        if chunk is not None:
+            self.progress.held = chunk
+        if free:
+            self.credits.free += free  # chunks without any requested message also used a credit
+            self._return_credit()
+        if self.arrivals.is_behind and not self._looked:  # a lagging replica, or a new stream?
+            self._looked = True
+            self._recoveries.start(self._look(self.arrivals.seen))
+        return chunk
+
+    def finish(self, offset: int | None) -> None:
+        """The application is done with the chunk that it holds, if any: with all of it, or up to ``offset``."""
+        if self.progress.held is not None:
+            self.progress.finish(offset)
+            if not self.arrivals.has_pieces:
+                self.credits.free += 1
+            if self.turns is not None:
+                self.turns.on_finished()
+        self._return_credit()
+
+    async def round_trip(self) -> None:
+        """Waits until all has arrived that the broker had sent before.
+
+        Raises the error with which the subscription ended, or that of the request.
+        """
+        while True:
+            if self._recovering is not None and not self._attached:
+                await asyncio.wait((self._recovering,))
+                await self.raise_error()
+            try:
+                await self._connection.request(c.Metadata((self.stream,)), f"stream {self.stream!r}")
+            except ConnectionClosed:
+                if self._attached or self._recovering is None or self._closed:
+                    raise
+            else:
+                return
+
+    async def raise_error(self) -> None:
+        """Raises the error with which the subscription ended, if any."""
+        if self.error is not None:
+            self.error = await self._locator.explain(self.stream, self.error)
+            raise self.error.with_traceback(None)
+
+    async def close(self) -> None:
+        """Unsubscribes. Waits for the broker, and for the steps of a turn, each with a limit. Never raises."""
+        self._stop()
+        try:
+            if self.turns is None or not self.turns.is_called_by_listener():  # both wait for the listener
+                if self.turns is not None:
+                    await self.turns.closed()
+                await self._stop_recovering()
+            await self._leave()
+        finally:
+            self._leave_later(self._detach)  # does something only where ``close`` was cancelled
+
+    def abandon(self) -> None:
+        """Does the same without waiting."""
+        self._stop()
+        self._abandon()
+
+    def _stop(self) -> None:
+        self._closed = True
+        self.arrivals.clear()
+        self.arrived.set()
+        if self.turns is not None:
+            self.turns.close()
+
+    # Called by the connection.
+
+    def on_chunk(self, delivery: c.Delivery) -> None:
+        self.deliveries += 1
+        self._outages.progress()
+        if self.turns is not None and not self.turns.is_active:
+            self.credits.free += 1
+        elif not self._closed:
+            header, end = self.arrivals.add(delivery)
+            if header is not None:  # else ``poll`` raises the error
+                if self.turns is None:
+                    self._start.next = end
+                if self._gaps.arrive(header.first_offset, end):
+                    self._settle_doubts()
+            self.arrived.set()
+
+    def on_consumer_update(self, active: bool, correlation_id: int) -> None:
+        if self.turns is None:
+            raise ProtocolError(f"the broker tells of a turn in stream {self.stream!r}, which nobody takes turns in")
+        self.turns.told(active, self._connection, correlation_id)
+        # What waits belongs to a turn that is over.
+        self.credits.free += self.arrivals.drop(is_holding=self.progress.held is not None)
+        self._gaps.stop()
+
+    # Attaching and recovering.
+
+    async def _locate(self) -> Endpoint:
+        # Metadata may still name a replica that is down: every second attempt goes to the leader.
+        locate = self._locator.leader_now if self._ask_leader else self._locator.replica_now
+        self._ask_leader = self._only_leader or not self._ask_leader
+        return await locate(self.stream)
+
+    async def _declare(self) -> None:
+        """Subscribes at the given start, or after the last chunk that has arrived."""
+        if self._closed:
+            raise AlreadyClosed(f"this subscription to stream {self.stream!r} is closed")
+        if self.turns is not None:
+            await self.turns.settle()  # a turn that began in an earlier attempt
+        lease, connection = self._lease, self._connection
+        is_first = self._start.next is None
+        spec = await self._start.first(connection) if is_first and self.turns is None else None
+        # Where no credit would be left, the newest chunks are dropped; the broker sends them again.
+        dropped = self.arrivals.drop_newest(self.credits.most_waiting(is_held=self._is_chunk_held()))
+        if dropped is not None:
+            self._start.next = dropped
+        spec = spec or self._start.again()
+        gap = None
+        if self.turns is None:
+            gap = await self._gaps.start(connection, spec, is_resumed=not is_first)
+            if self._gaps.fails:
+                self._gaps.tell(gap)
+        self.id = lease.id
+        connection.subscriptions[lease.id] = self
+        connection.streams[self] = self.stream
+        await connection.request(
+            c.Subscribe(lease.id, self.stream, wire_spec(spec), self.credits.grant(self._held()), self._properties),
+            f"consuming stream {self.stream!r}",
+        )
+        self._gaps.tell(gap)
+
+    def _go_on(self) -> None:
+        self._ask_leader = self._only_leader
+        self._looked = not self.arrivals.seen
+        self.arrivals.is_behind = False
+        self._return_credit()
+        self._settle_doubts()
+
+    async def _look(self, seen: int) -> None:
+        """Ends the subscription if the stream is another one than that in which offset ``seen`` - 1 was."""
+        try:
+            error = await self._start.made_anew(seen)
+        except RstreamError as why:
+            logger.debug("looking where stream %r ends: %s", self.stream, why)
+            self._looked = False
+            return
+        if error is not None and self._current() is not None:
+            self._detach()
+            self._end(error)
+
+    def _goodbye(self, lease: Lease) -> c.Request[object]:
+        return c.Unsubscribe(lease.id)
+
+    async def _before_recovery(self) -> None:
+        if self.turns is not None:
+            await self.turns.settle()
+
+    def _is_chunk_held(self) -> bool:
+        """Whether the application holds a chunk, or has not taken all pieces of one."""
+        return self.progress.held is not None or self.arrivals.has_pieces
+
+    def _held(self) -> int:
+        """How many chunks have arrived and are not done with."""
+        return len(self.arrivals.waiting) + self._is_chunk_held()
+
+    def _detach(self) -> None:
+        super()._detach()
+        connection, number = self._connection, self._lease.id
+        if connection.subscriptions.get(number) is self:
             del connection.subscriptions[number]
-        connection.streams.pop(handler, None)
+        connection.streams.pop(self, None)
+        if self.turns is not None:
+            self.turns.lose()
+            self.arrivals.clear()
+            self._gaps.stop()
+
+    def _end(self, error: RstreamError) -> None:
+        super()._end(error)
+        self.arrived.set()
+
+    # Inside.
+
+    def _return_credit(self) -> None:
+        # While another consumer has its turn, credits are held back. RabbitMQ 4.3 and 4.0 refuse them (code 17) but add
+        # them all the same, and credits left at the end of a turn count in the next: observed with both. Credits that
+        # are held back and given at the start of the next turn are right whether or not a broker adds them.
+        if self.credits.is_due and self.is_active and self._current() is not None:
+            connection = self._connection
+            if connection.is_open:
+                for credit in self.credits.give_back():
+                    connection.send(c.Credit(self.id, credit))
+
+    def _current(self) -> Connection | None:
+        """The connection on which the broker sends chunks; None while there is none, and after the end."""
+        return self._connection if self._attached and self.error is None and not self._closed else None
+
+    def _wake(self) -> None:
+        self.arrived.set()  # ``Subscriptions`` replaces the event
+
+    def _settle_doubts(self) -> None:
+        if self._gaps.has_doubts and (self._settling is None or self._settling.done()):
+            self._settling = self._recoveries.start(self._settle())
+
+    async def _settle(self) -> None:
+        """Finds out which jumps are gaps. After a lost connection ``_go_on`` starts this again."""
+        try:
+            await self._gaps.settle(self._current, self._wake)
+        except OffsetsGone as error:
+            self._detach()
+            self._end(error)
+
+    def _resume(self, spec: ConsumerOffsetSpecification) -> None:
+        self.arrivals.start_at(spec)
+        self._return_credit()
+
+    async def _find_turn_start(
+        self, name: str, connection: Connection, wanted: ConsumerOffsetSpecification | None
+    ) -> ConsumerOffsetSpecification:
+        """Returns where a turn begins: where the listener says, else behind what was done. Tells of a gap there."""
+        spec = wanted or await self._start.of_turn(self._locator, name, self.progress, connection)
+        self._gaps.tell(await self._gaps.start(connection, spec))
+        return spec

@@ -16,10 +16,8 @@ from typing import NamedTuple
 
 from rstream_core.callbacks import own_task
 from rstream_core.connection import Connection
-from rstream_core.errors import OffsetNotFound, RequestTimeout, RstreamError
-from rstream_core.locator import Locator
-from rstream_core.offset_questions import query_offset
-from rstream_core.offsets import MOVING, from_offset, wire_spec
+from rstream_core.errors import RstreamError
+from rstream_core.offsets import wire_spec
 from rstream_core.progress import Progress
 from rstream_core.protocol import commands as c
 from rstream_core.recovery import ended
@@ -32,8 +30,6 @@ FINISH_TIMEOUT = 15.0
 """Seconds that the application has to finish its chunk when its turn as single active consumer ends."""
 LISTENER_TIMEOUT = 20.0
 """Seconds that a listener has to return."""
-QUERY_TIMEOUT = 10.0
-"""Seconds for reading the stored offset."""
 
 Listener = Callable[[bool], Awaitable[ConsumerOffsetSpecification | None]]
 """Called with True when a turn begins, and with False when it ends. Returns where the turn begins, or None."""
@@ -237,36 +233,6 @@ class TurnTaking:
             connection.send(answer, correlation_id=correlation_id)
         except RstreamError as error:  # the connection has ended, and its handlers know it
             logger.debug("answering for stream %r: %s", self._stream, error)
-
-
-async def start_of_turn(
-    locator: Locator,
-    stream: str,
-    name: str,
-    progress: Progress,
-    own: ConsumerOffsetSpecification,
-    fix: Callable[[], Awaitable[int | None]],
-) -> ConsumerOffsetSpecification:
-    """Returns where a turn begins if the listener does not say it: behind what is stored under ``name``, or was done.
-
-    Otherwise it begins at the subscription's ``own`` start. ``fix`` returns the offset that this means now, if it moves
-    with the stream. Waits at most ``QUERY_TIMEOUT``. Raises an ``RstreamError`` where the stored offset cannot be read.
-    """
-    stored: int | None = None
-    try:
-        async with asyncio.timeout(QUERY_TIMEOUT):
-            try:
-                stored = await query_offset(locator, stream, name)
-            except OffsetNotFound:
-                if progress.last_done(None) is None and own.offset_type in MOVING:
-                    progress.started_at(await fix())
-    except TimeoutError as error:
-        if isinstance(error, RstreamError):
-            raise
-        what = f"the offset of {name!r} in stream {stream!r}"
-        raise RequestTimeout(f"{what}: no answer within {QUERY_TIMEOUT:g} s") from None
-    last = progress.last_done(stored)
-    return own if last is None else from_offset(last + 1)
 
 
 async def _checked(listener: Listener, active: bool) -> ConsumerOffsetSpecification | None:

@@ -13,12 +13,14 @@ from typing import Any, cast
 import pytest
 
 from rstream_core import Client, Consumer, Producer, Recovery, SuperStreamConsumer, SuperStreamProducer
+from rstream_core.arrivals import Arrival
 from rstream_core.attachment import Attachment
 from rstream_core.broker.connection import BrokerConnection
 from rstream_core.broker.embedded import EmbeddedBroker
 from rstream_core.broker.segment import Segment
 from rstream_core.broker.server import Server
 from rstream_core.connection import Connection
+from rstream_core.errors import RstreamError
 from rstream_core.in_flight import Outcome
 from rstream_core.locator import Locator
 from rstream_core.outbox import Outbox
@@ -33,21 +35,26 @@ from rstream_core.types import StreamMetadata
 # Publishers and subscriptions: their place on a connection.
 
 
-def connection(attachment: Attachment) -> Connection:
-    return attachment._connection
+def attachment(owner: Publisher | Subscription) -> Attachment:
+    """What has a place on a connection."""
+    return owner._intake if isinstance(owner, Subscription) else owner
 
 
-def lease_id(attachment: Attachment) -> int:
-    return attachment._lease.id
+def connection(owner: Publisher | Subscription) -> Connection:
+    return attachment(owner)._connection
 
 
-def place(attachment: Attachment) -> tuple[Connection, int]:
+def lease_id(owner: Publisher | Subscription) -> int:
+    return attachment(owner)._lease.id
+
+
+def place(owner: Publisher | Subscription) -> tuple[Connection, int]:
     """Its connection, and its id there."""
-    return attachment._connection, attachment._lease.id
+    return attachment(owner)._connection, attachment(owner)._lease.id
 
 
-def is_attached(attachment: Attachment) -> bool:
-    return attachment._attached
+def is_attached(owner: Publisher | Subscription) -> bool:
+    return attachment(owner)._attached
 
 
 # Publishers.
@@ -87,42 +94,57 @@ def watch_frames(publisher: Publisher, written: Callable[[], object]) -> None:
 # Subscriptions.
 
 
-def undelivered(subscription: Subscription) -> Sequence[Any]:
+def undelivered(subscription: Subscription) -> Sequence[Arrival]:
     """Chunks that have come and that nobody has asked for, each with its messages' place; the oldest first."""
-    return subscription._arrivals.waiting
+    return subscription._intake.arrivals.waiting
 
 
 def deliveries(subscription: Subscription) -> int:
-    return subscription._deliveries
+    return subscription._intake.deliveries
 
 
 async def round_trip(subscription: Subscription) -> None:
     """Returns when all has come that the broker had sent before."""
-    await subscription._round_trip()
+    await subscription._intake.round_trip()
 
 
 def owe(subscription: Subscription, credit: int) -> None:
     """As after so many chunks of which nothing was wanted."""
-    subscription._intake.owed = credit
+    subscription._intake.credits.free = credit
 
 
 def owed(subscription: Subscription) -> int:
     """The credits that are free, and that the broker was not given back yet."""
-    return subscription._intake.owed
+    return subscription._intake.credits.free
 
 
 def deliver(subscription: Subscription, chunk: bytes) -> None:
     """As if the broker had sent this chunk."""
-    subscription.on_chunk(c.Delivery(subscription.id, None, chunk, 0))
+    subscription._intake.on_chunk(c.Delivery(subscription.id, None, chunk, 0))
+
+
+def deliver_again(subscription: Subscription, arrival: Arrival) -> None:
+    """As if the broker had sent a chunk once more."""
+    subscription._intake.on_chunk(arrival.delivery)
+
+
+def tell_turn(subscription: Subscription, active: bool, correlation_id: int) -> None:
+    """As if the broker had said that a turn begins or ends."""
+    subscription._intake.on_consumer_update(active, correlation_id)
+
+
+def lose(subscription: Subscription, error: RstreamError) -> None:
+    """As if its connection were lost, or its stream had moved."""
+    subscription._intake.on_unavailable(error)
 
 
 def want_from(subscription: Subscription, offset: int) -> None:
-    subscription._arrivals._first_wanted = offset
+    subscription._intake.arrivals._first_wanted = offset
 
 
 async def look(subscription: Subscription, seen: int) -> None:
     """What a subscription does to find out whether retention took what it was to read."""
-    await subscription._look(seen)
+    await subscription._intake._look(seen)
 
 
 def answer_positions(subscription: Subscription, answer: Awaitable[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +153,7 @@ def answer_positions(subscription: Subscription, answer: Awaitable[int], monkeyp
     async def position(_: object) -> int:
         return await answer
 
-    monkeypatch.setattr(subscription, "_position", position)
+    monkeypatch.setattr(subscription._intake._start, "_position", position)
 
 
 # Clients and their connections.

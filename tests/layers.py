@@ -41,7 +41,7 @@ rstream_core.broker: connection
 rstream_core.broker: server
 rstream_core.broker: embedded
 rstream_core.broker: .
-rstream_core: callbacks confirm_timer gaps in_flight loops losses progress room single_active timeslice
+rstream_core: callbacks confirm_timer credits gaps in_flight loops losses progress room single_active timeslice
 rstream_core: columns
 rstream_core.flow: . acks
 rstream_core.flow: block
@@ -55,8 +55,8 @@ rstream_core: connection
 rstream_core: locator
 rstream_core: pool
 rstream_core: attachment offset_questions
-rstream_core: arrivals gap_finder intake turn_taking
-rstream_core: registered_publisher
+rstream_core: arrivals gap_finder start turn_taking
+rstream_core: intake registered_publisher
 rstream_core: outgoing
 rstream_core: numbering
 rstream_core: filter_extraction publisher streams subscription

@@ -284,14 +284,15 @@ async def test_after_a_lost_connection(
     async with await client.subscribe(stream, NEXT) as subscription:
         await fill(client, stream, 2)
         assert (await take(subscription, 2)).keys() == {3, 4}
-        attach = subscription.attach
+        attached = inside.attachment(subscription)
+        attach = attached.attach
         may_attach = asyncio.Event()
 
         async def attach_later(*args: Any) -> None:
             await may_attach.wait()
             await attach(*args)
 
-        subscription.attach = attach_later  # type: ignore[method-assign, assignment]
+        attached.attach = attach_later  # type: ignore[method-assign, assignment]
         inside.connection(subscription).abort()
         async with Client(options) as other:
             begins = await lose(other, stream, 5)

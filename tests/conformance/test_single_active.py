@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+import rstream_core.start
 import rstream_core.turn_taking
 from rstream_core import (
     Client,
@@ -304,8 +305,8 @@ async def test_the_stored_offset_cannot_be_read(
         await asyncio.Event().wait()
         return 0
 
-    monkeypatch.setattr(rstream_core.turn_taking, "query_offset", no_answer)
-    monkeypatch.setattr(rstream_core.turn_taking, "QUERY_TIMEOUT", 0.2)
+    monkeypatch.setattr(rstream_core.start, "query_offset", no_answer)
+    monkeypatch.setattr(rstream_core.start, "QUERY_TIMEOUT", 0.2)
     await publish(client, stream, bodies(5))
     one = Member(Client(options, recovery=None))
     await one.join(stream, offset_type=OffsetType.NEXT)

@@ -191,7 +191,7 @@ async def test_a_chunk_of_an_old_turn_is_none_of_the_next(monkeypatch: pytest.Mo
             old = await asyncio.wait_for(anext(subscription), PATIENCE)
             assert subscription.is_wanted(old)
             for word, number in ((False, 101), (True, 102)):
-                subscription.on_consumer_update(word, number)
+                inside.tell_turn(subscription, word, number)
             await eventually(lambda: answered == [100, 101, 102] and subscription.active)
             assert not subscription.is_wanted(old)
             subscription.finish()
@@ -263,13 +263,13 @@ async def test_credits_wait_for_the_next_turn(monkeypatch: pytest.MonkeyPatch) -
             subscription = await client.subscribe("s", FIRST, credit=2, single_active=group)
             await asyncio.wait_for(anext(subscription), PATIENCE)
             await eventually(lambda: len(inside.undelivered(subscription)) == 1)
-            subscription.on_consumer_update(False, 101)
+            inside.tell_turn(subscription, False, 101)
             subscription.finish()
             await eventually(lambda: answered == [100, 101])
             assert subscription.poll() is None
             await inside.round_trip(subscription)  # whatever it has sent has come by now
             assert given == []
-            subscription.on_consumer_update(True, 102)
+            inside.tell_turn(subscription, True, 102)
             await eventually(lambda: answered == [100, 101, 102])
             await eventually(lambda: sum(given) == 2)
             await subscription.close()
@@ -316,9 +316,9 @@ async def test_a_turn_that_is_begun_again_begins_at_the_same_place() -> None:
             subscription = await client.subscribe("s", FIRST, single_active=SingleActiveConsumer("group"))
             assert (await asyncio.wait_for(anext(subscription), PATIENCE)).offset == 5
             subscription.finish()
-            subscription.on_unavailable(ConnectionClosed("lost"))
+            inside.lose(subscription, ConnectionClosed("lost"))
             await eventually(lambda: wanted == [5, 10] and subscription.active)
-            subscription.on_consumer_update(True, 200)
+            inside.tell_turn(subscription, True, 200)
             await eventually(lambda: len(wanted) == 3)
             assert wanted == [5, 10, 10]
             await subscription.close()
@@ -374,9 +374,9 @@ async def test_a_listener_that_closes_leaves_nothing_behind_that_waits(monkeypat
             subscription = await client.subscribe("s", FIRST, single_active=group)
             await asyncio.wait_for(anext(subscription), PATIENCE)
             for word, number in ((False, 101), (True, 102)):
-                subscription.on_consumer_update(word, number)
+                inside.tell_turn(subscription, word, number)
             await asyncio.wait_for(entered.wait(), PATIENCE)
             monkeypatch.setattr(rstream_core.turn_taking, "FINISH_TIMEOUT", 600.0)
-            subscription.on_unavailable(ConnectionClosed("lost"))
+            inside.lose(subscription, ConnectionClosed("lost"))
             go_on.set()
             await eventually(lambda: subscription.is_closed and not inside.recovering(client))
