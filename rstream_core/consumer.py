@@ -13,8 +13,8 @@ import asyncio
 import inspect
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 
 from rstream_core.administration import StreamAdministration
 from rstream_core.arguments import ConnectionArguments, options_from
-from rstream_core.callbacks import Callbacks, Failures, own_task
+from rstream_core.callbacks import Callbacks, own_task
 from rstream_core.checks import (
     check_callable,
     check_flag,
@@ -32,18 +32,18 @@ from rstream_core.checks import (
     check_subscription_properties,
 )
 from rstream_core.client import Client
-from rstream_core.delivering import deliver_chunk
+from rstream_core.delivering import deliver
 from rstream_core.errors import AlreadyClosed, ConfigurationError, RstreamError
 from rstream_core.gaps import GapListener
 from rstream_core.hints import Hint
 from rstream_core.pool import MAX_IDS
 from rstream_core.processed_offsets import ProcessedOffsets
 from rstream_core.protocol.amqp import AMQPMessage, amqp_decoder
-from rstream_core.reading import ChunkReading, MessageReading, Opened
+from rstream_core.reading import ChunkReading, MessageReading
 from rstream_core.recovery import RECOVER, Recovery, RecoveryListener
+from rstream_core.subscriber_reading import ReadSubscribers
 from rstream_core.subscribers import Decoder, Subscriber, Subscribers
 from rstream_core.subscription import DEFAULT_CREDIT, SingleActiveConsumer, Subscription
-from rstream_core.subscriptions import Subscriptions
 from rstream_core.types import (
     Chunk,
     ConsumerOffsetSpecification,
@@ -187,8 +187,6 @@ class Consumer(StreamAdministration):
         self._callbacks = Callbacks()
         self._subscribers = Subscribers(self._callbacks)
         self._ids = itertools.count()
-        self._leaving: set[asyncio.Task[None]] = set()
-        """What was dropped without being closed, and is being left."""
         self._closing: asyncio.Future[None] | None = None
         own = client or Client(
             options_from(host, port, "rstream-consumer", **connection),
@@ -230,9 +228,7 @@ class Consumer(StreamAdministration):
     async def _close(self, caller: asyncio.Task[Any] | None) -> None:
         """Does the work of ``close`` in a separate task, since this may cancel the task that called ``close``."""
         try:
-            there = list(self._subscribers.there.values())
-            leaving = (self._subscribers.leave(subscriber, caller) for subscriber in there)
-            await asyncio.gather(*leaving, *self._leaving)
+            await self._subscribers.close(caller)
         finally:
             self._callbacks.sum_up()
             try:
@@ -294,7 +290,12 @@ class Consumer(StreamAdministration):
         check_callable("callback", callback)
         check_decoder(decoder)
         subscriber = await self._subscribe(stream, decoder, check_options(options))
-        subscriber.task = asyncio.create_task(self._deliver(subscriber, callback))
+        context = copy_context()
+        context.run(_called.set, _Called(self, stream, subscriber.name))
+        delivery = deliver(
+            self._subscribers, subscriber, partial(_messages_of, self), _one_by_one(decoder), callback, self._callbacks
+        )
+        subscriber.task = asyncio.create_task(delivery, context=context)
         subscriber.task.add_done_callback(lambda _: self._subscribers.changed())
         return subscriber.id
 
@@ -350,62 +351,24 @@ class Consumer(StreamAdministration):
         wishes = check_options(options)
         if wishes.filter.predicate is not None:
             raise ConfigurationError("a post filter needs messages, and chunks() does not decode them")
-        return ChunkReading(self._guard, partial(self._open, starts, {}, None, wishes))
+        return ChunkReading(self._guard, self._read_subscribers(starts, None, wishes).open)
 
     def _read_messages(
         self, starts: Starts, decoder: Decoder | None, options: SubscribeOptions
     ) -> MessageReading[tuple[Any, MessageContext]]:
         check_decoder(decoder)
         wishes = check_options(options)
-        subscribers: dict[str, Subscriber] = {}
-        split = partial(self._split, subscribers, _one_by_one(decoder), wishes.filter.predicate)
-        return MessageReading(self._guard, partial(self._open, starts, subscribers, decoder, wishes), split)
+        read = self._read_subscribers(starts, decoder, wishes)
+        split = partial(read.split, partial(_messages_of, self), _one_by_one(decoder), wishes.filter.predicate)
+        return MessageReading(self._guard, read.open, split)
 
-    async def _open(
-        self, starts: Starts, subscribers: dict[str, Subscriber], decoder: Decoder | None, wishes: _Wishes
-    ) -> Opened:
-        """Subscribes to the streams; adds a subscriber for each."""
+    def _read_subscribers(
+        self, starts: Starts, decoder: Decoder | None, wishes: _Wishes
+    ) -> ReadSubscribers[MessageContext]:
+        async def subscribe(stream: str, start: ConsumerOffsetSpecification) -> Subscriber:
+            return await self._subscribe(stream, decoder, replace(wishes, start=start))
 
-        async def leave() -> None:
-            for subscriber in subscribers.values():
-                await self._subscribers.leave(subscriber)
-
-        try:
-            for stream, start in (await starts(wishes.start)).items():
-                subscribers[stream] = await self._subscribe(stream, decoder, replace(wishes, start=start))
-        except BaseException:
-            await leave()
-            raise
-        chunks = Subscriptions(subscriber.subscription for subscriber in subscribers.values())
-        return Opened(chunks, leave, lambda: self._leave_behind(leave()))
-
-    def _leave_behind(self, leaving: Coroutine[Any, Any, None]) -> None:
-        """In a task of its own, for which ``close`` waits."""
-        task = own_task(leaving)
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
-
-    def _split(
-        self,
-        subscribers: Mapping[str, Subscriber],
-        decode: Decoder | None,
-        wanted: Callable[[Any], bool] | None,
-        opened: Opened,
-        chunk: Chunk,
-    ) -> Generator[tuple[Any, MessageContext] | None, None, None]:
-        """The messages of a chunk, each with its context; None for one that is not wanted."""
-        subscriber = subscribers[chunk.stream]
-        subscription = subscriber.subscription
-        done = chunk.offset - 1
-        try:
-            for stored, context in self._with_contexts(subscriber, chunk):
-                message = decode(stored) if decode else stored
-                yield (message, context) if wanted is None or wanted(message) else None
-                done = context.offset
-                if not subscription.is_wanted(chunk):
-                    break
-        finally:
-            opened.chunks.finish(done)
+        return ReadSubscribers(self._subscribers, partial(starts, wishes.start), subscribe)
 
     async def _subscribe(self, stream: str, decoder: Decoder | None, wishes: _Wishes) -> Subscriber:
         self._check_open()
@@ -415,7 +378,7 @@ class Consumer(StreamAdministration):
             offsets = ProcessedOffsets(self._client, wishes.store_name, wishes.store_every)
         single_active = None
         if wishes.group is not None:
-            listener = partial(self._on_turn, wishes.name or wishes.group, wishes, offsets)
+            listener = partial(_on_turn, self, wishes.name or wishes.group, wishes, offsets)
             single_active = SingleActiveConsumer(wishes.group, wishes.super_stream, listener)
         try:
             subscription = await self._client.subscribe(
@@ -442,70 +405,44 @@ class Consumer(StreamAdministration):
             subscriber.storing = asyncio.create_task(offsets.store_now_and_then(subscription))
         return subscriber
 
-    async def _on_turn(
-        self,
-        name: str,
-        wishes: _Wishes,
-        offsets: ProcessedOffsets | None,
-        subscription: Subscription,
-        active: bool,
-    ) -> ConsumerOffsetSpecification | None:
-        """Stores the offset when a turn ends, and calls the application's listener. Called by the subscription."""
-        assert wishes.group is not None
-        if not active and offsets is not None:
-            await offsets.store_last(subscription)
-        if wishes.listener is None:
-            return None
-        _called.set(_Called(self, subscription.stream, name))
-        context = EventContext(self, subscription.stream, name, wishes.group, subscription.processed)
-        answer = wishes.listener(active, context)
-        return await answer if inspect.isawaitable(answer) else answer
 
-    # Callbacks.
+async def _on_turn(
+    consumer: Consumer,
+    name: str,
+    wishes: _Wishes,
+    offsets: ProcessedOffsets | None,
+    subscription: Subscription,
+    active: bool,
+) -> ConsumerOffsetSpecification | None:
+    """Stores the offset when a turn ends, and calls the application's listener. Called by the subscription."""
+    assert wishes.group is not None
+    if not active and offsets is not None:
+        await offsets.store_last(subscription)
+    if wishes.listener is None:
+        return None
+    _called.set(_Called(consumer, subscription.stream, name))
+    context = EventContext(consumer, subscription.stream, name, wishes.group, subscription.processed)
+    answer = wishes.listener(active, context)
+    return await answer if inspect.isawaitable(answer) else answer
 
-    async def _deliver(self, subscriber: Subscriber, callback: Callback) -> None:
-        """The task of one subscriber."""
-        subscription = subscriber.subscription
-        failures = Failures(f"the callback of stream {subscription.stream!r}")
-        _called.set(_Called(self, subscription.stream, subscriber.name))
-        decode = _one_by_one(subscriber.decoder)
-        try:
-            async for chunk in subscription:
-                await deliver_chunk(
-                    subscriber, chunk, self._with_contexts(subscriber, chunk), decode, callback, failures
-                )
-                if subscriber.gone:
-                    return
-                await subscription.time_slice.give_way()  # so that streams with small chunks take turns
-        except RstreamError as error:
-            await self._subscribers.leave(subscriber)
-            self._subscribers.end(subscriber, error)
-        except (Exception, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # noqa: BLE001 - from a callback; run() or close() raises it
-            self._callbacks.report(error, f"the callback of stream {subscription.stream!r}")
-            await self._subscribers.leave(subscriber)
-            self._subscribers.changed()
-        finally:
-            failures.sum_up()
 
-    def _with_contexts(self, subscriber: Subscriber, chunk: Chunk) -> Iterator[tuple[Any, MessageContext]]:
-        """Returns an iterator of a chunk's messages with their contexts.
+def _messages_of(consumer: Consumer, subscriber: Subscriber, chunk: Chunk) -> Iterator[tuple[Any, MessageContext]]:
+    """Returns an iterator of a chunk's messages with their contexts.
 
-        The messages are decoded where the decoder is ``amqp_decoder``; the caller calls any other one. Iterators
-        written in C make the contexts, since this runs for every message.
-        """
-        offsets = itertools.count(chunk.offset)
-        fields = zip(
-            repeat(self),
-            repeat(chunk.stream),
-            repeat(subscriber.id),
-            repeat(subscriber.name),
-            offsets,
-            repeat(chunk.timestamp),
-        )
-        messages = AMQPMessage.all_from_bytes(chunk.messages) if subscriber.decoder is amqp_decoder else chunk.messages
-        return zip(messages, map(_new_context, fields), strict=False)
+    The messages are decoded where the decoder is ``amqp_decoder``; the caller calls any other one. Iterators
+    written in C make the contexts, since this runs for every message.
+    """
+    offsets = itertools.count(chunk.offset)
+    fields = zip(
+        repeat(consumer),
+        repeat(chunk.stream),
+        repeat(subscriber.id),
+        repeat(subscriber.name),
+        offsets,
+        repeat(chunk.timestamp),
+    )
+    messages = AMQPMessage.all_from_bytes(chunk.messages) if subscriber.decoder is amqp_decoder else chunk.messages
+    return zip(messages, map(_new_context, fields), strict=False)
 
 
 def the_one_given(subscriber: int | str | None, name: str | None, number: int | None) -> int | str | None:

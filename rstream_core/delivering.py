@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from rstream_core.callbacks import Failures
-from rstream_core.subscribers import Decoder, Subscriber
+from rstream_core.callbacks import Callbacks, Failures
+from rstream_core.errors import RstreamError
+from rstream_core.subscribers import Decoder, Subscriber, Subscribers
 from rstream_core.types import Chunk
 
 _FAILED = "the callback failed for message %d of stream %r"
@@ -24,6 +25,42 @@ class Origin(Protocol):
 
 
 T = TypeVar("T", bound=Origin)
+
+
+async def deliver(
+    subscribers: Subscribers,
+    subscriber: Subscriber,
+    messages_of: Callable[[Subscriber, Chunk], Iterator[tuple[Any, T]]],
+    decode: Decoder | None,
+    callback: Callable[[Any, T], Awaitable[None] | None],
+    callbacks: Callbacks,
+) -> None:
+    """The task of a subscriber with a callback: takes chunk after chunk, until its subscription ends or it is left.
+
+    ``messages_of``: the messages of a chunk with their contexts. ``decode``: what is still to be done with each. Where
+    the subscription ends with an error, or where what a callback raises escapes (see ``Callbacks``), the subscriber is
+    left, and ``subscribers`` and ``callbacks`` know why.
+    """
+    subscription = subscriber.subscription
+    what = f"the callback of stream {subscription.stream!r}"
+    failures = Failures(what)
+    try:
+        async for chunk in subscription:
+            await deliver_chunk(subscriber, chunk, messages_of(subscriber, chunk), decode, callback, failures)
+            if subscriber.gone:
+                return
+            await subscription.time_slice.give_way()  # so that streams with small chunks take turns
+    except RstreamError as error:
+        await subscribers.leave(subscriber)
+        subscribers.end(subscriber, error)
+    except (Exception, asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - from a callback; run() or close() raises it
+        callbacks.report(error, what)
+        await subscribers.leave(subscriber)
+        subscribers.changed()
+    finally:
+        failures.sum_up()
 
 
 async def deliver_chunk(

@@ -8,8 +8,10 @@ from functools import partial
 from typing import NamedTuple
 
 from rstream_core.attempts import SharedAttempt
+from rstream_core.callbacks import Callbacks
 from rstream_core.client import Client
-from rstream_core.errors import AlreadyClosed
+from rstream_core.errors import AlreadyClosed, RequestTimeout
+from rstream_core.losses import tell_later
 from rstream_core.outbox import Outbox
 from rstream_core.outbox_jobs import OutboxKey
 
@@ -49,6 +51,53 @@ class Outboxes:
         """Those that are open, or have ended and lost messages of which nobody has been told."""
         self.entrances: dict[OutboxKey, _Entrance] = {}
         """Of the outboxes that are being opened, as long as somebody is in there."""
+
+    @property
+    def unsettled(self) -> int:
+        """Messages that are neither confirmed nor failed."""
+        return sum(outbox.unsettled for outbox in self.there.values())
+
+    async def settle(self, timeout: float | None) -> list[BaseException]:
+        """Publishes what is held, and waits until all is confirmed or has failed. Returns the errors of the outboxes.
+
+        A ``RequestTimeout`` is among them where it takes more than ``timeout`` seconds. Where the call is cancelled,
+        the next calls tell of the losses.
+        """
+        errors: list[BaseException] = []
+
+        async def settle(outbox: Outbox) -> None:
+            for step in (outbox.flush, outbox.settle):
+                try:
+                    await step()
+                except Exception as error:  # noqa: BLE001 - raised when all outboxes have settled
+                    errors.append(error)
+
+        try:
+            async with asyncio.timeout(timeout):
+                await asyncio.gather(*map(settle, list(self.there.values())))
+        except TimeoutError:
+            errors.append(RequestTimeout(f"not everything is confirmed within {timeout:g} s"))
+        except asyncio.CancelledError:
+            tell_later(errors)
+            raise
+        return errors
+
+    async def close(self, timeout: float, callbacks: Callbacks) -> list[BaseException]:
+        """Closes all, within about ``timeout`` seconds, and waits as long for their ``callbacks``. Returns the errors.
+
+        Where the call is cancelled, all end at once.
+        """
+        outboxes = list(self.there.values())
+        self.there.clear()  # from here on no message can be added
+        try:
+            closing = (outbox.close(timeout) for outbox in outboxes)
+            answers = await asyncio.gather(*closing, return_exceptions=True)
+            await callbacks.finish(timeout)
+        except asyncio.CancelledError:
+            for outbox in outboxes:  # some ``close`` calls may not have started
+                outbox.abandon()
+            raise
+        return [answer for answer in answers if isinstance(answer, BaseException)]
 
     async def get(self, key: OutboxKey) -> Outbox:
         """Returns the outbox, and opens it if necessary. Calls for one key return in their order.

@@ -34,7 +34,7 @@ from rstream_core.errors import (
 )
 from rstream_core.filter_extraction import FilterExtraction, FilterValueExtractor
 from rstream_core.hints import Hint
-from rstream_core.losses import raise_together, tell_later
+from rstream_core.losses import raise_together
 from rstream_core.outbox import Outbox
 from rstream_core.outbox_jobs import ConfirmCallback, Message, OutboxKey, Told
 from rstream_core.outboxes import Outboxes, OutboxSettings
@@ -128,7 +128,7 @@ class Producer(StreamAdministration, SuperStreamAdministration):
     def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
         if self._closed:
             return
-        open_messages = sum(outbox.unsettled for outbox in self._outboxes.there.values())
+        open_messages = self._outboxes.unsettled
         if open_messages:
             _warn(
                 f"unclosed Producer: {open_messages} messages are lost, unless its event loop goes on; "
@@ -150,20 +150,12 @@ class Producer(StreamAdministration, SuperStreamAdministration):
             return
         self._guard.check()
         self._closed = True
-        outboxes = list(self._outboxes.there.values())
-        self._outboxes.there.clear()  # from here on no message can be added
         try:
-            closing = (outbox.close(self._close_timeout) for outbox in outboxes)
-            answers = await asyncio.gather(*closing, return_exceptions=True)
-            await self._callbacks.finish(self._close_timeout)
-        except asyncio.CancelledError:
-            for outbox in outboxes:  # some ``close`` calls may not have started
-                outbox.abandon()
-            raise
+            errors = await self._outboxes.close(self._close_timeout, self._callbacks)
         finally:
             await self._close_client()
         try:
-            raise_together([answer for answer in answers if isinstance(answer, BaseException)])
+            raise_together(errors)
         finally:
             self._callbacks.check()
 
@@ -293,23 +285,7 @@ class Producer(StreamAdministration, SuperStreamAdministration):
         without a callback have failed, in any stream.
         """
         self._guard.check()
-        errors: list[BaseException] = []
-
-        async def settle(outbox: Outbox) -> None:
-            for step in (outbox.flush, outbox.settle):
-                try:
-                    await step()
-                except Exception as error:  # noqa: BLE001 - raised when all outboxes have settled
-                    errors.append(error)
-
-        try:
-            async with asyncio.timeout(timeout):
-                await asyncio.gather(*map(settle, list(self._outboxes.there.values())))
-        except TimeoutError:
-            errors.append(RequestTimeout(f"not everything is confirmed within {timeout:g} s"))
-        except asyncio.CancelledError:
-            tell_later(errors)
-            raise
+        errors = await self._outboxes.settle(timeout)
         try:
             raise_together(errors)
         finally:

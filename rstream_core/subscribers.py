@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from rstream_core.callbacks import Callbacks
+from rstream_core.callbacks import Callbacks, own_task
 from rstream_core.errors import ConfigurationError, RstreamError
 from rstream_core.processed_offsets import ProcessedOffsets
 from rstream_core.subscription import Subscription
@@ -71,6 +71,8 @@ class Subscribers:
         self._callbacks = callbacks
         self.there: dict[int, Subscriber] = {}
         """By their numbers; those that have ended with an error stay until it is raised."""
+        self._leaving: set[asyncio.Task[None]] = set()
+        """What was dropped without being left, and is being left."""
         self.is_closed = False
         """Whether the consumer was closed: then nothing is logged any more."""
         self._stopped = False
@@ -100,6 +102,16 @@ class Subscribers:
         """Ends a subscriber, which is found no more. See ``Subscriber.leave``."""
         self.there.pop(subscriber.id, None)
         await subscriber.leave(caller)
+
+    def leave_behind(self, leaving: Coroutine[Any, Any, None]) -> None:
+        """Runs this in a task of its own, for which ``close`` waits."""
+        task = own_task(leaving)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def close(self, caller: asyncio.Task[Any] | None) -> None:
+        """Ends all. See ``Subscriber.leave``."""
+        await asyncio.gather(*(self.leave(one, caller) for one in list(self.there.values())), *self._leaving)
 
     async def wait(self) -> None:
         """Waits until ``stop``. Raises the error with which a subscriber ended, or what escaped a callback; each once.

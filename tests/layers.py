@@ -70,6 +70,7 @@ rstream_core.flow: stream_source
 rstream_core: facade outboxes processed_offsets
 rstream_core: subscribers
 rstream_core: administration delivering reading
+rstream_core: subscriber_reading
 rstream_core: consumer producer
 rstream_core: superstream superstream_consumer
 rstream_core: .
