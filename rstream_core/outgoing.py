@@ -85,10 +85,20 @@ class Outgoing:
             await self._check()
 
     def write(self, batch: Batch) -> None:
-        """Writes a batch. Raises ``ConnectionClosed``; then it is not written."""
+        """Writes a batch. Raises ``ConnectionClosed``; then it is not written. Raises ``MessageTooLarge``, too."""
         batch.written_at = self._loop.time()
-        self.place.connection.write((batch.frame,))
+        place = self.place
+        if len(batch.frame) - 4 > place.limit:  # it was cut for an earlier connection
+            place.connection.write(self._frames(place, batch))
+        else:
+            place.connection.write((batch.frame,))
         batch.writes = 1
+
+    def _frames(self, place: RegisteredPublisher, batch: Batch) -> list[bytes]:
+        """Returns frames of the open messages that fit there. Raises ``MessageTooLarge`` where one does not."""
+        frames = batch.again(place.id, self.frame_size(place), self._ledger.most)
+        check_frames(frames, place.limit)
+        return frames
 
     def add(self, batch: Batch) -> None:
         """Takes in a batch, written or not: one that is not is written by the recovery."""
@@ -109,9 +119,7 @@ class Outgoing:
             if batch.open:
                 if batch.has_filters:
                     place.require_filters()
-                frames = batch.again(place.id, self.frame_size(place), self._ledger.most)
-                check_frames(frames, place.limit)
-                place.connection.write(frames)
+                place.connection.write(self._frames(place, batch))
                 batch.written_at = self._loop.time()
                 batch.writes += 1
                 if batch.writes > 1 and (batch.sub_entry is not None or not self._ledger.is_named):

@@ -227,6 +227,16 @@ def transport(connection: Connection) -> asyncio.Transport:
     return connection._transport
 
 
+def offer_small_frames(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """From now on brokers offer no larger frames than this, in bytes, to clients that connect."""
+    tune = Session._tune
+
+    def offered(session: Session, theirs: c.Tune) -> None:
+        tune(session, theirs._replace(frame_max=size))
+
+    monkeypatch.setattr(Session, "_tune", offered)
+
+
 def versions(session: Session) -> MutableMapping[int, c.CommandVersions]:
     """What both ends speak."""
     return session._versions

@@ -112,6 +112,29 @@ async def test_without_a_name_each_message_is_stored_at_least_once(
     assert firsts == messages  # in order, but for repetitions
 
 
+async def test_frames_are_cut_anew_for_a_node_that_takes_smaller_ones(
+    through: Client, proxy: Proxy, client: Client, stream: str, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are written again, and those of a call that was under way: a larger one would end the connection."""
+    messages = bodies(2000, "x" * 50)
+    ledger = Ledger()
+    publisher = await through.publisher(stream, "writer", listener=ledger, max_in_flight=1000)
+    proxy.broker_may_speak.clear()
+    publishing = asyncio.create_task(publisher.publish(messages))
+    await eventually(lambda: publisher.in_flight == 1000)
+    inside.offer_small_frames(monkeypatch, 5000)
+    proxy.cut()
+    proxy.resume()
+    await asyncio.wait_for(publishing, PATIENCE)
+    await publisher.flush(PATIENCE)
+    ledger.holds_for(publisher)
+    assert (publisher.confirmed, publisher.failed) == (2000, 0)
+    assert inside.connection(publisher).frame_max == 5000
+    assert events.states == [LOST, RECOVERED]
+    await publisher.close()
+    assert await stored(client, stream) == messages
+
+
 async def test_what_is_unconfirmed_can_be_failed_instead(
     proxy: Proxy, broker: Broker, client: Client, stream: str, events: Events
 ) -> None:
