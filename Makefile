@@ -9,8 +9,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST_ARGS ?=
 # Every pin in these files has its hashes, and pip then takes nothing without one.
 LOCKED := --require-hashes --requirement
-# Most tests wait for brokers and processes. Each worker has a RabbitMQ of its own.
-WORKERS ?= 4
+# A number, or auto: two for each processor, as most tests wait (tests/conftest.py). Each has a RabbitMQ of its own.
+WORKERS ?= auto
+# A file's tests share a broker. tests/conftest.py says which files come first; xdist would begin with those that have
+# the most tests, and these are the quickest.
+WORK := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # uv finds versions for all systems and Pythons at once. Nothing else needs it, so it has an environment of its own.
 UV := build/lock/bin/uv
@@ -60,12 +63,12 @@ demo: $(PACKAGE)
 	scripts/demo
 
 test: $(DEV)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(WORK) $(PYTEST_ARGS)
 
 # The whole suite with every line and branch noted: a third slower, so `make test` does without.
 coverage: $(DEV)
 	rm -f .coverage .coverage.*
-	status=0; $(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS) || status=$$?; \
+	status=0; $(BIN)/coverage run -m pytest $(WORK) $(PYTEST_ARGS) || status=$$?; \
 	$(BIN)/coverage combine --quiet && \
 	$(BIN)/coverage report --include='rstream_core/*' --fail-under=95 && \
 	$(BIN)/coverage report --include='rstream_cli/*,rstream_pytest/*' --fail-under=92 && exit $$status

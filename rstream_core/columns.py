@@ -114,7 +114,7 @@ def too_large(sizes: Sequence[int], most: int) -> MessageTooLarge:
     """Returns the error for the first of messages of these sizes that takes more than ``most`` bytes."""
     position = next(at for at, size in enumerate(sizes) if size > most)
     return MessageTooLarge(
-        f"message {position + 1} of {len(sizes)} takes {sizes[position]} bytes; the broker's frame size allows {most}",
+        f"message {position + 1} of {len(sizes)} takes {sizes[position]} bytes; the agreed frame size allows {most}",
         position=position,
         hint=Hint.FRAME_LIMIT,
     )

@@ -358,7 +358,7 @@ class Connection(asyncio.Protocol):
         if subscription is not None:
             subscription.on_consumer_update(message.active, correlation_id)
         elif not self.is_writable:
-            raise ProtocolError("the broker asks for turns that nobody has, and reads no answer")
+            raise ProtocolError("the broker sends turns of consumers that do not exist, and reads no answer")
         else:  # just unsubscribed: the broker still waits for an answer
             self.send(c.ConsumerUpdateResponse(c.OffsetSpec(0)), correlation_id=correlation_id)
 

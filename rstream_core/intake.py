@@ -211,7 +211,9 @@ class Intake(Attachment):
 
     def on_consumer_update(self, active: bool, correlation_id: int) -> None:
         if self.turns is None:
-            raise ProtocolError(f"the broker tells of a turn in stream {self.stream!r}, which nobody takes turns in")
+            raise ProtocolError(
+                f"the broker sent a turn of stream {self.stream!r}, which has no single active consumer here"
+            )
         self.turns.told(active, self._connection, correlation_id)
         # What waits belongs to a turn that is over.
         self.credits.free += self.arrivals.drop(is_holding=self.progress.held is not None)

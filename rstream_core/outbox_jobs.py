@@ -146,7 +146,7 @@ def explicit_id(message: Message) -> int | None:
 def too_large(data: bytes, position: int, count: int, limit: int) -> MessageTooLarge:
     """Returns the error for a message of more than ``limit`` bytes: the one at ``position`` of ``count``."""
     return MessageTooLarge(
-        f"message {position + 1} of {count} takes {len(data)} bytes; the broker's frame size allows {limit}",
+        f"message {position + 1} of {count} takes {len(data)} bytes; the agreed frame size allows {limit}",
         position=position,
         hint=Hint.FRAME_LIMIT,
     )

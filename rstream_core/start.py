@@ -75,7 +75,8 @@ class Start:
         if there >= seen:
             return None
         return StreamDoesNotExist(
-            f"stream {self._stream!r} was deleted and made anew: it ends at offset {there}, and {seen - 1} had come"
+            f"stream {self._stream!r} was deleted and created again: it ends at offset {there}, and offset"
+            f" {seen - 1} was received before"
         )
 
     async def _fixed(self, connection: Connection) -> int | None:

@@ -24,6 +24,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from rstream_core.broker import EmbeddedBroker
+from tests import order
 from tests.brokers import (
     IS_SOAK,
     RUN,
@@ -79,12 +80,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest itself selects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses a real broker, and leave out what is for ``make soak``."""
+    """Mark what uses a real broker, leave out what is for ``make soak``, and begin with the files that take long."""
     if not IS_SOAK:
         items[:] = [item for item in items if item.get_closest_marker("soak") is None]
+    items.sort(key=lambda item: order.place_of(item.path))
     for item in items:
         if _REAL_BROKER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.rabbitmq)
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_auto_num_workers() -> int | None:
+    """How many processes ``-n auto`` is; None leaves it to the variable that xdist reads."""
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else order.workers()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -300,7 +300,7 @@ async def test_a_stream_that_is_made_anew_during_an_outage(
     await proxy.accept_again()
     await eventually(lambda: events.states == [LOST, RECOVERED])
     await publish(client, stream, bodies(3, "new"))
-    with pytest.raises(StreamDoesNotExist, match="was deleted and made anew: it ends at offset 3, and 9 had come"):
+    with pytest.raises(StreamDoesNotExist, match="created again: it ends at offset 3, and offset 9 was"):
         await asyncio.wait_for(anext(subscription), PATIENCE)
     await subscription.close()
 
