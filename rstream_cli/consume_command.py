@@ -31,10 +31,10 @@ from rstream_cli.runner import CommandContext, run_command
 from rstream_cli.selecting import choosers_of
 
 if TYPE_CHECKING:
-    from rstream_cli.consuming import StoreEvery
     from rstream_cli.filtering import BrokerFilter
     from rstream_cli.rendering import Renderer
     from rstream_cli.terminal import Bodies
+    from rstream_core.flow.stores import StoreEvery
 
 DEFAULT_STORE_EVERY = "5s"
 
@@ -178,12 +178,12 @@ def _check_name(name: str | None, start: Start) -> None:
 
 
 def _store_every(text: str | None, name: str | None) -> StoreEvery:
-    from rstream_cli.consuming import StoreEvery
+    from rstream_core.flow.stores import StoreEvery
 
     if text is not None and name is None:
         raise CommandError("--store-every needs --name", hint="pass --name REF")
     if name is None:
-        return StoreEvery()  # no time at which the run has to wake up
+        return StoreEvery()
     given = DEFAULT_STORE_EVERY if text is None else text.strip()
     if given.isascii() and given.isdigit():
         if int(given) == 0:

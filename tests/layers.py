@@ -63,7 +63,7 @@ rstream_core: filter_extraction publisher streams subscription
 rstream_core: job_queue openers subscriptions
 rstream_core: outbox
 rstream_core: client
-rstream_core.flow: cursor read_plan
+rstream_core.flow: read_plan stream_reading
 rstream_core.flow: ends stores
 rstream_core.flow: opening
 rstream_core.flow: stream_source
@@ -96,13 +96,14 @@ rstream_cli: runner
 rstream_cli.render: status
 rstream_cli: diagnosis ending kinds outages rendering
 rstream_cli: filtering grepping matching
+rstream_cli.endpoints: . stdout
 rstream_cli.records: csv_out
 rstream_cli: outputs
 rstream_cli: consuming encoding publish_report
 rstream_cli.records: csv_in
 rstream_cli: inputs publish_plan selecting
 rstream_cli: publish_ending publish_stages
-rstream_cli.endpoints: . publishers records
+rstream_cli.endpoints: publishers records
 rstream_cli: publishing
 rstream_cli: consume_command publish_command
 rstream_cli.commands: . broker completion consume doctor offset publish sac_consume stream version

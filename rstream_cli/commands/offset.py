@@ -176,11 +176,12 @@ def resolve(
         raise CommandError("stored needs --name", hint="pass --name REF")
 
     async def main(context: CommandContext) -> ExitStatus:
-        from rstream_cli.consuming import resolve_start
+        from rstream_cli.consuming import start_at
+        from rstream_core.flow.opening import resolve_start
 
         async with context.connected() as client:
             await client.metadata(target)  # a missing stream has its own message
-            offset = await client.resolve_offset(target, await resolve_start(client, target, start, name))
+            offset = await client.resolve_offset(target, await resolve_start(client, target, start_at(start, name)))
         _print_offset(context, {"stream": target, "spec": text, "offset": offset}, json=json)
         return ExitStatus.OK
 

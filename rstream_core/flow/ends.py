@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from rstream_core.client import Client
 from rstream_core.errors import OffsetNotFound, UnsupportedByBroker
-from rstream_core.flow.cursor import Cursor
 from rstream_core.flow.read_plan import ReadPlan
 from rstream_core.flow.stages import Stop
+from rstream_core.flow.stream_reading import StreamReading
 from rstream_core.types import Chunk
 
 FILTER_INTERVAL = 0.2
@@ -34,7 +34,7 @@ IDLE_INTERVAL = 0.1
 class Found(NamedTuple):
     """What a look has found."""
 
-    read_out: Sequence[Cursor] = ()
+    read_out: Sequence[StreamReading] = ()
     """Streams that were read to their ends."""
     stop: Stop | None = None
 
@@ -46,7 +46,7 @@ class Ends:
         self,
         client: Client,
         plan: ReadPlan,
-        cursors: Sequence[Cursor],
+        readings: Sequence[StreamReading],
         *,
         now_ms: Callable[[], int],
         clock: Callable[[], float],
@@ -56,7 +56,7 @@ class Ends:
         clock, the last outage has ended; now during one."""
         self._client = client
         self._plan = plan
-        self._cursors = cursors
+        self._readings = readings
         self._now_ms = now_ms
         self._clock = clock
         self._outage_until = outage_until
@@ -75,40 +75,40 @@ class Ends:
         return self._plan.single_active and self._plan.until is not None
 
     @property
-    def _unfinished(self) -> list[Cursor]:
-        return [cursor for cursor in self._cursors if not cursor.is_read_out]
+    def _unfinished(self) -> list[StreamReading]:
+        return [reading for reading in self._readings if not reading.is_read_out]
 
     def note_activity(self) -> None:
         """A chunk has come, or something that was handed out was still being worked on."""
         self._quiet_since = self._clock()
 
-    async def resolve(self, cursor: Cursor) -> None:
+    async def resolve(self, reading: StreamReading) -> None:
         """Finds the end of a stream before it is read. It is read out at once where it has no wanted message."""
         until = self._plan.until
         if until is None:
             return
         if until.offset is not None:
-            cursor.end, cursor.is_to_come, self._asks = until.offset, True, True
-            await self._look_for_end(cursor)
-            cursor.is_read_out = cursor.end is None
+            reading.end, reading.is_to_come, self._asks = until.offset, True, True
+            await self._look_for_end(reading)
+            reading.is_read_out = reading.end is None
             return
         if until.time is not None:
             self._until_time, self._asks = until.time, True
             self._time_comes = self._loop_time_of(until.time)
             if until.time > self._now_ms():
                 return  # messages of that time may yet come
-        cursor.end = await self._client.last_offset(cursor.stream)
-        cursor.is_read_out = cursor.end is None
+        reading.end = await self._client.last_offset(reading.stream)
+        reading.is_read_out = reading.end is None
 
-    def needs_a_place_before(self, cursor: Cursor) -> bool:
+    def needs_a_place_before(self, reading: StreamReading) -> bool:
         """Returns whether an end may be found before any message has come: ``before_start`` must then be right."""
-        return cursor.is_to_come or (self._until_time is not None and cursor.end is None)
+        return reading.is_to_come or (self._until_time is not None and reading.end is None)
 
-    def cut(self, cursor: Cursor, chunk: Chunk) -> tuple[int, bool]:
+    def cut(self, reading: StreamReading, chunk: Chunk) -> tuple[int, bool]:
         """Returns how many messages of a chunk are wanted, and whether it shows that none behind them is."""
         if self._until_time is not None and chunk.timestamp > self._until_time:
             return 0, True
-        end = cursor.end
+        end = reading.end
         if end is not None and chunk.last_offset >= end:
             return max(end - chunk.offset + 1, 0), True
         return len(chunk.messages), False
@@ -127,17 +127,17 @@ class Ends:
 
     def _end_due(self) -> float | None:
         is_to_come = is_open = False
-        for cursor in self._cursors:
-            if not cursor.is_read_out:
-                is_to_come = is_to_come or cursor.is_to_come
-                is_open = is_open or cursor.end is None
+        for reading in self._readings:
+            if not reading.is_read_out:
+                is_to_come = is_to_come or reading.is_to_come
+                is_open = is_open or reading.end is None
         if is_to_come:
             return max(self._quiet_since, self._looked_for_end) + END_INTERVAL
         return self._time_comes if is_open and self._until_time is not None else None
 
     def _filter_due(self) -> float | None:
         if not self._plan.filter_values or not any(
-            cursor.end is not None and not cursor.is_to_come for cursor in self._unfinished
+            reading.end is not None and not reading.is_to_come for reading in self._unfinished
         ):
             return None
         return max(self._quiet_since, self._looked_behind_filter) + FILTER_INTERVAL
@@ -149,14 +149,14 @@ class Ends:
         """Returns when nothing has come for too long; None where something is being worked on, too. An outage does not
         count: its messages are yet to come."""
         idle = self._plan.idle
-        if idle is None or any(cursor.acks.open for cursor in self._cursors):
+        if idle is None or any(reading.acks.open for reading in self._readings):
             return None
         return max(self._quiet_since, self._outage_until()) + idle
 
     async def tick(self) -> Found:
         """Asks the broker what is due. This may take as long as an outage."""
         now = self._clock()
-        read_out: list[Cursor] = []
+        read_out: list[StreamReading] = []
         if _is_past(self._end_due(), now):
             read_out += await self._look_for_ends()
             self._looked_for_end = self._clock()
@@ -170,80 +170,80 @@ class Ends:
             return Found(read_out)
         return Found((), await self._look_for_more())
 
-    async def _look_for_ends(self) -> list[Cursor]:
+    async def _look_for_ends(self) -> list[StreamReading]:
         """Returns the streams whose place to stop has come, and of which all messages up to it are done with."""
         has_come = self._until_time is not None and self._now_ms() > self._until_time
         if self._until_time is not None and not has_come:
             self._time_comes = self._loop_time_of(self._until_time)  # the clocks do not go alike
         found = []
-        for cursor in self._unfinished:
-            if cursor.is_to_come:
-                await self._look_for_end(cursor)
-                if cursor.is_to_come:
+        for reading in self._unfinished:
+            if reading.is_to_come:
+                await self._look_for_end(reading)
+                if reading.is_to_come:
                     continue
-            elif cursor.end is None and has_come:
-                cursor.end = await self._client.last_offset(cursor.stream)
+            elif reading.end is None and has_come:
+                reading.end = await self._client.last_offset(reading.stream)
             else:
                 continue
-            if cursor.end is None or max(cursor.before_start, cursor.passed) >= cursor.end:
-                found.append(cursor)
+            if reading.end is None or max(reading.before_start, reading.passed) >= reading.end:
+                found.append(reading)
         return found
 
-    async def _look_for_end(self, cursor: Cursor) -> None:
+    async def _look_for_end(self, reading: StreamReading) -> None:
         """Checks whether the offset to stop at is taken. Then the last message up to it is the end.
 
         A record of the broker's own, which is never delivered, may have taken it. A chunk of such records is one
         offset, so on brokers without ``committed_offset`` the last chunk's offset shows it.
         """
-        assert cursor.end is not None
+        assert reading.end is not None
         taken = -1
         try:
-            stats = await self._client.stats(cursor.stream)
+            stats = await self._client.stats(reading.stream)
         except UnsupportedByBroker:
             pass
         else:
-            if stats.committed_offset is not None and stats.committed_offset < cursor.end:
+            if stats.committed_offset is not None and stats.committed_offset < reading.end:
                 return
             taken = max(known for known in (stats.committed_offset, stats.committed_chunk_id, -1) if known is not None)
-        last = await self._client.last_offset(cursor.stream)
-        if max(taken, -1 if last is None else last) < cursor.end:
+        last = await self._client.last_offset(reading.stream)
+        if max(taken, -1 if last is None else last) < reading.end:
             return
-        cursor.is_to_come = False
-        cursor.end = None if last is None else min(cursor.end, last)
+        reading.is_to_come = False
+        reading.end = None if last is None else min(reading.end, last)
 
-    async def _look_behind_filter(self) -> list[Cursor]:
+    async def _look_behind_filter(self) -> list[StreamReading]:
         """Returns the streams of which no more chunks come: the broker leaves out the rest."""
         found = []
-        for cursor in self._unfinished:
-            subscription = cursor.subscription
-            if cursor.end is None or cursor.is_to_come or subscription is None or cursor.acks.open:
+        for reading in self._unfinished:
+            subscription = reading.subscription
+            if reading.end is None or reading.is_to_come or subscription is None or reading.acks.open:
                 continue
             if await subscription.nothing_to_come():
-                cursor.acks.skip_to(cursor.end)
-                found.append(cursor)
+                reading.acks.skip_to(reading.end)
+                found.append(reading)
         return found
 
-    async def _look_at_group(self) -> list[Cursor]:
+    async def _look_at_group(self) -> list[StreamReading]:
         """Returns the streams that the group has read to the end, by its stored offsets."""
         assert self._plan.name is not None
         found = []
-        for cursor in self._unfinished:
+        for reading in self._unfinished:
             try:
-                stored = await self._client.query_offset(cursor.stream, self._plan.name)
+                stored = await self._client.query_offset(reading.stream, self._plan.name)
             except OffsetNotFound:
-                if not cursor.is_active:
+                if not reading.is_active:
                     continue
-                stored = cursor.before_start  # its turn began where it was to start
-            if cursor.end is not None and stored >= cursor.end:
-                found.append(cursor)
+                stored = reading.before_start  # its turn began where it was to start
+            if reading.end is not None and stored >= reading.end:
+                found.append(reading)
         return found
 
     async def _look_for_more(self) -> Stop | None:
         """Ends the reading if nothing has come for too long, and nothing is on its way."""
         if not _is_past(self._idle_due(), self._clock()):
             return None
-        for cursor in self._unfinished:
-            subscription = cursor.subscription
+        for reading in self._unfinished:
+            subscription = reading.subscription
             if subscription is not None and subscription.active and not await subscription.nothing_to_come():
                 self._looked_for_more = self._clock()
                 return None

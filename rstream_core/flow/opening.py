@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from rstream_core.client import Client
 from rstream_core.errors import OffsetNotFound, OffsetsGone
-from rstream_core.flow.cursor import Cursor, ReadEvents
 from rstream_core.flow.ends import Ends
 from rstream_core.flow.read_plan import AfterStored, LastMessages, ReadPlan, StartAt
+from rstream_core.flow.stream_reading import ReadEvents, StreamReading
 from rstream_core.gaps import GapListener
 from rstream_core.offsets import MOVING, from_offset
 from rstream_core.subscription import SingleActiveConsumer, Subscription
@@ -18,7 +18,7 @@ _BEGINNING = from_offset(0)
 _FIRST = ConsumerOffsetSpecification(OffsetType.FIRST)
 _NEXT = ConsumerOffsetSpecification(OffsetType.NEXT)
 
-TurnListener = Callable[[Cursor, bool], Awaitable[None]]
+TurnListener = Callable[[StreamReading, bool], Awaitable[None]]
 """Called when a turn as single active consumer begins (True) and when it ends."""
 
 
@@ -50,21 +50,21 @@ class Opening:
         self._events = events
         self._on_gap = on_gap
 
-    async def open(self, cursors: Sequence[Cursor], on_turn: TurnListener) -> None:
+    async def open(self, readings: Sequence[StreamReading], on_turn: TurnListener) -> None:
         """Subscribes to the streams that have wanted messages; the others are read out afterwards.
 
         Raises ``OffsetsGone`` where there is a gap that the plan does not allow. After an error or a cancellation the
         subscriptions that were made remain, for the caller to close.
         """
-        for cursor in cursors:
-            await self._ends.resolve(cursor)
-            if cursor.is_read_out:
-                await self._find_gap(cursor.stream)
-        wanted = [cursor for cursor in cursors if not cursor.is_read_out]
+        for reading in readings:
+            await self._ends.resolve(reading)
+            if reading.is_read_out:
+                await self._find_gap(reading.stream)
+        wanted = [reading for reading in readings if not reading.is_read_out]
         if wanted and self._plan.single_active:
             self._events.waiting()
-        for cursor in wanted:
-            await self._subscribe(cursor, on_turn)
+        for reading in wanted:
+            await self._subscribe(reading, on_turn)
 
     async def _find_gap(self, stream: str) -> None:
         """Tells of the gap of an empty stream that is not read: it may have had the requested messages."""
@@ -95,26 +95,26 @@ class Opening:
         if offset > following:
             self._events.beyond(stream, offset, following)
 
-    async def _subscribe(self, cursor: Cursor, on_turn: TurnListener) -> None:
+    async def _subscribe(self, reading: StreamReading, on_turn: TurnListener) -> None:
         """Subscribes to a stream, unless it turns out that it has no wanted messages."""
         plan = self._plan
-        spec = await self._resolve_start(cursor.stream)
-        end = cursor.end
+        spec = await self._resolve_start(reading.stream)
+        end = reading.end
         if end is not None and spec.offset_type is OffsetType.OFFSET and (spec.offset or 0) > end + 1:
-            await self._tell_if_beyond(cursor.stream, spec)
+            await self._tell_if_beyond(reading.stream, spec)
         single_active = None
         if plan.single_active:  # here the offset that the group has stored decides
             if spec.offset_type is OffsetType.OFFSET:
-                cursor.before_start = (spec.offset or 0) - 1
-            single_active = self._turns_of(cursor, on_turn)
+                reading.before_start = (spec.offset or 0) - 1
+            single_active = self._turns_of(reading, on_turn)
         elif end is not None and (
-            (spec.offset_type is OffsetType.NEXT and not cursor.is_to_come)
+            (spec.offset_type is OffsetType.NEXT and not reading.is_to_come)
             or (spec.offset_type is OffsetType.OFFSET and (spec.offset or 0) > end)
         ):
-            cursor.is_read_out = True
+            reading.is_read_out = True
             return
-        subscription = cursor.subscription = await self._client.subscribe(
-            cursor.stream,
+        subscription = reading.subscription = await self._client.subscribe(
+            reading.stream,
             spec,
             credit=plan.credit,
             filter_values=plan.filter_values,
@@ -123,17 +123,17 @@ class Opening:
             at_leader=bool(plan.filter_values),  # a replica may not have the end yet
             fail_on_gap=plan.fail_on_gap,
         )
-        if self._ends_unseen(spec, cursor) and not await subscription.barrier():
+        if self._ends_unseen(spec, reading) and not await subscription.barrier():
             await subscription.close()
-            cursor.subscription, cursor.is_read_out = None, True
-        elif self._ends.needs_a_place_before(cursor):
-            cursor.before_start = await self._find_before_start(subscription, spec)
+            reading.subscription, reading.is_read_out = None, True
+        elif self._ends.needs_a_place_before(reading):
+            reading.before_start = await self._find_before_start(subscription, spec)
 
-    def _turns_of(self, cursor: Cursor, on_turn: TurnListener) -> SingleActiveConsumer:
+    def _turns_of(self, reading: StreamReading, on_turn: TurnListener) -> SingleActiveConsumer:
         assert self._plan.name is not None
 
         async def listener(subscription: Subscription, active: bool) -> None:
-            await on_turn(cursor, active)
+            await on_turn(reading, active)
 
         return SingleActiveConsumer(self._plan.name, self._plan.super_stream, listener)
 
@@ -147,9 +147,9 @@ class Opening:
             return from_offset(await self._client.resolve_offset(stream, spec))
         return spec
 
-    def _ends_unseen(self, spec: ConsumerOffsetSpecification, cursor: Cursor) -> bool:
+    def _ends_unseen(self, spec: ConsumerOffsetSpecification, reading: StreamReading) -> bool:
         """Returns whether possibly no message comes up to the end, so that no chunk would show the end."""
-        is_known = cursor.end is not None and not cursor.is_to_come
+        is_known = reading.end is not None and not reading.is_to_come
         return is_known and spec.offset_type is OffsetType.TIMESTAMP and not self._plan.single_active
 
     async def _find_before_start(self, subscription: Subscription, spec: ConsumerOffsetSpecification) -> int:

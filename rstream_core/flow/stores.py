@@ -13,7 +13,7 @@ from typing import Protocol
 
 from rstream_core.errors import ConnectionClosed, ConnectionFailed, RstreamError
 from rstream_core.flow.acks import Acks
-from rstream_core.flow.cursor import Cursor, ReadEvents
+from rstream_core.flow.stream_reading import ReadEvents, StreamReading
 
 STORE_TIMEOUT = 5.0
 """Seconds that storing an offset may take. At the end the time of an outage is added."""
@@ -60,7 +60,7 @@ class Stores:
         keeper: OffsetKeeper,
         name: str,
         every: StoreEvery,
-        cursors: Sequence[Cursor],
+        readings: Sequence[StreamReading],
         events: ReadEvents,
         clock: Callable[[], float],
     ) -> None:
@@ -68,11 +68,11 @@ class Stores:
         self._keeper = keeper
         self._name = name
         self._every = every
-        self._cursors = cursors
+        self._readings = readings
         self._events = events
         self._clock = clock
         now = clock()
-        self._kept = {cursor: _Kept(cursor.acks, None, 0, now, now) for cursor in cursors}
+        self._kept = {reading: _Kept(reading.acks, None, 0, now, now) for reading in readings}
         self._shown: dict[str, int | None] = {}
         """The offsets that were told to be stored last."""
 
@@ -82,14 +82,14 @@ class Stores:
         if every.messages is None and every.seconds is None:
             return None
         first: float | None = None
-        for cursor, kept in self._kept.items():
-            due = self._due_of(cursor, kept)
+        for reading, kept in self._kept.items():
+            due = self._due_of(reading, kept)
             if due is not None and (first is None or due < first):
                 first = due
         return first
 
-    def _due_of(self, cursor: Cursor, kept: _Kept) -> float | None:
-        acks, every = cursor.acks, self._every
+    def _due_of(self, reading: StreamReading, kept: _Kept) -> float | None:
+        acks, every = reading.acks, self._every
         if acks is not kept.acks:  # another turn
             kept.acks, kept.offset, kept.settled = acks, None, 0
         low = acks.low
@@ -102,38 +102,38 @@ class Stores:
     async def tick(self) -> None:
         """Stores what is due. Raises errors that are no outage."""
         now = self._clock()
-        for cursor, kept in self._kept.items():
-            due = self._due_of(cursor, kept)
+        for reading, kept in self._kept.items():
+            due = self._due_of(reading, kept)
             if due is not None and due <= now:
-                await self.store(cursor)
+                await self.store(reading)
 
-    async def store(self, cursor: Cursor, *, verify: bool = False) -> None:
+    async def store(self, reading: StreamReading, *, verify: bool = False) -> None:
         """Stores the low-water mark of a stream, if there is one and it is not stored already.
 
         With ``verify``, stores it in any case, and asks the broker until it has it: waits for the end of an outage, as
         long as the client's recovery allows, and raises where it is not stored. Without, an outage postpones the store.
         """
-        acks, kept = cursor.acks, self._kept[cursor]
+        acks, kept = reading.acks, self._kept[reading]
         offset, settled = acks.low, acks.settled
         if offset is None or not (verify or kept.acks is not acks or offset != kept.offset):
             return
         try:
             if verify:
-                await self._keeper.store_offset(cursor.stream, self._name, offset, verify_timeout=STORE_TIMEOUT)
+                await self._keeper.store_offset(reading.stream, self._name, offset, verify_timeout=STORE_TIMEOUT)
             else:
                 async with asyncio.timeout(STORE_TIMEOUT):
-                    await self._keeper.store_offset(cursor.stream, self._name, offset)
+                    await self._keeper.store_offset(reading.stream, self._name, offset)
         except (RstreamError, TimeoutError) as error:
-            if self._shown.get(cursor.stream) == offset:
-                self._show(cursor.stream, None)
+            if self._shown.get(reading.stream) == offset:
+                self._show(reading.stream, None)
             if verify or not isinstance(error, (ConnectionClosed, ConnectionFailed, TimeoutError)):
                 raise
             kept.again = self._clock() + STORE_AGAIN  # whether it can be recovered from, the subscription finds out
             return
         kept.at = kept.again = self._clock()
-        if acks is cursor.acks:
+        if acks is reading.acks:
             kept.acks, kept.offset, kept.settled = acks, offset, settled
-        self._show(cursor.stream, offset)
+        self._show(reading.stream, offset)
 
     def _show(self, stream: str, offset: int | None) -> None:
         self._shown[stream] = offset
@@ -142,7 +142,7 @@ class Stores:
     async def finish(self, *, quietly: bool) -> None:
         """Stores what is left at the end, verified. Raises the first error; ``quietly``: none of the core's, and waits
         for a broker no longer than ``STORE_TIMEOUT``, since the run has failed anyway."""
-        stores = [self.store(cursor, verify=True) for cursor in self._cursors]
+        stores = [self.store(reading, verify=True) for reading in self._readings]
         try:
             async with asyncio.timeout(STORE_TIMEOUT if quietly else None):
                 results = await asyncio.gather(*stores, return_exceptions=True)

@@ -1,8 +1,8 @@
 """Reads streams as the source of a run: chunks become blocks, and what is acknowledged becomes stored offsets.
 
-It reads one stream, the partitions of a super stream, or takes turns as a single active consumer. Each stream has its
-cursor, and for each turn its acknowledgements. The subscriptions hold what has arrived, within their credits; here lies
-the rest of one chunk at most, which is handed out in parts where it has many messages.
+It reads one stream, the partitions of a super stream, or takes turns as a single active consumer. Each stream has a
+``StreamReading``, and new acknowledgements for each turn. The subscriptions hold what has arrived, within their
+credits. The rest of one chunk at most lies here, which is handed out in parts where it has many messages.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from rstream_core.client import Client
 from rstream_core.errors import RstreamError
 from rstream_core.flow.acks import Account
 from rstream_core.flow.block import Block
-from rstream_core.flow.cursor import Cursor, ReadEvents
 from rstream_core.flow.ends import Ends
 from rstream_core.flow.opening import Opening
 from rstream_core.flow.read_plan import ReadPlan
 from rstream_core.flow.stages import Stop
 from rstream_core.flow.stores import STORE_TIMEOUT, StoreEvery, Stores
+from rstream_core.flow.stream_reading import ReadEvents, StreamReading
 from rstream_core.gaps import GapListener
 from rstream_core.subscription import Subscription
 from rstream_core.types import Chunk
@@ -44,10 +44,10 @@ class _Arrivals(asyncio.Event):
 class _Rest:
     """The messages of a chunk that are not handed out yet."""
 
-    __slots__ = ("at", "chunk", "count", "cursor", "is_end")
+    __slots__ = ("at", "chunk", "count", "is_end", "reading")
 
-    def __init__(self, cursor: Cursor, chunk: Chunk, count: int, is_end: bool) -> None:
-        self.cursor = cursor
+    def __init__(self, reading: StreamReading, chunk: Chunk, count: int, is_end: bool) -> None:
+        self.reading = reading
         self.chunk = chunk
         self.count = count
         """How many messages of the chunk are wanted."""
@@ -76,15 +76,15 @@ class StreamSource:
         which the last outage has ended; now during one."""
         self._plan = plan
         self._events = events
-        self._cursors = [Cursor(stream, account) for stream in plan.streams]
+        self._readings = [StreamReading(stream, account) for stream in plan.streams]
         clock = asyncio.get_running_loop().time
-        self._ends = Ends(client, plan, self._cursors, now_ms=now_ms, clock=clock, outage_until=outage_until)
+        self._ends = Ends(client, plan, self._readings, now_ms=now_ms, clock=clock, outage_until=outage_until)
         self._opening = Opening(client, plan, self._ends, events, on_gap)
         self._stores: Stores | None = None
         if plan.name is not None:
-            self._stores = Stores(client, plan.name, store_every or StoreEvery(), self._cursors, events, clock)
+            self._stores = Stores(client, plan.name, store_every or StoreEvery(), self._readings, events, clock)
         self._arrivals = _Arrivals()
-        self._turn: deque[Cursor] = deque()
+        self._turn: deque[StreamReading] = deque()
         """The streams that are read, the next one first."""
         self._rest: _Rest | None = None
         self._is_worked_on = False
@@ -98,13 +98,13 @@ class StreamSource:
 
         Raises the errors of ``Client.subscribe`` and ``OffsetsGone``. May be cancelled; ``close`` is due in any case.
         """
-        await self._opening.open(self._cursors, self._on_turn)
-        for cursor in self._cursors:
-            if cursor.subscription is None:
-                cursor.is_closed = True
+        await self._opening.open(self._readings, self._on_turn)
+        for reading in self._readings:
+            if reading.subscription is None:
+                reading.is_closed = True
             else:
-                cursor.subscription.arrived = self._arrivals
-                self._turn.append(cursor)
+                reading.subscription.arrived = self._arrivals
+                self._turn.append(reading)
         if not self._turn:
             self.end = Stop("there is nothing to read")
         self._ends.note_activity()
@@ -112,7 +112,7 @@ class StreamSource:
     @property
     def passed(self) -> int | None:
         """The offset up to which everything is done, of a source of one stream; None for several, and at first."""
-        return self._cursors[0].acks.low if len(self._cursors) == 1 else None
+        return self._readings[0].acks.low if len(self._readings) == 1 else None
 
     def start(self, wake: Callable[[], None]) -> None:
         """Wakes the run whenever a chunk arrives."""
@@ -126,52 +126,52 @@ class StreamSource:
                 return block
         if self._is_worked_on:
             self._ends.note_activity()
-            self._is_worked_on = any(cursor.acks.open for cursor in self._turn)
+            self._is_worked_on = any(reading.acks.open for reading in self._turn)
         turn = self._turn
         for _ in range(len(turn) if self.end is None else 0):
-            cursor = turn[0]
+            reading = turn[0]
             turn.rotate(-1)
-            block = self._poll_stream(cursor)
+            block = self._poll_stream(reading)
             if block is not None:
                 return block
             if self._failed is not None or self.end is not None:
                 break
         return None
 
-    def _poll_stream(self, cursor: Cursor) -> Block | None:
-        subscription = cursor.subscription
+    def _poll_stream(self, reading: StreamReading) -> Block | None:
+        subscription = reading.subscription
         assert subscription is not None
-        while not cursor.is_read_out:
+        while not reading.is_read_out:
             chunk = subscription.poll()
             if chunk is None:
                 if subscription.error is not None:
                     self._failed = subscription
                 return None
             self._ends.note_activity()
-            count, is_end = self._ends.cut(cursor, chunk)
-            if count and not cursor.has_begun:
-                cursor.has_begun = True
-                self._events.begins(cursor, chunk.offset)
+            count, is_end = self._ends.cut(reading, chunk)
+            if count and not reading.has_begun:
+                reading.has_begun = True
+                self._events.begins(reading, chunk.offset)
             if count:
-                return self._hand_out(cursor, chunk, count, is_end)
+                return self._hand_out(reading, chunk, count, is_end)
             if is_end:
-                self._note_read_out(cursor)
+                self._note_read_out(reading)
         return None
 
-    def _hand_out(self, cursor: Cursor, chunk: Chunk, count: int, is_end: bool) -> Block:
+    def _hand_out(self, reading: StreamReading, chunk: Chunk, count: int, is_end: bool) -> Block:
         if count > MOST_AT_ONCE:
-            rest = self._rest = _Rest(cursor, chunk, count, is_end)
+            rest = self._rest = _Rest(reading, chunk, count, is_end)
             return self._part(rest)
-        block = self._block(cursor, chunk, 0, count)
+        block = self._block(reading, chunk, 0, count)
         if is_end:
-            self._note_read_out(cursor)
+            self._note_read_out(reading)
         return block
 
     def _next_part(self, rest: _Rest) -> Block | None:
         """Returns the next part of a chunk. Where its turn as single active consumer is over, the rest is not wanted:
         another consumer gets it."""
-        cursor = rest.cursor
-        subscription = None if self.end is not None or cursor.is_closed else cursor.subscription
+        reading = rest.reading
+        subscription = None if self.end is not None or reading.is_closed else reading.subscription
         if subscription is not None and subscription.is_wanted(rest.chunk):
             return self._part(rest)
         self._drop_rest()
@@ -179,32 +179,32 @@ class StreamSource:
 
     def _part(self, rest: _Rest) -> Block:
         end = min(rest.at + MOST_AT_ONCE, rest.count)
-        block = self._block(rest.cursor, rest.chunk, rest.at, end)
+        block = self._block(rest.reading, rest.chunk, rest.at, end)
         rest.at = end
         if end == rest.count:
             self._rest = None
             if rest.is_end:
-                self._note_read_out(rest.cursor)
+                self._note_read_out(rest.reading)
         return block
 
     def _drop_rest(self) -> None:
         rest, self._rest = self._rest, None
-        if rest is not None and rest.cursor.subscription is not None:
-            rest.cursor.subscription.finish(rest.chunk.offset + rest.at - 1)
+        if rest is not None and rest.reading.subscription is not None:
+            rest.reading.subscription.finish(rest.chunk.offset + rest.at - 1)
 
-    def _block(self, cursor: Cursor, chunk: Chunk, begin: int, end: int) -> Block:
+    def _block(self, reading: StreamReading, chunk: Chunk, begin: int, end: int) -> Block:
         messages, first = chunk.messages, chunk.offset + begin
         if end - begin < len(messages):
             messages = messages[begin:end]
-        cursor.acks.hand_out(first, end - begin)
+        reading.acks.hand_out(first, end - begin)
         self._is_worked_on = True
-        return Block(cursor.acks, range(first, first + end - begin), messages, chunk.stream, chunk.timestamp)
+        return Block(reading.acks, range(first, first + end - begin), messages, chunk.stream, chunk.timestamp)
 
-    def _note_read_out(self, cursor: Cursor) -> None:
-        if cursor.is_read_out:
+    def _note_read_out(self, reading: StreamReading) -> None:
+        if reading.is_read_out:
             return
-        cursor.is_read_out = True
-        self._turn.remove(cursor)
+        reading.is_read_out = True
+        self._turn.remove(reading)
         if not self._turn and self.end is None:
             self.end = Stop("all wanted messages were read", "until")
 
@@ -214,7 +214,7 @@ class StreamSource:
         """Returns when an offset is to be stored or the broker to be asked, in loop time; 0 for now."""
         if self._failed is not None:
             return 0.0
-        if len(self._turn) < len(self._cursors) and self._next_to_close() is not None:
+        if len(self._turn) < len(self._readings) and self._next_to_close() is not None:
             return 0.0
         due = self._ends.due()
         if self._stores is not None:
@@ -223,13 +223,13 @@ class StreamSource:
                 return store
         return due
 
-    def _next_to_close(self) -> Cursor | None:
+    def _next_to_close(self) -> StreamReading | None:
         """Returns a stream that is read out, and all of it done, while others are read."""
         if self.end is not None:
             return None
-        for cursor in self._cursors:
-            if cursor.is_read_out and not cursor.is_closed and not cursor.acks.open:
-                return cursor
+        for reading in self._readings:
+            if reading.is_read_out and not reading.is_closed and not reading.acks.open:
+                return reading
         return None
 
     async def tick(self) -> None:
@@ -241,21 +241,21 @@ class StreamSource:
         if self._stores is not None:
             await self._stores.tick()
         found = await self._ends.tick()
-        for cursor in found.read_out:
-            self._note_read_out(cursor)
+        for reading in found.read_out:
+            self._note_read_out(reading)
         if found.stop is not None and self.end is None:
             self.end = found.stop
         while (read_out := self._next_to_close()) is not None:
             await self._close(read_out)
 
-    async def _close(self, cursor: Cursor) -> None:
+    async def _close(self, reading: StreamReading) -> None:
         """Ends the reading of one stream while others are read."""
         if self._stores is not None:
-            await self._stores.store(cursor, verify=True)
-        cursor.begin_turn()
-        cursor.is_closed = True
-        if cursor.subscription is not None:
-            await cursor.subscription.close()
+            await self._stores.store(reading, verify=True)
+        reading.begin_turn()
+        reading.is_closed = True
+        if reading.subscription is not None:
+            await reading.subscription.close()
 
     def stop(self) -> None:
         """Reads no more. What was not handed out is not acknowledged, so whoever reads on gets it."""
@@ -269,14 +269,14 @@ class StreamSource:
 
         Raises where an offset could not be stored; ``quietly``: not, since the run has failed anyway.
         """
-        for cursor in self._cursors:
-            cursor.acks.give_back()
+        for reading in self._readings:
+            reading.acks.give_back()
         if self._stores is not None:
             await self._stores.finish(quietly=quietly)
 
     async def close(self) -> None:
         """Ends the subscriptions. Never raises but for a cancellation; may be repeated."""
-        subscriptions = [cursor.subscription for cursor in self._cursors if cursor.subscription is not None]
+        subscriptions = [reading.subscription for reading in self._readings if reading.subscription is not None]
         try:
             await asyncio.gather(*(subscription.close() for subscription in subscriptions))
         except asyncio.CancelledError:
@@ -286,16 +286,16 @@ class StreamSource:
 
     # Turns of a single active consumer.
 
-    async def _on_turn(self, cursor: Cursor, active: bool) -> None:
+    async def _on_turn(self, reading: StreamReading, active: bool) -> None:
         """At the end of a turn stores the offset, verified, before the broker gets its answer: whoever has the next
         turn asks for it at once."""
         if not active and self._stores is not None:
             try:
                 async with asyncio.timeout(STORE_TIMEOUT):  # others wait for their turn
-                    await self._stores.store(cursor, verify=True)
+                    await self._stores.store(reading, verify=True)
             except (RstreamError, TimeoutError) as error:
-                self._events.not_stored(cursor.stream, str(error) or f"no answer within {STORE_TIMEOUT:g} s")
-        cursor.begin_turn()
-        if active is not cursor.is_active:  # after a lost connection, the end of a turn may be told twice
-            cursor.is_active = active
-            self._events.turn(cursor.stream, active)
+                self._events.not_stored(reading.stream, str(error) or f"no answer within {STORE_TIMEOUT:g} s")
+        reading.begin_turn()
+        if active is not reading.is_active:  # after a lost connection, the end of a turn may be told twice
+            reading.is_active = active
+            self._events.turn(reading.stream, active)

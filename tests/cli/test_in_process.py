@@ -106,7 +106,7 @@ def test_one_that_takes_too_long_shows_where_it_stands() -> None:
             consumer.finish()
     said = str(caught.value)
     assert said.startswith("rstream consume s -o first took longer than 1 s and ended in 143 when it was stopped\n")
-    assert "in _next_chunk" in said
+    assert "in _wait" in said
     assert "\nIt wrote:\nhello\n" in said
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -17,9 +17,10 @@ from rstream_core import (
     OffsetType,
     RstreamError,
     SingleActiveConsumer,
+    StreamDoesNotExist,
     UnsupportedByBroker,
 )
-from rstream_core.flow.cursor import Cursor, ReadEvents
+from rstream_core.flow.stream_reading import ReadEvents, StreamReading
 from rstream_core.types import StreamStats
 
 
@@ -43,8 +44,8 @@ class Told(ReadEvents):
     def beyond(self, stream: str, offset: int, following: int) -> None:
         self.events.append(("beyond", stream, offset, following))
 
-    def begins(self, cursor: Cursor, first: int) -> None:
-        self.events.append(("begins", cursor.stream, first, cursor.end))
+    def begins(self, reading: StreamReading, first: int) -> None:
+        self.events.append(("begins", reading.stream, first, reading.end))
 
     def turn(self, stream: str, active: bool) -> None:
         self.events.append(("turn", stream, active))
@@ -88,7 +89,9 @@ class FakeSubscription:
         self.is_turn_over = False
 
     def arrive(self, offset: int, count: int, timestamp: int = 0) -> None:
-        messages = [b"%d" % number for number in range(offset, offset + count)]
+        self.arrive_with(offset, [b"%d" % number for number in range(offset, offset + count)], timestamp)
+
+    def arrive_with(self, offset: int, messages: list[bytes], timestamp: int = 0) -> None:
         self.chunks.append(Chunk(self.stream, offset, timestamp, messages, None))
         self.arrived.set()
 
@@ -134,7 +137,9 @@ class FakeClient:
         """Stream, name, offset, and whether it was verified."""
         self.store_error: Exception | None = None
         self.has_messages = True
-        self.asked_for_last = 0
+        self.deliver: Callable[[FakeSubscription], None] = lambda subscription: None
+        """Called with each new subscription."""
+        self.is_closed = False
 
     @property
     def client(self) -> Client:
@@ -151,8 +156,19 @@ class FakeClient:
             raise OffsetNotFound(f"the offset of {name!r} in stream {stream!r}")
         return stored[name]
 
+    async def metadata(self, stream: str) -> None:
+        if stream not in self.streams:
+            raise StreamDoesNotExist(f"stream {stream!r}")
+
+    async def partitions(self, super_stream: str) -> list[str]:
+        if super_stream != "all":
+            raise StreamDoesNotExist(f"super stream {super_stream!r}")
+        return list(self.streams)
+
+    async def close(self) -> None:
+        self.is_closed = True
+
     async def last_offset(self, stream: str) -> int | None:
-        self.asked_for_last += 1
         return self.streams[stream].last
 
     async def tail_offset(self, stream: str, count: int) -> int | None:
@@ -177,4 +193,5 @@ class FakeClient:
     async def subscribe(self, stream: str, spec: ConsumerOffsetSpecification, **told: Any) -> FakeSubscription:
         made = self.subscriptions[stream] = FakeSubscription(stream, spec, told)
         made.has_messages = self.has_messages
+        self.deliver(made)
         return made

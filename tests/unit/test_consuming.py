@@ -1,246 +1,40 @@
-"""The engine of ``consume``: turns of a single active consumer, stored offsets, and what cannot be shown."""
+"""How a run that consumes ends: what is stored then, what is counted, and its exit code."""
 
 from __future__ import annotations
 
-import asyncio
 import io
-from dataclasses import replace
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from rstream_cli.consuming import ConsumePlan, ConsumeRun, StoreEvery, _Source, resolve_start
+from rstream_cli.consuming import ConsumePlan, ConsumeRun, start_at
 from rstream_cli.environment import Environment
-from rstream_cli.exit_status import CommandError, ExitStatus
+from rstream_cli.exit_status import ExitStatus
 from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.outcome import Ended
-from rstream_cli.output import Output
-from rstream_cli.parsing import MAX_OFFSET, Start, StartKind
-from rstream_cli.records.framing_out import DelimiterWriter
+from rstream_cli.parsing import Start, StartKind, Until, UntilKind
 from rstream_cli.render.display import Display, StatsMode
 from rstream_cli.render.stats import ConsumeCounts, Stats
-from rstream_cli.rendering import Batch, OnBad, Renderer, bodies_renderer
+from rstream_cli.rendering import Batch, OnBad, Renderer
 from rstream_cli.runner import CommandContext, Interrupt
 from rstream_core import (
-    Chunk,
     Client,
     ConnectionClosed,
     ConnectionOptions,
     ConsumerOffsetSpecification,
-    OffsetNotFound,
     OffsetType,
     RequestTimeout,
-    StreamNotAvailable,
-    Subscription,
+    RstreamError,
 )
-from rstream_core.subscriptions import Subscriptions
-
-
-class NotAvailable:
-    """A client whose stream has no leader."""
-
-    async def store_offset(self, stream: str, name: str, offset: int, **rest: Any) -> None:
-        raise StreamNotAvailable(f"the offset of {name!r} in stream {stream!r}")
-
-
-class Partition:
-    stream = "s-0"
-
-
-def consume_run(env: Environment, **plan: Any) -> ConsumeRun:
-    stats = Stats("consume", "s", ConsumeCounts())
-    return ConsumeRun(
-        ConsumePlan("s", Start(StartKind.FIRST), cast("Any", None), **plan),
-        CommandContext(env, ConnectionSettings(env), ConnectionOptions(), Interrupt()),
-        stats,
-        Display(StatsMode.NONE, stats, env),
-    )
-
-
-def environment() -> Environment:
-    return Environment(io.StringIO(), io.StringIO(), io.StringIO(), {})
-
-
-@pytest.mark.parametrize("idle_timeout", [None, 10.0])
-async def test_a_subscription_that_ends_because_nobody_answers_ends_the_run(idle_timeout: float | None) -> None:
-    """Its error is a TimeoutError too, and no time of the run's own is over."""
-
-    class Ended:
-        async def __anext__(self) -> None:
-            raise RequestTimeout("no answer")
-
-    run = consume_run(environment(), idle_timeout=idle_timeout)
-    with pytest.raises(RequestTimeout, match="no answer"):
-        await run._next_chunk(cast("Client", None), cast("Subscriptions", Ended()))
-
-
-async def test_each_state_is_told_once_and_a_store_that_failed() -> None:
-    env = environment()
-    run = consume_run(env, name="gg", single_active=True)
-    source = _Source("s-0")
-    for active, passed in ((True, None), (True, 41), (False, None), (False, None), (True, 41), (False, None)):
-        await run._turn(cast("Client", NotAvailable()), source, cast("Subscription", Partition()), active)
-        source.passed = passed
-    failed = "warning: storing failed: the offset of 'gg' in stream 's-0'"
-    assert cast("io.StringIO", env.stderr).getvalue().splitlines() == [
-        "active on 's-0'",
-        failed,
-        "idle on 's-0'",
-        "active on 's-0'",
-        failed,
-        "idle on 's-0'",
-    ]
-
-
-class Taken:
-    """An output that takes everything at once, a subscription, and what is told to it."""
-
-    stream = "s"
-
-    def __init__(self, turns_end_at: int) -> None:
-        self.data: list[bytes] = []
-        self.finished: list[int | None] = []
-        self._left = turns_end_at
-
-    def write(self, data: bytes) -> None:
-        self.data.append(data)
-
-    def is_wanted(self, chunk: Chunk) -> bool:
-        self._left -= 1
-        return self._left >= 0
-
-    def finish(self, offset: int | None = None) -> None:
-        self.finished.append(offset)
-
-
-@pytest.mark.parametrize(("turns_end_at", "taken", "finished"), [(9, 10_000, []), (1, 8192, [8201])])
-async def test_a_chunk_of_many_messages_is_taken_in_parts(turns_end_at: int, taken: int, finished: list[int]) -> None:
-    """The event loop goes on between two of them, and a turn that ends there ends the chunk."""
-    run = consume_run(environment())
-    run.plan = replace(run.plan, render=bodies_renderer(DelimiterWriter(), raw=True))
-    everything = Taken(turns_end_at)
-    source = run._sources["s"] = _Source("s", subscription=cast("Subscription", everything))
-    seen: list[int] = []
-
-    def look() -> None:
-        seen.append(run._counts.consumed)
-        asyncio.get_running_loop().call_soon(look)
-
-    asyncio.get_running_loop().call_soon(look)
-    messages = [str(number).encode() for number in range(10, 10_010)]
-    chunk = Chunk("s", 10, 0, messages, None)
-    await run._take_parts(cast("Client", None), cast("Subscriptions", everything), chunk, cast("Output", everything))
-    assert b"".join(everything.data).split() == messages[:taken]
-    assert (source.passed, run._counts.consumed, everything.finished) == (9 + taken, taken, finished)
-    assert {4096, 8192} <= set(seen)
-
-
-# Stored offsets.
-
-
-class Keeps:
-    """A client that keeps what it is told to store, and whether it is to look that the broker has it."""
-
-    def __init__(self) -> None:
-        self.stored: list[tuple[str, str, int, bool]] = []
-
-    async def store_offset(self, stream: str, name: str, offset: int, *, verify_timeout: float | None = None) -> None:
-        self.stored.append((stream, name, offset, verify_timeout is not None))
-
-
-class Closed:
-    """Subscriptions of which nothing is wanted any more."""
-
-    async def close(self) -> None: ...
-
-
-async def end(how: Ended | Exception) -> Keeps:
-    """Ends a run in which stdout has taken the messages up to 49, in this way."""
-    run = consume_run(environment(), name="reader")
-
-    async def open_(client: Client) -> Closed:
-        return Closed()
-
-    async def read(client: Client, subscriptions: Closed, output: Output) -> Ended:
-        if isinstance(how, Exception):
-            raise how
-        return how
-
-    run._sources["s"] = _Source("s", passed=49, unstored=50)
-    for name, function in (("_open", open_), ("_read", read)):
-        setattr(run, name, function)
-    client = Keeps()
-    try:
-        assert await run._run(cast("Client", client), cast("Output", None)) is how
-    except ConnectionClosed as error:
-        assert error is how  # noqa: PT017 - or it has ended well
-    return client
-
-
-@pytest.mark.parametrize(
-    "how",
-    [
-        Ended("--until is reached"),
-        Ended("--timeout of 1 s ran out", ExitStatus.TIMED_OUT),
-        Ended("the message is bad", ExitStatus.BAD_RECORD, CommandError("bad")),
-        ConnectionClosed("lost for good"),
-    ],
-    ids=["done", "out of time", "bad message", "lost"],
-)
-async def test_what_stdout_has_taken_is_stored_at_the_end_and_looked_at(how: Ended | Exception) -> None:
-    assert (await end(how)).stored == [("s", "reader", 49, True)]
-
-
-async def test_nothing_is_stored_where_the_reader_of_stdout_has_left() -> None:
-    """What was in the pipe is read by nobody, and comes again."""
-    assert (await end(Ended("stdout was closed", ExitStatus.STDOUT_CLOSED, BrokenPipeError()))).stored == []
-
-
-async def turn(run: ConsumeRun, client: Keeps, source: _Source, active: bool) -> None:
-    await run._turn(cast("Client", client), source, cast("Subscription", Partition()), active)
-
-
-async def test_the_end_of_a_turn_is_answered_when_the_broker_has_the_offset() -> None:
-    """Whoever has the next turn asks for it at once."""
-    run, client, source = consume_run(environment(), name="gg", single_active=True), Keeps(), _Source("s-0")
-    await turn(run, client, source, True)
-    run._pass(source, source.turn, 41, 42)
-    await turn(run, client, source, False)
-    assert client.stored == [("s-0", "gg", 41, True)]
-
-
-async def test_who_has_no_turn_stores_nothing() -> None:
-    """Another stores under this name by then, and is further on."""
-    run, client, source = consume_run(environment(), name="gg", single_active=True), Keeps(), _Source("s-0")
-    run._sources["s-0"] = source
-    await turn(run, client, source, True)
-    run._pass(source, source.turn, 41, 42)
-    await turn(run, client, source, False)
-    client.stored.clear()
-    run.plan = replace(run.plan, store_every=StoreEvery(messages=1, seconds=0.0))
-    await run._store_if_due(cast("Client", client))
-    await run._store_the_last(cast("Client", client), quietly=False)
-    assert client.stored == []
-
-
-async def test_what_is_left_of_an_old_turn_does_not_count_for_the_next() -> None:
-    """A write that ends when the turn has, and another has begun."""
-    run, client, source = consume_run(environment(), name="gg", single_active=True), Keeps(), _Source("s-0")
-    run._sources["s-0"] = source
-    await turn(run, client, source, True)
-    old = source.turn
-    await turn(run, client, source, False)
-    await turn(run, client, source, True)
-    assert source.turn > old
-    run._pass(source, old, 41, 42)
-    assert (source.passed, source.unstored) == (None, 0)
-    run._pass(source, source.turn, 9, 10)
-    await turn(run, client, source, False)
-    assert client.stored == [("s-0", "gg", 9, True)]
-
-
-# Messages that cannot be shown.
+from rstream_core.flow.block import Block
+from rstream_core.flow.read_plan import AfterStored, LastMessages
+from rstream_core.flow.stages import Choice
+from rstream_core.flow.stores import StoreEvery
+from tests.unit.fake_streams import FakeClient, FakeStream, FakeSubscription
 
 
 class HalfBad(Renderer):
@@ -253,129 +47,294 @@ class HalfBad(Renderer):
         for index, message in enumerate(batch.messages):
             if message.startswith(b"bad"):
                 on_bad(index, "is bad")
-        return b"".join(message for message in batch.messages if not message.startswith(b"bad"))
+        return b"".join(message + b"\n" for message in batch.messages if not message.startswith(b"bad"))
 
 
-async def take(messages: list[bytes], **plan: Any) -> tuple[ConsumeRun, _Source, bytes]:
-    """A run that skips what is bad, and has taken one chunk of these; and what it has written."""
-    run = consume_run(environment(), skip_bad=True, **plan)
-    run.plan = replace(run.plan, render=HalfBad())
-    output = Taken(0)
-    source = run._sources["s"] = _Source("s")
-    chunk = Chunk("s", 10, 0, messages, None)
-    await run._take(cast("Client", Keeps()), source, chunk, cast("Output", output))
-    return run, source, b"".join(output.data)
+@dataclass(frozen=True)
+class Context(CommandContext):
+    """A command that is connected to a client of the test's."""
+
+    fake: FakeClient | None = None
+
+    def client(self, *told: object) -> Client:
+        assert self.fake is not None
+        return self.fake.client
+
+    async def connect(self, client: Client) -> None:
+        pass
 
 
-async def test_what_is_skipped_does_not_count() -> None:
-    run, source, written = await take([b"bad", b"1", b"bad", b"2", b"3", b"bad", b"4"], count=3)
-    assert written == b"123"
-    assert (run._counts.consumed, run._counts.bad, run._counts.last_offset) == (3, 2, 14)
-    assert run._ended == Ended("--count is reached")
-    assert source.passed == 14  # where another run under this name goes on
+class Consuming:
+    """A run that reads one stream of ten messages, or what a test delivers."""
+
+    def __init__(self, folder: Path, deliver: Callable[[FakeSubscription], None] | None = None, **plan: Any) -> None:
+        self.client = FakeClient(s=FakeStream(last=9))
+        self.client.deliver = deliver or (lambda subscription: subscription.arrive(0, 10))
+        self.path = folder / "out"
+        self.err = io.StringIO()
+        self.stats = Stats("consume", "s", ConsumeCounts())
+        self.interrupt: Interrupt
+        self.plan = ConsumePlan("s", Start(StartKind.FIRST), HalfBad(), **plan)
+        self.stdout: int | None = None
+        """A descriptor in place of the file."""
+
+    async def work(self) -> Ended:
+        with self.path.open("w") as file:
+            stdout = file if self.stdout is None else os.fdopen(self.stdout, "w", closefd=False)
+            env = Environment(io.StringIO(), stdout, self.err, {})
+            self.interrupt = Interrupt()
+            context = Context(env, ConnectionSettings(env), ConnectionOptions(), self.interrupt, self.client)
+            return await ConsumeRun(self.plan, context, self.stats, Display(StatsMode.NONE, self.stats, env)).work()
+
+    @property
+    def counts(self) -> ConsumeCounts:
+        assert isinstance(self.stats.counts, ConsumeCounts)
+        return self.stats.counts
+
+    @property
+    def written(self) -> bytes:
+        return self.path.read_bytes().replace(b"\n", b"")
 
 
-async def test_what_is_skipped_does_not_end_a_count_early() -> None:
-    run, source, written = await take([b"bad", b"1", b"bad"], count=2)
-    assert (written, run._counts.consumed, run._counts.bad) == (b"1", 1, 2)
-    assert (run._ended, source.passed) == (None, 12)
+END = Until(UntilKind.END)
+
+
+async def test_a_run_that_ends_well(tmp_path: Path) -> None:
+    run = Consuming(tmp_path, until=END, name="reader", store_every=StoreEvery(messages=4))
+    assert await run.work() == Ended("--until is reached")
+    assert run.written == b"0123456789"
+    assert run.client.stores == [("s", "reader", 9, False), ("s", "reader", 9, True)]
+    counts = run.counts
+    assert (counts.consumed, counts.chunks, counts.last_offset, counts.stored_offset) == (10, 1, 9, 9)
+    assert (run.stats.total, run.stats.done, run.stats.bytes) == (10, 10, 20)
+    assert (run.client.is_closed, run.client.subscriptions["s"].is_closed) == (True, True)
+
+
+@pytest.mark.parametrize("idle_timeout", [None, 10.0])
+async def test_a_subscription_that_ends_because_nobody_answers_ends_the_run(
+    tmp_path: Path, idle_timeout: float | None
+) -> None:
+    """Its error is a TimeoutError too, and no time of the run's own is over."""
+
+    def deliver(subscription: FakeSubscription) -> None:
+        subscription.error = RequestTimeout("no answer")
+
+    with pytest.raises(RequestTimeout, match="no answer"):
+        await Consuming(tmp_path, deliver, idle_timeout=idle_timeout).work()
+
+
+# What is stored at the end.
+
+
+def fails(subscription: FakeSubscription) -> None:
+    subscription.arrive(0, 10)
+    subscription.error = ConnectionClosed("lost for good")
+
+
+def turns_bad(subscription: FakeSubscription) -> None:
+    subscription.arrive(0, 10)
+    subscription.arrive_with(10, [b"bad"])
 
 
 @pytest.mark.parametrize(
-    ("bad", "ended", "status"),
+    ("deliver", "plan", "status"),
     [
-        (0, Ended("end"), ExitStatus.OK),
-        (1, Ended("end"), ExitStatus.PARTLY_DONE),
-        (2, Ended("end"), ExitStatus.PARTLY_DONE),
-        (1, Ended("time", ExitStatus.TIMED_OUT), ExitStatus.TIMED_OUT),
+        (None, {"until": END}, ExitStatus.OK),
+        (None, {"count": 10}, ExitStatus.OK),
+        (None, {"timeout": 0.2}, ExitStatus.TIMED_OUT),
+        (turns_bad, {}, ExitStatus.BAD_RECORD),
+        (fails, {}, None),
+    ],
+    ids=["until", "count", "out of time", "bad message", "lost"],
+)
+async def test_what_stdout_has_taken_is_stored_at_the_end_and_looked_at(
+    tmp_path: Path, deliver: Callable[[FakeSubscription], None] | None, plan: dict[str, Any], status: ExitStatus | None
+) -> None:
+    run = Consuming(tmp_path, deliver, name="reader", **plan)
+    try:
+        assert (await run.work()).status is status
+    except ConnectionClosed:
+        assert status is None
+    assert run.client.stores == [("s", "reader", 9, True)]
+
+
+async def test_a_signal_ends_the_run_and_what_was_written_is_stored(tmp_path: Path) -> None:
+    run = Consuming(tmp_path, name="reader")
+
+    def deliver(subscription: FakeSubscription) -> None:
+        subscription.arrive(0, 10)
+        run.interrupt.requested.set()
+
+    run.client.deliver = deliver
+    ended = await run.work()
+    assert ended == Ended("interrupted")
+    assert run.client.stores in ([], [("s", "reader", 9, True)])  # it may have come before the block
+
+
+async def test_nothing_is_stored_where_the_reader_of_stdout_has_left(tmp_path: Path) -> None:
+    """What was in the pipe is read by nobody, and comes again."""
+    reader, writer = os.pipe()
+    run = Consuming(tmp_path, name="reader")
+    run.stdout = writer
+
+    class Leaving(HalfBad):
+        def __call__(self, batch: Batch, on_bad: OnBad) -> bytes:
+            if batch.offsets[0] == 10:
+                os.close(reader)
+            return super().__call__(batch, on_bad)
+
+    def deliver(subscription: FakeSubscription) -> None:
+        subscription.arrive(0, 10)
+        subscription.arrive(10, 10)
+
+    run.plan, run.client.deliver = replace(run.plan, render=Leaving()), deliver
+    try:
+        ended = await run.work()
+    finally:
+        os.close(writer)
+    assert (ended.reason, ended.status) == ("stdout was closed", ExitStatus.STDOUT_CLOSED)
+    assert isinstance(ended.error, BrokenPipeError)
+    assert run.counts.consumed == 10
+    assert run.client.stores == []
+
+
+async def test_a_store_that_fails_at_the_end_is_an_error_and_hides_no_other(tmp_path: Path) -> None:
+    run = Consuming(tmp_path, until=END, name="reader")
+    run.client.store_error = RequestTimeout("it does not show")
+    with pytest.raises(RequestTimeout, match="it does not show"):
+        await run.work()
+    run = Consuming(tmp_path, fails, name="reader")
+    run.client.store_error = RequestTimeout("it does not show")
+    with pytest.raises(RstreamError, match="lost for good"):
+        await run.work()
+
+
+# Messages that cannot be shown.
+
+
+def deliver_mixed(*messages: bytes) -> Callable[[FakeSubscription], None]:
+    return lambda subscription: subscription.arrive_with(10, list(messages))
+
+
+async def test_what_is_skipped_does_not_count(tmp_path: Path) -> None:
+    deliver = deliver_mixed(b"bad", b"1", b"bad", b"2", b"3", b"bad", b"4")
+    run = Consuming(tmp_path, deliver, skip_bad=True, count=3, name="reader")
+    assert await run.work() == Ended("--count is reached", ExitStatus.PARTLY_DONE)
+    assert run.written == b"123"
+    assert (run.counts.consumed, run.counts.bad, run.counts.last_offset) == (3, 2, 14)
+    assert run.client.stores == [("s", "reader", 14, True)]  # where another run under this name goes on
+    assert (run.stats.total, run.stats.done) == (3, 3)
+    assert "the message at offset 12 of stream 's' is skipped: it is bad" in run.err.getvalue()
+
+
+async def test_what_is_skipped_does_not_end_a_count_early(tmp_path: Path) -> None:
+    run = Consuming(tmp_path, deliver_mixed(b"bad", b"1", b"bad"), skip_bad=True, count=2, name="reader", timeout=0.3)
+    assert (await run.work()).status is ExitStatus.TIMED_OUT
+    assert (run.written, run.counts.consumed, run.counts.bad) == (b"1", 1, 2)
+    assert run.client.stores == [("s", "reader", 12, True)]
+
+
+@pytest.mark.parametrize(
+    ("messages", "plan", "status"),
+    [
+        ((b"1",), {"count": 1}, ExitStatus.OK),
+        ((b"bad", b"1"), {"count": 1}, ExitStatus.PARTLY_DONE),
+        ((b"bad", b"bad", b"1"), {"count": 1}, ExitStatus.PARTLY_DONE),
+        ((b"bad",), {"timeout": 0.2}, ExitStatus.TIMED_OUT),
     ],
 )
 async def test_one_that_is_skipped_shows_in_the_exit_code(
-    tmp_path: Path, bad: int, ended: Ended, status: ExitStatus
+    tmp_path: Path, messages: tuple[bytes, ...], plan: dict[str, Any], status: ExitStatus
 ) -> None:
-    with (tmp_path / "out").open("w") as stdout:
-        await _ends_in(consume_run(replace(environment(), stdout=stdout)), bad, ended, status)
+    assert (await Consuming(tmp_path, deliver_mixed(*messages), skip_bad=True, **plan).work()).status is status
 
 
-async def _ends_in(run: ConsumeRun, bad: int, ended: Ended, status: ExitStatus) -> None:
-    run._counts.bad = bad
-
-    async def work(client: Client, output: Output) -> Ended:
-        return ended
-
-    setattr(run, "_run", work)  # noqa: B010 - mypy takes no method for a variable
-    found = await run.work()
-    assert (found.reason, found.status) == (ended.reason, status)
+# What comes before the first message.
 
 
-# When offsets are stored, and where a run begins after them.
+class Headed(HalfBad):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = b"head:"
 
 
 @pytest.mark.parametrize(
-    ("every", "unstored", "seconds", "is_due"),
-    [
-        (StoreEvery(messages=5), 4, 0.0, False),
-        (StoreEvery(messages=5), 5, 0.0, True),
-        (StoreEvery(messages=5), 6, 0.0, True),
-        (StoreEvery(seconds=10.0), 1, 9.0, False),
-        (StoreEvery(seconds=10.0), 1, 11.0, True),
-        (StoreEvery(seconds=10.0), 0, 11.0, False),  # no news
-        (StoreEvery(), 10**6, 10.0**6, False),
-    ],
+    ("plan", "last", "written"),
+    [({"until": END}, 9, b"head:0123456789"), ({"until": END}, None, b"head:"), ({"count": 0}, 9, b"head:")],
 )
-async def test_when_an_offset_is_stored(every: StoreEvery, unstored: int, seconds: float, is_due: bool) -> None:
-    run, client = consume_run(environment(), name="reader", store_every=every), Keeps()
-    now = asyncio.get_running_loop().time()
-    run._sources["s"] = _Source("s", passed=41, unstored=unstored, stored_at=now - seconds)
-    for _ in range(2):  # once
-        await run._store_if_due(cast("Client", client))
-    assert client.stored == ([("s", "reader", 41, False)] if is_due else [])
+async def test_a_head_comes_also_where_there_is_nothing_to_read(
+    tmp_path: Path, plan: dict[str, Any], last: int | None, written: bytes
+) -> None:
+    run = Consuming(tmp_path, **plan)
+    run.plan = replace(run.plan, render=Headed())
+    run.client.streams["s"].last = last
+    assert (await run.work()).status is ExitStatus.OK
+    assert run.written == written
+    assert run.stats.bytes == run.path.stat().st_size
 
 
-async def test_what_an_outage_kept_from_being_stored_is_stored_behind_it() -> None:
-    """Though nothing more has come by then."""
-    run = consume_run(environment(), name="reader", store_every=StoreEvery(messages=1, seconds=0.0))
-
-    class Lost(Keeps):
-        async def store_offset(self, *args: Any, **rest: Any) -> None:
-            raise ConnectionClosed("lost")
-
-    source = run._sources["s"] = _Source("s", passed=41, unstored=3)
-    await run._store_if_due(cast("Client", Lost()))
-    assert (source.passed, source.unstored) == (41, 3)
-    client = Keeps()
-    await run._store_if_due(cast("Client", client))
-    assert (client.stored, source.unstored) == ([("s", "reader", 41, False)], 0)
+# What is chosen.
 
 
-class Knows:
-    """A client that knows the offset under a name."""
+class Even:
+    """Wants even offsets."""
 
-    def __init__(self, stored: int | None) -> None:
-        self._stored = stored
-
-    async def query_offset(self, stream: str, name: str) -> int:
-        if self._stored is None:
-            raise OffsetNotFound(f"the offset of {name!r} in stream {stream!r}")
-        return self._stored
+    def choose(self, block: Block) -> Choice:
+        return Choice([place for place, offset in enumerate(block.positions) if offset % 2 == 0])
 
 
-@pytest.mark.parametrize(("stored", "begins"), [(None, 0), (0, 1), (41, 42), (MAX_OFFSET - 1, MAX_OFFSET)])
-async def test_stored_begins_behind_what_is_stored(stored: int | None, begins: int) -> None:
-    client = cast("Client", Knows(stored))
-    spec = await resolve_start(client, "s", Start(StartKind.STORED), "reader")
-    assert spec == ConsumerOffsetSpecification(OffsetType.OFFSET, begins)
+async def test_what_is_not_wanted_is_passed(tmp_path: Path) -> None:
+    run = Consuming(tmp_path, until=END, selects=(Even(),), name="reader")
+    assert (await run.work()).status is ExitStatus.OK
+    assert run.written == b"02468"
+    assert (run.counts.consumed, run.counts.chunks, run.counts.last_offset, run.stats.done) == (5, 1, 9, 10)
+    assert run.client.stores == [("s", "reader", 9, True)]
 
 
-async def test_there_is_nothing_behind_the_largest_offset() -> None:
-    spec = await resolve_start(cast("Client", Knows(MAX_OFFSET)), "s", Start(StartKind.STORED), "reader")
-    assert spec.offset == MAX_OFFSET
+async def test_chunks_without_a_wanted_message_do_not_count(tmp_path: Path) -> None:
+    def deliver(subscription: FakeSubscription) -> None:
+        for offset in range(10):
+            subscription.arrive(offset, 1)
+
+    run = Consuming(tmp_path, deliver, until=END, selects=(Even(),))
+    await run.work()
+    assert (run.counts.consumed, run.counts.chunks) == (5, 5)
+
+
+async def test_no_message_at_all_is_wanted(tmp_path: Path) -> None:
+    run = Consuming(tmp_path, count=0)
+    assert await run.work() == Ended("there is nothing to read")
+    assert run.client.subscriptions == {}
+
+
+# Where a run begins.
 
 
 @pytest.mark.parametrize(
     ("milliseconds", "expected"), [(0, 0), (5000, 0), (10**11 - 1, 0), (10**11, 10**11), (1_796_000_523_456,) * 2]
 )
-async def test_times_that_the_core_would_take_for_seconds(milliseconds: int, expected: int) -> None:
+def test_times_that_the_core_would_take_for_seconds(milliseconds: int, expected: int) -> None:
     """``--offset @5``: no stream is so old."""
-    spec = await resolve_start(cast("Client", Knows(0)), "s", Start(StartKind.TIMESTAMP, milliseconds), None)
+    spec = start_at(Start(StartKind.TIMESTAMP, milliseconds), None)
     assert spec == ConsumerOffsetSpecification(OffsetType.TIMESTAMP, expected)
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        (Start(StartKind.STORED), AfterStored("reader")),
+        (Start(StartKind.LAST_N, 5), LastMessages(5)),
+        (Start(StartKind.ABSOLUTE, 7), ConsumerOffsetSpecification(OffsetType.OFFSET, 7)),
+        (Start(StartKind.NEXT), ConsumerOffsetSpecification(OffsetType.NEXT)),
+    ],
+)
+def test_a_start(start: Start, expected: object) -> None:
+    assert start_at(start, "reader") == expected
+
+
+def test_a_plan_of_the_core() -> None:
+    plan = ConsumePlan("all", Start(StartKind.FIRST), cast("Any", None), until=Until(UntilKind.ABSOLUTE, 7), credit=3)
+    reading = plan.read_plan(["a", "b"], "all")
+    assert (reading.streams, reading.super_stream, reading.credit) == (("a", "b"), "all", 3)
+    assert reading.until is not None
+    assert (reading.until.offset, reading.until.time) == (7, None)

@@ -6,10 +6,10 @@ import pytest
 
 from rstream_core import Chunk, ConsumerOffsetSpecification, OffsetType
 from rstream_core.flow.acks import Account
-from rstream_core.flow.cursor import Cursor
 from rstream_core.flow.ends import END_INTERVAL, FILTER_INTERVAL, GROUP_INTERVAL, IDLE_INTERVAL, Ends, Found
 from rstream_core.flow.read_plan import ReadPlan, Until
 from rstream_core.flow.stages import Stop
+from rstream_core.flow.stream_reading import StreamReading
 from tests.unit.fake_streams import Clock, FakeClient, FakeStream, FakeSubscription
 
 FIRST = ConsumerOffsetSpecification(OffsetType.FIRST)
@@ -24,31 +24,31 @@ class Ending:
         self.stream = stream
         self.now_ms = NOW_MS
         self.outage_until = 0.0
-        self.cursor = Cursor("s", Account())
+        self.reading = StreamReading("s", Account())
         self.ends = Ends(
             self.client.client,
             ReadPlan(("s",), FIRST, until, **plan),  # type: ignore[arg-type]
-            [self.cursor],
+            [self.reading],
             now_ms=lambda: self.now_ms,
             clock=self.clock,
             outage_until=lambda: self.outage_until,
         )
 
     async def resolve(self) -> tuple[int | None, bool, bool]:
-        await self.ends.resolve(self.cursor)
-        return self.cursor.end, self.cursor.is_to_come, self.cursor.is_read_out
+        await self.ends.resolve(self.reading)
+        return self.reading.end, self.reading.is_to_come, self.reading.is_read_out
 
     def subscribe(self) -> FakeSubscription:
         subscription = FakeSubscription("s", FIRST, {"single_active": None})
-        self.cursor.subscription = subscription  # type: ignore[assignment]
+        self.reading.subscription = subscription  # type: ignore[assignment]
         return subscription
 
     def cut(self, offset: int, count: int, timestamp: int = 0) -> tuple[int, bool]:
-        return self.ends.cut(self.cursor, Chunk("s", offset, timestamp, [b""] * count, None))
+        return self.ends.cut(self.reading, Chunk("s", offset, timestamp, [b""] * count, None))
 
     def read(self, begin: int, count: int) -> None:
-        self.cursor.acks.hand_out(begin, count)
-        self.cursor.acks.done(range(begin, begin + count))
+        self.reading.acks.hand_out(begin, count)
+        self.reading.acks.done(range(begin, begin + count))
 
     async def tick(self) -> Found | None:
         """Does what is due, as a run does; None where nothing is."""
@@ -104,7 +104,7 @@ async def test_chunks_behind_a_time_are_not_wanted(timestamp: int, expected: tup
 async def test_an_offset(stream: FakeStream, expected: tuple[int | None, bool, bool]) -> None:
     ending = Ending(stream, Until(offset=5))
     assert await ending.resolve() == expected
-    assert ending.ends.needs_a_place_before(ending.cursor) is expected[1]
+    assert ending.ends.needs_a_place_before(ending.reading) is expected[1]
 
 
 async def test_an_offset_that_is_taken_later_is_asked_for_when_nothing_has_come_for_a_second() -> None:
@@ -120,8 +120,8 @@ async def test_an_offset_that_is_taken_later_is_asked_for_when_nothing_has_come_
     assert ending.ends.due() == ending.clock.now + END_INTERVAL
     ending.stream.committed = 5  # a stored offset
     ending.clock.now += END_INTERVAL
-    assert await ending.tick() == Found([ending.cursor])
-    assert (ending.cursor.end, ending.cursor.is_to_come) == (3, False)
+    assert await ending.tick() == Found([ending.reading])
+    assert (ending.reading.end, ending.reading.is_to_come) == (3, False)
 
 
 async def test_what_was_not_done_yet_is_waited_for() -> None:
@@ -132,17 +132,17 @@ async def test_what_was_not_done_yet_is_waited_for() -> None:
     ending.stream.committed = 5
     ending.clock.now += END_INTERVAL
     assert await ending.tick() == Found()
-    assert ending.cursor.end == 3
+    assert ending.reading.end == 3
     assert ending.cut(3, 1) == (1, True)
 
 
 async def test_a_start_behind_all_messages_ends_there() -> None:
     ending = Ending(FakeStream(last=3, committed=3), Until(offset=5))
     await ending.resolve()
-    ending.cursor.before_start = 3
+    ending.reading.before_start = 3
     ending.stream.committed = 5
     ending.clock.now += END_INTERVAL
-    assert await ending.tick() == Found([ending.cursor])
+    assert await ending.tick() == Found([ending.reading])
 
 
 # A time that is yet to come.
@@ -158,7 +158,7 @@ async def test_a_time_that_comes_without_a_message() -> None:
     assert ending.ends.due() == pytest.approx(ending.clock.now + 2.001)
     ending.now_ms += 2001
     ending.clock.now += 2.001
-    assert await ending.tick() == Found([ending.cursor])
+    assert await ending.tick() == Found([ending.reading])
 
 
 async def test_a_time_that_comes_with_messages_yet_to_be_read() -> None:
@@ -186,18 +186,18 @@ async def test_behind_a_filter_the_broker_is_asked_whether_it_has_more() -> None
     assert ending.ends.due() == ending.clock.now + FILTER_INTERVAL
     subscription.is_done = True
     ending.clock.now += FILTER_INTERVAL
-    assert await ending.tick() == Found([ending.cursor])
-    assert ending.cursor.acks.low == 9  # the rest need not be looked at again
+    assert await ending.tick() == Found([ending.reading])
+    assert ending.reading.acks.low == 9  # the rest need not be looked at again
 
 
 async def test_behind_a_filter_nothing_ends_before_what_is_open() -> None:
     ending = Ending(FakeStream(last=9), Until(), filter_values=("a",))
     await ending.resolve()
     ending.subscribe().is_done = True
-    ending.cursor.acks.hand_out(0, 3)
+    ending.reading.acks.hand_out(0, 3)
     ending.clock.now += FILTER_INTERVAL
     assert await ending.tick() == Found()
-    assert ending.cursor.acks.low is None
+    assert ending.reading.acks.low is None
 
 
 @pytest.mark.parametrize(
@@ -215,12 +215,12 @@ async def test_a_group_is_done_where_its_stored_offset_is(
 ) -> None:
     ending = Ending(FakeStream(last=9), Until(), single_active=True, name="g")
     await ending.resolve()
-    ending.cursor.is_active, ending.cursor.before_start = is_active, before_start
+    ending.reading.is_active, ending.reading.before_start = is_active, before_start
     if stored is not None:
         ending.stream.stored["g"] = stored
     assert await ending.tick() is None
     ending.clock.now += GROUP_INTERVAL
-    assert await ending.tick() == (Found([ending.cursor]) if ends else Found())
+    assert await ending.tick() == (Found([ending.reading]) if ends else Found())
 
 
 # Nothing comes any more.
@@ -245,7 +245,7 @@ async def test_idle_asks_the_broker_first() -> None:
 async def test_idle_does_not_run_while_something_is_open() -> None:
     ending = Ending(FakeStream(), idle=5.0)
     ending.subscribe().is_done = True
-    ending.cursor.acks.hand_out(0, 1)
+    ending.reading.acks.hand_out(0, 1)
     ending.clock.now += 100
     assert ending.ends.due() is None
 

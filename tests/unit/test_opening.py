@@ -7,10 +7,10 @@ import pytest
 from rstream_core import ConsumerOffsetSpecification, OffsetsGone, OffsetType
 from rstream_core.checks import MAX_OFFSET
 from rstream_core.flow.acks import Account
-from rstream_core.flow.cursor import Cursor
 from rstream_core.flow.ends import Ends
 from rstream_core.flow.opening import Opening, resolve_start
 from rstream_core.flow.read_plan import AfterStored, LastMessages, ReadPlan, StartAt, Until
+from rstream_core.flow.stream_reading import StreamReading
 from tests.unit.fake_streams import Clock, FakeClient, FakeStream, FakeSubscription, Told
 
 FIRST, LAST, NEXT = (ConsumerOffsetSpecification(kind) for kind in (OffsetType.FIRST, OffsetType.LAST, OffsetType.NEXT))
@@ -43,26 +43,26 @@ class Opened:
     """One stream that is opened."""
 
     def __init__(self, stream: FakeStream, start: StartAt, until: Until | None = None, **plan: object) -> None:
-        self.client, self.told, self.cursor = FakeClient(s=stream), Told(), Cursor("s", Account())
+        self.client, self.told, self.reading = FakeClient(s=stream), Told(), StreamReading("s", Account())
         self.plan = ReadPlan(("s",), start, until, **plan)  # type: ignore[arg-type]
         clock = Clock()
         self.ends = Ends(
             self.client.client,
             self.plan,
-            [self.cursor],
+            [self.reading],
             now_ms=lambda: NOW_MS,
             clock=clock,
             outage_until=lambda: 0.0,
         )
-        self.turns: list[tuple[Cursor, bool]] = []
+        self.turns: list[tuple[StreamReading, bool]] = []
 
     async def open(self) -> FakeSubscription | None:
-        async def on_turn(cursor: Cursor, active: bool) -> None:
-            self.turns.append((cursor, active))
+        async def on_turn(reading: StreamReading, active: bool) -> None:
+            self.turns.append((reading, active))
 
         opening = Opening(self.client.client, self.plan, self.ends, self.told, self.told.gap)
-        await opening.open([self.cursor], on_turn)
-        assert (self.cursor.subscription is None) is self.cursor.is_read_out
+        await opening.open([self.reading], on_turn)
+        assert (self.reading.subscription is None) is self.reading.is_read_out
         return self.client.subscriptions.get("s")
 
 
@@ -108,7 +108,7 @@ async def test_a_time_behind_the_last_message_shows_in_no_chunk(has_messages: bo
     opened.client.has_messages = has_messages
     subscription = await opened.open()
     assert subscription is not None
-    assert (opened.cursor.is_read_out, subscription.is_closed) == (not has_messages, not has_messages)
+    assert (opened.reading.is_read_out, subscription.is_closed) == (not has_messages, not has_messages)
 
 
 # An end that may be found before any message has come.
@@ -124,7 +124,7 @@ async def test_a_place_before_the_first_message(
     opened = Opened(FakeStream(last=9), start, Until(offset=20))
     opened.client.has_messages = has_messages
     await opened.open()
-    assert opened.cursor.before_start == expected
+    assert opened.reading.before_start == expected
 
 
 # Starts that may be wrong.
@@ -192,12 +192,12 @@ async def test_a_single_active_consumer(start: StartAt, spec: ConsumerOffsetSpec
     opened = Opened(stream, start, name="g", single_active=True, super_stream="all")
     subscription = await opened.open()
     assert subscription is not None
-    assert (subscription.spec, opened.cursor.before_start) == (spec, before)
+    assert (subscription.spec, opened.reading.before_start) == (spec, before)
     assert opened.told.events == [("waiting",)]
     assert (subscription.told["single_active"].name, subscription.told["single_active"].super_stream) == ("g", "all")
     await subscription.turn(True)
     await subscription.turn(False)
-    assert opened.turns == [(opened.cursor, True), (opened.cursor, False)]
+    assert opened.turns == [(opened.reading, True), (opened.reading, False)]
 
 
 async def test_a_single_active_consumer_waits_though_its_own_start_is_behind_the_end() -> None:

@@ -9,7 +9,7 @@ from rstream_core.subscription import Subscription
 
 
 @dataclass(slots=True, eq=False)
-class Cursor:
+class StreamReading:
     """The reading of one stream."""
 
     stream: str
@@ -55,7 +55,7 @@ class ReadEvents:
     def beyond(self, stream: str, offset: int, following: int) -> None:
         """The start lies behind the end of the stream, whose next offset is ``following``."""
 
-    def begins(self, cursor: Cursor, first: int) -> None:
+    def begins(self, reading: StreamReading, first: int) -> None:
         """The first message of a stream has come: it has this offset."""
 
     def turn(self, stream: str, active: bool) -> None:

@@ -1,0 +1,228 @@
+"""The sink that writes to stdout: renders blocks, writes them, and acknowledges what the operating system has taken.
+
+One block is written at a time, so memory holds about one even where the reader of stdout is slow. While a write waits,
+the event loop goes on. A message that cannot be shown is skipped, or ends the run behind those before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+
+from rstream_cli.environment import StdoutError
+from rstream_cli.exit_status import CommandError, ExitStatus
+from rstream_cli.output import Output
+from rstream_cli.rendering import Batch, Renderer
+from rstream_core.flow.acks import Verdict
+from rstream_core.flow.block import Block
+from rstream_core.flow.stages import Stop
+
+GRACE = 2.0
+"""Seconds that the reader of stdout has to take the current write when the run must end."""
+
+SkipListener = Callable[[str, int, str], None]
+"""Called with the stream and the offset of a message that is skipped, and why: the rest of a sentence that begins with
+"the message"."""
+
+
+class _BadMessage(Exception):
+    """A message cannot be shown. ``place`` is its place in the block; the text continues "the message"."""
+
+    def __init__(self, place: int, why: str) -> None:
+        self.place = place
+        super().__init__(why)
+
+
+def _refuse(place: int, why: str) -> None:
+    raise _BadMessage(place, why)
+
+
+class StdoutSink:
+    """Writes blocks to a file descriptor. ``close`` is due at the end. For one event loop."""
+
+    def __init__(
+        self,
+        descriptor: int,
+        render: Renderer,
+        *,
+        on_skip: SkipListener | None = None,
+        on_written: Callable[[], None] | None = None,
+        unbuffered: bool = False,
+    ) -> None:
+        """``on_skip``: told of each message that cannot be shown; None: such a message ends the run. ``on_written``:
+        called after something was written and acknowledged. ``unbuffered``: each message is written by itself."""
+        self.failed: Stop | None = None
+        self.bytes = 0
+        """Written so far."""
+        self.ambiguous = 0
+        """Messages written so far that nobody can tell from others, as they hold the delimiter."""
+        self._render = render
+        self._on_skip = on_skip
+        self._on_written = on_written
+        self._unbuffered = unbuffered
+        self._head = render.head
+        """What comes before the first message, until it is written."""
+        self._is_stopping = False
+        self._wake: Callable[[], None] = lambda: None
+        self._output = Output(descriptor, self._reader_left)
+
+    def start(self, wake: Callable[[], None]) -> None:
+        """``wake`` is called when the reader leaves between two writes."""
+        self._wake = wake
+
+    def push(self, block: Block) -> Awaitable[None] | None:
+        """Writes a block. After ``stop``, takes nothing: it stays open."""
+        if self._is_stopping:
+            return None
+        if self._unbuffered and block.count > 1:
+            return self._put_singly(block)
+        return self._put(block)
+
+    def due(self) -> float | None:
+        """What comes before the first message is due at once."""
+        return 0.0 if self._head else None
+
+    def tick(self) -> Awaitable[None] | None:
+        """Writes what comes before the first message."""
+        head, self._head = self._head, b""
+        if not head:
+            return None
+        try:
+            written = self._output.write(head)
+        except OSError as error:
+            self._fail(error)
+            return None
+        if written is not None:
+            return self._finish_head(written, len(head))
+        self._add(len(head))
+        return None
+
+    async def drain(self) -> None:
+        """Nothing is open: each ``push`` ends when all is written."""
+
+    def stop(self) -> None:
+        """Takes nothing more but what is being written. ``Run.stop`` limits that; ``GRACE`` is the usual limit."""
+        self._is_stopping = True
+
+    def close(self) -> None:
+        """Stops writing. A blocked write stays blocked until the process ends."""
+        self._output.close()
+
+    # Inside.
+
+    async def _finish_head(self, written: asyncio.Future[None], size: int) -> None:
+        try:
+            await written
+        except OSError as error:
+            self._fail(error)
+        else:
+            self._add(size)
+
+    def _add(self, size: int) -> None:
+        self.bytes += size
+        if self._on_written is not None:
+            self._on_written()
+
+    async def _put_singly(self, block: Block) -> None:
+        for place in range(block.count):
+            waiting = self._put(block.select(range(place, place + 1)))
+            if waiting is not None:
+                await waiting
+            if self.failed is not None or self._is_stopping:
+                return
+
+    def _put(self, block: Block) -> Awaitable[None] | None:
+        skipped: list[int] = []
+
+        def skip(place: int, why: str) -> None:
+            assert self._on_skip is not None
+            skipped.append(place)
+            self._on_skip(block.stream, block.positions[place], why)
+
+        timestamp = 0 if block.timestamp is None else block.timestamp
+        batch = Batch(block.stream, block.positions, timestamp, block.messages, block.unreadable)
+        try:
+            data = self._render(batch, _refuse if self._on_skip is None else skip)
+        except _BadMessage as error:
+            return self._refuse(block, error)
+        ambiguous = self._render.ambiguous
+        if not isinstance(data, bytes):
+            return self._write_all(data, block, skipped, ambiguous)
+        try:
+            written = self._output.write(data) if len(skipped) < block.count else None
+        except OSError as error:
+            self._fail(error)
+            return None
+        if written is not None:
+            return self._finish(written, block, skipped, ambiguous, len(data))
+        self._note(block, skipped, ambiguous, len(data))
+        return None
+
+    async def _finish(
+        self, written: asyncio.Future[None], block: Block, skipped: list[int], ambiguous: int, size: int
+    ) -> None:
+        try:
+            await written
+        except OSError as error:
+            self._fail(error)
+        else:
+            self._note(block, skipped, ambiguous, size)
+
+    async def _write_all(
+        self, pieces: Iterable[bytes | memoryview], block: Block, skipped: list[int], ambiguous: int
+    ) -> None:
+        """Writes one large message."""
+        size = 0
+        try:
+            for piece in pieces:
+                written = self._output.write(piece)
+                if written is not None:
+                    await written
+                size += len(piece)
+        except OSError as error:
+            self._fail(error)
+        else:
+            self._note(block, skipped, ambiguous, size)
+
+    async def _refuse(self, block: Block, error: _BadMessage) -> None:
+        """Ends the run at a message that cannot be shown; those before it are written."""
+        if error.place:
+            waiting = self._put(block.select(range(error.place)))
+            if waiting is not None:
+                await waiting
+        if self.failed is None:
+            problem = CommandError(
+                f"the message at offset {block.positions[error.place]} of stream {block.stream!r} {error}",
+                hint="--codec raw takes messages as they are; --on-error skip leaves this one out",
+                status=ExitStatus.BAD_RECORD,
+            )
+            self.failed = Stop(str(problem), "bad message", problem)
+
+    def _note(self, block: Block, skipped: list[int], ambiguous: int, size: int) -> None:
+        """Acknowledges a block. ``skipped``: the places of messages that could not be shown."""
+        self.ambiguous += ambiguous
+        if skipped:
+            places = set(skipped)
+            block.ack.done([block.positions[place] for place in skipped], Verdict.BAD)
+            block.ack.done([position for place, position in enumerate(block.positions) if place not in places])
+        else:
+            block.done()
+        self._add(size)
+
+    def _fail(self, error: OSError) -> None:
+        if self.failed is not None:
+            return
+        if isinstance(error, BrokenPipeError):
+            self.failed = _closed(error)
+        else:
+            problem = StdoutError(error.errno, error.strerror)
+            self.failed = Stop(str(problem), "error", problem)
+
+    def _reader_left(self) -> None:
+        if self.failed is None:
+            self.failed = _closed(BrokenPipeError())
+        self._wake()
+
+
+def _closed(error: BrokenPipeError) -> Stop:
+    return Stop("stdout was closed", "sink closed", error)

@@ -1,0 +1,275 @@
+"""The sink that writes to stdout: what it acknowledges, and when it takes nothing more."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+
+import pytest
+
+from rstream_cli.endpoints.stdout import StdoutSink
+from rstream_cli.environment import StdoutError
+from rstream_cli.exit_status import CommandError, ExitStatus
+from rstream_cli.rendering import LARGE, Batch, OnBad, Renderer
+from rstream_core.flow.acks import Account, Acks, Verdict
+from rstream_core.flow.block import Block
+
+
+class Lines(Renderer):
+    """Cannot show what begins with "bad"; a large message comes in two pieces."""
+
+    def __init__(self, head: bytes = b"") -> None:
+        super().__init__(lambda batch: b"", lambda batch, index: b"", head)
+        self.batches: list[Batch] = []
+
+    def __call__(self, batch: Batch, on_bad: OnBad) -> bytes | Iterator[bytes]:
+        self.batches.append(batch)
+        for index, message in enumerate(batch.messages):
+            if message.startswith(b"bad"):
+                on_bad(index, "is bad")
+        self.ambiguous = sum(b"," in message for message in batch.messages)
+        if batch.is_large:
+            return iter((batch.messages[0][:10], batch.messages[0][10:]))
+        return b"".join(message + b"\n" for message in batch.messages if not message.startswith(b"bad"))
+
+
+class Pipe:
+    """A sink that writes into a pipe, and its reader."""
+
+    def __init__(self, *, skips: bool = False, unbuffered: bool = False, head: bytes = b"") -> None:
+        self.reader, self.writer = os.pipe()
+        self.skipped: list[tuple[str, int, str]] = []
+        self.written: list[int] = []
+        self.render = Lines(head)
+        self.account = Account()
+        self.acks = Acks(self.account, "s")
+        self.woken = asyncio.Event()
+        self.sink = StdoutSink(
+            self.writer,
+            self.render,
+            on_skip=(lambda *told: self.skipped.append(told)) if skips else None,
+            on_written=lambda: self.written.append(self.account.by[Verdict.DONE]),
+            unbuffered=unbuffered,
+        )
+        self.sink.start(self.woken.set)
+
+    def block(self, *messages: bytes, begin: int = 10) -> Block:
+        self.acks.hand_out(begin, len(messages))
+        return Block(self.acks, range(begin, begin + len(messages)), messages, "s", 77, unreadable=(11,))
+
+    async def push(self, *messages: bytes, begin: int = 10) -> None:
+        waiting = self.sink.push(self.block(*messages, begin=begin))
+        if waiting is not None:
+            await waiting
+
+    def read(self) -> bytes:
+        return os.read(self.reader, 1 << 20)
+
+    @property
+    def by(self) -> tuple[int, int, int]:
+        return self.account.by[Verdict.DONE], self.account.by[Verdict.BAD], self.acks.open
+
+    def leave(self) -> None:
+        os.close(self.reader)
+        self.reader = -1
+
+    def close(self) -> None:
+        self.sink.close()
+        os.close(self.writer)
+        if self.reader >= 0:
+            os.close(self.reader)
+
+
+@pytest.fixture
+async def pipe() -> AsyncGenerator[Pipe, None]:
+    made = Pipe()
+    yield made
+    made.close()
+
+
+async def test_a_block_is_written_and_then_acknowledged(pipe: Pipe) -> None:
+    await pipe.push(b"a", b"b,", b"c")
+    assert pipe.read() == b"a\nb,\nc\n"
+    assert (pipe.by, pipe.acks.low, pipe.written) == ((3, 0, 0), 12, [3])
+    assert (pipe.sink.bytes, pipe.sink.ambiguous, pipe.sink.failed) == (7, 1, None)
+    assert pipe.render.batches == [Batch("s", range(10, 13), 77, (b"a", b"b,", b"c"), (11,))]
+
+
+async def test_what_a_slow_reader_has_not_taken_is_open(pipe: Pipe) -> None:
+    data = b"x" * 200_000  # more than a pipe holds
+    waiting = pipe.sink.push(pipe.block(data))
+    assert waiting is not None
+    writing = asyncio.ensure_future(waiting)
+    await asyncio.sleep(0.05)
+    assert (writing.done(), pipe.by, pipe.sink.bytes) == (False, (0, 0, 1), 0)
+    taken = 0
+    while taken < len(data) + 1:
+        taken += len(await asyncio.to_thread(pipe.read))
+    await writing
+    assert (pipe.by, pipe.sink.bytes) == ((1, 0, 0), len(data) + 1)
+
+
+async def test_a_write_that_is_cut_off_stays_open(pipe: Pipe) -> None:
+    waiting = pipe.sink.push(pipe.block(b"x" * 200_000))
+    assert waiting is not None
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await waiting
+    assert pipe.by == (0, 0, 1)
+    pipe.leave()  # ends the write
+
+
+async def test_a_large_message_is_written_in_pieces_and_acknowledged_once(tmp_path: Path) -> None:
+    account = Account()
+    acks = Acks(account)
+    acks.hand_out(0, 1)
+    with (tmp_path / "out").open("wb") as file:
+        sink = StdoutSink(file.fileno(), Lines())
+        message = b"x" * (LARGE + 1)
+        waiting = sink.push(Block(acks, range(1), [message], "s"))
+        assert waiting is not None
+        await waiting
+        sink.close()
+    assert (tmp_path / "out").read_bytes() == message
+    assert (sink.bytes, account.by[Verdict.DONE]) == (len(message), 1)
+
+
+# What comes before the first message.
+
+
+async def test_a_head_is_due_once_and_is_no_message(pipe: Pipe) -> None:
+    assert pipe.sink.due() is None
+    pipe = Pipe(head=b"offset,body\r\n")
+    assert pipe.sink.due() == 0.0
+    for _ in range(2):
+        waiting = pipe.sink.tick()
+        if waiting is not None:
+            await waiting
+    assert pipe.sink.due() is None
+    assert (pipe.read(), pipe.sink.bytes, pipe.by, pipe.written) == (b"offset,body\r\n", 13, (0, 0, 0), [0])
+    pipe.close()
+
+
+@pytest.mark.parametrize("size", [1, 200_000])
+async def test_a_head_that_nobody_reads_ends_the_run(size: int) -> None:
+    pipe = Pipe(head=b"x" * size)
+    pipe.leave()
+    waiting = pipe.sink.tick()
+    if waiting is not None:
+        await waiting
+    assert pipe.sink.failed is not None
+    assert pipe.sink.failed.kind == "sink closed"
+    assert (pipe.sink.bytes, pipe.written) == (0, [])
+    pipe.close()
+
+
+# Bad messages.
+
+
+async def test_a_bad_message_ends_the_run_behind_those_before_it(pipe: Pipe) -> None:
+    await pipe.push(b"a", b"b", b"bad", b"c")
+    assert pipe.read() == b"a\nb\n"
+    assert (pipe.by, pipe.acks.low) == ((2, 0, 2), 11)
+    failed = pipe.sink.failed
+    assert failed is not None
+    assert (failed.kind, failed.reason) == ("bad message", "the message at offset 12 of stream 's' is bad")
+    assert isinstance(failed.error, CommandError)
+    assert failed.error.status is ExitStatus.BAD_RECORD
+
+
+async def test_a_bad_message_before_all_others_writes_nothing(pipe: Pipe) -> None:
+    await pipe.push(b"bad", b"a")
+    assert (pipe.by, pipe.written, pipe.sink.bytes) == ((0, 0, 2), [], 0)
+    assert pipe.sink.failed is not None
+
+
+async def test_skipped_messages_are_told_and_done_with() -> None:
+    pipe = Pipe(skips=True)
+    await pipe.push(b"bad", b"a", b"bad", b"b")
+    assert pipe.read() == b"a\nb\n"
+    assert (pipe.by, pipe.acks.low, pipe.sink.failed) == ((2, 2, 0), 13, None)
+    assert pipe.skipped == [("s", 10, "is bad"), ("s", 12, "is bad")]
+    pipe.close()
+
+
+async def test_nothing_is_written_where_all_are_skipped() -> None:
+    """Not even into a pipe that is full."""
+    pipe = Pipe(skips=True)
+    pipe.leave()
+    await pipe.push(b"bad", b"bad")
+    assert (pipe.by, pipe.sink.failed, pipe.written) == ((0, 2, 0), None, [0])
+    pipe.close()
+
+
+# Unbuffered.
+
+
+async def test_unbuffered_writes_each_message_by_itself() -> None:
+    pipe = Pipe(unbuffered=True)
+    await pipe.push(b"a", b"b", b"c")
+    assert [list(batch.offsets) for batch in pipe.render.batches] == [[10], [11], [12]]
+    assert (pipe.read(), pipe.written) == (b"a\nb\nc\n", [1, 2, 3])
+    pipe.close()
+
+
+async def test_unbuffered_ends_at_a_stop_and_the_rest_is_open() -> None:
+    pipe = Pipe(unbuffered=True)
+    pipe.sink._on_written = pipe.sink.stop  # after the first
+    await pipe.push(b"a", b"b", b"c")
+    assert (pipe.read(), pipe.by) == (b"a\n", (1, 0, 2))
+    pipe.close()
+
+
+async def test_unbuffered_ends_at_a_bad_message() -> None:
+    pipe = Pipe(unbuffered=True)
+    await pipe.push(b"a", b"bad", b"c")
+    assert (pipe.read(), pipe.by) == (b"a\n", (1, 0, 2))
+    pipe.close()
+
+
+async def test_nothing_is_taken_after_a_stop(pipe: Pipe) -> None:
+    pipe.sink.stop()
+    await pipe.push(b"a")
+    assert (pipe.by, pipe.render.batches, pipe.sink.failed) == ((0, 0, 1), [], None)
+
+
+# A reader that has left, and a full disk.
+
+
+@pytest.mark.parametrize("size", [1, 200_000])
+async def test_a_write_into_a_closed_pipe_is_not_acknowledged(pipe: Pipe, size: int) -> None:
+    pipe.leave()
+    await pipe.push(b"x" * size)
+    assert pipe.by == (0, 0, 1)
+    assert pipe.sink.failed is not None
+    assert (pipe.sink.failed.kind, pipe.sink.failed.reason) == ("sink closed", "stdout was closed")
+    assert isinstance(pipe.sink.failed.error, BrokenPipeError)
+
+
+async def test_a_reader_that_leaves_between_two_writes_is_noticed(pipe: Pipe) -> None:
+    pipe.leave()
+    await asyncio.wait_for(pipe.woken.wait(), 60)
+    assert pipe.sink.failed is not None
+    assert pipe.sink.failed.kind == "sink closed"
+
+
+@pytest.mark.parametrize("size", [1, 5_000_000])
+async def test_a_full_disk_ends_the_run(size: int) -> None:
+    account = Account()
+    acks = Acks(account)
+    acks.hand_out(0, 1)
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        sink = StdoutSink(full, Lines())
+        waiting = sink.push(Block(acks, range(1), [b"x" * size], "s"))
+        assert waiting is not None
+        await waiting
+        sink.close()
+    finally:
+        os.close(full)
+    assert acks.open == 1
+    assert sink.failed is not None
+    assert sink.failed.kind == "error"
+    assert isinstance(sink.failed.error, StdoutError)
