@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import ClassVar
 
 from rstream_core.errors import MessageTooLarge
@@ -26,7 +27,7 @@ class Columns:
     sub_entry: ClassVar[None] = None
     """The messages that share one publishing id."""
 
-    __slots__ = ("_filters", "_lengths", "_messages", "_sizes")
+    __slots__ = ("_filters", "_lengths", "_messages", "_sizes", "has_filters")
 
     def __init__(self, messages: Sequence[bytes], filter_values: FilterValues | None = None) -> None:
         """Raises ``ValueError`` for columns of different lengths, and what ``encode_filter`` raises."""
@@ -39,11 +40,8 @@ class Columns:
             if any(value is not None for value in filter_values):
                 self._filters = list(map(encode_filter, filter_values))
                 self._sizes = list(map(operator.add, self._lengths, map(len, self._filters)))
-
-    @property
-    def has_filters(self) -> bool:
+        self.has_filters = self._filters is not None
         """Whether a message has a filter value, which not every broker takes."""
-        return self._filters is not None
 
     def check(self, limit: int) -> None:
         """Raises ``MessageTooLarge`` if a message and its filter value do not fit a frame of ``limit`` bytes."""
@@ -51,13 +49,13 @@ class Columns:
         if max(self._sizes) > most:
             raise too_large(self._sizes, most)
 
-    def parts(self, limit: int, most: int) -> Iterator[tuple[int, int, int]]:
-        """Yields where each frame begins and ends in the messages, and the bytes of those: see ``cut_for_frames``."""
+    def parts(self, limit: int, most: int) -> Sequence[tuple[int, int, int]]:
+        """Returns where each frame begins and ends in the messages, and the bytes of those: see ``cut_for_frames``."""
         sizes = self._sizes
-        low = 0
-        for high in cut_for_frames(sizes, limit, most):
-            yield low, high, sum(sizes[low:high])
-            low = high
+        cuts = cut_for_frames(sizes, limit, most)
+        if len(cuts) == 1:
+            return ((0, len(sizes), sum(sizes)),)
+        return [(low, high, sum(sizes[low:high])) for low, high in pairwise((0, *cuts))]
 
     def frame(self, publisher_id: int, ids: Sequence[int], low: int, high: int) -> bytes:
         """Returns the frame of the messages ``low`` to ``high`` - 1. ``ids`` are those of all messages."""

@@ -160,8 +160,9 @@ class Batch:
         low = bisect_left(self.ids, ids[0])
         high = low + len(ids)
         # The usual case: consecutive ids of the batch, all of them open.
-        if _same(self.ids[low:high], ids) and self.resolved.find(1, low, high) < 0:
-            self.resolve(low, high)
+        if self.resolved.find(1, low, high) < 0 and _same(self.ids[low:high], ids):
+            self.resolved[low:high] = b"\x01" * (high - low)
+            self.open -= high - low
             return range(low, high)
         fresh: list[int] = []
         for publishing_id in ids:
@@ -250,7 +251,9 @@ class InFlight:
 
     def confirm(self, publishing_ids: Sequence[int], now: float) -> list[Outcome]:
         """Takes in a broker's confirm; unknown ids are ignored. Returns an outcome for each batch that it is about."""
-        ids = publishing_ids if grows(publishing_ids) else sorted(set(publishing_ids))
+        ids = publishing_ids
+        if (type(ids) is not range or ids.step < 0) and not grows(ids):
+            ids = sorted(set(ids))
         outcomes: list[Outcome] = []
         position, count = 0, len(ids)
         at = self._place(ids[0]) if count else 0

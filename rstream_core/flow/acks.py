@@ -30,6 +30,8 @@ class Verdict(enum.Enum):
     FAILED = "failed"
     """The sink did not take it, or nobody knows."""
 
+    __hash__ = object.__hash__  # that of Enum is a Python function, called each time that an account is looked up
+
 
 @dataclass(slots=True)
 class Account:
