@@ -78,8 +78,8 @@ def _why_alone(message: bytes, limit: int, compression: CompressionType) -> str 
     size = len(compress(compression, join_sub_batch([message])))
     if size <= limit:
         return None
-    return f"{len(message)} bytes take {size} once they are compressed; the broker takes {limit} at most"
+    return f"{len(message)} bytes take {size} once they are compressed; at most {limit} fit"
 
 
 def _too_large(size: int, limit: int, where: str = "") -> str:
-    return f"{size} bytes are too large; the broker takes {limit} at most{where}"
+    return f"{size} bytes are too large; at most {limit} fit{where}"

@@ -59,7 +59,7 @@ def test_batches_are_as_large_as_they_may_be(seed: int) -> None:
 def test_what_is_too_large_is_found() -> None:
     find = TooLarge(lambda: 10)
     assert find(block([bytes(10), b"", bytes(10)])) == ()
-    words = "11 bytes are too large; the broker takes 10 at most"
+    words = "11 bytes are too large; at most 10 fit"
     assert find(block([bytes(10), bytes(11), b"", bytes(11)])) == [Bad(1, words), Bad(3, words)]
 
 
@@ -69,8 +69,8 @@ def test_a_filter_value_takes_its_part_of_the_frame() -> None:
     assert find(block([bytes(10), bytes(7), bytes(6)], [None, "x", "é"])) == []
     found = find(block([bytes(8), bytes(7)], ["x", "é"]))
     assert found == [
-        Bad(0, "11 bytes are too large; the broker takes 10 at most"),
-        Bad(1, "11 bytes are too large; the broker takes 10 at most"),
+        Bad(0, "11 bytes are too large; at most 10 fit"),
+        Bad(1, "11 bytes are too large; at most 10 fit"),
     ]
 
 
@@ -85,9 +85,7 @@ def test_the_limit_is_asked_for_each_block() -> None:
 def test_a_sub_entry_has_a_longer_head_and_sizes_inside() -> None:
     find = TooLarge(lambda: 1000, CompressionType.No)
     assert find(block([bytes(1000 - 7 - 4)])) == []
-    assert find(block([bytes(1000 - 7 - 4 + 1)])) == [
-        Bad(0, "990 bytes are too large; the broker takes 989 at most in a sub-entry")
-    ]
+    assert find(block([bytes(1000 - 7 - 4 + 1)])) == [Bad(0, "990 bytes are too large; at most 989 fit in a sub-entry")]
 
 
 def test_what_compresses_well_fits() -> None:
@@ -95,9 +93,9 @@ def test_what_compresses_well_fits() -> None:
     noise = random.Random(1).randbytes(2000)
     size = len(compress(CompressionType.Gzip, join_sub_batch([noise])))
     assert find(block([bytes(100_000), noise])) == [
-        Bad(1, f"2000 bytes take {size} once they are compressed; the broker takes 993 at most")
+        Bad(1, f"2000 bytes take {size} once they are compressed; at most 993 fit")
     ]
     most = MAX_UNCOMPRESSED - 4
     assert find(block([bytes(most + 1)])) == [
-        Bad(0, f"{most + 1} bytes are too large; the broker takes {most} at most in a sub-entry")
+        Bad(0, f"{most + 1} bytes are too large; at most {most} fit in a sub-entry")
     ]
