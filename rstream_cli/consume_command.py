@@ -5,11 +5,13 @@ The options are checked against each other before the program connects. consumin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError, ExitStatus
+from rstream_cli.mistakes import looks_like_offset, offset_hint
 from rstream_cli.names import Kind, check_option, check_reference
 from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.options.consuming import ConsumeOptions, OnGap
@@ -48,13 +50,18 @@ def run_consume(
     showing: ShowingOptions,
     connection: ConnectionSettings,
     *,
+    more: Sequence[str] = (),
     kind: Kind = Kind.STREAM,
     single_active: bool = False,
 ) -> NoReturn:
-    """Checks the options and consumes. Raises ``typer.Exit`` at the end."""
+    """Checks the options and consumes. ``more``: streams beside the target. Raises ``typer.Exit`` at the end."""
     env = connection.env
+    for stream in more:
+        if looks_like_offset(stream):  # a stream of such a name can be read alone, or named first
+            raise CommandError(f"got unexpected extra argument(s) ({stream})", hint=offset_hint(stream))
+    numbers = kind is not Kind.SUPER_STREAM and not more
     try:
-        start = parse_offset(offset, env.now(), numbers=kind is not Kind.SUPER_STREAM)
+        start = parse_offset(offset, env.now(), numbers=numbers)
     except ValueError as error:
         raise CommandError(f"--offset: {error}") from None
     if single_active and until is not None and until.strip().lower() != "end":
@@ -63,10 +70,11 @@ def run_consume(
             hint="a group stops at its stored offsets; `rstream consume` stops at an offset or a time",
         )
     try:
-        stop = None if until is None else parse_until(until, env.now(), numbers=kind is not Kind.SUPER_STREAM)
+        stop = None if until is None else parse_until(until, env.now(), numbers=numbers)
     except ValueError as error:
         raise CommandError(f"--until: {error}") from None
-    _check_places(start, stop, kind)
+    if not numbers:
+        _check_places(start, stop, kind)
     every = _store_every(options.store_every, name)
     _check_name(name, start)
     raw = options.codec is Codec.RAW
@@ -86,6 +94,7 @@ def run_consume(
             target,
             start,
             render,
+            more=more,
             kind=kind,
             until=stop,
             count=options.count,
@@ -102,21 +111,24 @@ def run_consume(
             fail_on_gap=options.on_gap is OnGap.FAIL,
         )
         counts = ConsumeCounts()
-        numbers = Stats("consume", target, counts)
-        display = showing.display(mode, numbers, connection)
+        shown = ", ".join([target, *more])
+        stats = Stats("consume", shown, counts)
+        display = showing.display(mode, stats, connection)
         render.on_ambiguous = partial(_tell_ambiguous, display)
         command = "superstream consume" if kind is Kind.SUPER_STREAM else "consume"
-        run = partial(telling_kinds_apart, context, command, target, ConsumeRun(plan, context, numbers, display).work)
+        run = partial(
+            telling_kinds_apart, context, command, [target, *more], ConsumeRun(plan, context, stats, display).work
+        )
 
         async def work() -> Ended:
             """Says so if nothing is read since the place to stop lies before the one to start."""
             before = stop is not None and is_before(stop, start)
             if before:
-                _tell_until_before(display, target, offset, until)
+                _tell_until_before(display, shown, offset, until)
             ended = await run()
             is_done = ended.error is None and ended.reason in (UNTIL_REACHED, NOTHING_TO_READ)
             if before is None and is_done and not (counts.consumed or counts.bad or counts.gone or is_selective):
-                _tell_until_before(display, target, offset, until)
+                _tell_until_before(display, shown, offset, until)
             return ended
 
         return await run_displayed(context, display, work)
@@ -153,8 +165,7 @@ def _filter(options: ConsumeOptions) -> BrokerFilter | None:
 
 
 def _check_places(start: Start, stop: Until | None, kind: Kind) -> None:
-    if kind is not Kind.SUPER_STREAM:
-        return
+    """Refuses numbers, which are offsets of one of several streams."""
     absolute = [
         flag
         for flag, is_absolute in (
@@ -164,9 +175,12 @@ def _check_places(start: Start, stop: Until | None, kind: Kind) -> None:
         if is_absolute
     ]
     if absolute:
+        whose, alone = "stream, not of several", "read that stream alone"
+        if kind is Kind.SUPER_STREAM:
+            whose, alone = "partition, not of a super stream", "read the partition with `rstream consume`"
         raise CommandError(
-            f"{absolute[0]}: a number is an offset of one partition, not of a super stream",
-            hint="read the partition with `rstream consume`, or give first, last, next, stored, -N, end or a time",
+            f"{absolute[0]}: a number is an offset of one {whose}",
+            hint=f"{alone}, or give first, last, next, stored, -N, end or a time",
         )
 
 

@@ -62,6 +62,8 @@ class ConsumePlan:
     """The stream, or the super stream."""
     start: Start
     render: Renderer
+    more: Sequence[str] = ()
+    """Streams that are read beside that one."""
     kind: Kind = Kind.STREAM
     until: Until | None = None
     count: int | None = None
@@ -359,13 +361,15 @@ class ConsumeRun:
         """Returns the super stream, if the target is one, and the streams. Raises if the target does not exist."""
         target, kind = self._plan.target, self._plan.kind
         if kind is not Kind.SUPER_STREAM:
+            streams = [target, *self._plan.more]
             try:
-                await client.metadata(target)
+                for stream in streams:
+                    await client.metadata(stream)
             except StreamDoesNotExist:
                 if kind is Kind.STREAM:
                     raise
             else:
-                return None, [target]
+                return None, streams
         try:
             partitions = await client.partitions(target)
         except StreamDoesNotExist:

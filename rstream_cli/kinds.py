@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -27,13 +27,18 @@ _MAKING = {
 _STREAM_COMMANDS = {theirs: ours for ours, theirs in _SUPER_STREAM_COMMANDS.items()}
 
 
-async def telling_kinds_apart(context: CommandContext, command: str, name: str, work: Callable[[], Awaitable[T]]) -> T:
-    """Does the work of ``command``. If ``name`` does not exist, looks for one of the other kind, and adds a hint."""
+async def telling_kinds_apart(
+    context: CommandContext, command: str, names: str | Sequence[str], work: Callable[[], Awaitable[T]]
+) -> T:
+    """Does the work of ``command``. If one of the names does not exist, looks for it among the other kind, and adds a
+    hint.
+    """
     try:
         return await work()
     except StreamDoesNotExist as error:
         if error.hint is None:
-            error.hint = await _hint(context, command, name)
+            for name in [names] if isinstance(names, str) else names:
+                error.hint = error.hint or await _hint(context, command, name)
         raise
 
 

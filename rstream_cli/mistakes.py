@@ -211,10 +211,20 @@ def one_dash(command: Any, arguments: Sequence[str]) -> str | None:
     return None
 
 
+def looks_like_offset(text: str) -> bool:
+    """Whether somebody may have meant an offset."""
+    return re.fullmatch(r"first|last|next|stored|[0-9]+", text) is not None
+
+
+def offset_hint(text: str) -> str:
+    """For an offset where none belongs."""
+    return f"to start there, write `--offset {text}`"
+
+
 def extra_hint(command: Any, path: str, extra: str) -> str:
     """For an argument too many."""
-    if "--offset" in flags_of(command) and re.fullmatch(r"first|last|next|stored|[0-9]+", extra):
-        return f"to start there, write `--offset {extra}`"
+    if "--offset" in flags_of(command) and looks_like_offset(extra):
+        return offset_hint(extra)
     if "--stream" in flags_of(command):
         return f"to look at a stream, write `--stream {shlex.quote(extra)}`"
     return f"see `{path} --help`"

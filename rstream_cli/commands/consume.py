@@ -1,4 +1,4 @@
-"""``rstream consume``: one stream."""
+"""``rstream consume``: one stream, or several."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ rstream consume events -o -10 --until end --json
 rstream consume events -o -1h --format '%o %I %s\n'
 rstream consume events --name backup -o stored --store-every 10s >> backup.txt
 rstream consume events -o first --filter eu --filter-from .region
+rstream consume events audit billing -o -5m --json
 """
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -30,8 +31,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @shared_options("showing", ShowingOptions)
 @shared_options("options", ConsumeOptions)
 def consume(
-    stream: Annotated[
-        str | None, typer.Argument(metavar="[STREAM]", help="The stream (default: the variable RSTREAM_STREAM).")
+    streams: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[STREAM]", help="The streams (default: the variable RSTREAM_STREAM)."),
     ] = None,
     offset: Annotated[
         str,
@@ -72,5 +74,11 @@ def consume(
 
     Bodies go to standard output, byte for byte. Everything else goes to standard error. Without --until, --count or a
     timeout, the command waits for more messages until SIGINT or SIGTERM.
+
+    Several streams are read at once, each from its own start to its own end, with its own stored offset. The messages
+    of one stream keep their order; messages of different streams come as they arrive. %t in --format, and "stream" in
+    --json and --output csv, show the stream. --count counts the messages of all streams. A plain number is an offset of
+    one stream, so it is refused for several.
     """
-    run_consume(connection.stream(stream), offset, until, name, options, showing, connection)
+    first, *more = connection.streams(streams)
+    run_consume(first, offset, until, name, options, showing, connection, more=more)

@@ -8,7 +8,7 @@ options; this module only declares them. The core is imported only when ``Connec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
@@ -250,6 +250,16 @@ class ConnectionSettings:
         if stream is None:
             raise CommandError("no stream is given", hint="pass STREAM, or set RSTREAM_STREAM")
         return check_stream_name(stream)
+
+    def streams(self, names: Sequence[str] | None) -> list[str]:
+        """Returns the streams, or the one of RSTREAM_STREAM. Raises a usage error for one that is named twice."""
+        if not names:
+            return [self.stream(None)]
+        for name in names:
+            check_stream_name(name)
+            if names.count(name) > 1:
+                raise CommandError(f"the stream {name!r} is named twice", hint="name each stream once")
+        return list(names)
 
     def warn(self, words: str) -> None:
         """Writes a warning to stderr, also with ``-q``."""
