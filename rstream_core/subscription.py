@@ -110,6 +110,7 @@ class Subscription(AsyncIterator[Chunk]):
         self.time_slice = TimeSlice()
         """That of the task which reads the subscription."""
         self._guard = LoopGuard("this subscription")
+        self._guard.check()  # it belongs to the event loop in which it is made
         self._callbacks = Callbacks()
         self._has_given_way = False
         if single_active is not None:
