@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -14,6 +15,7 @@ from rstream_core.flow.block import Block
 from rstream_core.flow.gate import Admission, Rate
 from rstream_core.flow.run import Run
 from rstream_core.flow.stages import Choice, Count, Select, Step, Stop
+from rstream_core.timeslice import TIME_SLICE
 
 
 def block(count: int, begin: int = 0, acks: Acks | None = None) -> Block:
@@ -450,3 +452,18 @@ async def test_a_block_is_free_before_the_next_one_is_read() -> None:
     del first
     await Run(source, (), _Sink(), account).work()
     assert before == [True, False]
+
+
+async def test_the_event_loop_goes_on_between_blocks_that_are_always_there() -> None:
+    """--timeout, signals and heartbeats do not wait for all of them. Nothing here ever waits."""
+    account = Account()
+    acks = Acks(account)
+
+    class Busy(_Sink):
+        def push(self, block: Block) -> Awaitable[None] | None:
+            time.sleep(TIME_SLICE)
+            return super().push(block)
+
+    run = Run(_Source([block(1, number, acks) for number in range(20)]), (), Busy(), account)
+    asyncio.get_running_loop().call_soon(run.stop, Stop("SIGINT", "signal"))
+    assert (await run.work()).reason == "SIGINT"  # and not the end of the source
