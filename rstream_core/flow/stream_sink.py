@@ -11,8 +11,9 @@ Positions go to the publisher with each batch, and come back with its outcomes, 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
 from rstream_core.errors import MessageTooLarge, NotConfirmed, RstreamError
@@ -147,11 +148,12 @@ class StreamSink:
         if block.lanes is None:
             self.lanes[0].add(block)
             return
-        places: dict[int, list[int]] = {}
+        places: defaultdict[int, list[int]] = defaultdict(list)
         for place, lane in enumerate(block.lanes):
-            places.setdefault(lane, []).append(place)
+            places[lane].append(place)
+        routed = replace(block, keys=None, lanes=None)
         for lane, its in places.items():
-            self.lanes[lane].add(block.select(its))
+            self.lanes[lane].add(routed.select(its))
 
     def take_waiting(self) -> Iterator[tuple[str, Block]]:
         """Yields what was not published, with its stream. It stays open."""
