@@ -62,7 +62,42 @@ class StreamAdministration(Administration):
 
 
 class SuperStreamAdministration(Administration):
-    """Creates and deletes super streams. An object for one super stream creates and deletes its own by default."""
+    """Creates and deletes super streams."""
+
+    async def create_super_stream(
+        self,
+        super_stream: str,
+        n_partitions: int | None = None,
+        binding_keys: Sequence[str] | None = None,
+        arguments: Mapping[str, object] | None = None,
+        exists_ok: bool = False,
+        *,
+        partitions: int | None = None,
+        routing_keys: Sequence[str] | None = None,
+    ) -> list[str]:
+        """See ``Client.create_super_stream``. ``n_partitions`` and ``binding_keys`` are other names of the two."""
+        created = await self._client.create_super_stream(
+            super_stream,
+            **partitioning(n_partitions, binding_keys, partitions, routing_keys),
+            arguments=arguments,
+            exists_ok=exists_ok,
+        )
+        self._forget_partitions()
+        return created
+
+    async def delete_super_stream(self, super_stream: str, missing_ok: bool = False) -> None:
+        """See ``Client.delete_super_stream``."""
+        await self._client.delete_super_stream(super_stream, missing_ok=missing_ok)
+        self._forget_partitions()
+
+    def _forget_partitions(self) -> None:
+        """Drops cached partitions, after super streams were created or deleted."""
+
+
+class OfOneSuperStream(SuperStreamAdministration):
+    """Administers, unless another is named, the super stream that it is for."""
+
+    super_stream: str
 
     async def create_super_stream(
         self,
@@ -75,35 +110,17 @@ class SuperStreamAdministration(Administration):
         partitions: int | None = None,
         routing_keys: Sequence[str] | None = None,
     ) -> list[str]:
-        """See ``Client.create_super_stream``. ``n_partitions`` and ``binding_keys`` are other names of the two."""
-        created = await self._client.create_super_stream(
-            self._super_stream_meant(super_stream),
-            **partitioning(n_partitions, binding_keys, partitions, routing_keys),
-            arguments=arguments,
-            exists_ok=exists_ok,
+        """As of the base class. Without a name: its own super stream."""
+        return await super().create_super_stream(
+            super_stream or self.super_stream,
+            n_partitions,
+            binding_keys,
+            arguments,
+            exists_ok,
+            partitions=partitions,
+            routing_keys=routing_keys,
         )
-        self._forget_partitions()
-        return created
 
     async def delete_super_stream(self, super_stream: str | None = None, missing_ok: bool = False) -> None:
-        """See ``Client.delete_super_stream``."""
-        await self._client.delete_super_stream(self._super_stream_meant(super_stream), missing_ok=missing_ok)
-        self._forget_partitions()
-
-    def _super_stream_meant(self, given: str | None) -> str:
-        """Returns the name that was given. Raises ``TypeError`` without one."""
-        if given is None:
-            raise TypeError("super_stream is a str, not None")
-        return given
-
-    def _forget_partitions(self) -> None:
-        """Drops cached partitions, after super streams were created or deleted."""
-
-
-class OfOneSuperStream(SuperStreamAdministration):
-    """Administers, unless another is named, the super stream that it is for."""
-
-    super_stream: str
-
-    def _super_stream_meant(self, given: str | None) -> str:
-        return given or self.super_stream
+        """As of the base class. Without a name: its own super stream."""
+        await super().delete_super_stream(super_stream or self.super_stream, missing_ok)
