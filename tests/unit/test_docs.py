@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import re
@@ -246,15 +247,77 @@ def test_paths_that_are_named_exist() -> None:
             assert (ROOT / path).exists(), f"{named(page)} names {path}, which is not there"
 
 
-_UNITS = {"": 1, " bytes": 1, " KiB": 1024, " MiB": 1024 * 1024}
+_UNITS = {"": 1, " bytes": 1, " s": 1, " KiB": 1024, " MiB": 1024 * 1024}
+_CODE = [path for package in ("rstream_core", "rstream_cli") for path in sorted((ROOT / package).rglob("*.py"))]
 
 
-def test_bounds_are_those_of_the_code() -> None:
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def bounds_in(source: str) -> set[str]:
+    """The constants of a module that are bounds by their names, and numbers."""
+    names = set()
+    for node in ast.parse(source).body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        for target in targets:
+            if isinstance(target, ast.Name) and re.search(r"^_?(MAX|MOST|LEAST)(_|$)|_TIMEOUT$", target.id):
+                names.add(target.id)
+    return names
+
+
+def is_defined(module: Any, name: str) -> bool:
+    """Whether the module itself gives the name its value, and does not import it."""
+    tree = ast.parse(Path(module.__file__).read_text())
+    bound = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return name in bound or any(isinstance(node, ast.ClassDef) and node.name == name for node in tree.body)
+
+
+def bound_named(words: str) -> object:
+    """The value of ``module.NAME``, of a field or an attribute behind it, or of the default of ``(argument)``."""
+    path, _, argument = words.removesuffix(")").partition("(")
+    parts = path.split(".")
+    depth = next(n for n in range(len(parts), 0, -1) if (ROOT / "/".join(parts[:n])).with_suffix(".py").is_file())
+    value: Any = importlib.import_module(".".join(parts[:depth]))
+    assert is_defined(value, parts[depth]), f"{words} is defined elsewhere"
+    for name in parts[depth:]:
+        fields = (
+            {one.name: one.default for one in dataclasses.fields(value)}
+            if inspect.isclass(value) and dataclasses.is_dataclass(value)
+            else {}
+        )
+        value = fields[name] if name in fields else getattr(value, name)
+    return inspect.signature(value).parameters[argument].default if argument else value
+
+
+def rows_of_bounds() -> list[tuple[str, str, str]]:
     page = (ROOT / "docs" / "bounds.md").read_text()
-    rows = re.findall(r"^\|.*\| (\d+)( \w+)? \| `([\w.]+)\.(\w+)` \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\|.*\| (\d+)( \w+)? \| `([\w.()]+)` \|$", page, re.MULTILINE)
     assert len(rows) == page.count("| `rstream_") > 25
-    for number, unit, module, name in rows:
-        assert getattr(importlib.import_module(module), name) == int(number) * _UNITS[unit], f"{module}.{name}"
+    return rows
+
+
+@pytest.mark.parametrize(("number", "unit", "name"), rows_of_bounds())
+def test_bound_is_that_of_the_code(number: str, unit: str, name: str) -> None:
+    assert bound_named(name) == int(number) * _UNITS[unit]
+
+
+def test_every_bound_is_on_the_page() -> None:
+    named_there = {name for _, _, name in rows_of_bounds()}
+    missing = []
+    for path in _CODE:
+        module = module_of(path)
+        for name in bounds_in(path.read_text()):
+            if isinstance(getattr(importlib.import_module(module), name), (int, float)):
+                missing += [f"{module}.{name}"] if f"{module}.{name}" not in named_there else []
+    assert missing == []
+
+
+def test_a_new_bound_would_be_noticed() -> None:
+    source = "MAX_LINES = 3\n_MOST: int = 5\nASK_TIMEOUT = 1.0\nMAXIMAL = 1\nfrom x import MAX_OTHER\n"
+    assert bounds_in(source) == {"MAX_LINES", "_MOST", "ASK_TIMEOUT"}
 
 
 def test_changelog_has_this_version() -> None:
