@@ -7,6 +7,7 @@ when it is used. docs/python.md shows all of them.
 
 from typing import TYPE_CHECKING
 
+from rstream_core.blocks import Blocks, MessageBlock
 from rstream_core.client import Client
 from rstream_core.consumer import Consumer, EventContext, MessageContext
 from rstream_core.errors import (
@@ -96,6 +97,7 @@ __all__ = [
     "AmqpError",
     "AuthenticationFailure",
     "Backoff",
+    "Blocks",
     "CannotChangeMechanism",
     "CannotChangeUsername",
     "Chunk",
@@ -127,6 +129,7 @@ __all__ = [
     "LeaderNotAvailable",
     "MaxConsumersPerInstance",
     "MaxPublishersPerInstance",
+    "MessageBlock",
     "MessageContext",
     "MessageTooLarge",
     "NotConfirmed",

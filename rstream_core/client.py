@@ -11,10 +11,12 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
 from rstream_core import streams
+from rstream_core.blocks import MAX_OPEN, MAX_OPEN_BYTES, Blocks, blocks_of, plan_of
 from rstream_core.checks import (
     MAX_OFFSET,
     check_callable,
@@ -27,6 +29,7 @@ from rstream_core.errors import (
     AlreadyClosed,
     RstreamError,
 )
+from rstream_core.flow.stores import StoreEvery
 from rstream_core.gaps import Gap, GapListener
 from rstream_core.in_flight import Outcome
 from rstream_core.locator import Locator
@@ -45,6 +48,7 @@ from rstream_core.types import (
     ConnectionOptions,
     ConsumerOffsetSpecification,
     Credentials,
+    OffsetType,
     StreamMetadata,
     StreamStats,
     check_specification,
@@ -413,6 +417,63 @@ class Client:
             single_active=single_active,
             at_leader=at_leader,
             fail_on_gap=fail_on_gap,
+        )
+
+    def blocks(
+        self,
+        stream: str | Sequence[str] | None = None,
+        *,
+        super_stream: str | None = None,
+        offset_type: OffsetType | None = None,
+        offset: int | datetime | None = None,
+        to_end: bool = False,
+        name: str | None = None,
+        store_every: float | None = 5.0,
+        single_active: bool = False,
+        credit: int = DEFAULT_CREDIT,
+        max_open: int = MAX_OPEN,
+        max_open_bytes: int = MAX_OPEN_BYTES,
+        fail_on_gap: bool = False,
+    ) -> Blocks:
+        """Returns an iterator over blocks of messages, each of which the program acknowledges: ``MessageBlock.ack``.
+
+        Reads one ``stream``, or several; of a ``super_stream``, all partitions, or those that are given as streams.
+        Starts as ``Consumer.subscribe`` does by ``offset_type`` and ``offset``. ``to_end``: ends behind the last
+        message that a stream has when it is opened.
+
+        With a ``name`` (at most 255 bytes) it begins behind the offset that is stored under it, and ``offset_type`` and
+        ``offset`` are for a stream without one: offset 0 if they are not given. Every ``store_every`` seconds (None:
+        not), when a turn ends, and at the end, the offset up to which everything is acknowledged is stored. Use a name
+        in one place at a time, or with ``single_active``: then all that read with it take turns, or share the
+        partitions of the super stream.
+
+        Blocks that are handed out and not acknowledged are open, with a name or without. While they have ``max_open``
+        messages or ``max_open_bytes``, the iterator waits; they may pass each bound by one block. A program that
+        acknowledges nothing stops there, and the log says so after a minute.
+
+        ``credit`` and ``fail_on_gap`` are those of ``subscribe``; the client's ``on_gap`` is told of gaps. An offset
+        that the broker refuses to store ends the iteration; an outage postpones it. Nothing is asked before the first
+        block is. See ``Blocks`` for its end, cancellation and errors.
+        """
+        plan = plan_of(
+            stream,
+            super_stream,
+            ConsumerOffsetSpecification(offset_type, offset),
+            is_given=offset_type is not None or offset is not None,
+            to_end=to_end,
+            name=name,
+            single_active=single_active,
+            credit=credit,
+            fail_on_gap=fail_on_gap,
+        )
+        return blocks_of(
+            self,
+            plan,
+            store_every=StoreEvery(seconds=None if store_every is None else check_seconds("store_every", store_every)),
+            on_gap=self._subscription_opener.tell_gap,
+            max_open=check_whole("max_open", max_open, 1, MAX_OFFSET),
+            max_open_bytes=check_whole("max_open_bytes", max_open_bytes, 1, MAX_OFFSET),
+            check=self._check_open,
         )
 
     def _check_open(self) -> None:

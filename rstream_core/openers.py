@@ -129,7 +129,7 @@ class SubscriptionOpener:
             position=partial(self.offsets.position, stream),
             single_active=single_active,
             at_leader=at_leader,
-            on_gap=self._tell_gap,
+            on_gap=self.tell_gap,
             fail_on_gap=fail_on_gap,
         )
 
@@ -167,7 +167,8 @@ class SubscriptionOpener:
                 *(credit, CREDIT_TO_RELY_ON),
             )
 
-    def _tell_gap(self, gap: Gap) -> None:
+    def tell_gap(self, gap: Gap) -> None:
+        """Tells the application of a gap; without a listener, the log."""
         if self._on_gap is None:
             logger.warning("%s", gap)
             return

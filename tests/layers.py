@@ -61,12 +61,12 @@ rstream_core: outgoing
 rstream_core: numbering
 rstream_core: filter_extraction publisher streams subscription
 rstream_core: job_queue openers subscriptions
-rstream_core: outbox
-rstream_core: client
-rstream_core.flow: read_plan stream_reading
+rstream_core.flow: access hand_over read_plan stream_reading
 rstream_core.flow: ends stores
 rstream_core.flow: opening
 rstream_core.flow: stream_source
+rstream_core: blocks outbox
+rstream_core: client
 rstream_core: facade outboxes processed_offsets
 rstream_core: subscribers
 rstream_core: administration delivering reading

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from rstream_core.client import Client
 from rstream_core.errors import OffsetNotFound, UnsupportedByBroker
+from rstream_core.flow.access import StreamAccess
 from rstream_core.flow.read_plan import ReadPlan
 from rstream_core.flow.stages import Stop
 from rstream_core.flow.stream_reading import StreamReading
@@ -44,7 +44,7 @@ class Ends:
 
     def __init__(
         self,
-        client: Client,
+        client: StreamAccess,
         plan: ReadPlan,
         readings: Sequence[StreamReading],
         *,

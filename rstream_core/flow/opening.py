@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from rstream_core.client import Client
 from rstream_core.errors import OffsetNotFound, OffsetsGone
+from rstream_core.flow.access import StreamAccess
 from rstream_core.flow.ends import Ends
 from rstream_core.flow.read_plan import AfterStored, LastMessages, ReadPlan, StartAt
 from rstream_core.flow.stream_reading import ReadEvents, StreamReading
@@ -14,7 +14,6 @@ from rstream_core.offsets import MOVING, from_offset
 from rstream_core.subscription import SingleActiveConsumer, Subscription
 from rstream_core.types import ConsumerOffsetSpecification, OffsetType
 
-_BEGINNING = from_offset(0)
 _FIRST = ConsumerOffsetSpecification(OffsetType.FIRST)
 _NEXT = ConsumerOffsetSpecification(OffsetType.NEXT)
 
@@ -22,16 +21,13 @@ TurnListener = Callable[[StreamReading, bool], Awaitable[None]]
 """Called when a turn as single active consumer begins (True) and when it ends."""
 
 
-async def resolve_start(client: Client, stream: str, start: StartAt) -> ConsumerOffsetSpecification:
-    """Returns the specification of a start for a subscription.
-
-    Where no offset is stored, it is offset 0, and not the first message that is left, so that a gap is reported.
-    """
+async def resolve_start(client: StreamAccess, stream: str, start: StartAt) -> ConsumerOffsetSpecification:
+    """Returns the specification of a start for a subscription."""
     if isinstance(start, AfterStored):
         try:
             stored = await client.query_offset(stream, start.name)
         except OffsetNotFound:
-            return _BEGINNING
+            return start.otherwise
         return from_offset(stored + 1)
     if isinstance(start, LastMessages):
         offset = await client.tail_offset(stream, start.count)
@@ -42,7 +38,9 @@ async def resolve_start(client: Client, stream: str, start: StartAt) -> Consumer
 class Opening:
     """Opens the streams of one source."""
 
-    def __init__(self, client: Client, plan: ReadPlan, ends: Ends, events: ReadEvents, on_gap: GapListener) -> None:
+    def __init__(
+        self, client: StreamAccess, plan: ReadPlan, ends: Ends, events: ReadEvents, on_gap: GapListener
+    ) -> None:
         """``on_gap``: told of a gap in a stream that is not read. The client tells of those in the others."""
         self._client = client
         self._plan = plan
@@ -74,6 +72,8 @@ class Opening:
         ):
             return
         spec = await resolve_start(self._client, stream, start)
+        if spec.offset_type is not OffsetType.OFFSET:
+            return
         gap = await self._client.find_gap(stream, spec.offset or 0)
         if gap is None:
             await self._tell_if_beyond(stream, spec)
@@ -139,9 +139,10 @@ class Opening:
 
     async def _resolve_start(self, stream: str) -> ConsumerOffsetSpecification:
         plan = self._plan
-        if isinstance(plan.start, AfterStored) and plan.single_active:
-            return _BEGINNING  # if none is stored; the broker is asked at each turn
-        spec = await resolve_start(self._client, stream, plan.start)
+        start = plan.start
+        if isinstance(start, AfterStored) and plan.single_active:
+            start = start.otherwise  # if none is stored; the broker is asked at each turn
+        spec = await resolve_start(self._client, stream, start)
         if plan.single_active and spec.offset_type in MOVING:
             # Resolved now: messages published before the turn begins must not be left out.
             return from_offset(await self._client.resolve_offset(stream, spec))

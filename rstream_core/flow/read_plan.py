@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rstream_core.offsets import from_offset
 from rstream_core.types import ConsumerOffsetSpecification
 
 
@@ -14,11 +15,17 @@ class LastMessages:
     count: int
 
 
+BEGINNING = from_offset(0)
+"""Offset 0. Unlike the first message that is left, it shows a gap at the beginning."""
+
+
 @dataclass(frozen=True, slots=True)
 class AfterStored:
-    """A start: after the offset that is stored under a name; offset 0 where none is."""
+    """A start: after the offset that is stored under a name."""
 
     name: str
+    otherwise: ConsumerOffsetSpecification = BEGINNING
+    """Where none is stored."""
 
 
 StartAt = ConsumerOffsetSpecification | LastMessages | AfterStored
@@ -57,5 +64,8 @@ class ReadPlan:
     """With ``filter_values``: chunks with a message without a value are wanted, too."""
     credit: int = 10
     """Chunks that the broker may send ahead, for each stream."""
+    only_acknowledged: bool = False
+    """For a single active consumer: whether a turn begins after the stored offset, or at the start, also where more was
+    handed out in an earlier turn. For a sink that may drop what it was handed."""
     fail_on_gap: bool = False
     """Whether offsets that retention took end the reading with ``OffsetsGone``."""

@@ -106,10 +106,13 @@ class Run:
         prepare: Callable[[Block], Awaitable[None] | None] | None = None,
         ends: Sequence[Callable[[], Stop | None]] = (),
         most_open: int = MOST_OPEN,
+        is_full: Callable[[], bool] | None = None,
     ) -> None:
         """``prepare`` sees each block before the stages do, and returns what to wait for first: whoever has to ask a
         broker for what a stage needs does so there. Its errors are ``RstreamError``. ``ends`` are asked after each
         block whether it was the last one. ``most_open`` messages may be open, and as many more as one block has.
+        ``is_full`` is asked whether the sink has bounds of its own that are reached: then no block is read until the
+        sink wakes the run, and what is due is done meanwhile.
         """
         self._source = source
         self._stages = stages
@@ -119,6 +122,7 @@ class Run:
         self._prepare = prepare
         self._ends = ends
         self._most_open = most_open
+        self._is_full = is_full
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._alarm = _Alarm(self._loop, self._wake.set)
@@ -239,7 +243,7 @@ class Run:
                 return index, None
             self._held.pop()
             return index, block
-        if self._account.open >= self._most_open:
+        if self._account.open >= self._most_open or (self._is_full is not None and self._is_full()):
             return 0, None
         return 0, self._source.poll()
 

@@ -11,8 +11,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from rstream_core.client import Client
 from rstream_core.errors import RstreamError
+from rstream_core.flow.access import StreamAccess
 from rstream_core.flow.acks import Account
 from rstream_core.flow.block import Block
 from rstream_core.flow.ends import Ends
@@ -62,7 +62,7 @@ class StreamSource:
 
     def __init__(
         self,
-        client: Client,
+        client: StreamAccess,
         plan: ReadPlan,
         account: Account,
         events: ReadEvents,
@@ -148,6 +148,8 @@ class StreamSource:
                     self._failed = subscription
                 return None
             self._ends.note_activity()
+            if self._plan.only_acknowledged:
+                subscription.fail(chunk.offset)  # otherwise the next turn would begin behind what is handed out now
             count, is_end = self._ends.cut(reading, chunk)
             if count and not reading.has_begun:
                 reading.has_begun = True
@@ -274,14 +276,29 @@ class StreamSource:
         if self._stores is not None:
             await self._stores.finish(quietly=quietly)
 
+    def is_wanted(self, block: Block) -> bool:
+        """Returns whether to go on with a block: False where its turn as single active consumer is over, or ends. Then
+        whoever has the next turn gets it."""
+        if not self._plan.single_active:
+            return True
+        for reading in self._readings:
+            if reading.acks is block.ack:
+                return reading.subscription is not None and reading.subscription.active
+        return False
+
+    def abandon(self) -> None:
+        """Ends the subscriptions without waiting."""
+        for reading in self._readings:
+            if reading.subscription is not None:
+                reading.subscription.abandon()
+
     async def close(self) -> None:
         """Ends the subscriptions. Never raises but for a cancellation; may be repeated."""
         subscriptions = [reading.subscription for reading in self._readings if reading.subscription is not None]
         try:
             await asyncio.gather(*(subscription.close() for subscription in subscriptions))
         except asyncio.CancelledError:
-            for subscription in subscriptions:  # some ``close`` calls may not have started
-                subscription.abandon()
+            self.abandon()  # some ``close`` calls may not have started
             raise
 
     # Turns of a single active consumer.

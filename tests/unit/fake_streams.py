@@ -80,6 +80,7 @@ class FakeSubscription:
         self.arrived = asyncio.Event()
         self.error: RstreamError | None = None
         self.finished: list[int | None] = []
+        self.failed: list[int] = []
         self.has_messages = True
         """What ``barrier`` returns."""
         self.is_done = False
@@ -100,6 +101,9 @@ class FakeSubscription:
 
     def finish(self, offset: int | None = None) -> None:
         self.finished.append(offset)
+
+    def fail(self, offset: int) -> None:
+        self.failed.append(offset)
 
     def is_wanted(self, chunk: Chunk) -> bool:
         return not self.is_turn_over
