@@ -26,22 +26,41 @@ from rstream_core.protocol import commands as c
 logger = logging.getLogger("rstream_core.broker")
 
 
+class Client(NamedTuple):
+    """Whose command it is, and what the handlers need for it."""
+
+    connection: Connection
+    streams: Streams
+    registry: Registry
+
+    @property
+    def vhost(self) -> str:
+        """The virtual host that the client has opened."""
+        return self.connection.session.vhost
+
+    def find(self, stream: str) -> Stream:
+        """Returns a stream of the client's virtual host. Raises ``Refused`` where there is none."""
+        return self.streams.find(self.vhost, stream)
+
+
 class Commands:
-    """Carries out the commands of one connection."""
+    """Carries out the commands of one connection.
 
-    def __init__(self, connection: Connection, streams: Streams, faults: Faults, registry: Registry) -> None:
-        self.connection = connection
-        self.streams = streams
-        self.registry = registry
+    It does not know the connection, which knows it: a circle would keep each lost connection until a collection.
+    """
+
+    def __init__(self, streams: Streams, faults: Faults, registry: Registry) -> None:
+        self._streams = streams
         self._faults = faults
+        self._registry = registry
 
-    def carry_out(self, frame: bytes) -> None:
-        """Carries out the command of a frame, and queues the answer.
+    def carry_out(self, connection: Connection, frame: bytes) -> None:
+        """Carries out the command of a frame of this connection, and queues the answer.
 
         Raises ``ProtocolError`` where it is no command of a client's.
         """
         if frame[:2] == _PUBLISH_KEY:
-            self._publish(frame)
+            self._publish(connection, frame)
             return
         decoded = c.decode(frame)
         if decoded.key == _CONSUMER_UPDATE_RESPONSE:
@@ -56,69 +75,60 @@ class Commands:
         try:
             if code is not None:
                 raise Refused(code, "as ordered")
-            answer = command.handler(self, message)
+            answer = command.handler(Client(connection, self._streams, self._registry), message)
         except Refused as refused:
-            peer, name = self.connection.peer, type(message).__name__
-            logger.debug("%s: %s refused with %d: %s", peer, name, refused.code, refused)
-            self._refuse(decoded, command, refused.code)
+            logger.debug("%s: %s refused with %d: %s", connection.peer, type(message).__name__, refused.code, refused)
+            _refuse(connection, decoded, command, refused.code)
             return
         except (OSError, ChunkError) as error:
-            logger.error("%s in %s: %s", type(message).__name__, self.streams.folder.path, error)  # noqa: TRY400 - one line
-            self._refuse(decoded, command, refusal.INTERNAL_ERROR)
+            logger.error("%s in %s: %s", type(message).__name__, self._streams.folder.path, error)  # noqa: TRY400 - one line
+            _refuse(connection, decoded, command, refusal.INTERNAL_ERROR)
             return
         if answer is not None:
-            self.connection.session.send(answer, correlation_id=decoded.correlation_id or 0)
+            connection.session.send(answer, correlation_id=decoded.correlation_id or 0)
         if key == c.Key.SUBSCRIBE:
-            self.connection.flush()
-            self.registry.subscriptions[message.subscription_id].begin()
+            connection.flush()
+            self._registry.subscriptions[message.subscription_id].begin()
 
-    def _refuse(self, decoded: c.Frame, command: _Command, code: int) -> None:
-        """Answers with a response code. As in RabbitMQ, some of these answers have empty fields behind the code."""
-        session, correlation_id = self.connection.session, decoded.correlation_id or 0
-        if decoded.key == c.Key.CREDIT:
-            session.send(c.CreditResponse(decoded.message.subscription_id), code=code)
-        elif command.empty is not None:
-            session.send(command.empty, correlation_id=correlation_id, code=code)
-        elif decoded.key != c.Key.STORE_OFFSET:
-            session.refuse(type(decoded.message), correlation_id, code)
-
-    def _publish(self, frame: bytes) -> None:
+    def _publish(self, connection: Connection, frame: bytes) -> None:
         if len(frame) < ENTRIES_AT:
             raise ProtocolError("a Publish ends within its head")
         version = int.from_bytes(frame[2:4])
         if version not in (1, 2):
             raise ProtocolError(f"there is no Publish version {version}")
         entries = split_publish(frame) if version == 1 else split_filtered(frame)
-        publisher = self.registry.publishers.get(frame[4])
+        publisher = self._registry.publishers.get(frame[4])
         code = None if publisher is not None else refusal.NO_SUCH_PUBLISHER
         if self._faults.is_armed:
             ordered = self._faults.answer_for(c.Key.PUBLISH)
             code = code if ordered is None else ordered
         if code is not None or publisher is None:
             if ids := [*entries.ids, *entries.refused]:
-                self.connection.send_errors(frame[4], ids, code or refusal.NO_SUCH_PUBLISHER)
+                connection.send_errors(frame[4], ids, code or refusal.NO_SUCH_PUBLISHER)
             return
         publisher.stream.writer.publish(publisher, entries)
 
     def _take_consumer_update_response(self, decoded: c.Frame) -> None:
-        for subscription in self.registry.subscriptions.values():
+        for subscription in self._registry.subscriptions.values():
             if subscription.answered(decoded.correlation_id or 0, decoded.code, decoded.message.offset_spec):
                 return
 
-    @property
-    def vhost(self) -> str:
-        """The virtual host that the client has opened."""
-        return self.connection.session.vhost
 
-    def find(self, stream: str) -> Stream:
-        """Returns a stream of the client's virtual host. Raises ``Refused`` where there is none."""
-        return self.streams.find(self.vhost, stream)
+def _refuse(connection: Connection, decoded: c.Frame, command: _Command, code: int) -> None:
+    """Answers with a response code. As in RabbitMQ, some of these answers have empty fields behind the code."""
+    session, correlation_id = connection.session, decoded.correlation_id or 0
+    if decoded.key == c.Key.CREDIT:
+        session.send(c.CreditResponse(decoded.message.subscription_id), code=code)
+    elif command.empty is not None:
+        session.send(command.empty, correlation_id=correlation_id, code=code)
+    elif decoded.key != c.Key.STORE_OFFSET:
+        session.refuse(type(decoded.message), correlation_id, code)
 
 
 # Publishing.
 
 
-def _declare_publisher(client: Commands, message: c.DeclarePublisher) -> Any:
+def _declare_publisher(client: Client, message: c.DeclarePublisher) -> Any:
     _refuse_long_reference(message.reference)
     stream = client.find(message.stream)
     publishers = client.registry.publishers
@@ -135,7 +145,7 @@ def _declare_publisher(client: Commands, message: c.DeclarePublisher) -> Any:
     return c.DeclarePublisherResponse()
 
 
-def _delete_publisher(client: Commands, message: c.DeletePublisher) -> Any:
+def _delete_publisher(client: Client, message: c.DeletePublisher) -> Any:
     publisher = client.registry.publishers.get(message.publisher_id)
     if publisher is None:
         raise Refused(refusal.NO_SUCH_PUBLISHER, f"there is no publisher {message.publisher_id}")
@@ -144,7 +154,7 @@ def _delete_publisher(client: Commands, message: c.DeletePublisher) -> Any:
     return c.DeletePublisherResponse()
 
 
-def _query_sequence(client: Commands, message: c.QueryPublisherSequence) -> Any:
+def _query_sequence(client: Client, message: c.QueryPublisherSequence) -> Any:
     stream = client.find(message.stream)
     asking = (
         publisher
@@ -157,7 +167,7 @@ def _query_sequence(client: Commands, message: c.QueryPublisherSequence) -> Any:
 # Consuming.
 
 
-def _subscribe(client: Commands, message: c.Subscribe) -> Any:
+def _subscribe(client: Client, message: c.Subscribe) -> Any:
     properties = message.properties
     name = properties.get("name")
     stream = client.find(message.stream)
@@ -181,7 +191,7 @@ def _subscribe(client: Commands, message: c.Subscribe) -> Any:
     return c.SubscribeResponse()
 
 
-def _credit(client: Commands, message: c.Credit) -> Any:
+def _credit(client: Client, message: c.Credit) -> Any:
     subscription = _subscription(client, message.subscription_id)
     subscription.credit += message.credit
     if subscription.group is not None and not subscription.is_sending:  # RabbitMQ counts it, too, but refuses
@@ -189,31 +199,31 @@ def _credit(client: Commands, message: c.Credit) -> Any:
     subscription.pump()
 
 
-def _unsubscribe(client: Commands, message: c.Unsubscribe) -> Any:
+def _unsubscribe(client: Client, message: c.Unsubscribe) -> Any:
     client.registry.close_subscription(_subscription(client, message.subscription_id))
     return c.UnsubscribeResponse()
 
 
-def _subscription(client: Commands, subscription_id: int) -> BrokerSubscription:
+def _subscription(client: Client, subscription_id: int) -> BrokerSubscription:
     subscription = client.registry.subscriptions.get(subscription_id)
     if subscription is None:
         raise Refused(refusal.NO_SUCH_SUBSCRIPTION, f"there is no subscription {subscription_id}")
     return subscription
 
 
-def _store_offset(client: Commands, message: c.StoreOffset) -> Any:
+def _store_offset(client: Client, message: c.StoreOffset) -> Any:
     _refuse_long_reference(message.reference)
     client.find(message.stream).writer.store_offset(message.reference, message.offset)
 
 
-def _query_offset(client: Commands, message: c.QueryOffset) -> Any:
+def _query_offset(client: Client, message: c.QueryOffset) -> Any:
     offset = client.find(message.stream).writer.offset(message.reference)
     if offset is None:
         raise Refused(refusal.NO_OFFSET, f"there is no offset of {message.reference!r}")
     return c.QueryOffsetResponse(offset)
 
 
-def _resolve_offset_spec(client: Commands, message: c.ResolveOffsetSpec) -> Any:
+def _resolve_offset_spec(client: Client, message: c.ResolveOffsetSpec) -> Any:
     stream = client.find(message.stream)
     _check_spec(message.offset_spec)
     try:
@@ -228,19 +238,19 @@ def _resolve_offset_spec(client: Commands, message: c.ResolveOffsetSpec) -> Any:
 # Streams.
 
 
-def _create(client: Commands, message: c.Create) -> Any:
+def _create(client: Client, message: c.Create) -> Any:
     client.streams.create(client.vhost, message.stream, message.arguments)
     logger.info("%s created stream %r", client.connection.peer, message.stream)
     return c.CreateResponse()
 
 
-def _delete(client: Commands, message: c.Delete) -> Any:
+def _delete(client: Client, message: c.Delete) -> Any:
     client.streams.delete(client.vhost, message.stream)
     logger.info("%s deleted stream %r", client.connection.peer, message.stream)
     return c.DeleteResponse()
 
 
-def _metadata(client: Commands, message: c.Metadata) -> Any:
+def _metadata(client: Client, message: c.Metadata) -> Any:
     found = []
     for name in dict.fromkeys(message.streams):
         exists = client.streams.get(client.vhost, name) is not None
@@ -253,7 +263,7 @@ def _metadata(client: Commands, message: c.Metadata) -> Any:
     return c.MetadataResponse([address] if any(one.code == refusal.OK for one in found) else [], found)
 
 
-def _stream_stats(client: Commands, message: c.StreamStats) -> Any:
+def _stream_stats(client: Client, message: c.StreamStats) -> Any:
     stream = client.find(message.stream)
     stream.writer.flush()
     log = stream.log
@@ -266,35 +276,35 @@ def _stream_stats(client: Commands, message: c.StreamStats) -> Any:
     return c.StreamStatsResponse({key: -1 if value is None else value for key, value in stats.items()})
 
 
-def _create_super_stream(client: Commands, message: c.CreateSuperStream) -> Any:
+def _create_super_stream(client: Client, message: c.CreateSuperStream) -> Any:
     client.streams.create_super_stream(client.vhost, *message)
     return c.CreateSuperStreamResponse()
 
 
-def _delete_super_stream(client: Commands, message: c.DeleteSuperStream) -> Any:
+def _delete_super_stream(client: Client, message: c.DeleteSuperStream) -> Any:
     client.streams.delete_super_stream(client.vhost, message.name)
     return c.DeleteSuperStreamResponse()
 
 
-def _partitions(client: Commands, message: c.Partitions) -> Any:
+def _partitions(client: Client, message: c.Partitions) -> Any:
     return c.PartitionsResponse(client.streams.super_streams.partitions(client.vhost, message.super_stream))
 
 
-def _route(client: Commands, message: c.Route) -> Any:
+def _route(client: Client, message: c.Route) -> Any:
     return c.RouteResponse(client.streams.super_streams.route(client.vhost, message.super_stream, message.routing_key))
 
 
 # The connection.
 
 
-def _exchange_versions(client: Commands, message: c.ExchangeCommandVersions) -> Any:
+def _exchange_versions(client: Client, message: c.ExchangeCommandVersions) -> Any:
     for versions in message.versions:
         if versions.key == c.Key.DELIVER and versions.maximum == 2:  # RabbitMQ, too, accepts only this number
             client.connection.session.deliver_version = 2
     return c.ExchangeCommandVersionsResponse(_OUR_VERSIONS)
 
 
-def _close(client: Commands, _: c.Close) -> Any:
+def _close(client: Client, _: c.Close) -> Any:
     """Writes all messages published before, and ends the session. Confirms that wait for no sync are sent first."""
     client.registry.flush()
     client.connection.session.end()
@@ -312,7 +322,7 @@ def _check_spec(spec: c.OffsetSpec) -> None:
 
 
 class _Command(NamedTuple):
-    handler: Callable[[Commands, Any], Any]
+    handler: Callable[[Client, Any], Any]
     """Returns the answer, or None for none. Raises ``Refused``, ``OSError`` or ``ChunkError``."""
     empty: Any = None
     """The fields behind the code of a refusal, where it has some."""

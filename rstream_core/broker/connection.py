@@ -55,7 +55,7 @@ class BrokerConnection(asyncio.Protocol):
         self._is_full = False
         """Whether the write buffer is full, because the client reads too slowly."""
         self._registry = Registry()
-        self._commands = Commands(self, streams, faults, self._registry)
+        self._commands = Commands(streams, faults, self._registry)
         self._holds: set[str] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.TimerHandle | None = None
@@ -118,7 +118,7 @@ class BrokerConnection(asyncio.Protocol):
             for frame in session.frames():
                 try:
                     if not session.take(frame):
-                        self._commands.carry_out(frame)
+                        self._commands.carry_out(self, frame)
                 except ProtocolError as error:
                     logger.info("%s sent what is no command: %s", self.peer, error)
                     session.close(refusal.UNKNOWN_FRAME, "unknown frame")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import gc
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 
@@ -31,11 +33,13 @@ from rstream_core import (
     Credentials,
     EmbeddedBroker,
     Endpoint,
+    SingleActiveConsumer,
     StreamDoesNotExist,
     StreamNotAvailable,
     parse_uri,
 )
 from rstream_core.broker import streams as broker_streams
+from rstream_core.broker.connection import BrokerConnection
 from rstream_core.broker.folder import Folder, checked
 from rstream_core.broker.log import Log, NewChunk
 from rstream_core.broker.refusal import Refused
@@ -544,6 +548,36 @@ async def test_names_are_not_gathered_for_ever() -> None:
         publisher = await client.publisher("s", "writer-299")
         assert publisher.next_publishing_id == 2
         await publisher.close()
+
+
+async def test_a_connection_that_has_ended_is_kept_by_nobody() -> None:
+    """Not even by itself, in a circle, until a collection finds it."""
+
+    def connections() -> list[BrokerConnection]:
+        return [found for found in gc.get_objects() if isinstance(found, BrokerConnection)]
+
+    def of_this_test() -> int:
+        return sum(connection not in others for connection in connections())
+
+    others = WeakSet(connections())  # a broker may live as long as all tests
+    gc.disable()
+    try:
+        async with EmbeddedBroker() as broker:
+            async with Client(options(broker)) as client:
+                await client.create_stream("s")
+                publisher = await client.publisher("s", "writer")
+                await publisher.publish([b"m"])
+                await publisher.flush()
+                single = SingleActiveConsumer("group", None, None)
+                async with await client.subscribe("s", FIRST, single_active=single) as subscription:
+                    await anext(subscription)
+                assert of_this_test() > 0
+                broker.faults.drop_connections()  # some are lost, and made anew
+                await publisher.publish([b"m"])
+                await publisher.flush()
+            await eventually(lambda: of_this_test() == 0)
+    finally:
+        gc.enable()
 
 
 # The pytest plugin.
