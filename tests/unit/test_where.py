@@ -1,4 +1,4 @@
-"""docs/where.md names what is there: each module, function and test file."""
+"""docs/where.md and docs/architecture.md name what is there: modules, functions and test files."""
 
 from __future__ import annotations
 
@@ -76,3 +76,38 @@ def test_there_are_enough() -> None:
 )
 def test_what_is_gone_would_be_noticed(name: str) -> None:
     assert not is_there(name)
+
+
+# --- docs/architecture.md --------------------------------------------------------------------------------------------
+
+MODULES = [
+    path.relative_to(ROOT).with_suffix("").as_posix()
+    for package in ("rstream_core", "rstream_cli")
+    for path in sorted((ROOT / package).rglob("*.py"))
+]
+
+
+def spans_of_modules() -> list[str]:
+    """Code of the page that names a module by its path, or something in a module: ``flow/run``, ``wire.split``."""
+    text = re.sub(r"^```.*?^```$", "", (ROOT / "docs" / "architecture.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+    spans = set(re.findall(r"`([a-z_]+(?:/[a-z_]+)*(?:\.\w+)*)`", text))
+    stems = {module.rsplit("/", 1)[-1] for module in MODULES}
+    spans = {span for span in spans if not span.startswith("tests/")}  # tests/unit/test_docs.py looks for those
+    return sorted(span for span in spans if "/" in span or ("." in span and span.split(".")[0] in stems))
+
+
+def is_in_a_module(span: str) -> bool:
+    path, *names = span.split(".")
+    places = [module for module in MODULES if f"/{module}".endswith(f"/{path}")]
+    return any(is_there(".".join([*module.split("/"), *names])) for module in places) or (ROOT / path).is_dir()
+
+
+@pytest.mark.parametrize("span", spans_of_modules())
+def test_architecture_names_what_is_there(span: str) -> None:
+    assert is_in_a_module(span)
+
+
+def test_what_is_gone_from_the_architecture_would_be_noticed() -> None:
+    assert len(spans_of_modules()) > 30
+    for span in ("flow/no_such_module", "wire.no_such_function", "flow/run.Run.no_such_method"):
+        assert not is_in_a_module(span)
