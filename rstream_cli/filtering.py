@@ -6,17 +6,18 @@ the place where the publisher took it: at a path in the body or in the envelope.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import orjson
-
 from rstream_cli.exit_status import CommandError
 from rstream_cli.options.consuming import ConsumeOptions
-from rstream_cli.records.envelope import EnvelopeError, at_path, loads
+from rstream_cli.records.envelope import EnvelopeError, at_path, loads, value_to_json
 from rstream_cli.records.paths import Path, PathError, parse_path
+from rstream_cli.records.values import Where, untagged
 from rstream_cli.rendering import UNSHOWABLE, look_into
+from rstream_core import AMQPMessage
 from rstream_core.flow.block import Block
 from rstream_core.flow.stages import Choice
 
@@ -43,22 +44,23 @@ class ExactFilter:
         """Returns which messages are wanted, and which could not be read."""
         places: list[int] = []
         unreadable: list[int] = []
-        for place, data in enumerate(block.messages):
+        stream, time = block.stream, block.timestamp or 0
+        wanted = {os.fsencode(value) for value in self.values}
+        for place, (offset, data) in enumerate(zip(block.positions, block.messages, strict=True)):
             try:
-                if not self._is_wanted(data):
+                message = AMQPMessage(data) if self.raw else AMQPMessage.from_bytes(data)
+                if not self._is_wanted(Where(message, stream, offset, time), wanted):
                     continue
             except UNSHOWABLE:
                 unreadable.append(place)
             places.append(place)
         return Choice(places, unreadable)
 
-    def _is_wanted(self, data: bytes) -> bool:
-        found = [value_text(value) for value in self._values(data) if value is not None]
-        return any(value in self.values for value in found) if found else self.match_unfiltered
-
-    def _values(self, data: bytes) -> list[Any]:
-        """Returns the values at the path in the body and in the envelope: the publisher may have used either."""
-        return [_find(text, self.path) for text in ((data,) if self.raw else look_into(data))]
+    def _is_wanted(self, where: Where, wanted: Set[bytes]) -> bool:
+        """The value may be in the body or in the envelope: the publisher may have used either."""
+        found = [_find(text, self.path) for text in look_into(where)]
+        values = [filter_value(value) for value in found if value is not None]
+        return not wanted.isdisjoint(values) if values else self.match_unfiltered
 
 
 def choosers(options: ConsumeOptions, *, raw: bool) -> Iterator[ExactFilter]:
@@ -71,11 +73,14 @@ def choosers(options: ConsumeOptions, *, raw: bool) -> Iterator[ExactFilter]:
         yield ExactFilter(tuple(options.filter_values or ()), path, options.match_unfiltered, raw)
 
 
-def value_text(value: Any) -> str | None:
-    """Returns a value as a filter value: a string unchanged, any other value as JSON; None if JSON cannot hold it."""
+def filter_value(value: Any) -> bytes | None:
+    """Returns a value as a filter value, which is what ``--match`` compares; None if JSON cannot hold it.
+
+    Text and whole numbers are as ``publish --filter-from`` takes them.
+    """
     try:
-        return value if isinstance(value, str) else orjson.dumps(value).decode()
-    except TypeError:  # binary, or a map with keys that are not strings
+        return untagged(value_to_json(value))
+    except EnvelopeError:
         return None
 
 

@@ -90,7 +90,9 @@ def whole_characters(pattern: bytes) -> bytes:
         if character and in_brackets:
             text = character.decode(errors="replace")
             raise ValueError(f"{text!r} has several bytes, and [...] is one byte; write (a|b) for [ab]")
-        if opens or closes:
+        if opens and in_brackets:  # a bracket in brackets is a byte as others, and the next one closes
+            in_brackets = not opens.endswith(b"]")
+        elif opens or closes:
             in_brackets = closes is None
         return b"(?:%b)" % character if character else part[0]
 

@@ -19,6 +19,7 @@ from typing import NamedTuple, TypeAlias, cast
 from rstream_cli.records.envelope import EnvelopeError, batch_to_json, body_bytes, json_blocks, large_body, to_json
 from rstream_cli.records.framing_out import RecordWriter
 from rstream_cli.records.template import Place, Template
+from rstream_cli.records.values import Where
 from rstream_cli.terminal import Bodies
 from rstream_core import AmqpError, AMQPMessage
 from rstream_core.protocol.amqp import bodies_of
@@ -90,7 +91,7 @@ class Renderer:
         for index, offset in enumerate(batch.offsets):
             try:
                 if offset in batch.bad:
-                    look_into(batch.messages[index])
+                    look_into(Where(AMQPMessage.from_bytes(batch.messages[index]), batch.stream, offset, 0))
                 parts.append(self._one(batch, index))
             except UNSHOWABLE as error:
                 on_bad(index, why_bad(error))
@@ -189,10 +190,10 @@ def template_renderer(template: Template, *, raw: bool) -> Renderer:
     return Renderer(fast, lambda batch, index: template.render(place(batch, index)))
 
 
-def look_into(data: bytes) -> tuple[bytes, bytes]:
+def look_into(where: Where) -> tuple[bytes, bytes]:
     """Returns the body of a message, and its envelope. Raises errors in ``UNSHOWABLE``."""
-    message = AMQPMessage.from_bytes(data)
-    return body_bytes(message), to_json(message, stream="", offset=0, timestamp_ms=0)
+    message, stream, offset, timestamp_ms = where
+    return body_bytes(message), to_json(message, stream=stream, offset=offset, timestamp_ms=timestamp_ms)
 
 
 def why_bad(error: Exception) -> str:

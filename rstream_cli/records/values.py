@@ -131,12 +131,16 @@ def _value(path: Path, where: Where, sections: dict[str, Any]) -> bytes | None:
             sections[""] = to_document(where.message)
         section = sections[""].get(root)
     try:
-        return _untagged(extract(section, path[1:]))
+        return untagged(extract(section, path[1:]))
     except PathError:
         return None
 
 
-def _untagged(found: Any) -> bytes | None:
+def untagged(found: Any) -> bytes | None:
+    """Returns what is written for a value of an envelope, without the tag of its type; None for a null.
+
+    Raises EnvelopeError where JSON cannot hold it.
+    """
     if type(found) is dict and len(found) == 1:
         ((tag, content),) = found.items()
         if tag == "$binary":

@@ -91,6 +91,8 @@ def test_what_is_no_message_stays_and_is_told_of(found: bool) -> None:
         ("^[]x]ä+$", "]ää", True),
         (r"^[\]x]ä+$", "]ää", True),
         ("^[^]x]ä+$", "yää", True),
+        ("^[a[]ä+$", "[ää", True),
+        ("^[a[^]ä+$", "^ää", True),
         ("^😀+$", "😀😀", True),
     ],
 )
