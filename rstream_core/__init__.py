@@ -85,6 +85,7 @@ from rstream_core.types import (
 )
 from rstream_core.uri import StreamUri, parse_uri
 from rstream_core.version import __version__
+from rstream_core.workers import work
 
 if TYPE_CHECKING:
     from rstream_core.broker import EmbeddedBroker
@@ -179,6 +180,7 @@ __all__ = [
     "__version__",
     "amqp_decoder",
     "parse_uri",
+    "work",
 ]
 
 

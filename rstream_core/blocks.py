@@ -40,16 +40,17 @@ MAX_OPEN_BYTES = 16 * 1024 * 1024
 
 
 class MessageBlock:
-    """Consecutive messages of one stream, at most 4096, and whom to tell when they are done with."""
+    """Messages of one stream, at most 4096, and whom to tell when they are done with."""
 
-    __slots__ = ("_block", "_left", "_release", "_size")
+    __slots__ = ("_block", "_hand_over", "_is_released", "_left", "_size")
 
-    def __init__(self, block: Block, size: int, release: Callable[[int, int], None]) -> None:
-        """``size``: the bytes of the messages. ``release(messages, bytes)`` is called when all are acknowledged."""
+    def __init__(self, block: Block, size: int, hand_over: HandOver) -> None:
+        """``size``: the bytes of the messages. ``hand_over``: where the block was taken from."""
         self._block = block
         self._size = size
-        self._release = release
+        self._hand_over = hand_over
         self._left = block.count
+        self._is_released = False
 
     def __repr__(self) -> str:
         offsets = self.offsets
@@ -70,7 +71,7 @@ class MessageBlock:
 
     @property
     def offsets(self) -> Sequence[int]:
-        """The offset of each message. They grow."""
+        """The offset of each message. They grow: one by one, but for a part of a block that was divided."""
         return self._block.positions
 
     @property
@@ -82,6 +83,12 @@ class MessageBlock:
     def open(self) -> int:
         """How many of the messages are not acknowledged."""
         return self._left
+
+    @property
+    def is_current(self) -> bool:
+        """Whether working on the block is of use: False once its turn as single active consumer ends. Then the messages
+        that were not acknowledged before come again, here or elsewhere."""
+        return self._hand_over.is_wanted(self._block)
 
     def decoded(self) -> list[AMQPMessage]:
         """Returns the messages as AMQP 1.0, each decoded when it is read from. Raises ``AmqpError`` for one that has no
@@ -105,14 +112,37 @@ class MessageBlock:
         if fresh:
             self._left -= fresh
             if not self._left:
-                self._release(block.count, self._size)
+                self.drop()
+
+    def drop(self) -> None:
+        """Says that the program does no more with the block: it no longer counts for the bounds. What is not
+        acknowledged stays so, and no offset behind it is stored: for a block that is not current any more."""
+        if not self._is_released:
+            self._is_released = True
+            self._hand_over.release(self._block.count, self._size)
+
+    def divide(self, lanes: Sequence[int]) -> list[tuple[int, MessageBlock]]:
+        """Divides the block: ``lanes`` has a number for each message. Returns each number that occurs, with its
+        messages in their order: a block to be acknowledged by itself. This one is to be used no more."""
+        places: dict[int, list[int]] = {}
+        for place, lane in enumerate(lanes):
+            places.setdefault(lane, []).append(place)
+        if len(places) == 1:
+            return [(lanes[0], self)]
+        self._is_released = True  # its parts are
+        found = []
+        for lane, chosen in places.items():
+            block = self._block.select(chosen)
+            found.append((lane, MessageBlock(block, sum(map(len, block.messages)), self._hand_over)))
+        return found
 
 
 def _checked(offsets: int | Sequence[int], positions: Sequence[int]) -> Sequence[int]:
-    """Returns ``offsets`` in growing order. Raises where one is not among ``positions``, which are a range."""
+    """Returns ``offsets`` in growing order. Raises where one is not among ``positions``."""
     found = [offsets] if isinstance(offsets, int) else sorted(set(offsets))
-    if found and not (positions[0] <= found[0] and found[-1] <= positions[-1]):
-        strange = found[0] if found[0] < positions[0] else found[-1]
+    known = positions if isinstance(positions, range) else frozenset(positions)
+    strange = next((offset for offset in found if offset not in known), None)
+    if strange is not None:
         raise ConfigurationError(f"offset {strange} is not of this block, which has {positions[0]} to {positions[-1]}")
     return found
 
@@ -194,7 +224,7 @@ class BlockReader:
             await time_slice.give_way()
         taken = await self._hand_over.take()
         if taken is not None:
-            return MessageBlock(*taken, self._hand_over.release)
+            return MessageBlock(*taken, self._hand_over)
         if self._working is not None and self._working.done() and not self._working.cancelled():
             error = self._working.result().error
             if error is not None:

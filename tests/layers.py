@@ -66,7 +66,7 @@ rstream_core.flow: ends stores
 rstream_core.flow: opening
 rstream_core.flow: stream_source
 rstream_core: blocks outbox
-rstream_core: client
+rstream_core: client workers
 rstream_core: facade outboxes processed_offsets
 rstream_core: subscribers
 rstream_core: administration delivering reading

@@ -33,7 +33,7 @@ class HandOver:
         before a block is handed out; one that is not wanted is dropped, and stays open for its ``ack``."""
         self._most = most
         self._most_bytes = most_bytes
-        self._is_wanted = is_wanted
+        self.is_wanted = is_wanted
         self._waiting: deque[tuple[Block, int]] = deque()
         self._changed = asyncio.Event()
         """Set when there is something for those who wait."""
@@ -85,7 +85,7 @@ class HandOver:
                 block, size = self._waiting.popleft()
                 if len(self._waiting) == AHEAD // 2:
                     self._wake()
-                if self._is_wanted(block):
+                if self.is_wanted(block):
                     return block, size
                 self.release(block.count, size)
             if self.is_over:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
 from rstream_core import (
     AlreadyClosed,
     AMQPMessage,
+    Blocks,
     Client,
     ConnectionOptions,
     MessageBlock,
     OffsetNotFound,
     OffsetType,
     StreamDoesNotExist,
+    work,
 )
 from tests.clients import PATIENCE, bodies, eventually, publish
 
@@ -109,6 +112,45 @@ async def test_a_closed_client(options: ConnectionOptions) -> None:
     await client.close()
     with pytest.raises(AlreadyClosed):
         await anext(client.blocks("s"))
+
+
+# Workers.
+
+
+async def test_workers_of_keys_and_one_that_fails(client: Client, super_stream: str) -> None:
+    """In the end each message is done, those of a key in their order, and what failed is done a second time."""
+    for number in range(3):
+        await publish(client, f"{super_stream}-{number}", *[bodies(20, f"{number}-{chunk}-") for chunk in range(10)])
+    has_failed = False
+    found: dict[tuple[str, int], list[int]] = {}
+
+    async def handle(block: MessageBlock) -> None:
+        nonlocal has_failed
+        await asyncio.sleep(0.001)
+        if 111 in block.offsets and not has_failed:
+            has_failed = True
+            raise ZeroDivisionError
+        for offset, message in zip(block.offsets, block.messages, strict=True):
+            found.setdefault((block.stream, int(message.split(b"-")[2])), []).append(offset)
+
+    def blocks() -> Blocks:
+        return client.blocks(super_stream=super_stream, name=GROUP, to_end=True)
+
+    def key(message: bytes) -> bytes:
+        return message.split(b"-")[2]
+
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(ZeroDivisionError):
+            await work(blocks(), handle, workers=4, ordered_by=key)
+        await work(blocks(), handle, workers=4, ordered_by=key)
+        assert await work(blocks(), handle) == 0
+    assert len(found) == 60
+    for offsets in found.values():
+        assert sorted(set(offsets)) == list(range(min(offsets), 200, 20))
+        drops = sum(later <= earlier for earlier, later in pairwise(offsets))
+        assert drops <= 1  # where it began again
+    for number in range(3):
+        assert await client.query_offset(f"{super_stream}-{number}", GROUP) == 199
 
 
 # Members of a group.

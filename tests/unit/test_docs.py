@@ -69,6 +69,7 @@ CENTRAL = (
     "UnsupportedByBroker",
     "amqp_decoder",
     "parse_uri",
+    "work",
 )
 """Names without which docs/python.md would not explain the core."""
 
