@@ -48,7 +48,7 @@ class Numbering:
             first = self.next
             if first + count > MAX_ID + 1:
                 raise ProtocolError(
-                    f"{self._outgoing.place.connection.endpoint}: no publishing id is left in stream"
+                    f"{self._outgoing.registered.connection.endpoint}: no publishing id is left in stream"
                     f" {self._stream!r} for the name {self._reference!r}, whose last one is {first - 1}"
                 )
             return range(first, first + count)

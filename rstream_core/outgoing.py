@@ -28,7 +28,7 @@ class Outgoing:
     ) -> None:
         """``check`` raises where the publisher has ended. ``on_silence`` ends it: the broker has confirmed nothing for
         ``confirm_timeout`` seconds, or has read nothing."""
-        self.place: RegisteredPublisher
+        self.registered: RegisteredPublisher
         """The connection that is written to, or was the last one."""
         self.is_attached = False
         """Whether that one can be written to."""
@@ -45,9 +45,9 @@ class Outgoing:
         """Something has changed for those who wait."""
         self._progress.set()
 
-    def attach(self, place: RegisteredPublisher) -> None:
+    def attach(self, registered: RegisteredPublisher) -> None:
         """From now on batches are written there."""
-        self.place, self.is_attached = place, True
+        self.registered, self.is_attached = registered, True
         if self._ledger:
             self._timer.start()
         self.wake()
@@ -57,13 +57,13 @@ class Outgoing:
         self.is_attached = False
         self._timer.stop()
 
-    def frame_size(self, place: RegisteredPublisher) -> int:
+    def frame_size(self, registered: RegisteredPublisher) -> int:
         """Bytes of a frame there, unless a single message takes more."""
-        return min(place.limit, FRAME_TARGET, self._ledger.max_size // 2)
+        return min(registered.limit, FRAME_TARGET, self._ledger.max_size // 2)
 
     def may_write(self, messages: int, size: int) -> bool:
         """Returns whether so many messages and bytes may be written now."""
-        if self.is_attached and self.place.connection.is_writable:
+        if self.is_attached and self.registered.connection.is_writable:
             return self._ledger.has_room(messages, size)
         return False
 
@@ -87,17 +87,17 @@ class Outgoing:
     def write(self, batch: Batch) -> None:
         """Writes a batch. Raises ``ConnectionClosed``; then it is not written. Raises ``MessageTooLarge``, too."""
         batch.written_at = self._loop.time()
-        place = self.place
-        if len(batch.frame) - 4 > place.limit:  # it was cut for an earlier connection
-            place.connection.write(self._frames(place, batch))
+        registered = self.registered
+        if len(batch.frame) - 4 > registered.limit:  # it was cut for an earlier connection
+            registered.connection.write(self._frames(registered, batch))
         else:
-            place.connection.write((batch.frame,))
+            registered.connection.write((batch.frame,))
         batch.writes = 1
 
-    def _frames(self, place: RegisteredPublisher, batch: Batch) -> list[bytes]:
+    def _frames(self, registered: RegisteredPublisher, batch: Batch) -> list[bytes]:
         """Returns frames of the open messages that fit there. Raises ``MessageTooLarge`` where one does not."""
-        frames = batch.again(place.id, self.frame_size(place), self._ledger.most)
-        check_frames(frames, place.limit)
+        frames = batch.again(registered.id, self.frame_size(registered), self._ledger.most)
+        check_frames(frames, registered.limit)
         return frames
 
     def add(self, batch: Batch) -> None:
@@ -106,20 +106,22 @@ class Outgoing:
         if not self._timer.is_set and self.is_attached:
             self._timer.start()
 
-    async def write_again(self, place: RegisteredPublisher, interrupted: Callable[[], RstreamError | None]) -> None:
+    async def write_again(
+        self, registered: RegisteredPublisher, interrupted: Callable[[], RstreamError | None]
+    ) -> None:
         """Writes all that is in flight to another connection, in its order. ``attach`` follows.
 
         Raises what ``interrupted`` returns, ``MessageTooLarge`` and ``UnsupportedByBroker``.
         """
         for batch in self._ledger.open():
-            while not place.connection.is_writable and interrupted() is None:
+            while not registered.connection.is_writable and interrupted() is None:
                 await self.next_progress()
             if (error := interrupted()) is not None:
                 raise error
             if batch.open:
                 if batch.has_filters:
-                    place.require_filters()
-                place.connection.write(self._frames(place, batch))
+                    registered.require_filters()
+                registered.connection.write(self._frames(registered, batch))
                 batch.written_at = self._loop.time()
                 batch.writes += 1
                 if batch.writes > 1 and (batch.sub_entry is not None or not self._ledger.is_named):

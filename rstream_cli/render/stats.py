@@ -1,6 +1,6 @@
-"""The statistics of a run: plain numbers that the engines add to and the displays read.
+"""The statistics of a run: plain numbers that a run adds to and the displays read.
 
-The engines add once per batch, confirm frame or chunk, never per message. A display runs in a thread of its own
+A run adds once per batch, confirm frame or chunk, never per message. A display runs in a thread of its own
 and only reads: each number is one attribute, written by the event loop alone, so a snapshot may be a batch old but
 never torn. Rates come from samples that the display takes (``Meter``), latencies from a histogram with logarithmic
 buckets, whose quantiles are right to about 5 %.
@@ -217,7 +217,7 @@ class Stats:
         now = self.clock()
         elapsed = now - self.started
         if final:
-            self._sent_bytes = self.bytes  # the engine has subtracted unsent bytes
+            self._sent_bytes = self.bytes  # the run has subtracted unsent bytes
             rate, byte_rate = (n / elapsed if elapsed > 0 else 0.0 for n in (self.counts.messages, self.bytes))
         else:
             rate, byte_rate = self._sample(now)

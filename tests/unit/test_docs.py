@@ -299,6 +299,8 @@ def rows_of_bounds() -> list[tuple[str, str, str]]:
     page = (ROOT / "docs" / "bounds.md").read_text()
     rows = re.findall(r"^\|.*\| (\d+)( \w+)? \| `([\w.()]+)` \|$", page, re.MULTILINE)
     assert len(rows) == page.count("| `rstream_") > 25
+    lines = [line for line in page.splitlines() if "| `rstream_" in line]
+    assert len(set(lines)) == len(lines)
     return rows
 
 
