@@ -1,4 +1,5 @@
-"""The input formats of ``publish``: a table. A new one is a value of ``InputFormat`` and a line here."""
+"""The input formats of ``publish``: a table. A new one is a value of ``InputFormat`` and a line here, which says all
+that is particular to it: also which options imply it, and which go with it."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import NamedTuple
 
 from rstream_cli.encoding import Encoder, Extras, Looks, json_encoder, plain_encoder
 from rstream_cli.exit_status import CommandError
+from rstream_cli.formats import chosen_format, is_given
 from rstream_cli.options.publishing import InputFormat, PublishOptions
 from rstream_cli.parsing import parse_delimiter
 from rstream_cli.records.csv_in import csv_encoder, csv_reader
@@ -21,10 +23,14 @@ class InputShape(NamedTuple):
     """Makes what cuts the input into records."""
     encoder: Callable[[PublishOptions, Looks, Extras, bool], Encoder]
     """Makes what makes messages of records; the last argument is whether their bytes are stored as they are."""
-    options: Set[str] = frozenset()
-    """Which of the options of some formats go with this one."""
-    takes_messages: bool = False
-    """Whether what stands behind ``--message`` may have this format."""
+    implied_by: Mapping[str, str] = {}
+    """The options that imply this format, with their fields of ``PublishOptions``."""
+    options: Mapping[str, str] = {}
+    """The options that go with this format and not with all, with their fields of ``PublishOptions``."""
+    messages_too: Set[str] | None = None
+    """Which of these go with ``--message`` too; None: what stands behind ``--message`` cannot have this format."""
+    no_key_delimiter: str = ""
+    """A hint for whoever gives ``--key-delimiter``, if records of this format cannot have a key in front."""
     path: Callable[[str], Path] = parse_path
     """Reads what stands behind ``--id-from``, ``--filter-from`` and ``--key-from``. Raises ValueError."""
 
@@ -49,11 +55,52 @@ def _column(name: str) -> Path:
     return (name,)
 
 
+_SKIP_EMPTY = {"--skip-empty": "skip_empty"}
 INPUTS: Mapping[InputFormat, InputShape] = {
-    InputFormat.LINES: InputShape(_lines, _plain, {"--delimiter", "--crlf", "--skip-empty"}, takes_messages=True),
-    InputFormat.NUL: InputShape(lambda *_: DelimiterReader(b"\0"), _plain, {"--skip-empty"}),
+    InputFormat.LINES: InputShape(
+        _lines,
+        _plain,
+        options={"--delimiter": "delimiter", "--crlf": "crlf", **_SKIP_EMPTY},
+        messages_too=_SKIP_EMPTY.keys(),
+    ),
+    InputFormat.NUL: InputShape(lambda *_: DelimiterReader(b"\0"), _plain, {"-0": "nul"}, _SKIP_EMPTY),
     InputFormat.LEN32: InputShape(lambda *_: Len32Reader(), _plain),
-    InputFormat.WHOLE: InputShape(lambda *_: WholeReader(), _plain),
-    InputFormat.JSON: InputShape(lambda *_: DelimiterReader(b"\n"), _envelopes, takes_messages=True),
-    InputFormat.CSV: InputShape(csv_reader, csv_encoder, {"--body-from"}, path=_column),
+    InputFormat.WHOLE: InputShape(lambda *_: WholeReader(), _plain, {"--whole": "whole"}),
+    InputFormat.JSON: InputShape(
+        lambda *_: DelimiterReader(b"\n"),
+        _envelopes,
+        {"--json": "json_lines"},
+        messages_too=frozenset(),
+        no_key_delimiter="use --key-from with a path in the envelope",
+    ),
+    InputFormat.CSV: InputShape(
+        csv_reader,
+        csv_encoder,
+        options={"--body-from": "body_from"},
+        no_key_delimiter="use --key-from COLUMN",
+        path=_column,
+    ),
 }
+
+
+def input_format(given: PublishOptions) -> InputFormat:
+    """Returns what the options ask for. Raises CommandError."""
+    implied_by = {shape: INPUTS[shape].implied_by for shape in INPUTS}
+    return chosen_format(given, {"--input": given.input_format}, implied_by) or InputFormat.LINES
+
+
+def check_options(given: PublishOptions, format: InputFormat, *, key_delimiter: bool) -> None:  # noqa: A002
+    """Raises CommandError for an option that does not go with this format."""
+    shape = INPUTS[format]
+    where = f"--input {format}"
+    if given.message and shape.messages_too is None:
+        raise CommandError(f"--message cannot be used with {where}")
+    if key_delimiter and shape.no_key_delimiter:
+        raise CommandError(f"--key-delimiter cannot be used with {where}", hint=shape.no_key_delimiter)
+    fitting: Set[str] = shape.options.keys()
+    if shape.messages_too is not None and given.message:
+        fitting, where = shape.messages_too, "--message"
+    for other in INPUTS.values():
+        for flag, field in other.options.items():
+            if flag not in fitting and is_given(given, field):
+                raise CommandError(f"{flag} cannot be used with {where}")

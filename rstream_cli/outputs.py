@@ -1,4 +1,5 @@
-"""The output formats of ``consume``: a table. A new one is a value of ``OutputFormat``, a function here, and its line.
+"""The output formats of ``consume``: a table. A new one is a value of ``OutputFormat``, a function here, and its line,
+which also names the options that imply it.
 
 Each function makes what renders messages from the options. ``raw``: the stored bytes are the body, not AMQP 1.0.
 ``shown``: how what is from a message is made readable for a terminal; None: programs get the bytes.
@@ -7,9 +8,10 @@ Each function makes what renders messages from the options. ``raw``: the stored 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import NamedTuple
 
 from rstream_cli.exit_status import CommandError
+from rstream_cli.formats import chosen_format
 from rstream_cli.options.consuming import ConsumeOptions, OutputFormat
 from rstream_cli.parsing import parse_delimiter
 from rstream_cli.records.framing_out import DelimiterWriter, Len32Writer, RawWriter
@@ -63,29 +65,29 @@ def _template(options: ConsumeOptions, raw: bool, shown: Bodies | None) -> Rende
         raise CommandError(f"--format: {error}") from None
 
 
-OUTPUTS: Mapping[OutputFormat, _Maker] = {
-    OutputFormat.LINES: _lines,
-    OutputFormat.NUL: _nul,
-    OutputFormat.LEN32: _len32,
-    OutputFormat.JSON: _json,
-    OutputFormat.CSV: _csv,
-    OutputFormat.RAW: _raw,
+class OutputShape(NamedTuple):
+    """How messages are written."""
+
+    make: _Maker
+    implied_by: Mapping[str, str] = {}
+    """The options that imply this format, with their fields of ``ConsumeOptions``."""
+
+
+OUTPUTS: Mapping[OutputFormat, OutputShape] = {
+    OutputFormat.LINES: OutputShape(_lines, {"--delimiter": "delimiter"}),
+    OutputFormat.NUL: OutputShape(_nul, {"-0": "nul"}),
+    OutputFormat.LEN32: OutputShape(_len32),
+    OutputFormat.JSON: OutputShape(_json, {"--json": "json"}),
+    OutputFormat.CSV: OutputShape(_csv, {"--columns": "columns"}),
+    OutputFormat.RAW: OutputShape(_raw),
 }
 
 
 def renderer_of(options: ConsumeOptions, *, raw: bool, shown: Bodies | None) -> Renderer:
     """Returns what the options ask for. Raises CommandError."""
-    said: dict[str, Any] = {
-        "-0": OutputFormat.NUL if options.nul else None,
-        "--json": OutputFormat.JSON if options.json else None,
-        "--output": options.output,
-        "--format": options.template,
-        "--delimiter": None if options.delimiter is None else OutputFormat.LINES,
-        "--columns": None if options.columns is None else OutputFormat.CSV,
+    said = {
+        "--output": None if options.output is None else OUTPUTS[options.output].make,
+        "--format": None if options.template is None else _template,
     }
-    chosen = {flag: value for flag, value in said.items() if value is not None}
-    if len(set(chosen.values())) > 1:
-        raise CommandError(f"{' and '.join(chosen)} contradict each other")
-    if options.template is not None:
-        return _template(options, raw, shown)
-    return OUTPUTS[next(iter(chosen.values()), OutputFormat.LINES)](options, raw, shown)
+    make = chosen_format(options, said, {shape.make: shape.implied_by for shape in OUTPUTS.values()}) or _lines
+    return make(options, raw, shown)

@@ -82,43 +82,17 @@ def run_publish(
         run_command(main, connection=connection, graceful=True)
 
 
-def _input_format(given: InputFormat | None, *, nul: bool, whole: bool, json_lines: bool) -> InputFormat:
-    said = {
-        "-0": InputFormat.NUL if nul else None,
-        "--whole": InputFormat.WHOLE if whole else None,
-        "--json": InputFormat.JSON if json_lines else None,
-        "--input": given,
-    }
-    chosen = {flag: value for flag, value in said.items() if value is not None}
-    if len(set(chosen.values())) > 1:
-        raise CommandError(f"{' and '.join(chosen)} contradict each other")
-    return next(iter(chosen.values()), InputFormat.LINES)
-
-
 def _input(shape: InputFormat) -> InputShape:
     from rstream_cli.inputs import INPUTS
 
     return INPUTS[shape]
 
 
-def _check_input(shape: InputFormat, sources: list[str], files: list[str] | None, given: PublishOptions) -> None:
-    message = given.message
-    if message and files:
+def _check_sources(sources: list[str], files: list[str] | None, given: PublishOptions) -> None:
+    if given.message and files:
         raise CommandError("--message and FILE contradict each other", hint="publish the files with a second command")
-    takes = _input(shape)
-    if message and not takes.takes_messages:
-        raise CommandError(f"--message cannot be used with --input {shape}")
     if sources.count("-") > 1:
         raise CommandError("standard input (-) can be read only once")
-    used = {
-        "--delimiter": given.delimiter is not None,
-        "--crlf": given.crlf,
-        "--skip-empty": given.skip_empty,
-        "--body-from": given.body_from is not None,
-    }
-    for flag, is_given in used.items():
-        if is_given and (flag not in takes.options or (message and flag != "--skip-empty")):
-            raise CommandError(f"{flag} cannot be used with {'--message' if message else f'--input {shape}'}")
 
 
 def _method(given: PublishOptions) -> Method:
@@ -145,12 +119,6 @@ def _looks(given: PublishOptions, routing: Routing | None, method: Method, shape
         raise CommandError("--filter and --filter-from contradict each other")
     key = key_from = delimiter = None
     if routing is not None:
-        if routing.key_delimiter is not None and shape is InputFormat.JSON:
-            raise CommandError(
-                "--key-delimiter cannot be used with --json", hint="use --key-from with a path in the envelope"
-            )
-        if routing.key_delimiter is not None and shape is InputFormat.CSV:
-            raise CommandError("--key-delimiter cannot be used with --input csv", hint="use --key-from COLUMN")
         if routing.method is RoutingMethod.KEY:  # as it is told to the broker; a hash takes any bytes
             check_option("--key", routing.key)
         key = None if routing.key is None else os.fsencode(routing.key)
@@ -241,14 +209,16 @@ def _plan(
     routing: Routing | None,
 ) -> PublishPlan:
     """Returns the plan, after checking the options against each other and against the files."""
+    from rstream_cli.inputs import check_options, input_format
     from rstream_cli.publish_plan import PublishPlan
     from rstream_core import RouteType
 
-    shape = _input_format(given.input_format, nul=given.nul, whole=given.whole, json_lines=given.json_lines)
+    shape = input_format(given)
     sources = list(files or ["-"])
     for source in sources:
         check_no_uri("name of a file", source)
-    _check_input(shape, sources, files, given)
+    _check_sources(sources, files, given)
+    check_options(given, shape, key_delimiter=routing is not None and routing.key_delimiter is not None)
     if given.name is not None:
         check_reference(given.name)
     method = _method(given)
