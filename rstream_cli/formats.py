@@ -1,4 +1,4 @@
-"""Which format the options ask for: what the tables of ``inputs`` and ``outputs`` have in common."""
+"""Which format and which delimiter the options ask for: what ``inputs`` and ``outputs`` have in common."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from rstream_cli.exit_status import CommandError
+from rstream_cli.parsing import parse_delimiter
 
 Format = TypeVar("Format")
 
@@ -35,3 +36,11 @@ def chosen_format(
     if len(set(given.values())) > 1:
         raise CommandError(f"{' and '.join(given)} contradict each other")
     return next(iter(given.values()), None)
+
+
+def delimiter_of(flag: str, text: str) -> bytes:
+    """Returns the bytes of a delimiter that is given with this flag. Raises CommandError."""
+    try:
+        return parse_delimiter(text)
+    except ValueError as error:
+        raise CommandError(f"{flag}: {error}") from None

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 from rstream_cli.encoding import Encoder, Extras, Looks, json_encoder, plain_encoder
 from rstream_cli.exit_status import CommandError
-from rstream_cli.formats import chosen_format, is_given
+from rstream_cli.formats import chosen_format, delimiter_of, is_given
 from rstream_cli.options.publishing import InputFormat, PublishOptions
-from rstream_cli.parsing import parse_delimiter
 from rstream_cli.records.csv_in import csv_encoder, csv_reader
 from rstream_cli.records.framing_in import DelimiterReader, Len32Reader, RecordReader, WholeReader
 from rstream_cli.records.paths import Path, parse_path
@@ -36,10 +35,7 @@ class InputShape(NamedTuple):
 
 
 def _lines(given: PublishOptions, _: Looks) -> RecordReader:
-    try:
-        delimiter = parse_delimiter(r"\n" if given.delimiter is None else given.delimiter)
-    except ValueError as error:
-        raise CommandError(f"--delimiter: {error}") from None
+    delimiter = b"\n" if given.delimiter is None else delimiter_of("--delimiter", given.delimiter)
     return DelimiterReader(delimiter, crlf=given.crlf)
 
 

@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from rstream_cli.exit_status import CommandError
-from rstream_cli.formats import chosen_format
+from rstream_cli.formats import chosen_format, delimiter_of
 from rstream_cli.options.consuming import ConsumeOptions, OutputFormat
-from rstream_cli.parsing import parse_delimiter
 from rstream_cli.records.framing_out import DelimiterWriter, Len32Writer, RawWriter
 from rstream_cli.rendering import Renderer, bodies_renderer, json_renderer, template_renderer
 from rstream_cli.terminal import Bodies
@@ -22,11 +21,8 @@ _Maker = Callable[[ConsumeOptions, bool, Bodies | None], Renderer]
 
 
 def _lines(options: ConsumeOptions, raw: bool, shown: Bodies | None) -> Renderer:
-    try:
-        bound = parse_delimiter(r"\n" if options.delimiter is None else options.delimiter)
-    except ValueError as error:
-        raise CommandError(f"--delimiter: {error}") from None
-    return bodies_renderer(DelimiterWriter(bound), raw=raw, shown=shown)
+    delimiter = b"\n" if options.delimiter is None else delimiter_of("--delimiter", options.delimiter)
+    return bodies_renderer(DelimiterWriter(delimiter), raw=raw, shown=shown)
 
 
 def _nul(_: ConsumeOptions, raw: bool, shown: Bodies | None) -> Renderer:

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError, ExitStatus
+from rstream_cli.formats import delimiter_of
 from rstream_cli.names import check_new_stream_name, check_no_uri, check_option, check_reference
 from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.options.messages import Codec, OnError
 from rstream_cli.options.publishing import Compression, InputFormat, Method, PublishOptions
 from rstream_cli.options.routing import RoutingMethod
 from rstream_cli.options.showing import ShowingOptions
-from rstream_cli.parsing import parse_delimiter, parse_header
+from rstream_cli.parsing import parse_header
 from rstream_cli.records.paths import Path
 from rstream_cli.runner import CommandContext, run_command
 
@@ -123,7 +124,7 @@ def _looks(given: PublishOptions, routing: Routing | None, method: Method, shape
             check_option("--key", routing.key)
         key = None if routing.key is None else os.fsencode(routing.key)
         key_from = routing.key_from
-        delimiter = None if routing.key_delimiter is None else _delimiter("--key-delimiter", routing.key_delimiter)
+        delimiter = None if routing.key_delimiter is None else delimiter_of("--key-delimiter", routing.key_delimiter)
     return Looks(
         id_from=None if given.id_from == _LINE else _path("--id-from", given.id_from, shape),
         filter_value=check_option("--filter", given.filter_value),
@@ -143,13 +144,6 @@ def _path(flag: str, text: str | None, shape: InputFormat) -> Path | None:
     except ValueError as error:
         also = "; or line" if flag == "--id-from" else ""
         raise CommandError(f"{flag}: {error}{also}") from None
-
-
-def _delimiter(flag: str, text: str) -> bytes:
-    try:
-        return parse_delimiter(text)
-    except ValueError as error:
-        raise CommandError(f"{flag}: {error}") from None
 
 
 def _extras(headers: list[str] | None, properties: list[str] | None, annotations: list[str] | None) -> Extras:

@@ -81,7 +81,8 @@ rstream_cli.records: . framing_in framing_out paths
 rstream_cli.records: envelope
 rstream_cli: exit_status hints
 rstream_cli: mistakes outcome
-rstream_cli: formats input names parsing typer_support
+rstream_cli: input names parsing typer_support
+rstream_cli: formats
 rstream_cli.records: template values
 rstream_cli.render: . stats
 rstream_cli.render: words

@@ -180,7 +180,7 @@ class CsvReader:
             return
         cells = self._cells(row, records) if b'"' in row else row.split(b",")
         if len(cells) != len(names):
-            raise self._bad(f"it has {_cells(len(cells))}, and the row of names has {len(names)}", records)
+            raise self._bad(f"it has {_number_of_cells(len(cells))}, and the row of names has {len(names)}", records)
         self.count += 1
         places = self._places
         records.append(cells[places[0]] if len(places) == 1 else _packed([cells[place] for place in places]))
@@ -280,7 +280,7 @@ def unpacked(number: int) -> Callable[[bytes], list[bytes]]:
     return unpack
 
 
-def _cells(number: int) -> str:
+def _number_of_cells(number: int) -> str:
     return "1 cell" if number == 1 else f"{number} cells"
 
 

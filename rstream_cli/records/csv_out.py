@@ -31,7 +31,8 @@ _EMPTY = AMQPMessage(b"")
 _BLOCK = 1 << 20
 """Bytes of a large body that are quoted at a time."""
 
-Cells = Sequence[bytes | None]
+Column = Sequence[bytes | None]
+"""The cells of a column; None where a message has no value there."""
 
 
 def parse_columns(text: str) -> dict[str, Path]:
@@ -72,14 +73,14 @@ def csv_renderer(columns: dict[str, Path], *, raw: bool, shown: Bodies | None = 
     alone = len(paths) == 1
     """Whether an empty cell would be an empty line, in which not everybody sees a row."""
 
-    def written(cells: Cells) -> list[bytes]:
-        return [(quoted(show(cell)) if cell else b'""' if alone else b"") for cell in cells]
+    def written(column: Column) -> list[bytes]:
+        return [(quoted(show(cell)) if cell else b'""' if alone else b"") for cell in column]
 
     def rows(batch: Batch) -> bytes:
         if not batch.messages:
             return b""
-        columns_of = [written(cells) for cells in _cells(paths, batch, raw=raw)]
-        return b"".join([b"%b\r\n" % b",".join(row) for row in zip(*columns_of, strict=True)])
+        written_columns = [written(column) for column in _columns(paths, batch, raw=raw)]
+        return b"".join([b"%b\r\n" % b",".join(row) for row in zip(*written_columns, strict=True)])
 
     def fast(batch: Batch) -> Rendered:
         found = _large(batch, raw=raw) if shown is None and batch.is_large and has_large else None
@@ -87,7 +88,7 @@ def csv_renderer(columns: dict[str, Path], *, raw: bool, shown: Bodies | None = 
             return (rows(batch),) if batch.is_large and shown is None else rows(batch)
         body, message = found
         # All cells but the body first: an error must come before any output.
-        row = [written(cells)[0] for cells in _cells(paths, batch._replace(messages=[message]), raw=raw)]
+        row = [written(column)[0] for column in _columns(paths, batch._replace(messages=[message]), raw=raw)]
         return _pieces(row, [place for place, path in enumerate(paths) if path == _BODY], body)
 
     def one(batch: Batch, index: int) -> bytes:
@@ -97,13 +98,13 @@ def csv_renderer(columns: dict[str, Path], *, raw: bool, shown: Bodies | None = 
     return Renderer(fast, one, head)
 
 
-def _cells(paths: Sequence[Path], batch: Batch, *, raw: bool) -> list[Cells]:
-    """Returns the cells of each column. Raises what is in ``UNSHOWABLE``."""
+def _columns(paths: Sequence[Path], batch: Batch, *, raw: bool) -> list[Column]:
+    """Returns the columns at these paths. Raises what is in ``UNSHOWABLE``."""
     others = [path for path in paths if path != _BODY and path not in _OF_PLACE]
-    bodies: Cells = batch.messages if raw else bodies_of(batch.messages)  # what is no message is bad for any columns
+    bodies: Column = batch.messages if raw else bodies_of(batch.messages)  # what is no message is bad for any columns
     if _BODY in paths and None in bodies:
         bodies = [body_bytes(AMQPMessage.from_bytes(data)) for data in batch.messages]
-    found: dict[Path, Cells] = {_BODY: bodies}
+    found: dict[Path, Column] = {_BODY: bodies}
     if others:
         decode = AMQPMessage if raw else AMQPMessage.from_bytes
         looked = [values_at(others, Where(decode(data), "", 0, 0)) for data in batch.messages]
