@@ -44,9 +44,9 @@ async def work(
 
     What ``handle``, the key function or the iterator raises ends the pool, and is raised here: no further block is
     handed out, other tasks may finish theirs for ``grace`` seconds and are cancelled then; what they raise is logged.
-    If the call is cancelled, all tasks are at once. In each case what has succeeded is stored, and the rest comes again
-    next time. ``blocks`` is closed at the end. A block whose turn as single active consumer is over before a task gets
-    to it is left out.
+    A ``CancelledError`` that ``handle`` raises by itself is a ``RuntimeError`` here. If the call is cancelled, all
+    tasks are at once. In each case what has succeeded is stored, and the rest comes again next time. ``blocks`` is
+    closed at the end. A block whose turn as single active consumer is over before a task gets to it is left out.
     """
     check_callable("handle", handle)
     check_whole("workers", workers, 1, MAX_WORKERS)
@@ -125,6 +125,10 @@ class _Pool:
                 if isawaitable(result):
                     await result
                 await block.ack()
+            except asyncio.CancelledError as error:
+                if task is None or task.cancelling():
+                    raise
+                raise RuntimeError(f"handle() was cancelled by what it waited for, at {block!r}") from error
             finally:
                 self._busy.discard(task)
             self._done += len(block)
@@ -134,25 +138,24 @@ class _Pool:
     async def run(self, jobs: Sequence[Coroutine[object, object, None]], grace: float) -> int:
         """Runs the jobs until all have ended or one has failed, whose error it raises."""
         tasks = [asyncio.create_task(job) for job in jobs]
+        ended: list[asyncio.Task[None]] = []
+        for task in tasks:
+            task.add_done_callback(ended.append)
         try:
-            done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             if pending:
                 await self._stop(pending, grace)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        failed = [task for task in [*done, *pending] if task.cancelled() or task.exception() is not None]
-        if not failed:
+        errors = [error for task in ended if not task.cancelled() and (error := task.exception()) is not None]
+        if not errors:
             return self._done
-        first = next(task for task in failed if task in done)
-        error = asyncio.CancelledError() if first.cancelled() else first.exception()
-        assert error is not None
-        for task in failed:
-            other = None if task.cancelled() else task.exception()
-            if other is not None and other is not error:
+        for other in errors[1:]:
+            if other is not errors[0]:
                 logger.error("another task of the pool has failed, too", exc_info=other)
-        raise error
+        raise errors[0]
 
     async def _stop(self, tasks: set[asyncio.Task[None]], grace: float) -> None:
         """Lets those tasks finish that are at work, for a while."""

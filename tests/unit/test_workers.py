@@ -241,13 +241,14 @@ async def test_a_second_error_is_logged(caplog: pytest.LogCaptureFixture) -> Non
 
 
 async def test_a_cancellation_in_a_handler_is_no_end_in_silence() -> None:
-    pool = Pool()
-
-    async def handle(block: MessageBlock) -> None:
-        raise asyncio.CancelledError
-
-    with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(work(pool.blocks(), handle, workers=2), PATIENCE)
+    """Other tasks work on, or wait for blocks, and would do so without end."""
+    pool = Pool(to_end=False)
+    task = asyncio.create_task(work(pool.blocks(), pool.handle, workers=2, grace=0.01))
+    await pool.has_open(0, 10)
+    pool.open["s", 0].cancel()
+    with pytest.raises(RuntimeError, match=r"cancelled by what it waited for, at <MessageBlock .* offsets 0 to 9>"):
+        await ended(task)
+    assert pool.stored == []
 
 
 @pytest.mark.parametrize("ordered_by", [None, "stream"])
@@ -315,6 +316,26 @@ async def test_blocks_of_a_turn_that_is_over_are_left_out() -> None:
     task.cancel()
     await asyncio.wait((task,))
     assert pool.stored == [49]
+
+
+async def test_what_is_left_out_while_a_turn_ends_is_not_stored() -> None:
+    """The broker has said that the turn ends, and the offset is stored after that."""
+    pool = Pool(blocks=3, to_end=False, single_active=True)
+    task = asyncio.create_task(work(pool.blocks(), pool.handle, workers=1, ordered_by="stream"))
+    await eventually(lambda: bool(pool.client.subscriptions))
+    (subscription,) = pool.client.subscriptions.values()
+    await subscription.turn(True)
+    for number in range(3):
+        subscription.arrive(10 * number, 10)
+    await pool.has_open(0)
+    subscription.active = False
+    pool.succeed(0)
+    await pool.has_open()
+    await subscription.turn(False)
+    assert pool.stored == [9]
+    task.cancel()
+    await asyncio.wait((task,))
+    assert (pool.stored, pool.begun) == ([9], [("s", 0)])
 
 
 @pytest.mark.parametrize(
