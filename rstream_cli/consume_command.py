@@ -164,6 +164,10 @@ def _filter(options: ConsumeOptions) -> BrokerFilter | None:
     return BrokerFilter(values, options.match_unfiltered)
 
 
+_NO_NUMBERS = {"--offset": "first, last, next, stored, -N or a time", "--until": "end or a time"}
+"""What these take for several streams."""
+
+
 def _check_places(start: Start, stop: Until | None, kind: Kind) -> None:
     """Refuses numbers, which are offsets of one of several streams."""
     absolute = [
@@ -180,7 +184,7 @@ def _check_places(start: Start, stop: Until | None, kind: Kind) -> None:
             whose, alone = "partition, not of a super stream", "read the partition with `rstream consume`"
         raise CommandError(
             f"{absolute[0]}: a number is an offset of one {whose}",
-            hint=f"{alone}, or give first, last, next, stored, -N, end or a time",
+            hint=f"{alone}, or give {_NO_NUMBERS[absolute[0]]}",
         )
 
 

@@ -114,6 +114,18 @@ def test_one_that_does_not_exist(run: Run, three: list[str]) -> None:
     assert f"{three[0]}-gone" in done.stderr.decode()
 
 
+def test_one_that_is_deleted_meanwhile(env: dict[str, str], run: Run, three: list[str]) -> None:
+    """The run ends, and what was written of the others is stored."""
+    with running("consume", *three, "-o", "first", "--name", "reader", "--stats", "json", env=env) as process:
+        told(process, lambda event: event.get("consumed") == 6)
+        assert run("stream", "delete", three[1], "--yes").returncode == 0
+        code, errors = ended(process)
+    assert code == 4
+    assert f"{three[1]!r}" in errors
+    found = run("offset", "query", three[0], "--name", "reader", "--json")
+    assert json.loads(found.stdout)["offset"] == 3
+
+
 def test_one_that_is_a_super_stream(run: Run, three: list[str]) -> None:
     name = f"{three[0]}-super"
     assert run("superstream", "create", name, "--partitions", "2").returncode == 0
@@ -129,11 +141,15 @@ def test_one_that_is_a_super_stream(run: Run, three: list[str]) -> None:
     ("arguments", "error", "hint"),
     [
         (("a", "b", "a"), "the stream 'a' is named twice", "name each stream once"),
-        (("a", "b", "-o", "5"), "--offset: a number is an offset of one stream, not of several", "read that stream"),
+        (
+            ("a", "b", "-o", "5"),
+            "--offset: a number is an offset of one stream, not of several",
+            "read that stream alone, or give first, last, next, stored, -N or a time",
+        ),
         (
             ("a", "b", "--until", "5"),
             "--until: a number is an offset of one stream, not of several",
-            "read that stream",
+            "read that stream alone, or give end or a time",
         ),
         (("a", "first"), "got unexpected extra argument(s) (first)", "to start there, write `--offset first`"),
         (("a", "b", "17"), "got unexpected extra argument(s) (17)", "to start there, write `--offset 17`"),
