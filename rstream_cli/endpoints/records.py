@@ -72,6 +72,8 @@ class Records:
         """The bad record behind them."""
         self._source = 0
         """The index of the source that is being read."""
+        self._has_begun = False
+        """Whether anything of that source was read, and not yet its end."""
         self._records_before = 0
         """The number of records in earlier sources."""
 
@@ -141,6 +143,7 @@ class Records:
         assert self._reader is not None
         if block.source != self._source:
             self._source, self._records_before = block.source, self._reader.count
+        self._has_begun = bool(block.data)
         self._framed = _framed(self._reader, block.data)
         self.done += len(block.data)
         return True
@@ -149,7 +152,7 @@ class Records:
         if inputs.error is not None:
             self.end = Stop(str(inputs.error), "error", inputs.error)
             return
-        if inputs.stopped_early and self._reader is not None and _is_cut(self._reader):
+        if inputs.stopped_early and self._has_begun and self._reader is not None and _is_cut(self._reader):
             self._on_cut()
         self.end = Stop("end of input")
 
@@ -223,8 +226,8 @@ def _framed(reader: RecordReader, data: bytes) -> Iterator[Framed]:
 
 
 def _is_cut(reader: RecordReader) -> bool:
-    """Whether a record has begun and not ended."""
+    """Whether a record has begun and not ended; it may be empty, as a cell of CSV."""
     try:
-        return any(reader.finish())
+        return bool(reader.finish())
     except RecordError:
         return True

@@ -12,7 +12,8 @@ from rstream_cli.endpoints.records import Records
 from rstream_cli.exit_status import CommandError
 from rstream_cli.input import Block as Read
 from rstream_cli.input import Input, InputError
-from rstream_cli.records.framing_in import DelimiterReader, Len32Reader, RecordReader
+from rstream_cli.records.csv_in import CsvReader
+from rstream_cli.records.framing_in import DelimiterReader, Len32Reader, RecordReader, WholeReader
 from rstream_core.flow.acks import Account, Verdict
 from rstream_core.flow.block import Block
 from rstream_core.flow.stages import Stop
@@ -235,6 +236,25 @@ def test_a_file_that_cannot_be_read_ends_it_behind_what_was_read() -> None:
     world.inputs.error = error = InputError("file: gone")
     assert world.messages() == [b"a"]
     assert world.source.end == Stop("file: gone", "error", error)
+
+
+@pytest.mark.parametrize(
+    ("reads", "reader", "cuts"),
+    [
+        ((b"n,body\n2,",), CsvReader([b"body"]), 1),
+        ((b"n,body\n2,\n",), CsvReader([b"body"]), 0),
+        ((b"n,body\n2,", b""), CsvReader([b"body"]), 0),
+        ((b"a",), WholeReader(), 1),
+        ((b"a", b""), WholeReader(), 0),
+        ((), WholeReader(), 0),
+    ],
+)
+def test_a_record_that_is_cut_off_may_be_empty(reads: Sequence[bytes], reader: RecordReader, cuts: int) -> None:
+    """A file that has ended, or of which nothing was read, is not cut off."""
+    world = World(*((data, 0) for data in reads), reader=reader)
+    world.source.stop()
+    world.messages()
+    assert world.cuts == cuts
 
 
 @pytest.mark.parametrize(
