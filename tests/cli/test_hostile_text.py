@@ -168,7 +168,8 @@ def test_a_close_reason_forges_no_line() -> None:
         )
 
     with Peer({c.Credit: close, c.PeerProperties: silent_since}) as peer:
-        done = run_here("consume", "s", "-o", "first", "--recover-for", "1s", env={"RSTREAM_URI": peer.uri})
+        arguments = ("consume", "s", "-o", "first", "--credit", "1", "--recover-for", "1s")  # credits go back in halves
+        done = run_here(*arguments, env={"RSTREAM_URI": peer.uri})
     first, *_ = done.errors.splitlines()
     assert first.startswith("warning: ")
     assert SEEN in first
