@@ -47,6 +47,15 @@ class Progress:
         if self._failed is None and self.held is not self._overdue:
             self._failed = offset
 
+    def take_back(self, behind: int | None) -> None:
+        """The application is not done with what lies behind this offset in this turn, although it may have finished
+        the chunks; None: with nothing of the turn. ``processed`` does not pass it any more in this turn.
+        """
+        first = 0 if behind is None else behind + 1
+        self._failed = first if self._failed is None else min(first, self._failed)
+        if self.processed is not None and self.processed >= first:
+            self.processed = behind
+
     def is_overdue(self, chunk: Chunk) -> bool:
         """Whether the turn in which this chunk was handed out is over, and another one has begun."""
         return chunk is self._overdue

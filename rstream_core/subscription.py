@@ -221,6 +221,15 @@ class Subscription(AsyncIterator[Chunk]):
         """
         self._intake.progress.fail(offset)
 
+    def take_back(self, behind: int | None) -> None:
+        """At the end of a turn: the application is not done with what lies behind this offset; None: with nothing of
+        the turn.
+
+        For applications that finish chunks before they are done with the messages. ``processed`` does not pass the
+        offset in this turn, so a consumer that goes on from there gets them again.
+        """
+        self._intake.progress.take_back(behind)
+
     def is_wanted(self, chunk: Chunk) -> bool:
         """Returns whether to go on with a chunk: False where the turn in which it was handed out is over."""
         return self.active and not self._intake.progress.is_overdue(chunk)

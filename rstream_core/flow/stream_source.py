@@ -312,6 +312,9 @@ class StreamSource:
                     await self._stores.store(reading, verify=True)
             except (RstreamError, TimeoutError) as error:
                 self._events.not_stored(reading.stream, str(error) or f"no answer within {STORE_TIMEOUT:g} s")
+        if not active and reading.acks.open and reading.subscription is not None:
+            # Their chunks are finished, but where nothing is stored, the next turn must not begin behind them.
+            reading.subscription.take_back(reading.acks.low)
         reading.begin_turn()
         if active is not reading.is_active:  # after a lost connection, the end of a turn may be told twice
             reading.is_active = active

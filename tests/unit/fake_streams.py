@@ -80,6 +80,7 @@ class FakeSubscription:
         self.arrived = asyncio.Event()
         self.error: RstreamError | None = None
         self.finished: list[int | None] = []
+        self.taken_back: list[int | None] = []
         self.failed: list[int] = []
         self.has_messages = True
         """What ``barrier`` returns."""
@@ -88,6 +89,9 @@ class FakeSubscription:
         self.asked = 0
         self.is_closed = False
         self.is_turn_over = False
+        self.held: Chunk | None = None
+        self.overdue: Chunk | None = None
+        """A chunk of an earlier turn."""
 
     def arrive(self, offset: int, count: int, timestamp: int = 0) -> None:
         self.arrive_with(offset, [b"%d" % number for number in range(offset, offset + count)], timestamp)
@@ -97,7 +101,8 @@ class FakeSubscription:
         self.arrived.set()
 
     def poll(self) -> Chunk | None:
-        return self.chunks.popleft() if self.chunks else None
+        self.held = self.chunks.popleft() if self.chunks else None
+        return self.held
 
     def finish(self, offset: int | None = None) -> None:
         self.finished.append(offset)
@@ -105,8 +110,11 @@ class FakeSubscription:
     def fail(self, offset: int) -> None:
         self.failed.append(offset)
 
+    def take_back(self, behind: int | None) -> None:
+        self.taken_back.append(behind)
+
     def is_wanted(self, chunk: Chunk) -> bool:
-        return not self.is_turn_over
+        return not self.is_turn_over and chunk is not self.overdue
 
     async def raise_error(self) -> None:
         if self.error is not None:

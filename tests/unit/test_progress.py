@@ -44,6 +44,26 @@ def test_what_failed_is_not_passed(failed: int, processed: int) -> None:
     assert progress.processed == 39
 
 
+@pytest.mark.parametrize(("behind", "processed"), [(30, 19), (19, 19), (14, 14), (None, None)])
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_what_is_taken_back_comes_again(behind: int | None, processed: int | None, is_cut: bool) -> None:
+    progress = Progress()
+    take(progress, 0)
+    progress.begin_turn()
+    take(progress, 10)
+    hold(progress, 40)
+    if is_cut:
+        progress.cut_turn()
+    progress.take_back(behind)
+    assert progress.processed == processed
+    progress.finish()  # it lies behind, too
+    assert progress.processed == processed
+    progress.begin_turn()
+    assert progress.last_done(None) == (9 if processed is None else processed)
+    take(progress, 50)
+    assert progress.processed == 59
+
+
 def test_what_is_held_when_a_turn_begins_is_none_of_it() -> None:
     progress = Progress()
     chunk = hold(progress, 0)

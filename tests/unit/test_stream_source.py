@@ -317,6 +317,26 @@ async def test_what_is_left_of_an_old_turn_does_not_count_for_the_next() -> None
     assert reading.account.by[Verdict.DONE] == 52
 
 
+@pytest.mark.parametrize("error", [None, RequestTimeout("no answer")])
+async def test_what_is_open_at_the_end_of_a_turn_is_taken_back(error: Exception | None) -> None:
+    """Its chunk is finished. Where nothing is stored, the next turn would begin behind it."""
+    reading = group()
+    (subscription,) = await reading.open()
+    await subscription.turn(True)
+    subscription.arrive(0, 4)
+    block = reading.poll()
+    assert reading.source.poll() is None
+    block.ack.done(range(2))
+    reading.client.store_error = error
+    await subscription.turn(False)
+    assert subscription.taken_back == [1]
+    await subscription.turn(True)
+    subscription.arrive(2, 4)
+    reading.poll().done()
+    await subscription.turn(False)
+    assert subscription.taken_back == [1]  # nothing is open
+
+
 @pytest.mark.parametrize("error", [ConnectionClosed("lost"), TimeoutError()])
 async def test_a_turn_ends_though_its_offset_cannot_be_stored_and_each_state_is_told_once(error: Exception) -> None:
     reading = group()
