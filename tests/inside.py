@@ -22,6 +22,7 @@ from rstream_core.broker.server import Server
 from rstream_core.connection import Connection
 from rstream_core.errors import RstreamError
 from rstream_core.in_flight import Outcome
+from rstream_core.intake import Intake
 from rstream_core.locator import Locator
 from rstream_core.outbox import Outbox
 from rstream_core.pool import ConnectionPool
@@ -97,6 +98,13 @@ def watch_frames(publisher: Publisher, written: Callable[[], object]) -> None:
 def undelivered(subscription: Subscription) -> Sequence[Arrival]:
     """Chunks that have come and that nobody has asked for, each with its messages' place; the oldest first."""
     return subscription._intake.arrivals.waiting
+
+
+def intake_of(connection: Connection) -> Intake:
+    """What takes in the chunks of the only subscription on a connection."""
+    (subscriber,) = connection.subscriptions.values()
+    assert isinstance(subscriber, Intake)
+    return subscriber
 
 
 def deliveries(subscription: Subscription) -> int:

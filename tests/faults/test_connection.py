@@ -31,7 +31,6 @@ from rstream_core import (
     ServerClosed,
     StreamDoesNotExist,
     StreamNotAvailable,
-    Subscription,
 )
 from rstream_core.connection import Connection
 from rstream_core.protocol import commands as c
@@ -258,11 +257,10 @@ async def test_a_cut_ends_an_iteration_after_what_came(
 
     async def cut_when_all_came() -> None:
         (connection,) = inside.consuming(through).connections
-        (subscription,) = connection.subscriptions.values()
-        assert isinstance(subscription, Subscription)
-        await eventually(lambda: len(inside.undelivered(subscription)) == 4)
+        intake = inside.intake_of(connection)
+        await eventually(lambda: len(intake.arrivals.waiting) == 4)
         proxy.cut()
-        await eventually(lambda: subscription.error is not None)
+        await eventually(lambda: intake.error is not None)
 
     async def iterate() -> None:
         async for message, _ in consumer.messages(stream):
