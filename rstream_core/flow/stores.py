@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from rstream_core.errors import ConnectionClosed, ConnectionFailed, RstreamError
@@ -50,6 +50,8 @@ class _Kept:
     """When it was stored."""
     again: float
     """No store is due before this time."""
+    storing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held during a store: of two at once, the one with the older offset might reach the broker last."""
 
 
 class Stores:
@@ -111,9 +113,18 @@ class Stores:
         """Stores the low-water mark of a stream, if there is one and it is not stored already.
 
         With ``verify``, stores it in any case, and asks the broker until it has it: waits for the end of an outage, as
-        long as the client's recovery allows, and raises where it is not stored. Without, an outage postpones the store.
+        long as the client's recovery allows, and raises where it is not stored. Without, an outage postpones the store,
+        and so does another store of the stream; with ``verify``, it is waited for.
         """
-        acks, kept = reading.acks, self._kept[reading]
+        kept = self._kept[reading]
+        if kept.storing.locked() and not verify:
+            kept.again = self._clock() + STORE_AGAIN
+            return
+        async with kept.storing:
+            await self._store(reading, kept, verify)
+
+    async def _store(self, reading: StreamReading, kept: _Kept, verify: bool) -> None:
+        acks = reading.acks
         offset, settled = acks.low, acks.settled
         if offset is None or not (verify or kept.acks is not acks or offset != kept.offset):
             return

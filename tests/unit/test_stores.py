@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from rstream_core import ConnectionClosed, RequestTimeout, StreamNotAvailable
@@ -173,3 +175,45 @@ async def test_a_turn_that_ends_in_the_middle_of_a_store_is_not_taken_for_the_ne
     assert storing.stores.due() is None
     storing.reading.acks.done(range(10, 14))
     assert storing.stores.due() is not None
+
+
+async def test_two_stores_of_a_stream_come_one_after_another() -> None:
+    """One in the background waits for a connection when the turn ends: its offset must not reach the broker last."""
+    storing = Storing(StoreEvery(messages=1))
+    connected, sent = asyncio.Event(), list[tuple[int, bool]]()
+
+    async def store_offset(
+        _stream: str, _name: str, offset: int, *, verify_timeout: float | None = None, **_rest: object
+    ) -> None:
+        if verify_timeout is None:
+            await connected.wait()
+        sent.append((offset, verify_timeout is not None))
+
+    setattr(storing.client, "store_offset", store_offset)  # noqa: B010 - mypy takes no method for a variable
+    storing.reading.acks.done(range(3))
+    in_background = asyncio.create_task(storing.stores.tick())
+    await asyncio.sleep(0)
+    storing.reading.acks.done(range(3, 6))
+    at_the_end = asyncio.create_task(storing.stores.store(storing.reading, verify=True))
+    await asyncio.sleep(0)
+    connected.set()
+    await asyncio.gather(in_background, at_the_end)
+    assert sent == [(2, False), (5, True)]
+
+
+async def test_a_store_in_the_background_does_not_wait_for_another_one() -> None:
+    storing = Storing(StoreEvery(messages=1))
+    confirmed = asyncio.Event()
+
+    async def store_offset(*_args: object, **_rest: object) -> None:
+        await confirmed.wait()
+
+    setattr(storing.client, "store_offset", store_offset)  # noqa: B010 - mypy takes no method for a variable
+    storing.reading.acks.done(range(3))
+    at_the_end = asyncio.create_task(storing.stores.store(storing.reading, verify=True))
+    await asyncio.sleep(0)
+    await asyncio.wait_for(storing.stores.tick(), 1)
+    assert storing.stores.due() == storing.clock.now + STORE_AGAIN
+    confirmed.set()
+    await at_the_end
+    assert storing.stores.due() is None
