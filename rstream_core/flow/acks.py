@@ -103,11 +103,14 @@ class _Span:
 
 _begin = attrgetter("begin")
 
+JOIN_FROM = 64
+"""Spans of one stream that are kept at least before those that are done are joined."""
+
 
 class Acks:
     """The messages of one stream, in one turn."""
 
-    __slots__ = ("_account", "_at", "_low", "_spans", "open", "settled", "stream")
+    __slots__ = ("_account", "_at", "_join_from", "_low", "_spans", "open", "settled", "stream")
 
     def __init__(self, account: Account, stream: str = "", low: int | None = None) -> None:
         """``low``: a position up to which nothing will be handed out, if any is known."""
@@ -121,6 +124,7 @@ class Acks:
         self._spans: list[_Span] = []
         self._at = 0
         """Spans before this index are done."""
+        self._join_from = JOIN_FROM
 
     @property
     def low(self) -> int | None:
@@ -134,9 +138,7 @@ class Acks:
     def hand_out(self, begin: int, count: int) -> None:
         """Notes that ``count`` messages from ``begin`` on are handed out. ``begin`` lies behind all earlier ones."""
         if count:
-            self._spans.append(_Span(begin, count))
-            self.open += count
-            self._account.read += count
+            self._keep(_Span(begin, count))
 
     def hand_out_some(self, positions: Sequence[int]) -> None:
         """As ``hand_out``, for positions that grow and may have holes between them. What lies in a hole is never handed
@@ -152,9 +154,7 @@ class Acks:
         span.marks = bytearray(b"\1") * count
         for position in positions:
             span.marks[position - first] = 0
-        self._spans.append(span)
-        self.open += span.open
-        self._account.read += span.open
+        self._keep(span)
 
     def done(self, positions: Sequence[int], verdict: Verdict = Verdict.DONE) -> int:
         """Notes that these messages are done with, once each. Returns for how many that is news.
@@ -189,6 +189,26 @@ class Acks:
         """Notes that no message up to ``position`` will come, if nothing is open: it may then be stored."""
         if not self.open and (self._low is None or position > self._low):
             self._low = position
+
+    def _keep(self, span: _Span) -> None:
+        if len(self._spans) >= self._join_from:
+            self._join()
+        self._spans.append(span)
+        self.open += span.open
+        self._account.read += span.open
+
+    def _join(self) -> None:
+        """Joins neighbours that are done: one message that stays open must not keep all behind it in memory."""
+        joined: list[_Span] = []
+        for span in self._spans[self._at :]:
+            if span.open or not joined or joined[-1].open:
+                joined.append(span)
+            else:
+                before = joined[-1]
+                before.count = before.prefix = span.begin + span.count - before.begin
+                before.marks = None
+        self._spans, self._at = joined, 0
+        self._join_from = max(2 * len(joined), JOIN_FROM)
 
     def _mark(self, begin: int, end: int) -> int:
         """Marks the positions ``begin`` to ``end`` - 1. Returns how many of them were open."""

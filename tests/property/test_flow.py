@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -16,6 +17,14 @@ from rstream_core.flow.run import Run
 from rstream_core.flow.stages import Count, Stage, Step, Stop
 
 VERDICTS = st.sampled_from(list(Verdict))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def join_early() -> Iterator[None]:
+    """An example has few spans; they are joined all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rstream_core.flow.acks.JOIN_FROM", 2)
+        yield
 
 
 class Acknowledging(RuleBasedStateMachine):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import tracemalloc
 import weakref
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -76,6 +77,37 @@ def test_a_join_keeps_holes_and_fills_up_filter_values() -> None:
     again = first.join([Block(acks, range(5, 6), [b"c"], filters=["f"])])
     assert (again.positions, again.messages, again.filters) == ([1, 3, 5], [b"a", b"b", b"c"], [None, None, "f"])
     assert (again.ids, again.keys, again.lanes) == (None, None, None)
+
+
+def test_one_message_that_stays_open_keeps_nothing_behind_it_in_memory() -> None:
+    acks = Acks(Account())
+    acks.hand_out(0, 1)
+    tracemalloc.start()
+    try:
+        for begin in range(1, 500_001, 50):
+            acks.hand_out(begin, 50)
+            acks.done(range(begin, begin + 50, 2))
+            acks.done(range(begin + 1, begin + 50, 2))
+        memory, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert memory < 50_000  # 10,000 spans would take 2 MB
+    assert (acks.low, acks.open) == (None, 1)
+    acks.done((0,))
+    assert (acks.low, acks.open) == (500_000, 0)
+
+
+def test_what_is_open_between_messages_that_are_done_stays_open() -> None:
+    acks = Acks(Account())
+    for begin in range(0, 600, 2):
+        acks.hand_out(begin, 2)
+        if begin % 6:
+            acks.done((begin, begin + 1))
+    assert acks.open == 200
+    assert [acks.done((begin,)) for begin in range(0, 600, 2)] == [1, 0, 0] * 100
+    assert (acks.low, acks.open) == (0, 100)
+    assert acks.done(range(600)) == 100
+    assert (acks.low, acks.open) == (599, 0)
 
 
 def test_a_late_acknowledgement_counts_but_does_not_move_the_next_turn() -> None:
