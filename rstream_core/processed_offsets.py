@@ -28,6 +28,8 @@ class ProcessedOffsets:
         self._every = every
         self._stored: int | None = None
         """The last offset that was stored."""
+        self._storing = asyncio.Lock()
+        """Held during a store: of two at once, the one with the older offset might reach the broker last."""
 
     async def store_now_and_then(self, subscription: Subscription) -> None:
         """Stores until it is cancelled."""
@@ -45,8 +47,10 @@ class ProcessedOffsets:
         offset = subscription.processed
         if offset is None or (offset == self._stored and verify_timeout is None):
             return
+        if verify_timeout is None and self._storing.locked():
+            return  # a turn ends, and stores what there is
         try:
-            async with asyncio.timeout(verify_timeout):  # an outage must not prolong it: a caller waits
+            async with asyncio.timeout(verify_timeout), self._storing:  # an outage must not prolong it: a caller waits
                 await self._client.store_offset(subscription.stream, self._name, offset, verify_timeout=verify_timeout)
             self._stored = offset
         except (RstreamError, TimeoutError) as error:
