@@ -5,9 +5,16 @@ Two ways are walked, each with ``rstream`` running inside this process and the e
 - out: ``rstream publish < file``. A block is one read of the file.
 - in: ``rstream consume --until end | cat``. A block is one chunk, either full or of a few messages, as in live traffic.
 
-Three figures of each: Python functions called (a coroutine or generator that goes on counts too), tasks made, and bytes
-allocated for each byte of the messages. A message is copied where bytes of its size are allocated, so the last figure
-says how often a block is copied; the objects around the messages are part of it.
+Four figures of each:
+
+- Python calls: functions called, in all threads and with asyncio's own. A coroutine or generator that goes on counts
+  too, and so does what makes a named tuple or a dataclass. Of these and of the next it is shown how many this project
+  makes: a function of asyncio's that calls another one is asyncio's.
+- C calls: functions and methods written in C that Python code calls, such as ``len``. What C calls by itself, such as
+  the function of a ``map``, is in none of the figures, and neither is what operators and slices do.
+- Tasks made.
+- Bytes allocated for each byte of the messages. A message is copied where bytes of its size are allocated, so this says
+  how often a block is copied; the objects around the messages are part of it.
 
 Each way is walked twice, over a few blocks and over many. The figures are the difference, divided by the number of
 further blocks: what happens once, at the start or at the end, is in none of them. They depend a little on when answers
@@ -56,17 +63,20 @@ class Costs(NamedTuple):
     """What a number of blocks has cost."""
 
     calls: Counter[Place]
-    """By function."""
+    """Python calls by function."""
+    c_calls: Counter[Place]
+    """C calls by the Python function that makes them."""
     allocated: Counter[Place]
     """Bytes by line."""
     tasks: int
 
 
 class Calls:
-    """Counts the calls of Python functions in all threads."""
+    """Counts the calls of functions in all threads: those of Python by themselves, those of C by who calls them."""
 
     def __init__(self) -> None:
         self._calls: Counter[CodeType] = Counter()
+        self._c_calls: Counter[CodeType] = Counter()
 
     def __enter__(self) -> Calls:
         threading.setprofile(self._note)
@@ -80,14 +90,26 @@ class Calls:
     def _note(self, frame: FrameType, event: str, _: Any) -> None:
         if event == "call":
             self._calls[frame.f_code] += 1
+        elif event == "c_call":
+            self._c_calls[frame.f_code] += 1
 
     @property
     def by_function(self) -> Counter[Place]:
-        found: Counter[Place] = Counter()
-        for code, count in self._calls.items():
-            if code.co_filename != __file__:
-                found[_shown(code.co_filename), code.co_firstlineno, code.co_qualname] += count
-        return found
+        """Calls of Python functions."""
+        return _by_place(self._calls)
+
+    @property
+    def by_caller(self) -> Counter[Place]:
+        """Calls of C functions, by the Python function that makes them."""
+        return _by_place(self._c_calls)
+
+
+def _by_place(calls: Counter[CodeType]) -> Counter[Place]:
+    found: Counter[Place] = Counter()
+    for code, count in calls.items():
+        if code.co_filename != __file__:
+            found[_shown(code.co_filename), code.co_firstlineno, code.co_qualname] += count
+    return found
 
 
 class Allocations:
@@ -169,7 +191,7 @@ def costs(work: Callable[[], None]) -> Costs:
     gc.collect()
     with Allocations() as allocations:
         work()
-    return Costs(calls.by_function, allocations.by_line, made)
+    return Costs(calls.by_function, calls.by_caller, allocations.by_line, made)
 
 
 class Way(NamedTuple):
@@ -184,24 +206,33 @@ class Way(NamedTuple):
     """Walks over this many blocks."""
 
 
+def _further(few: Counter[Place], many: Counter[Place]) -> Counter[Place]:
+    """Returns what the further blocks of the longer walk have cost."""
+    further = many.copy()
+    further.subtract(few)
+    return further
+
+
 def report(way: Way, rows: int) -> None:
     """Walks, and prints what a block costs."""
     way.walk(FEW)  # imports, caches
     few = costs(partial(way.walk, FEW))
     many = costs(partial(way.walk, MANY))
     blocks = MANY - FEW
-    calls = many.calls.copy()
-    calls.subtract(few.calls)
-    allocated = many.allocated.copy()
-    allocated.subtract(few.allocated)
-    ours = sum(count for place, count in calls.items() if place[0].startswith("rstream_"))
+    calls, c_calls = _further(few.calls, many.calls), _further(few.c_calls, many.c_calls)
+    allocated = _further(few.allocated, many.allocated)
     print(f"{way.name}, a block is {way.what}")
-    print(f"  {calls.total() / blocks:.1f} Python calls, {ours / blocks:.1f} of them in this project")
+    for what, counted in ("Python", calls), ("C", c_calls):
+        ours = sum(count for place, count in counted.items() if place[0].startswith("rstream_"))
+        print(f"  {counted.total() / blocks:.1f} {what} calls, {ours / blocks:.1f} of them in this project")
     print(f"  {(many.tasks - few.tasks) / blocks:.2f} tasks")
     print(f"  {allocated.total() / blocks / way.size:.2f} bytes allocated for each byte")
     for (file, line, name), count in calls.most_common(rows):
         if count * 10 >= blocks:
             print(f"  {count / blocks:8.1f} calls  {name} ({file}:{line})")
+    for (file, line, name), count in c_calls.most_common(rows):
+        if count * 5 >= blocks:
+            print(f"  {count / blocks:8.1f} C calls by  {name} ({file}:{line})")
     for (file, line, name), grown in allocated.most_common(rows):
         if grown / blocks >= way.size / 20:
             print(f"  {grown / blocks / way.size:8.2f} bytes  {name} ({file}:{line})")
