@@ -227,13 +227,15 @@ async def test_closing_it_while_the_loop_has_its_turn(
     consumer = Consumer(client=client)
     reading = consumer.messages(stream)
     found: list[bytes] = []
+    begun = asyncio.Event()
 
     async def read() -> None:
         async for body, _ in reading:
             found.append(body)
+            begun.set()
 
     task = asyncio.create_task(read())
-    await eventually(lambda: bool(found))
+    await asyncio.wait_for(begun.wait(), PATIENCE)
     await reading.aclose()
     count = len(found)
     await asyncio.wait_for(task, PATIENCE)
