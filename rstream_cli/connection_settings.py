@@ -21,8 +21,8 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from rstream_cli.parsing import parse_duration, parse_size, parse_timeout, positive_duration
+from rstream_core.connecting.recovery import RECOVER, Recovery
 from rstream_core.errors import ConfigurationError
-from rstream_core.recovery import RECOVER, Recovery
 from rstream_core.types import MIN_FRAME_MAX, ConnectionOptions, Credentials, Endpoint
 from rstream_core.uri import PLAIN_PORT, PLAIN_SCHEME, TLS_PORT, TLS_SCHEME, StreamUri, parse_uri
 

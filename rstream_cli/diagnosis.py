@@ -27,12 +27,12 @@ from rstream_core import (
     RstreamError,
     VirtualHostAccessFailure,
 )
-from rstream_core.connection import Connection
+from rstream_core.connecting.connection import Connection
+from rstream_core.connecting.locator import Locator
+from rstream_core.connecting.transport import connection_error, open_transport
 from rstream_core.hints import Hint
-from rstream_core.locator import Locator
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.session import frame_size, sasl_authenticate
-from rstream_core.transport import connection_error, open_transport
 from rstream_core.types import MAX_FRAME_BEFORE_OPEN
 
 OK, FAIL, SKIPPED = "ok", "FAIL", "skipped"

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     import asyncio
 
     from rstream_core.client import Client
-    from rstream_core.gaps import GapListener
-    from rstream_core.recovery import RecoveryListener
+    from rstream_core.connecting.recovery import RecoveryListener
+    from rstream_core.consuming.gaps import GapListener
     from rstream_core.types import ConnectionOptions
 
 _SIGNALS = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TERMINATED}

@@ -7,9 +7,13 @@ when it is used. docs/python.md shows all of them.
 
 from typing import TYPE_CHECKING
 
-from rstream_core.blocks import Blocks, MessageBlock
 from rstream_core.client import Client
-from rstream_core.consumer import Consumer, EventContext, MessageContext
+from rstream_core.connecting.recovery import Backoff, Recovery, RecoveryEvent, RecoveryState
+from rstream_core.consumers.consumer import Consumer, EventContext, MessageContext
+from rstream_core.consumers.superstream_consumer import SuperStreamConsumer
+from rstream_core.consuming.gaps import Gap
+from rstream_core.consuming.subscription import SingleActiveConsumer, Subscription
+from rstream_core.consuming.subscriptions import Subscriptions
 from rstream_core.errors import (
     AccessRefused,
     AdvertisedHostUnreachable,
@@ -58,17 +62,14 @@ from rstream_core.errors import (
     UnsupportedByBroker,
     VirtualHostAccessFailure,
 )
-from rstream_core.gaps import Gap
+from rstream_core.flow.blocks import Blocks, MessageBlock
+from rstream_core.flow.workers import work
 from rstream_core.hints import Hint
-from rstream_core.in_flight import FailedMessage, Outcome
-from rstream_core.producer import Producer
+from rstream_core.producers.producer import Producer
+from rstream_core.producers.superstream import Router, RouteType, SuperStreamProducer
 from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, amqp_decoder
-from rstream_core.publisher import Publisher
-from rstream_core.recovery import Backoff, Recovery, RecoveryEvent, RecoveryState
-from rstream_core.subscription import SingleActiveConsumer, Subscription
-from rstream_core.subscriptions import Subscriptions
-from rstream_core.superstream import Router, RouteType, SuperStreamProducer
-from rstream_core.superstream_consumer import SuperStreamConsumer
+from rstream_core.publishing.in_flight import FailedMessage, Outcome
+from rstream_core.publishing.publisher import Publisher
 from rstream_core.types import (
     Chunk,
     CompressionType,
@@ -85,7 +86,6 @@ from rstream_core.types import (
 )
 from rstream_core.uri import StreamUri, parse_uri
 from rstream_core.version import __version__
-from rstream_core.workers import work
 
 if TYPE_CHECKING:
     from rstream_core.broker import EmbeddedBroker

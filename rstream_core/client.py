@@ -16,7 +16,6 @@ from types import TracebackType
 from typing import Self
 
 from rstream_core import streams
-from rstream_core.blocks import MAX_OPEN, MAX_OPEN_BYTES, Blocks, blocks_of, plan_of
 from rstream_core.checks import (
     MAX_OFFSET,
     check_callable,
@@ -25,25 +24,26 @@ from rstream_core.checks import (
     check_text,
     check_whole,
 )
-from rstream_core.errors import (
-    AlreadyClosed,
-    RstreamError,
-)
-from rstream_core.flow.stores import StoreEvery
-from rstream_core.gaps import Gap, GapListener
-from rstream_core.in_flight import Outcome
-from rstream_core.locator import Locator
-from rstream_core.loops import LoopGuard
-from rstream_core.offset_questions import query_offset, store_offset
-from rstream_core.openers import PublisherOpener, SubscriptionOpener, subscription_properties
-from rstream_core.pool import MAX_IDS, ConnectionPool
-from rstream_core.publisher import Publisher
-from rstream_core.recovery import RECOVER, Recoveries, Recovery, RecoveryListener
-from rstream_core.subscription import (
+from rstream_core.connecting.locator import Locator
+from rstream_core.connecting.pool import MAX_IDS, ConnectionPool
+from rstream_core.connecting.recovery import RECOVER, Recoveries, Recovery, RecoveryListener
+from rstream_core.consuming.gaps import Gap, GapListener
+from rstream_core.consuming.offset_questions import query_offset, store_offset
+from rstream_core.consuming.subscription import (
     DEFAULT_CREDIT,
     SingleActiveConsumer,
     Subscription,
 )
+from rstream_core.errors import (
+    AlreadyClosed,
+    RstreamError,
+)
+from rstream_core.flow.blocks import MAX_OPEN, MAX_OPEN_BYTES, Blocks, blocks_of, plan_of
+from rstream_core.flow.stores import StoreEvery
+from rstream_core.loops import LoopGuard
+from rstream_core.openers import PublisherOpener, SubscriptionOpener, subscription_properties
+from rstream_core.publishing.in_flight import Outcome
+from rstream_core.publishing.publisher import Publisher
 from rstream_core.types import (
     ConnectionOptions,
     ConsumerOffsetSpecification,

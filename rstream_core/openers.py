@@ -11,17 +11,17 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from rstream_core.checks import check_flag, check_name, check_subscription_properties, check_texts, check_whole
+from rstream_core.connecting.locator import Locator
+from rstream_core.connecting.pool import ConnectionPool
+from rstream_core.connecting.recovery import Recoveries
+from rstream_core.consuming.gaps import Gap, GapListener
+from rstream_core.consuming.offset_questions import OffsetQuestions
+from rstream_core.consuming.subscription import SingleActiveConsumer, Subscription
 from rstream_core.errors import ConfigurationError, ConnectionFailed, RstreamError
-from rstream_core.gaps import Gap, GapListener
-from rstream_core.in_flight import Outcome
-from rstream_core.locator import Locator
-from rstream_core.offset_questions import OffsetQuestions
-from rstream_core.pool import ConnectionPool
 from rstream_core.protocol import commands as c
-from rstream_core.publisher import Publisher
-from rstream_core.recovery import Recoveries
+from rstream_core.publishing.in_flight import Outcome
+from rstream_core.publishing.publisher import Publisher
 from rstream_core.streams import require
-from rstream_core.subscription import SingleActiveConsumer, Subscription
 from rstream_core.types import ConsumerOffsetSpecification, Endpoint
 
 logger = logging.getLogger("rstream_core")

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rstream_core.checks import MAX_NAME, check_name, check_properties, check_text, check_texts, check_whole
-from rstream_core.connection import Connection
+from rstream_core.connecting.connection import Connection
+from rstream_core.connecting.locator import Locator
+from rstream_core.consuming.offsets import stats_of
 from rstream_core.errors import (
     ConfigurationError,
     PreconditionFailed,
@@ -19,8 +21,6 @@ from rstream_core.errors import (
     StreamDoesNotExist,
     SuperStreamSubject,
 )
-from rstream_core.locator import Locator
-from rstream_core.offsets import stats_of
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.routing import MAX_PARTITIONS, partitions_by_keys, partitions_by_number
 from rstream_core.types import StreamStats

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rstream_core import Client, CompressionType
-from rstream_core.connection import Connection
+from rstream_core.connecting.connection import Connection
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.amqp import AMQPMessage, encode_bodies
 from rstream_core.protocol.chunk import build_chunk, join_sub_batch

@@ -21,9 +21,9 @@ from rstream_core import (
     Producer,
     RstreamError,
 )
-from rstream_core.connection import Connection
+from rstream_core.connecting.connection import Connection
+from rstream_core.consuming.subscription import Subscription
 from rstream_core.protocol import commands as c
-from rstream_core.subscription import Subscription
 from tests import inside
 from tests.brokers import Broker
 

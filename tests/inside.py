@@ -13,24 +13,24 @@ from typing import Any, cast
 import pytest
 
 from rstream_core import Client, Consumer, Producer, Recovery, SuperStreamConsumer, SuperStreamProducer
-from rstream_core.arrivals import Arrival
-from rstream_core.attachment import Attachment
 from rstream_core.broker.connection import BrokerConnection
 from rstream_core.broker.embedded import EmbeddedBroker
 from rstream_core.broker.segment import Segment
 from rstream_core.broker.server import Server
-from rstream_core.connection import Connection
+from rstream_core.connecting.attachment import Attachment
+from rstream_core.connecting.connection import Connection
+from rstream_core.connecting.locator import Locator
+from rstream_core.connecting.pool import ConnectionPool
+from rstream_core.consuming.arrivals import Arrival
+from rstream_core.consuming.intake import Intake
+from rstream_core.consuming.subscription import Subscription
 from rstream_core.errors import RstreamError
-from rstream_core.in_flight import Outcome
-from rstream_core.intake import Intake
-from rstream_core.locator import Locator
-from rstream_core.outbox import Outbox
-from rstream_core.pool import ConnectionPool
+from rstream_core.producers.outbox import Outbox
+from rstream_core.producers.superstream import Router
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.session import Session
-from rstream_core.publisher import Publisher
-from rstream_core.subscription import Subscription
-from rstream_core.superstream import Router
+from rstream_core.publishing.in_flight import Outcome
+from rstream_core.publishing.publisher import Publisher
 from rstream_core.types import StreamMetadata
 
 # Publishers and subscriptions: their place on a connection.

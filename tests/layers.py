@@ -41,38 +41,52 @@ rstream_core.broker: connection
 rstream_core.broker: server
 rstream_core.broker: embedded
 rstream_core.broker: .
-rstream_core: callbacks confirm_timer credits gaps in_flight loops losses progress room single_active timeslice
-rstream_core: columns
+rstream_core: callbacks loops timeslice
+rstream_core.connecting: . recovery transport
+rstream_core.connecting: attempts
+rstream_core.connecting: connection
+rstream_core.connecting: locator
+rstream_core.connecting: pool
+rstream_core.connecting: attachment
 rstream_core.flow: . acks
 rstream_core.flow: block
-rstream_core.flow: gate lane stages
-rstream_core.flow: refusing run
-rstream_core.flow: fitting routing
-rstream_core.flow: stream_sink
-rstream_core: offsets outbox_jobs recovery transport
-rstream_core: attempts
-rstream_core: connection
-rstream_core: locator
-rstream_core: pool
-rstream_core: attachment offset_questions
-rstream_core: arrivals gap_finder start turn_taking
-rstream_core: intake registered_publisher
-rstream_core: outgoing
-rstream_core: numbering
-rstream_core: filter_extraction publisher streams subscription
-rstream_core: job_queue openers subscriptions
-rstream_core.flow: access hand_over read_plan stream_reading
-rstream_core.flow: ends stores
-rstream_core.flow: opening
+rstream_core.publishing: . confirm_timer in_flight
+rstream_core.publishing: columns registered_publisher
+rstream_core.publishing: outgoing
+rstream_core.publishing: numbering
+rstream_core.publishing: publisher
+rstream_core.consuming: . credits gaps progress single_active
+rstream_core.consuming: offsets
+rstream_core.consuming: offset_questions
+rstream_core.consuming: arrivals gap_finder start turn_taking
+rstream_core.consuming: intake
+rstream_core.consuming: subscription
+rstream_core.consuming: subscriptions
+rstream_core.flow: access gate lane read_plan stages
+rstream_core.flow: hand_over refusing run stream_reading
+rstream_core.flow: ends fitting routing stores
+rstream_core.flow: opening stream_sink
 rstream_core.flow: stream_source
-rstream_core: blocks outbox
-rstream_core: client workers
-rstream_core: facade outboxes processed_offsets
-rstream_core: subscribers
-rstream_core: administration delivering reading
-rstream_core: subscriber_reading
-rstream_core: consumer producer
-rstream_core: superstream superstream_consumer
+rstream_core.flow: blocks
+rstream_core.flow: workers
+rstream_core: streams
+rstream_core: openers
+rstream_core: client
+rstream_core: facade
+rstream_core: administration
+rstream_core.producers: . losses room
+rstream_core.producers: outbox_jobs
+rstream_core.producers: filter_extraction job_queue
+rstream_core.producers: outbox
+rstream_core.producers: outboxes
+rstream_core.producers: producer
+rstream_core.producers: superstream
+rstream_core.consumers: . processed_offsets
+rstream_core.consumers: subscribers
+rstream_core.consumers: delivering reading
+rstream_core.consumers: subscriber_reading
+rstream_core.consumers: consumer
+rstream_core.consumers: superstream_consumer
 rstream_core: .
 rstream_pytest: .
 rstream_cli: . version environment lookups output

@@ -24,7 +24,7 @@ from rstream_cli.typer_support import environment_of
 
 if TYPE_CHECKING:
     from rstream_cli.connection_settings import Layer
-    from rstream_core.recovery import Recovery
+    from rstream_core.connecting.recovery import Recovery
     from rstream_core.types import ConnectionOptions
 
 CONNECTING = "Connecting"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from rstream_core.gaps import Gap
-from rstream_core.subscription import SingleActiveConsumer, Subscription
+from rstream_core.consuming.gaps import Gap
+from rstream_core.consuming.subscription import SingleActiveConsumer, Subscription
 from rstream_core.types import ConsumerOffsetSpecification, StreamStats
 
 

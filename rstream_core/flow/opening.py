@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from rstream_core.consuming.gaps import GapListener
+from rstream_core.consuming.offsets import MOVING, from_offset
+from rstream_core.consuming.subscription import SingleActiveConsumer, Subscription
 from rstream_core.errors import OffsetNotFound, OffsetsGone
 from rstream_core.flow.access import StreamAccess
 from rstream_core.flow.ends import Ends
 from rstream_core.flow.read_plan import AfterStored, LastMessages, ReadPlan, StartAt
 from rstream_core.flow.stream_reading import ReadEvents, StreamReading
-from rstream_core.gaps import GapListener
-from rstream_core.offsets import MOVING, from_offset
-from rstream_core.subscription import SingleActiveConsumer, Subscription
 from rstream_core.types import ConsumerOffsetSpecification, OffsetType
 
 _FIRST = ConsumerOffsetSpecification(OffsetType.FIRST)

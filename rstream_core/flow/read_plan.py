@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rstream_core.offsets import from_offset
+from rstream_core.consuming.offsets import from_offset
 from rstream_core.types import ConsumerOffsetSpecification
 
 

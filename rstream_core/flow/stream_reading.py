@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rstream_core.consuming.subscription import Subscription
 from rstream_core.flow.acks import Account, Acks
-from rstream_core.subscription import Subscription
 
 
 @dataclass(slots=True, eq=False)

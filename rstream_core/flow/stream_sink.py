@@ -22,7 +22,7 @@ from rstream_core.flow.block import Block
 from rstream_core.flow.fitting import batch_ends
 from rstream_core.flow.lane import Lane, LanePublisher
 from rstream_core.flow.stages import Stop
-from rstream_core.in_flight import Outcome
+from rstream_core.publishing.in_flight import Outcome
 from rstream_core.timeslice import TimeSlice
 from rstream_core.types import CompressionType
 

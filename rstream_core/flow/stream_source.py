@@ -11,6 +11,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from rstream_core.consuming.gaps import GapListener
+from rstream_core.consuming.subscription import Subscription
 from rstream_core.errors import RstreamError
 from rstream_core.flow.access import StreamAccess
 from rstream_core.flow.acks import Account
@@ -21,8 +23,6 @@ from rstream_core.flow.read_plan import ReadPlan
 from rstream_core.flow.stages import Stop
 from rstream_core.flow.stores import STORE_TIMEOUT, StoreEvery, Stores
 from rstream_core.flow.stream_reading import ReadEvents, StreamReading
-from rstream_core.gaps import GapListener
-from rstream_core.subscription import Subscription
 from rstream_core.types import Chunk
 
 MOST_AT_ONCE = 4096

@@ -421,7 +421,7 @@ def test_a_command_imports_no_other_command_and_nothing_to_draw_with(arguments: 
 def test_help_imports_nothing_of_the_core() -> None:
     modules = _modules("stream", "create", "--help")
     assert "rstream_cli.commands.stream" in modules
-    assert not modules & {"rich", "pydantic", "rstream_core.client", "rstream_core.connection", "ssl"}
+    assert not modules & {"rich", "pydantic", "rstream_core.client", "rstream_core.connecting.connection", "ssl"}
 
 
 @pytest.mark.parametrize("words", [("--version",), ("--help",), ("completion", "bash")])

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from rstream_core import EmbeddedBroker, Endpoint, Hint
-from rstream_core.transport import connection_error, port_hint
+from rstream_core.connecting.transport import connection_error, port_hint
 from tests.cli.conftest import run_here
 from tests.clients import closed_port
 
@@ -596,7 +596,7 @@ def test_somebody_else_on_the_port(
 ) -> None:
     with listening(answer) as port:
         if of_another is not None:
-            monkeypatch.setattr("rstream_core.transport._OTHER_PORTS", {port: of_another})
+            monkeypatch.setattr("rstream_core.connecting.transport._OTHER_PORTS", {port: of_another})
         done = run_here("stream", "info", "s", "--host", "127.0.0.1", "--port", str(port))
     expected = hint if of_another is None or words == "speaks TLS" else of_another
     assert done == (6, b"", f"error: 127.0.0.1:{port} {words}\nhint: {expected}\n")

@@ -556,7 +556,7 @@ async def test_a_callback_that_closes_its_consumer(
 async def test_a_callback_that_will_not_end(
     arguments: dict[str, Any], client: Client, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rstream_core.subscribers.CANCEL_TIMEOUT", 0.2)
+    monkeypatch.setattr("rstream_core.consumers.subscribers.CANCEL_TIMEOUT", 0.2)
     await publish(client, stream, bodies(1))
     consumer, released, entered = Consumer(**arguments), asyncio.Event(), asyncio.Event()
 

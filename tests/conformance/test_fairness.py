@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-import rstream_core.subscription
-import rstream_core.subscriptions
+import rstream_core.consuming.subscription
+import rstream_core.consuming.subscriptions
 from rstream_core import Client, Consumer, MessageContext, SuperStreamConsumer
 from rstream_core.timeslice import TIME_SLICE, TimeSlice
 from tests.clients import PATIENCE, publish
@@ -52,7 +52,7 @@ class Work:
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Work:
     found = Work()
-    for module in (rstream_core.subscription, rstream_core.subscriptions):
+    for module in (rstream_core.consuming.subscription, rstream_core.consuming.subscriptions):
         monkeypatch.setattr(module, "TimeSlice", lambda: TimeSlice(lambda: found.now))
     return found
 

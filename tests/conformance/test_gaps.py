@@ -23,7 +23,7 @@ from rstream_core import (
     Subscription,
     SuperStreamConsumer,
 )
-from rstream_core.offset_questions import first_offset
+from rstream_core.consuming.offset_questions import first_offset
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.session import Session
 from tests import inside

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import rstream_core.offset_questions
+import rstream_core.consuming.offset_questions
 from rstream_core import (
     AlreadyClosed,
     Client,
@@ -201,6 +201,6 @@ async def test_storing_with_a_look_at_what_is_stored(
     async def lost(*_: object) -> int:
         return 1
 
-    monkeypatch.setattr(rstream_core.offset_questions, "stored_offset", lost)
+    monkeypatch.setattr(rstream_core.consuming.offset_questions, "stored_offset", lost)
     with pytest.raises(RequestTimeout, match=r"offset 3 does not show .*: the broker has offset 1 under 'reader'"):
         await client.store_offset(stream, "reader", 3, verify_timeout=0.1)

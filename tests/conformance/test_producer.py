@@ -23,7 +23,7 @@ from rstream_core import (
     RequestTimeout,
     amqp_decoder,
 )
-from rstream_core.publisher import Publisher
+from rstream_core.publishing.publisher import Publisher
 from tests import inside
 from tests.clients import PATIENCE, bodies, eventually, lose, read
 

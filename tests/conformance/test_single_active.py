@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-import rstream_core.start
-import rstream_core.turn_taking
+import rstream_core.consuming.start
+import rstream_core.consuming.turn_taking
 from rstream_core import (
     Client,
     CompressionType,
@@ -240,7 +240,7 @@ async def test_a_listener_that_fails(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(rstream_core.turn_taking, "LISTENER_TIMEOUT", 0.2)
+    monkeypatch.setattr(rstream_core.consuming.turn_taking, "LISTENER_TIMEOUT", 0.2)
     await publish(client, stream, bodies(5))
     await client.store_offset(stream, GROUP, 1, verify_timeout=PATIENCE)
 
@@ -266,7 +266,7 @@ async def test_a_callback_that_does_not_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The turn ends all the same, and what is not finished comes again."""
-    monkeypatch.setattr(rstream_core.turn_taking, "FINISH_TIMEOUT", 0.2)
+    monkeypatch.setattr(rstream_core.consuming.turn_taking, "FINISH_TIMEOUT", 0.2)
     stream = partition
     await publish(client, stream, bodies(5))
 
@@ -305,8 +305,8 @@ async def test_the_stored_offset_cannot_be_read(
         await asyncio.Event().wait()
         return 0
 
-    monkeypatch.setattr(rstream_core.start, "query_offset", no_answer)
-    monkeypatch.setattr(rstream_core.start, "QUERY_TIMEOUT", 0.2)
+    monkeypatch.setattr(rstream_core.consuming.start, "query_offset", no_answer)
+    monkeypatch.setattr(rstream_core.consuming.start, "QUERY_TIMEOUT", 0.2)
     await publish(client, stream, bodies(5))
     one = Member(Client(options, recovery=None))
     await one.join(stream, offset_type=OffsetType.NEXT)

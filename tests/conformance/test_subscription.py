@@ -16,8 +16,8 @@ from rstream_core import (
     OffsetType,
     SubscriptionIDAlreadyExists,
 )
+from rstream_core.consuming.subscription import Subscription
 from rstream_core.protocol.commands import Credit
-from rstream_core.subscription import Subscription
 from tests import inside
 from tests.clients import FIRST, PATIENCE, at, bodies, eventually, publish, read, take
 

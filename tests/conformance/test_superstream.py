@@ -30,10 +30,10 @@ from rstream_core import (
     SuperStreamProducer,
     UnsupportedByBroker,
 )
+from rstream_core.producers.superstream import MAX_CACHED_ROUTES
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.routing import partition_index
 from rstream_core.protocol.session import Session
-from rstream_core.superstream import MAX_CACHED_ROUTES
 from tests import inside
 from tests.clients import PATIENCE, bodies, lose, read
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-import rstream_core.gap_finder
-import rstream_core.turn_taking
+import rstream_core.consuming.gap_finder
+import rstream_core.consuming.turn_taking
 from rstream_core import (
     ChunkError,
     Client,
@@ -169,7 +169,7 @@ async def test_a_turn_that_is_over_before_it_is_answered_never_begins(words: tup
 
 async def test_a_chunk_of_an_old_turn_is_none_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """The application took too long for it, and finishes it when its next turn has begun."""
-    monkeypatch.setattr(rstream_core.turn_taking, "FINISH_TIMEOUT", 0.05)
+    monkeypatch.setattr(rstream_core.consuming.turn_taking, "FINISH_TIMEOUT", 0.05)
     answered: list[int] = []
 
     def subscribe(_peer: Peer, request: c.Subscribe, number: int) -> bytes:
@@ -209,7 +209,7 @@ async def test_where_a_stream_begins_is_asked_a_few_times_and_no_more(
         asked.append(stream)
         raise RequestTimeout("no answer")
 
-    monkeypatch.setattr(rstream_core.gap_finder, "first_offset", silent)
+    monkeypatch.setattr(rstream_core.consuming.gap_finder, "first_offset", silent)
     told: list[Gap] = []
     with Peer({c.Subscribe: deliver(chunk(b"0"), chunk(b"5", offset=5))}) as peer:
         options = ConnectionOptions(endpoints=(parse_uri(peer.uri).endpoint,))
@@ -217,7 +217,7 @@ async def test_where_a_stream_begins_is_asked_a_few_times_and_no_more(
             subscription = await client.subscribe("s", FIRST)
             async with asyncio.timeout(PATIENCE):
                 assert [(await anext(subscription)).offset for _ in range(2)] == [0, 5]
-            assert asked == ["s"] * rstream_core.gap_finder.LOOKS
+            assert asked == ["s"] * rstream_core.consuming.gap_finder.LOOKS
             assert told == []
             assert "are messages of stream 's' missing in offsets 1 to 4? no answer" in caplog.text
             await subscription.close()
@@ -234,7 +234,7 @@ async def test_credits_wait_for_the_next_turn(monkeypatch: pytest.MonkeyPatch) -
 
     The turn is over as soon as the application has finished what it holds.
     """
-    monkeypatch.setattr(rstream_core.turn_taking, "FINISH_TIMEOUT", 600.0)
+    monkeypatch.setattr(rstream_core.consuming.turn_taking, "FINISH_TIMEOUT", 600.0)
     answered: list[int] = []
     given: list[int] = []
 
@@ -347,7 +347,7 @@ async def test_what_is_abandoned_leaves_no_listener_behind() -> None:
 
 async def test_a_listener_that_closes_leaves_nothing_behind_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """While the application holds a chunk of an old turn, and the connection is lost as well."""
-    monkeypatch.setattr(rstream_core.turn_taking, "FINISH_TIMEOUT", 0.05)
+    monkeypatch.setattr(rstream_core.consuming.turn_taking, "FINISH_TIMEOUT", 0.05)
     turns: list[bool] = []
     entered, go_on = asyncio.Event(), asyncio.Event()
 
@@ -376,7 +376,7 @@ async def test_a_listener_that_closes_leaves_nothing_behind_that_waits(monkeypat
             for word, number in ((False, 101), (True, 102)):
                 inside.tell_turn(subscription, word, number)
             await asyncio.wait_for(entered.wait(), PATIENCE)
-            monkeypatch.setattr(rstream_core.turn_taking, "FINISH_TIMEOUT", 600.0)
+            monkeypatch.setattr(rstream_core.consuming.turn_taking, "FINISH_TIMEOUT", 600.0)
             inside.lose(subscription, ConnectionClosed("lost"))
             go_on.set()
             await eventually(lambda: subscription.is_closed and not inside.recovering(client))

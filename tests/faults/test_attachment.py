@@ -25,9 +25,9 @@ from rstream_core import (
     StreamDoesNotExist,
     Subscription,
     Subscriptions,
-    attachment,
 )
-from rstream_core.arrivals import MORE_CHUNKS
+from rstream_core.connecting import attachment
+from rstream_core.consuming.arrivals import MORE_CHUNKS
 from rstream_core.protocol import commands as c
 from tests import inside
 from tests.brokers import Broker

@@ -29,7 +29,7 @@ from rstream_core import (
     SuperStreamProducer,
     parse_uri,
 )
-from rstream_core.outbox import Outbox
+from rstream_core.producers.outbox import Outbox
 from rstream_core.protocol import commands as c
 from tests import inside
 from tests.brokers import Broker

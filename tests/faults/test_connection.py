@@ -32,7 +32,7 @@ from rstream_core import (
     StreamDoesNotExist,
     StreamNotAvailable,
 )
-from rstream_core.connection import Connection
+from rstream_core.connecting.connection import Connection
 from rstream_core.protocol import commands as c
 from tests import inside
 from tests.brokers import Broker

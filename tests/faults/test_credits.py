@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rstream_core import Client
-from rstream_core.connection import Connection
+from rstream_core.connecting.connection import Connection
 from rstream_core.protocol import commands as c
 from tests import inside
 from tests.clients import FIRST, bodies, eventually, publish, take

@@ -24,8 +24,8 @@ from rstream_core import (
     SuperStreamConsumer,
     SuperStreamProducer,
 )
-from rstream_core.connection import Connection
-from rstream_core.recovery import Backoff
+from rstream_core.connecting.connection import Connection
+from rstream_core.connecting.recovery import Backoff
 from tests.clients import PATIENCE, closed_port, eventually
 
 HOURS = 3 * 3600.0
@@ -82,7 +82,7 @@ async def test_a_broker_that_starts_later() -> None:
 
 
 async def test_the_last_error_is_raised(monkeypatch: pytest.MonkeyPatch, attempts: list[Endpoint]) -> None:
-    monkeypatch.setattr("rstream_core.locator.FIRST_WAIT", Backoff(attempts=3, initial=0.001))
+    monkeypatch.setattr("rstream_core.connecting.locator.FIRST_WAIT", Backoff(attempts=3, initial=0.001))
     with closed_port() as port:
         async with asyncio.timeout(PATIENCE), client_of(port) as client:
             with pytest.raises(ConnectionFailed, match="refuses the connection"):
@@ -148,7 +148,7 @@ async def test_what_is_no_time(wait: Any, error: type[Exception], attempts: list
 async def test_all_of_them_wait(
     make: Callable[[int], Producer], monkeypatch: pytest.MonkeyPatch, attempts: list[Endpoint]
 ) -> None:
-    monkeypatch.setattr("rstream_core.locator.FIRST_WAIT", Backoff(attempts=2, initial=0.001))
+    monkeypatch.setattr("rstream_core.connecting.locator.FIRST_WAIT", Backoff(attempts=2, initial=0.001))
     with closed_port() as port:
         application = make(port)
         with pytest.raises(ConnectionFailed):

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from rstream_core import Client, ConfirmationStatus, Producer
-from rstream_core.publisher import Publisher
+from rstream_core.publishing.publisher import Publisher
 from tests.clients import PATIENCE, eventually
 from tests.recovering import stored
 

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from rstream_core import ConnectionFailed, ConnectionOptions, Endpoint, locator
-from rstream_core.connection import Connection
-from rstream_core.locator import Locator
-from rstream_core.recovery import Backoff
+from rstream_core import ConnectionFailed, ConnectionOptions, Endpoint
+from rstream_core.connecting import locator
+from rstream_core.connecting.connection import Connection
+from rstream_core.connecting.locator import Locator
+from rstream_core.connecting.recovery import Backoff
 from tests.clients import PATIENCE
 from tests.peer import Peer
 

@@ -23,7 +23,7 @@ from rstream_core import (
     TlsError,
     parse_uri,
 )
-from rstream_core.locator import Locator
+from rstream_core.connecting.locator import Locator
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.commands import Key
 from tests import inside
@@ -93,7 +93,7 @@ async def test_what_has_no_leader_yet_has_one_in_a_moment(electing: Client, faul
 async def test_a_leader_is_not_waited_for_without_end(
     electing: Client, faulty: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rstream_core.locator.LEADER_WAIT", Backoff(attempts=3, initial=0.01))
+    monkeypatch.setattr("rstream_core.connecting.locator.LEADER_WAIT", Backoff(attempts=3, initial=0.01))
     faulty.faults.answer(Key.DECLARE_PUBLISHER, StreamNotAvailable.code, times=4)
     with pytest.raises(StreamNotAvailable):
         await electing.publisher("s")

@@ -18,8 +18,8 @@ from rstream_core import (
     StreamDoesNotExist,
     SuperStreamProducer,
 )
-from rstream_core.locator import Locator
-from rstream_core.pool import ConnectionPool
+from rstream_core.connecting.locator import Locator
+from rstream_core.connecting.pool import ConnectionPool
 from tests import inside
 from tests.brokers import Broker
 from tests.clients import PATIENCE, bodies, eventually, listening, options_for

@@ -19,8 +19,8 @@ from rstream_core import (
     Recovery,
     RequestTimeout,
     ServerError,
-    locator,
 )
+from rstream_core.connecting import locator
 from tests import inside
 from tests.brokers import Broker
 from tests.clients import FIRST, PATIENCE, bodies, options_for, publish

@@ -175,7 +175,7 @@ async def test_next_on_a_broker_that_cannot_resolve_it(
     async def unknown(*_: object) -> None:
         return None
 
-    monkeypatch.setattr("rstream_core.start.resolve_offset", unknown)  # as before RabbitMQ 4.3
+    monkeypatch.setattr("rstream_core.consuming.start.resolve_offset", unknown)  # as before RabbitMQ 4.3
     await publish(client, stream, bodies(10, "before"))
     subscription = await through.subscribe(stream, NEXT)
     proxy.refuse()

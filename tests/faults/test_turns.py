@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-import rstream_core.turn_taking
+import rstream_core.consuming.turn_taking
 from rstream_core import (
     Client,
     ConnectionOptions,
@@ -210,7 +210,7 @@ async def test_what_is_finished_long_after_a_turn_is_not_stored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A callback that took too long for the end of its turn: by then another is further on."""
-    monkeypatch.setattr(rstream_core.turn_taking, "FINISH_TIMEOUT", 0.05)
+    monkeypatch.setattr(rstream_core.consuming.turn_taking, "FINISH_TIMEOUT", 0.05)
     await publish(client, partition, bodies(10))
     reached, go_on = asyncio.Event(), asyncio.Event()
     async with Client(options) as own, Client(options) as others:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rstream_core import ConnectionClosed, ConsumerOffsetSpecification, MessageBlock
-from rstream_core.blocks import blocks_of, plan_of
+from rstream_core.flow.blocks import blocks_of, plan_of
 from rstream_core.flow.stores import StoreEvery
 from tests.unit.fake_streams import FakeClient, FakeStream, FakeSubscription
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from rstream_core import FailedMessage, Outcome
-from rstream_core.in_flight import Batch, InFlight
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.wire import encode_filter, join_entries, publish_frame, split
+from rstream_core.publishing.in_flight import Batch, InFlight
 
 UNKNOWN = 10**6
 """Ids up to here are drawn beside those that are in flight: a broker may name any."""

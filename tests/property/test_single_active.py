@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from rstream_core.single_active import MAX_UPDATES, Action, Event, State, Step, Turns, Update
+from rstream_core.consuming.single_active import MAX_UPDATES, Action, Event, State, Step, Turns, Update
 
 
 class TakingTurns(RuleBasedStateMachine):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rstream_core.arrivals import MORE_CHUNKS, Arrivals
+from rstream_core.consuming.arrivals import MORE_CHUNKS, Arrivals
 from rstream_core.errors import ChunkError, ProtocolError
 from rstream_core.protocol import chunk as chunks
 from rstream_core.protocol.chunk import build_chunk

@@ -20,7 +20,7 @@ from rstream_core import (
     OffsetType,
     StreamDoesNotExist,
 )
-from rstream_core.blocks import MAX_OPEN, MAX_OPEN_BYTES, blocks_of, plan_of
+from rstream_core.flow.blocks import MAX_OPEN, MAX_OPEN_BYTES, blocks_of, plan_of
 from rstream_core.flow.hand_over import AHEAD
 from rstream_core.flow.stores import StoreEvery
 from tests.clients import PATIENCE, eventually

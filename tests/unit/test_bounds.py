@@ -14,14 +14,14 @@ import pytest
 from rstream_core import AmqpError, AMQPMessage, Client, ConsumerOffsetSpecification, EmbeddedBroker, ProtocolError
 from rstream_core.broker.delivery import BrokerPublisher
 from rstream_core.broker.ports import Connection as BrokerConnection
-from rstream_core.connection import Connection
-from rstream_core.progress import Progress
+from rstream_core.connecting.connection import Connection
+from rstream_core.consuming.progress import Progress
+from rstream_core.consuming.single_active import MAX_UPDATES
+from rstream_core.consuming.turn_taking import TurnTaking
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.amqp_codec import MAX_KEYED_BYTES, MAX_VALUES, AmqpMap
 from rstream_core.protocol.primitives import MAX_ELEMENTS
 from rstream_core.protocol.session import MAX_SERVER_FRAME
-from rstream_core.single_active import MAX_UPDATES
-from rstream_core.turn_taking import TurnTaking
 from tests.bombs import bomb
 from tests.brokers import broker_at
 from tests.clients import FIRST, options_for

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rstream_core.credits import MAX_CREDIT_OF_FRAME, Credits
+from rstream_core.consuming.credits import MAX_CREDIT_OF_FRAME, Credits
 
 
 @pytest.mark.parametrize(("credit", "half"), [(1, 1), (2, 1), (3, 1), (10, 5), (11, 5), (65_535, 32_767)])

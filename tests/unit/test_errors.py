@@ -25,7 +25,7 @@ from rstream_core import (
     errors,
 )
 from rstream_core.errors import SuperStreamSubject, error_from_code
-from rstream_core.losses import Losses, losses_of, not_confirmed
+from rstream_core.producers.losses import Losses, losses_of, not_confirmed
 
 WAYS: list[Callable[[RstreamError], RstreamError]] = [
     *[lambda error, protocol=protocol: pickle.loads(pickle.dumps(error, protocol)) for protocol in range(6)],
@@ -100,8 +100,8 @@ def test_internal_errors_are_known() -> None:
     """Each of these is caught before a user sees it, where it is raised; a new one is to be looked at."""
     assert {f"{kind.__module__}.{kind.__qualname__}" for kind in raised_kinds()} == {
         "rstream_core.broker.scan._Torn",
-        "rstream_core.offsets.NotStored",
-        "rstream_core.locator._AnotherNode",
+        "rstream_core.consuming.offsets.NotStored",
+        "rstream_core.connecting.locator._AnotherNode",
     }
 
 

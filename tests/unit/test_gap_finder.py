@@ -8,11 +8,11 @@ from typing import cast
 
 import pytest
 
-from rstream_core import gap_finder
-from rstream_core.connection import Connection
+from rstream_core.connecting.connection import Connection
+from rstream_core.consuming import gap_finder
+from rstream_core.consuming.gap_finder import LOOKS, GapFinder
+from rstream_core.consuming.gaps import Gap
 from rstream_core.errors import ConnectionClosed, OffsetsGone, RequestTimeout, StreamDoesNotExist
-from rstream_core.gap_finder import LOOKS, GapFinder
-from rstream_core.gaps import Gap
 from rstream_core.types import ConsumerOffsetSpecification, OffsetType
 
 Answers = Sequence[int | Exception | None]

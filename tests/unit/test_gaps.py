@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rstream_core.gaps import GapWatch
+from rstream_core.consuming.gaps import GapWatch
 
 Spans = list[tuple[int, int]]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rstream_core.in_flight import Batch, InFlight
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.wire import publish_frame
+from rstream_core.publishing.in_flight import Batch, InFlight
 
 
 def batch(ids: range, *, are_callers: bool = True) -> Batch:

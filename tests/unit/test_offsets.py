@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rstream_core import ConsumerOffsetSpecification, OffsetType, StreamStats
-from rstream_core.gaps import Gap
-from rstream_core.hints import Hint
-from rstream_core.offsets import (
+from rstream_core.consuming.gaps import Gap
+from rstream_core.consuming.offsets import (
     SMALLEST_STEP,
     Tail,
     from_offset,
@@ -20,6 +19,7 @@ from rstream_core.offsets import (
     stats_of,
     wire_spec,
 )
+from rstream_core.hints import Hint
 from rstream_core.protocol import commands as c
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rstream_core import MessageTooLarge
-from rstream_core.in_flight import Outcome
-from rstream_core.losses import LossCount
-from rstream_core.outbox_jobs import (
+from rstream_core.producers.losses import LossCount
+from rstream_core.producers.outbox_jobs import (
     Confirms,
     Job,
     Told,
@@ -18,6 +17,7 @@ from rstream_core.outbox_jobs import (
     keep_first_of_each_id,
     number_ids,
 )
+from rstream_core.publishing.in_flight import Outcome
 from rstream_core.types import ConfirmationStatus
 
 

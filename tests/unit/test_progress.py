@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rstream_core.progress import Progress
+from rstream_core.consuming.progress import Progress
 from rstream_core.types import Chunk
 
 

@@ -23,7 +23,7 @@ from rstream_core import (
     RequestTimeout,
     StreamNotAvailable,
 )
-from rstream_core.recovery import RECOVER, STEADY, Outages, Recoveries, Run, retry
+from rstream_core.connecting.recovery import RECOVER, STEADY, Outages, Recoveries, Run, retry
 from tests.clients import PATIENCE
 
 QUICK = Backoff(attempts=4, initial=0.001)

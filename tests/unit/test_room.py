@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from rstream_core import AlreadyClosed
-from rstream_core.room import Room
+from rstream_core.producers.room import Room
 
 
 class Held:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from rstream_core.consuming.single_active import MAX_UPDATES, STEPS, TABLE, Action, Event, State, Step, Turns, Update
 from rstream_core.errors import ProtocolError
-from rstream_core.single_active import MAX_UPDATES, STEPS, TABLE, Action, Event, State, Step, Turns, Update
 
 CELLS = """
 RESTING         BEGIN        BEGIN_FINISH

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from rstream_core import ConnectionFailed, Endpoint, Hint
-from rstream_core import transport as tested
-from rstream_core.transport import open_transport
+from rstream_core.connecting import transport as tested
+from rstream_core.connecting.transport import open_transport
 from tests.clients import eventually
 
 V4, V6 = socket.AF_INET, socket.AF_INET6

@@ -17,7 +17,7 @@ from rstream_core import (
     StreamDoesNotExist,
     work,
 )
-from rstream_core.blocks import blocks_of, plan_of
+from rstream_core.flow.blocks import blocks_of, plan_of
 from rstream_core.flow.stores import StoreEvery
 from tests.clients import PATIENCE, eventually
 from tests.unit.fake_streams import FakeClient, FakeStream, FakeSubscription

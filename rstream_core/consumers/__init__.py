@@ -1,0 +1,1 @@
+"""What a program reads with: ``Consumer`` and ``SuperStreamConsumer``, above one subscription for each stream."""

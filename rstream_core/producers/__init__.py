@@ -1,0 +1,1 @@
+"""What a program publishes with: ``Producer`` and ``SuperStreamProducer``, above one publisher for each stream."""

@@ -1,0 +1,1 @@
+"""One publisher of one stream: ids, frames, what is in flight, and confirms."""

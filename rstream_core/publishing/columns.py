@@ -1,0 +1,118 @@
+"""What one call publishes: checked, measured once, and cut for frames. Without I/O."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import ClassVar
+
+from rstream_core.errors import MessageTooLarge
+from rstream_core.hints import Hint
+from rstream_core.protocol import commands as c
+from rstream_core.protocol.chunk import join_sub_batch
+from rstream_core.protocol.compression import MAX_UNCOMPRESSED, check_compression, compress
+from rstream_core.protocol.wire import MESSAGE_OVERHEAD, cut_for_frames, encode_filter, publish_frame
+from rstream_core.publishing.in_flight import FilterValues
+from rstream_core.types import CompressionType
+
+MAX_SUB_ENTRY_RECORDS = 0xFFFF
+FRAME_TARGET = 128 * 1024
+"""Bytes after which a batch is cut into another frame, so that confirms come back while the rest is written."""
+
+
+class Columns:
+    """Encoded messages in columns: the bytes of each, and its encoded filter value."""
+
+    sub_entry: ClassVar[None] = None
+    """The messages that share one publishing id."""
+
+    __slots__ = ("_filters", "_lengths", "_messages", "_sizes", "has_filters")
+
+    def __init__(self, messages: Sequence[bytes], filter_values: FilterValues | None = None) -> None:
+        """Raises ``ValueError`` for columns of different lengths, and what ``encode_filter`` raises."""
+        self._messages = messages
+        self._lengths = self._sizes = list(map(len, messages))
+        self._filters: list[bytes] | None = None
+        if filter_values is not None:
+            if len(filter_values) != len(messages):
+                raise ValueError(f"{len(filter_values)} filter values for {len(messages)} messages")
+            if any(value is not None for value in filter_values):
+                self._filters = list(map(encode_filter, filter_values))
+                self._sizes = list(map(operator.add, self._lengths, map(len, self._filters)))
+        self.has_filters = self._filters is not None
+        """Whether a message has a filter value, which not every broker takes."""
+
+    def check(self, limit: int) -> None:
+        """Raises ``MessageTooLarge`` if a message and its filter value do not fit a frame of ``limit`` bytes."""
+        most = limit - MESSAGE_OVERHEAD
+        if max(self._sizes) > most:
+            raise too_large(self._sizes, most)
+
+    def parts(self, limit: int, most: int) -> Sequence[tuple[int, int, int]]:
+        """Returns where each frame begins and ends in the messages, and the bytes of those: see ``cut_for_frames``."""
+        sizes = self._sizes
+        cuts = cut_for_frames(sizes, limit, most)
+        if len(cuts) == 1:
+            return ((0, len(sizes), sum(sizes)),)
+        return [(low, high, sum(sizes[low:high])) for low, high in pairwise((0, *cuts))]
+
+    def frame(self, publisher_id: int, ids: Sequence[int], low: int, high: int) -> bytes:
+        """Returns the frame of the messages ``low`` to ``high`` - 1. ``ids`` are those of all messages."""
+        if high - low == len(ids):
+            return publish_frame(publisher_id, ids, self._messages, self._lengths, self._filters)
+        part = slice(low, high)
+        filters = None if self._filters is None else self._filters[part]
+        return publish_frame(publisher_id, ids[part], self._messages[part], self._lengths[part], filters)
+
+
+class SubEntry:
+    """Up to 65,535 encoded messages, compressed into one entry."""
+
+    __slots__ = ("_compression", "_data", "_plain_size", "sub_entry")
+
+    def __init__(self, messages: Sequence[bytes], compression: CompressionType) -> None:
+        """Raises ``TypeError`` for what is no compression, ``ValueError`` for too many messages or none, and
+        ``MessageTooLarge`` for more bytes than a client may read."""
+        self._compression = check_compression(compression)
+        if not 0 < len(messages) <= MAX_SUB_ENTRY_RECORDS:
+            raise ValueError(f"a sub-entry holds 1 to {MAX_SUB_ENTRY_RECORDS} messages, not {len(messages)}")
+        plain = join_sub_batch(messages)
+        if len(plain) > MAX_UNCOMPRESSED:  # brokers before 4.3.5 would store it, and no client could read it
+            raise MessageTooLarge(f"a sub-entry of {len(plain)} bytes; {MAX_UNCOMPRESSED} are the limit")
+        self.sub_entry = tuple(messages)
+        self._plain_size = len(plain)
+        self._data = compress(compression, plain)
+
+    def check(self, limit: int) -> None:
+        """Raises ``MessageTooLarge`` if it does not fit a frame of ``limit`` bytes."""
+        if len(self.frame(0, (0,), 0, 1)) - 4 > limit:
+            raise MessageTooLarge(
+                f"a sub-entry of {len(self._data)} bytes does not fit a frame of {limit}", hint=Hint.FRAME_LIMIT
+            )
+
+    def parts(self, limit: int, most: int) -> Sequence[tuple[int, int, int]]:
+        """Returns its one part: see ``Columns.parts``. The bytes are those that it is compressed to."""
+        return ((0, 1, len(self._data)),)
+
+    def frame(self, publisher_id: int, ids: Sequence[int], low: int, high: int) -> bytes:
+        """Returns its frame. Raises ``ProtocolError`` for what is no publishing id."""
+        entry = c.PublishedSubBatch(ids[low], self._compression, len(self.sub_entry), self._plain_size, self._data)
+        return c.encode(c.Publish(publisher_id, (entry,)))
+
+
+def check_frames(frames: Sequence[bytes], limit: int) -> None:
+    """Raises ``MessageTooLarge`` if one takes more than ``limit`` bytes, its single message being too large."""
+    for frame in frames:
+        if len(frame) - 4 > limit:
+            raise too_large([len(frame) - 4 - MESSAGE_OVERHEAD], limit - MESSAGE_OVERHEAD)
+
+
+def too_large(sizes: Sequence[int], most: int) -> MessageTooLarge:
+    """Returns the error for the first of messages of these sizes that takes more than ``most`` bytes."""
+    position = next(at for at, size in enumerate(sizes) if size > most)
+    return MessageTooLarge(
+        f"message {position + 1} of {len(sizes)} takes {sizes[position]} bytes; the agreed frame size allows {most}",
+        position=position,
+        hint=Hint.FRAME_LIMIT,
+    )
