@@ -16,14 +16,16 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from rstream_cli.parsing import parse_duration, parse_size, parse_timeout, positive_duration
+from rstream_cli.passwords import PasswordSources, read_password_file
 from rstream_core.connecting.recovery import RECOVER, Recovery
 from rstream_core.errors import ConfigurationError
-from rstream_core.types import MIN_FRAME_MAX, ConnectionOptions, Credentials, Endpoint
+from rstream_core.types import MIN_FRAME_MAX, ConnectionOptions, Credentials, CredentialsFunction, Endpoint
 from rstream_core.uri import PLAIN_PORT, PLAIN_SCHEME, TLS_PORT, TLS_SCHEME, StreamUri, parse_uri
 
 T = TypeVar("T")
@@ -36,6 +38,7 @@ SETTINGS = (
     "username",
     "password",
     "password_file",
+    "password_command",
     "tls",
     "ca_file",
     "cert",
@@ -60,6 +63,8 @@ INSECURE_WARNING = (
 
 _OLD_NAMES = {"key": "cert_key"}
 """Settings that had another name."""
+_PASSWORDS = ("password", "password_file", "password_command")
+"""Of these, each layer may have one."""
 _TLS_ONLY = ("ca_file", "cert", "cert_key", "server_name", "insecure")
 _WORDS = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
@@ -118,12 +123,17 @@ def gives_address(layers: Sequence[Layer]) -> bool:
 
 
 def build_options(
-    layers: Sequence[Layer], *, connection_name: str = "", warn: Callable[[str], None] | None = None
+    layers: Sequence[Layer],
+    *,
+    connection_name: str = "",
+    warn: Callable[[str], None] | None = None,
+    passwords: PasswordSources | None = None,
 ) -> ConnectionOptions:
     """Returns the connection options from the layers, strongest first.
 
-    ``warn`` is told, once, of each old name that is used, and where the certificate is not verified. Reads the password
-    file and the certificates. Raises ``ConfigurationError``.
+    ``warn`` is told, once, of each old name that is used, and where the certificate is not verified. ``passwords`` runs
+    password commands, and asks a person where a user has no password: it waits for the answer. Reads the password file
+    and the certificates. Raises ``ConfigurationError``.
     """
     if warn is not None:
         for layer in layers:
@@ -158,7 +168,9 @@ def build_options(
     frame_max = _first(layers, "frame_max", _frame_max)
     return ConnectionOptions(
         endpoints=endpoints,
-        credentials=Credentials() if mechanism == EXTERNAL else _credentials(layers, uri_depth, username, from_uri),
+        credentials=Credentials()
+        if mechanism == EXTERNAL
+        else _credentials(layers, uri_depth, username, from_uri, endpoints[0], passwords or PasswordSources()),
         mechanism=mechanism,
         vhost=vhost or defaults.vhost,
         tls=context,
@@ -234,6 +246,7 @@ def _check_contradictions(layer: Layer) -> None:
         for name, said in (
             ("username", _in_uris(layer, "username")),
             ("password_file", _in_uris(layer, "password")),
+            ("password_command", _in_uris(layer, "password")),
             ("password", _in_uris(layer, "password")),
             ("vhost", _in_uris(layer, "vhost")),
         ):
@@ -248,7 +261,7 @@ def _check_contradictions(layer: Layer) -> None:
                 f"{flag} contradicts {scheme}://",
                 hint="the scheme of the URI decides: rabbitmq-stream:// or rabbitmq-stream+tls://",
             )
-    for one, other in (("password", "password_file"), ("insecure", "ca_file")):
+    for one, other in (*combinations(_PASSWORDS, 2), ("insecure", "ca_file")):
         if one in layer and other in layer and _is_on(layer, one):
             raise ConfigurationError(f"{label(one)} and {label(other)} contradict each other")
 
@@ -298,11 +311,22 @@ def _from_uri_or_setting(layers: Sequence[Layer], uri_depth: int | None, name: s
     return None, False
 
 
-def _credentials(layers: Sequence[Layer], uri_depth: int | None, username: str | None, from_uri: bool) -> Credentials:
+def _credentials(
+    layers: Sequence[Layer],
+    uri_depth: int | None,
+    username: str | None,
+    from_uri: bool,
+    endpoint: Endpoint,
+    passwords: PasswordSources,
+) -> Credentials | CredentialsFunction:
     user = username or DEFAULT_USER
     for depth, layer in enumerate(layers):
+        if "password_command" in layer:
+            return passwords.credentials_by_command(
+                user, layer.values["password_command"], layer.label("password_command")
+            )
         if "password_file" in layer:
-            return Credentials(user, _read_password(layer.values["password_file"], layer.label("password_file")))
+            return Credentials(user, read_password_file(layer.values["password_file"], layer.label("password_file")))
         if "password" in layer:
             return Credentials(user, layer.values["password"])
         password = _in_uris(layer, "password") if depth == uri_depth else None
@@ -310,23 +334,13 @@ def _credentials(layers: Sequence[Layer], uri_depth: int | None, username: str |
             return Credentials(user, password)
     if user == DEFAULT_USER:
         return Credentials()
+    typed = passwords.ask(f"password of {user} at {endpoint}: ")
+    if typed is not None:
+        return Credentials(user, typed)
     raise ConfigurationError(
         f"no password is given for the user {user!r}",
-        hint="pass --password-file FILE, or set RSTREAM_PASSWORD or RSTREAM_PASSWORD_FILE",
+        hint="pass --password-file FILE or --password-command CMD, or set RSTREAM_PASSWORD",
     )
-
-
-def _read_password(path: str, label: str) -> str:
-    """Returns the first line of a file, which may be a process substitution or a mounted secret."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            password = file.readline().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigurationError(f"{label}: cannot read {path!r}: {reason}") from None
-    if not password:
-        raise ConfigurationError(f"{label}: the first line of {path!r} is empty")
-    return password
 
 
 # --- TLS ---------------------------------------------------------------------------------------------------

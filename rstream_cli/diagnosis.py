@@ -21,6 +21,8 @@ from rstream_cli.runner import describe
 from rstream_core import (
     ConnectionFailed,
     ConnectionOptions,
+    Credentials,
+    CredentialsFailed,
     Endpoint,
     HostNotFound,
     LeaderNotAvailable,
@@ -29,6 +31,7 @@ from rstream_core import (
 )
 from rstream_core.connecting.connection import Connection
 from rstream_core.connecting.locator import Locator
+from rstream_core.connecting.logins import Logins
 from rstream_core.connecting.transport import connection_error, open_transport
 from rstream_core.hints import Hint
 from rstream_core.protocol import commands as c
@@ -87,6 +90,7 @@ class Diagnosis:
         self._options = options
         self._stream = stream
         self._now = now
+        self._logins = Logins()
         self._works = False
         """Whether the login succeeded on any seed node."""
 
@@ -124,15 +128,20 @@ class Diagnosis:
             if finding.status == FAIL:
                 return
         options = self._options
-        who = "the certificate's user" if options.mechanism == EXTERNAL else f"user {options.login().username!r}"
+        try:
+            credentials = await self._logins.credentials(options.credentials)
+        except CredentialsFailed as error:
+            yield _failure("login", error)
+            return
+        who = "the certificate's user" if options.mechanism == EXTERNAL else f"user {credentials.username!r}"
         user = f"{who}, {options.mechanism}"
-        size = _login_size(options)
+        size = _login_size(options.mechanism, credentials)
         hint = None
         if size > MAX_FRAME_BEFORE_OPEN:  # an older broker takes it, until it is upgraded
             user += f"; a login of {size:,} bytes"
             hint = in_options(Hint.LOGIN_TOO_LARGE)
         try:
-            connection = await Connection.open(endpoint, self._options)
+            connection = await Connection.open(endpoint, options, credentials)
         except RstreamError as error:
             if isinstance(error, VirtualHostAccessFailure):
                 yield Finding("login", OK, user, hint)
@@ -289,10 +298,10 @@ def _failure(check: str, error: RstreamError) -> Finding:
     return Finding(check, FAIL, describe(error), hint_of(error), error)
 
 
-def _login_size(options: ConnectionOptions) -> int:
+def _login_size(mechanism: str, credentials: Credentials) -> int:
     """Bytes of the frame that logs in; 0 where there can be none, which logging in tells of."""
     try:
-        return frame_size(sasl_authenticate(options.mechanism, options.login()))
+        return frame_size(sasl_authenticate(mechanism, credentials))
     except RstreamError:
         return 0
 

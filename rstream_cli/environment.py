@@ -89,6 +89,14 @@ class Signals:
         while self._sent and self._handler is not None:
             self._handler(self._sent.popleft())
 
+    @contextmanager
+    def restoring(self, restore: Callable[[], None]) -> Iterator[None]:
+        """Calls ``restore`` before a signal ends the process within the block, but for SIGINT, which raises.
+
+        For a block without an event loop, such as a question on the terminal.
+        """
+        yield
+
     def leave(self) -> None:
         """Called when the exit code is final and all output is written: later signals are ignored."""
 
@@ -148,6 +156,29 @@ class ProcessSignals(Signals):
                 signal.signal(number, lambda given, _: afterwards(signal.Signals(given)))
                 self._handled.append(number)
 
+    @contextmanager
+    def restoring(self, restore: Callable[[], None]) -> Iterator[None]:
+        def end(number: int, _: Any) -> None:
+            restore()
+            self.end_at_once(128 + number)
+
+        # Stopped by Ctrl-Z, the process would leave the terminal as it is to the shell.
+        handlers: dict[signal.Signals, Any] = {
+            signal.SIGTERM: end,
+            signal.SIGHUP: end,
+            signal.SIGQUIT: end,
+            signal.SIGTSTP: signal.SIG_IGN,
+        }
+        before = {number: signal.getsignal(number) for number in handlers}
+        replaced = {number: handler for number, handler in before.items() if handler is signal.SIG_DFL}
+        for number in replaced:
+            signal.signal(number, handlers[number])
+        try:
+            yield
+        finally:
+            for number, handler in replaced.items():
+                signal.signal(number, handler)
+
     def _arrived(self, of_loop: Any, number: int, frame: Any) -> None:
         """Called at once, in the main thread. ``of_loop`` is the loop's own function for this."""
         now = time.monotonic()
@@ -174,6 +205,9 @@ class Environment:
     stderr_is_tty: bool = False
     now: Callable[[], float] = time.time
     """Seconds since 1970."""
+    terminal: str | None = None
+    """The path of the terminal on which a person can be asked for a password, if the process has one. Always None for
+    a run inside another program."""
     signals: Signals = field(default_factory=Signals)
     error_form: ErrorForm = ErrorForm.TEXT
     """Chosen by the options of the command, as soon as they are read."""
@@ -216,6 +250,7 @@ class Environment:
             stdin_is_tty=sys.stdin.isatty(),
             stdout_is_tty=sys.stdout.isatty(),
             stderr_is_tty=sys.stderr.isatty(),
+            terminal="/dev/tty",
             signals=ProcessSignals(),
         )
 

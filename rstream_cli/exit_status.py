@@ -120,6 +120,7 @@ def _status_of_core_error(error: BaseException) -> ExitStatus | None:
         (
             (
                 e.AuthenticationFailure,
+                e.CredentialsFailed,
                 e.SASLMechanismNotSupported,
                 e.SASLError,
                 e.SASLChallenge,

@@ -135,6 +135,7 @@ def run_command(main: Main, *, connection: ConnectionSettings, graceful: bool = 
 
     with _logging(connection):
         try:
+            _ = connection.options  # may ask for a password, while Ctrl-C raises KeyboardInterrupt
             status = asyncio.run(_supervise(main, connection, graceful))
         except (Exception, BaseExceptionGroup, KeyboardInterrupt, asyncio.CancelledError) as error:  # noqa: BLE001
             # Every error is reported and becomes an exit code.

@@ -181,7 +181,7 @@ class Client:
         """
         self._check_open()
         check_text("password", password)
-        credentials = Credentials(self.options.login().username, password)
+        credentials = Credentials((await self._locator.credentials()).username, password)
         if isinstance(self.options.credentials, Credentials):
             self.options = self._locator.options = replace(self.options, credentials=credentials)
         sources = (self._locator, self._publisher_pool, self._subscriber_pool)

@@ -6,6 +6,7 @@
     ├── ClientError                    found on this side
     │   ├── ConfigurationError         an option, URI or argument that cannot work
     │   ├── ConnectionFailed           no connection could be made
+    │   │   ├── CredentialsFailed      no password or token could be had
     │   │   ├── HostNotFound           the name does not resolve
     │   │   ├── TlsError               the handshake or the certificate
     │   │   └── AdvertisedHostUnreachable   connected, but the broker sends us where we cannot go
@@ -93,6 +94,13 @@ class ConnectionFailed(ClientError, ConnectionError):
     """No connection could be made: refused, unreachable, timed out."""
 
     retriable = True
+
+
+class CredentialsFailed(ConnectionFailed):
+    """The function, or the command, that gives the password or token has failed: no connection was tried.
+
+    ``retriable``: what gives the password may be down for a moment.
+    """
 
 
 class HostNotFound(ConnectionFailed):

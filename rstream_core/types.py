@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rstream_core.checks import MAX_NAME, MAX_OFFSET, check_callable, check_flag, check_text, check_texts, check_whole
-from rstream_core.errors import ConfigurationError, ConnectionFailed
+from rstream_core.errors import ConfigurationError
 from rstream_core.text import is_harmless
 
 if TYPE_CHECKING:
@@ -260,16 +260,21 @@ class Credentials:
     password: str = field(default="guest", repr=False)  # the broker's own documented default
 
 
+CredentialsFunction = Callable[[], Credentials | Awaitable[Credentials]]
+"""A function, or a coroutine function, that returns the user name and the password for a connection."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
     """How to reach and log in to a broker or a cluster."""
 
     endpoints: tuple[Endpoint, ...] = (Endpoint("localhost", 5552),)
     """Seed nodes, tried in this order; those that have just failed come last."""
-    credentials: Credentials | Callable[[], Credentials] = field(default_factory=Credentials)
+    credentials: Credentials | CredentialsFunction = field(default_factory=Credentials)
     """User name and password, or a function that returns them, for a password that is a token and expires. The function
-    is called for each new connection, and must not wait. If it raises, the connection fails with
-    ``ConnectionFailed``."""
+    may be a coroutine function; one that is not must not wait. It is called for each new connection; connections that
+    are opened at the same time share a call. If it raises, or takes longer than 60 s, the connection fails with
+    ``CredentialsFailed``."""
     vhost: str = "/"
     tls: ssl.SSLContext | None = None
     server_name: str | None = None
@@ -294,15 +299,6 @@ class ConnectionOptions:
     """Bytes of the largest frame that this side sends, at least 1000; the broker may ask for less. 0: no limit."""
     connection_name: str = "rstream-client"
     """Shown in the broker's management pages; none where it is empty."""
-
-    def login(self) -> Credentials:
-        """Returns the credentials for a new connection. Raises ``ConnectionFailed`` where their function raises."""
-        if isinstance(self.credentials, Credentials):
-            return self.credentials
-        try:
-            return self.credentials()
-        except Exception as error:
-            raise ConnectionFailed(f"the function for the credentials failed: {error!r}") from error
 
     def __post_init__(self) -> None:
         if not self.endpoints:

@@ -44,6 +44,7 @@ rstream_core.broker: .
 rstream_core: callbacks loops timeslice
 rstream_core.connecting: . recovery transport
 rstream_core.connecting: attempts
+rstream_core.connecting: logins
 rstream_core.connecting: connection
 rstream_core.connecting: locator
 rstream_core.connecting: pool
@@ -102,6 +103,7 @@ rstream_cli.render: . stats
 rstream_cli.render: words
 rstream_cli.render: json_lines line live
 rstream_cli.render: display
+rstream_cli: passwords
 rstream_cli: connection_settings
 rstream_cli: completing
 rstream_cli.options: . declaring messages routing

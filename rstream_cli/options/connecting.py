@@ -76,6 +76,15 @@ class ConnectingOptions:
             " instead.",
         ),
     ] = None
+    password_command: Annotated[
+        str | None,
+        _connecting(
+            "--password-command",
+            metavar="CMD",
+            help="Run this command with sh, and take the first line of its output as the password. It is run again for"
+            " each connection. Without any password, a user name of your own makes the program ask on the terminal.",
+        ),
+    ] = None
     tls: Annotated[
         bool | None, _connecting("--tls/--no-tls", help="Connect with TLS, and verify the broker's certificate.")
     ] = None
@@ -217,11 +226,14 @@ class ConnectionSettings:
     def options(self) -> ConnectionOptions:
         """The core's options. Reads the password file and certificates; warns of ``--insecure``.
 
-        Raises ConfigurationError, whose exit code is 2.
+        May ask a person for the password, so it is first read where no event loop runs. Raises ConfigurationError,
+        whose exit code is 2.
         """
         from rstream_cli.connection_settings import build_options
+        from rstream_cli.passwords import PasswordSources
 
-        return build_options(self.layers, connection_name=self.command, warn=self.warn)
+        passwords = PasswordSources.of(self.env)
+        return build_options(self.layers, connection_name=self.command, warn=self.warn, passwords=passwords)
 
     @cached_property
     def recovery(self) -> Recovery | None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from rstream_core.callbacks import own_task
+from rstream_core.connecting.logins import ask
 from rstream_core.connecting.transport import connection_error, open_transport, port_hint
 from rstream_core.errors import (
     RESPONSE_OK,
@@ -102,13 +103,19 @@ class Connection(asyncio.Protocol):
         self._first_bytes = b""
 
     @classmethod
-    async def open(cls, endpoint: Endpoint, options: ConnectionOptions) -> Connection:
+    async def open(
+        cls, endpoint: Endpoint, options: ConnectionOptions, credentials: Credentials | None = None
+    ) -> Connection:
         """Connects and logs in, within ``options.connect_timeout`` seconds.
 
-        Raises ``ConnectionFailed`` and its subclasses, or the ``ServerError`` with which the broker refuses.
+        Without ``credentials``, those of the options are taken, or are asked for before that time begins. Raises
+        ``ConnectionFailed`` and its subclasses, or the ``ServerError`` with which the broker refuses.
         """
+        if credentials is None:
+            given = options.credentials
+            credentials = given if isinstance(given, Credentials) else await ask(given)
         # In a separate task: many callers share the connection, so it must not run in the context of this one.
-        opening = own_task(cls._open(endpoint, options, options.login()))
+        opening = own_task(cls._open(endpoint, options, credentials))
         try:
             return await opening
         except asyncio.CancelledError:

@@ -19,6 +19,7 @@ from weakref import WeakSet
 
 from rstream_core.connecting.attempts import SharedAttempt
 from rstream_core.connecting.connection import Connection
+from rstream_core.connecting.logins import Logins
 from rstream_core.connecting.recovery import Backoff, Recoveries, Run, retry
 from rstream_core.errors import (
     RESPONSE_OK,
@@ -40,7 +41,7 @@ from rstream_core.errors import (
 )
 from rstream_core.hints import Hint
 from rstream_core.protocol import commands as c
-from rstream_core.types import ConnectionOptions, Endpoint, StreamMetadata
+from rstream_core.types import ConnectionOptions, Credentials, Endpoint, StreamMetadata
 
 logger = logging.getLogger("rstream_core")
 
@@ -69,6 +70,7 @@ class Locator:
     def __init__(self, options: ConnectionOptions, recoveries: Recoveries | None = None) -> None:
         self.options = options
         self._recoveries = recoveries or Recoveries(None)
+        self._logins = Logins()
         self._connection: Connection | None = None
         self._connecting: SharedAttempt[Connection] = SharedAttempt()
         self._remembered: dict[Endpoint, None] = {}
@@ -217,13 +219,19 @@ class Locator:
             logger.debug("looking for stream %r: %s", stream, problem)
         return error
 
+    async def credentials(self) -> Credentials:
+        """Returns the credentials for new connections. Raises ``CredentialsFailed`` where their function fails."""
+        return await self._logins.credentials(self.options.credentials)
+
     async def connect(self, endpoint: Endpoint) -> Connection:
         """Opens a connection to the node that advertises ``endpoint``."""
+        # Asked for once, however many attempts it takes, and outside of their time.
+        credentials = await self.credentials()
         if self.options.load_balancer_mode:
-            return await self._kept(await self._connect_through_load_balancer(endpoint))
+            return await self._kept(await self._connect_through_load_balancer(endpoint, credentials))
         reached = self._resolved(endpoint)
         try:
-            return await self._kept(await Connection.open(reached, self.options))
+            return await self._kept(await Connection.open(reached, self.options, credentials))
         except ConnectionFailed as error:
             seed = self.options.endpoints[0] if self._connection is None else self._connection.endpoint
             if reached in self.options.endpoints:
@@ -323,9 +331,10 @@ class Locator:
         return reached
 
     async def _connect_to_a_seed(self) -> Connection:
+        credentials = await self.credentials()
         if self.options.load_balancer_mode:
-            return await self._connect_to_any()
-        return await self._first_that_answers(self._seeds())
+            return await self._connect_to_any(credentials)
+        return await self._first_that_answers(self._seeds(), credentials)
 
     def _seeds(self) -> Iterable[Endpoint]:
         """Returns the given seed nodes, and after them the remembered nodes."""
@@ -337,11 +346,11 @@ class Locator:
                 logger.debug("seed node: %s", error)
         return seeds
 
-    async def _first_that_answers(self, seeds: Iterable[Endpoint]) -> Connection:
+    async def _first_that_answers(self, seeds: Iterable[Endpoint], credentials: Credentials) -> Connection:
         last: RstreamError | None = None
         for endpoint in self._in_order(seeds):
             try:
-                connection = await Connection.open(endpoint, self.options)
+                connection = await Connection.open(endpoint, self.options, credentials)
             except RstreamError as error:
                 if not error.retriable and not isinstance(error, ConnectionFailed):
                     raise  # another node would give the same answer
@@ -366,13 +375,13 @@ class Locator:
         forgotten = asyncio.get_running_loop().time() - AVOIDED
         return sorted(places, key=lambda place: max(self._failed_at.get(place, forgotten), forgotten))
 
-    async def _connect_through_load_balancer(self, wanted: Endpoint) -> Connection:
+    async def _connect_through_load_balancer(self, wanted: Endpoint, credentials: Credentials) -> Connection:
         """Connects repeatedly until the wanted node answers."""
         run = Run(LOAD_BALANCER_WAIT, LOAD_BALANCER_SECONDS)
         seen: set[Endpoint] = set()
 
         async def attempt() -> Connection:
-            connection = await self._connect_to_any()
+            connection = await self._connect_to_any(credentials)
             advertised = connection.session.advertised
             if advertised == wanted:
                 return connection
@@ -392,7 +401,7 @@ class Locator:
         except _AnotherNode as error:
             raise ConnectionFailed(str(error), hint=error.hint) from None
 
-    async def _connect_to_any(self) -> Connection:
+    async def _connect_to_any(self, credentials: Credentials) -> Connection:
         """Connects to any node through a load balancer, and again where it leads to a node that is down.
 
         Each attempt uses the next load balancer. All attempts together take at most ``connect_timeout`` for each load
@@ -401,7 +410,7 @@ class Locator:
 
         async def attempt() -> Connection:
             self._entries.rotate(-1)
-            return await self._first_that_answers(self._entries)
+            return await self._first_that_answers(self._entries, credentials)
 
         seconds = len(self._entries) * self.options.connect_timeout + 1
         return await Run(DEAD_NODE_WAIT, seconds).retry(attempt, reason=self._too_late(seconds))

@@ -35,6 +35,10 @@ class Terminal:
         os.close(self._main)
         os.close(self.descriptor)
 
+    def type(self, text: str) -> None:
+        """What a person types."""
+        os.write(self._main, text.encode())
+
     def read(self, seconds: float) -> None:
         """What is there, and what comes within that time."""
         until = time.monotonic() + seconds

@@ -457,7 +457,7 @@ ADDRESSES: tuple[Row, ...] = (
         "--username app --port {port}",
         USAGE,
         "no password is given for the user 'app'",
-        "pass --password-file FILE, or set RSTREAM_PASSWORD or RSTREAM_PASSWORD_FILE",
+        "pass --password-file FILE or --password-command CMD, or set RSTREAM_PASSWORD",
     ),
     (
         "--uri rabbitmq-stream://guest:secret@127.0.0.1:{port}",

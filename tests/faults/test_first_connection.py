@@ -53,9 +53,9 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Endpoint]:
     made: list[Endpoint] = []
     open_really = Connection.open
 
-    async def counted(endpoint: Endpoint, options: ConnectionOptions) -> Connection:
+    async def counted(endpoint: Endpoint, options: ConnectionOptions, credentials: Credentials) -> Connection:
         made.append(endpoint)
-        return await open_really(endpoint, options)
+        return await open_really(endpoint, options, credentials)
 
     monkeypatch.setattr(Connection, "open", counted)
     return made

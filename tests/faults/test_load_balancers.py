@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from rstream_core import ConnectionFailed, ConnectionOptions, Endpoint
+from rstream_core import ConnectionFailed, ConnectionOptions, Credentials, Endpoint
 from rstream_core.connecting import locator
 from rstream_core.connecting.connection import Connection
 from rstream_core.connecting.locator import Locator
@@ -74,8 +74,8 @@ async def test_it_connects_until_it_is_led_to_the_node(
     opened: list[Connection] = []
     open_ = Connection.open
 
-    async def keep(endpoint: Endpoint, options: ConnectionOptions) -> Connection:
-        opened.append(await open_(endpoint, options))
+    async def keep(endpoint: Endpoint, options: ConnectionOptions, credentials: Credentials) -> Connection:
+        opened.append(await open_(endpoint, options, credentials))
         return opened[-1]
 
     monkeypatch.setattr(Connection, "open", keep)
