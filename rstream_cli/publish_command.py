@@ -271,13 +271,16 @@ def _size_of(sources: list[str], stdin: int) -> int | None:
 
 
 def _open_failed(path: pathlib.Path, sources: list[str], stdin: int) -> Any:
-    """Opens ``--failed-to`` for writing. Raises an error if that would empty a file of the input."""
+    """Opens ``--failed-to`` to write behind what is there: that may be the only copies of messages of earlier runs.
+
+    Raises an error if it is a file of the input, which would then grow while it is read.
+    """
     try:
         if path.exists():
             for source in sources:
                 there = os.fstat(stdin) if source == "-" else os.stat(source)
                 if path.is_file() and os.path.samestat(path.stat(), there):
                     raise CommandError(f"--failed-to: {path} is also an input")
-        return path.open("wb", buffering=0)
+        return path.open("ab", buffering=0)
     except OSError as error:
         raise CommandError(f"--failed-to: {path}: {error.strerror}") from None

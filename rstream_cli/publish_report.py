@@ -6,6 +6,7 @@ same name, since the broker drops and confirms all ids up to the last one that i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -21,7 +22,9 @@ class FailedFile:
 
     def __init__(self, file: BinaryIO, *, raw: bool) -> None:
         self._file = file
+        """Opened for appending: what is there may be the only copies of messages of earlier runs."""
         self._raw = raw
+        self._has_begun = False
         self.name = str(file.name)
 
     def add(self, stream: str, messages: Sequence[bytes], filters: Sequence[str | None] | None, reason: str) -> None:
@@ -32,9 +35,21 @@ class FailedFile:
         for data, value in zip(messages, filters or [None] * len(messages), strict=True):
             message = AMQPMessage(data) if self._raw else AMQPMessage.from_bytes(data)
             lines.append(to_json(message, stream=stream, filter_value=value, failed=reason))
+        if not self._has_begun and _is_cut_off(self.name):
+            lines.insert(0, b"")  # otherwise the first line would be lost with the one that is cut off
+        self._has_begun = True
         rest = memoryview(b"\n".join([*lines, b""]))
         while rest:  # unbuffered: after an error on a full disk, a buffer would fail again at the end
             rest = rest[self._file.write(rest) :]
+
+
+def _is_cut_off(path: str) -> bool:
+    """Returns whether a file's last line has no end, as a kill or a full disk leaves it."""
+    if not os.path.isfile(path) or not os.access(path, os.R_OK):
+        return False
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        return size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
 
 
 @dataclass(slots=True)

@@ -270,7 +270,7 @@ class PublishOptions:
         typer.Option(
             "--failed-to",
             metavar="FILE",
-            help="Write messages that were read but not confirmed to this file, as lines for publish --json.",
+            help="Append messages that were read but not confirmed to this file, as lines for publish --json.",
             rich_help_panel=SENDING,
         ),
     ] = None

@@ -97,6 +97,28 @@ def test_what_a_run_would_leave_out_is_told(embedded: EmbeddedBroker, run: Run, 
     assert run("consume", stream, "-o", "first", "--until", "end").stdout == b"two\nthree\none\n"
 
 
+def test_the_failed_messages_of_earlier_runs_stay(
+    embedded: EmbeddedBroker, run: Run, stream: str, tmp_path: Path
+) -> None:
+    """They may be the only copies. What was cut off at the end of the file takes no other line along."""
+    failed = tmp_path / "failed"
+    command = ("publish", stream, "--failed-to", str(failed))
+    embedded.faults.answer(Key.PUBLISH, INTERNAL_ERROR)
+    assert run(*command, "-m", "one").returncode == 7
+    embedded.faults.clear()
+    assert run(*command, "-m", "stored").returncode == 0
+    with failed.open("ab") as file:
+        file.write(b'{"body":"cut o')
+    embedded.faults.answer(Key.PUBLISH, INTERNAL_ERROR)
+    assert run(*command, "-m", "two", "-m", "three").returncode == 7
+    embedded.faults.answer(Key.PUBLISH, INTERNAL_ERROR)
+    assert run(*command, "-m", "four").returncode == 7
+    embedded.faults.clear()
+    assert failed.read_bytes().count(b"\n") == 5
+    assert run("publish", stream, "--json", str(failed), "--on-error", "skip").returncode == 3
+    assert run("consume", stream, "-o", "first", "--until", "end").stdout == b"stored\none\ntwo\nthree\nfour\n"
+
+
 def test_it_stops_though_the_input_goes_on(embedded: EmbeddedBroker, env: dict[str, str], stream: str) -> None:
     embedded.faults.answer(Key.PUBLISH, INTERNAL_ERROR)
     with running("publish", stream, *NAMED, "--stats", "json", stdin=subprocess.PIPE, env=env) as process:
