@@ -122,13 +122,17 @@ def run_consume(
 
         async def work() -> Ended:
             """Says so if nothing is read since the place to stop lies before the one to start."""
-            before = stop is not None and is_before(stop, start)
+            before = stop is not None and not single_active and is_before(stop, start, env.now())
+            why = "--until is before --offset"
+            if stop is not None and stop.kind is UntilKind.END:
+                why = "--offset is in the future"
+            tell = partial(_tell_until_before, display, shown, offset, until, why)
             if before:
-                _tell_until_before(display, shown, offset, until)
+                tell()
             ended = await run()
             is_done = ended.error is None and ended.reason in (UNTIL_REACHED, NOTHING_TO_READ)
             if before is None and is_done and not (counts.consumed or counts.bad or counts.gone or is_selective):
-                _tell_until_before(display, shown, offset, until)
+                tell()
             return ended
 
         return await run_displayed(context, display, work)
@@ -136,8 +140,8 @@ def run_consume(
     run_command(main, connection=connection, graceful=True)
 
 
-def _tell_until_before(display: Display, stream: str, offset: str, until: str | None) -> None:
-    line = f"no message lies between --offset {offset} and --until {until}: --until is before --offset"
+def _tell_until_before(display: Display, stream: str, offset: str, until: str | None, why: str) -> None:
+    line = f"no message lies between --offset {offset} and --until {until}: {why}"
     display.event("until_before_offset", line, Severity.WARNING, stream=stream, offset=offset, until=until)
 
 

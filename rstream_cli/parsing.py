@@ -288,8 +288,11 @@ class Until:
     value: int = 0
 
 
-def is_before(until: Until, start: Start) -> bool | None:
-    """Returns whether the place to stop lies before the one to start. None: only the stream tells."""
+def is_before(until: Until, start: Start, now: float) -> bool | None:
+    """Returns whether the place to stop lies before the one to start. None: only the stream tells. ``now``: seconds
+    since 1970."""
+    if until.kind is UntilKind.END and start.kind is StartKind.TIMESTAMP and start.value > now * 1000:
+        return None  # the broker's clock may be ahead
     if until.kind is UntilKind.END or start.kind is StartKind.STORED:
         return False  # what is left to read may be nothing, and no mistake
     if (until.kind, start.kind) in _COMPARABLE:

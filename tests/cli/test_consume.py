@@ -74,7 +74,6 @@ def stored(run: Run, stream: str, name: str) -> int | None:
         (("-o", "-1h", "--until", "end"), range(10)),
         (("-o", "@1", "--until", "end"), range(10)),
         (("-o", "-1h", "--until", "-1s"), None),
-        (("-o", "2100-01-01", "--until", "end"), ()),
         (("-o", "first", "--idle-timeout", "5s"), range(10)),
         (("-o", "next", "--idle-timeout", "200ms"), ()),
         (("-o", "first", "-n", "10", "--credit", "1"), range(10)),
@@ -604,6 +603,17 @@ def test_until_before_offset_is_told(run: Run, ten: str, offset: str, until: str
     ]
     told = {"event": "until_before_offset", "stream": ten, "offset": offset, "until": until}
     assert events == [told] * is_told
+
+
+def test_a_start_in_the_future_and_an_end_now_are_told(run: Run, ten: str) -> None:
+    read = ("consume", ten, "-o", "2999-01-01", "--until", "end")
+    done = run(*read)
+    line = "warning: no message lies between --offset 2999-01-01 and --until end: --offset is in the future\n"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (0, b"", line)
+    event, _ = map(json.loads, run(*read, "--stats", "json").stderr.splitlines())
+    assert event == {"event": "until_before_offset", "stream": ten, "offset": "2999-01-01", "until": "end"}
+    past = run("consume", ten, "-o", "-0s", "--until", "end")
+    assert (past.returncode, past.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize(

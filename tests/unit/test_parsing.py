@@ -390,6 +390,9 @@ def test_the_largest_size(text: str) -> None:
         ("@5", "@5", False),
         ("end", "5", False),
         ("end", "next", False),
+        ("end", "@1", False),
+        ("end", "@1.001", None),
+        ("@2", "@1.001", False),
         ("4", "stored", False),
         ("@4", "stored", False),
         ("@4", "5", None),
@@ -400,4 +403,4 @@ def test_the_largest_size(text: str) -> None:
     ],
 )
 def test_whether_the_end_lies_before_the_start(until: str, start: str, expected: bool | None) -> None:
-    assert is_before(parse_until(until, 0.0), parse_offset(start, 0.0)) is expected
+    assert is_before(parse_until(until, 0.0), parse_offset(start, 0.0), 1.0) is expected
