@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from _machine import Trouble
 from _rabbitmq_state import LOOPBACK, MARKER, NODE_MARKER, Broker, Exit, Node, Ports
 
-PLUGINS = ("rabbitmq_auth_mechanism_ssl", "rabbitmq_management", "rabbitmq_stream")
+PLUGINS = ("rabbitmq_auth_mechanism_ssl", "rabbitmq_management", "rabbitmq_stream", "rabbitmq_stream_management")
 """The first one does nothing until `--config auth_mechanisms.1=EXTERNAL` asks for it."""
 
 # Enough for a test suite, small enough for three nodes on a laptop.
