@@ -26,7 +26,7 @@ from rstream_cli.typer_support import (
 )
 
 COMMANDS: Mapping[str, Lazy] = {
-    "stream": Lazy("rstream_cli.commands.stream", "Create, delete and describe streams."),
+    "stream": Lazy("rstream_cli.commands.stream", "Create, delete, list and describe streams."),
     "publish": Lazy("rstream_cli.commands.publish", "Publish lines, files or JSON to a stream."),
     "consume": Lazy("rstream_cli.commands.consume", "Read a stream."),
     "superstream": Lazy(

@@ -52,6 +52,7 @@ SETTINGS = (
     "frame_max",
     "wait_for_broker",
     "recover_for",
+    "management_uri",
 )
 """The names of all settings. The environment variable of each is ``RSTREAM_`` and the name in capitals."""
 
@@ -117,6 +118,16 @@ def _renamed(layer: Layer) -> Layer:
     return replace(layer, values=values, old_names=tuple(old_names))
 
 
+def management_uri(layers: Sequence[Layer]) -> str | None:
+    """The address of the management API; None where it is the default one. It may contain a password."""
+    return _first(layers, "management_uri", str)
+
+
+def build_tls(layers: Sequence[Layer], warn: Callable[[str], None] | None = None) -> ssl.SSLContext:
+    """Returns a new context with the certificates that the layers name. Raises ``ConfigurationError``."""
+    return _tls_context(layers, warn)
+
+
 def gives_address(layers: Sequence[Layer]) -> bool:
     """Returns whether any layer has the address of a broker."""
     return any(name in layer for layer in layers for name in ("uri", "host", "port"))
@@ -155,7 +166,7 @@ def build_options(
     mechanism = _first(layers, "sasl", _mechanism) or PLAIN
     vhost, _ = _from_uri_or_setting(layers, uri_depth, "vhost")
     context = _tls_context(layers, warn) if tls else None
-    if not tls:
+    if not tls and not (management_uri(layers) or "").startswith("https://"):
         _check_tls_only(layers)
     if mechanism == EXTERNAL and (not tls or not any("cert" in layer for layer in layers)):
         raise ConfigurationError(

@@ -14,10 +14,6 @@ from typing import Any
 
 from rstream_cli.exit_status import CommandError
 
-_NO_LIST = (
-    "the stream protocol cannot list streams: `rabbitmqctl list_queues name type` can;"
-    " `rstream stream info NAME` looks at one"
-)
 _COMMANDS: Mapping[str, tuple[str, ...]] = {
     "publish": ("produce", "producer", "pub", "send", "write", "put", "push"),
     "consume": ("consumer", "subscribe", "sub", "read", "tail", "cat", "get", "receive", "listen", "fetch", "pull"),
@@ -33,7 +29,7 @@ _COMMANDS: Mapping[str, tuple[str, ...]] = {
     "help": ("usage",),
     "list": ("ls", "streams", "queues", "topics"),
 }
-"""Our words for those of other tools. ``help`` and ``list`` are no commands, and have hints of their own."""
+"""Our words for those of other tools. ``help`` has a hint of its own."""
 _OPTIONS: Mapping[str, str] = {
     "--follow": "consume waits for new messages without an option; --until, --count or a timeout ends it",
     "--from-beginning": "write `--offset first`",
@@ -77,8 +73,6 @@ def command_hint(group: Any, context: Any, name: str) -> str:
     meant = [word for word, others in _COMMANDS.items() if name.lower() in (word, *others)]
     if "help" in meant:
         return f"`{context.command_path} --help` lists all commands, and each command has --help"
-    if "list" in meant:
-        return _NO_LIST
     own = [word for word in meant if word in group.list_commands(context)]
     if own:
         return f"did you mean `{context.command_path} {own[0]}`?"

@@ -12,7 +12,8 @@ from _machine import Trouble
 from _rabbitmq_state import LOOPBACK, MARKER, NODE_MARKER, Broker, Exit, Node, Ports
 
 PLUGINS = ("rabbitmq_auth_mechanism_ssl", "rabbitmq_management", "rabbitmq_stream", "rabbitmq_stream_management")
-"""The first one does nothing until `--config auth_mechanisms.1=EXTERNAL` asks for it."""
+"""The first one does nothing until `--config auth_mechanisms.1=EXTERNAL` asks for it. The last one takes no memory that
+can be measured, and 0.3 s of a start."""
 
 # Enough for a test suite, small enough for three nodes on a laptop.
 _SMALL = {
@@ -59,6 +60,11 @@ def render_config(
             "stream.listeners.ssl.local": f"{bind}:{ports.stream_tls}",
             "stream.advertised_tls_host": host,
             "stream.advertised_tls_port": str(node.ports.stream_tls),
+            "management.ssl.ip": bind,
+            "management.ssl.port": str(ports.management_tls),
+            "management.ssl.cacertfile": f"{placement.certificates}/ca.pem",
+            "management.ssl.certfile": f"{placement.certificates}/cert.pem",
+            "management.ssl.keyfile": f"{placement.certificates}/key.pem",
             "ssl_options.cacertfile": f"{placement.certificates}/ca.pem",
             "ssl_options.certfile": f"{placement.certificates}/cert.pem",
             "ssl_options.keyfile": f"{placement.certificates}/key.pem",

@@ -57,6 +57,7 @@ class Ports:
     management: int
     dist: int
     stream_tls: int | None = None
+    management_tls: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,11 @@ class Node:
     def uri(self) -> str:
         """Where a client connects, as the guest user of the default virtual host."""
         return f"rabbitmq-stream://guest:guest@{LOOPBACK}:{self.ports.stream}/%2f"
+
+    @property
+    def management_uri(self) -> str:
+        """Where its management API is, without a login."""
+        return f"http://{LOOPBACK}:{self.ports.management}"
 
     @property
     def tls_uri(self) -> str | None:
@@ -198,7 +204,7 @@ def claimed_ports(root: Path) -> set[int]:
 def claim_broker(root: Path, name: str, way: str, options: Options, node_names: Sequence[str]) -> Broker:
     """Choose ports for a new broker and put its state on disk, under one lock for all brokers of the user."""
     with locked(root / "ports.lock", "waiting for another broker to choose its ports"):
-        per_node = 5 if options.tls else 4
+        per_node = 6 if options.tls else 4
         ports = free_ports(1 + per_node * len(node_names), claimed_ports(root))
         epmd_port = ports.pop()
         nodes = tuple(

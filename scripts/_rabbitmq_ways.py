@@ -262,7 +262,7 @@ class Container:
     name = "docker"
 
     # What the server listens on inside; outside, each is published on a loopback port of the node's own.
-    _INSIDE = Ports(stream=5552, amqp=5672, management=15672, dist=25672, stream_tls=5551)
+    _INSIDE = Ports(stream=5552, amqp=5672, management=15672, dist=25672, stream_tls=5551, management_tls=15671)
     _FILES = "/etc/rabbitmq"
     _TAGS: Mapping[str | None, str] = {
         None: "4-management",
@@ -317,6 +317,8 @@ class Container:
         ]
         if node.ports.stream_tls is not None:
             published.append((node.ports.stream_tls, self._INSIDE.stream_tls or 0))
+        if node.ports.management_tls is not None:
+            published.append((node.ports.management_tls, self._INSIDE.management_tls or 0))
         options = [f"--name={_container_name(broker, node)}", f"--hostname=node{node.index}"]
         options += [f"--publish={LOOPBACK}:{outside}:{inside}" for outside, inside in published]
         options.append(f"--env=RABBITMQ_NODENAME={node.name}")

@@ -70,7 +70,18 @@ class Broker:
     management_port: int | None = None
     tls_port: int | None = None
     """Where it listens over TLS, if it does."""
+    management_tls_port: int | None = None
     environ: dict[str, str] | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    @property
+    def management_uri(self) -> str:
+        """Where its management API is; that of a given broker is in RSTREAM_TEST_MANAGEMENT_URI."""
+        if self.management_port is not None:
+            return f"http://{self.host}:{self.management_port}"
+        given = os.environ.get("RSTREAM_TEST_MANAGEMENT_URI")
+        if given is None:
+            raise NoRabbitMQError("RSTREAM_TEST_URI names a broker, and RSTREAM_TEST_MANAGEMENT_URI no management API")
+        return given
 
     def ctl(self, *arguments: str) -> str:
         """Run rabbitmqctl against the broker and return what it printed."""
@@ -107,6 +118,7 @@ def _from_uri(name: str, uri: str, ports: dict[str, int], environ: dict[str, str
         vhost=unquote(parts.path.removeprefix("/")) or "/",
         management_port=ports.get("management"),
         tls_port=ports.get("stream_tls"),
+        management_tls_port=ports.get("management_tls"),
         environ=environ,
     )
 

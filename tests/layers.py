@@ -92,6 +92,10 @@ rstream_core: .
 rstream_pytest: .
 rstream_cli: . version environment lookups output
 rstream_cli: terminal
+rstream_cli.management: . errors
+rstream_cli.management: address answers
+rstream_cli.management: http_client
+rstream_cli.management: api
 rstream_cli.records: . framing_in framing_out paths
 rstream_cli.records: envelope
 rstream_cli: exit_status hints
@@ -123,7 +127,8 @@ rstream_cli: publish_ending publish_stages
 rstream_cli.endpoints: publishers records
 rstream_cli: publishing
 rstream_cli: consume_command publish_command
-rstream_cli.commands: . broker completion consume doctor offset publish sac_consume stream version
+rstream_cli.commands: . broker completion consume doctor offset publish sac_consume stream_list version
+rstream_cli.commands: stream
 rstream_cli.commands: superstream_consume superstream_publish
 rstream_cli.commands: superstream
 rstream_cli: app

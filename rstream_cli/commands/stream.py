@@ -10,7 +10,7 @@ import enum
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
 
 import typer
 
@@ -21,19 +21,28 @@ from rstream_cli.options.connecting import ConnectionSettings, connection_option
 from rstream_cli.options.declaring import shared_options
 from rstream_cli.parsing import parse_max_age, parse_pair, parse_size
 from rstream_cli.runner import CommandContext, report, run_command
-from rstream_cli.typer_support import Command, new_app
+from rstream_cli.typer_support import Command, Lazy, LazyGroup, new_app
 
 if TYPE_CHECKING:
     from rstream_core import Client
     from rstream_core.types import StreamMetadata, StreamStats
 
+
+class _Stream(LazyGroup):
+    lazy: ClassVar[Mapping[str, Lazy]] = {
+        "list": Lazy("rstream_cli.commands.stream_list", "List the streams of a virtual host."),
+    }
+
+
 app = new_app(
-    "Create, delete and describe streams.",
+    "Create, delete, list and describe streams.",
     examples="""
 rstream stream create events --max-age 7d --max-length-bytes 20GB
+rstream stream list --pattern 'ev*'
 rstream stream info events --json
 rstream stream delete events --yes
 """,
+    group=_Stream,
 )
 
 _KEPT = "What is kept"

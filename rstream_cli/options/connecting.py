@@ -24,6 +24,7 @@ from rstream_cli.typer_support import environment_of
 
 if TYPE_CHECKING:
     from rstream_cli.connection_settings import Layer
+    from rstream_cli.management.api import ManagementApi
     from rstream_core.connecting.recovery import Recovery
     from rstream_core.types import ConnectionOptions
 
@@ -176,6 +177,15 @@ class ConnectingOptions:
             help="After a lost connection, try again for this long (default: 60s). 0 turns recovery off.",
         ),
     ] = None
+    management_uri: Annotated[
+        str | None,
+        _connecting(
+            "--management-uri",
+            metavar="URI",
+            help="Ask RabbitMQ's management API at this address for what the stream protocol cannot tell (default:"
+            " https on port 15671 of the broker, without TLS http on port 15672, on this machine only).",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -248,6 +258,21 @@ class ConnectionSettings:
         from rstream_cli.connection_settings import build_wait
 
         return build_wait(self.layers)
+
+    def management(self) -> ManagementApi:
+        """Returns the client of the management API, to be closed. It connects with the first request.
+
+        Raises ConfigurationError, and ManagementUnavailable where no password may be sent.
+        """
+        from rstream_cli.connection_settings import build_tls, management_uri
+        from rstream_cli.management.address import parse_management_uri
+        from rstream_cli.management.api import open_api
+
+        uri = management_uri(self.layers)
+        warn = self.warn if self.options.tls is None else None  # those options have warned already
+        return open_api(
+            self.options, None if uri is None else parse_management_uri(uri), lambda: build_tls(self.layers, warn)
+        )
 
     @property
     def gives_address(self) -> bool:

@@ -68,7 +68,7 @@ async def open_transport(
     return transport, protocol
 
 
-_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
+NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
 """What OpenSSL says of an answer that is no TLS."""
 
 
@@ -173,7 +173,7 @@ def connection_error(endpoint: Endpoint, error: OSError, *, tls: bool = False) -
         )
     if isinstance(error, ssl.SSLError):
         why = error.reason or str(error)
-        why = f"it does not speak TLS ({why})" if why in _NO_TLS else why
+        why = f"it does not speak TLS ({why})" if why in NO_TLS else why
         return TlsError(f"no TLS connection to {endpoint}: {why}", hint=port_hint(endpoint) or Hint.IS_IT_THE_TLS_PORT)
     if isinstance(error, ConnectionRefusedError):
         hint = port_hint(endpoint) or (Hint.IS_IT_RUNNING_WITH_TLS if tls else Hint.IS_IT_RUNNING)

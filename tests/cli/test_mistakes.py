@@ -27,10 +27,6 @@ HELP = "see `rstream {} --help`"
 LISTS = "`rstream {} --help` lists them"
 SCHEME = "--uri: a URI begins with rabbitmq-stream:// or rabbitmq-stream+tls://"
 MISSING = "check the name and the virtual host; `rstream stream create` and `rstream superstream create` create one"
-NO_LIST = (
-    "the stream protocol cannot list streams: `rabbitmqctl list_queues name type` can;"
-    " `rstream stream info NAME` looks at one"
-)
 PROPERTIES = (
     "AMQP has message_id, user_id, to, subject, reply_to, correlation_id, content_type, content_encoding,"
     " absolute_expiry_time, creation_time, group_id, group_sequence, reply_to_group_id; --header takes any name"
@@ -51,9 +47,10 @@ Row = tuple[str, int, str, str | None]
 
 COMMANDS: tuple[Row, ...] = (
     # Commands that do not exist.
-    ("list", USAGE, "no such command: 'list'", NO_LIST),
-    ("ls", USAGE, "no such command: 'ls'", NO_LIST),
-    ("stream list", USAGE, "no such command: 'list'", NO_LIST),
+    ("list", USAGE, "no such command: 'list'", "did you mean `rstream stream list`?"),
+    ("ls", USAGE, "no such command: 'ls'", "did you mean `rstream stream list`?"),
+    ("stream ls", USAGE, "no such command: 'ls'", "did you mean `rstream stream list`?"),
+    ("superstream list", USAGE, "no such command: 'list'", "did you mean `rstream stream list`?"),
     ("strem", USAGE, "no such command: 'strem'", "did you mean `rstream stream`?"),
     ("pubish s", USAGE, "no such command: 'pubish'", "did you mean `rstream publish`?"),
     ("produce s", USAGE, "no such command: 'produce'", "did you mean `rstream publish`?"),

@@ -107,6 +107,7 @@ def test_what_is_installed_needs_no_compiler(wheel: Path) -> None:
         "cramjam",
         "mmh3",
         "orjson",
+        "urllib3",
     }
     assert {name for name, line in names.items() if "extra == 'uamqp'" in line} == {"uamqp"}
 
