@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rstream_cli.lookups import LookupExecutor
 from rstream_cli.management.address import ManagementAddress
 from rstream_cli.management.errors import ManagementUnavailable
+from rstream_core.connecting.transport import NO_TLS
 from rstream_core.errors import (
     AlreadyClosed,
     ConfigurationError,
@@ -34,7 +35,6 @@ from rstream_core.errors import (
     TlsError,
 )
 from rstream_core.hints import Hint
-from rstream_core.connecting.transport import NO_TLS
 from rstream_core.types import Credentials
 
 if TYPE_CHECKING:

@@ -439,6 +439,51 @@ class TestHostileServers:
         assert "15672" in str(error.hint)
 
 
+class TestLogins:
+    async def test_a_function_is_asked_once_and_again_when_what_it_gave_is_refused(self) -> None:
+        given: list[str] = []
+        valid = {"token-1"}
+
+        async def credentials() -> Credentials:
+            given.append(f"token-{len(given) + 1}")
+            return Credentials("alice", given[-1])
+
+        async def answer(visit: Visit) -> None:
+            login = base64.b64decode(visit.header["authorization"].removeprefix("Basic ")).decode()
+            if login.removeprefix("alice:") in valid:
+                await visit.answer(page([stream("s")], pages=4))
+            else:
+                await visit.answer({"error": "not_authorized", "reason": "Not_Authorized"}, "401 Unauthorized")
+
+        async with serving(answer) as web:
+            with api_at(web.port, credentials=credentials) as api:
+                await asyncio.gather(*(api.streams() for _ in range(3)))
+                assert given == ["token-1"]
+                valid.clear()
+                valid.add("token-2")
+                await api.streams()
+                assert given == ["token-1", "token-2"]
+                valid.clear()
+                with pytest.raises(AuthenticationFailure):
+                    await api.streams()
+                assert len(given) == 3
+
+    async def test_fixed_ones_that_are_refused_are_sent_once(self) -> None:
+        async def answer(visit: Visit) -> None:
+            await visit.answer({"error": "not_authorized", "reason": "Not_Authorized"}, "401 Unauthorized")
+
+        async with serving(answer) as web:
+            with api_at(web.port) as api, pytest.raises(AuthenticationFailure):
+                await api.streams()
+        assert len(web.visits) == 1
+
+    async def test_a_certificate_is_no_login_here(self) -> None:
+        async with serving(Visit.gone) as web:
+            with api_at(web.port, mechanism="EXTERNAL") as api, pytest.raises(ManagementUnavailable, match="EXTERNAL"):
+                await api.streams()
+        assert web.connections == 0
+
+
 class TestConnections:
     async def test_a_cancelled_request_ends_its_connection(self) -> None:
         begun = asyncio.Event()
