@@ -108,6 +108,7 @@ def run_consume(
             credit=options.credit,
             unbuffered=options.unbuffered,
             skip_bad=options.on_error is OnError.SKIP,
+            raw=raw,
             fail_on_gap=options.on_gap is OnGap.FAIL,
         )
         counts = ConsumeCounts()

@@ -81,6 +81,8 @@ class ConsumePlan:
     unbuffered: bool = False
     skip_bad: bool = False
     """Whether to skip a message that cannot be shown; otherwise it ends the run."""
+    raw: bool = False
+    """Whether the stored bytes are the body, not AMQP 1.0."""
     fail_on_gap: bool = False
     """Whether to end at a gap; otherwise it is reported."""
 
@@ -97,6 +99,7 @@ class ConsumePlan:
             filter_values=() if self.filter is None else self.filter.values,
             match_unfiltered=self.filter is not None and self.filter.match_unfiltered,
             credit=self.credit,
+            as_plain=not self.raw,
             fail_on_gap=self.fail_on_gap,
         )
 

@@ -23,12 +23,14 @@ from rstream_cli.records.values import Where
 from rstream_cli.terminal import Bodies
 from rstream_core import AmqpError, AMQPMessage
 from rstream_core.protocol.amqp import bodies_of
+from rstream_core.protocol.amqp_sections import PlainMessages
 
 UNSHOWABLE = (AmqpError, EnvelopeError)
 """The errors of reading a message: it is not AMQP 1.0, or JSON cannot hold its contents."""
 
 LARGE = 4 * 1024 * 1024
-"""A message of more bytes is rendered in several blocks. The core hands out such a message alone."""
+"""A message of more bytes is rendered in several blocks. The core hands out such a message alone, and not as one of
+``PlainMessages``, which are at most ``PIECE_BYTES`` together."""
 
 
 class Batch(NamedTuple):
@@ -45,7 +47,8 @@ class Batch(NamedTuple):
     @property
     def is_large(self) -> bool:
         """Whether this is a single message that is rendered in several blocks."""
-        return len(self.messages) == 1 and len(self.messages[0]) > LARGE
+        messages = self.messages
+        return type(messages) is not PlainMessages and len(messages) == 1 and len(messages[0]) > LARGE
 
 
 OnBad = Callable[[int, str], None]
@@ -130,6 +133,8 @@ def bodies_renderer(
             return before, body, behind
         if raw:
             return join(batch.messages)
+        if isinstance(batch.messages, PlainMessages):
+            return join(batch.messages.bodies)
         bodies = bodies_of(batch.messages)
         if None in bodies:
             bodies = [body_bytes(AMQPMessage.from_bytes(data)) for data in batch.messages]

@@ -58,7 +58,7 @@ from rstream_cli.records.paths import Path, extract
 from rstream_core.errors import AmqpError
 from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, bodies_of, encode_bodies
 from rstream_core.protocol.amqp_codec import AmqpMap, map_of
-from rstream_core.protocol.amqp_sections import DATA, VALUE, locate
+from rstream_core.protocol.amqp_sections import DATA, VALUE, PlainMessages, locate
 from rstream_core.protocol.amqp_types import (
     AmqpValue,
     Array,
@@ -719,7 +719,8 @@ def batch_to_json(
     Raises like :func:`to_json`, for the first record that cannot be written.
     """
     bodies: Sequence[bytes | None] = records if raw else bodies_of(records)
-    plain = records if raw else encode_bodies([body or b"" for body in bodies])
+    is_plain = raw or type(records) is PlainMessages
+    plain = records if is_plain else encode_bodies([body or b"" for body in bodies])
     start = b'{"stream":%b,"offset":' % dumps(stream)
     middle = b',"timestamp":%b,"properties":{},"headers":{},"annotations":{},"body":' % dumps(iso_time(timestamp_ms))
     lines = []

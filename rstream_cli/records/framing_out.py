@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import Protocol
 
+from rstream_core.protocol.wire import count_delimiters
+
 _U32 = struct.Struct(">I")
 
 
@@ -55,7 +57,7 @@ class DelimiterWriter:
         """Those that hold the delimiter. They are looked at only where the block as a whole tells that some do."""
         delimiter, overlapping = self._delimiter, self._overlapping
         if isinstance(block, bytes):
-            if block.count(delimiter) == len(bodies) and not any(more in block for more in overlapping):
+            if count_delimiters(block, delimiter) == len(bodies) and not any(more in block for more in overlapping):
                 return 0
             if not overlapping:
                 return sum(map(operator.contains, bodies, repeat(delimiter)))

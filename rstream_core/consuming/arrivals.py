@@ -16,7 +16,18 @@ from typing import NamedTuple
 
 from rstream_core.checks import MAX_OFFSET
 from rstream_core.errors import ChunkError, ProtocolError
-from rstream_core.protocol.chunk import CHUNK_USER, HEADER, ChunkHeader, ChunkReader, open_entries, parse_header
+from rstream_core.protocol.amqp_sections import PlainMessages
+from rstream_core.protocol.chunk import (
+    CHUNK_USER,
+    HEADER,
+    AnyChunk,
+    ChunkHeader,
+    ChunkReader,
+    PlainChunk,
+    open_entries,
+    open_plain,
+    parse_header,
+)
 from rstream_core.protocol.commands import Delivery
 from rstream_core.types import Chunk, ConsumerOffsetSpecification, OffsetType
 
@@ -81,11 +92,14 @@ class Arrivals:
         """Whether the chunk that was handed out last has more pieces."""
         return self._reader is not None
 
-    def take(self, is_held: Callable[[int], bool] | None = None) -> tuple[Chunk | None, int]:
+    def take(
+        self, is_held: Callable[[int], bool] | None = None, *, as_plain: bool = False
+    ) -> tuple[AnyChunk | None, int]:
         """Returns the next messages, or None where none are there; and how many credits are free by that.
 
-        ``is_held`` says of a chunk's first offset whether it must not be handed out yet. Raises ``ChunkError``, and
-        drops everything: behind damaged data nothing is handed out.
+        ``is_held`` says of a chunk's first offset whether it must not be handed out yet. ``as_plain``: a chunk whose
+        messages are all plain comes as a ``PlainChunk``. Raises ``ChunkError``, and drops everything: behind damaged
+        data nothing is handed out.
         """
         free = 0
         try:
@@ -95,7 +109,7 @@ class Arrivals:
                 elif is_held is not None and _is_held(self.waiting[0], is_held):
                     break
                 else:
-                    chunk = self._open(self.waiting.popleft())
+                    chunk = self._open(self.waiting.popleft(), as_plain=as_plain)
                 if chunk is not None:
                     return chunk, free
                 free += 1
@@ -129,11 +143,12 @@ class Arrivals:
 
     # Inside.
 
-    def _open(self, arrival: Arrival) -> Chunk | None:
+    def _open(self, arrival: Arrival, *, as_plain: bool) -> AnyChunk | None:
         """Returns the first messages of a chunk that are wanted; None where it has none."""
         _, self._committed, frame, start = arrival.delivery
         header = arrival.header or parse_header(frame, start)
-        found = open_entries(frame, start + HEADER.size, header)
+        opened = open_plain if as_plain else open_entries
+        found = opened(frame, start + HEADER.size, header)
         if header.kind != CHUNK_USER:
             return None
         offset, self._timestamp = header.first_offset, header.timestamp
@@ -146,23 +161,27 @@ class Arrivals:
             self.is_behind = True
         return self._next_piece(found) if isinstance(found, ChunkReader) else self._hand_out(offset, found)
 
-    def _next_piece(self, reader: ChunkReader) -> Chunk | None:
+    def _next_piece(self, reader: ChunkReader) -> AnyChunk | None:
         """Returns the next wanted messages of a chunk; None where it has no more."""
         piece = reader.read(self._first_wanted)
         self._reader = None if reader.is_done else reader
         return self._hand_out(self.chunk_end, []) if piece is None else self._hand_out(*piece)
 
-    def _hand_out(self, offset: int, messages: list[bytes]) -> Chunk | None:
+    def _hand_out(self, offset: int, messages: list[bytes] | PlainMessages) -> AnyChunk | None:
         """Makes a ``Chunk`` of the messages that were not handed out before; None where there are none."""
         end = offset + len(messages)
         self.seen = max(self.seen, end)
         wanted = self._first_wanted
         if offset < wanted:
-            del messages[: wanted - offset]
+            messages = messages[wanted - offset :]
             offset = wanted
         if end > wanted:
             self._first_wanted = end  # no message is handed out twice
-        return Chunk(self._stream, offset, self._timestamp, messages, self._committed) if messages else None
+        if not messages:
+            return None
+        if isinstance(messages, PlainMessages):
+            return PlainChunk(self._stream, offset, self._timestamp, messages, self._committed)
+        return Chunk(self._stream, offset, self._timestamp, messages, self._committed)
 
 
 def _is_held(arrival: Arrival, is_held: Callable[[int], bool]) -> bool:

@@ -41,7 +41,8 @@ from rstream_core.errors import (
     RstreamError,
 )
 from rstream_core.protocol import commands as c
-from rstream_core.types import Chunk, ConsumerOffsetSpecification, Endpoint
+from rstream_core.protocol.chunk import AnyChunk
+from rstream_core.types import ConsumerOffsetSpecification, Endpoint
 
 logger = logging.getLogger("rstream_core")
 
@@ -119,10 +120,13 @@ class Intake(Attachment):
         """Whether nothing that has arrived is still to be handed out or to be finished."""
         return not self._held()
 
-    def take(self) -> Chunk | None:
-        """Returns the next chunk, or piece, if one is there: from then on it is held. Raises ``ChunkError``, once."""
+    def take(self, *, as_plain: bool = False) -> AnyChunk | None:
+        """Returns the next chunk, or piece, if one is there: from then on it is held. Raises ``ChunkError``, once.
+
+        ``as_plain``: see ``Arrivals.take``.
+        """
         try:
-            chunk, free = self.arrivals.take(self._gaps.holds)
+            chunk, free = self.arrivals.take(self._gaps.holds, as_plain=as_plain)
         except ChunkError as error:
             self.error = error.located(self._connection.endpoint)
             raise

@@ -28,6 +28,7 @@ from rstream_core.consuming.intake import Intake
 from rstream_core.consuming.start import Position
 from rstream_core.errors import RstreamError
 from rstream_core.loops import LoopGuard
+from rstream_core.protocol.chunk import AnyChunk, PlainChunk
 from rstream_core.timeslice import TimeSlice
 from rstream_core.types import Chunk, ConsumerOffsetSpecification, Endpoint
 
@@ -191,8 +192,17 @@ class Subscription(AsyncIterator[Chunk]):
 
     def poll(self) -> Chunk | None:
         """Returns the next chunk, or piece, if one is there. Finishes the one before it. Raises ``ChunkError``."""
+        chunk = self._poll(as_plain=False)
+        assert not isinstance(chunk, PlainChunk)
+        return chunk
+
+    def poll_plain(self) -> AnyChunk | None:
+        """As ``poll``, for whoever wants little but bodies: a chunk of plain messages comes as a ``PlainChunk``."""
+        return self._poll(as_plain=True)
+
+    def _poll(self, *, as_plain: bool) -> AnyChunk | None:
         self._intake.finish(None)
-        chunk = self._intake.take()
+        chunk = self._intake.take(as_plain=as_plain)
         if chunk is not None:
             self._has_given_way = False
         return chunk
@@ -230,7 +240,7 @@ class Subscription(AsyncIterator[Chunk]):
         """
         self._intake.progress.take_back(behind)
 
-    def is_wanted(self, chunk: Chunk) -> bool:
+    def is_wanted(self, chunk: AnyChunk) -> bool:
         """Returns whether to go on with a chunk: False where the turn in which it was handed out is over."""
         return self.active and not self._intake.progress.is_overdue(chunk)
 

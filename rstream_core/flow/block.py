@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Self, TypeVar
 
 from rstream_core.flow.acks import Acks, Verdict
+from rstream_core.protocol.amqp_sections import PlainMessages, join_messages
 
 T = TypeVar("T")
 
@@ -25,7 +26,7 @@ class Block:
     positions: Sequence[int]
     """Of each message: its offset in a stream, or its number in an input. They grow."""
     messages: Sequence[bytes]
-    """Encoded messages."""
+    """Encoded messages: a list of them, or ``PlainMessages``."""
     stream: str = ""
     """The stream that they are from."""
     timestamp: int | None = None
@@ -56,10 +57,11 @@ class Block:
             return self
         if type(places) is range and places.step == 1:
             return self._slice(slice(places.start, places.stop))
+        messages = self.messages
         return replace(
             self,
             positions=_at(self.positions, places),
-            messages=_at(self.messages, places),
+            messages=messages.select(places) if isinstance(messages, PlainMessages) else _at(messages, places),
             ids=None if self.ids is None else _at(self.ids, places),
             filters=None if self.filters is None else _at(self.filters, places),
             keys=None if self.keys is None else _at(self.keys, places),
@@ -81,7 +83,7 @@ class Block:
         return replace(
             self,
             positions=_joined_positions([block.positions for block in blocks]),
-            messages=list(chain.from_iterable(block.messages for block in blocks)),
+            messages=join_messages([block.messages for block in blocks]),
             ids=_joined_positions([block.ids for block in blocks if block.ids is not None]) if self.ids else None,
             filters=_joined_filters(blocks),
             keys=None if self.keys is None else list(chain.from_iterable(block.keys or () for block in blocks)),

@@ -67,5 +67,7 @@ class ReadPlan:
     only_acknowledged: bool = False
     """For a single active consumer: whether a turn begins after the stored offset, or at the start, also where more was
     handed out in an earlier turn. For a sink that may drop what it was handed."""
+    as_plain: bool = False
+    """Whether messages that are all plain come as ``PlainMessages``, for a run that looks at little but bodies."""
     fail_on_gap: bool = False
     """Whether offsets that retention took end the reading with ``OffsetsGone``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rstream_core.consuming.gaps import GapListener
 from rstream_core.consuming.subscription import Subscription
@@ -23,7 +23,7 @@ from rstream_core.flow.read_plan import ReadPlan
 from rstream_core.flow.stages import Stop
 from rstream_core.flow.stores import STORE_TIMEOUT, StoreEvery, Stores
 from rstream_core.flow.stream_reading import ReadEvents, StreamReading
-from rstream_core.types import Chunk
+from rstream_core.protocol.chunk import AnyChunk
 
 MOST_AT_ONCE = 4096
 """The most messages of a block: the most that a usual chunk of a broker has."""
@@ -46,7 +46,7 @@ class _Rest:
 
     __slots__ = ("at", "chunk", "count", "is_end", "reading")
 
-    def __init__(self, reading: StreamReading, chunk: Chunk, count: int, is_end: bool) -> None:
+    def __init__(self, reading: StreamReading, chunk: AnyChunk, count: int, is_end: bool) -> None:
         self.reading = reading
         self.chunk = chunk
         self.count = count
@@ -142,7 +142,7 @@ class StreamSource:
         subscription = reading.subscription
         assert subscription is not None
         while not reading.is_read_out:
-            chunk = subscription.poll()
+            chunk = subscription.poll_plain() if self._plan.as_plain else subscription.poll()
             if chunk is None:
                 if subscription.error is not None:
                     self._failed = subscription
@@ -160,7 +160,7 @@ class StreamSource:
                 self._note_read_out(reading)
         return None
 
-    def _hand_out(self, reading: StreamReading, chunk: Chunk, count: int, is_end: bool) -> Block:
+    def _hand_out(self, reading: StreamReading, chunk: AnyChunk, count: int, is_end: bool) -> Block:
         if count > MOST_AT_ONCE:
             rest = self._rest = _Rest(reading, chunk, count, is_end)
             return self._part(rest)
@@ -194,8 +194,9 @@ class StreamSource:
         if rest is not None and rest.reading.subscription is not None:
             rest.reading.subscription.finish(rest.chunk.offset + rest.at - 1)
 
-    def _block(self, reading: StreamReading, chunk: Chunk, begin: int, end: int) -> Block:
-        messages, first = chunk.messages, chunk.offset + begin
+    def _block(self, reading: StreamReading, chunk: AnyChunk, begin: int, end: int) -> Block:
+        messages: Sequence[bytes] = chunk.messages
+        first = chunk.offset + begin
         if end - begin < len(messages):
             messages = messages[begin:end]
         reading.acks.hand_out(first, end - begin)

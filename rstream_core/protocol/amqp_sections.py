@@ -7,8 +7,9 @@ its body is encoded and decoded without parsing. Property tests compare this fas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Literal, TypeAlias
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Final, Literal, TypeAlias, overload
 
 from rstream_core.errors import AmqpError
 from rstream_core.protocol.amqp_codec import decode_value, skip_value
@@ -44,8 +45,9 @@ _SYMBOLIC: Final = {
     "amqp:footer:map": FOOTER,
 }
 """The codes of sections whose descriptor is a symbol instead of a code."""
-_DATA8: Final = b"\x00\x53\x75\xa0"
-_DATA32: Final = b"\x00\x53\x75\xb0"
+DATA8: Final = b"\x00\x53\x75\xa0"
+DATA32: Final = b"\x00\x53\x75\xb0"
+"""The first bytes of a data section; the size of its contents follows, in one byte or in four."""
 
 
 # --- the fast path: messages that are one data section ------------------------------------------------
@@ -56,9 +58,9 @@ class _Prefixes(dict[int, bytes]):
 
     def __missing__(self, length: int) -> bytes:
         if length < 256:
-            prefix = _DATA8 + bytes((length,))
+            prefix = DATA8 + bytes((length,))
         elif length < 2**32:
-            prefix = _DATA32 + length.to_bytes(4, "big")
+            prefix = DATA32 + length.to_bytes(4, "big")
         else:
             raise ValueError(f"a body of {length} bytes is more than AMQP can count")
         if len(self) < 4096:
@@ -86,8 +88,8 @@ class _Heads(dict[int, bytes | None]):
         return head
 
 
-SHORT_HEADS: Final = _Heads(_DATA8, 1)
-LONG_HEADS: Final = _Heads(_DATA32, 4)
+SHORT_HEADS: Final = _Heads(DATA8, 1)
+LONG_HEADS: Final = _Heads(DATA32, 4)
 
 
 def encode_bodies(bodies: Sequence[bytes]) -> list[bytes]:
@@ -134,11 +136,61 @@ def body_of(data: bytes | memoryview) -> bytes | None:
 
 def bodies_of(messages: Sequence[bytes]) -> list[bytes | None]:
     """Returns the :func:`body_of` each message, in order."""
+    if type(messages) is PlainMessages:
+        return [*messages.bodies]
     short, long = SHORT_HEADS, LONG_HEADS
     return [
         data[5:] if data[:5] == short[len(data)] else data[8:] if data[:8] == long[len(data)] else body_of(data)
         for data in messages
     ]
+
+
+class PlainMessages(Sequence[bytes]):
+    """Messages that are held by their bodies: each is one data section. They are encoded when somebody asks for one.
+
+    Nobody changes the bodies.
+    """
+
+    __slots__ = ("_encoded", "bodies")
+
+    def __init__(self, bodies: list[bytes]) -> None:
+        self.bodies = bodies
+        self._encoded: list[bytes] | None = None
+
+    @property
+    def encoded(self) -> list[bytes]:
+        """The messages. They are kept, so the bodies take their memory twice from then on."""
+        if self._encoded is None:
+            self._encoded = encode_bodies(self.bodies)
+        return self._encoded
+
+    def __len__(self) -> int:
+        return len(self.bodies)
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> PlainMessages: ...
+    def __getitem__(self, at: int | slice) -> bytes | PlainMessages:
+        if isinstance(at, slice):
+            return PlainMessages(self.bodies[at])
+        return encode_body(self.bodies[at])
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.encoded)
+
+    def select(self, places: Sequence[int]) -> PlainMessages:
+        """Returns those at these places."""
+        bodies = self.bodies
+        return PlainMessages([bodies[place] for place in places])
+
+
+def join_messages(parts: Sequence[Sequence[bytes]]) -> Sequence[bytes]:
+    """Returns the messages of all parts, one behind the other: held by their bodies where those of each part are."""
+    plain = [part.bodies for part in parts if type(part) is PlainMessages]
+    if len(plain) == len(parts):
+        return PlainMessages(list(chain.from_iterable(plain)))
+    return list(chain.from_iterable(parts))
 
 
 MAX_SECTIONS: Final = 65_536

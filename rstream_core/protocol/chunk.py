@@ -17,13 +17,15 @@ import zlib
 from collections import deque
 from collections.abc import Sequence
 from itertools import repeat
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from rstream_core.checks import MAX_OFFSET
 from rstream_core.errors import ChunkError
+from rstream_core.protocol.amqp_sections import PlainMessages
 from rstream_core.protocol.compression import decompress
 from rstream_core.protocol.sub_batch import SUB_BATCH, SUB_BATCH_BIT, SUB_BATCH_SIZE, codec_of
-from rstream_core.protocol.wire import join_entries, split
+from rstream_core.protocol.wire import join_entries, plain_bodies, split
+from rstream_core.types import Chunk
 
 MAGIC_AND_VERSION = 0x50
 HEADER = struct.Struct(">BBHIqQQIIIB3x")
@@ -86,12 +88,36 @@ def open_entries(data: bytes, begin: int, header: ChunkHeader, *, verify_crc: bo
 
     The entries begin at ``begin`` in ``data``, right behind the header. ``data`` may be a whole frame.
     """
+    end = _end(data, begin, header, verify_crc=verify_crc)
+    return _messages(data, begin, end, header)
+
+
+def open_plain(
+    data: bytes, begin: int, header: ChunkHeader, *, verify_crc: bool = True
+) -> PlainMessages | list[bytes] | ChunkReader:
+    """Does the same as ``open_entries``, but where each message is one data section, and they are one piece, only their
+    bodies are taken out. That takes less than half of the time, for whoever wants nothing but the bodies."""
+    end = _end(data, begin, header, verify_crc=verify_crc)
+    if header.data_length <= PIECE_BYTES and header.entries == header.records:
+        bodies = plain_bodies(data, begin, end, header.entries)
+        if bodies is not None:
+            return PlainMessages(bodies)
+    return _messages(data, begin, end, header)
+
+
+def _end(data: bytes, begin: int, header: ChunkHeader, *, verify_crc: bool) -> int:
+    """Returns where the entries end. Raises ``ChunkError`` where they do not fit the data, or the checksum them."""
     available = len(data) - begin
     if header.data_length > MAX_DATA or header.data_length > available:
         raise ChunkError(f"chunk {header.first_offset} claims {header.data_length} bytes and has {available}")
     end = begin + header.data_length
     if verify_crc and zlib.crc32(memoryview(data)[begin:end]) != header.crc:
         raise ChunkError(f"the checksum of chunk {header.first_offset} does not match its data")
+    return end
+
+
+def _messages(data: bytes, begin: int, end: int, header: ChunkHeader) -> list[bytes] | ChunkReader:
+    """Returns the messages, or what reads them where they are more than a piece. Raises ``ChunkError``."""
     messages = None
     if header.data_length <= PIECE_BYTES:
         messages = split(data, begin, end, header.entries) or _split_whole(data, header.entries, begin, end)
@@ -99,6 +125,23 @@ def open_entries(data: bytes, begin: int, header: ChunkHeader, *, verify_crc: bo
         return ChunkReader(data, header, begin, end)
     _check_count(header, len(messages))
     return messages
+
+
+class PlainChunk(NamedTuple):
+    """A ``Chunk`` whose messages are held by their bodies."""
+
+    stream: str
+    offset: int
+    timestamp: int
+    messages: PlainMessages
+    committed_chunk_id: int | None
+
+    @property
+    def last_offset(self) -> int:
+        return self.offset + len(self.messages) - 1
+
+
+AnyChunk: TypeAlias = Chunk | PlainChunk
 
 
 class ChunkReader:

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
+from io import BytesIO
 from itertools import compress, repeat
 
 from rstream_core.checks import MAX_STRING, check_text
 from rstream_core.errors import RESPONSE_OK
 from rstream_core.protocol import commands as c
+from rstream_core.protocol.amqp_sections import DATA8, DATA32
 from rstream_core.protocol.sub_batch import SUB_BATCH_BIT
 
 FRAME_HEAD = struct.Struct(">IHHBi")  # size, key, version, publisher id, count
@@ -177,6 +180,14 @@ def join_entries(messages: Sequence[bytes]) -> bytes:
     return b"".join(parts)
 
 
+def count_delimiters(data: bytes, delimiter: bytes) -> int:
+    """Returns what ``data.count(delimiter)`` returns. For a single byte, taking them out is three times as fast, and
+    takes the memory of the data once more for a moment."""
+    if len(delimiter) > 1:
+        return data.count(delimiter)
+    return len(data) - len(data.replace(delimiter, b""))
+
+
 # Frames and chunks to messages.
 
 
@@ -246,3 +257,84 @@ def split(data: bytes, start: int, end: int, count: int) -> list[bytes] | None:
     except struct.error:
         return None
     return messages if pos == end else None
+
+
+# Chunks to bodies. An entry whose message is nothing but a data section has certain first bytes: its size, the start of
+# the section and the size of the body. So one look at these finds the body, and shows that the entry is that plain.
+
+_SHORT_HEAD, _LONG_HEAD = 9, 12
+"""Bytes before a body of up to 255 bytes in its entry, and before a longer one."""
+
+
+class _ShortHeads(dict[bytes, int]):
+    """The size of a body, by the bytes before it in its entry."""
+
+    def __init__(self) -> None:
+        super().__init__((_SIZE.pack(5 + size) + DATA8 + bytes((size,)), size) for size in range(256))
+
+
+class _LongHeads(dict[bytes, int]):
+    """As ``_ShortHeads``, for longer bodies. Caches a bounded number of sizes."""
+
+    def __missing__(self, head: bytes) -> int:
+        size = int.from_bytes(head[8:])
+        if size < 256 or head != _SIZE.pack(8 + size) + DATA32 + _SIZE.pack(size):
+            raise KeyError(head)
+        if len(self) < 4096:
+            self[head] = size
+        return size
+
+
+_SHORT_HEADS, _LONG_HEADS = _ShortHeads(), _LongHeads()
+_AT_ONCE = 64
+
+
+@lru_cache(64)
+def _many_and_one(before: int, size: int) -> tuple[struct.Struct, struct.Struct]:
+    """Returns what takes the last ``size`` bytes out of each of ``_AT_ONCE`` entries, and out of one; there are
+    ``before`` bytes before them."""
+    return struct.Struct(f"{before}x{size}s" * _AT_ONCE), struct.Struct(f"{before}x{size}s")
+
+
+def _bodies_of_one_size(data: bytes, start: int, end: int, width: int, step: int) -> list[bytes] | None:
+    """Returns the bodies of entries that take ``step`` bytes each, all with the first ``width`` bytes of the first one;
+    None where one has others. That takes a quarter of the time for entries of any size."""
+    count = (end - start) // step
+    for at in range(start, start + width):
+        if data[at:end:step] != data[at : at + 1] * count:
+            return None
+    many, one = _many_and_one(width, step - width)
+    bodies: list[bytes] = []
+    behind = start + count // _AT_ONCE * _AT_ONCE * step
+    for at in range(start, behind, _AT_ONCE * step):
+        bodies += many.unpack_from(data, at)
+    for at in range(behind, end, step):
+        bodies += one.unpack_from(data, at)
+    return bodies
+
+
+def plain_bodies(data: bytes, start: int, end: int, count: int) -> list[bytes] | None:
+    """Returns the bodies of the ``count`` messages that ``data[start:end]`` holds, each behind its size.
+
+    None where one of them is not a single data section in its shortest form, as ``encode_bodies`` makes it, or is
+    larger than 2 GiB; where one is a sub-entry; where there are none; and where they are not exactly these bytes.
+    """
+    if end - start < _SHORT_HEAD * count or not count:
+        return None
+    width = _LONG_HEAD if data[start + 7] == DATA32[3] else _SHORT_HEAD
+    heads: dict[bytes, int] = _LONG_HEADS if width == _LONG_HEAD else _SHORT_HEADS
+    step, odd = divmod(end - start, count)
+    try:
+        if not odd and count > 1 and heads[data[start : start + width]] == step - width:
+            bodies = _bodies_of_one_size(data, start, end, width, step)
+            if bodies is not None:
+                return bodies
+        file = BytesIO(data if len(data) == end else data[:end])  # makes no copy of whole bytes
+        file.seek(start)
+        read = file.read
+        bodies = [read(heads[read(width)]) for _ in repeat(None, count)]
+        last = len(bodies[-1])  # only the last one may be cut off: behind it there is no head
+        is_whole = file.tell() == end and heads[data[end - last - width : end - last]] == last
+    except KeyError:
+        return None
+    return bodies if is_whole else None

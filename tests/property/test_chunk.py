@@ -5,11 +5,13 @@ from __future__ import annotations
 import zlib
 from unittest import mock
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rstream_core import ChunkError, CompressionType
 from rstream_core.protocol import chunk as chunks
+from rstream_core.protocol.amqp_sections import PlainMessages, bodies_of, encode_bodies, join_messages
 from rstream_core.protocol.chunk import ChunkReader, build_chunk, join_sub_batch, open_chunk
 from rstream_core.protocol.compression import compress
 from rstream_core.protocol.sub_batch import write_sub_batch
@@ -105,3 +107,44 @@ def test_a_chunk_may_lie_inside_of_a_frame(before: bytes, messages: list[bytes])
     header = chunks.parse_header(frame, len(before))
     assert header == chunks.parse_header(data)
     assert chunks.open_entries(frame, len(before) + chunks.HEADER.size, header) == messages
+
+
+@given(st.lists(st.binary(max_size=300), max_size=20), st.booleans(), st.booleans(), st.integers(0, 20))
+def test_a_chunk_of_plain_messages_has_the_same_ones(
+    bodies: list[bytes], is_plain: bool, has_sub_entry: bool, at: int
+) -> None:
+    messages = encode_bodies(bodies) if is_plain else [b"\0" + body for body in bodies]
+    expected, entries = messages, messages
+    if has_sub_entry and messages:
+        expected, entries = [*messages[:at], *messages], [*messages[:at], entry_of((CompressionType.Gzip, messages))]
+    data = build_chunk(entries, first_offset=7, timestamp=3, records=len(expected))
+    header = chunks.parse_header(data)
+    found = chunks.open_plain(data, chunks.HEADER.size, header)
+    assert not isinstance(found, ChunkReader)
+    assert list(found) == expected
+    if isinstance(found, PlainMessages):
+        assert found.bodies == bodies
+    elif is_plain and not has_sub_entry:
+        assert not bodies or len({len(body) < 256 for body in bodies}) == 2
+    with pytest.raises(ChunkError):
+        chunks.open_plain(data, chunks.HEADER.size, header._replace(records=header.records + 1))
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=20), st.slices(22), st.integers(-20, 19))
+def test_plain_messages_are_a_sequence_of_messages(bodies: list[bytes], part: slice, at: int) -> None:
+    messages, plain = encode_bodies(bodies), PlainMessages(bodies)
+    assert (len(plain), list(plain), plain.encoded) == (len(bodies), messages, messages)
+    assert list(plain[part]) == messages[part]
+    assert plain[part].bodies == bodies[part]
+    if -len(bodies) <= at < len(bodies):
+        assert plain[at] == messages[at]
+        assert messages[at] in plain
+    else:
+        with pytest.raises(IndexError):
+            plain[at]
+    assert bodies_of(plain) == bodies_of(messages) == bodies
+    for others in (messages, plain):
+        joined = join_messages([plain, others])
+        assert list(joined) == messages * 2
+        assert isinstance(joined, PlainMessages) is (others is plain)
+    assert plain.select([0, len(bodies) - 1]).bodies == [bodies[0], bodies[-1]]

@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 
 from rstream_core.errors import ProtocolError
 from rstream_core.protocol import commands as c
+from rstream_core.protocol.amqp_sections import bodies_of, encode_bodies
 from rstream_core.protocol.framing import FrameBuffer
 from rstream_core.protocol.wire import (
     confirmed_ids,
+    count_delimiters,
     cut_for_frames,
     encode_filter,
     join_entries,
+    plain_bodies,
     publish_frame,
     published,
     received,
@@ -135,6 +138,82 @@ def test_what_is_split_fills_its_bytes(data: bytes, count: int) -> None:
     if found is not None:
         assert join_entries(found) == data
         assert len(found) == count
+
+
+@st.composite
+def plain(draw: st.DrawFn) -> list[bytes]:
+    """Bodies: of one size or of several, on one side of 256 bytes or on both. Some look like the head of an entry."""
+    sizes = draw(
+        st.sampled_from(
+            ((0, 12), (0, 255), (256, 300), (250, 260), (0, 0), (7, 7), (255, 255), (256, 256), (70000, 70003))
+        )
+    )
+    size = st.integers(*sizes)
+    count = draw(st.integers(1, 200 if sizes[1] < 70000 else 3))
+    some = draw(st.lists(size, min_size=1, max_size=8))
+    fill = draw(st.binary(min_size=1, max_size=9) | st.just(join_entries(encode_bodies([b"\0" * 7]))))
+    return [(fill * (wanted // len(fill) + 1))[:wanted] for wanted in (some[at % len(some)] for at in range(count))]
+
+
+@given(plain(), st.binary(max_size=9), st.binary(max_size=9))
+def test_plain_bodies_are_those_of_the_messages(bodies: list[bytes], before: bytes, behind: bytes) -> None:
+    data = join_entries(encode_bodies(bodies))
+    whole, start = before + data + behind, len(before)
+    end = start + len(data)
+    found = plain_bodies(whole, start, end, len(bodies))
+    if len({len(body) < 256 for body in bodies}) == 1:
+        assert found == bodies
+    else:
+        assert found is None  # the general way
+    for count in (0, len(bodies) - 1, len(bodies) + 1):
+        assert plain_bodies(whole, start, end, count) is None
+    for size in (1, 4, 8, 9, 12, len(data)):
+        assert plain_bodies(whole, start, end - size, len(bodies)) is None
+    if behind:
+        assert plain_bodies(whole, start, end + 1, len(bodies)) is None
+
+
+@given(plain(), st.data())
+def test_one_byte_that_is_not_plain_is_found(bodies: list[bytes], data: st.DataObject) -> None:
+    """Whatever a byte is changed to: bodies come out only where they are those of the messages."""
+    entries = bytearray(join_entries(encode_bodies(bodies)))
+    at = data.draw(st.integers(0, len(entries) - 1) | st.integers(0, min(40, len(entries) - 1)))
+    entries[at] = data.draw(st.integers(0, 255))
+    changed = bytes(entries)
+    found = plain_bodies(changed, 0, len(changed), len(bodies))
+    if found is not None:
+        messages = split(changed, 0, len(changed), len(bodies))
+        assert messages is not None
+        assert bodies_of(messages) == found
+        assert encode_bodies(found) == messages
+
+
+@given(st.binary(max_size=200), st.binary(max_size=12), st.integers(0, 9))
+def test_plain_bodies_of_any_bytes_are_those_of_entries(data: bytes, head: bytes, count: int) -> None:
+    for entries in (data, join_entries([data, head]), join_entries(encode_bodies([data, head])), head + data):
+        found = plain_bodies(entries, 0, len(entries), count)
+        if found is not None:
+            assert len(found) == count
+            assert join_entries(encode_bodies(found)) == entries
+
+
+def test_a_message_with_more_than_a_body_is_not_plain() -> None:
+    bodies = [b"x" * 20, b"y" * 20]
+    one, other = encode_bodies(bodies)
+    long = b"\0Su\xb0" + (20).to_bytes(4) + b"z" * 20  # as some clients write short bodies
+    two_sections = one[:15] + b"\0Su\xa0\x05" + b"1234"
+    for messages in ([one, long], [long, one], [long, long], [one, two_sections], [one, b""], [b"", b""]):
+        entries = join_entries(messages)
+        assert plain_bodies(entries, 0, len(entries), 2) is None
+    assert plain_bodies(join_entries([one, other]), 0, 58, 2) == bodies
+    sub_entry = b"\x90\0\x02" + (58).to_bytes(4) * 2 + join_entries([one, other])
+    assert plain_bodies(sub_entry, 0, len(sub_entry), 1) is None
+
+
+@given(st.binary(max_size=60), st.sampled_from([b"\n", b"\0", b"\n\n", b"ab", b"aba"]), st.integers(0, 9))
+def test_delimiters_are_counted(data: bytes, delimiter: bytes, more: int) -> None:
+    data += delimiter * more + data + delimiter[1:]
+    assert count_delimiters(data, delimiter) == data.count(delimiter)
 
 
 FRAMES = st.one_of(

@@ -21,6 +21,8 @@ from rstream_core import (
     UnsupportedByBroker,
 )
 from rstream_core.flow.stream_reading import ReadEvents, StreamReading
+from rstream_core.protocol.amqp_sections import PlainMessages
+from rstream_core.protocol.chunk import AnyChunk, PlainChunk
 from rstream_core.types import StreamStats
 
 
@@ -103,6 +105,14 @@ class FakeSubscription:
     def poll(self) -> Chunk | None:
         self.held = self.chunks.popleft() if self.chunks else None
         return self.held
+
+    def poll_plain(self) -> AnyChunk | None:
+        """A chunk of plain messages comes as one."""
+        chunk = self.poll()
+        if chunk is None or not all(data.startswith(b"\0Su\xa0") for data in chunk.messages):
+            return chunk
+        bodies = [data[5:] for data in chunk.messages]
+        return PlainChunk(*chunk[:3], PlainMessages(bodies), chunk.committed_chunk_id)
 
     def finish(self, offset: int | None = None) -> None:
         self.finished.append(offset)

@@ -7,7 +7,8 @@ import pytest
 from rstream_core.consuming.arrivals import MORE_CHUNKS, Arrivals
 from rstream_core.errors import ChunkError, ProtocolError
 from rstream_core.protocol import chunk as chunks
-from rstream_core.protocol.chunk import build_chunk
+from rstream_core.protocol.amqp_sections import encode_bodies
+from rstream_core.protocol.chunk import PlainChunk, build_chunk
 from rstream_core.protocol.commands import Delivery
 from rstream_core.types import Chunk, ConsumerOffsetSpecification, OffsetType
 
@@ -29,6 +30,7 @@ def arrivals(*deliveries: Delivery, credit: int = 10) -> Arrivals:
 def all_of(found: Arrivals) -> list[tuple[int, list[bytes]]]:
     taken = []
     while (chunk := found.take()[0]) is not None:
+        assert isinstance(chunk, Chunk)
         taken.append((chunk.offset, chunk.messages))
     return taken
 
@@ -159,3 +161,29 @@ def test_a_broker_that_sends_far_more_than_it_may(credit: int) -> None:
     found = arrivals(*[delivery(offset, b"x") for offset in range(2 * credit + MORE_CHUNKS + 1)], credit=credit)
     with pytest.raises(ProtocolError, match="sends more of stream 's'"):
         found.add(delivery(1000, b"x"))
+
+
+def test_plain_messages_come_by_their_bodies_to_whoever_wants_them_so() -> None:
+    plain, other = encode_bodies([b"a", b"bb", b"c"]), b"no message"
+    found = arrivals(
+        delivery(0, *plain, timestamp=17, committed=2), delivery(2, *plain), delivery(5, other), delivery(6, *plain)
+    )
+    found.start_at(ConsumerOffsetSpecification(OffsetType.OFFSET, 1))
+    chunk, _ = found.take(as_plain=True)
+    assert isinstance(chunk, PlainChunk)
+    assert (chunk.messages.bodies, chunk.last_offset) == ([b"bb", b"c"], 2)
+    assert chunk[:3] == ("s", 1, 17)
+    assert chunk[4:] == (2,)
+    chunk, _ = found.take(as_plain=True)  # its first message was handed out before
+    assert isinstance(chunk, PlainChunk)
+    assert (chunk.offset, chunk.messages.bodies) == (3, [b"bb", b"c"])
+    assert found.take(as_plain=True)[0] == Chunk("s", 5, 0, [other], None)
+    assert found.take()[0] == Chunk("s", 6, 0, plain, None)
+
+
+def test_a_plain_chunk_that_is_damaged_is_not_handed_out() -> None:
+    good, bad = delivery(0, *encode_bodies([b"a"])), delivery(1, *encode_bodies([b"b", b"c"]))
+    found = arrivals(good, bad._replace(frame=bad.frame[:-1] + b"C"))
+    assert found.take(as_plain=True)[0] is not None
+    with pytest.raises(ChunkError, match="checksum"):
+        found.take(as_plain=True)

@@ -14,6 +14,7 @@ from rstream_core.flow.read_plan import ReadPlan, StartAt, Until
 from rstream_core.flow.stages import Stop
 from rstream_core.flow.stores import StoreEvery
 from rstream_core.flow.stream_source import MOST_AT_ONCE, StreamSource
+from rstream_core.protocol.amqp_sections import PlainMessages, encode_bodies
 from tests.unit.fake_streams import FakeClient, FakeStream, FakeSubscription, Told
 
 FIRST = ConsumerOffsetSpecification(OffsetType.FIRST)
@@ -80,6 +81,28 @@ async def test_a_chunk_becomes_a_block() -> None:
     block.done()
     assert reading.source.passed == 7
     assert reading.told.events == [("begins", "s", 5, None)]
+
+
+async def test_plain_messages_come_by_their_bodies_where_the_plan_says_so() -> None:
+    for as_plain in (False, True):
+        reading = Reading(as_plain=as_plain, until=Until(offset=MOST_AT_ONCE + 6))
+        (subscription,) = await reading.open()
+        subscription.arrive_with(0, [b"no message"])
+        subscription.arrive_with(1, encode_bodies([b"%d" % number for number in range(1, MOST_AT_ONCE + 10)]))
+        assert reading.poll().messages == [b"no message"]
+        following = 1
+        for count in (MOST_AT_ONCE, 6):
+            block = reading.poll()
+            assert (block.positions, block.count) == (range(following, following + count), count)
+            bodies = [b"%d" % number for number in block.positions]
+            assert list(block.messages) == encode_bodies(bodies)
+            assert isinstance(block.messages, PlainMessages) is as_plain
+            before, behind = block.split(2)
+            for some, places in ((before.join([behind]), range(count)), (block.select([1, 3]), (1, 3))):
+                assert list(some.messages) == encode_bodies([bodies[place] for place in places])
+                assert isinstance(some.messages, PlainMessages) is as_plain
+            following += count
+        assert reading.source.poll() is None
 
 
 async def test_a_chunk_of_many_messages_comes_in_parts() -> None:
