@@ -21,6 +21,7 @@ LONG: tuple[tuple[str, str], ...] = (
     ("tests/cli/test_generated.py", "15 s of processor time: processes, and shells that complete words"),
     ("tests/cli/test_publish.py", "37 s of processor time"),
     ("tests/faults/test_embedded.py", "clients that read nothing, or little, until the broker ends them"),
+    ("tests/faults/test_blocks.py", "brokers that are killed and come back, under a reader and under workers"),
     ("tests/faults/test_back_pressure.py", "publishers that wait until a broker that is slow confirms"),
     ("tests/cli/test_hostile_text.py", "300 runs"),
     ("tests/cli/test_broker.py", "a broker in a process of its own for each test"),

@@ -8,11 +8,12 @@ import pytest
 
 from rstream_core import Client
 from tests.brokers import Broker
+from tests.cli.conftest import killable
 from tests.clients import arguments, client, options, options_for, stream, super_stream
 from tests.proxy import Proxy, options_through
 from tests.recovering import EAGER, Events
 
-__all__ = ["arguments", "client", "options", "stream", "super_stream"]
+__all__ = ["arguments", "client", "killable", "options", "stream", "super_stream"]
 
 
 @pytest.fixture

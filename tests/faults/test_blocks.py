@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable, Iterable
 
 import pytest
 
-from rstream_core import Client, MessageBlock, OffsetNotFound
-from tests.brokers import Broker
-from tests.clients import PATIENCE, bodies, eventually, publish
+from rstream_core import Backoff, Client, MessageBlock, OffsetNotFound, Recovery, RstreamError, work
+from tests.brokers import Broker, broker_at
+from tests.cli.killable import Killable
+from tests.clients import PATIENCE, bodies, eventually, options_for, publish
 from tests.proxy import Proxy, options_through
 from tests.recovering import LOST, RECOVERED, Events
 
@@ -130,3 +132,133 @@ async def test_a_cut_turn_begins_again_behind_what_is_stored(
         await second.ack()
         assert again.open == 10
     assert await client.query_offset(stream, GROUP) == 9
+
+
+# A broker that is killed.
+
+RESTART = 90.0
+"""Seconds that a RabbitMQ may take to come back, twice."""
+PATIENT = Recovery(seconds=RESTART, backoff=Backoff(attempts=10_000, initial=0.02, maximum=0.2))
+
+
+class Stores:
+    """What the broker says is stored under the group's name, and what was acknowledged by then."""
+
+    def __init__(self, client: Client) -> None:
+        self.acknowledged: set[int] = set()
+        self._client = client
+        self._found: dict[int, frozenset[int]] = {}
+        self._task = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        while True:
+            try:
+                stored = await self._client.query_offset("s", GROUP)
+            except RstreamError:
+                pass  # none yet, or no broker
+            else:
+                self._found.setdefault(stored, frozenset(self.acknowledged))
+            await asyncio.sleep(0.02)
+
+    async def check(self, there: Iterable[int]) -> None:
+        """Raises where an offset was stored before all messages up to it were acknowledged. ``there``: the offsets of
+        all messages."""
+        self._task.cancel()
+        offsets = sorted(there)
+        assert len(self._found) > 3
+        for stored, acknowledged in self._found.items():
+            assert acknowledged.issuperset(offset for offset in offsets if offset <= stored)
+
+
+async def kill_twice(killable: Killable, seen: Callable[[], int], *counts: int) -> None:
+    for count in counts:
+        await eventually(lambda: seen() >= count, RESTART)  # noqa: B023 - it is awaited here
+        await asyncio.to_thread(killable.kill)
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(killable.start)
+
+
+@pytest.mark.slow
+async def test_a_reader_outlives_a_broker_that_is_killed(killable: Killable) -> None:
+    """Messages come once, whatever is open then, and no offset is stored before all up to it is acknowledged."""
+    chance = random.Random(1)
+    messages = bodies(3000)
+    options = options_for(broker_at(killable.uri))
+    found: list[bytes] = []
+    offsets: list[int] = []
+    held: list[MessageBlock] = []
+
+    async def publish_slowly(client: Client) -> None:
+        publisher = await client.publisher("s", reference="writer")
+        for low in range(0, 3000, 20):
+            await publisher.publish(messages[low : low + 20])
+            await asyncio.sleep(0.02)
+        await publisher.flush(RESTART)
+
+    async with (
+        asyncio.timeout(2 * RESTART),
+        Client(options, recovery=PATIENT) as writing,
+        Client(options, recovery=PATIENT) as reading,
+        Client(options, recovery=PATIENT) as looking,
+        asyncio.TaskGroup() as group,
+    ):
+        stores = Stores(looking)
+        group.create_task(publish_slowly(writing))
+        group.create_task(kill_twice(killable, lambda: len(found), 500, 1500))
+        async with reading.blocks("s", name=GROUP, store_every=0.01) as blocks:
+            async for block in blocks:
+                found += block.messages
+                offsets += block.offsets
+                held.append(block)
+                if len(held) > 5:
+                    chosen = held.pop(chance.randrange(len(held)))
+                    stores.acknowledged.update(chosen.offsets)
+                    await chosen.ack()
+                if len(found) >= len(messages):
+                    break
+        assert found == messages
+        assert offsets == sorted(set(offsets))
+        await stores.check(offsets)
+        begin = min(block.offsets[0] for block in held)
+        async with reading.blocks("s", name=GROUP, to_end=True) as blocks:
+            again = [message async for block in blocks for message in block.messages]
+        assert again == messages[offsets.index(begin) :]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["any", "keys"])
+async def test_workers_outlive_a_broker_that_is_killed(killable: Killable, order: str) -> None:
+    messages = bodies(2000)
+    options = options_for(broker_at(killable.uri))
+    offsets: list[int] = []
+    found: dict[int, list[int]] = {}
+
+    def key(message: bytes) -> int:
+        return int(message) % 7
+
+    async with (
+        asyncio.timeout(2 * RESTART),
+        Client(options, recovery=PATIENT) as client,
+        Client(options, recovery=PATIENT) as looking,
+        asyncio.TaskGroup() as group,
+    ):
+        await publish(client, "s", *[messages[low : low + 20] for low in range(0, 2000, 20)])
+        stores = Stores(looking)
+        group.create_task(kill_twice(killable, lambda: len(offsets), 300, 900))
+
+        async def handle(block: MessageBlock) -> None:
+            await asyncio.sleep(0.05)
+            offsets.extend(block.offsets)
+            for message in block.messages:
+                found.setdefault(key(message), []).append(int(message))
+            stores.acknowledged.update(block.offsets)
+
+        # With few open messages, most of the work is left for the time behind the kills.
+        blocks = client.blocks("s", name=GROUP, store_every=0.01, until=1999, max_open=200)
+        done = await work(blocks, handle, workers=4, ordered_by=key if order == "keys" else None)
+        assert (done, sorted(offsets)) == (2000, list(range(2000)))
+        await stores.check(range(2000))
+        assert await client.query_offset("s", GROUP) == 1999
+    assert sorted(number for numbers in found.values() for number in numbers) == list(range(2000))
+    if order == "keys":
+        assert all(numbers == sorted(numbers) for numbers in found.values())
