@@ -427,9 +427,12 @@ class Client:
         offset_type: OffsetType | None = None,
         offset: int | datetime | None = None,
         to_end: bool = False,
+        until: int | datetime | None = None,
         name: str | None = None,
         store_every: float | None = 5.0,
         single_active: bool = False,
+        filter_values: Sequence[str] = (),
+        match_unfiltered: bool = False,
         credit: int = DEFAULT_CREDIT,
         max_open: int = MAX_OPEN,
         max_open_bytes: int = MAX_OPEN_BYTES,
@@ -439,7 +442,9 @@ class Client:
 
         Reads one ``stream``, or several; of a ``super_stream``, all partitions, or those that are given as streams.
         Starts as ``Consumer.subscribe`` does by ``offset_type`` and ``offset``. ``to_end``: ends behind the last
-        message that a stream has when it is opened.
+        message that a stream has when it is opened. ``until``: ends behind this offset of the one stream, or before the
+        first chunk that is later than this time (a ``datetime`` without a zone is local time). Either may be yet to
+        come. A group, with ``single_active``, takes ``to_end`` alone.
 
         With a ``name`` (at most 255 bytes) it begins behind the offset that is stored under it, and ``offset_type`` and
         ``offset`` are for a stream without one: offset 0 if they are not given. Every ``store_every`` seconds (None:
@@ -451,9 +456,12 @@ class Client:
         messages or ``max_open_bytes``, the iterator waits; they may pass each bound by one block. A program that
         acknowledges nothing stops there, and the log says so after a minute.
 
-        ``credit`` and ``fail_on_gap`` are those of ``subscribe``; the client's ``on_gap`` is told of gaps. An offset
-        that the broker refuses to store ends the iteration; an outage postpones it. Nothing is asked before the first
-        block is. See ``Blocks`` for its end, cancellation and errors.
+        ``filter_values``, ``match_unfiltered``, ``credit`` and ``fail_on_gap`` are those of ``subscribe``: of messages
+        with other filter values, those come that share a chunk with a wanted one, and are to be acknowledged too. The
+        client's ``on_gap`` is told of gaps.
+
+        An offset that the broker refuses to store ends the iteration; an outage postpones it. Nothing is asked before
+        the first block is. See ``Blocks`` for its end, cancellation and errors.
         """
         plan = plan_of(
             stream,
@@ -461,8 +469,11 @@ class Client:
             ConsumerOffsetSpecification(offset_type, offset),
             is_given=offset_type is not None or offset is not None,
             to_end=to_end,
+            until=until,
             name=name,
             single_active=single_active,
+            filter_values=filter_values,
+            match_unfiltered=match_unfiltered,
             credit=credit,
             fail_on_gap=fail_on_gap,
         )

@@ -11,11 +11,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
 from rstream_core.callbacks import own_task
-from rstream_core.checks import check_flag, check_name
+from rstream_core.checks import MAX_OFFSET, check_flag, check_name, check_texts, check_whole
 from rstream_core.consuming.gaps import GapListener
 from rstream_core.errors import AlreadyClosed, ConfigurationError
 from rstream_core.flow.access import StreamAccess
@@ -31,7 +32,7 @@ from rstream_core.flow.stream_source import StreamSource
 from rstream_core.loops import LoopGuard
 from rstream_core.protocol.amqp import AMQPMessage, amqp_decoder
 from rstream_core.timeslice import TimeSlice
-from rstream_core.types import ConsumerOffsetSpecification
+from rstream_core.types import ConsumerOffsetSpecification, OffsetType
 
 MAX_OPEN = 50_000
 """Messages that may be handed out and not acknowledged."""
@@ -377,8 +378,11 @@ def plan_of(
     *,
     is_given: bool,
     to_end: bool,
+    until: int | datetime | None,
     name: str | None,
     single_active: bool,
+    filter_values: Sequence[str],
+    match_unfiltered: bool,
     credit: int,
     fail_on_gap: bool,
 ) -> ReadPlan:
@@ -395,6 +399,17 @@ def plan_of(
         raise ConfigurationError("blocks() needs a stream, several, or a super_stream")
     for what, flag in (("to_end", to_end), ("single_active", single_active), ("fail_on_gap", fail_on_gap)):
         check_flag(what, flag)
+    end = Until() if to_end else None
+    if until is not None:
+        if to_end:
+            raise ConfigurationError("pass until, or to_end, not both")
+        if single_active:
+            raise ConfigurationError("a group takes to_end, and not until: its stored offsets say how far it is")
+        end = _end_at(until, is_one_stream=len(streams) == 1)
+    check_texts("filter_values", filter_values)
+    check_flag("match_unfiltered", match_unfiltered)
+    if match_unfiltered and not filter_values:
+        raise ConfigurationError("match_unfiltered needs filter_values")
     if name is not None:
         check_name("name", name)
     elif single_active:
@@ -402,14 +417,26 @@ def plan_of(
     return ReadPlan(
         streams,
         start if name is None else AfterStored(name, start) if is_given else AfterStored(name),
-        until=Until() if to_end else None,
+        until=end,
         name=name,
         single_active=single_active,
         super_stream=super_stream,
+        filter_values=tuple(filter_values),
+        match_unfiltered=match_unfiltered,
         credit=credit,
         only_acknowledged=single_active,
         fail_on_gap=fail_on_gap,
     )
+
+
+def _end_at(until: int | datetime, *, is_one_stream: bool) -> Until:
+    """Returns the end at an offset or a time."""
+    if isinstance(until, datetime):
+        return Until(time=ConsumerOffsetSpecification(OffsetType.TIMESTAMP, until).offset)
+    offset = check_whole("until", until, 0, MAX_OFFSET)
+    if not is_one_stream:
+        raise ConfigurationError(f"until={offset} is an offset of one stream; for several pass a datetime, or to_end")
+    return Until(offset=offset)
 
 
 def blocks_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -70,6 +71,53 @@ async def test_where_it_begins(client: Client, stream: str) -> None:
     async with asyncio.timeout(PATIENCE), client.blocks(stream, offset_type=OffsetType.NEXT) as blocks:
         await publish(client, stream, [b"new"])
         assert list((await anext(blocks)).messages) == [b"new"]
+
+
+async def test_where_it_ends(client: Client, stream: str) -> None:
+    async def read(until: int | datetime) -> list[bytes]:
+        found: list[bytes] = []
+        async with (
+            asyncio.timeout(PATIENCE),
+            client.blocks(stream, until=until, name=GROUP, store_every=None) as blocks,
+        ):
+            async for block in blocks:
+                found += block.messages
+                await block.ack()
+        return found
+
+    await publish(client, stream, bodies(10, "early-"), bodies(10, "later-"))
+    assert await read(12) == [*bodies(10, "early-"), *bodies(3, "later-")]
+    assert await client.query_offset(stream, GROUP) == 12
+    assert await read(12) == []
+    coming = asyncio.create_task(read(25))  # three offsets are the broker's own: chunks that say what is stored
+    await asyncio.sleep(0.3)
+    assert not coming.done()
+    await publish(client, stream, bodies(10, "new-"))
+    found = await coming
+    assert found[:7] == bodies(10, "later-")[3:]
+    assert found[7:] == bodies(len(found) - 7, "new-")
+    assert 0 < len(found[7:]) < 10
+    assert await read(datetime.now(UTC) - timedelta(hours=1)) == []
+    rest = await read(datetime.now(UTC) + timedelta(seconds=0.5))
+    assert rest == bodies(10, "new-")[len(found) - 7 :]
+
+
+async def test_what_the_broker_filters_for_blocks(client: Client, stream: str) -> None:
+    """Whole chunks. What it leaves out is not handed out, and passed where something behind it is acknowledged."""
+    publisher = await client.publisher(stream)
+    for value in ("eu", "us", None, "eu", "us"):
+        await publisher.publish(bodies(5, f"{value}-"), filter_values=[value] * 5)
+        await publisher.flush(PATIENCE)
+    await publisher.close()
+    european = bodies(5, "eu-")
+    assert await read_all(client, stream, filter_values=["eu"]) == european + european
+    both = await read_all(client, stream, filter_values=["eu"], match_unfiltered=True, name=GROUP)
+    assert both == european + bodies(5, "None-") + european
+    assert await client.query_offset(stream, GROUP) == 24  # also the last ones, which the broker has left out
+    handled: list[bytes] = []
+    blocks = client.blocks(stream, filter_values=["us"], to_end=True)
+    assert await asyncio.wait_for(work(blocks, lambda block: handled.extend(block.messages)), PATIENCE) == 10
+    assert sorted(handled) == sorted(bodies(5, "us-") * 2)
 
 
 async def test_messages_are_decoded_on_demand(client: Client, stream: str) -> None:

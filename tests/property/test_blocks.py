@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from rstream_core import ConnectionClosed, ConsumerOffsetSpecification, MessageBlock
 from rstream_core.flow.blocks import blocks_of, plan_of
 from rstream_core.flow.stores import StoreEvery
-from tests.unit.fake_streams import FakeClient, FakeStream, FakeSubscription
+from tests.unit.fake_streams import USUAL, FakeClient, FakeStream, FakeSubscription
 
 T = TypeVar("T")
 
@@ -24,17 +24,7 @@ class Reading(RuleBasedStateMachine):
     def begin(self, every: int, most: int) -> None:
         self.runner = asyncio.Runner()
         self.client = FakeClient(s=FakeStream())
-        plan = plan_of(
-            "s",
-            None,
-            ConsumerOffsetSpecification(),
-            is_given=False,
-            to_end=False,
-            name="n",
-            single_active=True,
-            credit=10,
-            fail_on_gap=False,
-        )
+        plan = plan_of("s", None, ConsumerOffsetSpecification(), **{**USUAL, "name": "n", "single_active": True})
         self.blocks = blocks_of(
             self.client.client,
             plan,

@@ -25,6 +25,19 @@ from rstream_core.protocol.amqp_sections import PlainMessages
 from rstream_core.protocol.chunk import AnyChunk, PlainChunk
 from rstream_core.types import StreamStats
 
+USUAL: dict[str, Any] = {
+    "is_given": False,
+    "to_end": False,
+    "until": None,
+    "name": None,
+    "single_active": False,
+    "filter_values": (),
+    "match_unfiltered": False,
+    "credit": 10,
+    "fail_on_gap": False,
+}
+"""What ``plan_of`` of ``rstream_core.flow.blocks`` is given where nothing else is asked for."""
+
 
 class Clock:
     def __init__(self) -> None:

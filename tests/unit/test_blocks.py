@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -22,9 +23,10 @@ from rstream_core import (
 )
 from rstream_core.flow.blocks import MAX_OPEN, MAX_OPEN_BYTES, blocks_of, plan_of
 from rstream_core.flow.hand_over import AHEAD
+from rstream_core.flow.read_plan import ReadPlan, Until
 from rstream_core.flow.stores import StoreEvery
 from tests.clients import PATIENCE, eventually
-from tests.unit.fake_streams import FakeClient, FakeStream, FakeSubscription, Told
+from tests.unit.fake_streams import USUAL, FakeClient, FakeStream, FakeSubscription, Told
 
 
 class Reading:
@@ -42,10 +44,9 @@ class Reading:
         self.client = FakeClient(**{stream: FakeStream(last=9) for stream in streams})
         self.told = Told()
         self.checks = 0
-        given = {"name": None, "single_active": False, "to_end": False, "credit": 10, "fail_on_gap": False, **plan}
         self.blocks = blocks_of(
             self.client.client,
-            plan_of(streams, None, ConsumerOffsetSpecification(), is_given=False, **given),
+            plan_of(streams, None, ConsumerOffsetSpecification(), **{**USUAL, **plan}),
             store_every=every or StoreEvery(),
             on_gap=self.told.gap,
             max_open=most,
@@ -477,19 +478,35 @@ async def test_a_stream_that_cannot_be_opened_leaves_nothing_behind() -> None:
         ({"to_end": 1}, "to_end"),
         ({"fail_on_gap": 1}, "fail_on_gap"),
         ({"single_active": "x", "name": "n"}, "single_active"),
+        ({"until": 5, "to_end": True}, "pass until, or to_end, not both"),
+        ({"until": 5, "single_active": True, "name": "n"}, "a group takes to_end, and not until"),
+        ({"until": 5, "stream": ("a", "b")}, "until=5 is an offset of one stream"),
+        ({"until": 5, "stream": None, "super_stream": "s"}, "until=5 is an offset of one stream"),
+        ({"until": -1}, "until is between 0 and"),
+        ({"until": "end"}, "until is a whole number"),
+        ({"filter_values": "eu"}, "filter_values is a list of str"),
+        ({"filter_values": [1]}, "one of filter_values is a str"),
+        ({"filter_values": ["eu"], "match_unfiltered": 1}, "match_unfiltered is True or False"),
+        ({"match_unfiltered": True}, "match_unfiltered needs filter_values"),
     ],
 )
 def test_arguments_that_cannot_be(arguments: dict[str, Any], error: str) -> None:
-    given = {"stream": "s", "super_stream": None, "name": None, "single_active": False, "to_end": False, **arguments}
+    given = {**USUAL, "stream": "s", "super_stream": None, **arguments}
     with pytest.raises((ConfigurationError, TypeError), match=error):
-        plan_of(
-            given.pop("stream"),
-            given.pop("super_stream"),
-            ConsumerOffsetSpecification(),
-            is_given=False,
-            credit=10,
-            **{"fail_on_gap": False, **given},
-        )
+        plan_of(given.pop("stream"), given.pop("super_stream"), ConsumerOffsetSpecification(), **given)
+
+
+def test_what_is_to_be_read() -> None:
+    def plan(stream: str | tuple[str, ...] = "s", **arguments: Any) -> ReadPlan:
+        return plan_of(stream, None, ConsumerOffsetSpecification(), **{**USUAL, **arguments})
+
+    time = datetime(2026, 11, 23, 10, 0, 0, 123_999, tzinfo=UTC)
+    assert plan().until is None
+    assert plan(to_end=True).until == Until()
+    assert plan(until=0).until == Until(offset=0)
+    assert plan(("a", "b"), until=time).until == Until(time=1_795_428_000_123)
+    filtered = plan(filter_values=["eu", "uk"], match_unfiltered=True)
+    assert (filtered.filter_values, filtered.match_unfiltered) == (("eu", "uk"), True)
 
 
 @pytest.mark.parametrize("is_given", [False, True])
@@ -500,17 +517,8 @@ async def test_where_it_begins(is_given: bool, name: str | None, single_active: 
         return
     client = FakeClient(s=FakeStream(last=9), t=FakeStream(last=9, stored={"n": 4}))
     start = ConsumerOffsetSpecification(OffsetType.OFFSET, 7) if is_given else ConsumerOffsetSpecification()
-    plan = plan_of(
-        ["s", "t"],
-        None,
-        start,
-        is_given=is_given,
-        name=name,
-        single_active=single_active,
-        to_end=False,
-        credit=3,
-        fail_on_gap=True,
-    )
+    chosen = {"is_given": is_given, "name": name, "single_active": single_active, "credit": 3, "fail_on_gap": True}
+    plan = plan_of(["s", "t"], None, start, **{**USUAL, **chosen})
     blocks = blocks_of(
         client.client,
         plan,
@@ -536,17 +544,7 @@ async def test_where_it_begins(is_given: bool, name: str | None, single_active: 
 
 async def test_all_partitions_of_a_super_stream() -> None:
     client = FakeClient(a=FakeStream(last=9), b=FakeStream(last=9))
-    plan = plan_of(
-        None,
-        "all",
-        ConsumerOffsetSpecification(),
-        is_given=False,
-        name="n",
-        single_active=True,
-        to_end=False,
-        credit=3,
-        fail_on_gap=False,
-    )
+    plan = plan_of(None, "all", ConsumerOffsetSpecification(), **{**USUAL, "name": "n", "single_active": True})
     blocks: Blocks = blocks_of(
         client.client,
         plan,

@@ -20,7 +20,7 @@ from rstream_core import (
 from rstream_core.flow.blocks import blocks_of, plan_of
 from rstream_core.flow.stores import StoreEvery
 from tests.clients import PATIENCE, eventually
-from tests.unit.fake_streams import FakeClient, FakeStream, FakeSubscription
+from tests.unit.fake_streams import USUAL, FakeClient, FakeStream, FakeSubscription
 
 
 class Pool:
@@ -32,17 +32,8 @@ class Pool:
         self.client = FakeClient(**{stream: FakeStream(last=10 * blocks - 1) for stream in streams})
         self._most = blocks
         self.client.deliver = self.deliver
-        self.plan = plan_of(
-            streams,
-            None,
-            ConsumerOffsetSpecification(),
-            is_given=False,
-            to_end=to_end,
-            name="n",
-            single_active=single_active,
-            credit=10,
-            fail_on_gap=False,
-        )
+        chosen = {"to_end": to_end, "name": "n", "single_active": single_active}
+        self.plan = plan_of(streams, None, ConsumerOffsetSpecification(), **{**USUAL, **chosen})
         self.open: dict[tuple[str, int], asyncio.Future[None]] = {}
         self.begun: list[tuple[str, int]] = []
         self.cancelled: list[int] = []
