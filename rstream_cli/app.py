@@ -8,11 +8,13 @@ traceback only with ``-vv``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import typer
 
 from rstream_cli.completing import answer
+from rstream_cli.contexts import context_names
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import ExitStatus
 from rstream_cli.typer_support import (
@@ -34,6 +36,7 @@ COMMANDS: Mapping[str, Lazy] = {
     ),
     "sac-consume": Lazy("rstream_cli.commands.sac_consume", "Read a stream as one of a group of consumers."),
     "offset": Lazy("rstream_cli.commands.offset", "Store, query and resolve offsets."),
+    "context": Lazy("rstream_cli.commands.context", "Keep connection settings under names."),
     "doctor": Lazy("rstream_cli.commands.doctor", "Check the connection to a broker, step by step."),
     "broker": Lazy("rstream_cli.commands.broker", "Run an embedded broker for development and tests."),
     "version": Lazy("rstream_cli.commands.version", "Print the versions of rstream, Python and the libraries."),
@@ -90,7 +93,7 @@ def run(arguments: Sequence[str], env: Environment) -> int:
     try:
         command = typer.main.get_command(app)
         if shell := env.variable(COMPLETE_VARIABLE):
-            text, status = answer(command, shell, arguments)
+            text, status = answer(command, shell, arguments, {"CONTEXT": partial(context_names, env.variables)})
             env.stdout.write(text)
             return status
         with command.make_context(PROGRAM, list(arguments), obj=env, color=env.use_color(stdout=True)) as context:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import typer
@@ -44,19 +44,23 @@ class Candidates(NamedTuple):
     wants_file: bool = False
 
 
-def answer(root: Any, shell: str, arguments: Sequence[str]) -> tuple[str, int]:
+Names = Mapping[str, Callable[[], Sequence[str]]]
+"""What finds the names for a parameter, by its metavar without brackets. It is only called when they are wanted."""
+
+
+def answer(root: Any, shell: str, arguments: Sequence[str], names: Names) -> tuple[str, int]:
     """The text for a shell's script, and the exit code. An unknown shell gets nothing."""
     if shell not in _SHELLS:
         return "", 0
     read, show = _SHELLS[shell]
     words, rest = read(arguments)
-    found = candidates(root, words)
+    found = candidates(root, words, names)
     if found.wants_file:
         return "", FILES
     return "".join(f"{line}\n" for line in show(found.words, rest)), 0
 
 
-def candidates(root: Any, words: Sequence[str]) -> Candidates:
+def candidates(root: Any, words: Sequence[str], names: Names) -> Candidates:
     """What may stand in the place of the last word; the others, without the program's name, are before it."""
     *before, word = words
     context = typer.Context(root, info_name=PROGRAM, help_option_names=["-h", "--help"])
@@ -69,10 +73,10 @@ def candidates(root: Any, words: Sequence[str]) -> Candidates:
             context = typer.Context(command, parent=context, info_name=name)
         elif not name.startswith("-"):
             return Candidates([])
-    return _in_command(command, context, before[at:], word)
+    return _in_command(command, context, before[at:], word, names)
 
 
-def _in_command(command: Any, context: Any, before: Sequence[str], word: str) -> Candidates:
+def _in_command(command: Any, context: Any, before: Sequence[str], word: str, names: Names) -> Candidates:
     parameters = [parameter for parameter in command.get_params(context) if not parameter.hidden]
     options = [parameter for parameter in parameters if parameter.param_type_name == "option"]
     by_name = {name: option for option in options for name in (*option.opts, *option.secondary_opts)}
@@ -92,27 +96,33 @@ def _in_command(command: Any, context: Any, before: Sequence[str], word: str) ->
             if option is not None and not is_joined and takes_value(option):
                 waiting = option
     if waiting is not None:
-        return _values(waiting, word, "")
+        return _values(waiting, word, "", names)
     if not only_arguments and word.startswith("-"):
         name, is_joined, value = word.partition("=")
         if is_joined:
             option = by_name.get(name)
-            return Candidates([]) if option is None or not takes_value(option) else _values(option, value, f"{name}=")
+            return (
+                Candidates([])
+                if option is None or not takes_value(option)
+                else _values(option, value, f"{name}=", names)
+            )
         return Candidates(list(_option_names(options, given, word)))
     if isinstance(command, LazyGroup):
         return Candidates([Candidate(*row) for row in command.summaries(context) if row[0].startswith(word)])
     arguments = [parameter for parameter in parameters if parameter.param_type_name == "argument"]
     if not arguments or (positional >= len(arguments) and arguments[-1].nargs != -1):
         return Candidates([])
-    return _values(arguments[min(positional, len(arguments) - 1)], word, "")
+    return _values(arguments[min(positional, len(arguments) - 1)], word, "", names)
 
 
-def _values(parameter: Any, text: str, before: str) -> Candidates:
+def _values(parameter: Any, text: str, before: str, names: Names) -> Candidates:
     """What a parameter takes; ``before`` is what stands before the value in the same word."""
     kind = kind_of(parameter)
     words: Sequence[str] = ()
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         words = [str(member.value) for member in kind]
+    elif find := names.get((parameter.metavar or "").strip("[]")):
+        words = find()
     else:
         words = next((_WORDS[name] for name in parameter.opts if name in _WORDS), ())
     found = [Candidate(before + word) for word in words if word.startswith(text)]

@@ -1,10 +1,12 @@
-"""Combines the settings from command line and environment into one ``ConnectionOptions``.
+"""Combines the settings from command line, environment and context into one ``ConnectionOptions``.
 
-Settings come in layers, the strongest first: the command line, then the environment. A layer maps a setting's name to a
-text. The rules are the same for all layers, so a configuration file would be one more layer.
+Settings come in layers, the strongest first: the command line, the environment, the user's context (which stands
+before the environment where the command line names it). A layer maps a setting's name to a text. The rules are the
+same for all layers.
 
-- Each setting comes from the strongest layer that has it, with two exceptions, both for safety: a host hides a
-  weaker layer's whole URI, and a URI's password applies only to that URI's user name.
+- Each setting comes from the strongest layer that has it, with three exceptions, all for safety: a host hides a weaker
+  layer's whole URI, a URI's password applies only to that URI's user name, and a password of a context only to the
+  context's user at the context's URI.
 - Within one layer no setting may be given twice: a URI and a host contradict each other even where they agree.
 - These functions do not connect, and no message contains a password.
 """
@@ -21,12 +23,13 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from rstream_cli.parsing import parse_duration, parse_size, parse_timeout, positive_duration
+from rstream_cli import setting_values as read
+from rstream_cli.parsing import parse_duration, parse_timeout, positive_duration
 from rstream_cli.passwords import PasswordSources, read_password_file
 from rstream_core.connecting.recovery import RECOVER, Recovery
 from rstream_core.errors import ConfigurationError
-from rstream_core.types import MIN_FRAME_MAX, ConnectionOptions, Credentials, CredentialsFunction, Endpoint
-from rstream_core.uri import PLAIN_PORT, PLAIN_SCHEME, TLS_PORT, TLS_SCHEME, StreamUri, parse_uri
+from rstream_core.types import ConnectionOptions, Credentials, CredentialsFunction, Endpoint
+from rstream_core.uri import PLAIN_PORT, TLS_PORT, StreamUri
 
 T = TypeVar("T")
 
@@ -56,21 +59,19 @@ SETTINGS = (
 )
 """The names of all settings. The environment variable of each is ``RSTREAM_`` and the name in capitals."""
 
+CONTEXT_SETTINGS = frozenset((*SETTINGS, "stream"))
+"""The names of what a context may hold."""
+
 DEFAULT_USER = "guest"
-PLAIN, EXTERNAL = "PLAIN", "EXTERNAL"
 INSECURE_WARNING = (
     "--insecure: the broker's certificate is NOT verified; an attacker on the network can read the password"
 )
 
 _OLD_NAMES = {"key": "cert_key"}
 """Settings that had another name."""
-_PASSWORDS = ("password", "password_file", "password_command")
+PASSWORDS = ("password", "password_file", "password_command")
 """Of these, each layer may have one."""
 _TLS_ONLY = ("ca_file", "cert", "cert_key", "server_name", "insecure")
-_WORDS = {
-    **dict.fromkeys(("1", "true", "yes", "on"), True),
-    **dict.fromkeys(("0", "false", "no", "off"), False),
-}
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Layer:
 
     values: Mapping[str, str] = field(repr=False)  # may contain a password
     label: Callable[[str], str]
+    is_context: bool = False
     explicit: bool = False
     """Said for this one run: what cannot take effect is then an error, not ignored."""
     old_names: tuple[str, ...] = ()
@@ -106,6 +108,22 @@ def environment_layer(variables: Mapping[str, str]) -> Layer:
     return _read_uris(_renamed(Layer(values, lambda name: f"RSTREAM_{name.upper()}")))
 
 
+def context_layer(name: str, values: Mapping[str, str]) -> Layer:
+    """The layer of a context. Values that are no connection settings are left out."""
+    values = {key: text for key, text in values.items() if key in SETTINGS}
+    return _read_uris(Layer(values, lambda key: f"{key} of the context {name!r}", is_context=True))
+
+
+def check_layer(layer: Layer) -> None:
+    """Raises ``ConfigurationError`` for a layer that could not be used alone, but for files that are missing."""
+    _check_contradictions(layer)
+    has_tls = layer.uris[0].tls if layer.uris else _first([layer], "tls", read.boolean)
+    if not has_tls and not (management_uri([layer]) or "").startswith("https://"):
+        _check_tls_only([replace(layer, explicit=True)])
+    for name, parse in read.PARSERS.items():
+        _first([layer], name, parse)
+
+
 def _renamed(layer: Layer) -> Layer:
     """The same under the names of today."""
     values = dict(layer.values)
@@ -119,8 +137,13 @@ def _renamed(layer: Layer) -> Layer:
 
 
 def management_uri(layers: Sequence[Layer]) -> str | None:
-    """The address of the management API; None where it is the default one. It may contain a password."""
-    return _first(layers, "management_uri", str)
+    """The address of the management API; None where it is the default one. It may contain a password.
+
+    That of a context is for the context's own URI: a password for another address must not go there.
+    """
+    return _first(
+        [layer for number, layer in enumerate(layers) if not _is_hidden(layers, number)], "management_uri", str
+    )
 
 
 def build_tls(layers: Sequence[Layer], warn: Callable[[str], None] | None = None) -> ssl.SSLContext:
@@ -151,42 +174,42 @@ def build_options(
             for old in layer.old_names:
                 new = layer.label(_OLD_NAMES[old])
                 warn(f"{layer.label(old)} is the old name of {new}; --key is the routing key of `superstream publish`")
-    uri_depth = _visible_uri(layers)
+    uri_depth = visible_uri(layers)
     for depth, layer in enumerate(layers):
         # A URI that a stronger layer hides cannot contradict other settings.
         _check_contradictions(layer if depth == uri_depth else replace(layer, uris=()))
     above_uri = layers[:uri_depth] if uri_depth is not None else layers
     uris = layers[uri_depth] if uri_depth is not None else None
 
-    tls = _first(above_uri, "tls", _boolean)
+    tls = _first(above_uri, "tls", read.boolean)
     if tls is None:
-        tls = uris.uris[0].tls if uris is not None else _first(layers, "tls", _boolean) or False
+        tls = uris.uris[0].tls if uris is not None else _first(layers, "tls", read.boolean) or False
     endpoints = _endpoints(layers, above_uri, uris, tls)
     username, from_uri = _from_uri_or_setting(layers, uri_depth, "username")
-    mechanism = _first(layers, "sasl", _mechanism) or PLAIN
+    mechanism = _first(layers, "sasl", read.mechanism) or read.PLAIN
     vhost, _ = _from_uri_or_setting(layers, uri_depth, "vhost")
     context = _tls_context(layers, warn) if tls else None
     if not tls and not (management_uri(layers) or "").startswith("https://"):
         _check_tls_only(layers)
-    if mechanism == EXTERNAL and (not tls or not any("cert" in layer for layer in layers)):
+    if mechanism == read.EXTERNAL and (not tls or not any("cert" in layer for layer in layers)):
         raise ConfigurationError(
             "SASL EXTERNAL logs in with a client certificate",
             hint="pass --tls and --cert, or leave out --sasl external",
         )
     defaults = ConnectionOptions()
     timeout = _first(layers, "connect_timeout", partial(positive_duration, parse=parse_timeout))
-    heartbeat = _first(layers, "heartbeat", _heartbeat)
-    frame_max = _first(layers, "frame_max", _frame_max)
+    heartbeat = _first(layers, "heartbeat", read.heartbeat)
+    frame_max = _first(layers, "frame_max", read.frame_max)
     return ConnectionOptions(
         endpoints=endpoints,
         credentials=Credentials()
-        if mechanism == EXTERNAL
+        if mechanism == read.EXTERNAL
         else _credentials(layers, uri_depth, username, from_uri, endpoints[0], passwords or PasswordSources()),
         mechanism=mechanism,
         vhost=vhost or defaults.vhost,
         tls=context,
         server_name=_first(layers, "server_name", str) if tls else None,
-        load_balancer_mode=_first(layers, "load_balancer", _boolean) or False,
+        load_balancer_mode=_first(layers, "load_balancer", read.boolean) or False,
         connect_timeout=defaults.connect_timeout if timeout is None else timeout,
         heartbeat=defaults.heartbeat if heartbeat is None else heartbeat,
         frame_max=defaults.frame_max if frame_max is None else frame_max,
@@ -215,34 +238,13 @@ def _read_uris(layer: Layer) -> Layer:
     if "uri" not in layer:
         return layer
     texts = [text for text in re.split(r"[\s,]+(?=rabbitmq-stream)", layer.values["uri"].strip()) if text]
-    uris = tuple(_parsed(_uri, text, layer.label("uri")) for text in texts)
+    uris = tuple(_parsed(read.stream_uri, text, layer.label("uri")) for text in texts)
     for what, name in (("tls", "scheme"), ("username", "user name"), ("password", "password")):
         if len({getattr(uri, what) for uri in uris if getattr(uri, what) is not None}) > 1:
             raise ConfigurationError(f"the URIs of {layer.label('uri')} differ in their {name}")
     if len({uri.vhost for uri in uris if uri.vhost is not None}) > 1:
         raise ConfigurationError(f"the URIs of {layer.label('uri')} differ in their virtual host")
     return replace(layer, uris=uris, ports_given=tuple(urlsplit(text).port is not None for text in texts))
-
-
-def _uri(text: str) -> StreamUri:
-    try:
-        return parse_uri(text)
-    except ConfigurationError as error:
-        error.hint = _meant_uri(text) or error.hint
-        raise
-
-
-def _meant_uri(text: str) -> str | None:
-    """The address with our scheme and port, where it has another's. None where it may hold a password, or is none."""
-    found = re.fullmatch(r"(?:([a-z][a-z0-9+.-]*)://)?([\w.-]+|\[[0-9a-fA-F:.]+\])(?::([0-9]+))?(/[\w.%-]*)?", text)
-    if found is None or found[1] in (PLAIN_SCHEME, TLS_SCHEME):
-        return None
-    scheme, host, port, path = found.groups()
-    tls = port == str(TLS_PORT) or (scheme or "").endswith(("s", "tls", "ssl"))
-    if port is None or scheme in ("amqp", "amqps", "http", "https"):
-        port = str(TLS_PORT if tls else PLAIN_PORT)
-    vhost = path if path and scheme not in ("http", "https") else ""
-    return f"write {TLS_SCHEME if tls else PLAIN_SCHEME}://{host}:{port}{vhost}"
 
 
 def _check_contradictions(layer: Layer) -> None:
@@ -255,15 +257,15 @@ def _check_contradictions(layer: Layer) -> None:
                     hint="write the host and the port into the URI",
                 )
         for name, said in (
-            ("username", _in_uris(layer, "username")),
-            ("password_file", _in_uris(layer, "password")),
-            ("password_command", _in_uris(layer, "password")),
-            ("password", _in_uris(layer, "password")),
-            ("vhost", _in_uris(layer, "vhost")),
+            ("username", in_uris(layer, "username")),
+            ("password_file", in_uris(layer, "password")),
+            ("password_command", in_uris(layer, "password")),
+            ("password", in_uris(layer, "password")),
+            ("vhost", in_uris(layer, "vhost")),
         ):
             if name in layer and said is not None:
                 raise ConfigurationError(f"{label(name)} contradicts {label('uri')}, which names one too")
-        if "tls" in layer and _parsed(_boolean, layer.values["tls"], label("tls")) != layer.uris[0].tls:
+        if "tls" in layer and _parsed(read.boolean, layer.values["tls"], label("tls")) != layer.uris[0].tls:
             flag = label("tls")
             if layer.uris[0].tls:
                 flag = flag.replace("--tls", "--no-tls") if layer.explicit else f"{flag} (no)"
@@ -272,16 +274,16 @@ def _check_contradictions(layer: Layer) -> None:
                 f"{flag} contradicts {scheme}://",
                 hint="the scheme of the URI decides: rabbitmq-stream:// or rabbitmq-stream+tls://",
             )
-    for one, other in (*combinations(_PASSWORDS, 2), ("insecure", "ca_file")):
+    for one, other in (*combinations(PASSWORDS, 2), ("insecure", "ca_file")):
         if one in layer and other in layer and _is_on(layer, one):
             raise ConfigurationError(f"{label(one)} and {label(other)} contradict each other")
 
 
 def _is_on(layer: Layer, name: str) -> bool:
-    return name != "insecure" or _parsed(_boolean, layer.values[name], layer.label(name))
+    return name != "insecure" or _parsed(read.boolean, layer.values[name], layer.label(name))
 
 
-def _visible_uri(layers: Sequence[Layer]) -> int | None:
+def visible_uri(layers: Sequence[Layer]) -> int | None:
     """Returns the index of the layer whose URI counts: the strongest with one, unless a stronger layer has a host."""
     for depth, layer in enumerate(layers):
         if layer.uris:
@@ -291,17 +293,17 @@ def _visible_uri(layers: Sequence[Layer]) -> int | None:
     return None
 
 
-def _in_uris(layer: Layer, what: str) -> str | None:
+def in_uris(layer: Layer, what: str) -> str | None:
     return next((getattr(uri, what) for uri in layer.uris if getattr(uri, what)), None)
 
 
 def _endpoints(
     layers: Sequence[Layer], above_uri: Sequence[Layer], uris: Layer | None, tls: bool
 ) -> tuple[Endpoint, ...]:
-    port = _first(above_uri, "port", _port)
+    port = _first(above_uri, "port", read.port)
     default_port = TLS_PORT if tls else PLAIN_PORT
     if uris is None:
-        host = _first(layers, "host", _host) or "localhost"
+        host = _first(layers, "host", read.host) or "localhost"
         return (Endpoint(host.removeprefix("[").removesuffix("]"), port or default_port),)
     return tuple(
         Endpoint(uri.endpoint.host, port or (uri.endpoint.port if given else default_port))
@@ -316,7 +318,7 @@ def _from_uri_or_setting(layers: Sequence[Layer], uri_depth: int | None, name: s
     for depth, layer in enumerate(layers):
         if name in layer:
             return layer.values[name], False
-        said = _in_uris(layer, name) if depth == uri_depth else None
+        said = in_uris(layer, name) if depth == uri_depth else None
         if said is not None:
             return said, True
     return None, False
@@ -332,6 +334,8 @@ def _credentials(
 ) -> Credentials | CredentialsFunction:
     user = username or DEFAULT_USER
     for depth, layer in enumerate(layers):
+        if not may_send(layers, depth, user):
+            continue
         if "password_command" in layer:
             return passwords.credentials_by_command(
                 user, layer.values["password_command"], layer.label("password_command")
@@ -340,8 +344,8 @@ def _credentials(
             return Credentials(user, read_password_file(layer.values["password_file"], layer.label("password_file")))
         if "password" in layer:
             return Credentials(user, layer.values["password"])
-        password = _in_uris(layer, "password") if depth == uri_depth else None
-        if password is not None and (from_uri or user == (_in_uris(layer, "username") or DEFAULT_USER)):
+        password = in_uris(layer, "password") if depth == uri_depth else None
+        if password is not None and (from_uri or user == (in_uris(layer, "username") or DEFAULT_USER)):
             return Credentials(user, password)
     if user == DEFAULT_USER:
         return Credentials()
@@ -352,6 +356,29 @@ def _credentials(
         f"no password is given for the user {user!r}",
         hint="pass --password-file FILE or --password-command CMD, or set RSTREAM_PASSWORD",
     )
+
+
+def may_send(layers: Sequence[Layer], number: int, user: str) -> bool:
+    """Returns whether a password of this layer may be sent for this user.
+
+    That of a context goes to the context's own user alone, and not to an address that hides the context's URI.
+    """
+    layer = layers[number]
+    if not layer.is_context:
+        return True
+    own = layer.values.get("username") or in_uris(layer, "username")
+    return own in (None, user) and not _is_hidden(layers, number)
+
+
+def _is_hidden(layers: Sequence[Layer], number: int) -> bool:
+    """Returns whether this layer is a context of which another address hides the URI."""
+    layer = layers[number]
+    return layer.is_context and bool(layer.uris) and visible_uri(layers) != number
+
+
+def username_of(layers: Sequence[Layer]) -> str:
+    """Returns the user name that the layers give, or the default one."""
+    return _from_uri_or_setting(layers, visible_uri(layers), "username")[0] or DEFAULT_USER
 
 
 # --- TLS ---------------------------------------------------------------------------------------------------
@@ -380,7 +407,7 @@ def _tls_context(layers: Sequence[Layer], warn: Callable[[str], None] | None) ->
             where = f"{cert_label} {cert!r}" + (f" with {key_label} {key!r}" if key is not None else "")
             reason = getattr(error, "reason", None) or "not in PEM form, or the key is encrypted"
             raise ConfigurationError(f"{where}: not a certificate with its key ({reason})") from None
-    if _first(layers, "insecure", _boolean):
+    if _first(layers, "insecure", read.boolean):
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         if warn is not None:
@@ -430,47 +457,3 @@ def _parsed(parse: Callable[[str], T], text: str, label: str) -> T:
     except ValueError as error:
         hint = error.hint if isinstance(error, ConfigurationError) else None
         raise ConfigurationError(f"{label}: {error}", hint=hint) from None
-
-
-def _boolean(text: str) -> bool:
-    value = _WORDS.get(text.strip().lower())
-    if value is None:
-        raise ValueError(f"not yes or no: {text!r}")
-    return value
-
-
-def _mechanism(text: str) -> str:
-    if text.upper() not in (PLAIN, EXTERNAL):
-        raise ValueError(f"unknown login method: {text!r}; allowed: plain, external")
-    return text.upper()
-
-
-def _host(text: str) -> str:
-    if "://" in text:  # not shown: it may contain a password
-        raise ConfigurationError("this is a URI, not a host", hint="pass it as --uri, or set RSTREAM_URI")
-    found = re.fullmatch(r"([^:@]+|\[.*\]):([0-9]+)", text)
-    if found:
-        raise ConfigurationError(
-            f"this is a host and a port: {text!r}", hint=f"write --host {found[1]} --port {found[2]}"
-        )
-    return text
-
-
-def _port(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
-        raise ValueError(f"not a port: {text!r}; a number between 1 and 65535")
-    return int(text)
-
-
-def _frame_max(text: str) -> int:
-    size = 0 if text.strip() == "0" else parse_size(text)
-    if size >= 2**31 or 0 < size < MIN_FRAME_MAX:
-        raise ValueError(f"not the size of a frame: {text!r}; 0 for no limit, or {MIN_FRAME_MAX} bytes to 2GiB - 1")
-    return size
-
-
-def _heartbeat(text: str) -> int:
-    seconds = parse_duration(text)
-    if seconds != int(seconds) or seconds >= 2**31:
-        raise ValueError(f"not a whole number of seconds: {text!r}")
-    return int(seconds)

@@ -15,9 +15,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rstream_cli.connection_settings import EXTERNAL
 from rstream_cli.hints import hint_of, in_options
 from rstream_cli.runner import describe
+from rstream_cli.setting_values import EXTERNAL
 from rstream_core import (
     ConnectionFailed,
     ConnectionOptions,

@@ -47,6 +47,21 @@ def check_option(flag: str, text: str | None) -> str | None:
     return text
 
 
+CONTEXT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+"""Such names need no quotation marks in a shell, and are no options."""
+
+
+def check_context_name(name: str) -> str:
+    """Returns the name if it can be a context's. Otherwise raises a usage error."""
+    check_no_uri("name of the context", name)
+    if not CONTEXT_NAME.fullmatch(name):
+        raise CommandError(
+            f"not the name of a context: {name!r:.80}",
+            hint="1 to 64 letters, digits, dots, dashes and underscores; it begins with a letter or a digit",
+        )
+    return name
+
+
 _URI = re.compile(r"\s*(?:(?:rabbitmq-stream(?:\+tls)?|amqps?)://|[a-z][a-z0-9+.-]*://[^/]*@)", re.IGNORECASE)
 
 

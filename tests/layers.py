@@ -100,15 +100,16 @@ rstream_cli.records: . framing_in framing_out paths
 rstream_cli.records: envelope
 rstream_cli: exit_status hints
 rstream_cli: mistakes outcome
-rstream_cli: input names parsing typer_support
+rstream_cli: asking input names parsing typer_support
 rstream_cli: formats
 rstream_cli.records: template values
 rstream_cli.render: . stats
 rstream_cli.render: words
 rstream_cli.render: json_lines line live
 rstream_cli.render: display
-rstream_cli: passwords
-rstream_cli: connection_settings
+rstream_cli: passwords setting_values trusted_files
+rstream_cli: connection_settings contexts project
+rstream_cli: effective
 rstream_cli: completing
 rstream_cli.options: . declaring messages routing
 rstream_cli.options: connecting consuming publishing
@@ -127,7 +128,7 @@ rstream_cli: publish_ending publish_stages
 rstream_cli.endpoints: publishers records
 rstream_cli: publishing
 rstream_cli: consume_command publish_command
-rstream_cli.commands: . broker completion consume doctor offset publish sac_consume stream_list version
+rstream_cli.commands: . broker completion consume context doctor offset publish sac_consume stream_list version
 rstream_cli.commands: stream
 rstream_cli.commands: superstream_consume superstream_publish
 rstream_cli.commands: superstream

@@ -83,8 +83,8 @@ def store(
 
 
 def _check_no_stream(text: str, place: str, missing: str, connection: ConnectionSettings) -> None:
-    """One argument alone is a place in RSTREAM_STREAM; without that variable, most often a stream, and no place."""
-    if connection.env.variable("RSTREAM_STREAM") is None and not re.fullmatch(place, text):
+    """One argument alone is a place in the default stream; without one, most often a stream, and no place."""
+    if connection.default_stream is None and not re.fullmatch(place, text):
         raise CommandError(f"missing argument '{missing}'", hint=f"give STREAM and {missing}")
 
 

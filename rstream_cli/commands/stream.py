@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
 import typer
 
 from rstream_cli import terminal
+from rstream_cli.asking import is_confirmed
 from rstream_cli.exit_status import CommandError, ExitStatus, status_of
 from rstream_cli.names import check_new_stream_name, check_stream_name
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
@@ -261,7 +262,8 @@ def delete_all(
     If the answer is no, nothing is deleted, and the exit code is 0: nothing is asked for any more.
     """
     wanted = [check_stream_name(name) for name in dict.fromkeys(names)]
-    if not yes and not _is_confirmed(wanted, connection):
+    named = ", ".join(map(repr, wanted))
+    if not yes and not is_confirmed(f"Delete {named} with all messages?", connection.env):
         connection.tell("nothing was deleted")
         raise typer.Exit
 
@@ -292,26 +294,6 @@ def delete_all(
         return status
 
     run_command(main, connection=connection)
-
-
-def _is_confirmed(streams: list[str], connection: ConnectionSettings) -> bool:
-    """Asks on the terminal whether to delete. Raises a usage error where there is no terminal."""
-    env = connection.env
-    if not (env.stdin_is_tty and env.stderr_is_tty):
-        raise CommandError(
-            "cannot ask whether to delete: there is no terminal", hint="pass --yes to delete without a question"
-        )
-    named = ", ".join(map(repr, streams))
-    env.stderr.write(terminal.line(f"Delete {named} with all messages? [y/N] "))
-    env.stderr.flush()
-    try:
-        answer = env.stdin.readline()
-    except KeyboardInterrupt:
-        env.stderr.write("\n")
-        raise
-    if not answer.endswith("\n"):  # the end of the input
-        env.stderr.write("\n")
-    return answer.strip().lower() in ("y", "yes")
 
 
 @app.command(

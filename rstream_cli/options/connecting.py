@@ -9,7 +9,7 @@ options; this module only declares them. The core is imported only when ``Connec
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,10 +20,12 @@ from rstream_cli.environment import ColorChoice, Environment
 from rstream_cli.exit_status import CommandError
 from rstream_cli.names import check_stream_name
 from rstream_cli.options.declaring import shared_options
+from rstream_cli.project import Project, read_project
 from rstream_cli.typer_support import environment_of
 
 if TYPE_CHECKING:
     from rstream_cli.connection_settings import Layer
+    from rstream_cli.contexts import Chosen
     from rstream_cli.management.api import ManagementApi
     from rstream_core.connecting.recovery import Recovery
     from rstream_core.types import ConnectionOptions
@@ -46,6 +48,16 @@ def _output(*flags: str, **settings: Any) -> Any:
 class ConnectingOptions:
     """How to reach the broker: each is one of connection_settings.SETTINGS, and may be given in other ways too."""
 
+    context: Annotated[
+        str | None,
+        _connecting(
+            "--context",
+            "-c",
+            metavar="CONTEXT",
+            help="Use the settings of this context; see `rstream context --help`. Options are stronger, and the"
+            " environment is weaker.",
+        ),
+    ] = None
     uri: Annotated[
         list[str] | None,
         _connecting(
@@ -222,15 +234,62 @@ class ConnectionSettings:
     """The number of ``-v``: 1 logs, 2 logs more and shows tracebacks."""
     quiet: bool = False
     color: ColorChoice = ColorChoice.AUTO
+    uses_contexts: bool = False
+    """Whether the user's contexts have an effect: not for a command that does not connect, such as a broker."""
+    project: Project = field(default_factory=Project)
+    """What the file of a project says."""
     command: str = "rstream"
     """The command, such as ``rstream offset query``, which the broker's pages show as the connection name."""
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """The layers of settings, the strongest first. Raises ConfigurationError for a malformed URI."""
+        """The layers of settings, the strongest first. Raises ConfigurationError for a malformed URI.
+
+        A context that the command line does not name is left out where options or variables give an address: neither
+        its password nor the like may go there.
+        """
+        from rstream_cli.connection_settings import context_layer
+
+        context = self.context
+        layers = list(self._said)
+        if context is not None:
+            layers.insert(1 if context.is_option else 2, context_layer(context.name, context.values))
+        return tuple(layers)
+
+    @cached_property
+    def _said(self) -> tuple[Layer, Layer]:
+        """The layers of the command line and of the environment."""
         from rstream_cli.connection_settings import command_line_layer, environment_layer
 
-        return command_line_layer(self.values), environment_layer(self.env.variables)
+        options = {name: text for name, text in self.values.items() if name != "context"}
+        return command_line_layer(options), environment_layer(self.env.variables)
+
+    @property
+    def gives_other_address(self) -> str | None:
+        """The option or the variable that names an address; None where neither does."""
+        return next((layer.label(name) for layer in self._said for name in ("uri", "host") if name in layer), None)
+
+    @cached_property
+    def context(self) -> Chosen | None:
+        """The context of this run; None where there is none. Raises CommandError, and warns of a file that others read.
+
+        None, too, where the layers leave it out.
+        """
+        from rstream_cli.connection_settings import CONTEXT_SETTINGS
+        from rstream_cli.contexts import choose_context
+        from rstream_cli.effective import is_secret
+
+        option = self.values.get("context")
+        if not self.uses_contexts:
+            return None
+        if option is None and self.gives_other_address is not None:
+            return None
+        project = self.project
+        of_project = None if project.context is None else (project.context, str(project.path))
+        context = choose_context(option, self.env.variables, of_project, CONTEXT_SETTINGS)
+        if context is not None and context.is_readable_by_others and is_secret(context.values):
+            self.warn(f"{context.path} holds secrets, and other users can read it: chmod 600 {context.path}")
+        return context
 
     @cached_property
     def options(self) -> ConnectionOptions:
@@ -282,14 +341,32 @@ class ConnectionSettings:
         return gives_address(self.layers)
 
     def stream(self, name: str | None) -> str:
-        """Returns the stream: the argument, or RSTREAM_STREAM. Raises a usage error without either."""
-        stream = self.env.variable("RSTREAM_STREAM") if name is None else name
+        """Returns the stream: the argument, or the default one. Raises a usage error without either."""
+        stream = self.default_stream if name is None else name
         if stream is None:
             raise CommandError("no stream is given", hint="pass STREAM, or set RSTREAM_STREAM")
         return check_stream_name(stream)
 
+    @property
+    def default_stream(self) -> str | None:
+        """The stream where a command names none; see ``stream_and_place``."""
+        return self.stream_and_place[0]
+
+    @property
+    def stream_and_place(self) -> tuple[str | None, str]:
+        """The default stream, and where it comes from.
+
+        The first of: ``--context``, RSTREAM_STREAM, the file of the project, the context in use.
+        """
+        context = self.context
+        places = [(self.env.variable("RSTREAM_STREAM"), "RSTREAM_STREAM"), (self.project.stream, self.project.path)]
+        if context is not None:
+            of_context = context.values.get("stream"), f"stream of the context {context.name!r}"
+            places.insert(0 if context.is_option else 2, of_context)
+        return next(((stream, str(place)) for stream, place in places if stream is not None), (None, ""))
+
     def streams(self, names: Sequence[str] | None) -> list[str]:
-        """Returns the streams, or the one of RSTREAM_STREAM. Raises a usage error for one that is named twice."""
+        """Returns the streams, or the default one. Raises a usage error for one that is named twice."""
         if not names:
             return [self.stream(None)]
         for name in names:
@@ -329,8 +406,23 @@ def _settings(ctx: typer.Context, *groups: Any) -> ConnectionSettings:
     )
 
 
-connection_options = shared_options("connection", ConnectingOptions, GeneralOptions, make=_settings)
+def _settings_here(ctx: typer.Context, *groups: Any) -> ConnectionSettings:
+    """The settings of a command that uses the file of a project. Raises CommandError for one that is not allowed."""
+    settings = _settings(ctx, *groups)
+    project = read_project()
+    color, env = settings.color, settings.env
+    if project.color is not None and color is ColorChoice.AUTO and not any(map(env.variable, _COLOR_VARIABLES)):
+        color = project.color
+    return replace(settings, uses_contexts=True, project=project, color=color)
+
+
+_COLOR_VARIABLES = ("NO_COLOR", "FORCE_COLOR")
+"""Stronger than the file of a project."""
+
+connection_options = shared_options("connection", ConnectingOptions, GeneralOptions, make=_settings_here)
 """Gives a command the shared options; it receives them as ``connection: ConnectionSettings``."""
+own_connection_options = shared_options("connection", ConnectingOptions, GeneralOptions, make=_settings)
+"""The same for a command that writes the options down and does not connect: no file of a project has an effect."""
 general_options = shared_options("connection", GeneralOptions, make=_settings)
 """Gives a command that does not connect only ``-q``, ``-v`` and ``--color``, as ``connection``."""
 

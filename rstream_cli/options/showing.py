@@ -36,7 +36,7 @@ class ShowingOptions:
     def mode(self, connection: ConnectionSettings, *, terminal_is_used: bool) -> StatsMode:
         """Returns the mode to use. ``terminal_is_used``: the run reads from or writes to the terminal."""
         return choose_mode(
-            self.stats,
+            self._wanted(connection),
             connection.env,
             terminal_is_used=terminal_is_used,
             quiet=connection.quiet,
@@ -52,6 +52,11 @@ class ShowingOptions:
             color=connection.color,
             interval=self.stats_interval,
             quiet=connection.quiet,
-            summarise=self.stats is not StatsMode.NONE,
+            summarise=self._wanted(connection) is not StatsMode.NONE,
             gives_way=self.stats is StatsMode.AUTO,
         )
+
+    def _wanted(self, connection: ConnectionSettings) -> StatsMode:
+        """The mode of the option, or of the file of a project."""
+        of_project = connection.project.stats
+        return self.stats if self.stats is not StatsMode.AUTO or of_project is None else StatsMode(of_project)

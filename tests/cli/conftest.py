@@ -34,7 +34,8 @@ def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment that ``rstream`` is run in; ``env`` is added to it."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(_LEFT_OUT)}
     kept.pop("GITHUB_ACTIONS", None)
-    return {**kept, **(env or {})}
+    # No context of the tester's own.
+    return {**kept, "XDG_CONFIG_HOME": "/nonexistent", **(env or {})}
 
 
 def run_rstream(

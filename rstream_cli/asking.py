@@ -1,0 +1,25 @@
+"""Asks a person whether to go on with what cannot be undone."""
+
+from __future__ import annotations
+
+from rstream_cli import terminal
+from rstream_cli.environment import Environment
+from rstream_cli.exit_status import CommandError
+
+
+def is_confirmed(question: str, env: Environment) -> bool:
+    """Asks on the terminal whether to delete. Raises a usage error where there is no terminal."""
+    if not (env.stdin_is_tty and env.stderr_is_tty):
+        raise CommandError(
+            "cannot ask whether to delete: there is no terminal", hint="pass --yes to delete without a question"
+        )
+    env.stderr.write(terminal.line(f"{question} [y/N] "))
+    env.stderr.flush()
+    try:
+        answer = env.stdin.readline()
+    except KeyboardInterrupt:
+        env.stderr.write("\n")
+        raise
+    if not answer.endswith("\n"):  # the end of the input
+        env.stderr.write("\n")
+    return answer.strip().lower() in ("y", "yes")

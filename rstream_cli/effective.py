@@ -1,0 +1,94 @@
+"""Which connection settings are in force, and where each comes from, for people: no secret is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from rstream_cli.connection_settings import (
+    PASSWORDS,
+    SETTINGS,
+    Layer,
+    in_uris,
+    may_send,
+    username_of,
+    visible_uri,
+)
+from rstream_core.uri import TLS_PORT
+
+DEFAULTS: Mapping[str, str] = {
+    "host": "localhost",
+    "port": "5552",
+    "vhost": "/",
+    "username": "guest",
+    "tls": "no",
+    "sasl": "plain",
+}
+"""What is told of where nobody has said anything."""
+MASK = "***"
+_IN_EACH_URI = ("host", "port", "tls")
+_OF_URI = ("vhost", "username", "password")
+
+
+class Setting(NamedTuple):
+    """One line."""
+
+    name: str
+    value: str
+    """Without secrets."""
+    place: str
+    """Where it comes from."""
+
+
+def shown(name: str, text: str) -> str:
+    """The value of a setting without what is secret in it.
+
+    Of a command only the program is shown: its arguments may hold a secret.
+    """
+    if name == "password":
+        return MASK
+    if name == "password_command":
+        program, *arguments = text.split(None, 1)
+        return f"{program} {MASK}" if arguments else program
+    if name in ("uri", "management_uri"):
+        return " ".join(map(_uri_without_password, text.split()))
+    return text
+
+
+def _uri_without_password(text: str) -> str:
+    scheme, mark, rest = text.partition("://")
+    who, at, where = rest.rpartition("@")
+    user, colon, _ = who.partition(":")
+    return f"{scheme}{mark}{user}{colon}{MASK if colon else ''}{at}{where}"
+
+
+def effective(layers: Sequence[Layer]) -> list[Setting]:
+    """Returns the settings in force: all that are given, and of the others those of ``DEFAULTS``."""
+    depth = visible_uri(layers)
+    user = username_of(layers)
+    found: dict[str, Setting] = {}
+    if depth is not None:
+        layer = layers[depth]
+        found["uri"] = Setting("uri", shown("uri", layer.values["uri"]), layer.label("uri"))
+    for name in SETTINGS:
+        if name == "uri":
+            continue
+        for number, layer in enumerate(layers):
+            if name in layer and (name not in PASSWORDS or may_send(layers, number, user)):
+                found[name] = Setting(name, shown(name, layer.values[name]), layer.label(name))
+                break
+            if number == depth and (name in _IN_EACH_URI or (name in _OF_URI and in_uris(layer, name))):
+                break  # the line of the URI shows it
+        else:
+            if name in DEFAULTS and not (depth is not None and name in _IN_EACH_URI):
+                found[name] = Setting(name, DEFAULTS[name], "the default")
+    if "port" in found and found["port"].place == "the default" and found["tls"].value == "yes":
+        found["port"] = found["port"]._replace(value=str(TLS_PORT))
+    return list(found.values())
+
+
+def is_secret(values: Mapping[str, str]) -> bool:
+    """Returns whether settings hold a secret, or a command that may hold one."""
+    if "password" in values or "password_command" in values:
+        return True
+    return any(MASK in shown(name, values[name]) for name in ("uri", "management_uri") if name in values)
