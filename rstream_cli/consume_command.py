@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
+from rstream_cli.ended import NOTHING_TO_READ, UNTIL_REACHED, Ended
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.mistakes import looks_like_offset, offset_hint
@@ -17,7 +18,6 @@ from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.options.consuming import ConsumeOptions, OnGap
 from rstream_cli.options.messages import Codec, OnError
 from rstream_cli.options.showing import ShowingOptions
-from rstream_cli.outcome import NOTHING_TO_READ, UNTIL_REACHED, Ended
 from rstream_cli.parsing import (
     Start,
     StartKind,
@@ -85,8 +85,9 @@ def run_consume(
     is_selective = filtered is not None or bool(selects) or options.count == 0
 
     async def main(context: CommandContext) -> ExitStatus:
-        from rstream_cli.consuming import ConsumePlan, ConsumeRun
-        from rstream_cli.ending import run_displayed
+        from rstream_cli.consume_plan import ConsumePlan
+        from rstream_cli.consume_run import ConsumeRun
+        from rstream_cli.displayed_run import run_displayed
         from rstream_cli.kinds import telling_kinds_apart
         from rstream_cli.render.stats import ConsumeCounts, Stats
 

@@ -15,8 +15,7 @@ from rstream_cli.exit_status import CommandError
 from rstream_cli.options.consuming import ConsumeOptions
 from rstream_cli.records.envelope import EnvelopeError, at_path, loads, value_to_json
 from rstream_cli.records.paths import Path, PathError, parse_path
-from rstream_cli.records.values import Where, untagged
-from rstream_cli.rendering import UNSHOWABLE, look_into
+from rstream_cli.records.values import UNSHOWABLE, Where, look_into, untagged
 from rstream_core import AMQPMessage
 from rstream_core.flow.block import Block
 from rstream_core.flow.stages import Choice

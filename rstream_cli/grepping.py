@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from rstream_cli.exit_status import CommandError
 from rstream_cli.options.consuming import ConsumeOptions
 from rstream_cli.records.envelope import body_bytes
-from rstream_cli.rendering import UNSHOWABLE
+from rstream_cli.records.values import UNSHOWABLE
 from rstream_core import AMQPMessage
 from rstream_core.flow.block import Block
 from rstream_core.flow.stages import Choice

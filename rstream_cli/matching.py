@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from rstream_cli.exit_status import CommandError
 from rstream_cli.options.consuming import ConsumeOptions
 from rstream_cli.records.paths import Path, parse_path
-from rstream_cli.records.values import UnknownKeyError, Where, check_path, values_at
-from rstream_cli.rendering import UNSHOWABLE
+from rstream_cli.records.values import UNSHOWABLE, UnknownKeyError, Where, check_path, values_at
 from rstream_core import AMQPMessage
 from rstream_core.flow.block import Block
 from rstream_core.flow.stages import Choice

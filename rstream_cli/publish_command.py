@@ -66,9 +66,9 @@ def run_publish(
     mode = showing.mode(connection, terminal_is_used=from_terminal)
 
     async def main(context: CommandContext) -> ExitStatus:
-        from rstream_cli.ending import run_displayed
+        from rstream_cli.displayed_run import run_displayed
         from rstream_cli.kinds import telling_kinds_apart
-        from rstream_cli.publishing import PublishRun
+        from rstream_cli.publish_run import PublishRun
         from rstream_cli.render.stats import PublishCounts, Stats
 
         numbers = Stats("publish", target, PublishCounts(), total=plan.input_size)

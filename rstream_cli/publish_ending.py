@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from rstream_cli.ended import Ended
 from rstream_cli.exit_status import CommandError, ExitStatus, status_of
-from rstream_cli.outcome import Ended
 from rstream_cli.publish_plan import PublishPlan
 from rstream_cli.publish_report import PublishReport
 from rstream_cli.render.stats import PublishCounts

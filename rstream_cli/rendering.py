@@ -16,17 +16,14 @@ import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, TypeAlias, cast
 
-from rstream_cli.records.envelope import EnvelopeError, batch_to_json, body_bytes, json_blocks, large_body, to_json
+from rstream_cli.records.envelope import batch_to_json, body_bytes, json_blocks, large_body, to_json
 from rstream_cli.records.framing_out import RecordWriter
 from rstream_cli.records.template import Place, Template
-from rstream_cli.records.values import Where
+from rstream_cli.records.values import UNSHOWABLE, Where, look_into
 from rstream_cli.terminal import Bodies
 from rstream_core import AmqpError, AMQPMessage
 from rstream_core.protocol.amqp import bodies_of
 from rstream_core.protocol.amqp_sections import PlainMessages
-
-UNSHOWABLE = (AmqpError, EnvelopeError)
-"""The errors of reading a message: it is not AMQP 1.0, or JSON cannot hold its contents."""
 
 LARGE = 4 * 1024 * 1024
 """A message of more bytes is rendered in several blocks. The core hands out such a message alone, and not as one of
@@ -193,12 +190,6 @@ def template_renderer(template: Template, *, raw: bool) -> Renderer:
         return b"".join([template.render(place(batch, index)) for index in range(len(batch.messages))])
 
     return Renderer(fast, lambda batch, index: template.render(place(batch, index)))
-
-
-def look_into(where: Where) -> tuple[bytes, bytes]:
-    """Returns the body of a message, and its envelope. Raises errors in ``UNSHOWABLE``."""
-    message, stream, offset, timestamp_ms = where
-    return body_bytes(message), to_json(message, stream=stream, offset=offset, timestamp_ms=timestamp_ms)
 
 
 def why_bad(error: Exception) -> str:

@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from rstream_cli import terminal
+from rstream_cli.ended import Ended
 from rstream_cli.environment import ColorChoice, Environment, ErrorForm, StdoutError, silence
 from rstream_cli.exit_status import CommandError, ExitStatus, first_error, kind_of, status_of
 from rstream_cli.hints import hint_of
 from rstream_cli.options.connecting import ConnectionSettings
-from rstream_cli.outcome import Ended
 
 if TYPE_CHECKING:
     import asyncio

@@ -16,7 +16,6 @@ from __future__ import annotations
 import enum
 import importlib
 import inspect
-import itertools
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,7 +26,8 @@ from typing import Any, ClassVar, NamedTuple, get_args, get_origin
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from rstream_cli.environment import Environment, ErrorForm
+from rstream_cli.environment import Environment
+from rstream_cli.error_form import DECIDING, error_form, said_in_words
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.mistakes import command_hint, extra_hint, misplaced_option, near_values, one_dash, option_hint
 
@@ -81,12 +81,12 @@ class Command(TyperCommand):
         if ctx.resilient_parsing:  # a shell completes; nothing is to be told
             return list(super().parse_args(ctx, args))
         names = {parameter.name for parameter in self.params}
-        _choose_error_form(ctx, _said_in_words(names, args))
+        _choose_error_form(ctx, said_in_words(names, args))
         word = one_dash(self, args)
         if word is not None:
             raise CommandError(f"{word}: a long option begins with two dashes", hint=f"write -{word}")
         rest: list[str] = super().parse_args(ctx, args)
-        _choose_error_form(ctx, {name: ctx.params.get(name) for name in names & _DECIDING})
+        _choose_error_form(ctx, {name: ctx.params.get(name) for name in names & DECIDING})
         return rest
 
     def get_help_option(self, ctx: Any) -> Any:
@@ -269,28 +269,10 @@ def _whole_number(text: str, low: float | None, high: float | None) -> int:
 # --- errors ------------------------------------------------------------------------------------------------
 
 _ENVIRONMENT = "rstream.environment"
-_DECIDING = frozenset({"json", "output", "stats"})
-"""The parameters that say whether errors are JSON. ``json`` is about what a command answers: the ``--json`` of
-``publish``, which is about its input, has another name."""
 
 
 def _choose_error_form(ctx: Any, said: Mapping[str, object]) -> None:
-    form = ErrorForm.TEXT
-    if said.get("json") or said.get("output") == "json":
-        form = ErrorForm.JSON
-    if said.get("stats") == "json":
-        form = ErrorForm.EVENT
-    ctx.obj = ctx.meta[_ENVIRONMENT] = replace(environment_of(ctx), error_form=form)
-
-
-def _said_in_words(names: set[str], words: Sequence[str]) -> dict[str, object]:
-    """What the deciding options most likely say, where the arguments are not read yet, or cannot be."""
-    options = list(itertools.takewhile(lambda word: word != "--", words))
-    said: dict[str, object] = {"json": "json" in names and "--json" in options}
-    for name in names & {"output", "stats"}:
-        pairs = itertools.pairwise(options)
-        said[name] = "json" if f"--{name}=json" in options or (f"--{name}", "json") in pairs else None
-    return said
+    ctx.obj = ctx.meta[_ENVIRONMENT] = replace(environment_of(ctx), error_form=error_form(said))
 
 
 def environment_in(context: Any, env: Environment) -> Environment:

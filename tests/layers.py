@@ -99,7 +99,7 @@ rstream_cli.management: api
 rstream_cli.records: . framing_in framing_out paths
 rstream_cli.records: envelope
 rstream_cli: exit_status hints
-rstream_cli: mistakes outcome
+rstream_cli: ended error_form mistakes
 rstream_cli: asking input names parsing typer_support
 rstream_cli: formats
 rstream_cli.records: template values
@@ -116,17 +116,17 @@ rstream_cli.options: connecting consuming publishing
 rstream_cli.options: showing
 rstream_cli: runner
 rstream_cli.render: status
-rstream_cli: diagnosis ending kinds outages rendering
+rstream_cli: diagnosis displayed_run kinds outages rendering
 rstream_cli: filtering grepping matching
 rstream_cli.endpoints: . stdout
 rstream_cli.records: csv_out
 rstream_cli: outputs
-rstream_cli: consuming encoding publish_report
+rstream_cli: consume_plan encoding publish_report
 rstream_cli.records: csv_in
 rstream_cli: inputs publish_plan selecting
-rstream_cli: publish_ending publish_stages
+rstream_cli: consume_report publish_ending publish_stages
 rstream_cli.endpoints: publishers records
-rstream_cli: publishing
+rstream_cli: consume_run publish_run
 rstream_cli: consume_command publish_command
 rstream_cli.commands: . broker completion consume context doctor offset publish sac_consume stream_list version
 rstream_cli.commands: stream

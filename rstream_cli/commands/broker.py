@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rstream_cli.ended import Ended
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.options.connecting import ConnectionSettings, general_options
-from rstream_cli.outcome import Ended
 from rstream_cli.runner import CommandContext, run_command, tell_warnings
 from rstream_cli.typer_support import Command, new_app
 

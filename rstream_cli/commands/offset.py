@@ -176,7 +176,7 @@ def resolve(
         raise CommandError("stored needs --name", hint="pass --name REF")
 
     async def main(context: CommandContext) -> ExitStatus:
-        from rstream_cli.consuming import start_at
+        from rstream_cli.consume_plan import start_at
         from rstream_core.flow.opening import resolve_start
 
         async with context.connected() as client:

@@ -26,9 +26,14 @@ from rstream_cli.records.envelope import (
     loads,
     properties_to_json,
     to_document,
+    to_json,
 )
 from rstream_cli.records.paths import Path, PathError, extract, format_path
+from rstream_core import AmqpError
 from rstream_core.protocol.amqp import AMQPMessage
+
+UNSHOWABLE = (AmqpError, EnvelopeError)
+"""The errors of reading a message: it is not AMQP 1.0, or JSON cannot hold its contents."""
 
 
 class Where(NamedTuple):
@@ -39,6 +44,12 @@ class Where(NamedTuple):
     offset: int
     timestamp_ms: int
     """Of its chunk, since 1970."""
+
+
+def look_into(where: Where) -> tuple[bytes, bytes]:
+    """Returns the body of a message, and its envelope. Raises errors in ``UNSHOWABLE``."""
+    message, stream, offset, timestamp_ms = where
+    return body_bytes(message), to_json(message, stream=stream, offset=offset, timestamp_ms=timestamp_ms)
 
 
 _BODY = "body"

@@ -352,7 +352,7 @@ def test_in_the_background_the_terminal_is_the_shells() -> None:
 
 
 def test_clients_do_not_load_it() -> None:
-    modules = "rstream_cli.app, rstream_cli.commands.publish, rstream_cli.publishing, rstream_cli.commands.consume"
+    modules = "rstream_cli.app, rstream_cli.commands.publish, rstream_cli.publish_run, rstream_cli.commands.consume"
     program = f"import sys, {modules}; sys.exit('rstream_core.broker' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=30).returncode == 0
 

@@ -291,7 +291,7 @@ from rstream_cli import runner
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import ExitStatus
 from rstream_cli.options.connecting import ConnectionSettings
-from rstream_cli.outcome import Ended
+from rstream_cli.ended import Ended
 from rstream_cli.runner import run_command
 
 runner.SAME_STOP = float(sys.argv[2])

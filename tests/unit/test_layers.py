@@ -136,7 +136,7 @@ def test_the_diagram_has_every_module_once_and_above_what_it_imports() -> None:
         ("rstream_cli.parsing", "from rstream_cli.commands.publish import publish"),
         ("rstream_cli.parsing", "def f():\n    import rstream_cli.commands.publish"),
         ("rstream_cli.parsing", "if TYPE_CHECKING:\n    from rstream_cli.records.template import Template"),
-        ("rstream_cli.consuming", "from rstream_cli import publishing"),
+        ("rstream_cli.consume_run", "from rstream_cli import publish_run"),
         ("rstream_cli.commands.completion", "from rstream_cli.app import app"),
         ("rstream_cli.commands.stream", "importlib.import_module('rstream_cli.commands.superstream')"),
         ("rstream_cli.app", "import click"),

@@ -211,7 +211,7 @@ def test_rich_is_imported_by_one_module_alone() -> None:
 
 
 def test_rich_is_imported_late() -> None:
-    program = "import sys, rstream_cli.commands.publish, rstream_cli.publishing; sys.exit('rich' in sys.modules)"
+    program = "import sys, rstream_cli.commands.publish, rstream_cli.publish_run; sys.exit('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

@@ -1,7 +1,8 @@
-"""How a run ended, and its exit code: only this module decides that.
+"""How a run ended, and its exit code after a signal.
 
-The exit code of an error comes from ``status_of``. A signal takes precedence over a run that has finished, or that
-skipped records. An error, messages that are not confirmed, and a closed stdout take precedence over a signal.
+The run itself says why it ended, and with which code; that of an error comes from ``status_of``. A signal takes
+precedence over a run that has finished, or that skipped records. An error, messages that are not confirmed, and a
+closed stdout take precedence over a signal.
 """
 
 from __future__ import annotations

@@ -8,40 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
-from rstream_cli.ending import signal_name, take_leave
+from rstream_cli.consume_plan import ConsumePlan
+from rstream_cli.consume_report import ConsumeReports
+from rstream_cli.displayed_run import signal_name, take_leave
+from rstream_cli.ended import NOTHING_TO_READ, UNTIL_REACHED, Ended
 from rstream_cli.endpoints.stdout import GRACE, StdoutSink
 from rstream_cli.exit_status import CommandError, ExitStatus
-from rstream_cli.filtering import BrokerFilter
 from rstream_cli.names import Kind
 from rstream_cli.outages import OutageReports
-from rstream_cli.outcome import NOTHING_TO_READ, UNTIL_REACHED, Ended
-from rstream_cli.parsing import Start, StartKind, Until, UntilKind
-from rstream_cli.render.display import Display, Severity, StatsMode
-from rstream_cli.render.stats import ConsumeCounts, Stats
-from rstream_cli.rendering import Renderer
+from rstream_cli.parsing import StartKind
+from rstream_cli.render.display import Display
+from rstream_cli.render.stats import Stats
 from rstream_cli.runner import CommandContext
 from rstream_core import (
     Client,
-    ConsumerOffsetSpecification,
-    Gap,
     OffsetsGone,
-    OffsetType,
     RstreamError,
     StreamDoesNotExist,
 )
-from rstream_core.flow import read_plan
 from rstream_core.flow.acks import Account, Verdict
 from rstream_core.flow.block import Block
-from rstream_core.flow.read_plan import AfterStored, LastMessages, ReadPlan, StartAt
 from rstream_core.flow.run import Run
-from rstream_core.flow.stages import Chooser, Count, Select, Stage, Step, Stop
-from rstream_core.flow.stores import StoreEvery
-from rstream_core.flow.stream_reading import ReadEvents, StreamReading
+from rstream_core.flow.stages import Count, Select, Stage, Step, Stop
 from rstream_core.flow.stream_source import StreamSource
-from rstream_core.types import EARLIEST_TIMESTAMP
 
 _REASONS = {"count": "--count is reached", "until": UNTIL_REACHED}
 """Why a run ends, in the words of the options."""
@@ -54,161 +45,6 @@ _STATUS = {
 """The exit codes of ends; all others are ``OK``."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumePlan:
-    """The checked options of a run."""
-
-    target: str
-    """The stream, or the super stream."""
-    start: Start
-    render: Renderer
-    more: Sequence[str] = ()
-    """Streams that are read beside that one."""
-    kind: Kind = Kind.STREAM
-    until: Until | None = None
-    count: int | None = None
-    idle_timeout: float | None = None
-    timeout: float | None = None
-    name: str | None = None
-    store_every: StoreEvery = field(default_factory=StoreEvery)
-    single_active: bool = False
-    """Whether to share the work with others of the same name."""
-    filter: BrokerFilter | None = None
-    """What the broker is to leave out."""
-    selects: Sequence[Chooser] = ()
-    """Which of the messages that come are wanted: those that all of these want."""
-    credit: int = 10
-    unbuffered: bool = False
-    skip_bad: bool = False
-    """Whether to skip a message that cannot be shown; otherwise it ends the run."""
-    raw: bool = False
-    """Whether the stored bytes are the body, not AMQP 1.0."""
-    fail_on_gap: bool = False
-    """Whether to end at a gap; otherwise it is reported."""
-
-    def read_plan(self, streams: Sequence[str], super_stream: str | None) -> ReadPlan:
-        """Returns what the source is to read: these streams, which are partitions of the super stream, if any."""
-        return ReadPlan(
-            tuple(streams),
-            start_at(self.start, self.name),
-            until=_until(self.until),
-            name=self.name,
-            single_active=self.single_active,
-            super_stream=super_stream,
-            idle=self.idle_timeout,
-            filter_values=() if self.filter is None else self.filter.values,
-            match_unfiltered=self.filter is not None and self.filter.match_unfiltered,
-            credit=self.credit,
-            as_plain=not self.raw,
-            fail_on_gap=self.fail_on_gap,
-        )
-
-
-def start_at(start: Start, name: str | None) -> StartAt:
-    """Returns the core's start. ``stored`` means after the offset stored under ``name``."""
-    if start.kind is StartKind.ABSOLUTE:
-        return ConsumerOffsetSpecification(OffsetType.OFFSET, start.value)
-    if start.kind is StartKind.TIMESTAMP:
-        # The core takes small numbers for seconds. Here they are times, and older than any stream.
-        milliseconds = start.value if start.value >= EARLIEST_TIMESTAMP else 0
-        return ConsumerOffsetSpecification(OffsetType.TIMESTAMP, milliseconds)
-    if start.kind is StartKind.STORED:
-        assert name is not None
-        return AfterStored(name)
-    if start.kind is StartKind.LAST_N:
-        return LastMessages(start.value)
-    return ConsumerOffsetSpecification(_WORDS[start.kind])
-
-
-_WORDS = {
-    StartKind.FIRST: OffsetType.FIRST,
-    StartKind.LAST: OffsetType.LAST,
-    StartKind.NEXT: OffsetType.NEXT,
-}
-
-
-def _until(until: Until | None) -> read_plan.Until | None:
-    if until is None:
-        return None
-    return read_plan.Until(
-        offset=until.value if until.kind is UntilKind.ABSOLUTE else None,
-        time=until.value if until.kind is UntilKind.TIMESTAMP else None,
-    )
-
-
-class _Reports(ReadEvents):
-    """Tells on the display what happens in a run, and counts it."""
-
-    def __init__(self, plan: ConsumePlan, stats: Stats, display: Display) -> None:
-        self._plan = plan
-        self._stats = stats
-        self._display = display
-        self.streams: Sequence[str] = ()
-        """What is read."""
-        self.is_super_stream = False
-
-    @property
-    def counts(self) -> ConsumeCounts:
-        assert isinstance(self._stats.counts, ConsumeCounts)
-        return self._stats.counts
-
-    def waiting(self) -> None:
-        plan = self._plan
-        what = f"{len(self.streams)} partitions of {plan.target!r}" if self.is_super_stream else f"{plan.target!r}"
-        self._display.event(
-            "waiting", f"waiting for a turn as {plan.name!r}: {what}", stream=plan.target, name=plan.name or ""
-        )
-
-    def beyond(self, stream: str, offset: int, following: int) -> None:
-        is_stored = self._plan.start.kind is StartKind.STORED
-        what = f"offset {offset}, after the one stored as {self._plan.name!r}," if is_stored else f"offset {offset}"
-        line = f"{what} is beyond the end of stream {stream!r}, whose next offset is {following}"
-        self._display.event(
-            "beyond", line, Severity.WARNING, bounded=True, stream=stream, offset=offset, next=following
-        )
-
-    def begins(self, reading: StreamReading, first: int) -> None:
-        """Adds the number of expected messages to the total of the progress bar."""
-        stats, count = self._stats, self._plan.count
-        if reading.end is not None:
-            stats.total = (stats.total or 0) + max(reading.end - first + 1, 0)
-        if count is not None:
-            stats.total = count if stats.total is None else min(stats.total, count)
-
-    def turn(self, stream: str, active: bool) -> None:
-        state = "active" if active else "idle"
-        self._display.event(state, f"{state} on {stream!r}", stream=stream)
-
-    def not_stored(self, stream: str, why: str) -> None:
-        self._display.note(f"storing failed: {why}", Severity.WARNING)
-
-    def stored(self, stream: str, offset: int | None) -> None:
-        if len(self.streams) == 1:
-            self.counts.stored_offset = offset
-
-    def gap(self, gap: Gap) -> None:
-        """Counts and reports a gap. The core calls this before it hands out messages behind the gap."""
-        self.counts.gone += gap.last - gap.first + 1
-        if self._plan.fail_on_gap and self._display.mode is not StatsMode.JSON:
-            return  # the error reports it
-        words = self.nothing_stored(gap.first).removesuffix("; ")
-        line = f"{gap} ({words})" if words else str(gap)
-        self._display.event(
-            "gap", line, Severity.WARNING, bounded=True, stream=gap.stream, first=gap.first, last=gap.last
-        )
-
-    def nothing_stored(self, first: int) -> str:
-        """Returns a note if no offset was stored: a broker forgets a stored offset that retention has passed."""
-        if self._plan.start.kind is not StartKind.STORED or first != 0:
-            return ""
-        return f"no offset is stored under {self._plan.name!r}, or it is gone too; "
-
-    def skipped(self, stream: str, offset: int, why: str) -> None:
-        """Reports a message that cannot be shown."""
-        line = f"the message at offset {offset} of stream {stream!r} is skipped: it {why}"
-        self._display.event("skipped", line, Severity.WARNING, bounded=True, stream=stream, offset=offset, reason=why)
-
-
 class ConsumeRun:
     """One run. ``work`` is called once."""
 
@@ -217,7 +53,7 @@ class ConsumeRun:
         self._context = context
         self._stats = stats
         self._display = display
-        self._reports = _Reports(plan, stats, display)
+        self._reports = ConsumeReports(plan, stats, display)
         self._outages = OutageReports(display, stats, context.connection.recovery)
         self._account = Account()
         self._source: StreamSource | None = None

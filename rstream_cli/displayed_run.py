@@ -13,8 +13,8 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 
+from rstream_cli.ended import Ended
 from rstream_cli.exit_status import ExitStatus, first_error, status_of
-from rstream_cli.outcome import Ended
 from rstream_cli.render.display import Display, StatsMode
 from rstream_cli.runner import CommandContext, describe, report
 from rstream_core import Client

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from rstream_cli.ended import Ended
 from rstream_cli.exit_status import CommandError, ExitStatus, first_error, status_of
-from rstream_cli.outcome import Ended
 from rstream_cli.records.envelope import EnvelopeError
 from rstream_cli.records.framing_in import RecordError
 

@@ -21,13 +21,13 @@ import contextlib
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from rstream_cli.ending import signal_name, take_leave
+from rstream_cli.displayed_run import signal_name, take_leave
+from rstream_cli.ended import Ended
 from rstream_cli.endpoints.publishers import Opened, open_publishers
 from rstream_cli.endpoints.records import Records
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.input import Input
 from rstream_cli.outages import OutageReports, report_unconfirmed
-from rstream_cli.outcome import Ended
 from rstream_cli.publish_ending import how_it_ended
 from rstream_cli.publish_plan import PublishPlan
 from rstream_cli.publish_report import FailedFile, Losses, PublishReport

@@ -11,11 +11,12 @@ from typing import Any, cast
 
 import pytest
 
-from rstream_cli.consuming import ConsumePlan, ConsumeRun, start_at
+from rstream_cli.consume_plan import ConsumePlan, start_at
+from rstream_cli.consume_run import ConsumeRun
+from rstream_cli.ended import Ended
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import ExitStatus
 from rstream_cli.options.connecting import ConnectionSettings
-from rstream_cli.outcome import Ended
 from rstream_cli.parsing import Start, StartKind, Until, UntilKind
 from rstream_cli.render.display import Display, StatsMode
 from rstream_cli.render.stats import ConsumeCounts, Stats
