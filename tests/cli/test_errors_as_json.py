@@ -24,6 +24,7 @@ ANSWERING = {
     "offset resolve",
     "sac-consume",
     "stream info",
+    "stream list",
     "superstream consume",
     "superstream info",
     "superstream route",
