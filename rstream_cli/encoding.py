@@ -1,7 +1,8 @@
 """Makes encoded messages of input records. The options determine once which function encodes lists of records.
 
-Plain bodies take the core's fast path. Headers, properties and annotations that are the same for all messages are
-encoded once, and put in front of each body: a message is a sequence of sections, and the body comes last.
+Records that are bodies and nothing else become ``PlainMessages``: the publisher's frame is made of the bodies. Headers,
+properties and annotations that are the same for all messages are encoded once, and put in front of each body: a message
+is a sequence of sections, and the body comes last.
 
 Records are examined one by one only if an option needs a value from each (``Looks``), or if they are envelopes.
 """
@@ -19,6 +20,7 @@ from rstream_cli.records.paths import Path, format_path
 from rstream_core import AmqpError, AMQPMessage
 from rstream_core.checks import check_text
 from rstream_core.protocol.amqp import encode_bodies
+from rstream_core.protocol.amqp_sections import PlainMessages
 
 _EMPTY_BODY = len(AMQPMessage(b"").encode())
 
@@ -28,7 +30,7 @@ _MAX_ID = 2**64 - 1
 class Encoded(NamedTuple):
     """Encoded records: columns of the same length, and the bad records with their errors."""
 
-    messages: list[bytes]
+    messages: Sequence[bytes]
     numbers: Sequence[int] | None = None
     """The numbers of the records; None: consecutive ones."""
     bad: Sequence[tuple[int, str]] = ()
@@ -243,7 +245,7 @@ def _id(value: Any, path: Path) -> int:
 
 def _one_by_one(
     look: _LookAt,
-    finish: Callable[[list[bytes]], list[bytes]],
+    finish: Callable[[list[bytes]], Sequence[bytes]],
     looks: Looks,
     *,
     skip: Callable[[bytes], bool] | None,
@@ -296,11 +298,11 @@ def _has_keys(looks: Looks) -> bool:
     return (looks.key, looks.key_from, looks.key_delimiter) != (None, None, None)
 
 
-def _body_encoder(extras: Extras, *, raw: bool) -> Callable[[list[bytes]], list[bytes]]:
+def _body_encoder(extras: Extras, *, raw: bool) -> Callable[[list[bytes]], Sequence[bytes]]:
     if raw:
         return lambda records: records
     if not extras:
-        return encode_bodies
+        return PlainMessages
     sections = extras.message().encode()[:-_EMPTY_BODY]
     return lambda records: [sections + message for message in encode_bodies(records)]
 

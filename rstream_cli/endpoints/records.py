@@ -15,6 +15,7 @@ from rstream_cli.records.framing_in import RecordError, RecordReader
 from rstream_core.flow.acks import Account, Acks, Verdict
 from rstream_core.flow.block import Block
 from rstream_core.flow.stages import Stop
+from rstream_core.protocol.amqp_sections import PlainMessages
 
 Framed = tuple[list[bytes], int, tuple[int, str] | None]
 """Consecutive records, the number of the first, and the bad record behind them: its number, and what is wrong."""
@@ -182,8 +183,11 @@ class Records:
             self._acks.hand_out_some(numbers)
         if not count:
             return None
-        is_whole = encoded.numbers is None and encoded.keys is None
-        self.size += sum(map(len, records[:count])) if is_whole else self._size_of(encoded.messages)
+        if isinstance(encoded.messages, PlainMessages):
+            self.size += sum(encoded.messages.lengths)
+        else:
+            is_whole = encoded.numbers is None and encoded.keys is None
+            self.size += sum(map(len, records[:count])) if is_whole else self._size_of(encoded.messages)
         return Block(
             self._acks,
             numbers,

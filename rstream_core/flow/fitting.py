@@ -8,6 +8,7 @@ from itertools import accumulate
 
 from rstream_core.flow.block import Block
 from rstream_core.flow.refusing import Bad
+from rstream_core.protocol.amqp_sections import most_of
 from rstream_core.protocol.chunk import join_sub_batch
 from rstream_core.protocol.compression import MAX_UNCOMPRESSED, compress
 from rstream_core.types import CompressionType
@@ -55,7 +56,7 @@ class TooLarge:
             limit -= _SUB_ENTRY_HEAD
             certain = limit - limit // 50 - _SIZE_IN_SUB_ENTRY  # compression can make a message larger, by a bit
         messages, filters = block.messages, block.filters
-        if filters is None and max(map(len, messages), default=0) <= certain:
+        if filters is None and most_of(messages) <= certain:
             return ()
         sizes: Sequence[int] = list(map(len, messages))
         if filters is not None:

@@ -22,6 +22,7 @@ from rstream_core.flow.block import Block
 from rstream_core.flow.fitting import batch_ends
 from rstream_core.flow.lane import Lane, LanePublisher
 from rstream_core.flow.stages import Stop
+from rstream_core.protocol.amqp_sections import size_of
 from rstream_core.publishing.in_flight import Outcome
 from rstream_core.timeslice import TimeSlice
 from rstream_core.types import CompressionType
@@ -144,7 +145,7 @@ class StreamSink:
             self._since = self._clock()
         self._messages += block.count
         if self._messages < self._batching.messages:  # otherwise it makes no difference
-            self._size += sum(map(len, block.messages))
+            self._size += size_of(block.messages)
         if block.lanes is None:
             self.lanes[0].add(block)
             return

@@ -53,11 +53,15 @@ DATA32: Final = b"\x00\x53\x75\xb0"
 # --- the fast path: messages that are one data section ------------------------------------------------
 
 
+SHORT_BODY: Final = 255
+"""The most bytes of a body whose length takes one byte; otherwise it takes four."""
+
+
 class _Prefixes(dict[int, bytes]):
     """The bytes in front of a body, by its length. Caches a bounded number of lengths."""
 
     def __missing__(self, length: int) -> bytes:
-        if length < 256:
+        if length <= SHORT_BODY:
             prefix = DATA8 + bytes((length,))
         elif length < 2**32:
             prefix = DATA32 + length.to_bytes(4, "big")
@@ -148,13 +152,15 @@ def bodies_of(messages: Sequence[bytes]) -> list[bytes | None]:
 class PlainMessages(Sequence[bytes]):
     """Messages that are held by their bodies: each is one data section. They are encoded when somebody asks for one.
 
-    Nobody changes the bodies.
+    Nobody changes the bodies. What was measured or encoded is kept.
     """
 
-    __slots__ = ("_encoded", "bodies")
+    __slots__ = ("_encoded", "_lengths", "_most", "bodies")
 
     def __init__(self, bodies: list[bytes]) -> None:
         self.bodies = bodies
+        self._lengths: list[int] | None = None
+        self._most: int | None = None
         self._encoded: list[bytes] | None = None
 
     @property
@@ -164,6 +170,28 @@ class PlainMessages(Sequence[bytes]):
             self._encoded = encode_bodies(self.bodies)
         return self._encoded
 
+    @property
+    def lengths(self) -> list[int]:
+        """Bytes of each body."""
+        if self._lengths is None:
+            self._lengths = list(map(len, self.bodies))
+        return self._lengths
+
+    @property
+    def most(self) -> int:
+        """A number of bytes that no body exceeds: those of the longest one here, or in what this is a slice of."""
+        if self._most is None:
+            self._most = max(self.lengths, default=0)
+        return self._most
+
+    @property
+    def size(self) -> int:
+        """Bytes of the messages together."""
+        lengths = self.lengths
+        if self.most <= SHORT_BODY:
+            return sum(lengths) + len(PREFIXES[0]) * len(lengths)
+        return sum(lengths) + sum(map(len, map(PREFIXES.__getitem__, lengths)))
+
     def __len__(self) -> int:
         return len(self.bodies)
 
@@ -172,9 +200,12 @@ class PlainMessages(Sequence[bytes]):
     @overload
     def __getitem__(self, at: slice) -> PlainMessages: ...
     def __getitem__(self, at: int | slice) -> bytes | PlainMessages:
-        if isinstance(at, slice):
-            return PlainMessages(self.bodies[at])
-        return encode_body(self.bodies[at])
+        if not isinstance(at, slice):
+            return encode_body(self.bodies[at])
+        part = PlainMessages(self.bodies[at])
+        if self._lengths is not None:
+            part._lengths, part._most = self._lengths[at], self._most
+        return part
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.encoded)
@@ -183,6 +214,18 @@ class PlainMessages(Sequence[bytes]):
         """Returns those at these places."""
         bodies = self.bodies
         return PlainMessages([bodies[place] for place in places])
+
+
+def size_of(messages: Sequence[bytes]) -> int:
+    """Returns the bytes of all messages."""
+    return messages.size if isinstance(messages, PlainMessages) else sum(map(len, messages))
+
+
+def most_of(messages: Sequence[bytes]) -> int:
+    """Returns a number of bytes that no message exceeds: nearly always those of the largest one."""
+    if isinstance(messages, PlainMessages):
+        return len(PREFIXES[messages.most]) + messages.most
+    return max(map(len, messages), default=0)
 
 
 def join_messages(parts: Sequence[Sequence[bytes]]) -> Sequence[bytes]:

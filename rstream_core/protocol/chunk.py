@@ -24,7 +24,7 @@ from rstream_core.errors import ChunkError
 from rstream_core.protocol.amqp_sections import PlainMessages
 from rstream_core.protocol.compression import decompress
 from rstream_core.protocol.sub_batch import SUB_BATCH, SUB_BATCH_BIT, SUB_BATCH_SIZE, codec_of
-from rstream_core.protocol.wire import join_entries, plain_bodies, split
+from rstream_core.protocol.wire import join_entries, join_plain, plain_bodies, split
 from rstream_core.types import Chunk
 
 MAGIC_AND_VERSION = 0x50
@@ -399,7 +399,7 @@ def parse_chunk(data: bytes, *, verify_crc: bool = True) -> tuple[ChunkHeader, l
 
 def join_sub_batch(messages: Sequence[bytes]) -> bytes:
     """Returns the uncompressed data of a sub-batch."""
-    return join_entries(messages)
+    return join_plain(messages.bodies) if isinstance(messages, PlainMessages) else join_entries(messages)
 
 
 def build_chunk(

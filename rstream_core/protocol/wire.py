@@ -19,7 +19,7 @@ from itertools import compress, repeat
 from rstream_core.checks import MAX_STRING, check_text
 from rstream_core.errors import RESPONSE_OK
 from rstream_core.protocol import commands as c
-from rstream_core.protocol.amqp_sections import DATA8, DATA32
+from rstream_core.protocol.amqp_sections import DATA32, PREFIXES
 from rstream_core.protocol.sub_batch import SUB_BATCH_BIT
 
 FRAME_HEAD = struct.Struct(">IHHBi")  # size, key, version, publisher id, count
@@ -44,6 +44,11 @@ _NO_FILTER = b"\xff\xff"
 # Messages to frames.
 
 
+def publish_size(count: int, size: int) -> int:
+    """Returns the bytes of a Publish frame behind its size field: for ``count`` messages of ``size`` bytes together."""
+    return FRAME_HEAD.size - 4 + ENTRY_HEAD * count + size
+
+
 def publish_frame(
     publisher_id: int,
     ids: Sequence[int],
@@ -58,7 +63,7 @@ def publish_frame(
     Raises ``TypeError`` for a publishing id that is no whole number.
     """
     count = len(ids)
-    size = FRAME_HEAD.size - 4 + ENTRY_HEAD * count + sum(sizes)
+    size = publish_size(count, sum(sizes))
     try:
         if filters is None:
             version, width = 1, 2
@@ -78,6 +83,54 @@ def publish_frame(
     return b"".join(parts)
 
 
+class _BodyHeads(dict[int, bytes]):
+    """The bytes before a body in the entry of a plain message, by its size. Caches a bounded number of sizes."""
+
+    def __missing__(self, size: int) -> bytes:
+        prefix = PREFIXES[size]
+        head = _SIZE.pack(len(prefix) + size) + prefix
+        if len(self) < 4096:
+            self[size] = head
+        return head
+
+
+_BODY_HEADS = _BodyHeads()
+_BYTES = [bytes((number,)) for number in range(256)]
+
+
+def publish_plain(
+    publisher_id: int, ids: Sequence[int], bodies: Sequence[bytes], lengths: Sequence[int], size: int
+) -> bytes:
+    """Returns the Publish frame of the plain messages with these bodies: see ``publish_frame``.
+
+    No message is made. That takes half of the time for encoding them first, where the ids are a range. ``lengths``: of
+    the bodies. ``size``: bytes of the messages. Raises ``TypeError`` for a publishing id that is no whole number.
+    """
+    count = len(ids)
+    parts: list[bytes] = [b""] * (4 * count + 1)
+    parts[0] = FRAME_HEAD.pack(publish_size(count, size), c.Key.PUBLISH, 1, publisher_id, count)
+    if type(ids) is range and ids.step == 1:
+        parts[1::4], parts[2::4] = _packed_range(ids)
+    else:
+        try:
+            parts[1::4] = map(_ID.pack, ids)
+        except struct.error:
+            raise TypeError("a publishing id is no whole number") from None
+    parts[3::4] = map(_BODY_HEADS.__getitem__, lengths)
+    parts[4::4] = bodies
+    return b"".join(parts)
+
+
+def _packed_range(ids: range) -> tuple[list[bytes], list[bytes]]:
+    """Returns the first seven bytes of each id, and the last one: both are made of a few objects."""
+    high: list[bytes] = []
+    first, last = ids[0], ids[-1]
+    for prefix in range(first >> 8, (last >> 8) + 1):
+        high += [prefix.to_bytes(7)] * (min(last, prefix << 8 | 255) - max(first, prefix << 8) + 1)
+    skipped = first & 255
+    return high, (_BYTES * ((skipped + len(ids) >> 8) + 1))[skipped : skipped + len(ids)]
+
+
 def encode_filter(value: str | None) -> bytes:
     """Returns a filter value as it stands in a frame. Raises what ``check_text`` raises for one that cannot be."""
     if value is None:
@@ -92,18 +145,20 @@ def encode_filter(value: str | None) -> bytes:
     return len(data).to_bytes(2) + data
 
 
-def cut_for_frames(sizes: Sequence[int], limit: int, most: int) -> Sequence[int]:
+def cut_for_frames(sizes: Sequence[int], limit: int, most: int, beside: int = 0) -> Sequence[int]:
     """Returns where to cut messages of these sizes: the ends of parts that each make one Publish frame.
 
     A part takes ``most`` messages at most, and a frame ``limit`` bytes; a message that is larger has a part of its own.
+    ``beside``: bytes that each message takes beside its size.
     """
     budget = limit - (FRAME_HEAD.size - 4)
-    if len(sizes) <= most and sum(sizes) + ENTRY_HEAD * len(sizes) <= budget:
+    beside += ENTRY_HEAD
+    if len(sizes) <= most and sum(sizes) + beside * len(sizes) <= budget:
         return (len(sizes),)
     cuts: list[int] = []
     used = start = 0
     for position, size in enumerate(sizes):
-        entry = size + ENTRY_HEAD
+        entry = size + beside
         if used and (used + entry > budget or position - start == most):
             cuts.append(position)
             used, start = 0, position
@@ -177,6 +232,14 @@ def join_entries(messages: Sequence[bytes]) -> bytes:
     parts: list[bytes] = [b""] * (2 * len(messages))
     parts[::2] = map(_SIZE.pack, map(len, messages))
     parts[1::2] = messages
+    return b"".join(parts)
+
+
+def join_plain(bodies: Sequence[bytes]) -> bytes:
+    """Returns ``join_entries`` of the plain messages with these bodies, none of which is made."""
+    parts: list[bytes] = [b""] * (2 * len(bodies))
+    parts[::2] = map(_BODY_HEADS.__getitem__, map(len, bodies))
+    parts[1::2] = bodies
     return b"".join(parts)
 
 
@@ -270,7 +333,7 @@ class _ShortHeads(dict[bytes, int]):
     """The size of a body, by the bytes before it in its entry."""
 
     def __init__(self) -> None:
-        super().__init__((_SIZE.pack(5 + size) + DATA8 + bytes((size,)), size) for size in range(256))
+        super().__init__((_BODY_HEADS[size], size) for size in range(256))
 
 
 class _LongHeads(dict[bytes, int]):
@@ -278,7 +341,7 @@ class _LongHeads(dict[bytes, int]):
 
     def __missing__(self, head: bytes) -> int:
         size = int.from_bytes(head[8:])
-        if size < 256 or head != _SIZE.pack(8 + size) + DATA32 + _SIZE.pack(size):
+        if size < 256 or head != _BODY_HEADS[size]:
             raise KeyError(head)
         if len(self) < 4096:
             self[head] = size

@@ -10,9 +10,17 @@ from typing import ClassVar
 from rstream_core.errors import MessageTooLarge
 from rstream_core.hints import Hint
 from rstream_core.protocol import commands as c
+from rstream_core.protocol.amqp_sections import PREFIXES, SHORT_BODY, PlainMessages
 from rstream_core.protocol.chunk import join_sub_batch
 from rstream_core.protocol.compression import MAX_UNCOMPRESSED, check_compression, compress
-from rstream_core.protocol.wire import MESSAGE_OVERHEAD, cut_for_frames, encode_filter, publish_frame
+from rstream_core.protocol.wire import (
+    MESSAGE_OVERHEAD,
+    cut_for_frames,
+    encode_filter,
+    publish_frame,
+    publish_plain,
+    publish_size,
+)
 from rstream_core.publishing.in_flight import FilterValues
 from rstream_core.types import CompressionType
 
@@ -27,12 +35,14 @@ class Columns:
     sub_entry: ClassVar[None] = None
     """The messages that share one publishing id."""
 
-    __slots__ = ("_filters", "_lengths", "_messages", "_sizes", "has_filters")
+    __slots__ = ("_beside", "_filters", "_lengths", "_messages", "_sizes", "has_filters")
 
     def __init__(self, messages: Sequence[bytes], filter_values: FilterValues | None = None) -> None:
         """Raises ``ValueError`` for columns of different lengths, and what ``encode_filter`` raises."""
         self._messages = messages
         self._lengths = self._sizes = list(map(len, messages))
+        self._beside = 0
+        """Bytes that each message takes beside its size in ``_sizes``."""
         self._filters: list[bytes] | None = None
         if filter_values is not None:
             if len(filter_values) != len(messages):
@@ -46,16 +56,16 @@ class Columns:
     def check(self, limit: int) -> None:
         """Raises ``MessageTooLarge`` if a message and its filter value do not fit a frame of ``limit`` bytes."""
         most = limit - MESSAGE_OVERHEAD
-        if max(self._sizes) > most:
-            raise too_large(self._sizes, most)
+        if max(self._sizes) + self._beside > most:
+            raise too_large([size + self._beside for size in self._sizes], most)
 
     def parts(self, limit: int, most: int) -> Sequence[tuple[int, int, int]]:
         """Returns where each frame begins and ends in the messages, and the bytes of those: see ``cut_for_frames``."""
-        sizes = self._sizes
-        cuts = cut_for_frames(sizes, limit, most)
+        sizes, beside = self._sizes, self._beside
+        cuts = cut_for_frames(sizes, limit, most, beside)
         if len(cuts) == 1:
-            return ((0, len(sizes), sum(sizes)),)
-        return [(low, high, sum(sizes[low:high])) for low, high in pairwise((0, *cuts))]
+            return ((0, len(sizes), sum(sizes) + beside * len(sizes)),)
+        return [(low, high, sum(sizes[low:high]) + beside * (high - low)) for low, high in pairwise((0, *cuts))]
 
     def frame(self, publisher_id: int, ids: Sequence[int], low: int, high: int) -> bytes:
         """Returns the frame of the messages ``low`` to ``high`` - 1. ``ids`` are those of all messages."""
@@ -64,6 +74,50 @@ class Columns:
         part = slice(low, high)
         filters = None if self._filters is None else self._filters[part]
         return publish_frame(publisher_id, ids[part], self._messages[part], self._lengths[part], filters)
+
+
+class PlainColumns(Columns):
+    """Plain messages without filter values: the frame is made of their bodies."""
+
+    __slots__ = ("_bodies", "_most", "_size")
+
+    def __init__(self, messages: PlainMessages) -> None:
+        self._bodies = messages.bodies
+        self._lengths = self._sizes = messages.lengths
+        self._beside = len(PREFIXES[0])
+        if messages.most > SHORT_BODY:
+            self._sizes = [size + len(PREFIXES[size]) for size in self._lengths]
+            self._beside = 0
+        self._most = len(PREFIXES[messages.most]) + messages.most
+        self._size = sum(self._sizes) + self._beside * len(self._sizes)
+        self.has_filters = False
+
+    def check(self, limit: int) -> None:
+        """See ``Columns.check``."""
+        if self._most > limit - MESSAGE_OVERHEAD:
+            super().check(limit)
+
+    def parts(self, limit: int, most: int) -> Sequence[tuple[int, int, int]]:
+        """See ``Columns.parts``."""
+        count = len(self._bodies)
+        if count <= most and publish_size(count, self._size) <= limit:
+            return ((0, count, self._size),)
+        return super().parts(limit, most)
+
+    def frame(self, publisher_id: int, ids: Sequence[int], low: int, high: int) -> bytes:
+        """See ``Columns.frame``."""
+        if high - low == len(ids):
+            return publish_plain(publisher_id, ids, self._bodies, self._lengths, self._size)
+        part = slice(low, high)
+        size = sum(self._sizes[part]) + self._beside * (high - low)
+        return publish_plain(publisher_id, ids[part], self._bodies[part], self._lengths[part], size)
+
+
+def columns_of(messages: Sequence[bytes], filter_values: FilterValues | None) -> Columns:
+    """Returns the columns of encoded messages. Raises what ``Columns`` raises."""
+    if isinstance(messages, PlainMessages) and filter_values is None:
+        return PlainColumns(messages)
+    return Columns(messages.encoded if isinstance(messages, PlainMessages) else messages, filter_values)
 
 
 class SubEntry:
@@ -80,7 +134,7 @@ class SubEntry:
         plain = join_sub_batch(messages)
         if len(plain) > MAX_UNCOMPRESSED:  # brokers before 4.3.5 would store it, and no client could read it
             raise MessageTooLarge(f"a sub-entry of {len(plain)} bytes; {MAX_UNCOMPRESSED} are the limit")
-        self.sub_entry = tuple(messages)
+        self.sub_entry = messages if isinstance(messages, PlainMessages) else tuple(messages)
         self._plain_size = len(plain)
         self._data = compress(compression, plain)
 

@@ -39,7 +39,7 @@ from rstream_core.errors import (
 from rstream_core.flow.acks import Acks, Verdict
 from rstream_core.flow.block import Block
 from rstream_core.protocol import commands as c
-from rstream_core.publishing.columns import Columns, SubEntry
+from rstream_core.publishing.columns import Columns, SubEntry, columns_of
 from rstream_core.publishing.in_flight import Batch, FilterValues, InFlight, Outcome
 from rstream_core.publishing.numbering import Numbering
 from rstream_core.publishing.outgoing import Outgoing
@@ -189,7 +189,7 @@ class Publisher(Attachment):
             raise ValueError(f"{len(publishing_ids)} publishing ids for {len(messages)} messages")
         if not messages:
             return ()
-        columns = Columns(messages, filter_values)
+        columns = columns_of(messages, filter_values)
         if columns.has_filters:
             self.require_filters()
         columns.check(self._registered.limit)

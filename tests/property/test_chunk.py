@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from rstream_core import ChunkError, CompressionType
 from rstream_core.protocol import chunk as chunks
-from rstream_core.protocol.amqp_sections import PlainMessages, bodies_of, encode_bodies, join_messages
+from rstream_core.protocol.amqp_sections import (
+    PlainMessages,
+    bodies_of,
+    encode_bodies,
+    join_messages,
+    most_of,
+    size_of,
+)
 from rstream_core.protocol.chunk import ChunkReader, build_chunk, join_sub_batch, open_chunk
 from rstream_core.protocol.compression import compress
 from rstream_core.protocol.sub_batch import write_sub_batch
@@ -148,3 +155,10 @@ def test_plain_messages_are_a_sequence_of_messages(bodies: list[bytes], part: sl
         assert list(joined) == messages * 2
         assert isinstance(joined, PlainMessages) is (others is plain)
     assert plain.select([0, len(bodies) - 1]).bodies == [bodies[0], bodies[-1]]
+    for some in (plain[part], plain, messages, plain[:0], PlainMessages([]), [], plain[part]):
+        sizes = list(map(len, some))
+        assert size_of(some) == sum(sizes)
+        assert max(sizes, default=0) <= most_of(some) <= max(*map(len, messages), 5)
+        if isinstance(some, PlainMessages):
+            assert some.lengths == list(map(len, some.bodies))
+    assert most_of(plain) == max(map(len, messages))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -20,8 +21,10 @@ from rstream_core.protocol.wire import (
     cut_for_frames,
     encode_filter,
     join_entries,
+    join_plain,
     plain_bodies,
     publish_frame,
+    publish_plain,
     published,
     received,
     refit,
@@ -54,6 +57,39 @@ def test_a_frame_is_that_of_the_table(publisher_id: int, data: st.DataObject, bo
     values = [data.draw(st.none() | st.text(max_size=20)) for _ in bodies]
     filtered = publish_frame(publisher_id, ids, bodies, sizes, list(map(encode_filter, values)))
     assert filtered == c.encode(c.PublishFiltered(publisher_id, list(map(c.FilteredMessage, ids, values, bodies))))
+
+
+@st.composite
+def plain(draw: st.DrawFn) -> list[bytes]:
+    """Bodies: of one size or of several, on one side of 256 bytes or on both. Some look like the head of an entry."""
+    one_size = [(size, size) for size in (0, 7, 255, 256)]
+    sizes = draw(st.sampled_from([(0, 12), (0, 255), (256, 300), (250, 260), (70000, 70003), *one_size]))
+    size = st.integers(*sizes)
+    count = draw(st.integers(1, 200 if sizes[1] < 70000 else 3))
+    some = draw(st.lists(size, min_size=1, max_size=8))
+    fill = draw(st.binary(min_size=1, max_size=9) | st.just(join_entries(encode_bodies([b"\0" * 7]))))
+    return [(fill * (wanted // len(fill) + 1))[:wanted] for wanted in (some[at % len(some)] for at in range(count))]
+
+
+@given(st.integers(0, 255), st.data(), plain(), st.sampled_from([1, 1, 1, 2, -1]))
+def test_a_frame_of_bodies_is_that_of_their_messages(
+    publisher_id: int, data: st.DataObject, bodies: list[bytes], step: int
+) -> None:
+    count, encoded = len(bodies), encode_bodies(bodies)
+    first = data.draw(st.integers(count, 2**64 - 2 * count) | st.integers(count, 70_000) | st.just(2**64 - count))
+    several = range(first, first + count) if first + count == 2**64 else range(first, first + step * count, step)
+    anything = data.draw(st.lists(U64, min_size=count, max_size=count))
+    lengths, sizes = list(map(len, bodies)), list(map(len, encoded))
+    for ids in (several, list(several), anything):
+        expected = publish_frame(publisher_id, ids, encoded, sizes)
+        assert publish_plain(publisher_id, ids, bodies, lengths, sum(sizes)) == expected
+    assert join_plain(bodies) == join_entries(encoded)
+
+
+def test_an_id_that_is_no_whole_number_is_refused() -> None:
+    for ids in ((1.5,), ("1",), (-1,), (2**64,)):
+        with pytest.raises(TypeError, match="no whole number"):
+            publish_plain(1, ids, [b"x"], [1], 6)  # type: ignore[arg-type]
 
 
 @given(st.data(), messages, st.booleans(), st.integers(0, 255), st.integers(30, 3000), st.integers(1, 30))
@@ -90,9 +126,15 @@ def test_a_sub_entry_is_never_cut(data: bytes, count: int, publisher_id: int) ->
     assert again == c.encode(c.Publish(publisher_id, (c.PublishedSubBatch(5, 1, count, 1000, data),)))
 
 
-@given(st.lists(st.integers(0, 400), min_size=1, max_size=60), st.integers(30, 2000), st.integers(1, 40))
-def test_parts_fill_their_frames(sizes: list[int], limit: int, most: int) -> None:
-    cuts = cut_for_frames(sizes, limit, most)
+@given(
+    st.lists(st.integers(0, 400), min_size=1, max_size=60),
+    st.integers(30, 2000),
+    st.integers(1, 40),
+    st.sampled_from([0, 5]),
+)
+def test_parts_fill_their_frames(sizes: list[int], limit: int, most: int, beside: int) -> None:
+    cuts = cut_for_frames(sizes, limit, most, beside)
+    sizes = [size + beside for size in sizes]
     low = 0
     for high in cuts:
         part = sizes[low:high]
@@ -138,21 +180,6 @@ def test_what_is_split_fills_its_bytes(data: bytes, count: int) -> None:
     if found is not None:
         assert join_entries(found) == data
         assert len(found) == count
-
-
-@st.composite
-def plain(draw: st.DrawFn) -> list[bytes]:
-    """Bodies: of one size or of several, on one side of 256 bytes or on both. Some look like the head of an entry."""
-    sizes = draw(
-        st.sampled_from(
-            ((0, 12), (0, 255), (256, 300), (250, 260), (0, 0), (7, 7), (255, 255), (256, 256), (70000, 70003))
-        )
-    )
-    size = st.integers(*sizes)
-    count = draw(st.integers(1, 200 if sizes[1] < 70000 else 3))
-    some = draw(st.lists(size, min_size=1, max_size=8))
-    fill = draw(st.binary(min_size=1, max_size=9) | st.just(join_entries(encode_bodies([b"\0" * 7]))))
-    return [(fill * (wanted // len(fill) + 1))[:wanted] for wanted in (some[at % len(some)] for at in range(count))]
 
 
 @given(plain(), st.binary(max_size=9), st.binary(max_size=9))

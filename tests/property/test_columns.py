@@ -1,0 +1,67 @@
+"""What a call publishes is checked, cut and framed alike, whether its messages are a list or held by their bodies."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rstream_core.errors import MessageTooLarge
+from rstream_core.protocol.amqp_sections import PlainMessages, encode_bodies
+from rstream_core.protocol.wire import MESSAGE_OVERHEAD
+from rstream_core.publishing.columns import Columns, PlainColumns, SubEntry, columns_of
+from rstream_core.types import CompressionType
+
+
+@given(
+    st.lists(st.integers(0, 40) | st.integers(0, 600), min_size=1, max_size=40),
+    st.integers(30, 2000),
+    st.integers(1, 50),
+    st.integers(0, 2**63),
+    st.data(),
+)
+def test_the_form_of_messages_changes_nothing(
+    sizes: list[int], limit: int, most: int, first: int, data: st.DataObject
+) -> None:
+    bodies = [b"%d" % at * size for at, size in enumerate(sizes)]
+    messages, low = encode_bodies(bodies), data.draw(st.integers(0, len(bodies) - 1))
+    whole = PlainMessages(bodies)
+    if data.draw(st.booleans()):
+        assert whole.most == max(map(len, bodies))  # measured before it is cut
+    for some, expected in ((PlainMessages(bodies), messages), (whole[low:], messages[low:])):
+        ids = range(first, first + len(some))
+        plain, columns = columns_of(some, None), Columns(expected)
+        assert isinstance(plain, PlainColumns)
+        assert (plain.sub_entry, plain.has_filters) == (None, False)
+        parts = plain.parts(limit, most)
+        assert list(parts) == list(columns.parts(limit, most))
+        cuts = [0, *sorted({data.draw(st.integers(1, len(some)))} | {len(some)})]
+        for begin, end in [*((begin, end) for begin, end, _ in parts), *pairwise(cuts)]:
+            assert plain.frame(7, ids, begin, end) == columns.frame(7, ids, begin, end)
+        largest = max(map(len, expected))
+        for room in (largest - 1, largest, limit):
+            outcomes = []
+            for one in (plain, columns):
+                try:
+                    one.check(room + MESSAGE_OVERHEAD)
+                except MessageTooLarge as error:
+                    outcomes.append((str(error), error.position))
+            assert len(outcomes) in (0, 2)
+            assert outcomes[:1] == outcomes[1:]
+
+
+@given(st.lists(st.binary(max_size=300), min_size=1, max_size=9), st.data())
+def test_filter_values_and_sub_entries_of_plain_messages(bodies: list[bytes], data: st.DataObject) -> None:
+    messages, ids = encode_bodies(bodies), range(5, 5 + len(bodies))
+    values = data.draw(st.lists(st.none() | st.text(max_size=5), min_size=len(bodies), max_size=len(bodies)))
+    plain, columns = columns_of(PlainMessages(bodies), values), Columns(messages, values)
+    assert plain.has_filters == columns.has_filters
+    assert plain.frame(1, ids, 0, len(bodies)) == columns.frame(1, ids, 0, len(bodies))
+    with pytest.raises(ValueError, match="filter values"):
+        columns_of(PlainMessages(bodies), [*values, None])
+    for compression in (CompressionType.No, CompressionType.Gzip):
+        entry, expected = SubEntry(PlainMessages(bodies), compression), SubEntry(messages, compression)
+        assert entry.frame(1, [7], 0, 1) == expected.frame(1, [7], 0, 1)
+        assert list(entry.sub_entry) == list(expected.sub_entry)
