@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import os
 import signal
@@ -155,8 +156,10 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def embedded() -> Iterator[Broker]:
     """One embedded broker for the whole session, in a thread of its own."""
-    with EmbeddedBroker() as broker:
-        yield broker_at(broker.uri)
+    with EmbeddedBroker(management_port=0) as broker:
+        uri = broker.management_uri
+        assert uri is not None
+        yield dataclasses.replace(broker_at(broker.uri), management_port=int(uri.rpartition(":")[2]))
 
 
 @pytest.fixture(params=["embedded", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])

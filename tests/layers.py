@@ -35,9 +35,10 @@ rstream_core.broker: writer
 rstream_core.broker: stream
 rstream_core.broker: super_streams
 rstream_core.broker: streams
+rstream_core.broker: listing
 rstream_core.broker: delivery faults
 rstream_core.broker: commands
-rstream_core.broker: connection
+rstream_core.broker: connection management
 rstream_core.broker: server
 rstream_core.broker: embedded
 rstream_core.broker: .

@@ -55,6 +55,7 @@ def broker() -> None:
     epilog="""
 rstream broker run
 rstream broker run --data ./streams --user alice:secret --fsync always
+rstream broker run --management-port 15672
 rstream broker run --host 0.0.0.0 --user alice:secret --tls-cert cert.pem --tls-key key.pem
 """,
 )
@@ -130,12 +131,21 @@ def run(
             " (never). A confirmed message outlives the process in all cases.",
         ),
     ] = FsyncMode.INTERVAL,
+    management_port: Annotated[
+        int | None,
+        typer.Option(
+            "--management-port",
+            metavar="PORT",
+            help="Also answer a part of RabbitMQ's management API on this port, with TLS where --tls-cert is given. 0"
+            " takes a free port.",
+        ),
+    ] = None,
     connection: ConnectionSettings,
 ) -> None:
     """Run a broker until Ctrl-C or SIGTERM.
 
-    It prints its URI when it listens. On a terminal, it shows connections and rates; with -v, it logs connections
-    instead.
+    It prints its URI when it listens, and in a second line the address of the management API, if it serves one. On a
+    terminal, it shows connections and rates; with -v, it logs connections instead.
     """
     # The broker does not connect, so RSTREAM_URI and the like must not have an effect.
     variables = {key: value for key, value in connection.env.variables.items() if not key.startswith("RSTREAM_")}
@@ -147,6 +157,8 @@ def run(
     from rstream_core.broker import checks
 
     port = checks.check_number("--port", port, 0, 65_535)
+    if management_port is not None:
+        checks.check_number("--management-port", management_port, 0, 65_535)
     host = checks.check_host("--host", host)
     if advertised_host is not None:
         advertised_host = checks.check_host("--advertised-host", advertised_host)
@@ -174,6 +186,7 @@ def run(
             tls=context,
             fsync=fsync.value,
             advertised_host=advertised_host,
+            management_port=management_port,
         )
         if not settings.verbosity:
             tell_warnings(settings.warn)
@@ -183,6 +196,8 @@ def run(
             where = f"[{host}]" if ":" in host else host
             settings.tell(f"listening on {where}:{serving.port}; {_where(data)}; Ctrl-C ends it")
             command.env.stdout.write(f"{_uri(serving.uri)}\n")
+            if serving.management_uri is not None:
+                command.env.stdout.write(f"{serving.management_uri}\n")
             command.env.stdout.flush()
             if not _has_status_line(settings):
                 await command.interrupt.requested.wait()

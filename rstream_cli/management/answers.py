@@ -61,11 +61,12 @@ class ListedConsumer:
     is_single_active: bool
     super_stream: str | None
     offset: int | None
-    """The offset of the last chunk that was sent to it, some seconds ago."""
+    """The first offset of the last chunk that was sent to it, some seconds ago. Before that, RabbitMQ 4.3 tells the end
+    of the stream at first, and later 0."""
     lag: int | None
     """Messages between that and the end of the stream, as the broker counts them."""
     consumed: int | None
-    """Messages that were sent to it."""
+    """Entries that were sent to it: messages, or sub-entries of several."""
     connection: str
     user: str
 

@@ -29,6 +29,8 @@ TURN = 1024 * 1024
 
 _DELIVER = struct.Struct(">IHHB")
 _DELIVER_COMMITTED = struct.Struct(">IHHBQ")
+_ENTRIES, _CHUNK_ID = slice(2, 4), slice(24, 32)
+"""Where a chunk's header has the number of its entries, and the first offset."""
 _ANSWERS_AT_ONCE = 65_536
 """The most publishing ids in one PublishConfirm or PublishError."""
 
@@ -43,14 +45,18 @@ class BrokerPublisher:
         self.id = publisher_id
         self._reason = f"publisher {publisher_id}"
         self.is_open = True
+        self.confirmed = 0
+        self.errored = 0
 
     def confirm(self, ids: Sequence[bytes]) -> None:
         if self.is_open:
+            self.confirmed += len(ids)
             for start in range(0, len(ids), _ANSWERS_AT_ONCE):
                 self.connection.send_confirms(self.id, ids[start : start + _ANSWERS_AT_ONCE])
 
     def reject(self, ids: Sequence[bytes], code: int) -> None:
         if self.is_open:
+            self.errored += len(ids)
             for start in range(0, len(ids), _ANSWERS_AT_ONCE):
                 self.connection.send_errors(self.id, ids[start : start + _ANSWERS_AT_ONCE], code)
 
@@ -77,7 +83,9 @@ class BrokerSubscription:
         self.spec: c.OffsetSpec = message.offset_spec
         self.group: Group | None = None
         self.group_name = ""
-        properties = message.properties
+        self.properties = properties = message.properties
+        self.offset = 0
+        self.consumed = 0
         self._filters = frozenset(value for key, value in properties.items() if key.startswith("filter."))
         self._match_unfiltered = properties.get("match-unfiltered") == "true"
         self._cursor: Cursor | None = None
@@ -115,6 +123,7 @@ class BrokerSubscription:
         self.stop()
         try:
             self._cursor = open_cursor(self.stream, spec)
+            self.offset = self._cursor.offset
         except (OSError, ChunkError) as error:
             self._give_up(error)
         else:
@@ -149,12 +158,14 @@ class BrokerSubscription:
         committed = self.stream.log.committed_chunk_id or 0
         parts: list[bytes | memoryview] = []
         span: Span | None = None
-        sent = chunks = 0
+        sent = chunks = entries = last = 0
         while self.connection.is_writable and chunks < self.credit and sent < LARGE:
             chunk = cursor.next_chunk(self._filters, self._match_unfiltered)
             if chunk is None:
                 break
             header, data = chunk
+            last = int.from_bytes(header[_CHUNK_ID])
+            entries += int.from_bytes(header[_ENTRIES])
             span = data if isinstance(data, Span) else None
             size = len(header) + (len(data) if span is None else span.size)
             if version > 1:
@@ -167,6 +178,7 @@ class BrokerSubscription:
             chunks += 1
         self.credit -= chunks
         if chunks:
+            self.offset, self.consumed = last, self.consumed + entries
             self.connection.delivered(chunks, sent, parts, span)
         return sent
 

@@ -48,6 +48,7 @@ class EmbeddedBroker:
     ``guest``, from this machine only. ``fsync`` is ``always``, ``interval`` or ``never``: a confirmed message
     outlives the process in any case, and the machine only with ``always``. ``advertised_host`` is what clients are told
     to connect to; without it, ``localhost`` where that name leads to the address they reached it by, else that address.
+    With ``management_port``, it also answers a part of RabbitMQ's management API there, to the same users.
 
     Raises ``ConfigurationError`` for impossible arguments. Starting raises it where the folder or the port is in use,
     or the folder cannot be made.
@@ -66,11 +67,14 @@ class EmbeddedBroker:
         advertised_host: str | None = None,
         heartbeat: int = 60,
         frame_max: int = 1024 * 1024,
+        management_port: int | None = None,
     ) -> None:
         host = check_host("host", host)
         if advertised_host is not None:
             advertised_host = check_host("advertised_host", advertised_host)
         check_number("port", port, 0, 65_535)
+        if management_port is not None:
+            check_number("management_port", management_port, 0, 65_535)
         if data is not None and not isinstance(data, Path):
             data = check_text("data", data)
         if users is not None and not isinstance(users, Mapping):
@@ -93,6 +97,7 @@ class EmbeddedBroker:
         """The first user."""
         self.vhost = vhosts[0]
         self._port = port
+        self._management_port = management_port
         self._data = data
         self._tls = tls
         self._fsync = Fsync(fsync)
@@ -119,9 +124,18 @@ class EmbeddedBroker:
         """The URI for clients: address, virtual host, and the first user's name and password."""
         scheme = "rabbitmq-stream+tls" if self._tls else "rabbitmq-stream"
         login = f"{quote(self.username, safe='')}:{quote(self.password, safe='')}"
+        return f"{scheme}://{login}@{self._host_in_uris}:{self.port}/{quote(self.vhost, safe='')}"
+
+    @property
+    def management_uri(self) -> str | None:
+        """The address of the management API, without a login; None where there is none."""
+        port = self._running.management_port
+        return None if port is None else f"{'https' if self._tls else 'http'}://{self._host_in_uris}:{port}"
+
+    @property
+    def _host_in_uris(self) -> str:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
-        host = f"[{host}]" if ":" in host else host
-        return f"{scheme}://{login}@{host}:{self.port}/{quote(self.vhost, safe='')}"
+        return f"[{host}]" if ":" in host else host
 
     @property
     def faults(self) -> Faults:
@@ -169,6 +183,7 @@ class EmbeddedBroker:
                 tls=self._tls,
                 fsync=self._fsync,
                 advertised_host=self._advertised_host,
+                management_port=self._management_port,
                 run=self._call,
             )
         except BaseException:

@@ -7,10 +7,10 @@ streams. The lower one of each pair knows the other as one of these protocols.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from rstream_core.broker.groups import Group
+from rstream_core.broker.groups import Group, Member
 from rstream_core.broker.segment import Span
 from rstream_core.broker.session import ServerSession
 
@@ -72,14 +72,25 @@ class Publisher(Protocol):
 class StreamPublisher(Publisher, Protocol):
     """A publisher, as its stream sees it."""
 
+    id: int
+    confirmed: int
+    errored: int
+
     @property
     def connection(self) -> Connection: ...
 
 
-class StreamSubscription(Protocol):
+class StreamSubscription(Member, Protocol):
     """A subscription, as its stream sees it."""
 
+    id: int
+    credit: int
     group: Group | None
+    properties: Mapping[str, str]
+    offset: int
+    """The first offset of the last chunk that was sent; before that, where it begins."""
+    consumed: int
+    """Entries that were sent."""
 
     @property
     def connection(self) -> Connection: ...

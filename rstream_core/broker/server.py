@@ -20,6 +20,7 @@ from typing import Any
 from rstream_core.broker.clients import Clients
 from rstream_core.broker.connection import STEP_TIMEOUT, BrokerConnection
 from rstream_core.broker.faults import Faults
+from rstream_core.broker.management import Management
 from rstream_core.broker.session import ServerOptions
 from rstream_core.broker.statistics import Statistics
 from rstream_core.broker.stream import Stream
@@ -56,7 +57,9 @@ class Server:
         self.clients = Clients(options, advertised_host, self.statistics, self._tell)
         self.faults = Faults(self.clients, streams, run)
         self._executor = executor
+        self._management = Management(streams, options)
         self._server: asyncio.Server | None = None
+        self._management_server: asyncio.Server | None = None
         self._loop = asyncio.get_running_loop()
         self._log_limit = LogLimit()
         """When a warning of each kind was last logged."""
@@ -79,9 +82,11 @@ class Server:
         tls: ssl.SSLContext | None = None,
         fsync: Fsync = Fsync.NEVER,
         advertised_host: str | None = None,
+        management_port: int | None = None,
         run: Callable[[Callable[[], None]], None] = lambda function: function(),
     ) -> Server:
-        """Opens the data folder and listens. ``port`` 0 means a free port.
+        """Opens the data folder and listens. ``port`` 0 means a free port; so does ``management_port``, of the
+        management API, which there is none of without.
 
         Raises ``ConfigurationError`` where the folder or the port is in use or cannot be used.
         """
@@ -101,6 +106,10 @@ class Server:
         server = cls(streams, executor, options, advertised_host, run)
         try:
             await server._listen(host, port, tls)
+            if management_port is not None:
+                server._management_server = await server._serve(
+                    server._management.connection, host, management_port, tls
+                )
         except BaseException:
             await server.stop()
             raise
@@ -113,9 +122,17 @@ class Server:
         with contextlib.suppress(OSError):
             found = await self._loop.getaddrinfo("localhost", None, type=socket.SOCK_STREAM)
             self.clients.of_localhost = frozenset(str(address[0]) for *_, address in found)
+        self._server = await self._serve(
+            lambda: BrokerConnection(self.clients, self.streams, self.faults, self.statistics), host, port, tls
+        )
+        self._loop.set_exception_handler(self._on_loop_error)
+
+    async def _serve(
+        self, factory: Callable[[], asyncio.Protocol], host: str, port: int, tls: ssl.SSLContext | None
+    ) -> asyncio.Server:
         try:
-            self._server = await self._loop.create_server(
-                lambda: BrokerConnection(self.clients, self.streams, self.faults, self.statistics),
+            return await self._loop.create_server(
+                factory,
                 host,
                 port,
                 ssl=tls,
@@ -129,13 +146,12 @@ class Server:
             number = error.errno or 0
             why = os.strerror(number) if number else error
             raise ConfigurationError(f"cannot listen on {host}:{port}: {why}", hint=_HINTS.get(number)) from None
-        self._loop.set_exception_handler(self._on_loop_error)
 
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Logs failed accepts once a minute: asyncio retries them every second, and logs a traceback each time."""
         error, sock = context.get("exception"), context.get("socket")
-        ours = self._server.sockets if self._server is not None else ()
-        if isinstance(error, OSError) and sock is not None and sock.fileno() in {one.fileno() for one in ours}:
+        ours = [one.fileno() for server in (self._server, self._management_server) if server for one in server.sockets]
+        if isinstance(error, OSError) and sock is not None and sock.fileno() in ours:
             self._failed_to_accept_at = loop.time()
             self._tell("accept", f"cannot accept connections: {error.strerror}")
         elif self._is_stopped and isinstance(error, ValueError) and "_start_serving" in repr(context.get("handle")):
@@ -151,6 +167,14 @@ class Server:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
+    @property
+    def management_port(self) -> int | None:
+        """The port of the management API; None where there is none."""
+        if self._management_server is None:
+            return None
+        port: int = self._management_server.sockets[0].getsockname()[1]
+        return port
+
     def _tell(self, kind: str, line: str) -> None:
         """Logs a line, but none of a kind that was logged a short time ago: many connections have the same fault."""
         if self._log_limit.lets_through(kind, self._loop.time()):
@@ -164,6 +188,9 @@ class Server:
         """Writes and confirms all published messages, and then ends every connection."""
         for timer in self._timers.values():
             timer.cancel()
+        if self._management_server is not None:
+            self._management_server.close()
+        self._management.close()
         if self._server is not None:
             self._server.close()
             self._is_stopped = True

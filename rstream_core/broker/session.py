@@ -58,6 +58,16 @@ class ServerOptions:
     heartbeat: int = 60
 
 
+def check_login(options: ServerOptions, username: str, password: bytes, *, is_local: bool) -> int:
+    """Returns the response code for a user's login. ``is_local``: it comes from this machine."""
+    expected = options.users.get(username)
+    if expected is None or not hmac.compare_digest(expected.encode(), password):
+        return refusal.AUTHENTICATION_FAILURE
+    if username in options.loopback_users and not is_local:
+        return refusal.LOOPBACK_ONLY
+    return refusal.OK
+
+
 class ServerSession:
     """One connection's protocol state."""
 
@@ -255,14 +265,15 @@ class ServerSession:
             self.failure = "a login that holds no name and no password"
             return refusal.SASL_ERROR, ""
         username = parts[1].decode(errors="replace")
-        password = self.options.users.get(username)
-        if password is None or not hmac.compare_digest(password.encode(), parts[2]):
-            self.failure = f"there is no user {username!r}" if password is None else f"wrong password of {username!r}"
-            return refusal.AUTHENTICATION_FAILURE, ""
-        if username in self.options.loopback_users and not self._is_local:
+        code = check_login(self.options, username, parts[2], is_local=self._is_local)
+        if code == refusal.OK:
+            return code, username
+        if code == refusal.LOOPBACK_ONLY:
             self.failure = f"{username!r} may log in from this machine only"
-            return refusal.LOOPBACK_ONLY, ""
-        return refusal.OK, username
+        else:
+            is_known = username in self.options.users
+            self.failure = f"wrong password of {username!r}" if is_known else f"there is no user {username!r}"
+        return code, ""
 
     def _open(self, vhost: str, correlation_id: int) -> None:
         if vhost not in self.options.vhosts:

@@ -31,6 +31,8 @@ class Stream:
     def __init__(self, description: Description, log: Log, fsync: Fsync, executor: Executor, totals: Totals) -> None:
         self.vhost = description.vhost
         self.name = description.name
+        self.given = description.arguments
+        """The arguments as they were given."""
         self.arguments = Arguments.parse(description.arguments)
         self.log = log
         self.writer = Writer(log, fsync, executor, self._on_written, self.retain, totals)

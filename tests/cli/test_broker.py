@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import resource
 import shlex
 import shutil
@@ -87,6 +88,38 @@ def test_a_signal_ends_it_cleanly(tmp_path: Path, number: signal.Signals, status
     with broker_process("--data", data) as (_, broker):
         done = run_rstream("consume", "s", "-o", "first", "--until", "end", env={"RSTREAM_URI": broker.uri})
         assert done.stdout == b"kept\n"
+
+
+def test_the_management_api_is_on_a_port_of_its_own() -> None:
+    with running("broker", "run", "--port", "0", "--management-port", "0", "--user", "al:s3cret", env={}) as process:
+        assert process.stdout is not None
+        uri, management_uri = (process.stdout.readline().decode().strip() for _ in range(2))
+        assert re.fullmatch(r"http://127\.0\.0\.1:[0-9]+", management_uri)
+        uri = uri.replace("://", "://al:s3cret@")
+        env = {"RSTREAM_URI": uri, "RSTREAM_MANAGEMENT_URI": management_uri}
+        assert run_rstream("stream", "create", "s", env=env).returncode == 0
+        assert run_rstream("stream", "list", env=env).stdout == b"s\n"
+        env["RSTREAM_URI"] = uri.replace("s3cret", "other")
+        assert run_rstream("stream", "list", env=env).returncode == 5
+        interrupt(process, signal.SIGTERM)
+        assert ended(process) == (143, "")
+
+
+def test_the_management_api_has_the_certificate_of_the_broker(tmp_path: Path) -> None:
+    authority = Authority.make(tmp_path)
+    certificate, key = authority.issue("server", "server")
+    tls = ("--tls-cert", str(certificate), "--tls-key", str(key))
+    with running("broker", "run", "--port", "0", "--management-port", "0", *tls, env={}) as process:
+        assert process.stdout is not None
+        uri, management_uri = (process.stdout.readline().decode().strip() for _ in range(2))
+        assert management_uri.startswith("https://127.0.0.1:")
+        env = {
+            "RSTREAM_URI": uri,
+            "RSTREAM_MANAGEMENT_URI": management_uri,
+            "RSTREAM_CA_FILE": str(authority.folder / "ca.pem"),
+        }
+        assert run_rstream("stream", "create", "s", env=env).returncode == 0
+        assert run_rstream("stream", "list", env=env).stdout == b"s\n"
 
 
 def test_a_folder_that_is_in_use(tmp_path: Path) -> None:

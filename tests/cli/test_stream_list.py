@@ -1,4 +1,4 @@
-"""``rstream stream list`` on RabbitMQ, and what it says where there is no management API."""
+"""``rstream stream list`` on both brokers, and what it says where there is no management API."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ WHERE = (
 
 
 @pytest.fixture
-def managed(rabbitmq: Broker) -> dict[str, str]:
-    return {"RSTREAM_URI": rabbitmq.uri, "RSTREAM_MANAGEMENT_URI": rabbitmq.management_uri}
+def managed(broker: Broker) -> dict[str, str]:
+    return {"RSTREAM_URI": broker.uri, "RSTREAM_MANAGEMENT_URI": broker.management_uri}
 
 
 @pytest.fixture
@@ -76,8 +76,9 @@ def test_a_table_for_people(managed: dict[str, str], made: str) -> None:
     assert done.errors == "no stream in the virtual host '/' matches 'no such'\n"
 
 
-def test_a_policy_is_told(managed: dict[str, str], made: str, rabbitmq: Broker) -> None:
-    rabbitmq.ctl("set_policy", made, f"^{made}-b$", '{"max-age":"2h"}', "--apply-to", "streams")
+@pytest.mark.parametrize("broker", [pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)], indirect=True)
+def test_a_policy_is_told(managed: dict[str, str], made: str, broker: Broker) -> None:
+    broker.ctl("set_policy", made, f"^{made}-b$", '{"max-age":"2h"}', "--apply-to", "streams")
     try:
         until = time.monotonic() + PATIENCE  # the API tells it with the next statistics
         record: dict[str, object] = {"policy": None}
@@ -87,7 +88,7 @@ def test_a_policy_is_told(managed: dict[str, str], made: str, rabbitmq: Broker) 
         shown = run_here("stream", "list", "--pattern", f"{made}-b", env=managed, terminal=True).output
         assert shown.splitlines()[1].split()[3:] == ["2h", made]
     finally:
-        rabbitmq.ctl("clear_policy", made)
+        broker.ctl("clear_policy", made)
 
 
 def test_a_name_with_control_characters(managed: dict[str, str], stream_name: str) -> None:
@@ -103,25 +104,29 @@ def test_a_name_with_control_characters(managed: dict[str, str], stream_name: st
         run_rstream("stream", "delete", name, "--yes", env=managed)
 
 
-def test_refusals(managed: dict[str, str], rabbitmq: Broker, stream_name: str) -> None:
+def test_a_login_that_is_refused(managed: dict[str, str], broker: Broker) -> None:
+    env = {**managed, "RSTREAM_URI": broker.uri.replace("guest:guest", "guest:other")}
+    done = run_rstream("stream", "list", env=env)
+    assert (done.returncode, b"wrong user name or password" in done.stderr) == (5, True)
+    env["RSTREAM_URI"] = broker.uri.removesuffix("%2f").removesuffix("%2F") + "no-such"
+    done = run_rstream("stream", "list", env=env)
+    assert (done.returncode, b"virtual host 'no-such': " in done.stderr) == (5, True)
+
+
+@pytest.mark.parametrize("broker", [pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)], indirect=True)
+def test_a_user_without_a_tag(managed: dict[str, str], broker: Broker, stream_name: str) -> None:
     where = managed["RSTREAM_MANAGEMENT_URI"]
-    rabbitmq.ctl("add_user", stream_name, "s3cret")
+    broker.ctl("add_user", stream_name, "s3cret")
     try:
-        env = {**managed, "RSTREAM_URI": rabbitmq.uri.replace("guest:guest", f"{stream_name}:s3cret")}
+        env = {**managed, "RSTREAM_URI": broker.uri.replace("guest:guest", f"{stream_name}:s3cret")}
         done = run_rstream("stream", "list", env=env)
         assert (done.returncode, done.stdout) == (5, b"")
         assert done.stderr.decode() == (
             f"error: {where}: this user has not the tag 'management', which the request needs\n"
             "hint: `rabbitmqctl set_user_tags USER monitoring`\n"
         )
-        env["RSTREAM_URI"] = env["RSTREAM_URI"].replace("s3cret", "other")
-        done = run_rstream("stream", "list", env=env)
-        assert (done.returncode, b"wrong user name or password" in done.stderr) == (5, True)
-        env["RSTREAM_URI"] = rabbitmq.uri.removesuffix("%2f") + "no-such"
-        done = run_rstream("stream", "list", env=env)
-        assert (done.returncode, b"virtual host 'no-such': " in done.stderr) == (5, True)
     finally:
-        rabbitmq.ctl("delete_user", stream_name)
+        broker.ctl("delete_user", stream_name)
 
 
 def test_over_tls(own_rabbitmq: OwnRabbitMQ, tmp_path: Path) -> None:

@@ -1,0 +1,260 @@
+"""The embedded broker's management API, against clients that send garbage, too much, or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from http.client import parse_headers
+from io import BytesIO
+from typing import Any
+
+import pytest
+
+from rstream_core import Client, ConfigurationError, ConnectionOptions, EmbeddedBroker, Endpoint
+from rstream_core.broker import management
+from tests.clients import PATIENCE
+
+GUEST = f"Basic {base64.b64encode(b'guest:guest').decode()}"
+
+
+@pytest.fixture
+async def broker() -> AsyncIterator[EmbeddedBroker]:
+    async with EmbeddedBroker(management_port=0, vhosts=("/", "other")) as found:
+        async with Client(ConnectionOptions(endpoints=(Endpoint("127.0.0.1", found.port),))) as client:
+            for name in ("b", "a", "c"):
+                await client.create_stream(name)
+        yield found
+
+
+class Caller:
+    """A connection to the API."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, target: str, *, verb: str = "GET", version: str = "HTTP/1.1", **fields: str) -> None:
+        """Sends a request, as guest unless ``authorization`` is given; an empty one leaves the field out."""
+        head = {"host": "x", "authorization": GUEST, **{key.replace("_", "-"): value for key, value in fields.items()}}
+        lines = [f"{verb} {target} {version}", *(f"{name}: {value}" for name, value in head.items() if value), "", ""]
+        self.writer.write("\r\n".join(lines).encode())
+
+    async def read(self, *, body: bool = True) -> tuple[int, Any, dict[str, str]]:
+        async with asyncio.timeout(PATIENCE):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            first, _, rest = head.partition(b"\r\n")
+            fields = {name.lower(): value for name, value in parse_headers(BytesIO(rest)).items()}
+            data = await self.reader.readexactly(int(fields["content-length"])) if body else b""
+        return int(first.split()[1]), json.loads(data) if data else None, fields
+
+    async def ask(self, target: str, **fields: str) -> tuple[int, Any]:
+        self.send(target, **fields)
+        status, content, _ = await self.read()
+        return status, content
+
+    async def ended(self) -> None:
+        """Returns when the broker has closed the connection."""
+        async with asyncio.timeout(PATIENCE):
+            with contextlib.suppress(ConnectionError):
+                while await self.reader.read(1 << 16):
+                    pass
+
+
+@contextlib.asynccontextmanager
+async def calling(broker: EmbeddedBroker) -> AsyncIterator[Caller]:
+    assert broker.management_uri is not None
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(broker.management_uri.rpartition(":")[2]))
+    try:
+        yield Caller(reader, writer)
+    finally:
+        writer.transport.abort()
+
+
+@pytest.fixture
+async def caller(broker: EmbeddedBroker) -> AsyncIterator[Caller]:
+    async with calling(broker) as found:
+        yield found
+
+
+async def test_requests_on_one_connection(caller: Caller) -> None:
+    for _ in range(3):
+        status, found = await caller.ask("/api/queues/%2F?columns=name")
+        assert (status, found) == (200, [{"name": "a"}, {"name": "b"}, {"name": "c"}])
+
+
+async def test_requests_that_are_sent_ahead_are_answered_in_their_order(caller: Caller) -> None:
+    for name in ("a", "no such", "c"):
+        caller.send(f"/api/queues/%2F/{name.replace(' ', '%20')}?x")
+    answers = [await caller.read() for _ in range(3)]
+    assert [(status, content.get("name")) for status, content, _ in answers] == [(200, "a"), (404, None), (200, "c")]
+
+
+async def test_a_head_byte_by_byte(caller: Caller) -> None:
+    for byte in f"GET /api/queues/%2F/a HTTP/1.1\r\nAuthorization: {GUEST}\r\n\r\n".encode():
+        caller.writer.write(bytes([byte]))
+        await caller.writer.drain()
+        await asyncio.sleep(0)
+    assert (await caller.read())[0] == 200
+
+
+async def test_head_and_close(caller: Caller) -> None:
+    caller.send("/api/queues/%2F", verb="HEAD")
+    status, _, fields = await caller.read(body=False)
+    assert (status, int(fields["content-length"]) > 2) == (200, True)
+    caller.send("/api/queues/%2F", connection="close")
+    assert (await caller.read())[2]["connection"] == "close"
+    await caller.ended()
+
+
+async def test_http_1_0(caller: Caller) -> None:
+    caller.send("/api/queues/%2F", version="HTTP/1.0")
+    assert (await caller.read())[0] == 200
+    await caller.ended()
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("/", 404),
+        ("/api", 404),
+        ("/api/overview", 404),
+        ("/api/queues", 404),
+        ("/api/queues/none", 404),
+        ("/api/queues/other/a", 404),
+        ("/api/queues/other", 200),
+        ("/api/stream/%2F/none/tracking", 404),
+        ("/api/stream/consumers/none", 404),
+        ("//queues/%2F", 404),
+        ("/../api/nodes", 404),
+        ("/api/nodes", 200),
+        ("/api/exchanges/%2F", 200),
+        ("/api/queues/%FF", 400),
+        ("/api/queues/%2F?columns=%FF", 400),
+        ("/api/queues/%2F?page=0", 400),
+        ("/api/queues/%2F?page=-1", 400),
+        ("/api/queues/%2F?page=2", 400),
+        ("/api/queues/%2F?page=1&page_size=501", 400),
+        ("/api/queues/%2F?page=1&page_size=99999999999999999999", 400),
+        ("/api/queues/%2F?" + "&".join(f"a{n}=b" for n in range(21)), 400),
+        ("/api/queues/%2F?page=3&page_size=1", 200),
+        ("http://[/api/queues/%2F", 400),
+    ],
+)
+async def test_targets(caller: Caller, target: str, status: int) -> None:
+    assert (await caller.ask(target))[0] == status
+
+
+@pytest.mark.parametrize(
+    "login",
+    [
+        "",
+        "Basic",
+        "Basic !",
+        "Bearer guest:guest",
+        *(
+            f"Basic {base64.b64encode(text).decode()}"
+            for text in (b"", b"guest", b"guest:", b"guest:other", b"other:guest", b"guest:guest\0", b"\xff:\xff")
+        ),
+    ],
+)
+async def test_logins_that_are_refused(caller: Caller, login: str) -> None:
+    caller.send("/api/nodes", authorization=login)
+    status, _, fields = await caller.read()
+    assert (status, fields["www-authenticate"]) == (401, 'Basic realm="rstream"')
+
+
+async def test_users_of_the_broker_log_in() -> None:
+    users = {"al:ice": "x", "bob": "p:w"}
+    async with EmbeddedBroker(management_port=0, users=users) as broker, calling(broker) as caller:
+        bob = f"Basic {base64.b64encode(b'bob:p:w').decode()}"
+        assert (await caller.ask("/api/nodes", authorization=bob))[0] == 200
+        assert (await caller.ask("/api/nodes"))[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"\x00\x00\x00\x0a\r\n\r\n", 400),
+        (b"GET /api/nodes\r\n\r\n", 400),
+        (b"GET api/nodes HTTP/1.1\r\n\r\n", 400),
+        (b"GET /api/nodes HTTP/2\r\n\r\n", 400),
+        (b"DELETE /api/queues/%2F/a HTTP/1.1\r\n\r\n", 405),
+        (b"POST /api/nodes HTTP/1.1\r\ncontent-length: 9\r\n\r\n", 405),
+        (b"GET /api/nodes HTTP/1.1\r\ncontent-length: 9\r\n\r\n", 413),
+        (b"GET /api/nodes HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", 413),
+        (b"GET /" + b"a" * management.MAX_HEAD, 431),
+        (b"GET /" + b"a" * management.MAX_HEAD + b" HTTP/1.1\r\n\r\n", 431),
+    ],
+)
+async def test_what_is_no_request(caller: Caller, data: bytes, status: int) -> None:
+    caller.writer.write(data)
+    assert (await caller.read())[0] == status
+    await caller.ended()
+
+
+@pytest.mark.parametrize("data", [b"", b"GET /api/nodes HTTP/1.1\r\n"], ids=["nothing", "half"])
+async def test_who_falls_silent_is_left(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(management, "REQUEST_TIMEOUT", 0.1)
+    async with calling(broker) as caller:
+        caller.writer.write(data)
+        await caller.ended()
+
+
+async def test_who_asks_no_more_is_left(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(management, "IDLE_TIMEOUT", 0.1)
+    async with calling(broker) as caller:
+        assert (await caller.ask("/api/nodes"))[0] == 200
+        await caller.ended()
+
+
+async def test_who_does_not_read_is_left(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the broker takes in no more of the requests than the socket and one buffer hold."""
+    monkeypatch.setattr(management, "REQUEST_TIMEOUT", 0.3)
+    running = broker._running
+    async with calling(broker) as caller:
+        while not running._management.connections:  # noqa: ASYNC110 - the other end of the connection
+            await asyncio.sleep(0.01)
+        (connection,) = running._management.connections
+        request = f"GET /api/queues/%2F HTTP/1.1\r\nAuthorization: {GUEST}\r\n\r\n".encode()
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(PATIENCE):
+                while running._management.connections:
+                    caller.writer.write(request * 100)
+                    assert connection._transport.get_write_buffer_size() < 1 << 20
+                    assert len(connection._received) < 1 << 20
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(0.05):
+                            await caller.writer.drain()
+        assert not running._management.connections
+
+
+async def test_connections_are_bounded(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(management, "MAX_HTTP_CONNECTIONS", 2)
+    async with calling(broker) as one, calling(broker) as two:
+        for caller in (one, two):
+            assert (await caller.ask("/api/nodes"))[0] == 200
+        async with calling(broker) as three:
+            await three.ended()
+        assert (await one.ask("/api/nodes"))[0] == 200
+
+
+async def test_the_end_of_the_broker_ends_its_connections() -> None:
+    broker = EmbeddedBroker(management_port=0)
+    await broker.start()
+    async with calling(broker) as caller:
+        assert (await caller.ask("/api/nodes"))[0] == 200
+        await broker.stop()
+        await caller.ended()
+
+
+async def test_ports_and_addresses() -> None:
+    async with EmbeddedBroker() as broker:
+        assert broker.management_uri is None
+        with pytest.raises(ConfigurationError, match="cannot listen"):
+            await EmbeddedBroker(management_port=broker.port).start()
+    for wrong in (-1, 65_536, "15672", True):
+        with pytest.raises(ConfigurationError, match="management_port"):
+            EmbeddedBroker(management_port=wrong)  # type: ignore[arg-type]
