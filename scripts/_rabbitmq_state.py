@@ -124,15 +124,24 @@ class Broker:
 
 
 def load_broker(directory: Path) -> Broker | None:
-    """Read what is known of the broker in that directory; None if it was never begun."""
+    """Read what is known of the broker in that directory; None if it was never begun.
+
+    Another version of this script may have written it, with fields that this one does not know: they are left out.
+    """
     try:
         record: dict[str, Any] = json.loads((directory / "state.json").read_text())
     except FileNotFoundError:
         return None
     options = record.pop("options")
     options["config"] = tuple(options["config"])
-    nodes = tuple(Node(n["index"], n["name"], Ports(**n["ports"])) for n in record.pop("nodes"))
-    return Broker(directory=directory, options=Options(**options), nodes=nodes, **record)
+    nodes = tuple(Node(n["index"], n["name"], Ports(**_known(Ports, n["ports"]))) for n in record.pop("nodes"))
+    rest = _known(Broker, record)
+    return Broker(directory=directory, options=Options(**_known(Options, options)), nodes=nodes, **rest)
+
+
+def _known(kind: type[Ports | Options | Broker], record: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: value for name, value in record.items() if name in names}
 
 
 def check_name(name: str) -> str:

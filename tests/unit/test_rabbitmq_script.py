@@ -133,6 +133,15 @@ class TestState:
         broker.save()
         assert state.load_broker(tmp_path) == broker
 
+    def test_fields_of_another_version_are_left_out(self, tmp_path: Path) -> None:
+        """Its brokers are looked at for their ports, whatever version runs them."""
+        broker = make_broker(tmp_path)
+        broker.save()
+        record = json.loads((tmp_path / "state.json").read_text())
+        record["later"] = record["options"]["later"] = record["nodes"][0]["ports"]["later"] = 1
+        (tmp_path / "state.json").write_text(json.dumps(record))
+        assert state.load_broker(tmp_path) == broker
+
     def test_nothing_there(self, tmp_path: Path) -> None:
         assert state.load_broker(tmp_path) is None
 
