@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from rstream_cli.exit_status import CommandError
-from rstream_cli.records.envelope import EnvelopeError, at_path, from_json, loads, value_to_json
+from rstream_cli.records.envelope import from_json
 from rstream_cli.records.paths import Path, format_path
+from rstream_cli.records.tagged_values import EnvelopeError, at_path, loads, value_to_json
 from rstream_core import AmqpError, AMQPMessage
 from rstream_core.checks import check_text
 from rstream_core.protocol.amqp import encode_bodies

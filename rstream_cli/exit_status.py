@@ -156,7 +156,7 @@ def _status_of_core_error(error: BaseException) -> ExitStatus | None:
 
 _RECORD_ERRORS = (
     ("rstream_cli.records.framing_in", "RecordError"),
-    ("rstream_cli.records.envelope", "EnvelopeError"),
+    ("rstream_cli.records.tagged_values", "EnvelopeError"),
 )
 
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from rstream_cli.exit_status import CommandError
 from rstream_cli.options.consuming import ConsumeOptions
-from rstream_cli.records.envelope import EnvelopeError, at_path, loads, value_to_json
 from rstream_cli.records.paths import Path, PathError, parse_path
+from rstream_cli.records.tagged_values import EnvelopeError, at_path, loads, value_to_json
 from rstream_cli.records.values import UNSHOWABLE, Where, look_into, untagged
 from rstream_core import AMQPMessage
 from rstream_core.flow.block import Block

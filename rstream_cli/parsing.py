@@ -231,7 +231,7 @@ def parse_header(text: str) -> tuple[str, object]:
     key = key[:-1]
     if not key:
         raise ValueError(f"the key is empty in {text!r}; give key:=JSON")
-    from rstream_cli.records.envelope import parse_value
+    from rstream_cli.records.tagged_values import parse_value
 
     try:
         return key, parse_value(value)

@@ -16,8 +16,9 @@ import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, TypeAlias, cast
 
-from rstream_cli.records.envelope import batch_to_json, body_bytes, json_blocks, large_body, to_json
+from rstream_cli.records.envelope import batch_to_json, body_bytes, to_json
 from rstream_cli.records.framing_out import RecordWriter
+from rstream_cli.records.large_messages import json_blocks, large_body
 from rstream_cli.records.template import Place, Template
 from rstream_cli.records.values import UNSHOWABLE, Where, look_into
 from rstream_cli.terminal import Bodies

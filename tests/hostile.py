@@ -19,8 +19,9 @@ from typing import Any
 from rstream_cli.parsing import parse_delimiter, parse_header, parse_offset, parse_rate, parse_until
 from rstream_cli.records.csv_in import CsvReader
 from rstream_cli.records.csv_out import parse_columns
-from rstream_cli.records.envelope import EnvelopeError, from_json, to_json
+from rstream_cli.records.envelope import from_json, to_json
 from rstream_cli.records.framing_in import DelimiterReader, Len32Reader, RecordError
+from rstream_cli.records.tagged_values import EnvelopeError
 from rstream_cli.records.template import Template
 from rstream_core import AmqpError, AMQPMessage, ChunkError, ConfigurationError, ProtocolError, RstreamError, parse_uri
 from rstream_core.protocol import commands as c

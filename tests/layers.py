@@ -47,6 +47,7 @@ rstream_core.connecting: . recovery transport
 rstream_core.connecting: attempts
 rstream_core.connecting: logins
 rstream_core.connecting: connection
+rstream_core.connecting: nodes
 rstream_core.connecting: locator
 rstream_core.connecting: pool
 rstream_core.connecting: attachment
@@ -98,7 +99,9 @@ rstream_cli.management: address answers
 rstream_cli.management: http_client
 rstream_cli.management: api
 rstream_cli.records: . framing_in framing_out paths
+rstream_cli.records: tagged_values
 rstream_cli.records: envelope
+rstream_cli.records: large_messages
 rstream_cli: exit_status hints
 rstream_cli: ended error_form mistakes
 rstream_cli: asking input names parsing typer_support

@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from rstream_cli.records.envelope import body_bytes, large_body
+from rstream_cli.records.envelope import body_bytes
+from rstream_cli.records.large_messages import large_body
 from rstream_cli.records.paths import Path, parse_path
 from rstream_cli.records.values import Where, check_path, values_at
 from rstream_cli.rendering import Batch, Rendered, Renderer

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from rstream_cli.parsing import unescape
-from rstream_cli.records.envelope import dumps, headers_to_json, iso_time, properties_to_json
+from rstream_cli.records.envelope import headers_to_json, iso_time, properties_to_json
+from rstream_cli.records.tagged_values import dumps
 from rstream_cli.terminal import Bodies
 from rstream_core.protocol.amqp import AMQPMessage
 

@@ -18,17 +18,15 @@ from typing import Any, NamedTuple
 from rstream_cli.records.envelope import (
     HEADER,
     PROPERTIES,
-    EnvelopeError,
     body_bytes,
-    dumps,
     headers_to_json,
     iso_time,
-    loads,
     properties_to_json,
     to_document,
     to_json,
 )
 from rstream_cli.records.paths import Path, PathError, extract, format_path
+from rstream_cli.records.tagged_values import EnvelopeError, dumps, loads
 from rstream_core import AmqpError
 from rstream_core.protocol.amqp import AMQPMessage
 

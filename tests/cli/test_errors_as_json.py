@@ -13,7 +13,7 @@ from rstream_cli.app import app
 from rstream_cli.exit_status import KINDS, CommandError, ExitStatus, kind_of
 from rstream_cli.typer_support import LazyGroup
 from rstream_core import EmbeddedBroker, StreamDoesNotExist
-from rstream_core.connecting.locator import _AnotherNode
+from rstream_core.connecting.nodes import _AnotherNode
 from tests.brokers import Broker
 from tests.cli.conftest import Done, Run, run_here
 

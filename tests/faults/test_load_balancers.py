@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from rstream_core import ConnectionFailed, ConnectionOptions, Credentials, Endpoint
-from rstream_core.connecting import locator
+from rstream_core.connecting import nodes as reaching
 from rstream_core.connecting.connection import Connection
 from rstream_core.connecting.locator import Locator
 from rstream_core.connecting.recovery import Backoff
@@ -91,7 +91,7 @@ async def test_it_connects_until_it_is_led_to_the_node(
 async def test_a_node_of_the_same_name_on_another_port_is_another(
     locating: Locator, nodes: dict[str, Peer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locator, "LOAD_BALANCER_WAIT", Backoff(attempts=6, initial=0.001, maximum=0.01))
+    monkeypatch.setattr(reaching, "LOAD_BALANCER_WAIT", Backoff(attempts=6, initial=0.001, maximum=0.01))
     wanted = Endpoint("a.invalid", nodes["b.invalid"].port)
     with pytest.raises(ConnectionFailed, match=r"6 connections through .* never reached") as caught:
         await asyncio.wait_for(locating.connect(wanted), PATIENCE)
@@ -103,7 +103,7 @@ async def test_a_node_of_the_same_name_on_another_port_is_another(
 async def test_a_balancer_that_leads_to_one_node_alone_is_told(
     locating: Locator, balancer: Balancer, nodes: dict[str, Peer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locator, "LOAD_BALANCER_WAIT", Backoff(attempts=4, initial=0.001, maximum=0.01))
+    monkeypatch.setattr(reaching, "LOAD_BALANCER_WAIT", Backoff(attempts=4, initial=0.001, maximum=0.01))
     balancer.is_stuck = True
     with pytest.raises(ConnectionFailed, match=r"they reached a\.invalid:") as caught:
         await asyncio.wait_for(locating.connect(Endpoint("b.invalid", nodes["b.invalid"].port)), PATIENCE)

@@ -20,7 +20,7 @@ from rstream_core import (
     RequestTimeout,
     ServerError,
 )
-from rstream_core.connecting import locator
+from rstream_core.connecting import nodes
 from tests import inside
 from tests.brokers import Broker
 from tests.clients import FIRST, PATIENCE, bodies, options_for, publish
@@ -237,7 +237,7 @@ async def test_a_load_balancer_that_takes_too_long(
     proxy: Proxy, broker: Broker, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Longer than all attempts together may: then no attempt has an error to tell."""
-    monkeypatch.setattr(locator, "LOAD_BALANCER_SECONDS", 0.5)
+    monkeypatch.setattr(nodes, "LOAD_BALANCER_SECONDS", 0.5)
     async with Client(options_through(proxy, broker), recovery=None) as through:
         assert await through.stream_exists(stream)
         leader = await inside.locator(through).leader_now(stream)

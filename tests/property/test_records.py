@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rstream_cli.parsing import parse_delimiter
-from rstream_cli.records.envelope import batch_to_json, from_json, parse_value, to_json
+from rstream_cli.records.envelope import batch_to_json, from_json, to_json
 from rstream_cli.records.framing_in import DelimiterReader, Len32Reader, RecordError, RecordReader, WholeReader
 from rstream_cli.records.framing_out import DelimiterWriter, Len32Writer
 from rstream_cli.records.paths import extract, format_path, parse_path
+from rstream_cli.records.tagged_values import parse_value
 from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, encode_bodies
 from rstream_core.protocol.amqp_codec import AmqpMap, encode_value, map_of
 from rstream_core.protocol.amqp_types import (

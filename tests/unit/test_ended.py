@@ -9,8 +9,8 @@ import pytest
 
 from rstream_cli.ended import Ended
 from rstream_cli.exit_status import CommandError, ExitStatus, first_error, status_of
-from rstream_cli.records.envelope import EnvelopeError
 from rstream_cli.records.framing_in import RecordError
+from rstream_cli.records.tagged_values import EnvelopeError
 
 SIGNALS = [ExitStatus.INTERRUPTED, ExitStatus.TERMINATED]
 HIDDEN = [ExitStatus.OK, ExitStatus.PARTLY_DONE, ExitStatus.TIMED_OUT]
@@ -62,7 +62,7 @@ def test_of_a_group_the_first_error_counts_and_a_closed_stdout_before_all(
     assert status_of(group) is status
 
 
-RECORD_ERRORS = ["rstream_cli.records.framing_in", "rstream_cli.records.envelope"]
+RECORD_ERRORS = ["rstream_cli.records.framing_in", "rstream_cli.records.tagged_values"]
 
 
 @pytest.mark.parametrize("is_loaded", [True, False])

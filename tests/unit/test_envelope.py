@@ -14,17 +14,8 @@ from typing import Any
 import pytest
 
 from rstream_cli.parsing import parse_header
-from rstream_cli.records.envelope import (
-    EnvelopeError,
-    batch_to_json,
-    body_bytes,
-    from_json,
-    iso_time,
-    parse_value,
-    to_json,
-    value_from_json,
-    value_to_json,
-)
+from rstream_cli.records.envelope import batch_to_json, body_bytes, from_json, iso_time, to_json
+from rstream_cli.records.tagged_values import EnvelopeError, parse_value, value_from_json, value_to_json
 from rstream_core.errors import AmqpError
 from rstream_core.protocol.amqp import AMQPMessage, Header, Properties
 from rstream_core.protocol.amqp_codec import AmqpMap

@@ -101,7 +101,7 @@ def test_internal_errors_are_known() -> None:
     assert {f"{kind.__module__}.{kind.__qualname__}" for kind in raised_kinds()} == {
         "rstream_core.broker.scan._Torn",
         "rstream_core.consuming.offsets.NotStored",
-        "rstream_core.connecting.locator._AnotherNode",
+        "rstream_core.connecting.nodes._AnotherNode",
     }
 
 

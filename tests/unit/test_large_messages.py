@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from rstream_cli import rendering
-from rstream_cli.records import envelope
+from rstream_cli.records import large_messages
 from rstream_cli.records.csv_out import csv_renderer, parse_columns
 from rstream_cli.records.framing_out import DelimiterWriter, Len32Writer, RawWriter
 from rstream_cli.records.template import Template
@@ -64,7 +64,7 @@ def test_blocks_are_what_one_block_would_be(
     whole = render(batch(message), all_well)
     assert isinstance(whole, bytes)
     monkeypatch.setattr(rendering, "LARGE", 100)
-    monkeypatch.setattr(envelope, "_BLOCK", 33)
+    monkeypatch.setattr(large_messages, "_BLOCK", 33)
     blocks = render(batch(message), all_well)
     assert not isinstance(blocks, bytes)
     assert joined(blocks) == whole
