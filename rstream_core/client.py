@@ -1,7 +1,8 @@
 """One application's access to a broker or a cluster: administration, publishers and subscriptions.
 
-``Producer`` and ``Consumer`` are built on it, and so is the command line. The class is longer than others, since it
-has a method for each thing that a client can do; each checks its arguments and calls one function or one opener.
+``Producer`` and ``Consumer`` are built on it, and so is the command line. ``Client`` is longer than other classes,
+since it has a method for each thing that a client can do; each checks its arguments and calls one function or one
+opener.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ is when retention is looked at.
 
 Messages that cannot be written are rejected, and so are later messages of the same name: see ``holes``.
 
-``Writer`` is longer than other classes: messages are gathered, written, synced, committed and confirmed in this order,
-each step may fail, and what that means for the steps behind it is decided in one place.
+``Writer`` is longer than other classes, since messages are gathered, written, synced, committed and confirmed in this
+order: each step may fail, and what that means for the steps behind it is decided in one place.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 Answers go to the requests with their correlation id; confirms and chunks go to the handlers that are registered under
 their publisher or subscription id. When the connection ends, every waiting request and every handler gets the reason,
 once: no call waits for ever.
+
+``Connection`` is longer than other classes, since whatever sends, receives or waits must see its end: the transport,
+the requests and the handlers are one state. What the bytes mean is decided by its ``Session``.
 """
 
 from __future__ import annotations

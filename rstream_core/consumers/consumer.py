@@ -3,8 +3,8 @@
 Each callback has one task, which takes chunk after chunk. So a stream's messages come in order, one at a time, and a
 slow callback holds back the broker but not the other streams.
 
-The module is longer than others: contexts name the consumer, the options of ``subscribe`` name the contexts, and the
-consumer takes the options; all three are public and have to stand together.
+The module is longer than others, since contexts name the consumer, the options of ``subscribe`` name the contexts, and
+the consumer takes the options: all three are public and have to stand together.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 It polls, and waits for one event: no task, timer or future is made for a block. How a run ends is a value, ``Stop``;
 the first reason counts. The driver acknowledges what stages drop, and the sink acknowledges the rest.
+
+``Run`` is longer than other classes, since each step of a block, from the source to the sink, may end the run, and what
+then becomes of the blocks that are held is decided in one place.
 """
 
 from __future__ import annotations

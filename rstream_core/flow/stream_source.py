@@ -3,6 +3,9 @@
 It reads one stream, the partitions of a super stream, or takes turns as a single active consumer. Each stream has a
 ``StreamReading``, and new acknowledgements for each turn. The subscriptions hold what has arrived, within their
 credits. The rest of one chunk at most lies here, which is handed out in parts where it has many messages.
+
+``StreamSource`` is longer than other classes, since all that the driver and the program call is in one place. What is
+decided there is decided by its parts: ``Opening``, ``Ends``, ``Stores``, ``StreamReading``.
 """
 
 from __future__ import annotations

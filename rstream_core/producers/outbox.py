@@ -8,8 +8,8 @@ order of the calls is the order of the messages, however many tasks call. One wo
 A call that is cancelled before its messages are written takes them back: they are never published. The publishing ids
 that they had stay unused, so that ids still grow.
 
-The class is longer than others: ``add`` runs for every message, so the messages that are held are no object of their
-own, which would cost another call each time.
+``Outbox`` is longer than other classes, since ``add`` runs for every message: the messages that are held are no object
+of their own, which would cost another call each time.
 """
 
 from __future__ import annotations

@@ -11,6 +11,9 @@ message encodes to the same bytes from which it was decoded; after a change, the
 Sections in a wrong order are accepted (and put in order when the message is changed and encoded). Repeated sections
 other than data and sequence sections, two kinds of body, and unknown sections are errors. A message without a body has
 ``body`` None. Empty sections count as absent, when encoding and when comparing.
+
+``AMQPMessage`` is longer than other classes, since it has an attribute for each section, and more for the body, and
+each of them may be given, read from the bytes, or set. How sections are found and encoded is decided below it.
 """
 
 from __future__ import annotations

@@ -16,6 +16,9 @@ and counts are checked against the remaining bytes before memory is allocated.
 
 A map decodes to a ``dict``, or to an :class:`AmqpMap` where a ``dict`` cannot hold it: where two keys differ only by
 their AMQP type, such as ``True`` and ``1``, or a key is a list, a map or an array.
+
+The module is longer than others, so that both tables can be compared with the specification, and with each other, in
+one place.
 """
 
 from __future__ import annotations

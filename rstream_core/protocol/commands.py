@@ -10,7 +10,7 @@ A client's frames are read as RabbitMQ reads them: ``rabbit_stream_core:parse_re
 compared in ``tests/conformance/test_tolerance.py``. RabbitMQ accepts more than PROTOCOL.adoc allows, and clients depend
 on that. A broker's frames are read strictly; only fields that RabbitMQ itself leaves out are optional.
 
-Longer than other modules, so that the whole protocol can be compared with PROTOCOL.adoc in one place.
+The module is longer than others, so that the whole protocol can be compared with PROTOCOL.adoc in one place.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 The unit is the batch: the messages of one Publish frame. Its parts do the work: ``columns`` checks what a call
 publishes and cuts it for frames, ``numbering`` gives out the ids, ``outgoing`` waits for room, writes the frames and
 writes them again, and the ledger (``in_flight``) keeps them until each message is confirmed or has failed. The
-publisher ties them to a place on a connection, and tells the listener. It has more lines than other classes because
-half of them are what its callers read.
+publisher ties them to a place on a connection, and tells the listener. ``Publisher`` is longer than other classes,
+since half of its lines are what its callers read.
 
 When the connection is lost or the stream moves, the publisher detaches, and calls that publish wait. One task attaches
 the publisher to the leader again, and writes the unconfirmed messages once more, under the same ids and in the same
