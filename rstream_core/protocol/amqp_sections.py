@@ -228,7 +228,7 @@ def most_of(messages: Sequence[bytes]) -> int:
     return max(map(len, messages), default=0)
 
 
-def join_messages(parts: Sequence[Sequence[bytes]]) -> Sequence[bytes]:
+def join_messages(parts: Sequence[Sequence[bytes]]) -> PlainMessages | list[bytes]:
     """Returns the messages of all parts, one behind the other: held by their bodies where those of each part are."""
     plain = [part.bodies for part in parts if type(part) is PlainMessages]
     if len(plain) == len(parts):

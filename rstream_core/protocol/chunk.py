@@ -16,12 +16,12 @@ import struct
 import zlib
 from collections import deque
 from collections.abc import Sequence
-from itertools import repeat
+from itertools import chain, repeat
 from typing import NamedTuple, TypeAlias
 
 from rstream_core.checks import MAX_OFFSET
 from rstream_core.errors import ChunkError
-from rstream_core.protocol.amqp_sections import PlainMessages
+from rstream_core.protocol.amqp_sections import PlainMessages, join_messages
 from rstream_core.protocol.compression import decompress
 from rstream_core.protocol.sub_batch import SUB_BATCH, SUB_BATCH_BIT, SUB_BATCH_SIZE, codec_of
 from rstream_core.protocol.wire import join_entries, join_plain, plain_bodies, split
@@ -98,11 +98,17 @@ def open_plain(
     """Does the same as ``open_entries``, but where each message is one data section, and they are one piece, only their
     bodies are taken out. That takes less than half of the time, for whoever wants nothing but the bodies."""
     end = _end(data, begin, header, verify_crc=verify_crc)
-    if header.data_length <= PIECE_BYTES and header.entries == header.records:
+    messages: PlainMessages | list[bytes] | None = None
+    if header.data_length <= PIECE_BYTES:
         bodies = plain_bodies(data, begin, end, header.entries)
-        if bodies is not None:
-            return PlainMessages(bodies)
-    return _messages(data, begin, end, header)
+        messages = PlainMessages(bodies) if bodies is not None else split(data, begin, end, header.entries)
+        if messages is None:
+            parts = _split_whole(data, header.entries, begin, end, as_plain=True)
+            messages = None if parts is None else join_messages(parts)
+    if messages is None:
+        return ChunkReader(data, header, begin, end)
+    _check_count(header, len(messages))
+    return messages
 
 
 def _end(data: bytes, begin: int, header: ChunkHeader, *, verify_crc: bool) -> int:
@@ -120,7 +126,10 @@ def _messages(data: bytes, begin: int, end: int, header: ChunkHeader) -> list[by
     """Returns the messages, or what reads them where they are more than a piece. Raises ``ChunkError``."""
     messages = None
     if header.data_length <= PIECE_BYTES:
-        messages = split(data, begin, end, header.entries) or _split_whole(data, header.entries, begin, end)
+        messages = split(data, begin, end, header.entries)
+        if messages is None:
+            parts = _split_whole(data, header.entries, begin, end)
+            messages = None if parts is None else list(chain.from_iterable(parts))
     if messages is None:
         return ChunkReader(data, header, begin, end)
     _check_count(header, len(messages))
@@ -289,14 +298,18 @@ def _check_count(header: ChunkHeader, records: int) -> None:
         raise ChunkError(f"chunk {header.first_offset} claims {header.records} messages and holds {records}")
 
 
-def _split_whole(data: bytes, entries: int, start: int, end: int) -> list[bytes] | None:
-    """Returns all messages of a chunk; None where they are more than one piece. Raises ``ChunkError``.
+def _split_whole(
+    data: bytes, entries: int, start: int, end: int, *, as_plain: bool = False
+) -> list[PlainMessages | list[bytes]] | None:
+    """Returns all messages of a chunk, in parts; None where they are more than one piece. Raises ``ChunkError``.
 
-    ``start`` and ``end`` are where the entries begin and end in ``data``.
+    ``start`` and ``end`` are where the entries begin and end in ``data``. ``as_plain``: a sub-entry of plain messages
+    is a part by itself.
     """
     messages: list[bytes] = []
+    parts: list[PlainMessages | list[bytes]] = [messages]
     unpack_size = _SIZE.unpack_from
-    pos, room = start, PIECE_BYTES
+    pos, room, found = start, PIECE_BYTES, 0
     try:
         for _ in repeat(None, entries):
             (size,) = unpack_size(data, pos)
@@ -306,17 +319,25 @@ def _split_whole(data: bytes, entries: int, start: int, end: int) -> list[bytes]
                 pos = begin + size
                 _check_claims(size, count, plain_size, end - begin)
                 room -= plain_size
-                if room < 0 or len(messages) + count > PIECE_MESSAGES:
+                found += count
+                if room < 0 or found > PIECE_MESSAGES:
                     return None
-                _split_plain(decompress(codec_of(kind), data[begin:pos], plain_size), count, messages)
+                plain = decompress(codec_of(kind), data[begin:pos], plain_size)
+                bodies = plain_bodies(plain, 0, len(plain), count) if as_plain else None
+                if bodies is None:
+                    _split_plain(plain, count, messages)
+                else:
+                    messages = []
+                    parts += (PlainMessages(bodies), messages)
                 continue
             begin = pos + 4
             pos = begin + size
             messages.append(data[begin:pos])
+            found += 1
     except struct.error:
         raise ChunkError("an entry of a chunk is cut off") from None
     _check_end(start, pos, end)
-    return messages
+    return [part for part in parts if len(part)]
 
 
 def _check_claims(size: int, records: int, plain_size: int, available: int) -> None:

@@ -19,7 +19,7 @@ from itertools import compress, repeat
 from rstream_core.checks import MAX_STRING, check_text
 from rstream_core.errors import RESPONSE_OK
 from rstream_core.protocol import commands as c
-from rstream_core.protocol.amqp_sections import DATA32, PREFIXES
+from rstream_core.protocol.amqp_sections import DATA32, PREFIXES, SHORT_BODY
 from rstream_core.protocol.sub_batch import SUB_BATCH_BIT
 
 FRAME_HEAD = struct.Struct(">IHHBi")  # size, key, version, publisher id, count
@@ -348,7 +348,21 @@ class _LongHeads(dict[bytes, int]):
         return size
 
 
+class _AnyHeads(dict[bytes, int]):
+    """As ``_ShortHeads``. Of a longer body, the first nine bytes are enough: the three others of its size count to it.
+    Caches a bounded number of sizes."""
+
+    def __missing__(self, head: bytes) -> int:
+        size = int.from_bytes(head[:4]) - (_LONG_HEAD - 4)
+        if not SHORT_BODY < size < 1 << 24 or head != _BODY_HEADS[size][:_SHORT_HEAD]:
+            raise KeyError(head)
+        if len(self) < 4096:
+            self[head] = size + 3
+        return size + 3
+
+
 _SHORT_HEADS, _LONG_HEADS = _ShortHeads(), _LongHeads()
+_ANY_HEADS = _AnyHeads(_SHORT_HEADS)
 _AT_ONCE = 64
 
 
@@ -379,25 +393,47 @@ def _bodies_of_one_size(data: bytes, start: int, end: int, width: int, step: int
 def plain_bodies(data: bytes, start: int, end: int, count: int) -> list[bytes] | None:
     """Returns the bodies of the ``count`` messages that ``data[start:end]`` holds, each behind its size.
 
-    None where one of them is not a single data section in its shortest form, as ``encode_bodies`` makes it, or is
-    larger than 2 GiB; where one is a sub-entry; where there are none; and where they are not exactly these bytes.
+    None where one of them is not a single data section in its shortest form, as ``encode_bodies`` makes it; where one
+    is a sub-entry; where there are none; and where they are not exactly these bytes. Also where one is larger than
+    2 GiB, or some are longer than ``SHORT_BODY`` and one is larger than 16 MiB.
     """
     if end - start < _SHORT_HEAD * count or not count:
         return None
     width = _LONG_HEAD if data[start + 7] == DATA32[3] else _SHORT_HEAD
     heads: dict[bytes, int] = _LONG_HEADS if width == _LONG_HEAD else _SHORT_HEADS
     step, odd = divmod(end - start, count)
+    if not odd and count > 1 and heads.get(data[start : start + width], -1) == step - width:
+        bodies = _bodies_of_one_size(data, start, end, width, step)
+        if bodies is not None:
+            return bodies
+    whole = data if len(data) == end else data[:end]
+    bodies = _bodies_behind(heads, width, whole, start, count)
+    if bodies is None:  # perhaps some are longer than others
+        bodies = _bodies_behind(_ANY_HEADS, _SHORT_HEAD, whole, start, count)
+        return None if bodies is None else _without_rest_of_size(bodies)
+    return bodies
+
+
+def _bodies_behind(heads: dict[bytes, int], width: int, data: bytes, start: int, count: int) -> list[bytes] | None:
+    """Returns the bodies of entries that begin with one of the heads, of ``width`` bytes; None where one does not, or
+    they are not exactly the bytes from ``start`` on."""
+    file = BytesIO(data)  # makes no copy of bytes
+    file.seek(start)
+    read, end = file.read, len(data)
     try:
-        if not odd and count > 1 and heads[data[start : start + width]] == step - width:
-            bodies = _bodies_of_one_size(data, start, end, width, step)
-            if bodies is not None:
-                return bodies
-        file = BytesIO(data if len(data) == end else data[:end])  # makes no copy of whole bytes
-        file.seek(start)
-        read = file.read
         bodies = [read(heads[read(width)]) for _ in repeat(None, count)]
         last = len(bodies[-1])  # only the last one may be cut off: behind it there is no head
         is_whole = file.tell() == end and heads[data[end - last - width : end - last]] == last
     except KeyError:
         return None
     return bodies if is_whole else None
+
+
+def _without_rest_of_size(bodies: list[bytes]) -> list[bytes] | None:
+    """Takes the last three bytes of the size from what ``_ANY_HEADS`` has found; None where they do not fit."""
+    for place, body in enumerate(bodies):
+        if len(body) > SHORT_BODY:
+            if int.from_bytes(body[:3]) != len(body) - 3:
+                return None
+            bodies[place] = body[3:]
+    return bodies

@@ -129,10 +129,10 @@ def test_a_chunk_of_plain_messages_has_the_same_ones(
     found = chunks.open_plain(data, chunks.HEADER.size, header)
     assert not isinstance(found, ChunkReader)
     assert list(found) == expected
+    if is_plain and (not has_sub_entry or not at or not bodies):
+        assert isinstance(found, PlainMessages) or not bodies
     if isinstance(found, PlainMessages):
-        assert found.bodies == bodies
-    elif is_plain and not has_sub_entry:
-        assert not bodies or len({len(body) < 256 for body in bodies}) == 2
+        assert encode_bodies(found.bodies) == expected
     with pytest.raises(ChunkError):
         chunks.open_plain(data, chunks.HEADER.size, header._replace(records=header.records + 1))
 
@@ -162,3 +162,25 @@ def test_plain_messages_are_a_sequence_of_messages(bodies: list[bytes], part: sl
         if isinstance(some, PlainMessages):
             assert some.lengths == list(map(len, some.bodies))
     assert most_of(plain) == max(map(len, messages))
+
+
+@given(st.lists(st.tuples(st.sampled_from(CompressionType), st.lists(st.binary(max_size=300), min_size=1, max_size=9))))
+def test_sub_entries_of_plain_messages_come_by_their_bodies(
+    entries: list[tuple[CompressionType, list[bytes]]],
+) -> None:
+    parts = [entry_of((codec, encode_bodies(inner))) for codec, inner in entries]
+    bodies = [body for _, inner in entries for body in inner]
+    data = build_chunk(parts, first_offset=7, timestamp=3, records=len(bodies))
+    header = chunks.parse_header(data)
+    found = chunks.open_plain(data, chunks.HEADER.size, header)
+    assert found == [] or isinstance(found, PlainMessages)
+    assert isinstance(found, list | PlainMessages)
+    assert bodies_of(found) == bodies
+    for name in ("PIECE_BYTES", "PIECE_MESSAGES"):
+        with mock.patch.object(chunks, name, 1):
+            reader = chunks.open_plain(data, chunks.HEADER.size, header)
+            if isinstance(reader, ChunkReader):
+                pieces = iter(reader.read, None)
+                assert [message for _, piece in pieces for message in piece] == encode_bodies(bodies)
+            else:
+                assert len(bodies) <= 1

@@ -187,11 +187,7 @@ def test_plain_bodies_are_those_of_the_messages(bodies: list[bytes], before: byt
     data = join_entries(encode_bodies(bodies))
     whole, start = before + data + behind, len(before)
     end = start + len(data)
-    found = plain_bodies(whole, start, end, len(bodies))
-    if len({len(body) < 256 for body in bodies}) == 1:
-        assert found == bodies
-    else:
-        assert found is None  # the general way
+    assert plain_bodies(whole, start, end, len(bodies)) == bodies
     for count in (0, len(bodies) - 1, len(bodies) + 1):
         assert plain_bodies(whole, start, end, count) is None
     for size in (1, 4, 8, 9, 12, len(data)):
@@ -229,10 +225,18 @@ def test_a_message_with_more_than_a_body_is_not_plain() -> None:
     one, other = encode_bodies(bodies)
     long = b"\0Su\xb0" + (20).to_bytes(4) + b"z" * 20  # as some clients write short bodies
     two_sections = one[:15] + b"\0Su\xa0\x05" + b"1234"
-    for messages in ([one, long], [long, one], [long, long], [one, two_sections], [one, b""], [b"", b""]):
+    large, several = encode_bodies([b"x" * 300])[0], [b"\0Su\xa0\0", b"\0Su\xb0\0\0\0\0"]
+    cut = large[:-1]
+    wrong = large[:7] + b"\x2d" + large[8:]  # says 301 bytes
+    for messages in (
+        *([one, long], [long, one], [long, long], [one, two_sections], [one, b""], [b"", b""], several),
+        *([one, cut], [cut, one], [large, wrong], [one, wrong], [wrong, one], [large, long], [large, two_sections]),
+    ):
         entries = join_entries(messages)
         assert plain_bodies(entries, 0, len(entries), 2) is None
     assert plain_bodies(join_entries([one, other]), 0, 58, 2) == bodies
+    mixed = join_entries([one, large, one])
+    assert plain_bodies(mixed, 0, len(mixed), 3) == [bodies[0], b"x" * 300, bodies[0]]
     sub_entry = b"\x90\0\x02" + (58).to_bytes(4) * 2 + join_entries([one, other])
     assert plain_bodies(sub_entry, 0, len(sub_entry), 1) is None
 
