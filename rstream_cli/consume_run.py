@@ -77,10 +77,10 @@ class ConsumeRun:
             context.env.stdout.fileno(),
             plan.render,
             on_skip=self._reports.skipped if plan.skip_bad else None,
-            on_written=self._count,
             unbuffered=plan.unbuffered,
         )
         self._sink.start(self._end_with_sink)
+        self._stats.bring_up_to_date = self._count
         try:
             ended = await self._open_and_read(client)
         except OffsetsGone as error:
@@ -94,6 +94,7 @@ class ConsumeRun:
             signals.cancel()
             if timer is not None:
                 timer.cancel()
+            self._stats.update()
             self._sink.close()
             await take_leave(client, client.close(), hurry=context.interrupt.forced)
 
@@ -136,7 +137,7 @@ class ConsumeRun:
         plan, account = self._plan, self._account
         stages: list[Stage] = [Select(chooser) for chooser in plan.selects]
         stages.append(self._count_chunk)
-        ends: list[Callable[[], Stop | None]] = [self._count]
+        ends: list[Callable[[], Stop | None]] = []
         if plan.count is not None:
             count = Count(plan.count, "the number of messages is reached", lambda: account.by[Verdict.BAD])
             stages.append(count)
@@ -158,13 +159,13 @@ class ConsumeRun:
         return Step(block)
 
     def _count(self) -> None:
-        """Brings the figures up to date."""
-        counts, stats, account = self._reports.counts, self._stats, self._account
-        counts.consumed = account.by[Verdict.DONE]
-        counts.bad = account.by[Verdict.BAD]
+        """Copies the figures of the flow into the statistics, perhaps in the thread of the display."""
+        counts, stats, by = self._reports.counts, self._stats, self._account.by
+        counts.consumed = by[Verdict.DONE]
+        counts.bad = by[Verdict.BAD]
         counts.ambiguous = self._sink.ambiguous
         stats.bytes = self._sink.bytes
-        stats.done = counts.consumed if self._plan.count is not None else account.read - account.open - account.left
+        stats.done = counts.consumed if self._plan.count is not None else sum(by.values())
         if self._source is not None and (passed := self._source.passed) is not None:
             counts.last_offset = passed
 

@@ -82,13 +82,12 @@ class PublishRun:
         plan, context = self._plan, self._context
         outages = OutageReports(self._display, self._stats, context.connection.recovery)
         client = context.client(outages)
-        self._sink = StreamSink(
-            plan.batching, on_outcome=self._on_outcome, on_progress=self._show, stops_at_rejected=plan.has_ids
-        )
+        self._sink = StreamSink(plan.batching, on_outcome=self._on_outcome, stops_at_rejected=plan.has_ids)
         inputs = None
         if plan.reader is not None:
             inputs = Input(plan.sources, context.env.stdin.fileno(), **plan.input_settings)
         self._source = self._records(inputs)
+        self._stats.bring_up_to_date = self._count
         is_unresponsive = False
         scope = asyncio.timeout(None)
         stopper = asyncio.create_task(self._end_opening_on_signal(scope))
@@ -139,7 +138,6 @@ class PublishRun:
             ids_are_numbers=plan.ids_are_numbers,
             size=self._size,
             tell_bad=self._tell_bad_record,
-            on_progress=self._show,
             on_cut=self._tell_of_a_cut,
         )
 
@@ -225,7 +223,6 @@ class PublishRun:
                     unrouted.append(block)
                 else:
                     self._sink.hold(block)
-        self._sink.count()
         for stream, block in self._sink.take_waiting():
             self._add_unsent(stream, block)
         for block in unrouted:
@@ -233,7 +230,7 @@ class PublishRun:
         self._behind = sum(block.count for block in self._run.behind)
         for block in self._run.behind:
             self._leave_out(block)
-        self._show()
+        self._stats.update()
 
     def _add_unsent(self, stream: str, block: Block) -> None:
         self._leave_out(block)
@@ -273,22 +270,26 @@ class PublishRun:
             self._report.add_failed(lane, outcome)
 
     def _up_to_date_counts(self) -> PublishCounts:
-        self._sink.count()
+        self._stats.update()
         return self._counts
 
-    def _show(self) -> None:
-        """Copies the figures of the flow into the statistics."""
+    def _count(self) -> None:
+        """Copies the figures of the flow into the statistics.
+
+        Perhaps in the thread of the display, while messages go on: what comes last in their life is read first, so that
+        no more are confirmed than published, nor more published than read.
+        """
         counts, account, sink = self._counts, self._account, self._sink
         by = account.by
-        counts.read = account.read - self._behind
-        counts.bad = by[Verdict.BAD]
-        counts.already_published = by[Verdict.KNOWN]
-        counts.not_published = counts.bad + counts.already_published + self._report.unsent
-        counts.published = sink.published
         counts.confirmed = by[Verdict.DONE]
         counts.failed = by[Verdict.FAILED]
         counts.in_flight = sink.in_flight
         counts.sent_again = sink.sent_again
+        counts.published = sink.published
+        counts.bad = by[Verdict.BAD]
+        counts.already_published = by[Verdict.KNOWN]
+        counts.not_published = counts.bad + counts.already_published + self._report.unsent
+        counts.read = account.read - self._behind
         self._stats.bytes = self._source.size - self._left_out
         self._stats.done = self._source.done
 

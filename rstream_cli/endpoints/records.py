@@ -38,13 +38,12 @@ class Records:
         ids_are_numbers: bool,
         size: Callable[[Sequence[bytes]], int],
         tell_bad: Callable[[int, str], Stop | None],
-        on_progress: Callable[[], None],
         on_cut: Callable[[], None],
     ) -> None:
         """Reads ``inputs``, whose ``sources`` are framed by ``reader``; where these are None, ``inline`` has the
         records. ``most`` messages that are not bad are handed out (None: all). ``tell_bad`` gets the number of a bad
         record and what is wrong with it; it returns a stop unless ``skip_bad``. ``size`` says how many bytes messages
-        count. ``on_progress`` is called after each block, ``on_cut`` where a stop has cut the last record off.
+        count. ``on_cut`` is called where a stop has cut the last record off.
         """
         self.end: Stop | None = None
         self.size = 0
@@ -62,7 +61,6 @@ class Records:
         self._ids_are_numbers = ids_are_numbers
         self._size_of = size
         self._tell_bad = tell_bad
-        self._on_progress = on_progress
         self._on_cut = on_cut
         self._framed: Iterator[Framed] = iter(((list(inline), 1, None),) if inputs is None else ())
         self._records: list[bytes] = []
@@ -97,7 +95,6 @@ class Records:
                 self.end = Stop("--count is reached", "count")
             elif self._records:
                 block = self._encode()
-                self._on_progress()
                 if block is not None:
                     return block
             elif self._bad is not None:
@@ -201,7 +198,6 @@ class Records:
         self._bad = None
         self._acks.hand_out(number, 1)
         self._acks.done((number,), Verdict.BAD)
-        self._on_progress()
         self.end = self._tell_bad(number, why)
 
 

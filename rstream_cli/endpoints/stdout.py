@@ -46,11 +46,10 @@ class StdoutSink:
         render: Renderer,
         *,
         on_skip: SkipListener | None = None,
-        on_written: Callable[[], None] | None = None,
         unbuffered: bool = False,
     ) -> None:
-        """``on_skip``: told of each message that cannot be shown; None: such a message ends the run. ``on_written``:
-        called after something was written and acknowledged. ``unbuffered``: each message is written by itself."""
+        """``on_skip``: told of each message that cannot be shown; None: such a message ends the run. ``unbuffered``:
+        each message is written by itself."""
         self.failed: Stop | None = None
         self.bytes = 0
         """Written so far."""
@@ -58,7 +57,6 @@ class StdoutSink:
         """Messages written so far that nobody can tell from others, as they hold the delimiter."""
         self._render = render
         self._on_skip = on_skip
-        self._on_written = on_written
         self._unbuffered = unbuffered
         self._head = render.head
         """What comes before the first message, until it is written."""
@@ -94,7 +92,7 @@ class StdoutSink:
             return None
         if written is not None:
             return self._finish_head(written, len(head))
-        self._add(len(head))
+        self.bytes += len(head)
         return None
 
     async def drain(self) -> None:
@@ -116,12 +114,7 @@ class StdoutSink:
         except OSError as error:
             self._fail(error)
         else:
-            self._add(size)
-
-    def _add(self, size: int) -> None:
-        self.bytes += size
-        if self._on_written is not None:
-            self._on_written()
+            self.bytes += size
 
     async def _put_singly(self, block: Block) -> None:
         for place in range(block.count):
@@ -207,7 +200,7 @@ class StdoutSink:
             block.ack.done([position for place, position in enumerate(block.positions) if place not in places])
         else:
             block.done()
-        self._add(size)
+        self.bytes += size
 
     def _fail(self, error: OSError) -> None:
         if self.failed is not None:

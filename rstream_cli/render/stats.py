@@ -1,9 +1,9 @@
-"""The statistics of a run: plain numbers that a run adds to and the displays read.
+"""The statistics of a run: plain numbers that the displays show.
 
-A run adds once per batch, confirm frame or chunk, never per message. A display runs in a thread of its own
-and only reads: each number is one attribute, written by the event loop alone, so a snapshot may be a batch old but
-never torn. Rates come from samples that the display takes (``Meter``), latencies from a histogram with logarithmic
-buckets, whose quantiles are right to about 5 %.
+Nothing is copied here while messages flow: who wants the numbers has them brought up to date. A display does that a few
+times a second, in a thread of its own. What it reads then are attributes with one number each, which the event loop
+alone writes, so a snapshot may be a batch old but no number of it is torn. Rates come from samples that the display
+takes (``Meter``), latencies from a histogram with logarithmic buckets, whose quantiles are right to about 5 %.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import ClassVar, Literal, NamedTuple
 
 Verb = Literal["publish", "consume"]
@@ -186,7 +187,7 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Stats:
-    """The numbers of one run. The event loop writes them, one display reads them."""
+    """The numbers of one run."""
 
     verb: Verb
     stream: str
@@ -198,9 +199,12 @@ class Stats:
     """If the end is known: bytes of the input, or messages to consume."""
     done: int = 0
     """The part of ``total`` that was read or consumed."""
+    bring_up_to_date: Callable[[], None] | None = None
+    """Set by a run: writes the numbers, as they are now. Called in any thread, but in one at a time."""
     clock: Callable[[], float] = time.monotonic
     started: float = 0.0
     reconnecting: bool = False
+    _updating: Lock = field(default_factory=Lock)
     _progress: tuple[int, float] = (0, 0.0)
     """The number of confirmed messages, and the last time when it had changed or no message was in flight."""
     _sent_bytes: int = 0
@@ -212,8 +216,15 @@ class Stats:
         self.started = self.clock()
         self._sample(self.started)
 
+    def update(self) -> None:
+        """Brings the numbers up to date. For any thread: of two at once, the later one does not write older numbers."""
+        if self.bring_up_to_date is not None:
+            with self._updating:
+                self.bring_up_to_date()
+
     def snapshot(self, *, final: bool = False) -> Snapshot:
         """Returns the present numbers; called in the display's thread. ``final``: with the rates of the whole run."""
+        self.update()
         now = self.clock()
         elapsed = now - self.started
         if final:

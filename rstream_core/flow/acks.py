@@ -43,13 +43,10 @@ class Account:
     """Messages that are done with, by their verdict."""
     left: int = 0
     """Messages that were handed out and given back: whoever reads on later gets them again."""
+    open: int = 0
+    """Messages that were handed out, and are neither done with nor given back."""
     on_change: Callable[[], None] | None = None
     """Called after messages were done with, perhaps in a callback of a connection. Must not raise."""
-
-    @property
-    def open(self) -> int:
-        """Messages that were handed out, and are neither done with nor given back."""
-        return self.read - self.left - sum(self.by.values())
 
 
 class _Span:
@@ -110,7 +107,7 @@ JOIN_FROM = 64
 class Acks:
     """The messages of one stream, in one turn."""
 
-    __slots__ = ("_account", "_at", "_join_from", "_low", "_spans", "open", "settled", "stream")
+    __slots__ = ("_account", "_at", "_join_from", "_spans", "low", "open", "settled", "stream")
 
     def __init__(self, account: Account, stream: str = "", low: int | None = None) -> None:
         """``low``: a position up to which nothing will be handed out, if any is known."""
@@ -119,21 +116,13 @@ class Acks:
         """Messages that were handed out, and are neither done with nor given back."""
         self.settled = 0
         """Messages that are done with."""
+        self.low = low
+        """The position up to which everything is done, which may be stored; None while that is nothing."""
         self._account = account
-        self._low = low
         self._spans: list[_Span] = []
         self._at = 0
         """Spans before this index are done."""
         self._join_from = JOIN_FROM
-
-    @property
-    def low(self) -> int | None:
-        """The position up to which everything is done, which may be stored; None while that is nothing."""
-        if self._at < len(self._spans):
-            first = self._spans[self._at]
-            if first.prefix:
-                return first.begin + first.prefix - 1
-        return self._low
 
     def hand_out(self, begin: int, count: int) -> None:
         """Notes that ``count`` messages from ``begin`` on are handed out. ``begin`` lies behind all earlier ones."""
@@ -163,38 +152,49 @@ class Acks:
         """
         if not positions:
             return 0
-        first, behind = positions[0], positions[-1] + 1
-        is_range = behind - first == len(positions)
-        fresh = self._mark(first, behind) if is_range else self._mark_some(positions)
+        count, first, behind = len(positions), positions[0], positions[-1] + 1
+        span = self._spans[self._at] if self._at < len(self._spans) else None
+        if behind - first != count:
+            fresh = self._mark_some(positions)
+        elif span is not None and span.marks is None and first == span.begin + span.prefix and count <= span.open:
+            # The usual case, which the other one would do as well: what comes next in the first span that is not done.
+            span.prefix += count
+            span.open -= count
+            fresh = count
+        else:
+            fresh = self._mark(first, behind)
         if fresh:
+            account = self._account
             self.open -= fresh
             self.settled += fresh
-            self._account.by[verdict] += fresh
+            account.open -= fresh
+            account.by[verdict] += fresh
             self._shed()
-            if self._account.on_change is not None:
-                self._account.on_change()
+            if account.on_change is not None:
+                account.on_change()
         return fresh
 
     def give_back(self) -> int:
         """Notes that nobody will be done with what is open. Returns how many messages that is. ``low`` stays."""
         open_ = self.open
-        self._low = self.low
         self._spans.clear()
         self._at = 0
         self.open = 0
+        self._account.open -= open_
         self._account.left += open_
         return open_
 
     def skip_to(self, position: int) -> None:
         """Notes that no message up to ``position`` will come, if nothing is open: it may then be stored."""
-        if not self.open and (self._low is None or position > self._low):
-            self._low = position
+        if not self.open and (self.low is None or position > self.low):
+            self.low = position
 
     def _keep(self, span: _Span) -> None:
         if len(self._spans) >= self._join_from:
             self._join()
         self._spans.append(span)
         self.open += span.open
+        self._account.open += span.open
         self._account.read += span.open
 
     def _join(self) -> None:
@@ -238,11 +238,15 @@ class Acks:
             at += 1
 
     def _shed(self) -> None:
-        """Drops spans that are done from the front: at once from what is looked at, from memory in bulk."""
+        """Drops spans that are done from the front: at once from what is looked at, from memory in bulk. Brings ``low``
+        up to date."""
         spans = self._spans
-        while self._at < len(spans) and not spans[self._at].open:
+        while self._at < len(spans):
             span = spans[self._at]
-            self._low = span.begin + span.count - 1
+            if span.prefix:
+                self.low = span.begin + span.prefix - 1
+            if span.open:
+                break
             self._at += 1
         if 2 * self._at >= len(spans):
             del spans[: self._at]

@@ -1,4 +1,4 @@
-"""What waits for one publisher of a sink, and what that publisher has counted."""
+"""What waits for one publisher of a sink."""
 
 from __future__ import annotations
 
@@ -51,7 +51,6 @@ class Lane:
         self.publisher: LanePublisher
         """Set once it is opened, and before the first block."""
         self._waiting: list[Block] = []
-        self._published = self._in_flight = self._sent_again = 0
 
     def __bool__(self) -> bool:
         """Whether anything waits."""
@@ -77,12 +76,3 @@ class Lane:
     def put_back(self, blocks: Sequence[Block]) -> None:
         """Puts blocks before those that wait."""
         self._waiting[:0] = blocks
-
-    def changes(self) -> tuple[int, int, int]:
-        """Returns by how much the publisher's ``published``, ``in_flight`` and ``sent_again`` have grown since the
-        last call."""
-        publisher = self.publisher
-        published, in_flight, sent_again = publisher.published, publisher.in_flight, publisher.sent_again
-        grown = published - self._published, in_flight - self._in_flight, sent_again - self._sent_again
-        self._published, self._in_flight, self._sent_again = published, in_flight, sent_again
-        return grown

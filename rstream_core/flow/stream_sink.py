@@ -65,23 +65,17 @@ class StreamSink:
         batching: Batching,
         *,
         on_outcome: Callable[[int, Outcome], None] | None = None,
-        on_progress: Callable[[], None] | None = None,
         stops_at_rejected: bool = False,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        """``on_outcome`` gets each outcome with the index of its lane, after its messages were acknowledged.
-        ``on_progress`` is called when ``published``, ``in_flight`` or ``sent_again`` may have changed. Neither may
-        raise. ``stops_at_rejected``: a rejected message makes the sink take nothing more. ``clock``: None for
+        """``on_outcome`` gets each outcome with the index of its lane, after its messages were acknowledged, and must
+        not raise. ``stops_at_rejected``: a rejected message makes the sink take nothing more. ``clock``: None for
         the event loop's, which ``Run`` goes by."""
         self.failed: Stop | None = None
         self.lanes: list[Lane] = []
-        self.published = self.in_flight = self.sent_again = 0
-        """Messages of all lanes, as ``Publisher`` counts them; up to date after each batch and outcome, and after
-        ``count``."""
         self._batching = batching
         self._enough = min(batching.size or GATHERED, batching.enough or GATHERED, GATHERED)
         self._on_outcome = on_outcome
-        self._on_progress = on_progress
         self._stops_at_rejected = stops_at_rejected
         self._clock = clock or asyncio.get_running_loop().time
         self._wake: Callable[[], None] | None = None
@@ -90,6 +84,21 @@ class StreamSink:
         """Messages that wait in all lanes, and their bytes while they are too few for a batch."""
         self._since: float | None = None
         """When the oldest message that waits has come."""
+
+    @property
+    def published(self) -> int:
+        """Messages that the publishers of all lanes have taken. This and the next two are counted when asked for."""
+        return sum(lane.publisher.published for lane in self.lanes)
+
+    @property
+    def in_flight(self) -> int:
+        """Messages that are neither confirmed nor failed, in all lanes."""
+        return sum(lane.publisher.in_flight for lane in self.lanes)
+
+    @property
+    def sent_again(self) -> int:
+        """Copies of messages that may be stored as duplicates: see ``Publisher.sent_again``."""
+        return sum(lane.publisher.sent_again for lane in self.lanes)
 
     async def open(self, make: Callable[[Listener, OnEnd], Awaitable[P]]) -> P:
         """Opens the publisher of the next lane: ``make`` gets its listener and ``on_end``. Raises its errors."""
@@ -162,11 +171,6 @@ class StreamSink:
             for block in lane.take():
                 yield lane.publisher.stream, block
 
-    def count(self) -> None:
-        """Brings the figures up to date."""
-        for lane in self.lanes:
-            self._count(lane)
-
     # Inside.
 
     def _check(self) -> None:
@@ -195,7 +199,6 @@ class StreamSink:
                         await self._publish_batch(publisher, block, slice(start, end), context)
                     finally:
                         start += publisher.published - before
-                        self._count(lane)
                     if self._time_slice.is_over():  # for signals, deadlines and confirms
                         await self._time_slice.give_way()
                 at, start = at + 1, 0
@@ -221,21 +224,12 @@ class StreamSink:
         if batching.confirm_each:
             await publisher.flush()
 
-    def _count(self, lane: Lane) -> None:
-        published, in_flight, sent_again = lane.changes()
-        self.published += published
-        self.in_flight += in_flight
-        self.sent_again += sent_again
-        if self._on_progress is not None:
-            self._on_progress()
-
     # Called by publishers.
 
     def _settle(self, number: int, outcome: Outcome) -> None:
         """Acknowledges the messages of an outcome."""
         acks, positions = cast("tuple[Acks, Sequence[int]]", outcome.context)
         acks.done(_at(positions, outcome.places), Verdict.FAILED if outcome.failed else Verdict.DONE)
-        self._count(self.lanes[number])
         if self._on_outcome is not None:
             self._on_outcome(number, outcome)
         if self._stops_at_rejected and outcome.failed and outcome.failed[0].code:

@@ -73,7 +73,7 @@ class World:
         self.account = Account()
         self.told: list[tuple[int, str]] = []
         self.places: list[str] = []
-        self.progress = self.cuts = 0
+        self.cuts = 0
         self.inputs = Inputs(*reads)
         self.is_skipping = skip
         settings: dict[str, Any] = {
@@ -90,7 +90,6 @@ class World:
             skip_bad=skip,
             size=lambda messages: sum(map(len, messages)),
             tell_bad=self.tell,
-            on_progress=self.show,
             on_cut=self.cut,
             **{**settings, **more},
         )
@@ -99,9 +98,6 @@ class World:
         self.told.append((number, why))
         self.places.append(self.source.place(number))
         return None if self.is_skipping else Stop(why, "bad message", CommandError(why))
-
-    def show(self) -> None:
-        self.progress += 1
 
     def cut(self) -> None:
         self.cuts += 1
@@ -135,7 +131,7 @@ def test_numbers_go_on_over_all_reads() -> None:
     ]
     assert world.source.end == Stop("end of input")
     assert (world.account.read, world.account.open) == (5, 5)
-    assert (world.source.size, world.source.done, world.progress) == (6, 10, 3)
+    assert (world.source.size, world.source.done) == (6, 10)
 
 
 def test_nothing_is_there_yet() -> None:

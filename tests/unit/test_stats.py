@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from rstream_cli.render.stats import ConsumeCounts, LatencyHistogram, Meter, Progress, PublishCounts, Stats
@@ -134,3 +136,36 @@ def test_a_snapshot_of_a_run_that_took_no_time() -> None:
     stats = Stats("consume", "s", ConsumeCounts(), clock=Clock())
     shown = stats.snapshot(final=True)
     assert (shown.rate, shown.elapsed, shown.progress, shown.eta) == (0.0, 0.0, None, None)
+
+
+def test_numbers_are_brought_up_to_date_for_a_snapshot() -> None:
+    counts = ConsumeCounts()
+    stats = Stats("consume", "s", counts, clock=Clock())
+
+    def count() -> None:
+        counts.consumed += 1
+
+    stats.bring_up_to_date = count
+    assert [stats.snapshot().counts["consumed"], stats.snapshot(final=True).messages] == [1, 2]
+
+
+def test_of_two_threads_that_bring_numbers_up_to_date_the_later_one_writes_no_older_numbers() -> None:
+    counts, reads, goes_on = ConsumeCounts(), threading.Event(), threading.Event()
+    stats = Stats("consume", "s", counts, clock=Clock())
+    now = 1
+
+    def count() -> None:
+        found = now
+        reads.set()
+        goes_on.wait(10)
+        counts.consumed = found
+
+    stats.bring_up_to_date = count
+    display = threading.Thread(target=stats.snapshot)
+    display.start()
+    assert reads.wait(10)
+    now = 2
+    threading.Timer(0.05, goes_on.set).start()
+    stats.update()
+    assert counts.consumed == 2
+    display.join()
