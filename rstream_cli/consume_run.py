@@ -31,7 +31,7 @@ from rstream_core import (
 from rstream_core.flow.acks import Account, Verdict
 from rstream_core.flow.block import Block
 from rstream_core.flow.run import Run
-from rstream_core.flow.stages import Count, Select, Stage, Step, Stop
+from rstream_core.flow.stages import Count, Select, Stage, Stop
 from rstream_core.flow.stream_source import StreamSource
 
 _REASONS = {"count": "--count is reached", "until": UNTIL_REACHED}
@@ -54,6 +54,7 @@ class ConsumeRun:
         self._stats = stats
         self._display = display
         self._reports = ConsumeReports(plan, stats, display)
+        self._counts = self._reports.counts
         self._outages = OutageReports(display, stats, context.connection.recovery)
         self._account = Account()
         self._source: StreamSource | None = None
@@ -154,13 +155,13 @@ class ConsumeRun:
             await source.settle(quietly=has_failed)
         return why
 
-    def _count_chunk(self, block: Block) -> Step:
-        self._reports.counts.chunks += 1
-        return Step(block)
+    def _count_chunk(self, block: Block) -> Block:
+        self._counts.chunks += 1
+        return block
 
     def _count(self) -> None:
         """Copies the figures of the flow into the statistics, perhaps in the thread of the display."""
-        counts, stats, by = self._reports.counts, self._stats, self._account.by
+        counts, stats, by = self._counts, self._stats, self._account.by
         counts.consumed = by[Verdict.DONE]
         counts.bad = by[Verdict.BAD]
         counts.ambiguous = self._sink.ambiguous

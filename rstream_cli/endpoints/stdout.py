@@ -142,7 +142,7 @@ class StdoutSink:
         if not isinstance(data, bytes):
             return self._write_all(data, block, skipped, ambiguous)
         try:
-            written = self._output.write(data) if len(skipped) < block.count else None
+            written = self._output.write(data) if len(skipped) < len(block.messages) else None
         except OSError as error:
             self._fail(error)
             return None
@@ -199,7 +199,7 @@ class StdoutSink:
             block.ack.done([block.positions[place] for place in skipped], Verdict.BAD)
             block.ack.done([position for place, position in enumerate(block.positions) if place not in places])
         else:
-            block.done()
+            block.ack.done(block.positions)
         self.bytes += size
 
     def _fail(self, error: OSError) -> None:

@@ -52,8 +52,10 @@ class Arrivals:
         self._most = 2 * credit + MORE_CHUNKS
         self.waiting: deque[Arrival] = deque()
         """The chunks of which nothing was handed out yet, the oldest first."""
+        self.has_pieces = False
+        """Whether the chunk that was handed out last has more pieces."""
         self._reader: ChunkReader | None = None
-        """The rest of the chunk that is being handed out, while it has more pieces."""
+        """The rest of that chunk, while it has."""
         self._timestamp = 0
         self._committed: int | None = None
         self._first_wanted = 0
@@ -86,11 +88,6 @@ class Arrivals:
             return None, 0
         self.waiting.append(Arrival(header, delivery))
         return header, min(header.first_offset + header.records, MAX_OFFSET)
-
-    @property
-    def has_pieces(self) -> bool:
-        """Whether the chunk that was handed out last has more pieces."""
-        return self._reader is not None
 
     def take(
         self, is_held: Callable[[int], bool] | None = None, *, as_plain: bool = False
@@ -130,7 +127,7 @@ class Arrivals:
 
     def clear(self) -> None:
         """Drops everything, where no credit is to be given back: the connection is lost, or the subscription ended."""
-        self._reader = None
+        self._reader, self.has_pieces = None, False
         self.waiting.clear()
 
     def drop_newest(self, most: int) -> int | None:
@@ -164,7 +161,8 @@ class Arrivals:
     def _next_piece(self, reader: ChunkReader) -> AnyChunk | None:
         """Returns the next wanted messages of a chunk; None where it has no more."""
         piece = reader.read(self._first_wanted)
-        self._reader = None if reader.is_done else reader
+        self.has_pieces = not reader.is_done
+        self._reader = reader if self.has_pieces else None
         return self._hand_out(self.chunk_end, []) if piece is None else self._hand_out(*piece)
 
     def _hand_out(self, offset: int, messages: list[bytes] | PlainMessages) -> AnyChunk | None:

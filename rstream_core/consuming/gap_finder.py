@@ -75,9 +75,13 @@ class GapFinder:
         return bool(self._watch.doubts)
 
     @property
-    def holds(self) -> Callable[[int], bool] | None:
-        """Says of a chunk's first offset whether the chunk must not be handed out, yet or at all; None: none is."""
-        return None if self._watch.is_quiet else self._watch.holds
+    def is_quiet(self) -> bool:
+        """Whether no chunk has to be held."""
+        return self._watch.is_quiet
+
+    def holds(self, offset: int) -> bool:
+        """Returns whether the chunk at this offset must not be handed out, yet or at all."""
+        return self._watch.holds(offset)
 
     async def settle(self, current: Callable[[], Connection | None], wake: Callable[[], None]) -> None:
         """Asks until no doubt is open, or until ``current`` returns None, as long as there is no connection.

@@ -63,6 +63,8 @@ class GapWatch:
         """The end of the last gap that was returned: no offset below it is reported again."""
         self._barred: int | None = None
         self._doubts: deque[Doubt] = deque()
+        self.is_quiet = True
+        """Whether no chunk has to be held."""
 
     def start(self, offset: int | None, *, keep: bool = False) -> None:
         """Notes that reading starts at ``offset``, perhaps on another node. None: the start is not known.
@@ -73,6 +75,7 @@ class GapWatch:
         self._begins = 0
         kept = [doubt for doubt in self._doubts if keep and offset is not None and doubt.arrived < offset]
         self._doubts = deque(kept)
+        self._note_quiet()
 
     def started(self, offset: int, begins: int) -> tuple[int, int] | None:
         """Takes the stream's first offset just before reading starts at ``offset``.
@@ -94,6 +97,7 @@ class GapWatch:
         if is_doubtful:
             assert expected is not None
             self._doubts.append(Doubt(expected, first, self._begins))
+            self.is_quiet = False
         self._expected = end if expected is None else max(expected, end)
         return is_doubtful
 
@@ -108,14 +112,10 @@ class GapWatch:
             return True
         return bool(self._doubts) and offset >= self._doubts[0].arrived
 
-    @property
-    def is_quiet(self) -> bool:
-        """Whether no chunk has to be held."""
-        return self._barred is None and not self._doubts
-
     def bar(self, offset: int) -> None:
         """Makes ``holds`` return True for all chunks from this offset on."""
         self._barred = offset
+        self._note_quiet()
 
     def settle(self, asked: Sequence[Doubt], begins: int | None) -> list[tuple[int, int]]:
         """Settles the doubts ``asked`` that are still open, and returns the gaps among them: first and last offsets.
@@ -139,7 +139,11 @@ class GapWatch:
                 gone.append(found)
         if begins is not None:
             self._begins = max(self._begins, begins)
+        self._note_quiet()
         return gone
+
+    def _note_quiet(self) -> None:
+        self.is_quiet = self._barred is None and not self._doubts
 
     def _tell(self, first: int, end: int) -> tuple[int, int] | None:
         first = max(first, self._told)

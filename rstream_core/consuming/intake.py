@@ -120,13 +120,18 @@ class Intake(Attachment):
         """Whether nothing that has arrived is still to be handed out or to be finished."""
         return not self._held()
 
-    def take(self, *, as_plain: bool = False) -> AnyChunk | None:
-        """Returns the next chunk, or piece, if one is there: from then on it is held. Raises ``ChunkError``, once.
+    def next(self, *, as_plain: bool = False) -> AnyChunk | None:
+        """Returns the next chunk, or piece, if one is there: from then on it is held, and the one before it finished.
 
-        ``as_plain``: see ``Arrivals.take``.
+        ``as_plain``: see ``Arrivals.take``. Raises ``ChunkError``, once.
         """
+        if self.progress.held is not None:
+            self.finish(None)
+        elif self.credits.is_due:
+            self._return_credit()
         try:
-            chunk, free = self.arrivals.take(self._gaps.holds, as_plain=as_plain)
+            is_held = None if self._gaps.is_quiet else self._gaps.holds
+            chunk, free = self.arrivals.take(is_held, as_plain=as_plain)
         except ChunkError as error:
             self.error = error.located(self._connection.endpoint)
             raise
@@ -148,7 +153,8 @@ class Intake(Attachment):
                 self.credits.free += 1
             if self.turns is not None:
                 self.turns.on_finished()
-        self._return_credit()
+        if self.credits.is_due:
+            self._return_credit()
 
     async def round_trip(self) -> None:
         """Waits until all has arrived that the broker had sent before.

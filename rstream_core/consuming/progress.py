@@ -32,7 +32,7 @@ class Progress:
         """The application is done with the chunk that it holds, which there must be: with all, or up to ``offset``."""
         chunk = self.held
         assert chunk is not None
-        last = chunk.last_offset if offset is None else offset
+        last = chunk.offset + len(chunk.messages) - 1 if offset is None else offset
         if self._failed is not None:
             last = min(last, self._failed - 1)
         if last >= chunk.offset and chunk is not self._overdue:

@@ -192,17 +192,15 @@ class Subscription(AsyncIterator[Chunk]):
 
     def poll(self) -> Chunk | None:
         """Returns the next chunk, or piece, if one is there. Finishes the one before it. Raises ``ChunkError``."""
-        chunk = self._poll(as_plain=False)
+        chunk = self._intake.next()
         assert not isinstance(chunk, PlainChunk)
+        if chunk is not None:
+            self._has_given_way = False
         return chunk
 
     def poll_plain(self) -> AnyChunk | None:
         """As ``poll``, for whoever wants little but bodies: a chunk of plain messages comes as a ``PlainChunk``."""
-        return self._poll(as_plain=True)
-
-    def _poll(self, *, as_plain: bool) -> AnyChunk | None:
-        self._intake.finish(None)
-        chunk = self._intake.take(as_plain=as_plain)
+        chunk = self._intake.next(as_plain=True)
         if chunk is not None:
             self._has_given_way = False
         return chunk

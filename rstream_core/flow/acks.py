@@ -46,7 +46,8 @@ class Account:
     open: int = 0
     """Messages that were handed out, and are neither done with nor given back."""
     on_change: Callable[[], None] | None = None
-    """Called after messages were done with, perhaps in a callback of a connection. Must not raise."""
+    """Called after messages were done with, perhaps in a callback of a connection. Must not raise. A run sets it while
+    it waits."""
 
 
 class _Span:

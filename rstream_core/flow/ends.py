@@ -108,10 +108,10 @@ class Ends:
         """Returns how many messages of a chunk are wanted, and whether it shows that none behind them is."""
         if self._until_time is not None and chunk.timestamp > self._until_time:
             return 0, True
-        end = reading.end
-        if end is not None and chunk.last_offset >= end:
+        count, end = len(chunk.messages), reading.end
+        if end is not None and chunk.offset + count > end:
             return max(end - chunk.offset + 1, 0), True
-        return len(chunk.messages), False
+        return count, False
 
     # What no chunk shows.
 

@@ -1,7 +1,8 @@
 """The driver: takes blocks from a source, through stages and a gate, to a sink, until there is a reason to stop.
 
-It polls, and waits for one event: no task, timer or future is made for a block. How a run ends is a value, ``Stop``;
-the first reason counts. The driver acknowledges what stages drop, and the sink acknowledges the rest.
+It polls, and waits only where there is no block: no task, timer or future is made for one. What is due is looked at
+where there is no block, and once in each time slice while blocks go on. How a run ends is a value, ``Stop``; the first
+reason counts. The driver acknowledges what stages drop, and the sink acknowledges the rest.
 
 ``Run`` is longer than other classes, since each step of a block, from the source to the sink, may end the run, and what
 then becomes of the blocks that are held is decided in one place.
@@ -17,7 +18,7 @@ from rstream_core.errors import RstreamError
 from rstream_core.flow.acks import Account
 from rstream_core.flow.block import Block
 from rstream_core.flow.gate import Gate
-from rstream_core.flow.stages import Stage, Step, Stop
+from rstream_core.flow.stages import Stage, Stop
 from rstream_core.timeslice import TimeSlice
 
 MOST_OPEN = 1_000_000
@@ -35,7 +36,8 @@ class Source(Protocol):
         """Begins. ``wake`` is called when ``poll`` may have something, or ``end`` is set."""
 
     def poll(self) -> Block | None:
-        """Returns a block if there is one. Never waits."""
+        """Returns a block if there is one, and None where something is due that must come before the next one. Never
+        waits."""
 
     def due(self) -> float | None:
         """Returns when ``tick`` is wanted, in loop time, 0 for now; None: not by itself. The time must not move on by
@@ -127,8 +129,11 @@ class Run:
         self._most_open = most_open
         self._is_full = is_full
         self._loop = asyncio.get_running_loop()
-        self._wake = asyncio.Event()
-        self._alarm = _Alarm(self._loop, self._wake.set)
+        self._is_woken = False
+        """Whether something may have changed since the source was polled last."""
+        self._sleeper: asyncio.Future[None] | None = None
+        """What the run waits for, while it does."""
+        self._alarm = _Alarm(self._loop, self._wake)
         self._why: Stop | None = None
         self._is_cut = False
         """Whether no further block is wanted, not even those that were read already."""
@@ -157,7 +162,7 @@ class Run:
         if self._why is None:
             self._why = why
         self._source.stop()
-        self._wake.set()
+        self._wake()
         now = self._loop.time()
         if drain is not None and (self._until is None or self._until > now + drain):
             self._until = now + drain
@@ -165,8 +170,13 @@ class Run:
                 self._scope.reschedule(self._until)
         self._end_tick()
 
+    def _wake(self) -> None:
+        self._is_woken = True
+        if self._sleeper is not None and not self._sleeper.done():
+            self._sleeper.set_result(None)
+
     def _wake_for_sink(self) -> None:
-        self._wake.set()
+        self._wake()
         if self._sink.failed is not None:
             self._end_tick()
 
@@ -180,8 +190,7 @@ class Run:
 
         Raises nothing for a reason to stop: an ``RstreamError`` of the source or the sink is that of the ``Stop``.
         """
-        self._account.on_change = self._wake.set
-        self._source.start(self._wake.set)
+        self._source.start(self._wake)
         self._sink.start(self._wake_for_sink)
         scope = self._scope = asyncio.timeout_at(self._until)
         try:
@@ -198,7 +207,6 @@ class Run:
                 raise
         finally:
             self._scope = None
-            self._account.on_change = None
             self._alarm.cancel()
         assert self._why is not None
         return self._why
@@ -212,37 +220,41 @@ class Run:
 
     async def _flow(self) -> None:
         time_slice = TimeSlice()
+        await self._do_what_is_due()
         while not self._is_cut:
             if self._take_failure():
-                return  # before what is due: nothing is stored once nobody reads what was written
-            now = self._loop.time()
-            await self._do_what_is_due()
-            if self._take_failure():
                 return
-            index, block = self._next(now)
+            self._is_woken = False
+            index, block = self._next()
             if block is not None:
-                await self._carry(index, block, now)
+                waiting = self._carry(index, block)
                 del block  # the next one may be as large
-            elif not self._held and self._source.end is not None:
-                self._cut(self._source.end)
-                return
-            else:
-                await self._wait()
-                time_slice.begin()
+                if waiting is not None:
+                    await waiting
+                if self._last is not None or self._ends:
+                    self._come_to_an_end()
+            elif not await self._do_what_is_due():
+                if not self._held and self._source.end is not None:
+                    self._cut(self._source.end)
+                    return
+                if await self._wait():
+                    time_slice.begin()
             if time_slice.is_over():
                 await time_slice.give_way()
+                await self._do_what_is_due()
 
     def _take_failure(self) -> bool:
         """Returns whether the sink takes nothing more."""
-        if self._sink.failed is not None:
-            self._cut(self._sink.failed)
-        return self._sink.failed is not None
+        if self._sink.failed is None:
+            return False
+        self._cut(self._sink.failed)
+        return True
 
-    def _next(self, now: float) -> tuple[int, Block | None]:
+    def _next(self) -> tuple[int, Block | None]:
         """Returns a block, and the index of the stage that it comes to."""
         if self._held:
             index, block = self._held[-1]
-            if self._is_held_by_gate and now < self._gate_due and self._why is None:
+            if self._is_held_by_gate and self._why is None and self._loop.time() < self._gate_due:
                 return index, None
             self._held.pop()
             return index, block
@@ -250,23 +262,33 @@ class Run:
             return 0, None
         return 0, self._source.poll()
 
-    async def _carry(self, index: int, block: Block, now: float) -> None:
-        """Takes a block through the stages from ``index`` on, and the gate, into the sink."""
+    def _carry(self, index: int, block: Block) -> Awaitable[None] | None:
+        """Takes a block through the stages from ``index`` on, and the gate, into the sink. Returns None where the sink
+        has taken what came there, or what to wait for."""
         if index == 0 and self._prepare is not None:
             preparing = self._prepare(block)
             if preparing is not None:
-                self._held.append((0, block))  # for ``rest``, if this is cancelled or fails
-                await preparing
-                self._held.pop()
-        out = self._through_stages(index, block)
+                return self._carry_prepared(block, preparing)
+        return self._push(index, block)
+
+    async def _carry_prepared(self, block: Block, preparing: Awaitable[None]) -> None:
+        self._held.append((0, block))  # for ``rest``, if this is cancelled or fails
+        await preparing
+        self._held.pop()
+        waiting = self._push(0, block)
+        if waiting is not None:
+            await waiting
+
+    def _push(self, index: int, block: Block) -> Awaitable[None] | None:
+        out = self._through_stages(index, block) if self._stages else block
         if out is not None and self._gate is not None and self._why is None:
-            out, later, self._gate_due = self._gate.admit(out, now)
+            out, later, self._gate_due = self._gate.admit(out, self._loop.time())
             if later is not None:
                 self._held.append((len(self._stages), later))
-        if out is not None:
-            waiting = self._sink.push(out)
-            if waiting is not None:
-                await waiting
+        return None if out is None else self._sink.push(out)
+
+    def _come_to_an_end(self) -> None:
+        """Ends the run where no further block is wanted."""
         if self._take_failure():
             return  # what was let through was not taken: no number is reached
         last = self._last = self._last or next(filter(None, (end() for end in self._ends)), None)
@@ -287,7 +309,10 @@ class Run:
         out: Block | None = block
         for number in range(index, len(self._stages)):
             assert out is not None
-            step: Step = self._stages[number](out)
+            step = self._stages[number](out)
+            if isinstance(step, Block):
+                out = step
+                continue
             for positions, verdict in step.dropped:
                 out.ack.done(positions, verdict)
             if step.stop is not None:  # a later stage's is about what an earlier one let through
@@ -319,13 +344,21 @@ class Run:
 
     # What is due.
 
-    async def _do_what_is_due(self) -> None:
+    async def _do_what_is_due(self) -> bool:
+        """Returns whether anything was. Does nothing once the sink takes nothing more: nothing is stored once nobody
+        reads what was written."""
+        has_ticked = False
         due = self._sink.due()
-        if due is not None and due <= self._loop.time() and (waiting := self._sink.tick()) is not None:
-            await waiting
+        if due is not None and due <= self._loop.time() and self._sink.failed is None:
+            has_ticked = True
+            waiting = self._sink.tick()
+            if waiting is not None:
+                await waiting
         due = self._source.due()
-        if due is not None and due <= self._loop.time() and self._why is None:
+        if due is not None and due <= self._loop.time() and self._sink.failed is None and self._why is None:
+            has_ticked = True
             await self._tick_source()
+        return has_ticked
 
     async def _tick_source(self) -> None:
         try:
@@ -339,16 +372,23 @@ class Run:
         finally:
             self._ticking = None
 
-    async def _wait(self) -> None:
-        """Waits until there may be something to do."""
+    async def _wait(self) -> bool:
+        """Waits until there may be something to do. Returns whether it had to."""
         dues = [self._source.due() if self._why is None else None, self._sink.due()]
         if self._is_held_by_gate:
             dues.append(self._gate_due)
         due = min((one for one in dues if one is not None), default=None)
         if due is not None:
             self._alarm.set(due)
-        await self._wake.wait()
-        self._wake.clear()
+        if self._is_woken:
+            return False
+        self._sleeper = self._loop.create_future()
+        self._account.on_change = self._wake
+        try:
+            await self._sleeper
+        finally:
+            self._sleeper = self._account.on_change = None
+        return True
 
 
 def _stop_of(error: RstreamError, failed: Stop | None) -> Stop:

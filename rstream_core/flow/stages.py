@@ -38,7 +38,9 @@ class Step(NamedTuple):
 class Stage(Protocol):
     """Divides a block."""
 
-    def __call__(self, block: Block) -> Step: ...
+    def __call__(self, block: Block) -> Step | Block:
+        """Returns what it has made of the block. A block, this one or another with the same messages, goes on as a
+        whole: no ``Step`` is made for that."""
 
 
 class Choice(NamedTuple):

@@ -90,6 +90,11 @@ class Stores:
                 first = due
         return first
 
+    def is_due(self) -> bool:
+        """Returns whether an offset is to be stored now."""
+        due = self.due()
+        return due is not None and due <= self._clock()
+
     def _due_of(self, reading: StreamReading, kept: _Kept) -> float | None:
         acks, every = reading.acks, self._every
         if acks is not kept.acks:  # another turn

@@ -33,14 +33,13 @@ MOST_AT_ONCE = 4096
 
 
 class _Arrivals(asyncio.Event):
-    """Calls a function when something arrives."""
+    """Calls a function when something arrives. Nobody waits for the event itself: the run polls."""
 
     def __init__(self) -> None:
         super().__init__()
         self.wake: Callable[[], None] = lambda: None
 
     def set(self) -> None:
-        super().set()
         self.wake()
 
 
@@ -86,12 +85,15 @@ class StreamSource:
         self._stores: Stores | None = None
         if plan.name is not None:
             self._stores = Stores(client, plan.name, store_every or StoreEvery(), self._readings, events, clock)
+        self._stores_by_number = store_every is not None and store_every.messages is not None
         self._arrivals = _Arrivals()
         self._turn: deque[StreamReading] = deque()
         """The streams that are read, the next one first."""
         self._rest: _Rest | None = None
+        self._has_read = False
+        """Whether a chunk was taken since the last look at what is due."""
         self._is_worked_on = False
-        """Whether something was handed out since the last look."""
+        """Whether something was open at that look."""
         self._failed: Subscription | None = None
         """Whose error ends the reading."""
         self.end: Stop | None = None
@@ -127,9 +129,8 @@ class StreamSource:
             block = self._next_part(self._rest)
             if block is not None:
                 return block
-        if self._is_worked_on:
-            self._ends.note_activity()
-            self._is_worked_on = any(reading.acks.open for reading in self._turn)
+        if self._stores_by_number and self._stores is not None and self._stores.is_due():
+            return None  # before more messages are done with
         turn = self._turn
         for _ in range(len(turn) if self.end is None else 0):
             reading = turn[0]
@@ -150,27 +151,21 @@ class StreamSource:
                 if subscription.error is not None:
                     self._failed = subscription
                 return None
-            self._ends.note_activity()
+            self._has_read = True
             if self._plan.only_acknowledged:
                 subscription.fail(chunk.offset)  # otherwise the next turn would begin behind what is handed out now
             count, is_end = self._ends.cut(reading, chunk)
             if count and not reading.has_begun:
                 reading.has_begun = True
                 self._events.begins(reading, chunk.offset)
-            if count:
-                return self._hand_out(reading, chunk, count, is_end)
+            if count > MOST_AT_ONCE:
+                rest = self._rest = _Rest(reading, chunk, count, is_end)
+                return self._part(rest)
             if is_end:
                 self._note_read_out(reading)
+            if count:
+                return self._block(reading, chunk, 0, count)
         return None
-
-    def _hand_out(self, reading: StreamReading, chunk: AnyChunk, count: int, is_end: bool) -> Block:
-        if count > MOST_AT_ONCE:
-            rest = self._rest = _Rest(reading, chunk, count, is_end)
-            return self._part(rest)
-        block = self._block(reading, chunk, 0, count)
-        if is_end:
-            self._note_read_out(reading)
-        return block
 
     def _next_part(self, rest: _Rest) -> Block | None:
         """Returns the next part of a chunk. Where its turn as single active consumer is over, the rest is not wanted:
@@ -203,7 +198,6 @@ class StreamSource:
         if end - begin < len(messages):
             messages = messages[begin:end]
         reading.acks.hand_out(first, end - begin)
-        self._is_worked_on = True
         return Block(reading.acks, range(first, first + end - begin), messages, chunk.stream, chunk.timestamp)
 
     def _note_read_out(self, reading: StreamReading) -> None:
@@ -220,6 +214,8 @@ class StreamSource:
         """Returns when an offset is to be stored or the broker to be asked, in loop time; 0 for now."""
         if self._failed is not None:
             return 0.0
+        if self._has_read or self._is_worked_on:
+            self._note_activity()
         if len(self._turn) < len(self._readings) and self._next_to_close() is not None:
             return 0.0
         due = self._ends.due()
@@ -228,6 +224,13 @@ class StreamSource:
             if store is not None and (due is None or store < due):
                 return store
         return due
+
+    def _note_activity(self) -> None:
+        """The time without a message begins once there is none, and nothing is worked on any more."""
+        is_open = any(reading.acks.open for reading in self._turn)
+        if self._has_read or not is_open:
+            self._ends.note_activity()
+        self._has_read, self._is_worked_on = False, is_open
 
     def _next_to_close(self) -> StreamReading | None:
         """Returns a stream that is read out, and all of it done, while others are read."""

@@ -92,11 +92,11 @@ async def doubtful(gaps: GapFinder, asked: Ask) -> None:
     """Offsets 1 to 4 are missing."""
     asked(0)
     await gaps.start(ONE, at(0))
-    assert gaps.holds is None
+    assert gaps.is_quiet
     assert not gaps.arrive(0, 1)
     assert gaps.arrive(5, 6)
     assert gaps.has_doubts
-    assert gaps.holds is not None
+    assert not gaps.is_quiet
     assert [gaps.holds(offset) for offset in (0, 5, 6)] == [False, True, True]
 
 
@@ -106,7 +106,7 @@ async def test_what_is_behind_a_jump_is_held_until_the_answer(asked: Ask) -> Non
     await doubtful(gaps, asked)
     woken: list[bool] = []
     asked(5)
-    await gaps.settle(lambda: ONE, lambda: woken.append(gaps.holds is None))
+    await gaps.settle(lambda: ONE, lambda: woken.append(gaps.is_quiet))
     assert told == [Gap("s", 1, 4)]
     assert woken == [True]
 
@@ -119,7 +119,7 @@ async def test_a_gap_that_ends_the_subscription_holds_what_is_behind_it_for_ever
     with pytest.raises(OffsetsGone) as raised:
         await gaps.settle(lambda: ONE, lambda: None)
     assert (raised.value.first, raised.value.last, told) == (1, 4, [Gap("s", 1, 4)])
-    assert gaps.holds is not None
+    assert not gaps.is_quiet
     assert [gaps.holds(offset) for offset in (0, 1, 5)] == [False, True, True]
 
 
@@ -139,7 +139,7 @@ async def test_where_nobody_knows_nothing_is_held_for_ever(
     await doubtful(gaps, asked)
     found = asked(*answers)
     await gaps.settle(lambda: ONE, lambda: None)
-    assert (len(found.whom), gaps.holds, told) == (count, None, [])
+    assert (len(found.whom), gaps.is_quiet, told) == (count, True, [])
     assert ("missing in offsets 1 to 4?" in caplog.text) == isinstance(answers[-1], Exception)
 
 
@@ -184,4 +184,4 @@ async def test_what_is_dropped_is_not_asked_for(asked: Ask) -> None:
     await doubtful(gaps, asked)
     gaps.stop()
     assert not gaps.has_doubts
-    assert gaps.holds is None
+    assert gaps.is_quiet
