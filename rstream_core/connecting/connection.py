@@ -222,7 +222,7 @@ class Connection(asyncio.Protocol):
             raise ConnectionClosed(f"the connection to {self.endpoint} was lost")
         for frame in frames:  # not writelines: on Python 3.12.0 to 3.13.1 it never calls pause_writing
             transport.write(frame)
-        self.session.written(self._loop.time())
+        self.session.last_write = self._loop.time()
 
     async def close(self, *, timeout: float = 5.0) -> None:
         """Sends Close and waits for the answer, at most ``timeout`` seconds. Never raises; may be called repeatedly.
@@ -275,7 +275,8 @@ class Connection(asyncio.Protocol):
             self._flush()
             self._end(self._explain(error))
             return
-        self._flush()
+        if self.session.output:
+            self._flush()
         if not self._ready.done() and self.session.state is State.READY:
             logger.debug("connected to %s (RabbitMQ %s)", self.endpoint, self.session.server_version)
             self._ready.set_result(None)
@@ -322,7 +323,7 @@ class Connection(asyncio.Protocol):
         data = self.session.take_output()
         if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
-            self.session.written(self._loop.time())
+            self.session.last_write = self._loop.time()
 
     def _tick(self) -> None:
         try:

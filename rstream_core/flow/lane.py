@@ -31,6 +31,7 @@ class LanePublisher(Protocol):
         filter_values: Sequence[str | None] | None = None,
         context: object = None,
         place: int = 0,
+        most: int | None = None,
     ) -> Sequence[int]: ...
     async def publish_sub_entry(
         self,

@@ -233,12 +233,11 @@ class Run:
                     await waiting
                 if self._last is not None or self._ends:
                     self._come_to_an_end()
-            elif not await self._do_what_is_due():
-                if not self._held and self._source.end is not None:
-                    self._cut(self._source.end)
-                    return
-                if await self._wait():
-                    time_slice.begin()
+            elif not self._held and self._source.end is not None:
+                self._cut(self._source.end)
+                return
+            elif not await self._do_what_is_due() and await self._wait():
+                time_slice.begin()
             if time_slice.is_over():
                 await time_slice.give_way()
                 await self._do_what_is_due()

@@ -1,7 +1,8 @@
 """The sink that publishes: to one stream, or to several, each of which has a publisher and a lane.
 
 Messages wait in their lane until there is a batch of them, or until they have waited for the linger time. Then all that
-waits is published, lane by lane, batch by batch. The publishers bound what is in flight: ``push`` waits for them, and
+waits is published, lane by lane: a publisher gets whole blocks, and makes batches of them, where nothing is to be done
+between two batches. The publishers bound what is in flight: ``push`` waits for them, and
 that is the back pressure. Confirms acknowledge ranges of positions; a message that is rejected, or not confirmed, is
 acknowledged as failed.
 
@@ -12,9 +13,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar, cast
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from rstream_core.errors import MessageTooLarge, NotConfirmed, RstreamError
 from rstream_core.flow.acks import Acks, Verdict
@@ -53,6 +55,13 @@ class Batching:
     """Waits until a batch is confirmed before the next one is published."""
 
 
+class _Origin(NamedTuple):
+    """Where the messages of a call are from. The outcomes bring it back."""
+
+    acks: Acks
+    positions: Sequence[int]
+
+
 class StreamSink:
     """See ``flow.run.Sink``. ``open`` is called for each stream before the run; the caller closes the publishers.
 
@@ -74,6 +83,8 @@ class StreamSink:
         self.failed: Stop | None = None
         self.lanes: list[Lane] = []
         self._batching = batching
+        self._cuts_batches = batching.confirm_each or batching.sub_entries is not None or batching.size is not None
+        """Whether batches are cut here, since something is done for each; otherwise the publisher cuts them."""
         self._enough = min(batching.size or GATHERED, batching.enough or GATHERED, GATHERED)
         self._on_outcome = on_outcome
         self._stops_at_rejected = stops_at_rejected
@@ -103,7 +114,7 @@ class StreamSink:
     async def open(self, make: Callable[[Listener, OnEnd], Awaitable[P]]) -> P:
         """Opens the publisher of the next lane: ``make`` gets its listener and ``on_end``. Raises its errors."""
         number, lane = len(self.lanes), Lane()
-        publisher = await make(lambda outcome: self._settle(number, outcome), self._fail)
+        publisher = await make(partial(self._settle, number), self._fail)
         lane.publisher = publisher
         self.lanes.append(lane)
         return publisher
@@ -192,8 +203,11 @@ class StreamSink:
         try:
             while at < len(waiting):
                 block = waiting[at]
-                context = block.ack, block.positions
-                for end in batch_ends(block.messages, batching.messages, batching.size):
+                context = _Origin(block.ack, block.positions)
+                ends: Iterable[int] = (block.count,)
+                if self._cuts_batches:
+                    ends = batch_ends(block.messages, batching.messages, batching.size)
+                for end in ends:
                     before = publisher.published
                     try:
                         await self._publish_batch(publisher, block, slice(start, end), context)
@@ -220,6 +234,7 @@ class StreamSink:
                 filter_values=None if block.filters is None else block.filters[part],
                 context=context,
                 place=place,
+                most=batching.messages,
             )
         if batching.confirm_each:
             await publisher.flush()
@@ -228,8 +243,13 @@ class StreamSink:
 
     def _settle(self, number: int, outcome: Outcome) -> None:
         """Acknowledges the messages of an outcome."""
-        acks, positions = cast("tuple[Acks, Sequence[int]]", outcome.context)
-        acks.done(_at(positions, outcome.places), Verdict.FAILED if outcome.failed else Verdict.DONE)
+        origin, places = outcome.context, outcome.places
+        assert isinstance(origin, _Origin)
+        if type(places) is range:
+            positions = origin.positions[places.start : places.stop]
+        else:
+            positions = [origin.positions[place] for place in places]
+        origin.acks.done(positions, Verdict.FAILED if outcome.failed else Verdict.DONE)
         if self._on_outcome is not None:
             self._on_outcome(number, outcome)
         if self._stops_at_rejected and outcome.failed and outcome.failed[0].code:
@@ -241,12 +261,6 @@ class StreamSink:
             self.failed = Stop(str(error), "error", error)
             if self._wake is not None:
                 self._wake()
-
-
-def _at(positions: Sequence[int], places: Sequence[int]) -> Sequence[int]:
-    if type(places) is range:
-        return positions[places.start : places.stop]
-    return [positions[place] for place in places]
 
 
 async def _publish_sub_entry(

@@ -104,22 +104,24 @@ class Session:
         """Bytes of the login's frame, from when it is sent until it is answered."""
         self._versions: dict[int, c.CommandVersions] = {}
         self._incoming = FrameBuffer(MAX_SERVER_FRAME, max_deliver_size=MAX_SERVER_FRAME)
-        self._output: list[bytes] = []
+        self.output: list[bytes] = []
+        """Frames that ``take_output`` returns."""
         self._next_correlation_id = 0
         self._last_read = 0.0
-        self._last_write = 0.0
+        self.last_write = 0.0
+        """When bytes were written, by the session or the caller, who sets it: no heartbeat is due for one interval."""
         self._expected_correlation_id = 0
         self._failure: Exception | None = None
 
     def start(self, now: float) -> None:
         """Begins the handshake."""
-        self._last_read = self._last_write = now
+        self._last_read = self.last_write = now
         self._ask(State.PEER_PROPERTIES, c.PeerProperties(self.options.client_properties))
 
     def take_output(self) -> bytes:
         """Returns the bytes to write, and forgets them."""
-        data = b"".join(self._output)
-        self._output.clear()
+        data = b"".join(self.output)
+        self.output.clear()
         return data
 
     def send(self, message: Any, *, correlation_id: int = 0, code: int = RESPONSE_OK) -> None:
@@ -132,7 +134,7 @@ class Session:
             )
         if type(message) is c.Subscribe:  # before that, nobody has asked for chunks
             self._incoming.max_deliver_size = MAX_DELIVER_SIZE
-        self._output.append(frame)
+        self.output.append(frame)
 
     def request(self, message: c.Request[object]) -> int:
         """Queues a request and returns its correlation id."""
@@ -180,10 +182,6 @@ class Session:
         incoming = self._incoming
         incoming.max_confirm_size = max(incoming.max_confirm_size, MAX_SERVER_FRAME + 8 * most)
 
-    def written(self, now: float) -> None:
-        """Notes that bytes were written, by the session or the caller: no heartbeat is due for one interval."""
-        self._last_write = now
-
     def tick(self, now: float) -> float | None:
         """Queues a heartbeat if one is due, and returns the seconds until the next call; None for never.
 
@@ -196,10 +194,10 @@ class Session:
             self.state = State.CLOSED
             self._failure = HeartbeatMissed(f"the broker sent nothing for {silence:.0f} s")
             raise self._failure
-        if now - self._last_write >= self.heartbeat:
+        if now - self.last_write >= self.heartbeat:
             self.send(c.Heartbeat())
-            self._last_write = now
-        due = min(self._last_write + self.heartbeat, self._last_read + 2 * self.heartbeat)
+            self.last_write = now
+        due = min(self.last_write + self.heartbeat, self._last_read + 2 * self.heartbeat)
         return max(due - now, 0.001)
 
     @property

@@ -60,12 +60,19 @@ class Columns:
             raise too_large([size + self._beside for size in self._sizes], most)
 
     def parts(self, limit: int, most: int) -> Sequence[tuple[int, int, int]]:
-        """Returns where each frame begins and ends in the messages, and the bytes of those: see ``cut_for_frames``."""
-        sizes, beside = self._sizes, self._beside
-        cuts = cut_for_frames(sizes, limit, most, beside)
-        if len(cuts) == 1:
-            return ((0, len(sizes), sum(sizes) + beside * len(sizes)),)
-        return [(low, high, sum(sizes[low:high]) + beside * (high - low)) for low, high in pairwise((0, *cuts))]
+        """Returns where each frame begins and ends in the messages, and the bytes of those: see ``cut_for_frames``.
+
+        A frame ends behind each ``most`` messages: so many usually fit one, which is found out without looking at each.
+        """
+        parts: list[tuple[int, int, int]] = []
+        beside = self._beside
+        for begin in range(0, len(self._sizes), most):
+            sizes = self._sizes[begin : begin + most]
+            cuts = cut_for_frames(sizes, limit, most, beside)
+            for low, high in pairwise((0, *cuts)):
+                size = sum(sizes if len(cuts) == 1 else sizes[low:high]) + beside * (high - low)
+                parts.append((begin + low, begin + high, size))
+        return parts
 
     def frame(self, publisher_id: int, ids: Sequence[int], low: int, high: int) -> bytes:
         """Returns the frame of the messages ``low`` to ``high`` - 1. ``ids`` are those of all messages."""

@@ -160,7 +160,7 @@ class Batch:
         low = bisect_left(self.ids, ids[0])
         high = low + len(ids)
         # The usual case: consecutive ids of the batch, all of them open.
-        if self.resolved.find(1, low, high) < 0 and _same(self.ids[low:high], ids):
+        if self.resolved.find(1, low, high) < 0 and (self.ids[low:high] == ids or _same(self.ids[low:high], ids)):
             self.resolved[low:high] = b"\x01" * (high - low)
             self.open -= high - low
             return range(low, high)
@@ -197,6 +197,8 @@ class InFlight:
         self.rejected: list[int] = []
         """Under a reference: ids that the caller chose and the broker rejected, sorted, until they are published
         again."""
+        self.has_rejected = False
+        """Whether the broker must be asked before later ids may be published: one was rejected under the reference."""
         self.must_recount = False
         """Under a reference: whether the broker rejected an id that the publisher had counted."""
         self.is_named = is_named
@@ -206,11 +208,6 @@ class InFlight:
     def __bool__(self) -> bool:
         """Returns whether anything is in flight."""
         return bool(self.batches)
-
-    @property
-    def has_rejected(self) -> bool:
-        """Whether the broker must be asked before later ids may be published: one was rejected under the reference."""
-        return bool(self.rejected) or self.must_recount
 
     @property
     def last_id(self) -> int:
@@ -275,7 +272,8 @@ class InFlight:
                     outcomes.append(Outcome(messages, latency, (), some, batch.context, batch.places(fresh)))
                 position = stop
             at += 1
-        self._settle()
+        if len(self._batches) > 2 * self.batches:
+            self._settle()
         return outcomes
 
     def reject(self, errors: Sequence[c.MessageError], now: float) -> list[Outcome]:
@@ -295,6 +293,7 @@ class InFlight:
                     insort(self.rejected, publishing_id)
                 elif self.is_named:
                     self.must_recount = True
+        self.has_rejected = bool(self.rejected) or self.must_recount
         self._settle()
         return outcomes
 
@@ -327,6 +326,12 @@ class InFlight:
     def forget_rejected(self, last: int) -> None:
         """Forgets the rejected ids up to ``last``: they are being published again."""
         del self.rejected[: bisect_right(self.rejected, last)]
+        self.has_rejected = bool(self.rejected) or self.must_recount
+
+    def recounted(self) -> None:
+        """The publisher counts on behind the broker's last id."""
+        self.must_recount = False
+        self.has_rejected = bool(self.rejected)
 
     def _place(self, publishing_id: int) -> int:
         """Returns the position of the batch that holds an id; where none does, that of a neighbour."""

@@ -78,7 +78,7 @@ class Numbering:
         if not rejected:
             if chosen is None:
                 self.note(await self._ask())  # the embedded broker takes ids again after this
-                ledger.must_recount = False
+                ledger.recounted()
             return
         what = f"publishing id {rejected[0]} of {self._reference!r} in stream {self._stream!r} was rejected"
         if chosen is None or not ledger.takes_up(chosen):

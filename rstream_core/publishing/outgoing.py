@@ -32,6 +32,8 @@ class Outgoing:
         """The connection that is written to, or was the last one."""
         self.is_attached = False
         """Whether that one can be written to."""
+        self.is_closed = False
+        """Whether nothing more is to be published: ``check`` raises then."""
         self.sent_again = 0
         """See ``Publisher.sent_again``."""
         self._ledger = ledger
@@ -40,10 +42,13 @@ class Outgoing:
         self._timer = ConfirmTimer(confirm_timeout, ledger.oldest_time, self._not_confirmed)
         self._loop = asyncio.get_running_loop()
         self._progress = asyncio.Event()
+        self._waiting = 0
+        """How many calls wait for it."""
 
     def wake(self) -> None:
         """Something has changed for those who wait."""
-        self._progress.set()
+        if self._waiting:
+            self._progress.set()
 
     def attach(self, registered: RegisteredPublisher) -> None:
         """From now on batches are written there."""
@@ -63,7 +68,7 @@ class Outgoing:
 
     def may_write(self, messages: int, size: int) -> bool:
         """Returns whether so many messages and bytes may be written now."""
-        if self.is_attached and self.registered.connection.is_writable:
+        if self.is_attached and not self.is_closed and self.registered.connection.is_writable:
             return self._ledger.has_room(messages, size)
         return False
 
@@ -85,7 +90,8 @@ class Outgoing:
             await self._check()
 
     def write(self, batch: Batch) -> None:
-        """Writes a batch. Raises ``ConnectionClosed``; then it is not written. Raises ``MessageTooLarge``, too."""
+        """Writes a batch, and takes it in. Raises ``ConnectionClosed``; then it is neither written nor taken in. Raises
+        ``MessageTooLarge``, too."""
         batch.written_at = self._loop.time()
         registered = self.registered
         if len(batch.frame) - 4 > registered.limit:  # it was cut for an earlier connection
@@ -93,6 +99,7 @@ class Outgoing:
         else:
             registered.connection.write((batch.frame,))
         batch.writes = 1
+        self.add(batch)
 
     def _frames(self, registered: RegisteredPublisher, batch: Batch) -> list[bytes]:
         """Returns frames of the open messages that fit there. Raises ``MessageTooLarge`` where one does not."""
@@ -146,7 +153,11 @@ class Outgoing:
     async def next_progress(self) -> None:
         """Waits until something changes."""
         self._progress.clear()
-        await self._progress.wait()
+        self._waiting += 1
+        try:
+            await self._progress.wait()
+        finally:
+            self._waiting -= 1
 
     def _not_confirmed(self, seconds: float) -> None:
         self._on_silence(NotConfirmed(f"the broker did not confirm within {seconds:g} s"))

@@ -159,6 +159,7 @@ class Publisher(Attachment):
         filter_values: FilterValues | None = None,
         context: object = None,
         place: int = 0,
+        most: int | None = None,
     ) -> Sequence[int]:
         """Publishes encoded messages and returns their publishing ids.
 
@@ -168,9 +169,10 @@ class Publisher(Attachment):
         or fail like any others. Ids must grow. A call whose first id is not above all ids in flight waits until those
         are resolved. Filter values let the broker skip chunks for consumers that filter.
         ``context`` is any object, which the outcomes of these messages carry, with their places: the first message has
-        the place ``place``.
+        the place ``place``. ``most``: the most messages of a Publish frame, at least 1; None, and in any case: half of
+        what may be in flight.
 
-        A ``Block`` brings ids and filter values along, and takes no other argument. Each of its messages is
+        A ``Block`` brings ids and filter values along, and takes no other argument but ``most``. Each message of it is
         acknowledged before the listener is told of it: as done once it is confirmed, otherwise as failed. Those that
         were not published, because the call raised or was cancelled, stay open.
 
@@ -187,13 +189,15 @@ class Publisher(Attachment):
             messages, publishing_ids, filter_values = block.messages, block.ids, block.filters
         if publishing_ids is not None and len(publishing_ids) != len(messages):
             raise ValueError(f"{len(publishing_ids)} publishing ids for {len(messages)} messages")
+        if most is not None and most < 1:
+            raise ValueError(f"a frame has at least one message, not {most}")
         if not messages:
             return ()
         columns = columns_of(messages, filter_values)
         if columns.has_filters:
             self.require_filters()
         columns.check(self._registered.limit)
-        return await self._publish(columns, len(messages), publishing_ids, context, place)
+        return await self._publish(columns, len(messages), publishing_ids, context, place, most)
 
     def require_filters(self) -> None:
         """Raises ``UnsupportedByBroker`` where the broker takes no filter values."""
@@ -217,11 +221,17 @@ class Publisher(Attachment):
         entry = SubEntry(messages, compression)
         entry.check(self._registered.limit)
         chosen = None if publishing_id is None else (publishing_id,)
-        (number,) = await self._publish(entry, 1, chosen, context, place)
+        (number,) = await self._publish(entry, 1, chosen, context, place, None)
         return number
 
     async def _publish(
-        self, given: Columns | SubEntry, count: int, chosen: Sequence[int] | None, context: object, place: int
+        self,
+        given: Columns | SubEntry,
+        count: int,
+        chosen: Sequence[int] | None,
+        context: object,
+        place: int,
+        most: int | None,
     ) -> Sequence[int]:
         """Publishes what needs ``count`` ids, and returns them. ``chosen``: the ids that the caller has chosen."""
         ledger, outgoing = self._ledger, self._outgoing
@@ -230,9 +240,10 @@ class Publisher(Attachment):
         async with self._order:  # what one call publishes stays together, and ids stay in order
             await self.check()
             ids = await self._numbering.take(chosen, count, may_repeat=sub_entry is None)
-            for low, high, size in given.parts(outgoing.frame_size(self._registered), ledger.most):
+            most = ledger.most if most is None else min(ledger.most, most)
+            for low, high, size in given.parts(outgoing.frame_size(self._registered), most):
                 messages = (high - low) * weight
-                if self._has_ended or not outgoing.may_write(messages, size):
+                if self._callbacks.escaped is not None or not outgoing.may_write(messages, size):
                     await outgoing.room(messages, size)
                 if ledger.has_rejected:  # meanwhile
                     await self._numbering.follow_rejected(None if chosen is None else ids[low:])
@@ -257,7 +268,7 @@ class Publisher(Attachment):
             self.on_unavailable(error)
             if self.error is not None:
                 raise self.error from None
-        self._outgoing.add(batch)  # where it was not written, the recovery will do that
+            self._outgoing.add(batch)  # the recovery will write it
         self._numbering.note(batch.last)
 
     async def last_publishing_id(self) -> int:
@@ -292,7 +303,7 @@ class Publisher(Attachment):
         if self._closed:
             return
         self._guard.check()
-        self._closed = True
+        self._closed = self._outgoing.is_closed = True
         goodbye = GOODBYE_TIMEOUT
         try:
             try:
@@ -309,7 +320,7 @@ class Publisher(Attachment):
 
     def abandon(self) -> None:
         """Closes the publisher without waiting: unconfirmed messages fail, and the listener is told."""
-        self._closed = True
+        self._closed = self._outgoing.is_closed = True
         self._stop()
         self._abandon()
 
@@ -375,16 +386,12 @@ class Publisher(Attachment):
 
     def _end(self, error: RstreamError) -> None:
         super()._end(error)
+        self._outgoing.is_closed = True
         self._fail_all(error)
         if self._on_end is not None and not self._closed:
             self._on_end(error)
 
     # Inside.
-
-    @property
-    def _has_ended(self) -> bool:
-        """Whether ``check`` would raise."""
-        return self.error is not None or self._closed or self._callbacks.escaped is not None
 
     def _fail_all(self, error: RstreamError) -> None:
         self._tell(self._ledger.fail_all(str(error), self._loop.time()))

@@ -452,6 +452,69 @@ async def test_a_sink_that_takes_nothing_more_ends_what_the_source_waits_for() -
     assert await asyncio.wait_for(run, 60) == why
 
 
+class _Finding(_Source):
+    """Has something to do at once, by which the run ends. It stays due."""
+
+    def poll(self) -> Block | None:
+        return self.blocks.pop(0) if self.blocks and self.end is None else None
+
+    def due(self) -> float | None:
+        return 0.0
+
+    async def tick(self) -> None:
+        self.end = Stop("found", "idle")
+
+
+async def test_what_is_due_may_find_the_end() -> None:
+    run = Run(_Finding([]), (), _Sink(), Account())
+    assert await asyncio.wait_for(run.work(), 60) == Stop("found", "idle")
+
+
+async def test_what_is_due_is_done_while_blocks_go_on() -> None:
+    """There is always another one, and none takes a time slice."""
+    account = Account()
+    acks = Acks(account)
+
+    class Busy(_Sink):
+        def push(self, block: Block) -> Awaitable[None] | None:
+            source.is_due = True
+            time.sleep(TIME_SLICE / 4)
+            return super().push(block)
+
+    class Due(_Finding):
+        is_due = False
+
+        def due(self) -> float | None:
+            return 0.0 if self.is_due else None
+
+    source = Due([block(1, number, acks) for number in range(100)])
+    assert await Run(source, (), Busy(), account).work() == Stop("found", "idle")
+    assert len(source.blocks) > 50
+
+
+async def test_a_run_that_waits_is_woken_by_what_is_done() -> None:
+    """No block is read while too much is open."""
+    account = Account()
+    acks = Acks(account)
+
+    class Keeping(_Sink):
+        def push(self, block: Block) -> Awaitable[None] | None:
+            taken.append(block)
+            return None
+
+    taken: list[Block] = []
+    run = Run(_Source([block(2, 0, acks), block(2, 2, acks)]), (), Keeping(), account, most_open=2)
+    acks.done(range(4))
+    working = asyncio.create_task(run.work())
+    acks.hand_out(4, 2)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert taken == []
+    acks.done(range(4, 6))
+    assert await asyncio.wait_for(working, 60) == Stop("end of input")
+    assert [one.positions for one in taken] == [range(2), range(2, 4)]
+
+
 async def test_nothing_is_due_any_more_when_the_sink_takes_nothing() -> None:
     """A source must not store what was written for somebody who has left."""
     source, sink = _Ticking([], is_due=False), _Leaving()

@@ -424,7 +424,7 @@ def test_frames_are_as_large_as_what_was_asked_for() -> None:
 
 def beating(heartbeat: int = 10) -> Walk:
     walk = Walk(heartbeat=heartbeat).to(State.READY)
-    walk.session.written(0.0)
+    walk.session.last_write = 0.0
     walk.asked()
     return walk
 
@@ -442,14 +442,14 @@ def test_a_heartbeat_is_sent_after_one_interval_without_writing() -> None:
 
 def test_anything_written_puts_the_heartbeat_off() -> None:
     walk = beating()
-    walk.session.written(9.0)
+    walk.session.last_write = 9.0
     assert walk.session.tick(10.0) == pytest.approx(9.0)
     assert walk.asked() == []
 
 
 def test_two_intervals_of_silence_are_an_error() -> None:
     walk = beating()
-    walk.session.written(19.0)
+    walk.session.last_write = 19.0
     assert walk.session.tick(19.5) == pytest.approx(0.5)
     with pytest.raises(HeartbeatMissed, match="20 s"):
         walk.session.tick(20.0)
@@ -482,7 +482,7 @@ def test_no_heartbeat_before_the_end_of_the_handshake() -> None:
 
 def test_a_tick_never_asks_to_be_called_at_once_for_ever() -> None:
     walk = beating()
-    walk.session.written(20.0)
+    walk.session.last_write = 20.0
     walk.session.receive(b"", 19.9999999)
     delay = walk.session.tick(19.9999999)
     assert delay is not None

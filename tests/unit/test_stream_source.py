@@ -263,6 +263,32 @@ async def test_what_is_done_is_stored_when_it_is_due() -> None:
     assert not await reading.tick()
 
 
+async def test_a_store_of_every_so_many_messages_comes_before_the_next_block() -> None:
+    reading = Reading(name="n", store_every=StoreEvery(messages=3))
+    (subscription,) = await reading.open()
+    subscription.arrive(0, 3)
+    subscription.arrive(3, 3)
+    reading.poll().done()
+    assert reading.source.poll() is None
+    assert await reading.tick()
+    assert reading.poll().positions == range(3, 6)
+
+
+async def test_the_time_without_a_message_begins_when_nothing_is_worked_on() -> None:
+    reading = Reading(idle=10.0)
+    (subscription,) = await reading.open()
+    subscription.arrive(0, 3)
+    block = reading.poll()
+    assert reading.source.due() is None
+    before = asyncio.get_running_loop().time()
+    await asyncio.sleep(0.01)
+    block.done()
+    due = reading.source.due()
+    assert due is not None
+    assert due > before + 10.0
+    assert reading.source.due() == due
+
+
 async def test_what_is_open_at_the_end_is_given_back() -> None:
     reading = Reading(name="n")
     (subscription,) = await reading.open()
