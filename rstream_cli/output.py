@@ -1,8 +1,8 @@
 """Writes to stdout for ``consume``: whole blocks, in a thread, so that a slow reader does not block the event loop.
 
 A write is done when the operating system has taken all of its data. The caller waits for that before the next write, so
-at most one block is held here. A write that cannot block - a small one into a pipe with room - is made at once, without
-the thread. A reader that closes the pipe is noticed also between writes.
+at most one block is held here. What a pipe has room for is written at once, without the thread: piece by piece, since a
+pipe says of a small piece only that it does not block. A reader that closes the pipe is noticed also between writes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import select
 import stat
 import threading
 from collections.abc import Callable
+
+AT_ONCE = 64 * 1024
+"""Bytes of the largest write that is tried without the thread: what a pipe usually holds."""
 
 
 class Output:
@@ -30,6 +33,8 @@ class Output:
         self._on_closed = on_closed
         self._watched = False
         if self._is_pipe:
+            self._poll = select.poll()
+            self._poll.register(self._descriptor, select.POLLOUT)
             with contextlib.suppress(OSError, NotImplementedError):
                 # The writing end of a pipe becomes "readable" only when its reading end is closed.
                 self._loop.add_reader(self._descriptor, self._reader_left)
@@ -37,10 +42,11 @@ class Output:
 
     def write(self, data: bytes | memoryview) -> asyncio.Future[None] | None:
         """Writes data. Returns None if that is done already; otherwise a future, whose exception is an OSError."""
-        if self._is_pipe and len(data) <= select.PIPE_BUF and self._has_room():
-            if os.write(self._descriptor, data) != len(data):
-                raise RuntimeError("a pipe took a part of a small write")
-            return None
+        if self._is_pipe and len(data) <= AT_ONCE:
+            written = self._write_at_once(data)
+            if written == len(data):
+                return None
+            data = memoryview(data)[written:]
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="rstream-output", daemon=True)
             self._thread.start()
@@ -53,10 +59,16 @@ class Output:
         self._unwatch()
         self._jobs.put(None)
 
-    def _has_room(self) -> bool:
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLOUT)
-        return any(events & select.POLLOUT for _, events in poll.poll(0))
+    def _write_at_once(self, data: bytes | memoryview) -> int:
+        """Writes into a pipe as long as it has room, and returns how many bytes. Raises OSError."""
+        size, written = len(data), 0
+        while written < size and (found := self._poll.poll(0)) and found[0][1] & select.POLLOUT:
+            piece = data if size <= select.PIPE_BUF else memoryview(data)[written : written + select.PIPE_BUF]
+            try:
+                written += os.write(self._descriptor, piece)
+            except BlockingIOError:  # another writer was faster, and the descriptor does not block
+                break
+        return written
 
     def _reader_left(self) -> None:
         self._unwatch()
