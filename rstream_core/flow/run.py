@@ -196,7 +196,7 @@ class Run:
         try:
             async with scope:
                 try:
-                    await self._flow()
+                    await self._flow_in_a_task()
                     self.fed = self._why if self._sink.failed is None else None
                     await self._sink.drain()
                     self.is_drained = True
@@ -217,6 +217,16 @@ class Run:
             self._why = why
         self._is_cut = True
         self._source.stop()
+
+    async def _flow_in_a_task(self) -> None:
+        """Awaits ``_flow`` as a task, one for the run: otherwise each of its waits would go through all the coroutines of
+        the program that await the run."""
+        flow = self._loop.create_task(self._flow())
+        try:
+            await flow
+        finally:
+            if flow.done() and not flow.cancelled():
+                flow.exception()  # marks it as retrieved, where this is cancelled in the moment in which it fails
 
     async def _flow(self) -> None:
         time_slice = TimeSlice()
