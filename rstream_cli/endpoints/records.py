@@ -91,7 +91,7 @@ class Records:
 
     def poll(self) -> Block | None:
         while self.end is None:
-            if self._is_full:
+            if self._most is not None and self._wanted >= self._most:
                 self.end = Stop("--count is reached", "count")
             elif self._records:
                 block = self._encode()
@@ -119,10 +119,6 @@ class Records:
     def _wanted(self) -> int:
         """The number of messages handed out that are not known to be bad."""
         return self._account.read - self._account.by[Verdict.BAD]
-
-    @property
-    def _is_full(self) -> bool:
-        return self._most is not None and self._wanted >= self._most
 
     def _frame(self) -> bool:
         """Goes on to the next records, or the end. Returns False if there is neither now."""

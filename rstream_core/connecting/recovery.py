@@ -239,6 +239,8 @@ class Outages:
         self._what = what
         self._loop = asyncio.get_running_loop()
         self._run: Run | None = None
+        self.is_counted = False
+        """Whether the next loss would use up the attempts of an outage before it: until ``progress`` is called."""
         self._since = 0.0
         self._attempts_before = 0
         self._is_open = False
@@ -246,7 +248,7 @@ class Outages:
 
     def progress(self) -> None:
         """Ends the outage after a confirm or a chunk: the next loss begins another one."""
-        self._run = None
+        self._run, self.is_counted = None, False
 
     def begin(self, error: RstreamError) -> None:
         """Notes a loss and tells the listener. The caller must then call ``recover`` or ``give_up``."""
@@ -254,7 +256,7 @@ class Outages:
         if self._run is None or now - self._since > STEADY:
             policy = self._recoveries.policy
             assert policy is not None
-            self._run = policy.run()
+            self._run, self.is_counted = policy.run(), True
         self._since = now
         self._attempts_before = self._run.attempts
         self._is_open = True
@@ -263,7 +265,7 @@ class Outages:
     def lose(self, error: RstreamError) -> None:
         """Notes a loss that is not recovered from, and tells the listener of both."""
         self._since = self._loop.time()
-        self._run = None
+        self._run, self.is_counted = None, False
         self._is_open = True
         self._recoveries.tell(RecoveryEvent(self._stream, self._what, RecoveryState.LOST, error))
         self.give_up(error)

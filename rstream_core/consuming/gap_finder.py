@@ -38,7 +38,8 @@ class GapFinder:
         self._listener = listener
         self.fails = fails
         self._is_filtered = is_filtered
-        self._watch = GapWatch(follows=listener is not None and not is_filtered)
+        self.watch = GapWatch(follows=listener is not None and not is_filtered)
+        """Takes the chunks that arrive, and says which of them must be held. ``settle`` asks about its doubts."""
 
     async def start(
         self, connection: Connection, spec: ConsumerOffsetSpecification, *, is_resumed: bool = False
@@ -50,7 +51,7 @@ class GapFinder:
         ``ConnectionClosed``.
         """
         offset = spec.offset if spec.offset_type is OffsetType.OFFSET else None
-        self._watch.start(offset, keep=is_resumed)
+        self.watch.start(offset, keep=is_resumed)
         if offset is None or self._listener is None or (is_resumed and self._is_filtered):
             return None
         try:
@@ -58,30 +59,12 @@ class GapFinder:
         except (ServerError, RequestTimeout) as error:  # Subscribe reports any real problem
             logger.debug("looking where stream %r begins: %s", self._stream, error)
             return None
-        found = None if begins is None else self._watch.started(offset, begins)
+        found = None if begins is None else self.watch.started(offset, begins)
         return None if found is None else Gap(self._stream, *found)
 
     def stop(self) -> None:
         """Nothing is read any more: the chunks that were held are dropped, and with them all doubts."""
-        self._watch.start(None)
-
-    def arrive(self, first: int, end: int) -> bool:
-        """Notes an arrived chunk with offsets ``first`` to ``end`` - 1. Returns whether ``settle`` has work to do."""
-        return self._listener is not None and self._watch.arrive(first, end)
-
-    @property
-    def has_doubts(self) -> bool:
-        """Whether ``settle`` has work to do."""
-        return bool(self._watch.doubts)
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether no chunk has to be held."""
-        return self._watch.is_quiet
-
-    def holds(self, offset: int) -> bool:
-        """Returns whether the chunk at this offset must not be handed out, yet or at all."""
-        return self._watch.holds(offset)
+        self.watch.start(None)
 
     async def settle(self, current: Callable[[], Connection | None], wake: Callable[[], None]) -> None:
         """Asks until no doubt is open, or until ``current`` returns None, as long as there is no connection.
@@ -90,7 +73,7 @@ class GapFinder:
         gap are held for ever then.
         """
         attempts = 0
-        while (doubts := self._watch.doubts) and (connection := current()) is not None:
+        while (doubts := self.watch.doubts) and (connection := current()) is not None:
             begins: int | None = None
             try:
                 begins = await self._look(connection)
@@ -105,10 +88,10 @@ class GapFinder:
                 jumps = ", ".join(f"{doubt.expected} to {doubt.arrived - 1}" for doubt in doubts)
                 logger.warning("are messages of stream %r missing in offsets %s? %s", self._stream, jumps, error)
             try:
-                for found in self._watch.settle(doubts, begins):
+                for found in self.watch.settle(doubts, begins):
                     self.tell(Gap(self._stream, *found))
             except OffsetsGone as error:
-                self._watch.bar(error.first)
+                self.watch.bar(error.first)
                 raise
             finally:
                 wake()

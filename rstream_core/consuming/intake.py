@@ -130,8 +130,8 @@ class Intake(Attachment):
         elif self.credits.is_due:
             self._return_credit()
         try:
-            is_held = None if self._gaps.is_quiet else self._gaps.holds
-            chunk, free = self.arrivals.take(is_held, as_plain=as_plain)
+            watch = self._gaps.watch
+            chunk, free = self.arrivals.take(None if watch.is_quiet else watch.holds, as_plain=as_plain)
         except ChunkError as error:
             self.error = error.located(self._connection.endpoint)
             raise
@@ -207,7 +207,8 @@ class Intake(Attachment):
 
     def on_chunk(self, delivery: c.Delivery) -> None:
         self.deliveries += 1
-        self._outages.progress()
+        if self._outages.is_counted:
+            self._outages.progress()
         if self.turns is not None and not self.turns.is_active:
             self.credits.free += 1
         elif not self._closed:
@@ -215,7 +216,7 @@ class Intake(Attachment):
             if header is not None:  # else ``poll`` raises the error
                 if self.turns is None:
                     self._start.next = end
-                if self._gaps.arrive(header.first_offset, end):
+                if self._gaps.watch.arrive(header.first_offset, end):
                     self._settle_doubts()
             self.arrived.set()
 
@@ -334,7 +335,7 @@ class Intake(Attachment):
         self.arrived.set()  # ``Subscriptions`` replaces the event
 
     def _settle_doubts(self) -> None:
-        if self._gaps.has_doubts and (self._settling is None or self._settling.done()):
+        if self._gaps.watch.doubts and (self._settling is None or self._settling.done()):
             self._settling = self._recoveries.start(self._settle())
 
     async def _settle(self) -> None:

@@ -127,8 +127,14 @@ class Acks:
 
     def hand_out(self, begin: int, count: int) -> None:
         """Notes that ``count`` messages from ``begin`` on are handed out. ``begin`` lies behind all earlier ones."""
-        if count:
-            self._keep(_Span(begin, count))
+        if not count:
+            return
+        if len(self._spans) >= self._join_from:
+            self._join()
+        self._spans.append(_Span(begin, count))
+        self.open += count
+        self._account.open += count
+        self._account.read += count
 
     def hand_out_some(self, positions: Sequence[int]) -> None:
         """As ``hand_out``, for positions that grow and may have holes between them. What lies in a hole is never handed
@@ -139,12 +145,16 @@ class Acks:
         if count == len(positions):
             self.hand_out(first, count)
             return
-        span = _Span(first, count)
+        self.hand_out(first, count)
+        span = self._spans[-1]
         span.open = len(positions)
         span.marks = bytearray(b"\1") * count
         for position in positions:
             span.marks[position - first] = 0
-        self._keep(span)
+        holes = count - len(positions)
+        self.open -= holes
+        self._account.open -= holes
+        self._account.read -= holes
 
     def done(self, positions: Sequence[int], verdict: Verdict = Verdict.DONE) -> int:
         """Notes that these messages are done with, once each. Returns for how many that is news.
@@ -170,7 +180,11 @@ class Acks:
             self.settled += fresh
             account.open -= fresh
             account.by[verdict] += fresh
-            self._shed()
+            if span is not None and span.open:
+                if span.prefix:
+                    self.low = span.begin + span.prefix - 1
+            else:
+                self._shed()
             if account.on_change is not None:
                 account.on_change()
         return fresh
@@ -189,14 +203,6 @@ class Acks:
         """Notes that no message up to ``position`` will come, if nothing is open: it may then be stored."""
         if not self.open and (self.low is None or position > self.low):
             self.low = position
-
-    def _keep(self, span: _Span) -> None:
-        if len(self._spans) >= self._join_from:
-            self._join()
-        self._spans.append(span)
-        self.open += span.open
-        self._account.open += span.open
-        self._account.read += span.open
 
     def _join(self) -> None:
         """Joins neighbours that are done: one message that stays open must not keep all behind it in memory."""

@@ -219,8 +219,8 @@ class Run:
         self._source.stop()
 
     async def _flow_in_a_task(self) -> None:
-        """Awaits ``_flow`` as a task, one for the run: otherwise each of its waits would go through all the coroutines of
-        the program that await the run."""
+        """Awaits ``_flow`` as a task, one for the run: otherwise each of its waits would go through all coroutines that
+        await the run."""
         flow = self._loop.create_task(self._flow())
         try:
             await flow
@@ -232,7 +232,8 @@ class Run:
         time_slice = TimeSlice()
         await self._do_what_is_due()
         while not self._is_cut:
-            if self._take_failure():
+            if self._sink.failed is not None:
+                self._cut(self._sink.failed)
                 return
             self._is_woken = False
             index, block = self._next()
@@ -252,13 +253,6 @@ class Run:
                 await time_slice.give_way()
                 await self._do_what_is_due()
 
-    def _take_failure(self) -> bool:
-        """Returns whether the sink takes nothing more."""
-        if self._sink.failed is None:
-            return False
-        self._cut(self._sink.failed)
-        return True
-
     def _next(self) -> tuple[int, Block | None]:
         """Returns a block, and the index of the stage that it comes to."""
         if self._held:
@@ -271,24 +265,13 @@ class Run:
             return 0, None
         return 0, self._source.poll()
 
-    def _carry(self, index: int, block: Block) -> Awaitable[None] | None:
+    def _carry(self, index: int, block: Block, *, is_prepared: bool = False) -> Awaitable[None] | None:
         """Takes a block through the stages from ``index`` on, and the gate, into the sink. Returns None where the sink
         has taken what came there, or what to wait for."""
-        if index == 0 and self._prepare is not None:
+        if index == 0 and self._prepare is not None and not is_prepared:
             preparing = self._prepare(block)
             if preparing is not None:
                 return self._carry_prepared(block, preparing)
-        return self._push(index, block)
-
-    async def _carry_prepared(self, block: Block, preparing: Awaitable[None]) -> None:
-        self._held.append((0, block))  # for ``rest``, if this is cancelled or fails
-        await preparing
-        self._held.pop()
-        waiting = self._push(0, block)
-        if waiting is not None:
-            await waiting
-
-    def _push(self, index: int, block: Block) -> Awaitable[None] | None:
         out = self._through_stages(index, block) if self._stages else block
         if out is not None and self._gate is not None and self._why is None:
             out, later, self._gate_due = self._gate.admit(out, self._loop.time())
@@ -296,9 +279,17 @@ class Run:
                 self._held.append((len(self._stages), later))
         return None if out is None else self._sink.push(out)
 
+    async def _carry_prepared(self, block: Block, preparing: Awaitable[None]) -> None:
+        self._held.append((0, block))  # for ``rest``, if this is cancelled or fails
+        await preparing
+        self._held.pop()
+        waiting = self._carry(0, block, is_prepared=True)
+        if waiting is not None:
+            await waiting
+
     def _come_to_an_end(self) -> None:
         """Ends the run where no further block is wanted."""
-        if self._take_failure():
+        if self._sink.failed is not None:
             return  # what was let through was not taken: no number is reached
         last = self._last = self._last or next(filter(None, (end() for end in self._ends)), None)
         if last is not None and not self._is_held_by_gate:

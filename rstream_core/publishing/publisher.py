@@ -333,7 +333,8 @@ class Publisher(Attachment):
     # Called by the connection.
 
     def on_confirmed(self, publishing_ids: Sequence[int]) -> None:
-        self._outages.progress()
+        if self._outages.is_counted:
+            self._outages.progress()
         self._tell(self._ledger.confirm(publishing_ids, self._loop.time()))
 
     def on_rejected(self, errors: Sequence[c.MessageError]) -> None:

@@ -92,12 +92,12 @@ async def doubtful(gaps: GapFinder, asked: Ask) -> None:
     """Offsets 1 to 4 are missing."""
     asked(0)
     await gaps.start(ONE, at(0))
-    assert gaps.is_quiet
-    assert not gaps.arrive(0, 1)
-    assert gaps.arrive(5, 6)
-    assert gaps.has_doubts
-    assert not gaps.is_quiet
-    assert [gaps.holds(offset) for offset in (0, 5, 6)] == [False, True, True]
+    assert gaps.watch.is_quiet
+    assert not gaps.watch.arrive(0, 1)
+    assert gaps.watch.arrive(5, 6)
+    assert gaps.watch.doubts
+    assert not gaps.watch.is_quiet
+    assert [gaps.watch.holds(offset) for offset in (0, 5, 6)] == [False, True, True]
 
 
 async def test_what_is_behind_a_jump_is_held_until_the_answer(asked: Ask) -> None:
@@ -106,7 +106,7 @@ async def test_what_is_behind_a_jump_is_held_until_the_answer(asked: Ask) -> Non
     await doubtful(gaps, asked)
     woken: list[bool] = []
     asked(5)
-    await gaps.settle(lambda: ONE, lambda: woken.append(gaps.is_quiet))
+    await gaps.settle(lambda: ONE, lambda: woken.append(gaps.watch.is_quiet))
     assert told == [Gap("s", 1, 4)]
     assert woken == [True]
 
@@ -119,8 +119,8 @@ async def test_a_gap_that_ends_the_subscription_holds_what_is_behind_it_for_ever
     with pytest.raises(OffsetsGone) as raised:
         await gaps.settle(lambda: ONE, lambda: None)
     assert (raised.value.first, raised.value.last, told) == (1, 4, [Gap("s", 1, 4)])
-    assert not gaps.is_quiet
-    assert [gaps.holds(offset) for offset in (0, 1, 5)] == [False, True, True]
+    assert not gaps.watch.is_quiet
+    assert [gaps.watch.holds(offset) for offset in (0, 1, 5)] == [False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ async def test_where_nobody_knows_nothing_is_held_for_ever(
     await doubtful(gaps, asked)
     found = asked(*answers)
     await gaps.settle(lambda: ONE, lambda: None)
-    assert (len(found.whom), gaps.is_quiet, told) == (count, True, [])
+    assert (len(found.whom), gaps.watch.is_quiet, told) == (count, True, [])
     assert ("missing in offsets 1 to 4?" in caplog.text) == isinstance(answers[-1], Exception)
 
 
@@ -161,7 +161,7 @@ async def test_without_another_connection_the_doubt_stays(after: Connection | No
     found = asked(ConnectionClosed("lost"))
     await gaps.settle(lambda: connections.pop(0), lambda: None)
     assert found.whom == [ONE]
-    assert gaps.has_doubts
+    assert gaps.watch.doubts
 
 
 async def test_a_look_has_a_time_limit(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -173,8 +173,8 @@ async def test_a_look_has_a_time_limit(monkeypatch: pytest.MonkeyPatch, caplog: 
     monkeypatch.setattr(gap_finder, "first_offset", silent)
     monkeypatch.setattr(gap_finder, "LOOK_TIMEOUT", 0.01)
     assert await gaps.start(ONE, at(0)) is None
-    gaps.arrive(0, 1)
-    assert gaps.arrive(5, 6)
+    gaps.watch.arrive(0, 1)
+    assert gaps.watch.arrive(5, 6)
     await gaps.settle(lambda: ONE, lambda: None)
     assert "where stream 's' begins: no answer within 0.01 s" in caplog.text
 
@@ -183,5 +183,5 @@ async def test_what_is_dropped_is_not_asked_for(asked: Ask) -> None:
     gaps = GapFinder("s", lambda _: None)
     await doubtful(gaps, asked)
     gaps.stop()
-    assert not gaps.has_doubts
-    assert gaps.is_quiet
+    assert not gaps.watch.doubts
+    assert gaps.watch.is_quiet
