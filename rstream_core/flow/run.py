@@ -229,7 +229,7 @@ class Run:
                 flow.exception()  # marks it as retrieved, where this is cancelled in the moment in which it fails
 
     async def _flow(self) -> None:
-        time_slice = TimeSlice()
+        time_slice, has_looked = TimeSlice(), False
         await self._do_what_is_due()
         while not self._is_cut:
             if self._sink.failed is not None:
@@ -244,11 +244,17 @@ class Run:
                     await waiting
                 if self._last is not None or self._ends:
                     self._come_to_an_end()
+                has_looked = False
+            elif not has_looked:
+                await self._do_what_is_due()
+                has_looked = True
             elif not self._held and self._source.end is not None:
                 self._cut(self._source.end)
                 return
-            elif not await self._do_what_is_due() and await self._wait():
-                time_slice.begin()
+            else:
+                if await self._wait():
+                    time_slice.begin()
+                has_looked = False
             if time_slice.is_over():
                 await time_slice.give_way()
                 await self._do_what_is_due()
@@ -344,21 +350,16 @@ class Run:
 
     # What is due.
 
-    async def _do_what_is_due(self) -> bool:
-        """Returns whether anything was. Does nothing once the sink takes nothing more: nothing is stored once nobody
-        reads what was written."""
-        has_ticked = False
+    async def _do_what_is_due(self) -> None:
+        """Does nothing once the sink takes nothing more: nothing is stored once nobody reads what was written."""
         due = self._sink.due()
         if due is not None and due <= self._loop.time() and self._sink.failed is None:
-            has_ticked = True
             waiting = self._sink.tick()
             if waiting is not None:
                 await waiting
         due = self._source.due()
         if due is not None and due <= self._loop.time() and self._sink.failed is None and self._why is None:
-            has_ticked = True
             await self._tick_source()
-        return has_ticked
 
     async def _tick_source(self) -> None:
         try:
