@@ -25,7 +25,7 @@ _FILE_METAVARS = frozenset({"FILE", "[FILE]", "DIR"})
 _WORDS = {
     "--offset": ("first", "last", "next", "stored"),
     "--until": ("end",),
-    "--sasl": ("plain", "external"),
+    "--sasl": ("plain", "external", "oauthbearer"),
 }
 """Of options whose values are not of these words alone."""
 

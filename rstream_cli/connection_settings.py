@@ -196,15 +196,22 @@ def build_options(
             "SASL EXTERNAL logs in with a client certificate",
             hint="pass --tls and --cert, or leave out --sasl external",
         )
+    credentials: Credentials | CredentialsFunction = Credentials()
+    if mechanism != read.EXTERNAL:
+        sources = passwords or PasswordSources()
+        credentials = _credentials(layers, uri_depth, username, from_uri, endpoints[0], sources)
+    if mechanism == read.OAUTHBEARER and credentials == Credentials():
+        raise ConfigurationError(
+            "SASL OAUTHBEARER logs in with a token",
+            hint="pass --password-command CMD or --password-file FILE, or set RSTREAM_PASSWORD",
+        )
     defaults = ConnectionOptions()
     timeout = _first(layers, "connect_timeout", partial(positive_duration, parse=parse_timeout))
     heartbeat = _first(layers, "heartbeat", read.heartbeat)
     frame_max = _first(layers, "frame_max", read.frame_max)
     return ConnectionOptions(
         endpoints=endpoints,
-        credentials=Credentials()
-        if mechanism == read.EXTERNAL
-        else _credentials(layers, uri_depth, username, from_uri, endpoints[0], passwords or PasswordSources()),
+        credentials=credentials,
         mechanism=mechanism,
         vhost=vhost or defaults.vhost,
         tls=context,

@@ -17,7 +17,7 @@ from typing import Any
 
 from rstream_cli.hints import hint_of, in_options
 from rstream_cli.runner import describe
-from rstream_cli.setting_values import EXTERNAL
+from rstream_cli.setting_values import EXTERNAL, OAUTHBEARER
 from rstream_core import (
     ConnectionFailed,
     ConnectionOptions,
@@ -133,7 +133,8 @@ class Diagnosis:
         except CredentialsFailed as error:
             yield _failure("login", error)
             return
-        who = "the certificate's user" if options.mechanism == EXTERNAL else f"user {credentials.username!r}"
+        owners = {EXTERNAL: "the certificate's user", OAUTHBEARER: "the token's user"}
+        who = owners.get(options.mechanism, f"user {credentials.username!r}")
         user = f"{who}, {options.mechanism}"
         size = _login_size(options.mechanism, credentials)
         hint = None

@@ -20,6 +20,7 @@ def in_options(hint: str) -> str:
     words = {
         Hint.LOAD_BALANCER: "pass --load-balancer, or set stream.advertised_host on the broker",
         Hint.TRUST: "pass --ca-file with the authority that signed it, or --server-name if it names another host",
+        Hint.USE_PLAIN_FOR_TOKENS: "RabbitMQ takes a token where the password goes: leave out --sasl oauthbearer",
         Hint.FRAME_LIMIT: "send less at once, or raise --frame-max here and stream.frame_max on the broker",
         Hint.USE_TLS: "use rabbitmq-stream+tls:// or --tls for this port",
         Hint.IS_IT_A_TLS_PORT: "is it a TLS port? use rabbitmq-stream+tls:// or --tls for it",

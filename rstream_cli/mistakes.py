@@ -76,7 +76,8 @@ def command_hint(group: Any, context: Any, name: str) -> str:
     own = [word for word in meant if word in group.list_commands(context)]
     if own:
         return f"did you mean `{context.command_path} {own[0]}`?"
-    paths = [f"{root.command_path} {path}" for path in _paths(root.command, root)]
+    # Who has left out the group means one about streams, which others call by these words, too.
+    paths = [f"{root.command_path} {path}" for path in _paths(root.command, root) if not path.startswith("context ")]
     elsewhere = [f"`{path}`" for word in (name, *meant) for path in paths if path.endswith(f" {word}")]
     if elsewhere:
         return f"did you mean {' or '.join(dict.fromkeys(elsewhere))}?"

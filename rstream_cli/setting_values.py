@@ -11,7 +11,7 @@ from rstream_core.errors import ConfigurationError
 from rstream_core.types import MIN_FRAME_MAX
 from rstream_core.uri import PLAIN_PORT, PLAIN_SCHEME, TLS_PORT, TLS_SCHEME, StreamUri, parse_uri
 
-PLAIN, EXTERNAL = "PLAIN", "EXTERNAL"
+PLAIN, EXTERNAL, OAUTHBEARER = "PLAIN", "EXTERNAL", "OAUTHBEARER"
 
 _WORDS = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
@@ -48,8 +48,8 @@ def boolean(text: str) -> bool:
 
 
 def mechanism(text: str) -> str:
-    if text.upper() not in (PLAIN, EXTERNAL):
-        raise ValueError(f"unknown login method: {text!r}; allowed: plain, external")
+    if text.upper() not in (PLAIN, EXTERNAL, OAUTHBEARER):
+        raise ValueError(f"unknown login method: {text!r}; allowed: plain, external, oauthbearer")
     return text.upper()
 
 

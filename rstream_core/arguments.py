@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
-from typing import TypedDict, Unpack
+from collections.abc import Awaitable, Callable
+from typing import Any, TypedDict, Unpack
 
+from rstream_core.callbacks import resolved
 from rstream_core.errors import ConfigurationError
-from rstream_core.types import ConnectionOptions, Credentials, Endpoint
+from rstream_core.types import ConnectionOptions, Credentials, CredentialsFunction, Endpoint
 
 
 class ConnectionArguments(TypedDict, total=False):
     """Keyword arguments for connections. The defaults are those of ``ConnectionOptions``."""
 
     username: str
-    password: str
+    password: str | Callable[[], str | Awaitable[str]]
+    """The password, or token; or a function, or coroutine function, that returns it for each new connection, and again
+    before a token expires. See ``ConnectionOptions.credentials``."""
     vhost: str
     ssl_context: ssl.SSLContext | None
     server_name: str | None
@@ -39,7 +42,7 @@ def options_from(
     ``port`` may be text, as environment variables are. ``default_name`` is the connection's where none is given.
     """
     values: dict[str, object] = {"connection_name": default_name, **arguments}
-    credentials = Credentials(str(values.pop("username", "guest")), str(values.pop("password", "guest")))
+    credentials = _credentials(str(values.pop("username", "guest")), values.pop("password", "guest"))
     unknown = values.keys() - ConnectionArguments.__annotations__.keys()
     if unknown:
         raise TypeError(f"unexpected argument: {', '.join(sorted(unknown))}")
@@ -47,6 +50,16 @@ def options_from(
     _check_host(host)
     endpoint = Endpoint(host, _number(port) if isinstance(port, str) else port)
     return ConnectionOptions(endpoints=(endpoint,), credentials=credentials, **renamed)  # type: ignore[arg-type]
+
+
+def _credentials(username: str, password: Any) -> Credentials | CredentialsFunction:
+    if not callable(password):
+        return Credentials(username, str(password))
+
+    async def credentials() -> Credentials:
+        return Credentials(username, await resolved(password()))
+
+    return credentials
 
 
 def _check_host(host: object) -> None:

@@ -28,6 +28,8 @@ class Hint(enum.StrEnum):
         "the password, or token, is too large: RabbitMQ 4.3.5 and later accept at most 8,192 bytes from a client that"
         " is not logged in; use a token with fewer claims or scopes"
     )
+    USE_PLAIN_FOR_TOKENS = "RabbitMQ takes a token as the password of PLAIN: leave out the mechanism"
+    IS_IT_VALID_HERE = "has it expired? is it signed with a key that the broker knows, and meant for it?"
     WHOSE_CERTIFICATE = (
         "the broker takes the user's name from the certificate (ssl_cert_login_from); `rabbitmqctl list_users` shows"
         " the users"

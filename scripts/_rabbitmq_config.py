@@ -15,6 +15,8 @@ PLUGINS = ("rabbitmq_auth_mechanism_ssl", "rabbitmq_management", "rabbitmq_strea
 """The first one does nothing until `--config auth_mechanisms.1=EXTERNAL` asks for it. The last one takes no memory that
 can be measured, and 0.3 s of a start."""
 
+TOKEN_PLUGIN = "rabbitmq_auth_backend_oauth2"
+
 # Enough for a test suite, small enough for three nodes on a laptop.
 _SMALL = {
     "vm_memory_high_watermark.absolute": "1GB",
@@ -30,6 +32,8 @@ class Placement:
     bind: str
     ports: Ports
     certificates: str | None
+    # The file of the public key that tokens are signed for; None: tokens are no passwords.
+    token_key: str | None = None
     # Through a published container port a client's address is not the loopback one.
     guest_from_anywhere: bool = False
 
@@ -71,6 +75,14 @@ def render_config(
             "ssl_options.verify": "verify_peer",
             "ssl_options.fail_if_no_peer_cert": "false",
         }
+    if placement.token_key is not None:
+        settings |= {
+            "auth_backends.1": "internal",
+            "auth_backends.2": "rabbit_auth_backend_oauth2",
+            "auth_oauth2.resource_server_id": "rabbitmq",
+            "auth_oauth2.default_key": "tests",
+            "auth_oauth2.signing_keys.tests": placement.token_key,
+        }
     if len(peers) > 1:
         settings["cluster_formation.peer_discovery_backend"] = "classic_config"
         for number, peer in enumerate(peers, 1):
@@ -79,9 +91,9 @@ def render_config(
     return "".join(f"{key} = {value}\n" for key, value in settings.items())
 
 
-def render_plugins() -> str:
+def render_plugins(*, has_tokens: bool = False) -> str:
     """The enabled_plugins file: an Erlang term."""
-    return f"[{','.join(PLUGINS)}].\n"
+    return f"[{','.join((*PLUGINS, TOKEN_PLUGIN) if has_tokens else PLUGINS)}].\n"
 
 
 def parse_settings(lines: Iterable[str]) -> dict[str, str]:

@@ -95,6 +95,7 @@ class Options:
     advertised_host: str | None = None
     advertised_port: int | None = None
     config: tuple[str, ...] = ()
+    token_key: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

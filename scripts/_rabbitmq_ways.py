@@ -41,6 +41,7 @@ from _rabbitmq_state import (
 DEFAULT_RELEASE = "forky"
 OLDEST_INSTALLED = (3, 13)
 CERTIFICATES = ("ca.pem", "cert.pem", "key.pem")
+_TOKEN_KEY = "token-key.pem"
 
 # Debian's commands in /usr/sbin are wrappers that switch to the rabbitmq user and lose our environment.
 PACKAGED_PROGRAMS = "/usr/lib/rabbitmq/bin"
@@ -113,7 +114,7 @@ class LocalWay:
             directory = broker.node_directory(node)
             for part in ("data", "log"):
                 (directory / part).mkdir(parents=True)
-            placement = Placement(LOOPBACK, node.ports, certificates)
+            placement = Placement(LOOPBACK, node.ports, certificates, _token_key_in(broker, state))
             _write_node_files(broker, node, placement, directory, [peer.name for peer in broker.nodes])
             (directory / "advanced.config").write_text("[].\n")
             (directory / "rabbitmq-env.conf").write_text("")
@@ -299,7 +300,8 @@ class Container:
         for node in broker.nodes:
             directory = broker.node_directory(node)
             directory.mkdir()
-            placement = Placement("0.0.0.0", self._INSIDE, certificates, guest_from_anywhere=True)
+            token_key = _token_key_in(broker, self._FILES)
+            placement = Placement("0.0.0.0", self._INSIDE, certificates, token_key, guest_from_anywhere=True)
             _write_node_files(broker, node, placement, directory, [peer.name for peer in broker.nodes])
             self._create(broker, node, cookie)
             # Copied, not mounted: that works with an engine on another machine or in a virtual one too.
@@ -308,6 +310,8 @@ class Container:
                 self._call("cp", str(directory / name), f"{container}:{self._FILES}/{name}")
             if certificates is not None:
                 self._call("cp", str(broker.directory / "certificates"), f"{container}:{certificates}")
+            if token_key is not None:
+                self._call("cp", str(broker.directory / _TOKEN_KEY), f"{container}:{token_key}")
 
     def _create(self, broker: Broker, node: Node, cookie: str) -> None:
         published = [
@@ -396,7 +400,9 @@ def _answers(command: Sequence[str]) -> bool:
 
 
 def _copy_certificates(broker: Broker) -> None:
-    """Copy the user's certificates where the server's own user may read them."""
+    """Copy the user's certificates, and the key of tokens, where the server's own user may read them."""
+    if broker.options.token_key is not None:
+        shutil.copyfile(broker.options.token_key, broker.directory / _TOKEN_KEY)
     if broker.options.tls is None:
         return
     target = broker.directory / "certificates"
@@ -405,12 +411,17 @@ def _copy_certificates(broker: Broker) -> None:
         shutil.copyfile(Path(broker.options.tls) / name, target / name)
 
 
+def _token_key_in(broker: Broker, files: str) -> str | None:
+    """The path of the key of tokens, below the folder that a server sees as `files`; None without one."""
+    return None if broker.options.token_key is None else f"{files}/{_TOKEN_KEY}"
+
+
 def _write_node_files(broker: Broker, node: Node, placement: Placement, directory: Path, peers: Sequence[str]) -> None:
     options = broker.options
     advertised = (options.advertised_host or LOOPBACK, options.advertised_port or node.ports.stream)
     text = render_config(node, placement, parse_settings(options.config), peers, advertised)
     (directory / "rabbitmq.conf").write_text(text)
-    (directory / "enabled_plugins").write_text(render_plugins())
+    (directory / "enabled_plugins").write_text(render_plugins(has_tokens=options.token_key is not None))
 
 
 # In the order of preference.

@@ -172,6 +172,11 @@ def locator(client: Client) -> Locator:
     return client._locator
 
 
+def client_connections(client: Client) -> Sequence[Connection]:
+    """All of them, in the order of their kinds: the one that asks, those that publish, those that consume."""
+    return [*locator(client).connections, *publishing(client).connections, *consuming(client).connections]
+
+
 def publishing(client: Client) -> ConnectionPool:
     return client._publisher_pool
 

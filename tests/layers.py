@@ -14,11 +14,11 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = """
-rstream_core: hints log_limit text version
+rstream_core: hints log_limit text tokens version
 rstream_core: errors
 rstream_core: checks
 rstream_core: types
-rstream_core: arguments uri
+rstream_core: uri
 rstream_core.protocol: . amqp_types
 rstream_core.protocol: amqp_codec framing routing sub_batch
 rstream_core.protocol: amqp_sections primitives
@@ -43,8 +43,9 @@ rstream_core.broker: server
 rstream_core.broker: embedded
 rstream_core.broker: .
 rstream_core: callbacks loops timeslice
+rstream_core: arguments
 rstream_core.connecting: . recovery transport
-rstream_core.connecting: attempts
+rstream_core.connecting: attempts renewal
 rstream_core.connecting: logins
 rstream_core.connecting: connection
 rstream_core.connecting: nodes

@@ -96,6 +96,15 @@ def run(
             "--user-file", metavar="FILE", help="Let the users in this file log in. Each line is NAME:PASSWORD."
         ),
     ] = None,
+    token_key_file: Annotated[
+        str | None,
+        typer.Option(
+            "--token-key-file",
+            metavar="FILE",
+            help="Let whoever has a JSON Web Token log in that is signed with the bytes of this file (HS256; 32 bytes"
+            " or more), as the password or by SASL OAUTHBEARER. The connection ends with its token.",
+        ),
+    ] = None,
     vhost: Annotated[
         list[str] | None,
         typer.Option(
@@ -151,6 +160,7 @@ def run(
     variables = {key: value for key, value in connection.env.variables.items() if not key.startswith("RSTREAM_")}
     settings = replace(connection, env=replace(connection.env, variables=variables))
     users = _users(user or [], user_file)
+    token_key = None if token_key_file is None else _token_key(token_key_file)
     context = _tls_context(tls_cert, tls_key)
     if port is None:
         port = TLS_PORT if context else PLAIN_PORT
@@ -187,6 +197,7 @@ def run(
             fsync=fsync.value,
             advertised_host=advertised_host,
             management_port=management_port,
+            token_key=token_key,
         )
         if not settings.verbosity:
             tell_warnings(settings.warn)
@@ -252,6 +263,19 @@ def _lines(file: str) -> list[str]:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise CommandError(f"--user-file {file}: {why}") from None
+
+
+def _token_key(file: str) -> bytes:
+    from rstream_core.broker.embedded import MIN_TOKEN_KEY
+
+    try:
+        key = Path(file).read_bytes()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise CommandError(f"--token-key-file {file}: {why}") from None
+    if len(key) < MIN_TOKEN_KEY:
+        raise CommandError(f"--token-key-file {file}: {len(key)} bytes; a key has {MIN_TOKEN_KEY} or more")
+    return key
 
 
 def _uri(uri: str) -> str:

@@ -94,8 +94,9 @@ class ConnectingOptions:
         _connecting(
             "--password-command",
             metavar="CMD",
-            help="Run this command with sh, and take the first line of its output as the password. It is run again for"
-            " each connection. Without any password, a user name of your own makes the program ask on the terminal.",
+            help="Run this command with sh, and take the first line of its output as the password, or token. It is run"
+            " again for each connection, and before a token (JWT) expires. Without any password, a user name of your"
+            " own makes the program ask on the terminal.",
         ),
     ] = None
     tls: Annotated[
@@ -137,7 +138,8 @@ class ConnectingOptions:
         _connecting(
             "--sasl",
             metavar="HOW",
-            help="Log in with user and password (plain, the default), or with the certificate of --cert (external).",
+            help="Log in with user and password (plain, the default), with the certificate of --cert (external), or"
+            " with the password as a token (oauthbearer). RabbitMQ takes tokens with plain.",
         ),
     ] = None
     load_balancer: Annotated[

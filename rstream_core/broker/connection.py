@@ -113,7 +113,7 @@ class BrokerConnection(asyncio.Protocol):
     def _handle(self) -> None:
         """Handles the received frames, until the connection is held (``hold``) or none is left."""
         session = self.session
-        before = session.state
+        before, expired = session.state, session.expires
         if not self._holds:
             for frame in session.frames():
                 try:
@@ -129,6 +129,8 @@ class BrokerConnection(asyncio.Protocol):
             logger.info("%s is turned away: %s", self.peer, session.failure)
             session.failure = ""
         self.flush()
+        if session.expires is not expired and self._opened and self._timer is None:
+            self._tick()  # without heartbeats, nothing else would end the session with its new token
         if not self._opened and session.state is not before:
             self._advance_handshake()
 
@@ -155,7 +157,7 @@ class BrokerConnection(asyncio.Protocol):
         delay = self.session.tick(self.loop.time())
         self._timer = None if delay is None else self.loop.call_later(delay, self._tick)
         if self.session.has_ended:
-            self.abort("fell silent")
+            self.abort(self.session.failure or "fell silent")
             return
         self.flush()
 

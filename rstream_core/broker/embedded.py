@@ -33,6 +33,8 @@ _MARKER = "temporary"
 _ABANDONED_AFTER = 60.0
 """Seconds after which an unlocked folder counts as abandoned. A new folder is unlocked for a moment."""
 _START_TIMEOUT = 60.0
+MIN_TOKEN_KEY = 32
+"""Bytes of the shortest key of HS256 (RFC 7518)."""
 _STOP_TIMEOUT = 30.0
 _CALL_TIMEOUT = 10.0
 
@@ -49,6 +51,8 @@ class EmbeddedBroker:
     outlives the process in any case, and the machine only with ``always``. ``advertised_host`` is what clients are told
     to connect to; without it, ``localhost`` where that name leads to the address they reached it by, else that address.
     With ``management_port``, it also answers a part of RabbitMQ's management API there, to the same users.
+    With a ``token_key`` of 32 bytes or more, JSON Web Tokens that are signed with it (HS256), and have a ``sub`` and an
+    ``exp``, are logins too: as the password of PLAIN, or by OAUTHBEARER. The connection ends with its token.
 
     Raises ``ConfigurationError`` for impossible arguments. Starting raises it where the folder or the port is in use,
     or the folder cannot be made.
@@ -68,6 +72,7 @@ class EmbeddedBroker:
         heartbeat: int = 60,
         frame_max: int = 1024 * 1024,
         management_port: int | None = None,
+        token_key: bytes | None = None,
     ) -> None:
         host = check_host("host", host)
         if advertised_host is not None:
@@ -90,6 +95,8 @@ class EmbeddedBroker:
             raise ConfigurationError("tls is an ssl.SSLContext")
         check_number("heartbeat", heartbeat, 0, 2**31 - 1)
         check_number("frame_max", frame_max, MIN_BROKER_FRAME_MAX, 2**31 - 1)
+        if token_key is not None and len(token_key) < MIN_TOKEN_KEY:
+            raise ConfigurationError(f"token_key has {len(token_key)} bytes; {MIN_TOKEN_KEY} is the least")
         if fsync not in (mode.value for mode in Fsync):
             raise ConfigurationError(f"fsync is always, interval or never, not {fsync!r}")
         self.host = host
@@ -108,6 +115,7 @@ class EmbeddedBroker:
             loopback_users=() if users else ("guest",),
             frame_max=frame_max,
             heartbeat=heartbeat,
+            token_key=token_key,
         )
         self._server: Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -73,7 +73,7 @@ class Management:
         except (binascii.Error, UnicodeDecodeError):
             text = ""
         username, colon, password = text.partition(":")
-        code = check_login(self._options, username, password.encode(), is_local=is_local)
+        code = check_login(self._options, username, password.encode(), is_local=is_local).code
         if colon and code == refusal.OK:
             return None
         return "User can only log in via localhost" if code == refusal.LOOPBACK_ONLY else "Not_Authorized"

@@ -14,21 +14,26 @@ from __future__ import annotations
 
 import enum
 import hmac
-from collections.abc import Collection, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rstream_core.broker import refusal
 from rstream_core.errors import FrameSizeExceeded, ProtocolError
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.framing import FrameBuffer
-from rstream_core.protocol.session import negotiate
+from rstream_core.protocol.session import OAUTHBEARER, negotiate
+from rstream_core.tokens import verified
 from rstream_core.types import MAX_FRAME_BEFORE_OPEN
 from rstream_core.version import __version__
 
 SERVER_VERSION = "4.3.0"
 """The RabbitMQ whose protocol this is: clients ask for it to know what they may use."""
 MECHANISMS = ("PLAIN",)
+TOKEN_MECHANISMS = (*MECHANISMS, OAUTHBEARER)
+"""Those of a broker that takes tokens."""
+_BEARER = b"auth=Bearer "
 
 
 class State(enum.Enum):
@@ -56,16 +61,49 @@ class ServerOptions:
     """Users that may log in from this machine only."""
     frame_max: int = 1024 * 1024
     heartbeat: int = 60
+    token_key: bytes | None = field(default=None, repr=False)
+    """The key with which tokens are signed (HS256); None: no tokens are taken."""
+    wall_clock: Callable[[], float] = time.time
+    """Seconds since 1970, by which tokens expire."""
+
+    @property
+    def mechanisms(self) -> tuple[str, ...]:
+        """The SASL mechanisms that are offered."""
+        return MECHANISMS if self.token_key is None else TOKEN_MECHANISMS
 
 
-def check_login(options: ServerOptions, username: str, password: bytes, *, is_local: bool) -> int:
-    """Returns the response code for a user's login. ``is_local``: it comes from this machine."""
+class Login(NamedTuple):
+    """What a login is worth."""
+
+    code: int
+    username: str = ""
+    expires: float | None = None
+    """When it ends, in seconds since 1970; None for one that does not."""
+
+
+def check_login(options: ServerOptions, username: str, password: bytes, *, is_local: bool) -> Login:
+    """Checks a user's password, which may be a token. ``is_local``: the login comes from this machine."""
+    if login := check_token(options, password, is_local=is_local):  # as in RabbitMQ, the name does not count then
+        return login
     expected = options.users.get(username)
     if expected is None or not hmac.compare_digest(expected.encode(), password):
-        return refusal.AUTHENTICATION_FAILURE
-    if username in options.loopback_users and not is_local:
-        return refusal.LOOPBACK_ONLY
-    return refusal.OK
+        return Login(refusal.AUTHENTICATION_FAILURE, username)
+    return _from_where(options, Login(refusal.OK, username), is_local=is_local)
+
+
+def check_token(options: ServerOptions, text: bytes, *, is_local: bool) -> Login | None:
+    """Checks a token; None for what is none of this broker's."""
+    key = options.token_key
+    token = None if key is None else verified(text.decode(errors="replace"), key, options.wall_clock())
+    if token is None:
+        return None
+    return _from_where(options, Login(refusal.OK, token.subject, token.expires), is_local=is_local)
+
+
+def _from_where(options: ServerOptions, login: Login, *, is_local: bool) -> Login:
+    if login.username in options.loopback_users and not is_local:
+        return Login(refusal.LOOPBACK_ONLY, login.username)
+    return login
 
 
 class ServerSession:
@@ -87,6 +125,8 @@ class ServerSession:
         self.advertised_port = advertised_port
         self.deliver_version = 1
         """The newest Deliver that the client understands."""
+        self.expires: float | None = None
+        """When the login ends, unless the client logs in again; None for a password."""
         self._is_local = is_local
         self._mechanism = ""
         self._incoming = FrameBuffer(MAX_FRAME_BEFORE_OPEN, max_deliver_size=MAX_FRAME_BEFORE_OPEN)
@@ -184,10 +224,18 @@ class ServerSession:
     def tick(self, now: float) -> float | None:
         """Queues a heartbeat if one is due, and returns the seconds until the next call; None for never.
 
-        Ends the session if nothing was read for two intervals.
+        Ends the session if nothing was read for two intervals, or when the token has expired. As in RabbitMQ, the
+        client is told nothing.
         """
-        if not self.heartbeat or self.state not in (State.READY, State.CLOSING):
+        if self.state not in (State.READY, State.CLOSING):
             return None
+        if self.expires is not None and now >= self.expires:
+            self.failure = f"the token of {self.username!r} has expired"
+            self.state = State.ENDED
+            return None
+        left = None if self.expires is None else max(self.expires - now, 0.001)
+        if not self.heartbeat:
+            return left
         if now - self._last_read >= 2 * self.heartbeat:
             self.state = State.ENDED
             return None
@@ -195,7 +243,8 @@ class ServerSession:
             self.send(c.Heartbeat())
             self._last_write = now
         due = min(self._last_write + self.heartbeat, self._last_read + 2 * self.heartbeat)
-        return max(due - now, 0.001)
+        delay = max(due - now, 0.001)
+        return delay if left is None else min(delay, left)
 
     def _advance(self, key: int, frame: bytes) -> None:
         if self.state is State.CLOSING:
@@ -216,7 +265,7 @@ class ServerSession:
                 self.send(c.PeerPropertiesResponse(_properties()), correlation_id=decoded.correlation_id or 0)
                 self.state = State.HANDSHAKE
             case State.HANDSHAKE | State.LOGIN, c.SaslHandshake():
-                self.send(c.SaslHandshakeResponse(MECHANISMS), correlation_id=decoded.correlation_id or 0)
+                self.send(c.SaslHandshakeResponse(self.options.mechanisms), correlation_id=decoded.correlation_id or 0)
                 self.state = State.LOGIN
             case State.LOGIN, c.SaslAuthenticate():
                 self._log_in(decoded.message, decoded.correlation_id or 0)
@@ -234,46 +283,66 @@ class ServerSession:
                 self.state = State.ENDED
 
     def _log_in(self, message: c.SaslAuthenticate, correlation_id: int) -> None:
-        code, username = self._check(message)
-        self.send(c.SaslAuthenticateResponse(None), correlation_id=correlation_id, code=code)
-        if code != refusal.OK:
+        login = self._check(message)
+        self.send(c.SaslAuthenticateResponse(None), correlation_id=correlation_id, code=login.code)
+        if login.code != refusal.OK:
             self.state = State.ENDED
             return
-        self.username, self._mechanism = username, message.mechanism
+        self.username, self.expires, self._mechanism = login.username, self._expiry(login), message.mechanism
         self.send(c.Tune(self.options.frame_max, self.options.heartbeat))
         self.state = State.TUNE
 
     def _log_in_again(self, message: c.SaslAuthenticate, correlation_id: int) -> None:
         """Checks refreshed credentials. Mechanism and user must stay the same."""
-        if message.mechanism != self._mechanism:
-            code = refusal.CANNOT_CHANGE_MECHANISM
-        else:
-            code, username = self._check(message)
-            if code == refusal.OK and username != self.username:
-                code = refusal.CANNOT_CHANGE_USERNAME
-        self.send(c.SaslAuthenticateResponse(None), correlation_id=correlation_id, code=code)
-        if code != refusal.OK:
+        login = Login(refusal.CANNOT_CHANGE_MECHANISM)
+        if message.mechanism == self._mechanism:
+            login = self._check(message)
+            if login.code == refusal.OK and login.username != self.username:
+                login = Login(refusal.CANNOT_CHANGE_USERNAME)
+        self.send(c.SaslAuthenticateResponse(None), correlation_id=correlation_id, code=login.code)
+        if login.code != refusal.OK:
             self.state = State.ENDED
+            return
+        self.expires = self._expiry(login)
 
-    def _check(self, message: c.SaslAuthenticate) -> tuple[int, str]:
-        """Returns the response code for a login, and the user name, which is empty where the login is refused."""
-        if message.mechanism not in MECHANISMS:
+    def _check(self, message: c.SaslAuthenticate) -> Login:
+        if message.mechanism not in self.options.mechanisms:
             self.failure = f"login with {message.mechanism!r}, which is not offered"
-            return refusal.MECHANISM_NOT_SUPPORTED, ""
+            return Login(refusal.MECHANISM_NOT_SUPPORTED)
+        if message.mechanism == OAUTHBEARER:
+            return self._check_bearer(message.data or b"")
         parts = (message.data or b"").split(b"\0")
         if len(parts) != 3 or parts[0]:  # RabbitMQ refuses a login with an authorization identity
             self.failure = "a login that holds no name and no password"
-            return refusal.SASL_ERROR, ""
+            return Login(refusal.SASL_ERROR)
         username = parts[1].decode(errors="replace")
-        code = check_login(self.options, username, parts[2], is_local=self._is_local)
-        if code == refusal.OK:
-            return code, username
-        if code == refusal.LOOPBACK_ONLY:
-            self.failure = f"{username!r} may log in from this machine only"
-        else:
+        login = check_login(self.options, username, parts[2], is_local=self._is_local)
+        if login.code == refusal.AUTHENTICATION_FAILURE:
             is_known = username in self.options.users
             self.failure = f"wrong password of {username!r}" if is_known else f"there is no user {username!r}"
-        return code, ""
+        return self._noted(login)
+
+    def _check_bearer(self, data: bytes) -> Login:
+        """Checks a login as RFC 7628 has it: a header of GS2, and fields that each end in a 1."""
+        header, *fields = data.split(b"\x01")
+        tokens = [field.removeprefix(_BEARER) for field in fields if field.startswith(_BEARER)]
+        if not header.startswith(b"n,") or not data.endswith(b"\x01\x01") or len(tokens) != 1:
+            self.failure = "a login that holds no token"
+            return Login(refusal.SASL_ERROR)
+        login = check_token(self.options, tokens[0], is_local=self._is_local)
+        if login is None:
+            self.failure = "a token that has expired, or is not signed with this broker's key"
+            return Login(refusal.AUTHENTICATION_FAILURE)
+        return self._noted(login)
+
+    def _noted(self, login: Login) -> Login:
+        if login.code == refusal.LOOPBACK_ONLY:
+            self.failure = f"{login.username!r} may log in from this machine only"
+        return login
+
+    def _expiry(self, login: Login) -> float | None:
+        """When a login ends, in seconds of the session's time."""
+        return None if login.expires is None else self._last_read + login.expires - self.options.wall_clock()
 
     def _open(self, vhost: str, correlation_id: int) -> None:
         if vhost not in self.options.vhosts:

@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from rstream_core.callbacks import own_task
 from rstream_core.connecting.logins import ask
+from rstream_core.connecting.renewal import Renewal
 from rstream_core.connecting.transport import connection_error, open_transport, port_hint
 from rstream_core.errors import (
     RESPONSE_OK,
@@ -32,7 +33,7 @@ from rstream_core.errors import (
 )
 from rstream_core.hints import Hint
 from rstream_core.protocol import commands as c
-from rstream_core.protocol.session import Session, SessionOptions, State, sasl_authenticate
+from rstream_core.protocol.session import OAUTHBEARER, Session, SessionOptions, State, sasl_authenticate
 from rstream_core.types import MAX_FRAME_BEFORE_OPEN, ConnectionOptions, Credentials, Endpoint
 from rstream_core.version import __version__
 
@@ -104,15 +105,22 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         self._ticker: asyncio.TimerHandle | None = None
         self._first_bytes = b""
+        self.renewal: Renewal | None = None
+        """What logs in again before a token expires; None where nothing can be asked for another one."""
 
     @classmethod
     async def open(
-        cls, endpoint: Endpoint, options: ConnectionOptions, credentials: Credentials | None = None
+        cls,
+        endpoint: Endpoint,
+        options: ConnectionOptions,
+        credentials: Credentials | None = None,
+        renew: Callable[[], Awaitable[Credentials]] | None = None,
     ) -> Connection:
         """Connects and logs in, within ``options.connect_timeout`` seconds.
 
-        Without ``credentials``, those of the options are taken, or are asked for before that time begins. Raises
-        ``ConnectionFailed`` and its subclasses, or the ``ServerError`` with which the broker refuses.
+        Without ``credentials``, those of the options are taken, or are asked for before that time begins. ``renew`` is
+        asked for others before a token expires. Raises ``ConnectionFailed`` and its subclasses, or the ``ServerError``
+        with which the broker refuses.
         """
         if credentials is None:
             given = options.credentials
@@ -120,11 +128,15 @@ class Connection(asyncio.Protocol):
         # In a separate task: many callers share the connection, so it must not run in the context of this one.
         opening = own_task(cls._open(endpoint, options, credentials))
         try:
-            return await opening
+            connection = await opening
         except asyncio.CancelledError:
             if opening.done() and not opening.cancelled() and opening.exception() is None:
                 opening.result().abort()  # opened just before the cancellation: no caller has it
             raise
+        if renew is not None and connection.is_open:
+            connection.renewal = Renewal(str(endpoint), renew, connection.authenticate)
+            connection.renewal.start(credentials)
+        return connection
 
     @classmethod
     async def _open(cls, endpoint: Endpoint, options: ConnectionOptions, credentials: Credentials) -> Connection:
@@ -203,8 +215,9 @@ class Connection(asyncio.Protocol):
 
         Raises the ``ServerError`` with which the broker refuses; the broker then closes the connection.
         """
-        login = sasl_authenticate(self.session.options.mechanism, credentials)
-        await self.request(login, f"user {credentials.username!r}")
+        mechanism = self.session.options.mechanism
+        what = "the token" if mechanism == OAUTHBEARER else f"user {credentials.username!r}"
+        await self.request(sasl_authenticate(mechanism, credentials), what)
 
     def send(self, message: Any, *, correlation_id: int = 0, code: int = RESPONSE_OK) -> None:
         """Sends a message to which the broker does not reply."""
@@ -430,6 +443,8 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         if self._ticker is not None:
             self._ticker.cancel()
+        if self.renewal is not None:
+            self.renewal.stop()
         if not self._ready.done():
             self._ready.set_exception(error)
             self._ready.exception()  # marks the error as retrieved: ``open`` may have given up

@@ -212,6 +212,11 @@ class Locator:
         """Returns the credentials for new connections. Raises ``CredentialsFailed`` where their function fails."""
         return await self._nodes.credentials()
 
+    @property
+    def _renew(self) -> Callable[[], Awaitable[Credentials]] | None:
+        """What gives the next token to a connection; None where the credentials are fixed."""
+        return None if isinstance(self.options.credentials, Credentials) else self.credentials
+
     async def connect(self, endpoint: Endpoint) -> Connection:
         """Opens a connection to the node that advertises ``endpoint``."""
         seed = None if self._connection is None else self._connection.endpoint

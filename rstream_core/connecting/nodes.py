@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from rstream_core.connecting.connection import Connection
 from rstream_core.connecting.logins import Logins
@@ -74,7 +74,7 @@ class Nodes:
             return await self._connect_through_load_balancer(endpoint, credentials)
         reached = self._resolved(endpoint)
         try:
-            return await Connection.open(reached, self.options, credentials)
+            return await Connection.open(reached, self.options, credentials, self._renew)
         except ConnectionFailed as error:
             seed = named_by or self.options.endpoints[0]
             if reached in self.options.endpoints:
@@ -88,6 +88,11 @@ class Nodes:
                 f"connected to {seed}, but it advertises {endpoint}, which {why}",
                 hint=Hint.LOAD_BALANCER,
             ) from error
+
+    @property
+    def _renew(self) -> Callable[[], Awaitable[Credentials]] | None:
+        """What gives the next token to a connection; None where the credentials are fixed."""
+        return None if isinstance(self.options.credentials, Credentials) else self.credentials
 
     def remember(self, endpoint: Endpoint) -> None:
         """Notes a node that the broker has named: it serves as a further seed."""
@@ -131,7 +136,7 @@ class Nodes:
         last: RstreamError | None = None
         for endpoint in self._in_order(seeds):
             try:
-                connection = await Connection.open(endpoint, self.options, credentials)
+                connection = await Connection.open(endpoint, self.options, credentials, self._renew)
             except RstreamError as error:
                 if not error.retriable and not isinstance(error, ConnectionFailed):
                     raise  # another node would give the same answer

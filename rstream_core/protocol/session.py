@@ -43,6 +43,8 @@ MAX_VERSION = 100
 SASL_CHALLENGE = 10
 EXTERNAL = "EXTERNAL"
 """The SASL mechanism with which the client certificate identifies the user."""
+OAUTHBEARER = "OAUTHBEARER"
+"""The SASL mechanism whose login is a token (RFC 7628)."""
 
 
 class State(enum.Enum):
@@ -238,6 +240,8 @@ class Session:
             case State.SASL_AUTHENTICATE:
                 self.login_size = 0
                 if frame.code == SASL_CHALLENGE:
+                    if self.options.mechanism == OAUTHBEARER:  # says why, and would end in an AuthenticationFailure
+                        raise AuthenticationFailure("the broker refuses the token", hint=Hint.IS_IT_VALID_HERE)
                     raise error_from_code(frame.code, f"logging in with {self.options.mechanism}")
                 self.state = State.TUNE
             case State.TUNE:
@@ -258,6 +262,8 @@ class Session:
                 return AuthenticationFailure(
                     "the broker has no user for this client certificate", hint=Hint.WHOSE_CERTIFICATE
                 )
+            if code == AuthenticationFailure.code and self.options.mechanism == OAUTHBEARER:
+                return AuthenticationFailure("the broker refuses the token", hint=Hint.IS_IT_VALID_HERE)
             return error_from_code(code, f"user {self.options.credentials.username!r}")
         return error_from_code(code, _HANDSHAKE[self.state][1])
 
@@ -265,7 +271,8 @@ class Session:
         mechanism = self.options.mechanism
         if mechanism not in offered:
             names = harmless(", ".join(offered)) or "no SASL mechanism"
-            raise SASLMechanismNotSupported(f"the broker offers {names}, not {mechanism}")
+            hint = Hint.USE_PLAIN_FOR_TOKENS if mechanism == OAUTHBEARER else None
+            raise SASLMechanismNotSupported(f"the broker offers {names}, not {mechanism}", hint=hint)
         login = sasl_authenticate(mechanism, self.options.credentials)
         self.login_size = frame_size(login)
         self._ask(State.SASL_AUTHENTICATE, login)
@@ -294,19 +301,28 @@ class Session:
 def sasl_authenticate(mechanism: str, credentials: Credentials) -> c.SaslAuthenticate:
     """Returns the login message.
 
-    Raises ``ConfigurationError`` for an unknown mechanism, and ``AuthenticationFailure`` for texts that PLAIN cannot
+    Raises ``ConfigurationError`` for an unknown mechanism, and ``AuthenticationFailure`` for texts that it cannot
     carry.
     """
     if mechanism == EXTERNAL:
         return c.SaslAuthenticate(mechanism, None)
+    if mechanism == OAUTHBEARER:
+        return c.SaslAuthenticate(mechanism, _bearer(credentials.password))
     if mechanism != "PLAIN":
-        raise ConfigurationError(f"SASL mechanism {mechanism} is not PLAIN or EXTERNAL")
+        raise ConfigurationError(f"SASL mechanism {mechanism} is not PLAIN, EXTERNAL or OAUTHBEARER")
     if "\0" in credentials.username or "\0" in credentials.password:
         raise AuthenticationFailure("a user name or password with a NUL byte cannot be sent")
     try:
         return c.SaslAuthenticate(mechanism, f"\0{credentials.username}\0{credentials.password}".encode())
     except UnicodeEncodeError:  # lone surrogates, such as from an environment that is not UTF-8
         raise AuthenticationFailure("a user name or password that is not UTF-8 cannot be sent") from None
+
+
+def _bearer(token: str) -> bytes:
+    """The login of OAUTHBEARER. A token is of printable ASCII: anything else could end it, and begin another field."""
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise AuthenticationFailure("a token is printable ASCII without blanks: this one cannot be sent")
+    return f"n,,\x01auth=Bearer {token}\x01\x01".encode()
 
 
 def frame_size(message: Any) -> int:

@@ -474,7 +474,7 @@ ADDRESSES: tuple[Row, ...] = (
         "SASL EXTERNAL logs in with a client certificate",
         "pass --tls and --cert, or leave out --sasl external",
     ),
-    ("--sasl kerberos", USAGE, "--sasl: unknown login method: 'kerberos'; allowed: plain, external", None),
+    ("--sasl kerberos", USAGE, "--sasl: unknown login method: 'kerberos'; allowed: plain, external, oauthbearer", None),
     ("--heartbeat 1.5s", USAGE, "--heartbeat: not a whole number of seconds: '1.5s'", None),
     (
         "--frame-max 12B",

@@ -53,9 +53,11 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[Endpoint]:
     made: list[Endpoint] = []
     open_really = Connection.open
 
-    async def counted(endpoint: Endpoint, options: ConnectionOptions, credentials: Credentials) -> Connection:
+    async def counted(
+        endpoint: Endpoint, options: ConnectionOptions, credentials: Credentials, renew: None
+    ) -> Connection:
         made.append(endpoint)
-        return await open_really(endpoint, options, credentials)
+        return await open_really(endpoint, options, credentials, renew)
 
     monkeypatch.setattr(Connection, "open", counted)
     return made

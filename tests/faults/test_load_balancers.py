@@ -74,8 +74,8 @@ async def test_it_connects_until_it_is_led_to_the_node(
     opened: list[Connection] = []
     open_ = Connection.open
 
-    async def keep(endpoint: Endpoint, options: ConnectionOptions, credentials: Credentials) -> Connection:
-        opened.append(await open_(endpoint, options, credentials))
+    async def keep(endpoint: Endpoint, options: ConnectionOptions, credentials: Credentials, renew: None) -> Connection:
+        opened.append(await open_(endpoint, options, credentials, renew))
         return opened[-1]
 
     monkeypatch.setattr(Connection, "open", keep)

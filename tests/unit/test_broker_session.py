@@ -11,6 +11,7 @@ from rstream_core.broker.groups import Group
 from rstream_core.broker.session import ServerOptions, ServerSession, State
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.framing import FrameBuffer
+from tests.token_program import KEY, signed
 
 LOGIN: tuple[Any, ...] = (
     c.PeerProperties({}),
@@ -83,7 +84,7 @@ def test_who_may_log_in_from_where() -> None:
 
 
 def test_passwords_are_not_shown() -> None:
-    assert "secret" not in repr(ServerOptions(users={"alice": "secret"}))
+    assert "secret" not in repr(ServerOptions(users={"alice": "secret"}, token_key=b"secret"))
 
 
 def test_a_user_cannot_become_another() -> None:
@@ -94,6 +95,82 @@ def test_a_user_cannot_become_another() -> None:
     receive(session, c.encode(c.SaslAuthenticate("PLAIN", b"\0alice\0secret"), correlation_id=6), 0.0)
     assert said(session)[0].code == 21
     assert session.has_ended
+
+
+def bearer(token: str) -> c.SaslAuthenticate:
+    return c.SaslAuthenticate("OAUTHBEARER", f"n,,\x01auth=Bearer {token}\x01\x01".encode())
+
+
+def token_of(expires: float, subject: str = "alice") -> str:
+    return signed({"sub": subject, "exp": expires})
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (bearer(token_of(1010)), 1),
+        (bearer(token_of(999)), 8),
+        (bearer("a.b.c"), 8),
+        (bearer(""), 8),
+        (bearer(token_of(1010, "guest")), 11),
+        (c.SaslAuthenticate("OAUTHBEARER", None), 9),
+        (c.SaslAuthenticate("OAUTHBEARER", b""), 9),
+        (c.SaslAuthenticate("OAUTHBEARER", b"n,,\x01host=h\x01\x01"), 9),
+        (c.SaslAuthenticate("OAUTHBEARER", bearer(token_of(1010)).data[:-1]), 9),  # type: ignore[index]
+        (c.SaslAuthenticate("OAUTHBEARER", bearer(token_of(1010)).data[1:]), 9),  # type: ignore[index]
+        (
+            c.SaslAuthenticate(
+                "OAUTHBEARER", f"n,,\x01auth=Bearer {token_of(1)}\x01auth=Bearer {token_of(1010)}\x01\x01".encode()
+            ),
+            9,
+        ),
+        (c.SaslAuthenticate("PLAIN", f"\0whoever\0{token_of(1010)}".encode()), 1),
+        (c.SaslAuthenticate("PLAIN", f"\0alice\0{token_of(999)}".encode()), 8),
+        (c.SaslAuthenticate("PLAIN", f"\0whoever\0{token_of(1010, 'guest')}".encode()), 11),
+    ],
+)
+def test_who_may_log_in_with_a_token(message: c.SaslAuthenticate, code: int) -> None:
+    session = new_session(is_local=False, token_key=KEY, wall_clock=lambda: 1000.0)
+    receive(session, b"".join(c.encode(one) for one in (*LOGIN[:2], message)), 50.0)
+    answers = said(session)
+    assert answers[1].message.mechanisms == ("PLAIN", "OAUTHBEARER")
+    assert answers[2].code == code
+    assert session.has_ended == (code != 1)
+    assert session.username == ("alice" if code == 1 else "")
+    assert session.expires == (60.0 if code == 1 else None)
+    without = new_session(is_local=False)
+    receive(without, b"".join(c.encode(one) for one in (*LOGIN[:2], message)), 50.0)
+    answers = said(without)
+    assert answers[1].message.mechanisms == ("PLAIN",)
+    assert answers[2].code == (7 if message.mechanism == "OAUTHBEARER" else 8)
+
+
+@pytest.mark.parametrize("heartbeat", [0, 60])
+def test_a_session_ends_with_its_token(heartbeat: int) -> None:
+    clock = 1000.0
+    session = new_session(token_key=KEY, wall_clock=lambda: clock)
+    login = (*LOGIN[:2], bearer(token_of(1010)), c.Tune(1024 * 1024, heartbeat), LOGIN[4])
+    receive(session, b"".join(c.encode(message) for message in login), 0.0)
+    said(session)
+    assert session.tick(4.0) == 6.0
+    clock = 1005.0
+    receive(session, c.encode(bearer(token_of(1025)), correlation_id=5), 5.0)
+    assert said(session)[0].code == 1
+    assert session.tick(10.0) == 15.0
+    assert not session.has_ended
+    assert session.tick(25.0) is None
+    assert session.has_ended
+    assert session.failure == "the token of 'alice' has expired"
+    assert said(session) == []
+
+
+def test_a_token_of_another_user_is_refused() -> None:
+    for again, code in ((bearer(token_of(1025, "bob")), 21), (bearer("x"), 8), (LOGIN[2], 20)):
+        session = new_session(token_key=KEY, wall_clock=lambda: 1000.0)
+        login = (*LOGIN[:2], bearer(token_of(1010)), *LOGIN[3:])
+        receive(session, b"".join(c.encode(message) for message in (*login, again)), 0.0)
+        assert said(session)[-1].code == code
+        assert session.has_ended
 
 
 def test_heartbeats() -> None:

@@ -26,6 +26,7 @@ FOR_BROKER = (
     "rstream_core.log_limit",
     "rstream_core.text",
     "rstream_core.checks",
+    "rstream_core.tokens",
     "rstream_core.version",
 )
 """All of the core that the embedded broker may use: never the client that it serves."""

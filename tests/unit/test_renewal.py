@@ -1,0 +1,164 @@
+"""The renewal of one connection's token, without a connection: the clock and the functions are the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from rstream_core import AuthenticationFailure, ConnectionClosed, Credentials, CredentialsFailed
+from rstream_core.connecting import renewal
+from rstream_core.connecting.renewal import Renewal
+from tests.clients import PATIENCE
+from tests.token_program import signed
+
+
+def token(expires: float, name: str = "t") -> Credentials:
+    return Credentials("u", signed({"exp": expires, "name": name}))
+
+
+class World:
+    """A token's clock, which runs fast; what is asked, and what the connection is told."""
+
+    def __init__(self, *answers: Credentials | Exception, refuses: Exception | None = None) -> None:
+        self.begin: float | None = None
+        self.answers = list(answers)
+        self.refuses = refuses
+        self.asked = 0
+        self.logins: list[Credentials] = []
+        self.is_over = asyncio.Event()
+        self.renewal = Renewal("here", self.ask, self.authenticate, now=self.now)
+
+    def now(self) -> float:
+        return 1000.0 + asyncio.get_running_loop().time() - (self.begin or 0)
+
+    async def ask(self) -> Credentials:
+        self.asked += 1
+        answer = self.answers.pop(0)
+        if not self.answers:
+            self.is_over.set()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def authenticate(self, credentials: Credentials) -> None:
+        self.logins.append(credentials)
+        if self.refuses is not None:
+            raise self.refuses
+
+    async def run(self, first: Credentials) -> None:
+        self.begin = asyncio.get_running_loop().time()
+        self.renewal.start(first)
+        async with asyncio.timeout(PATIENCE):
+            await self.is_over.wait()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        self.renewal.stop()
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rstream_core.tokens.MIN_RENEWAL_DELAY", 0.01)
+
+
+async def test_each_token_is_followed_by_the_next() -> None:
+    tokens = [token(1000.1 + number / 10, str(number)) for number in range(4)]
+    world = World(*tokens[1:])
+    await world.run(tokens[0])
+    assert world.logins == tokens[1:]
+
+
+async def test_what_never_expires_is_not_renewed() -> None:
+    for password in (Credentials("u", "p"), Credentials("u", signed({"sub": "u"}))):
+        world = World()
+        world.renewal.start(password)
+        await asyncio.sleep(0.02)
+        assert world.asked == 0
+
+
+async def test_a_failure_is_tried_again_until_the_token_has_expired(caplog: pytest.LogCaptureFixture) -> None:
+    first, second = token(1000.3), token(1009, "next")
+    world = World(CredentialsFailed("down"), CredentialsFailed("still down"), second)
+    with caplog.at_level(logging.WARNING):
+        await world.run(first)
+    assert world.logins == [second]
+    assert [record.getMessage() for record in caplog.records] == [
+        "here: the token is not renewed yet, 0 s before it expires: down",
+        "here: the token is not renewed yet, 0 s before it expires: still down",
+    ]
+
+    world = World(*[CredentialsFailed("down")] * 1000)
+    world.begin = asyncio.get_running_loop().time()
+    world.renewal.start(token(1000.1))
+    await asyncio.sleep(0.5)
+    asked = world.asked
+    assert 1 < asked < 20
+    assert "the token was not renewed before it expired" in caplog.text
+    await asyncio.sleep(0.1)
+    assert world.asked == asked
+    world.renewal.stop()
+
+
+async def test_the_same_token_again_is_not_sent(caplog: pytest.LogCaptureFixture) -> None:
+    """As of a program that keeps its token until shortly before it expires."""
+    first, second = token(1000.3), token(1009, "next")
+    world = World(first, first, second)
+    await world.run(first)
+    assert world.logins == [second]
+    assert caplog.records == []
+
+
+async def test_a_refusal_is_told_and_the_end_of_the_connection_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(token(1009, "next"), refuses=AuthenticationFailure("no"))
+    await world.run(token(1000.1))
+    assert "not renewed yet" in caplog.text
+    caplog.clear()
+    world = World(token(1009, "next"), refuses=ConnectionClosed("gone"))
+    await world.run(token(1000.1))
+    assert caplog.records == []
+
+
+async def test_stopping_cancels_what_is_asked() -> None:
+    asked, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def ask() -> Credentials:
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return Credentials()
+
+    async def never(_: Credentials) -> None:
+        raise AssertionError
+
+    stopped = Renewal("here", ask, never, now=lambda: 1000.0)
+    stopped.start(token(1000.0))
+    async with asyncio.timeout(PATIENCE):
+        await asked.wait()
+        stopped.stop()
+        await cancelled.wait()
+
+
+async def test_a_clock_that_is_set_back_or_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens go by the time of the day: it is looked at again before a token is asked for."""
+    monkeypatch.setattr(renewal, "LOOK_INTERVAL", 0.02)
+    monkeypatch.setattr(renewal, "CLOCK_STEP", 0.001)
+    clock = 1000.0
+    asked: asyncio.Queue[float] = asyncio.Queue()
+
+    async def ask() -> Credentials:
+        asked.put_nowait(clock)
+        return Credentials("u", "p")
+
+    async def login(_: Credentials) -> None:
+        pass
+
+    one = Renewal("here", ask, login, now=lambda: clock)
+    one.start(token(1100.0))
+    await asyncio.sleep(0.1)
+    assert asked.empty()  # although the event loop's clock went on
+    clock = 1090.0  # as after a sleep of the machine
+    assert await asyncio.wait_for(asked.get(), PATIENCE) == 1090.0
