@@ -103,8 +103,8 @@ def test_the_drain_timeout_is_kept_while_confirms_trickle_in(outage: Outage, met
             pass
         interrupt(process, signal.SIGTERM)
         started = time.monotonic()
-        code, errors = ended(process)
-        assert time.monotonic() - started < 8  # with a message in flight at a time the rest takes minutes
+        code, errors = ended(process, timeout=60)
+        assert time.monotonic() - started < 40  # with a message in flight at a time the rest takes minutes
         source.kill()
     assert code in (7, 143)
     assert summary_of(errors)["exit_code"] == code

@@ -40,7 +40,7 @@ machine = importlib.import_module("_machine")
 
 def run(script: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [script, *arguments], env={**os.environ, **environ}, capture_output=True, text=True, timeout=120, check=False
+        [script, *arguments], env={**os.environ, **environ}, capture_output=True, text=True, timeout=360, check=False
     )
 
 
