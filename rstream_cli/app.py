@@ -35,7 +35,7 @@ COMMANDS: Mapping[str, Lazy] = {
         "rstream_cli.commands.superstream", "Work with super streams: streams divided into partitions."
     ),
     "sac-consume": Lazy("rstream_cli.commands.sac_consume", "Read a stream as one of a group of consumers."),
-    "offset": Lazy("rstream_cli.commands.offset", "Store, query and resolve offsets."),
+    "offset": Lazy("rstream_cli.commands.offset", "Store, query, list, reset and resolve offsets."),
     "context": Lazy("rstream_cli.commands.context", "Keep connection settings under names."),
     "doctor": Lazy("rstream_cli.commands.doctor", "Check the connection to a broker, step by step."),
     "broker": Lazy("rstream_cli.commands.broker", "Run an embedded broker for development and tests."),

@@ -7,11 +7,11 @@ from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError
 
 
-def is_confirmed(question: str, env: Environment) -> bool:
-    """Asks on the terminal whether to delete. Raises a usage error where there is no terminal."""
+def is_confirmed(question: str, env: Environment, *, action: str = "delete") -> bool:
+    """Asks on the terminal whether to do what ``action`` names. Raises a usage error where there is no terminal."""
     if not (env.stdin_is_tty and env.stderr_is_tty):
         raise CommandError(
-            "cannot ask whether to delete: there is no terminal", hint="pass --yes to delete without a question"
+            f"cannot ask whether to {action}: there is no terminal", hint=f"pass --yes to {action} without a question"
         )
     env.stderr.write(terminal.line(f"{question} [y/N] "))
     env.stderr.flush()

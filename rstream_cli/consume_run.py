@@ -15,10 +15,9 @@ from rstream_cli.consume_report import ConsumeReports
 from rstream_cli.displayed_run import signal_name, take_leave
 from rstream_cli.ended import NOTHING_TO_READ, UNTIL_REACHED, Ended
 from rstream_cli.endpoints.stdout import GRACE, StdoutSink
-from rstream_cli.exit_status import CommandError, ExitStatus
-from rstream_cli.names import Kind
+from rstream_cli.exit_status import ExitStatus
+from rstream_cli.kinds import check_no_offset, find_streams
 from rstream_cli.outages import OutageReports
-from rstream_cli.parsing import StartKind
 from rstream_cli.render.display import Display
 from rstream_cli.render.stats import Stats
 from rstream_cli.runner import CommandContext
@@ -26,7 +25,6 @@ from rstream_core import (
     Client,
     OffsetsGone,
     RstreamError,
-    StreamDoesNotExist,
 )
 from rstream_core.flow.acks import Account, Verdict
 from rstream_core.flow.block import Block
@@ -200,29 +198,11 @@ class ConsumeRun:
 
     async def _find_streams(self, client: Client) -> tuple[str | None, list[str]]:
         """Returns the super stream, if the target is one, and the streams. Raises if the target does not exist."""
-        target, kind = self._plan.target, self._plan.kind
-        if kind is not Kind.SUPER_STREAM:
-            streams = [target, *self._plan.more]
-            try:
-                for stream in streams:
-                    await client.metadata(stream)
-            except StreamDoesNotExist:
-                if kind is Kind.STREAM:
-                    raise
-            else:
-                return None, streams
-        try:
-            partitions = await client.partitions(target)
-        except StreamDoesNotExist:
-            if kind is Kind.SUPER_STREAM:
-                raise
-            raise StreamDoesNotExist(f"there is no stream and no super stream {target!r}") from None
-        if self._plan.start.kind is StartKind.ABSOLUTE:
-            raise CommandError(
-                f"--offset: {target!r} is a super stream, and a number is an offset of one partition",
-                hint="give first, last, next, -N or a time",
-            )
-        return target, partitions
+        plan = self._plan
+        super_stream, streams = await find_streams(client, [plan.target, *plan.more], plan.kind)
+        if super_stream is not None:
+            check_no_offset("--offset", plan.start, super_stream)
+        return super_stream, streams
 
     # Ending the run from outside.
 

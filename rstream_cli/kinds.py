@@ -1,4 +1,4 @@
-"""Hints at the right command where a user names a super stream instead of a stream, or the reverse."""
+"""Streams and super streams: finds which of them a name is, and hints at the right command for the other kind."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
+from rstream_cli.exit_status import CommandError
+from rstream_cli.names import Kind
+from rstream_cli.parsing import Start, StartKind
 from rstream_cli.runner import CommandContext
-from rstream_core import RstreamError, StreamDoesNotExist
+from rstream_core import Client, RstreamError, StreamDoesNotExist
 
 T = TypeVar("T")
 
@@ -25,6 +28,38 @@ _MAKING = {
 }
 """What to do where there is none of either kind."""
 _STREAM_COMMANDS = {theirs: ours for ours, theirs in _SUPER_STREAM_COMMANDS.items()}
+
+
+async def find_streams(client: Client, names: Sequence[str], kind: Kind) -> tuple[str | None, list[str]]:
+    """Returns the super stream, if the names are one, and the streams that the names stand for.
+
+    ``names``: some streams, or one super stream. Raises StreamDoesNotExist.
+    """
+    name = names[0]
+    if kind is not Kind.SUPER_STREAM:
+        try:
+            for stream in names:
+                await client.metadata(stream)
+        except StreamDoesNotExist:
+            if kind is Kind.STREAM:
+                raise
+        else:
+            return None, list(names)
+    try:
+        return name, await client.partitions(name)
+    except StreamDoesNotExist:
+        if kind is Kind.SUPER_STREAM:
+            raise
+        raise StreamDoesNotExist(f"there is no stream and no super stream {name!r}") from None
+
+
+def check_no_offset(option: str, start: Start, super_stream: str) -> None:
+    """Raises a usage error if a start is a number, which means nothing to a super stream."""
+    if start.kind is StartKind.ABSOLUTE:
+        raise CommandError(
+            f"{option}: {super_stream!r} is a super stream, and a number is an offset of one partition",
+            hint="give first, last, next, -N or a time",
+        )
 
 
 async def telling_kinds_apart(

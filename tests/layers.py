@@ -133,7 +133,8 @@ rstream_cli: consume_report publish_ending publish_stages
 rstream_cli.endpoints: publishers records
 rstream_cli: consume_run publish_run
 rstream_cli: consume_command publish_command
-rstream_cli.commands: . broker completion consume context doctor offset publish sac_consume stream_list version
+rstream_cli.commands: . broker completion consume context doctor offset_list offset_reset publish sac_consume
+rstream_cli.commands: offset stream_list version
 rstream_cli.commands: stream
 rstream_cli.commands: superstream_consume superstream_publish
 rstream_cli.commands: superstream

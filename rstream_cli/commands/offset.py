@@ -7,29 +7,39 @@ on exit code 0.
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 import typer
 
 from rstream_cli import terminal
+from rstream_cli.commands.offset_reset import STORE_TIMEOUT
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.names import check_reference
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
 from rstream_cli.parsing import MAX_OFFSET, StartKind, parse_offset
 from rstream_cli.runner import CommandContext, run_command
-from rstream_cli.typer_support import Command, new_app
+from rstream_cli.typer_support import Command, Lazy, LazyGroup, new_app
+
+
+class _Offset(LazyGroup):
+    lazy: ClassVar[Mapping[str, Lazy]] = {
+        "list": Lazy("rstream_cli.commands.offset_list", "List the offsets that are stored in a stream."),
+        "reset": Lazy("rstream_cli.commands.offset_reset", "Make the consumers of a name read on at another place."),
+    }
+
 
 app = new_app(
-    "Store, query and resolve offsets.",
+    "Store, query, list, reset and resolve offsets.",
     examples="""
 rstream offset store events 41 --name billing
 rstream offset query events --name billing
+rstream offset list events
+rstream offset reset events --name billing --to -1h
 rstream offset resolve events -- -1h
 """,
+    group=_Offset,
 )
-
-STORE_TIMEOUT = 10.0
-"""Seconds to wait until the broker returns the stored offset."""
 
 _REFERENCE = typer.Option("--name", metavar="REF", help="The name under which the offset is stored.")
 

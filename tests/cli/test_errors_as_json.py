@@ -19,8 +19,12 @@ from tests.cli.conftest import Done, Run, run_here
 
 ANSWERING = {
     "consume",
+    "context list",
+    "context show",
     "doctor",
+    "offset list",
     "offset query",
+    "offset reset",
     "offset resolve",
     "sac-consume",
     "stream info",
