@@ -142,9 +142,12 @@ def plain_encoder(extras: Extras, looks: Looks, *, raw: bool, skip_empty: bool) 
     """Returns an encoder for records that are bodies, or with ``raw`` whole messages in a codec of the user's own."""
     encode = _body_encoder(extras, raw=raw)
     if looks.into_records:
-        return _one_by_one(
+        one_by_one = _one_by_one(
             _look_at_body(looks), encode, looks, skip=(lambda record: not record) if skip_empty else None
         )
+        if looks.key_delimiter is not None and not looks.into_json and looks.filter_value is None:
+            return _keyed_encoder(looks.key_delimiter, encode, one_by_one)
+        return one_by_one
 
     def plain(records: list[bytes], number: int, room: int, stop_at_bad: bool) -> Encoded:
         numbers = None
@@ -163,6 +166,21 @@ def plain_encoder(extras: Extras, looks: Looks, *, raw: bool, skip_empty: bool) 
         )
 
     return plain
+
+
+def _keyed_encoder(delimiter: bytes, encode: Callable[[list[bytes]], Sequence[bytes]], one_by_one: Encoder) -> Encoder:
+    """Returns an encoder for records that are a key, the delimiter and a body. ``one_by_one`` gets those among which
+    one has no delimiter: it is bad, or empty and to be skipped."""
+
+    def keyed(records: list[bytes], number: int, room: int, stop_at_bad: bool) -> Encoded:
+        some = records[:room] if room < len(records) else records
+        parts = [record.partition(delimiter) for record in some]
+        keys, found, bodies = zip(*parts, strict=True) if parts else ((), (), ())
+        if not all(found):
+            return one_by_one(records, number, room, stop_at_bad)
+        return Encoded(encode(list(bodies)), range(number, number + len(some)), keys=keys)
+
+    return keyed
 
 
 def _look_at_body(looks: Looks) -> _LookAt:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from rstream_core.flow.acks import Acks, Verdict
 from rstream_core.protocol.amqp_sections import PlainMessages, join_messages
+from rstream_core.protocol.wire import scatter
 
 T = TypeVar("T")
 
@@ -71,6 +72,29 @@ class Block:
     def split(self, at: int) -> tuple[Self, Self]:
         """Returns the messages before the place ``at``, and those from there on."""
         return self._slice(slice(at)), self._slice(slice(at, None))
+
+    def scatter(self) -> list[tuple[int, Self]]:
+        """Returns each lane that occurs, with its messages in their order. Lanes and keys are no part of these blocks.
+
+        There must be ``lanes``.
+        """
+        lanes, messages = self.lanes, self.messages
+        assert lanes is not None
+        is_plain = isinstance(messages, PlainMessages)
+        columns: dict[str, Sequence[object] | None] = {
+            "positions": self.positions,
+            "messages": messages.bodies if isinstance(messages, PlainMessages) else messages,
+            "ids": self.ids,
+            "filters": self.filters,
+        }
+        parts = {name: scatter(column, lanes) for name, column in columns.items() if column is not None}
+        found: list[tuple[int, Self]] = []
+        for lane in parts["positions"]:
+            its: dict[str, Any] = {name: part[lane] for name, part in parts.items()}
+            if is_plain:
+                its["messages"] = PlainMessages(its["messages"])
+            found.append((lane, replace(self, keys=None, lanes=None, **its)))
+        return found
 
     def join(self, others: Sequence[Self]) -> Self:
         """Returns these messages, and behind them those of other blocks with the same ``ack``, as one block.

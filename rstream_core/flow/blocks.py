@@ -31,6 +31,7 @@ from rstream_core.flow.stream_reading import ReadEvents
 from rstream_core.flow.stream_source import StreamSource
 from rstream_core.loops import LoopGuard
 from rstream_core.protocol.amqp import AMQPMessage, amqp_decoder
+from rstream_core.protocol.amqp_sections import size_of
 from rstream_core.timeslice import TimeSlice
 from rstream_core.types import ConsumerOffsetSpecification, OffsetType
 
@@ -125,17 +126,11 @@ class MessageBlock:
     def divide(self, lanes: Sequence[int]) -> list[tuple[int, MessageBlock]]:
         """Divides the block: ``lanes`` has a number for each message. Returns each number that occurs, with its
         messages in their order: a block to be acknowledged by itself. This one is to be used no more."""
-        places: dict[int, list[int]] = {}
-        for place, lane in enumerate(lanes):
-            places.setdefault(lane, []).append(place)
-        if len(places) == 1:
+        if lanes.count(lanes[0]) == len(lanes) == len(self):
             return [(lanes[0], self)]
+        parts = replace(self._block, lanes=lanes).scatter()
         self._is_released = True  # its parts are
-        found = []
-        for lane, chosen in places.items():
-            block = self._block.select(chosen)
-            found.append((lane, MessageBlock(block, sum(map(len, block.messages)), self._hand_over)))
-        return found
+        return [(lane, MessageBlock(part, size_of(part.messages), self._hand_over)) for lane, part in parts]
 
 
 def _checked(offsets: int | Sequence[int], positions: Sequence[int]) -> Sequence[int]:

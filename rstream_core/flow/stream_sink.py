@@ -12,9 +12,8 @@ Positions go to the publisher with each batch, and come back with its outcomes, 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -169,12 +168,8 @@ class StreamSink:
         if block.lanes is None:
             self.lanes[0].add(block)
             return
-        places: defaultdict[int, list[int]] = defaultdict(list)
-        for place, lane in enumerate(block.lanes):
-            places[lane].append(place)
-        routed = replace(block, keys=None, lanes=None)
-        for lane, its in places.items():
-            self.lanes[lane].add(routed.select(its))
+        for lane, part in block.scatter():
+            self.lanes[lane].add(part)
 
     def take_waiting(self) -> Iterator[tuple[str, Block]]:
         """Yields what was not published, with its stream. It stays open."""

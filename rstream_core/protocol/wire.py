@@ -1,6 +1,6 @@
 """The seam: the functions that touch every message, between runs of messages and the frames and chunks of the wire.
 
-They take and return bytes, lists and numbers, and know nothing of publishers or subscriptions. Nothing in them is done
+They take and return bytes, lists and numbers, and know nothing of publishers or subscriptions. Little in them is done
 once per message but by calls into C. A compiled twin may take the place of each, and must give the same bytes:
 tests/property/test_wire.py compares each with the table of ``commands`` or with a simple loop.
 
@@ -11,16 +11,19 @@ cut off. The general code then reads the same bytes, and says what is wrong with
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from io import BytesIO
 from itertools import compress, repeat
+from typing import TypeVar
 
 from rstream_core.checks import MAX_STRING, check_text
 from rstream_core.errors import RESPONSE_OK
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.amqp_sections import DATA32, PREFIXES, SHORT_BODY
 from rstream_core.protocol.sub_batch import SUB_BATCH_BIT
+
+T = TypeVar("T")
 
 FRAME_HEAD = struct.Struct(">IHHBi")  # size, key, version, publisher id, count
 ENTRY_HEAD = 12  # publishing id and size
@@ -241,6 +244,16 @@ def join_plain(bodies: Sequence[bytes]) -> bytes:
     parts[::2] = map(_BODY_HEADS.__getitem__, map(len, bodies))
     parts[1::2] = bodies
     return b"".join(parts)
+
+
+def scatter(column: Iterable[T], lanes: Sequence[int]) -> dict[int, list[T]]:
+    """Returns each lane that occurs, with those values of a column that go there, in their order. ``lanes``: of each
+    value. Raises ``ValueError`` for columns of different lengths."""
+    parts: dict[int, list[T]] = {lane: [] for lane in dict.fromkeys(lanes)}
+    append = {lane: part.append for lane, part in parts.items()}
+    for lane, value in zip(lanes, column, strict=True):
+        append[lane](value)
+    return parts
 
 
 def count_delimiters(data: bytes, delimiter: bytes) -> int:

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rstream_core.errors import MessageTooLarge
+from rstream_core.flow.acks import Account, Acks
+from rstream_core.flow.block import Block
 from rstream_core.protocol.amqp_sections import PlainMessages, encode_bodies
 from rstream_core.protocol.wire import MESSAGE_OVERHEAD
 from rstream_core.publishing.columns import Columns, PlainColumns, SubEntry, columns_of
@@ -65,3 +67,30 @@ def test_filter_values_and_sub_entries_of_plain_messages(bodies: list[bytes], da
         entry, expected = SubEntry(PlainMessages(bodies), compression), SubEntry(messages, compression)
         assert entry.frame(1, [7], 0, 1) == expected.frame(1, [7], 0, 1)
         assert list(entry.sub_entry) == list(expected.sub_entry)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=9)), min_size=1, max_size=40), st.data())
+def test_a_block_is_scattered_to_its_lanes(rows: list[tuple[int, bytes]], data: st.DataObject) -> None:
+    lanes, bodies = [lane for lane, _ in rows], [body for _, body in rows]
+    ids = data.draw(st.none() | st.just(range(5, 5 + len(rows))))
+    filters = data.draw(st.none() | st.just([None if len(body) % 2 else str(body) for body in bodies]))
+    for messages in (encode_bodies(bodies), PlainMessages(bodies)):
+        block = Block(
+            *(Acks(Account()), range(70, 70 + len(rows)), messages, "s", 9),
+            ids=ids,
+            filters=filters,
+            keys=bodies,
+            lanes=lanes,
+            unreadable={70},
+        )
+        parts = dict(block.scatter())
+        assert list(parts) == list(dict.fromkeys(lanes))
+        for lane, part in parts.items():
+            places = [place for place, its in enumerate(lanes) if its == lane]
+            expected = block.select(places)
+            assert type(part.messages) is type(block.messages)
+            assert list(part.messages) == list(expected.messages)
+            assert list(part.positions) == list(expected.positions)
+            assert (part.ack, part.stream, part.timestamp, part.unreadable) == (block.ack, "s", 9, {70})
+            assert (part.ids, part.filters) == (expected.ids and list(expected.ids), expected.filters)
+            assert (part.keys, part.lanes) == (None, None)

@@ -28,6 +28,7 @@ from rstream_core.protocol.wire import (
     published,
     received,
     refit,
+    scatter,
     split,
 )
 
@@ -245,6 +246,18 @@ def test_a_message_with_more_than_a_body_is_not_plain() -> None:
 def test_delimiters_are_counted(data: bytes, delimiter: bytes, more: int) -> None:
     data += delimiter * more + data + delimiter[1:]
     assert count_delimiters(data, delimiter) == data.count(delimiter)
+
+
+@given(st.lists(st.integers(-1, 3) | st.integers(0, 1000), max_size=60))
+def test_each_lane_gets_its_values_in_their_order(lanes: list[int]) -> None:
+    column = [b"%d" % at for at in range(len(lanes))]
+    found = scatter(column, lanes)
+    assert list(found) == list(dict.fromkeys(lanes))
+    for lane, values in found.items():
+        assert values == [value for value, its in zip(column, lanes, strict=True) if its == lane]
+    assert scatter(range(len(lanes)), lanes) == {lane: list(map(int, values)) for lane, values in found.items()}
+    with pytest.raises(ValueError, match="zip"):
+        scatter([*column, b""], lanes)
 
 
 FRAMES = st.one_of(

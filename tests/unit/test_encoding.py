@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rstream_cli.encoding import Encoded, Extras, Looks, json_encoder, plain_encoder
 from rstream_cli.records.paths import parse_path
@@ -38,11 +40,34 @@ def test_looking_at_each_record_changes_no_message(seed: int) -> None:
     chance = random.Random(seed)
     records = [b"k\t" + chance.choice([b"", b"a", chance.randbytes(300)]) for _ in range(200)]
     room = chance.choice([0, 10, ALL])
-    slow = plain(Looks(key_delimiter=b"\t"), records, room=room)
+    slow = plain(Looks(key_delimiter=b"\t", filter_value="f"), records, room=room)
     fast = plain(Looks(), [record[2:] for record in records], room=room)
     assert list(slow.messages) == list(fast.messages)
     assert slow.keys == (b"k",) * len(slow.messages)
     assert slow.numbers == list(range(1, len(slow.messages) + 1))
+
+
+@given(
+    st.lists(st.text("a::b", max_size=9).map(str.encode) | st.binary(max_size=300), max_size=30),
+    st.sampled_from([b":", b"::", b"a"]),
+    st.booleans(),
+    st.integers(1, 40),
+    st.booleans(),
+    st.booleans(),
+)
+def test_keys_are_the_same_whether_records_are_looked_at_singly_or_not(
+    records: list[bytes], delimiter: bytes, are_all_keyed: bool, room: int, stop: bool, skip: bool
+) -> None:
+    if are_all_keyed:
+        records = [record + delimiter for record in records]
+    settings: dict[str, Any] = {"room": room, "stop": stop, "skip": skip}
+    fast = plain(Looks(key_delimiter=delimiter), records, **settings)
+    slow = plain(Looks(key_delimiter=delimiter, filter_value="f"), records, **settings)
+    assert list(fast.messages) == list(slow.messages)
+    assert fast.numbers is not None
+    assert slow.numbers is not None
+    assert list(fast.numbers) == list(slow.numbers)
+    assert (fast.keys, list(fast.bad), fast.ids, fast.filters) == (slow.keys, list(slow.bad), None, None)
 
 
 def test_all_at_once() -> None:
