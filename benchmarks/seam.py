@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from rstream_cli.records.framing_out import DelimiterWriter
-from rstream_cli.rendering import Batch, bodies_renderer
+from rstream_cli.rendering import BlockView, bodies_renderer
 from rstream_core import AMQPMessage
 from rstream_core.protocol import chunk as chunks
 from rstream_core.protocol.amqp_sections import PlainMessages, encode_bodies, most_of
@@ -92,7 +92,7 @@ def ways(case: Case) -> Mapping[str, tuple[Callable[[], object], Callable[[], ob
 
     def rendered(found: Sequence[bytes] | chunks.ChunkReader) -> object:
         assert not isinstance(found, chunks.ChunkReader)
-        return render(Batch("s", range(case.messages), 0, found), refuse)
+        return render(BlockView("s", range(case.messages), 0, found), refuse)
 
     def in_by_messages() -> object:
         return rendered(chunks.open_entries(chunk, chunks.HEADER.size, header))

@@ -123,7 +123,7 @@ def run_consume(
         )
 
         async def work() -> Ended:
-            """Says so if nothing is read since the place to stop lies before the one to start."""
+            """Says so if nothing is read since the end lies before the start."""
             before = stop is not None and not single_active and is_before(stop, start, env.now())
             why = "--until is before --offset"
             if stop is not None and stop.kind is UntilKind.END:

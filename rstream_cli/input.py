@@ -27,7 +27,7 @@ _AHEAD = 4
 STDIN = "-"
 
 
-class Block(NamedTuple):
+class Read(NamedTuple):
     """The result of one read. ``data`` is empty at the end of a file."""
 
     data: bytes
@@ -84,7 +84,7 @@ class Input:
         self._stdin = stdin
         self._block_size = block_size
         self._room = threading.Semaphore(ahead)
-        self._blocks: deque[Block] = deque()
+        self._blocks: deque[Read] = deque()
         self._wake: Callable[[], None]
         self._loop = asyncio.get_running_loop()
         self._ended = False
@@ -129,7 +129,7 @@ class Input:
         """Whether no further block will come: after the last source, an error, or ``stop``."""
         return self._ended and not self._blocks
 
-    def take(self) -> Block | None:
+    def take(self) -> Read | None:
         """Returns the next block if there is one. Never waits."""
         if not self._blocks:
             return None
@@ -138,7 +138,7 @@ class Input:
 
     # On the loop.
 
-    def _put(self, block: Block) -> None:
+    def _put(self, block: Read) -> None:
         self._blocks.append(block)
         self._wake()
 
@@ -192,7 +192,7 @@ class Input:
             data = self._read(descriptor, poll)
             if data is None:
                 return
-            self._call(self._put, Block(data, number))
+            self._call(self._put, Read(data, number))
             if not data:
                 return
 

@@ -263,7 +263,7 @@ class StartKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A place to start; ``value`` belongs to the kinds ABSOLUTE, LAST_N and TIMESTAMP and is 0 elsewhere."""
+    """Where to start; ``value`` belongs to the kinds ABSOLUTE, LAST_N and TIMESTAMP and is 0 elsewhere."""
 
     kind: StartKind
     value: int = 0
@@ -282,14 +282,14 @@ class UntilKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """A place to stop; ``value`` is 0 for END."""
+    """Where to stop; ``value`` is 0 for END."""
 
     kind: UntilKind
     value: int = 0
 
 
 def is_before(until: Until, start: Start, now: float) -> bool | None:
-    """Returns whether the place to stop lies before the one to start. None: only the stream tells. ``now``: seconds
+    """Returns whether the end lies before the start. None: only the stream tells. ``now``: seconds
     since 1970."""
     if until.kind is UntilKind.END and start.kind is StartKind.TIMESTAMP and start.value > now * 1000:
         return None  # the broker's clock may be ahead

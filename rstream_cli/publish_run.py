@@ -248,7 +248,7 @@ class PublishRun:
         return None
 
     def _tell_bad_record(self, number: int, why: str) -> Stop | None:
-        where = self._source.place(number)
+        where = self._source.name_of(number)
         if not self._plan.skip_bad:
             text = f"{where}: {why}"
             return Stop(text, "bad message", CommandError(text, status=ExitStatus.BAD_RECORD))

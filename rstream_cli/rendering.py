@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeAlias, cast
 from rstream_cli.records.envelope import batch_to_json, body_bytes, to_json
 from rstream_cli.records.framing_out import RecordWriter
 from rstream_cli.records.large_messages import json_blocks, large_body
-from rstream_cli.records.template import Place, Template
+from rstream_cli.records.template import Fields, Template
 from rstream_cli.records.values import UNSHOWABLE, Where, look_into
 from rstream_cli.terminal import Bodies
 from rstream_core import AmqpError, AMQPMessage
@@ -31,8 +31,8 @@ LARGE = 4 * 1024 * 1024
 ``PlainMessages``, which are at most ``PIECE_BYTES`` together."""
 
 
-class Batch(NamedTuple):
-    """Messages of one chunk."""
+class BlockView(NamedTuple):
+    """What a renderer sees of a block: messages of one chunk."""
 
     stream: str
     offsets: Sequence[int]
@@ -50,22 +50,22 @@ class Batch(NamedTuple):
 
 
 OnBad = Callable[[int, str], None]
-"""Called for a message that cannot be shown, with its position in the batch and the reason. May raise, which ends the
+"""Called for a message that cannot be shown, with its place in the block and the reason. May raise, which ends the
 rendering."""
 Rendered: TypeAlias = bytes | Iterable[bytes | memoryview]
 """One block, or the blocks of one large message."""
 
 
 class Renderer:
-    """Gives the block of a batch without the messages that cannot be shown, having told of each in its order, before
+    """Gives the block of a view without the messages that cannot be shown, having told of each in its order, before
     the first.
 
-    ``fast`` gives the block of a batch in which all is well, ``one`` that of one message; else both raise. ``head`` is
+    ``fast`` gives the block of a view in which all is well, ``one`` that of one message; else both raise. ``head`` is
     what is to be written before the first message, also if none comes.
     """
 
     def __init__(
-        self, fast: Callable[[Batch], Rendered], one: Callable[[Batch, int], bytes], head: bytes = b""
+        self, fast: Callable[[BlockView], Rendered], one: Callable[[BlockView, int], bytes], head: bytes = b""
     ) -> None:
         self._fast = fast
         self._one = one
@@ -75,29 +75,29 @@ class Renderer:
         self.on_ambiguous: Callable[[str], None] | None = None
         """Called once, with the stream, before the first block with such a message is handed out."""
 
-    def __call__(self, batch: Batch, on_bad: OnBad) -> Rendered:
+    def __call__(self, view: BlockView, on_bad: OnBad) -> Rendered:
         """The block."""
         self.ambiguous = 0
-        if not batch.bad:
+        if not view.bad:
             try:
-                block = self._fast(batch)
+                block = self._fast(view)
             except UNSHOWABLE:
                 pass
             else:
                 if self.ambiguous:
-                    self._tell_ambiguous(batch.stream)
+                    self._tell_ambiguous(view.stream)
                 return block
             self.ambiguous = 0
         parts: list[bytes] = []
-        for index, offset in enumerate(batch.offsets):
+        for index, offset in enumerate(view.offsets):
             try:
-                if offset in batch.bad:
-                    look_into(Where(AMQPMessage.from_bytes(batch.messages[index]), batch.stream, offset, 0))
-                parts.append(self._one(batch, index))
+                if offset in view.bad:
+                    look_into(Where(AMQPMessage.from_bytes(view.messages[index]), view.stream, offset, 0))
+                parts.append(self._one(view, index))
             except UNSHOWABLE as error:
                 on_bad(index, why_bad(error))
         if self.ambiguous:
-            self._tell_ambiguous(batch.stream)
+            self._tell_ambiguous(view.stream)
         return b"".join(parts)
 
     def _tell_ambiguous(self, stream: str) -> None:
@@ -123,23 +123,23 @@ def bodies_renderer(
         harmless = shown.show(block)
         return harmless if framing_too or harmless is block else writer.join(list(map(shown.show, bodies)))
 
-    def fast(batch: Batch) -> Rendered:
-        if batch.is_large and shown is None:
-            body = _large_body(batch.messages[0], raw=raw)
+    def fast(view: BlockView) -> Rendered:
+        if view.is_large and shown is None:
+            body = _large_body(view.messages[0], raw=raw)
             renderer.ambiguous = writer.ambiguous([body], memoryview(body))
             before, behind = writer.around(len(body))
             return before, body, behind
         if raw:
-            return join(batch.messages)
-        if isinstance(batch.messages, PlainMessages):
-            return join(batch.messages.bodies)
-        bodies = bodies_of(batch.messages)
+            return join(view.messages)
+        if isinstance(view.messages, PlainMessages):
+            return join(view.messages.bodies)
+        bodies = bodies_of(view.messages)
         if None in bodies:
-            bodies = [body_bytes(AMQPMessage.from_bytes(data)) for data in batch.messages]
+            bodies = [body_bytes(AMQPMessage.from_bytes(data)) for data in view.messages]
         return join(cast("list[bytes]", bodies))
 
-    def one(batch: Batch, index: int) -> bytes:
-        return join([body_bytes(AMQPMessage.from_bytes(batch.messages[index]))])
+    def one(view: BlockView, index: int) -> bytes:
+        return join([body_bytes(AMQPMessage.from_bytes(view.messages[index]))])
 
     renderer = Renderer(fast, one)
     return renderer
@@ -158,20 +158,20 @@ def json_renderer(*, raw: bool, shown: Bodies | None = None) -> Renderer:
     def show(block: bytes) -> bytes:
         return block if shown is None else shown.show_json(block)
 
-    def fast(batch: Batch) -> Rendered:
-        stream, offsets, timestamp, messages, _ = batch
-        if batch.is_large and shown is None:
+    def fast(view: BlockView) -> Rendered:
+        stream, offsets, timestamp, messages, _ = view
+        if view.is_large and shown is None:
             blocks = json_blocks(messages[0], stream=stream, offset=offsets[0], timestamp_ms=timestamp, raw=raw)
             first = next(blocks)  # an error must come before any output
             return itertools.chain((first,), blocks, (b"\n",))
         lines = batch_to_json(messages, stream=stream, offsets=offsets, timestamp_ms=timestamp, raw=raw)
         return show(b"\n".join([*lines, b""]))
 
-    def one(batch: Batch, index: int) -> bytes:
-        data = batch.messages[index]
+    def one(view: BlockView, index: int) -> bytes:
+        data = view.messages[index]
         message = AMQPMessage(data) if raw else AMQPMessage.from_bytes(data)
-        offset = batch.offsets[index]
-        return show(to_json(message, stream=batch.stream, offset=offset, timestamp_ms=batch.timestamp_ms) + b"\n")
+        offset = view.offsets[index]
+        return show(to_json(message, stream=view.stream, offset=offset, timestamp_ms=view.timestamp_ms) + b"\n")
 
     return Renderer(fast, one)
 
@@ -179,18 +179,18 @@ def json_renderer(*, raw: bool, shown: Bodies | None = None) -> Renderer:
 def template_renderer(template: Template, *, raw: bool) -> Renderer:
     """Returns the renderer for ``--format``. The template itself escapes output for a terminal."""
 
-    def place(batch: Batch, index: int) -> Place:
-        data = batch.messages[index]
+    def fields_of(view: BlockView, index: int) -> Fields:
+        data = view.messages[index]
         message = AMQPMessage(data) if raw else AMQPMessage.from_bytes(data)
-        body = _large_body(data, raw=raw) if batch.is_large else data if raw else body_bytes(message)
-        return Place(batch.stream, batch.offsets[index], batch.timestamp_ms, body, message)
+        body = _large_body(data, raw=raw) if view.is_large else data if raw else body_bytes(message)
+        return Fields(view.stream, view.offsets[index], view.timestamp_ms, body, message)
 
-    def fast(batch: Batch) -> Rendered:
-        if batch.is_large:
-            return template.pieces(place(batch, 0))
-        return b"".join([template.render(place(batch, index)) for index in range(len(batch.messages))])
+    def fast(view: BlockView) -> Rendered:
+        if view.is_large:
+            return template.pieces(fields_of(view, 0))
+        return b"".join([template.render(fields_of(view, index)) for index in range(len(view.messages))])
 
-    return Renderer(fast, lambda batch, index: template.render(place(batch, index)))
+    return Renderer(fast, lambda view, index: template.render(fields_of(view, index)))
 
 
 def why_bad(error: Exception) -> str:

@@ -420,7 +420,7 @@ def _stacked(rows: Sequence[tuple[str, str]], width: int, style: Callable[[str],
     for name, text in rows:
         # A list of values that does not fit behind its option stands below it.
         heads = [name.strip()] if len(name.strip()) + 2 <= width else name.strip().rsplit(" ", 1)
-        lines += [f"{'  ' if place == 0 else '      '}{style(head)}" for place, head in enumerate(heads)]
+        lines += [f"{'  ' if index == 0 else '      '}{style(head)}" for index, head in enumerate(heads)]
         lines += [f"      {line}" for line in _wrap(text, width - 6)]
     return lines
 

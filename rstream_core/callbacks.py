@@ -71,7 +71,7 @@ class Failures:
 
     def tell(self, error: BaseException, message: str, *args: object) -> None:
         """Logs it, with the message formatted with ``args``, or counts it."""
-        kind = (type(error), _place_of(error))
+        kind = (type(error), _line_of(error))
         if kind in self._kinds or len(self._kinds) >= MAX_KINDS:
             self._untold += 1
             return
@@ -179,14 +179,14 @@ class _CalledWith:
         return "".join(f" for {argument!r:.200}" for argument in self._args)
 
 
-def _place_of(error: BaseException) -> object:
+def _line_of(error: BaseException) -> object:
     """The line that raised it; None where that is not known."""
-    place = None
+    line = None
     trace = error.__traceback__
     while trace is not None:
-        place = (trace.tb_frame.f_code, trace.tb_lineno)
+        line = (trace.tb_frame.f_code, trace.tb_lineno)
         trace = trace.tb_next
-    return place
+    return line
 
 
 def _escapes(error: BaseException) -> bool:

@@ -87,8 +87,8 @@ rstream_core.producers: producer
 rstream_core.producers: superstream
 rstream_core.consumers: . processed_offsets
 rstream_core.consumers: subscribers
-rstream_core.consumers: delivering reading
-rstream_core.consumers: subscriber_reading
+rstream_core.consumers: delivering iteration
+rstream_core.consumers: subscriber_iteration
 rstream_core.consumers: consumer
 rstream_core.consumers: superstream_consumer
 rstream_core: .

@@ -76,7 +76,7 @@ class Records:
         self._records_before = 0
         """The number of records in earlier sources."""
 
-    def place(self, number: int) -> str:
+    def name_of(self, number: int) -> str:
         """Returns the name of a record for people: the file, if there are several, and its number in the file. It must
         be one of the last block's."""
         if len(self._sources) < 2:

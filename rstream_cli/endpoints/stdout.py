@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from rstream_cli.environment import StdoutError
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.output import Output
-from rstream_cli.rendering import Batch, Renderer
+from rstream_cli.rendering import BlockView, Renderer
 from rstream_core.flow.acks import Verdict
 from rstream_core.flow.block import Block
 from rstream_core.flow.stages import Stop
@@ -133,9 +133,9 @@ class StdoutSink:
             self._on_skip(block.stream, block.positions[place], why)
 
         timestamp = 0 if block.timestamp is None else block.timestamp
-        batch = Batch(block.stream, block.positions, timestamp, block.messages, block.unreadable)
+        view = BlockView(block.stream, block.positions, timestamp, block.messages, block.unreadable)
         try:
-            data = self._render(batch, _refuse if self._on_skip is None else skip)
+            data = self._render(view, _refuse if self._on_skip is None else skip)
         except _BadMessage as error:
             return self._refuse(block, error)
         ambiguous = self._render.ambiguous

@@ -77,7 +77,7 @@ class CsvReader:
         """The lines of a row that is not whole: the last one ends inside of quotation marks."""
         self._names: list[bytes] = []
         """The row of names of this file, once it is read."""
-        self._places: list[int] = []
+        self._indexes: list[int] = []
         """Where the columns that are asked for are in a row."""
         self._is_bad_file = False
         self._is_dropping = False
@@ -133,9 +133,9 @@ class CsvReader:
             if not self._row and b'"' not in line and len(line) <= limit:
                 row = line.removesuffix(b"\r")
                 cells = row.split(b",")
-                if len(cells) == len(self._names) and len(self._places) == 1:  # the usual row, and all that it needs
+                if len(cells) == len(self._names) and len(self._indexes) == 1:  # the usual row, and all that it needs
                     self.count += 1
-                    records.append(cells[self._places[0]])
+                    records.append(cells[self._indexes[0]])
                     continue
             else:
                 found = self._whole_row(line)
@@ -182,8 +182,8 @@ class CsvReader:
         if len(cells) != len(names):
             raise self._bad(f"it has {_number_of_cells(len(cells))}, and the row of names has {len(names)}", records)
         self.count += 1
-        places = self._places
-        records.append(cells[places[0]] if len(places) == 1 else _packed([cells[place] for place in places]))
+        indexes = self._indexes
+        records.append(cells[indexes[0]] if len(indexes) == 1 else _packed([cells[index] for index in indexes]))
 
     def _cells(self, row: bytes, records: list[bytes]) -> list[bytes]:
         cells: list[bytes] = []
@@ -208,7 +208,7 @@ class CsvReader:
             return
         try:
             names = self._cells(row, records)
-            self._places = [self._place(name, names, records) for name in self._columns]
+            self._indexes = [self._index_of(name, names, records) for name in self._columns]
         except RecordError:
             self._give_up_file()
             raise
@@ -218,7 +218,7 @@ class CsvReader:
         self._is_bad_file = True
         self._lines, self._at, self._unfinished = [], 0, bytearray()
 
-    def _place(self, column: bytes, names: list[bytes], records: list[bytes]) -> int:
+    def _index_of(self, column: bytes, names: list[bytes], records: list[bytes]) -> int:
         if names.count(column) == 1:
             return names.index(column)
         shown = _shown(column)

@@ -16,7 +16,7 @@ from rstream_cli.records.envelope import body_bytes
 from rstream_cli.records.large_messages import large_body
 from rstream_cli.records.paths import Path, parse_path
 from rstream_cli.records.values import Where, check_path, values_at
-from rstream_cli.rendering import Batch, Rendered, Renderer
+from rstream_cli.rendering import BlockView, Rendered, Renderer
 from rstream_cli.terminal import Bodies
 from rstream_core import AMQPMessage
 from rstream_core.protocol.amqp import bodies_of
@@ -77,61 +77,61 @@ def csv_renderer(columns: dict[str, Path], *, raw: bool, shown: Bodies | None = 
     def written(column: Column) -> list[bytes]:
         return [(quoted(show(cell)) if cell else b'""' if alone else b"") for cell in column]
 
-    def rows(batch: Batch) -> bytes:
-        if not batch.messages:
+    def rows(view: BlockView) -> bytes:
+        if not view.messages:
             return b""
-        written_columns = [written(column) for column in _columns(paths, batch, raw=raw)]
+        written_columns = [written(column) for column in _columns(paths, view, raw=raw)]
         return b"".join([b"%b\r\n" % b",".join(row) for row in zip(*written_columns, strict=True)])
 
-    def fast(batch: Batch) -> Rendered:
-        found = _large(batch, raw=raw) if shown is None and batch.is_large and has_large else None
+    def fast(view: BlockView) -> Rendered:
+        found = _large(view, raw=raw) if shown is None and view.is_large and has_large else None
         if found is None:
-            return (rows(batch),) if batch.is_large and shown is None else rows(batch)
+            return (rows(view),) if view.is_large and shown is None else rows(view)
         body, message = found
         # All cells but the body first: an error must come before any output.
-        row = [written(column)[0] for column in _columns(paths, batch._replace(messages=[message]), raw=raw)]
-        return _pieces(row, [place for place, path in enumerate(paths) if path == _BODY], body)
+        row = [written(column)[0] for column in _columns(paths, view._replace(messages=[message]), raw=raw)]
+        return _pieces(row, [index for index, path in enumerate(paths) if path == _BODY], body)
 
-    def one(batch: Batch, index: int) -> bytes:
-        return rows(batch._replace(offsets=[batch.offsets[index]], messages=[batch.messages[index]]))
+    def one(view: BlockView, index: int) -> bytes:
+        return rows(view._replace(offsets=[view.offsets[index]], messages=[view.messages[index]]))
 
     head = b",".join([quoted(show(name.encode())) for name in columns]) + b"\r\n"
     return Renderer(fast, one, head)
 
 
-def _columns(paths: Sequence[Path], batch: Batch, *, raw: bool) -> list[Column]:
+def _columns(paths: Sequence[Path], view: BlockView, *, raw: bool) -> list[Column]:
     """Returns the columns at these paths. Raises what is in ``UNSHOWABLE``."""
     others = [path for path in paths if path != _BODY and path not in _OF_PLACE]
-    bodies: Column = batch.messages if raw else bodies_of(batch.messages)  # what is no message is bad for any columns
+    bodies: Column = view.messages if raw else bodies_of(view.messages)  # what is no message is bad for any columns
     if _BODY in paths and None in bodies:
-        bodies = [body_bytes(AMQPMessage.from_bytes(data)) for data in batch.messages]
+        bodies = [body_bytes(AMQPMessage.from_bytes(data)) for data in view.messages]
     found: dict[Path, Column] = {_BODY: bodies}
     if others:
         decode = AMQPMessage if raw else AMQPMessage.from_bytes
-        looked = [values_at(others, Where(decode(data), "", 0, 0)) for data in batch.messages]
+        looked = [values_at(others, Where(decode(data), "", 0, 0)) for data in view.messages]
         found.update(zip(others, zip(*looked, strict=True), strict=True))
     for path in _OF_PLACE:
         if path == ("offset",):
-            found[path] = [b"%d" % offset for offset in batch.offsets]
+            found[path] = [b"%d" % offset for offset in view.offsets]
         elif path in paths:
-            where = Where(_EMPTY, batch.stream, 0, batch.timestamp_ms)
-            found[path] = values_at([path], where) * len(batch.messages)
+            where = Where(_EMPTY, view.stream, 0, view.timestamp_ms)
+            found[path] = values_at([path], where) * len(view.messages)
     return [found[path] for path in paths]
 
 
-def _large(batch: Batch, *, raw: bool) -> tuple[memoryview, bytes] | None:
+def _large(view: BlockView, *, raw: bool) -> tuple[memoryview, bytes] | None:
     """Returns the body of a large message, and the message without it; None if it is no plain body."""
-    data = batch.messages[0]
+    data = view.messages[0]
     return (memoryview(data), b"") if raw else large_body(data)
 
 
 def _pieces(row: list[bytes], bodies: Sequence[int], body: memoryview) -> Iterator[bytes | memoryview]:
     """Yields a row in which these cells are a large body."""
     is_plain = _QUOTED.search(body) is None
-    for place, cell in enumerate(row):
-        if place:
+    for index, cell in enumerate(row):
+        if index:
             yield b","
-        if place not in bodies:
+        if index not in bodies:
             yield cell
         elif is_plain:
             yield body

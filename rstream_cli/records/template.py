@@ -24,8 +24,8 @@ from rstream_cli.terminal import Bodies
 from rstream_core.protocol.amqp import AMQPMessage
 
 
-class Place(NamedTuple):
-    """One message with its stream, offset and timestamp."""
+class Fields(NamedTuple):
+    """What a format may show of one message."""
 
     stream: str
     offset: int
@@ -34,24 +34,24 @@ class Place(NamedTuple):
     message: AMQPMessage
 
 
-_PIECES: dict[str, Callable[[Place], bytes | memoryview]] = {
-    "s": lambda place: place.body,
-    "S": lambda place: str(len(place.body)).encode(),
-    "R": lambda place: len(place.body).to_bytes(4),
-    "o": lambda place: str(place.offset).encode(),
-    "t": lambda place: place.stream.encode(),
-    "T": lambda place: str(place.timestamp_ms).encode(),
-    "I": lambda place: iso_time(place.timestamp_ms).encode(),
-    "h": lambda place: dumps(headers_to_json(place.message)),
-    "p": lambda place: dumps(properties_to_json(place.message)),
+_PIECES: dict[str, Callable[[Fields], bytes | memoryview]] = {
+    "s": lambda fields: fields.body,
+    "S": lambda fields: str(len(fields.body)).encode(),
+    "R": lambda fields: len(fields.body).to_bytes(4),
+    "o": lambda fields: str(fields.offset).encode(),
+    "t": lambda fields: fields.stream.encode(),
+    "T": lambda fields: str(fields.timestamp_ms).encode(),
+    "I": lambda fields: iso_time(fields.timestamp_ms).encode(),
+    "h": lambda fields: dumps(headers_to_json(fields.message)),
+    "p": lambda fields: dumps(properties_to_json(fields.message)),
 }
-_PLACE = re.compile(r"%(.|$)", re.DOTALL)
+_PLACEHOLDER = re.compile(r"%(.|$)", re.DOTALL)
 
 
-def _visible(piece: str, shown: Bodies) -> Callable[[Place], bytes]:
+def _visible(piece: str, shown: Bodies) -> Callable[[Fields], bytes]:
     plain = _PIECES[piece]
     show = {"t": shown.show_name, "h": shown.show_json, "p": shown.show_json}.get(piece, shown.show)
-    return lambda place: show(bytes(plain(place)))
+    return lambda fields: show(bytes(plain(fields)))
 
 
 class Template:
@@ -59,8 +59,8 @@ class Template:
 
     def __init__(self, text: str, shown: Bodies | None = None) -> None:
         """With ``shown``, values from a message are made readable for a terminal; the user's own text is unchanged."""
-        self._parts: list[bytes | Callable[[Place], bytes | memoryview]] = []
-        for index, piece in enumerate(_PLACE.split(text)):
+        self._parts: list[bytes | Callable[[Fields], bytes | memoryview]] = []
+        for index, piece in enumerate(_PLACEHOLDER.split(text)):
             if index % 2 == 0:
                 if piece:
                     self._parts.append(unescape(piece))
@@ -72,10 +72,10 @@ class Template:
                 allowed = " ".join(f"%{letter}" for letter in _PIECES)
                 raise ValueError(f"unknown place {'%' + piece!r} in {text!r}; allowed: {allowed} %%")
 
-    def render(self, place: Place) -> bytes:
+    def render(self, fields: Fields) -> bytes:
         """Returns the text for one message. Raises like ``envelope.to_json``."""
-        return b"".join(self.pieces(place))
+        return b"".join(self.pieces(fields))
 
-    def pieces(self, place: Place) -> list[bytes | memoryview]:
+    def pieces(self, fields: Fields) -> list[bytes | memoryview]:
         """Returns the parts of the text for one message, not joined."""
-        return [part if isinstance(part, bytes) else part(place) for part in self._parts]
+        return [part if isinstance(part, bytes) else part(fields) for part in self._parts]

@@ -35,7 +35,7 @@ UNSHOWABLE = (AmqpError, EnvelopeError)
 
 
 class Where(NamedTuple):
-    """A message, and what the envelope says of its place."""
+    """A message, and what the envelope says of where it was."""
 
     message: AMQPMessage
     stream: str
@@ -51,7 +51,7 @@ def look_into(where: Where) -> tuple[bytes, bytes]:
 
 
 _BODY = "body"
-_PLACES: dict[str, Callable[[Where], bytes]] = {
+_OF_CHUNK: dict[str, Callable[[Where], bytes]] = {
     "stream": lambda where: where.stream.encode(),
     "offset": lambda where: b"%d" % where.offset,
     "timestamp": lambda where: iso_time(where.timestamp_ms).encode(),
@@ -69,7 +69,7 @@ _OTHERS = (
     "body_sections",
     "sequence_sections",
 )
-_KEYS = (*_PLACES, *_SECTIONS, _BODY, *_OTHERS)
+_KEYS = (*_OF_CHUNK, *_SECTIONS, _BODY, *_OTHERS)
 _FIELDS = {"properties": PROPERTIES, "header": HEADER}
 """The keys whose own keys are known."""
 
@@ -91,7 +91,7 @@ def check_path(path: Path) -> Path:
     known = _FIELDS.get(str(root))
     if known is not None and len(path) > 1 and path[1] not in known:
         raise UnknownKeyError(format_path(path[:2]), _hint([(root, near) for near in _near(path[1], known)], known))
-    if root in _PLACES and len(path) > 1:
+    if root in _OF_CHUNK and len(path) > 1:
         raise UnknownKeyError(format_path(path[:2]), f"{format_path(path[:1])} is a single value")
     return path
 
@@ -118,9 +118,9 @@ def values_at(paths: Sequence[Path], where: Where) -> list[bytes | None]:
 def _value(path: Path, where: Where, sections: dict[str, Any]) -> bytes | None:
     """``sections`` keeps what was made of the message already; the whole envelope under ""."""
     root = str(path[0])
-    place = _PLACES.get(root)
-    if place is not None:
-        return place(where)
+    found = _OF_CHUNK.get(root)
+    if found is not None:
+        return found(where)
     if root == _BODY:
         if _BODY not in sections:
             sections[_BODY] = body_bytes(where.message)

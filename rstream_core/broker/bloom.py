@@ -16,14 +16,14 @@ def build(values: Iterable[str], size: int) -> bytes:
     """Returns a filter of ``size`` bytes that holds these values."""
     bits = bytearray(size)
     for value in values:
-        for place in _places(value, size):
-            bits[place >> 3] |= 1 << (place & 7)
+        for bit in _bits_of(value, size):
+            bits[bit >> 3] |= 1 << (bit & 7)
     return bytes(bits)
 
 
 def may_hold(bits: bytes, value: str) -> bool:
     """Returns False only if the filter was built without this value."""
-    return all(bits[place >> 3] >> (place & 7) & 1 for place in _places(value, len(bits)))
+    return all(bits[bit >> 3] >> (bit & 7) & 1 for bit in _bits_of(value, len(bits)))
 
 
 def wanted(bits: bytes, filters: Iterable[str], match_unfiltered: bool) -> bool:
@@ -36,6 +36,6 @@ def wanted(bits: bytes, filters: Iterable[str], match_unfiltered: bool) -> bool:
     return any(may_hold(bits, value) for value in filters) or (match_unfiltered and may_hold(bits, ""))
 
 
-def _places(value: str, size: int) -> list[int]:
+def _bits_of(value: str, size: int) -> list[int]:
     first, second = mmh3.hash64(value, signed=False)
     return [(first + number * second) % (size * 8) for number in range(_HASHES)]

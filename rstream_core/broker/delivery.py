@@ -24,7 +24,7 @@ logger = logging.getLogger("rstream_core.broker")
 
 CONSUMER_UPDATE_TIMEOUT = 60.0
 """Seconds in which a client answers whether it becomes active, or has stepped down."""
-TURN = 1024 * 1024
+SENT_AT_ONCE = 1024 * 1024
 """Bytes that a subscription sends before it lets the event loop go on."""
 
 _DELIVER = struct.Struct(">IHHB")
@@ -119,7 +119,7 @@ class BrokerSubscription:
         self.stream.close_if_unused()
 
     def start(self, spec: c.OffsetSpec) -> None:
-        """Begins to send at this place."""
+        """Begins to send where the cursor is."""
         self.stop()
         try:
             self._cursor = open_cursor(self.stream, spec)
@@ -136,12 +136,12 @@ class BrokerSubscription:
             self._cursor = None
 
     def pump(self) -> None:
-        """Sends the available chunks, within credit and buffer. Continues on the event loop after ``TURN`` bytes."""
+        """Sends the available chunks, within credit and buffer. Behind ``SENT_AT_ONCE`` the event loop goes on."""
         cursor = self._cursor
         connection = self.connection
         if cursor is None or self.credit <= 0 or not connection.is_writable or not cursor.is_behind():
             return
-        room = TURN
+        room = SENT_AT_ONCE
         try:
             while room > 0 and (sent := self._send_some(cursor)):
                 room -= sent
@@ -269,7 +269,7 @@ class Registry:
 
 
 def open_cursor(stream: Stream, spec: c.OffsetSpec) -> Cursor:
-    """Returns a cursor at the place that an offset specification means."""
+    """Returns a cursor where an offset specification means to start."""
     log = stream.log
     stream.writer.flush()
     match spec.offset_type:

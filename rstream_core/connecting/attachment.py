@@ -32,7 +32,7 @@ GOODBYE_TIMEOUT = 5.0
 
 
 class Attachment(ABC):
-    """A publisher or a subscription of one stream, and its place on a connection."""
+    """A publisher or a subscription of one stream, and its id on a connection."""
 
     what: ClassVar[str]
     """The name in recovery events: ``publisher`` or ``subscription``."""

@@ -19,7 +19,7 @@ from weakref import WeakSet
 from rstream_core.connecting.attempts import SharedAttempt
 from rstream_core.connecting.connection import Connection
 from rstream_core.connecting.nodes import Nodes
-from rstream_core.connecting.recovery import Backoff, Recoveries, Run, retry
+from rstream_core.connecting.recovery import Backoff, Recoveries, Retries, retry
 from rstream_core.errors import (
     RESPONSE_OK,
     AlreadyClosed,
@@ -105,7 +105,7 @@ class Locator:
             logger.info("waiting %.3g s for a broker: %s", left, first)
         else:
             on_wait(first)
-        return await Run(FIRST_WAIT, left).retry(self.connection, reason=first)
+        return await Retries(FIRST_WAIT, left).retry(self.connection, reason=first)
 
     async def _connect(self) -> Connection:
         self._connection = await self._kept(await self._nodes.connect_to_any())
@@ -137,7 +137,7 @@ class Locator:
                 raise
             loss = error
         # The policy's time begins only now: it limits the outage, not an operation that succeeds.
-        return await policy.run().retry(operation, helps=helps, reason=loss)
+        return await policy.retries().retry(operation, helps=helps, reason=loss)
 
     def _is_lost(self) -> bool:
         return self._connection is not None and not self._connection.is_open

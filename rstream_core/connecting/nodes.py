@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from rstream_core.connecting.connection import Connection
 from rstream_core.connecting.logins import Logins
-from rstream_core.connecting.recovery import Backoff, Run
+from rstream_core.connecting.recovery import Backoff, Retries
 from rstream_core.errors import (
     AdvertisedHostUnreachable,
     ConnectionFailed,
@@ -157,7 +157,7 @@ class Nodes:
 
     async def _connect_through_load_balancer(self, wanted: Endpoint, credentials: Credentials) -> Connection:
         """Connects repeatedly until the wanted node answers."""
-        run = Run(LOAD_BALANCER_WAIT, LOAD_BALANCER_SECONDS)
+        retries = Retries(LOAD_BALANCER_WAIT, LOAD_BALANCER_SECONDS)
         seen: set[Endpoint] = set()
 
         async def attempt() -> Connection:
@@ -170,14 +170,14 @@ class Nodes:
             await connection.close()
             reached = ", ".join(sorted(map(str, seen)))
             raise _AnotherNode(
-                f"{run.attempts} connections through {self._names_of_entries()} never reached {wanted}; "
+                f"{retries.attempts} connections through {self._names_of_entries()} never reached {wanted}; "
                 f"they reached {reached or 'nodes that do not say who they are'}",
                 hint=Hint.BALANCER_SPREADS,
             )
 
         late = self._too_late(LOAD_BALANCER_SECONDS)
         try:
-            return await run.retry(attempt, helps=lambda error: isinstance(error, _AnotherNode), reason=late)
+            return await retries.retry(attempt, helps=lambda error: isinstance(error, _AnotherNode), reason=late)
         except _AnotherNode as error:
             raise ConnectionFailed(str(error), hint=error.hint) from None
 
@@ -193,7 +193,7 @@ class Nodes:
             return await self._first_that_answers(self._entries, credentials)
 
         seconds = len(self._entries) * self.options.connect_timeout + 1
-        return await Run(DEAD_NODE_WAIT, seconds).retry(attempt, reason=self._too_late(seconds))
+        return await Retries(DEAD_NODE_WAIT, seconds).retry(attempt, reason=self._too_late(seconds))
 
     def _too_late(self, seconds: float) -> ConnectionFailed:
         return ConnectionFailed(f"no connection through {self._names_of_entries()} within {seconds:g} s")

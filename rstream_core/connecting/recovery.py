@@ -1,6 +1,6 @@
 """When to try again, how long to wait, and when to give up: the one retry loop.
 
-A policy (``Backoff``, ``Recovery``) is a value that can be shared. A ``Run`` holds the state of one use of a policy,
+A policy (``Backoff``, ``Recovery``) is a value that can be shared. ``Retries`` holds the state of one use of a policy,
 and ``Outages`` that of one publisher or subscription. Whether to try again depends on the error's ``retriable``, unless
 the caller passes a function that decides.
 
@@ -72,9 +72,9 @@ class Recovery:
                 "a recovery takes more than 0 seconds, at least one attempt, and no negative spread"
             )
 
-    def run(self) -> Run:
+    def retries(self) -> Retries:
         """Starts a use of this policy."""
-        return Run(self.backoff, self.seconds, spread=min(self.spread, self.seconds / 10))
+        return Retries(self.backoff, self.seconds, spread=min(self.spread, self.seconds / 10))
 
 
 RECOVER = Recovery()
@@ -123,7 +123,7 @@ def can_help(error: RstreamError) -> bool:
     return error.retriable
 
 
-class Run:
+class Retries:
     """One use of a policy: counts the attempts and the time that are used up."""
 
     def __init__(self, backoff: Backoff, seconds: float | None = None, *, spread: float = 0.0) -> None:
@@ -182,7 +182,7 @@ async def retry(
 
     Raises the operation's last error.
     """
-    return await Run(policy).retry(operation, helps=helps)
+    return await Retries(policy).retry(operation, helps=helps)
 
 
 class Recoveries:
@@ -238,7 +238,7 @@ class Outages:
         self._stream = stream
         self._what = what
         self._loop = asyncio.get_running_loop()
-        self._run: Run | None = None
+        self._retries: Retries | None = None
         self.is_counted = False
         """Whether the next loss would use up the attempts of an outage before it: until ``progress`` is called."""
         self._since = 0.0
@@ -248,33 +248,33 @@ class Outages:
 
     def progress(self) -> None:
         """Ends the outage after a confirm or a chunk: the next loss begins another one."""
-        self._run, self.is_counted = None, False
+        self._retries, self.is_counted = None, False
 
     def begin(self, error: RstreamError) -> None:
         """Notes a loss and tells the listener. The caller must then call ``recover`` or ``give_up``."""
         now = self._loop.time()
-        if self._run is None or now - self._since > STEADY:
+        if self._retries is None or now - self._since > STEADY:
             policy = self._recoveries.policy
             assert policy is not None
-            self._run, self.is_counted = policy.run(), True
+            self._retries, self.is_counted = policy.retries(), True
         self._since = now
-        self._attempts_before = self._run.attempts
+        self._attempts_before = self._retries.attempts
         self._is_open = True
         self._recoveries.tell(RecoveryEvent(self._stream, self._what, RecoveryState.LOST, error))
 
     def lose(self, error: RstreamError) -> None:
         """Notes a loss that is not recovered from, and tells the listener of both."""
         self._since = self._loop.time()
-        self._run, self.is_counted = None, False
+        self._retries, self.is_counted = None, False
         self._is_open = True
         self._recoveries.tell(RecoveryEvent(self._stream, self._what, RecoveryState.LOST, error))
         self.give_up(error)
 
     async def recover(self, error: RstreamError, attach: Callable[[], Awaitable[None]]) -> None:
         """Calls ``attach`` until it succeeds, and tells the listener. Raises the error for which that is given up."""
-        assert self._run is not None
+        assert self._retries is not None
         try:
-            await self._run.retry(attach, reason=error)
+            await self._retries.retry(attach, reason=error)
         except RstreamError as reason:
             self._tell(RecoveryState.GIVEN_UP, reason)
             raise
@@ -287,7 +287,7 @@ class Outages:
 
     def _tell(self, state: RecoveryState, error: RstreamError) -> None:
         now = self._loop.time()
-        attempts = 0 if self._run is None else self._run.attempts - self._attempts_before
+        attempts = 0 if self._retries is None else self._retries.attempts - self._attempts_before
         self._recoveries.tell(RecoveryEvent(self._stream, self._what, state, error, attempts, now - self._since))
         self._since = now
         self._is_open = False

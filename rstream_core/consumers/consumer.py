@@ -35,9 +35,9 @@ from rstream_core.client import Client
 from rstream_core.connecting.pool import MAX_IDS
 from rstream_core.connecting.recovery import RECOVER, Recovery, RecoveryListener
 from rstream_core.consumers.delivering import deliver
+from rstream_core.consumers.iteration import ChunkIteration, MessageIteration
 from rstream_core.consumers.processed_offsets import ProcessedOffsets
-from rstream_core.consumers.reading import ChunkReading, MessageReading
-from rstream_core.consumers.subscriber_reading import ReadSubscribers
+from rstream_core.consumers.subscriber_iteration import ReadSubscribers
 from rstream_core.consumers.subscribers import Decoder, Subscriber, Subscribers
 from rstream_core.consuming.gaps import GapListener
 from rstream_core.consuming.subscription import DEFAULT_CREDIT, SingleActiveConsumer, Subscription
@@ -325,7 +325,7 @@ class Consumer(StreamAdministration):
         for found in self._subscribers.named(whom):
             await self._subscribers.leave(found)
 
-    def chunks(self, streams: Streams, **options: Unpack[SubscribeOptions]) -> ChunkReading:
+    def chunks(self, streams: Streams, **options: Unpack[SubscribeOptions]) -> ChunkIteration:
         """An async iterator over chunks: the fastest way. Wrap it in ``contextlib.aclosing`` to leave early.
 
         Of several streams, given as a mapping of each to where it starts, the chunks come as they arrive. With filter
@@ -336,7 +336,7 @@ class Consumer(StreamAdministration):
 
     def messages(
         self, streams: Streams, *, decoder: Decoder | None = None, **options: Unpack[SubscribeOptions]
-    ) -> MessageReading[tuple[Any, MessageContext]]:
+    ) -> MessageIteration[tuple[Any, MessageContext]]:
         """An async iterator over ``(message, context)``. Wrap it in ``contextlib.aclosing`` to leave early.
 
         Of several streams, given as a mapping of each to where it starts, the messages come chunk by chunk as they
@@ -347,20 +347,20 @@ class Consumer(StreamAdministration):
 
     # Inside.
 
-    def _read_chunks(self, starts: Starts, options: SubscribeOptions) -> ChunkReading:
+    def _read_chunks(self, starts: Starts, options: SubscribeOptions) -> ChunkIteration:
         wishes = check_options(options)
         if wishes.filter.predicate is not None:
             raise ConfigurationError("a post filter needs messages, and chunks() does not decode them")
-        return ChunkReading(self._guard, self._read_subscribers(starts, None, wishes).open)
+        return ChunkIteration(self._guard, self._read_subscribers(starts, None, wishes).open)
 
     def _read_messages(
         self, starts: Starts, decoder: Decoder | None, options: SubscribeOptions
-    ) -> MessageReading[tuple[Any, MessageContext]]:
+    ) -> MessageIteration[tuple[Any, MessageContext]]:
         check_decoder(decoder)
         wishes = check_options(options)
         read = self._read_subscribers(starts, decoder, wishes)
         split = partial(read.split, partial(_messages_of, self), _one_by_one(decoder), wishes.filter.predicate)
-        return MessageReading(self._guard, read.open, split)
+        return MessageIteration(self._guard, read.open, split)
 
     def _read_subscribers(
         self, starts: Starts, decoder: Decoder | None, wishes: _Wishes
@@ -469,14 +469,14 @@ def check_decoder(decoder: Decoder | None) -> None:
         check_callable("decoder", decoder)
 
 
-def read_chunks(consumer: Consumer, starts: Starts, options: SubscribeOptions) -> ChunkReading:
+def read_chunks(consumer: Consumer, starts: Starts, options: SubscribeOptions) -> ChunkIteration:
     """``Consumer.chunks`` of streams that are asked for when reading begins."""
     return consumer._read_chunks(starts, options)  # noqa: SLF001 - of this module
 
 
 def read_messages(
     consumer: Consumer, starts: Starts, decoder: Decoder | None, options: SubscribeOptions
-) -> MessageReading[tuple[Any, MessageContext]]:
+) -> MessageIteration[tuple[Any, MessageContext]]:
     """As ``read_chunks``, of messages."""
     return consumer._read_messages(starts, decoder, options)  # noqa: SLF001 - of this module
 

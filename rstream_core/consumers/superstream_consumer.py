@@ -28,7 +28,7 @@ from rstream_core.consumers.consumer import (
     read_messages,
     the_one_given,
 )
-from rstream_core.consumers.reading import ChunkReading, MessageReading
+from rstream_core.consumers.iteration import ChunkIteration, MessageIteration
 from rstream_core.consumers.subscribers import Decoder
 from rstream_core.consuming.gaps import GapListener
 from rstream_core.errors import AlreadyClosed, ConfigurationError
@@ -170,13 +170,13 @@ class SuperStreamConsumer(OfOneSuperStream):
                 with suppress(ConfigurationError):  # a subscription that failed is removed already
                     await self._consumer.unsubscribe(member)
 
-    def chunks(self, *, offsets: Offsets | None = None, **options: Unpack[SubscribeOptions]) -> ChunkReading:
+    def chunks(self, *, offsets: Offsets | None = None, **options: Unpack[SubscribeOptions]) -> ChunkIteration:
         """As ``Consumer.chunks``, over all partitions as they come; ``chunk.stream`` is the partition."""
         return read_chunks(self._consumer, partial(self._starts, offsets), self._options(options))
 
     def messages(
         self, *, decoder: Decoder | None = None, offsets: Offsets | None = None, **options: Unpack[SubscribeOptions]
-    ) -> MessageReading[tuple[Any, MessageContext]]:
+    ) -> MessageIteration[tuple[Any, MessageContext]]:
         """As ``Consumer.messages``, over all partitions as they come; ``context.stream`` is the partition."""
         return read_messages(self._consumer, partial(self._starts, offsets), decoder, self._options(options))
 

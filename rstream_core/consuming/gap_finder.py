@@ -47,7 +47,7 @@ class GapFinder:
         """Notes where reading starts, and returns the gap there, if any. To be called just before the node reads.
 
         ``is_resumed``: the subscription goes on after chunks that have arrived. With a filter, the broker may have read
-        far beyond that place before, so the gap cannot be known. Waits at most ``LOOK_TIMEOUT``. Raises
+        far beyond that before, so the gap cannot be known. Waits at most ``LOOK_TIMEOUT``. Raises
         ``ConnectionClosed``.
         """
         offset = spec.offset if spec.offset_type is OffsetType.OFFSET else None

@@ -48,7 +48,7 @@ class Doubt(NamedTuple):
 
 
 class GapWatch:
-    """The place and the open doubts of one subscription. Turns the broker's answers into gaps.
+    """How far one subscription is, and its open doubts. Turns the broker's answers into gaps.
 
     ``follows``: whether each chunk should follow the one before it. False where the broker leaves chunks out (filters):
     then only a gap at the start can be found.

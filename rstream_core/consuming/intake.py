@@ -1,4 +1,4 @@
-"""The place of one subscription on a connection: chunks come in there, credits go out, turns begin and end.
+"""What one subscription is on a connection: chunks come in there, credits go out, turns begin and end.
 
 When the connection is lost or the stream moves, a task subscribes again after the last chunk that arrived, wherever the
 first subscription started. Chunks that have arrived are kept, so the application does not notice. A single active

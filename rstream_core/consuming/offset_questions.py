@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 from rstream_core.connecting.connection import Connection
 from rstream_core.connecting.locator import Locator
 from rstream_core.connecting.pool import ConnectionPool
-from rstream_core.connecting.recovery import Backoff, Run
+from rstream_core.connecting.recovery import Backoff, Retries
 from rstream_core.consuming.gaps import Gap
 from rstream_core.consuming.offsets import (
     NotStored,
@@ -94,7 +94,7 @@ async def see_stored(connection: Connection, message: c.StoreOffset, limit: floa
         return isinstance(error, NotStored)
 
     try:
-        await Run(STORED_WAIT, limit).retry(look, helps=helps, reason=NotStored("the broker does not tell"))
+        await Retries(STORED_WAIT, limit).retry(look, helps=helps, reason=NotStored("the broker does not tell"))
     except NotStored as error:
         return error
     return None

@@ -100,7 +100,7 @@ class Ends:
         reading.end = await self._client.last_offset(reading.stream)
         reading.is_read_out = reading.end is None
 
-    def needs_a_place_before(self, reading: StreamReading) -> bool:
+    def needs_before_start(self, reading: StreamReading) -> bool:
         """Returns whether an end may be found before any message has come: ``before_start`` must then be right."""
         return reading.is_to_come or (self._until_time is not None and reading.end is None)
 
@@ -171,7 +171,7 @@ class Ends:
         return Found((), await self._look_for_more())
 
     async def _look_for_ends(self) -> list[StreamReading]:
-        """Returns the streams whose place to stop has come, and of which all messages up to it are done with."""
+        """Returns the streams whose end is known now, and of which all messages up to it are done with."""
         has_come = self._until_time is not None and self._now_ms() > self._until_time
         if self._until_time is not None and not has_come:
             self._time_comes = self._loop_time_of(self._until_time)  # the clocks do not go alike

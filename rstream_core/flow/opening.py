@@ -126,7 +126,7 @@ class Opening:
         if self._ends_unseen(spec, reading) and not await subscription.barrier():
             await subscription.close()
             reading.subscription, reading.is_read_out = None, True
-        elif self._ends.needs_a_place_before(reading):
+        elif self._ends.needs_before_start(reading):
             reading.before_start = await self._find_before_start(subscription, spec)
 
     def _turns_of(self, reading: StreamReading, on_turn: TurnListener) -> SingleActiveConsumer:

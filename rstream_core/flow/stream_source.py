@@ -87,7 +87,7 @@ class StreamSource:
             self._stores = Stores(client, plan.name, store_every or StoreEvery(), self._readings, events, clock)
         self._stores_by_number = store_every is not None and store_every.messages is not None
         self._arrivals = _Arrivals()
-        self._turn: deque[StreamReading] = deque()
+        self._rotation: deque[StreamReading] = deque()
         """The streams that are read, the next one first."""
         self._rest: _Rest | None = None
         self._has_read = False
@@ -109,8 +109,8 @@ class StreamSource:
                 reading.is_closed = True
             else:
                 reading.subscription.arrived = self._arrivals
-                self._turn.append(reading)
-        if not self._turn:
+                self._rotation.append(reading)
+        if not self._rotation:
             self.end = Stop("there is nothing to read")
         self._ends.note_activity()
 
@@ -131,10 +131,10 @@ class StreamSource:
                 return block
         if self._stores_by_number and self._stores is not None and self._stores.is_due():
             return None  # before more messages are done with
-        turn = self._turn
-        for _ in range(len(turn) if self.end is None else 0):
-            reading = turn[0]
-            turn.rotate(-1)
+        rotation = self._rotation
+        for _ in range(len(rotation) if self.end is None else 0):
+            reading = rotation[0]
+            rotation.rotate(-1)
             block = self._poll_stream(reading)
             if block is not None:
                 return block
@@ -204,8 +204,8 @@ class StreamSource:
         if reading.is_read_out:
             return
         reading.is_read_out = True
-        self._turn.remove(reading)
-        if not self._turn and self.end is None:
+        self._rotation.remove(reading)
+        if not self._rotation and self.end is None:
             self.end = Stop("all wanted messages were read", "until")
 
     # What is due.
@@ -216,7 +216,7 @@ class StreamSource:
             return 0.0
         if self._has_read or self._is_worked_on:
             self._note_activity()
-        if len(self._turn) < len(self._readings) and self._next_to_close() is not None:
+        if len(self._rotation) < len(self._readings) and self._next_to_close() is not None:
             return 0.0
         due = self._ends.due()
         if self._stores is not None:
@@ -227,7 +227,7 @@ class StreamSource:
 
     def _note_activity(self) -> None:
         """The time without a message begins once there is none, and nothing is worked on any more."""
-        is_open = any(reading.acks.open for reading in self._turn)
+        is_open = any(reading.acks.open for reading in self._rotation)
         if self._has_read or not is_open:
             self._ends.note_activity()
         self._has_read, self._is_worked_on = False, is_open

@@ -137,7 +137,7 @@ class AMQPMessage:
     _sections: dict[int, Any] | None
     """The sections that were given, set or read. None: the message is only its body, or only its bytes."""
     _spans: Spans | None
-    """The places of a decoded message's sections, once they are known; without the body's, once that was replaced."""
+    """Where a decoded message's sections stand, once that is known; without the body's, once that was replaced."""
 
     def __init__(
         self,

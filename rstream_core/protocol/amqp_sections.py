@@ -17,7 +17,7 @@ from rstream_core.protocol.amqp_types import Symbol, ULong
 
 BodyType: TypeAlias = Literal["data", "sequence", "value"]
 Spans: TypeAlias = dict[int, list[tuple[int, int, int]]]
-"""The places of all sections: code -> (start, start of the value, end), in the order of the message."""
+"""Where all sections stand: code -> (start, start of the value, end), in the order of the message."""
 
 HEADER, DELIVERY, MESSAGE, PROPERTIES, APPLICATION = 0x70, 0x71, 0x72, 0x73, 0x74
 DATA, SEQUENCE, VALUE, FOOTER = 0x75, 0x76, 0x77, 0x78
@@ -237,14 +237,14 @@ def join_messages(parts: Sequence[Sequence[bytes]]) -> PlainMessages | list[byte
 
 
 MAX_SECTIONS: Final = 65_536
-"""A bound on the sections of one message: the place of a data or sequence section takes many times its bytes."""
+"""A bound on the sections of one message: what is noted of a data or sequence section takes many times its bytes."""
 
 
 # --- sections: finding them ----------------------------------------------------------------------------
 
 
 def locate(data: bytes) -> Spans:
-    """Returns the places of all sections. Raises ``AmqpError`` unless they are known, complete and compatible."""
+    """Returns where all sections stand. Raises ``AmqpError`` unless they are known, complete and compatible."""
     spans: Spans = {}
     pos, size, room = 0, len(data), MAX_SECTIONS
     while pos < size:

@@ -183,8 +183,8 @@ def refit(
         if frame[_PUBLISHER] == publisher_id:
             return [frame]
         return [b"".join((frame[:_PUBLISHER], bytes((publisher_id,)), frame[_PUBLISHER + 1 :]))]
-    places = _entry_places(frame)
-    entries = [frame[start:end] for start, _, end in places]
+    bounds = _entry_bounds(frame)
+    entries = [frame[start:end] for start, _, end in bounds]
     if is_open is not None:
         entries = list(compress(entries, is_open))
         if not entries:
@@ -201,11 +201,11 @@ def refit(
 
 def published(frame: bytes) -> tuple[list[bytes], list[str | None] | None]:
     """Returns the messages of a Publish frame without sub-entries, and their filter values; None for version 1."""
-    places = _entry_places(frame)
-    messages = [frame[start:end] for _, start, end in places]
+    bounds = _entry_bounds(frame)
+    messages = [frame[start:end] for _, start, end in bounds]
     if frame[7] == 1:
         return messages, None
-    values = [frame[start + 8 : begin - 4] for start, begin, _ in places]
+    values = [frame[start + 8 : begin - 4] for start, begin, _ in bounds]
     return messages, [None if value == _NO_FILTER else value[2:].decode() for value in values]
 
 
@@ -214,9 +214,9 @@ def has_sub_entry(frame: bytes) -> bool:
     return frame[7] == 1 and frame[FRAME_HEAD.size + 8] >= SUB_BATCH_BIT
 
 
-def _entry_places(frame: bytes) -> list[tuple[int, int, int]]:
+def _entry_bounds(frame: bytes) -> list[tuple[int, int, int]]:
     """Returns of each entry of a Publish frame: where it begins, where its message begins, and where both end."""
-    places: list[tuple[int, int, int]] = []
+    bounds: list[tuple[int, int, int]] = []
     size_at, filter_at = _SIZE.unpack_from, _FILTER_SIZE.unpack_from
     is_filtered, pos = frame[7] == 2, FRAME_HEAD.size
     while pos < len(frame):
@@ -225,9 +225,9 @@ def _entry_places(frame: bytes) -> list[tuple[int, int, int]]:
             (length,) = filter_at(frame, at)
             at += 2 + max(length, 0)
         (size,) = size_at(frame, at)
-        places.append((pos, at + 4, at + 4 + size))
+        bounds.append((pos, at + 4, at + 4 + size))
         pos = at + 4 + size
-    return places
+    return bounds
 
 
 def join_entries(messages: Sequence[bytes]) -> bytes:

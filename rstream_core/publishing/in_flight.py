@@ -253,7 +253,7 @@ class InFlight:
             ids = sorted(set(ids))
         outcomes: list[Outcome] = []
         position, count = 0, len(ids)
-        at = self._place(ids[0]) if count else 0
+        at = self._index_of(ids[0]) if count else 0
         while position < count and at < len(self._batches):
             batch = self._batches[at]
             if batch.first > ids[-1]:
@@ -280,7 +280,7 @@ class InFlight:
         """Takes in a broker's rejections; unknown ids are ignored. Returns an outcome for each id that was open."""
         outcomes: list[Outcome] = []
         for publishing_id, code in errors:
-            at = self._place(publishing_id)
+            at = self._index_of(publishing_id)
             batch = self._batches[at] if at < len(self._batches) else None
             if batch is None or not batch.first <= publishing_id <= batch.last:
                 continue
@@ -333,7 +333,7 @@ class InFlight:
         self.must_recount = False
         self.has_rejected = bool(self.rejected)
 
-    def _place(self, publishing_id: int) -> int:
+    def _index_of(self, publishing_id: int) -> int:
         """Returns the position of the batch that holds an id; where none does, that of a neighbour."""
         return max(bisect_right(self._batches, publishing_id, key=_first_id) - 1, 0)
 

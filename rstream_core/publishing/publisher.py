@@ -3,7 +3,7 @@
 The unit is the batch: the messages of one Publish frame. Its parts do the work: ``columns`` checks what a call
 publishes and cuts it for frames, ``numbering`` gives out the ids, ``outgoing`` waits for room, writes the frames and
 writes them again, and the ledger (``in_flight``) keeps them until each message is confirmed or has failed. The
-publisher ties them to a place on a connection, and tells the listener. ``Publisher`` is longer than other classes,
+publisher ties them to an id on a connection, and tells the listener. ``Publisher`` is longer than other classes,
 since half of its lines are what its callers read.
 
 When the connection is lost or the stream moves, the publisher detaches, and calls that publish wait. One task attaches

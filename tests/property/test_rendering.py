@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rstream_cli.records.csv_out import csv_renderer, parse_columns
 from rstream_cli.records.framing_out import DelimiterWriter, Len32Writer, RawWriter
 from rstream_cli.records.template import Template
-from rstream_cli.rendering import Batch, Renderer, bodies_renderer, json_renderer, template_renderer
+from rstream_cli.rendering import BlockView, Renderer, bodies_renderer, json_renderer, template_renderer
 from rstream_cli.terminal import Bodies
 from rstream_core.protocol.amqp_sections import PlainMessages, encode_bodies
 
@@ -40,8 +40,8 @@ def test_plain_messages_are_rendered_as_any_others(bodies: list[bytes], number: 
     plain, render = PlainMessages(bodies), RENDERERS[number]()
     blocks, ambiguous = [], []
     for messages in (encode_bodies(bodies), plain, plain):  # what it keeps the first time changes nothing
-        batch = Batch("s", range(7, 7 + len(bodies)), 1_700_000_000_000, messages, {8} if is_bad else ())
-        blocks.append(render(batch, refuse))
+        view = BlockView("s", range(7, 7 + len(bodies)), 1_700_000_000_000, messages, {8} if is_bad else ())
+        blocks.append(render(view, refuse))
         ambiguous.append(render.ambiguous)
     assert blocks == [blocks[0]] * 3
     assert ambiguous == [ambiguous[0]] * 3

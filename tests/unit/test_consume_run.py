@@ -20,7 +20,7 @@ from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.parsing import Start, StartKind, Until, UntilKind
 from rstream_cli.render.display import Display, StatsMode
 from rstream_cli.render.stats import ConsumeCounts, Stats
-from rstream_cli.rendering import Batch, OnBad, Renderer
+from rstream_cli.rendering import BlockView, OnBad, Renderer
 from rstream_cli.runner import CommandContext, Interrupt
 from rstream_core import (
     Client,
@@ -42,13 +42,13 @@ class HalfBad(Renderer):
     """Cannot show what begins with "bad"."""
 
     def __init__(self) -> None:
-        super().__init__(lambda batch: b"", lambda batch, index: b"")
+        super().__init__(lambda view: b"", lambda view, index: b"")
 
-    def __call__(self, batch: Batch, on_bad: OnBad) -> bytes:
-        for index, message in enumerate(batch.messages):
+    def __call__(self, view: BlockView, on_bad: OnBad) -> bytes:
+        for index, message in enumerate(view.messages):
             if message.startswith(b"bad"):
                 on_bad(index, "is bad")
-        return b"".join(message + b"\n" for message in batch.messages if not message.startswith(b"bad"))
+        return b"".join(message + b"\n" for message in view.messages if not message.startswith(b"bad"))
 
 
 @dataclass(frozen=True)
@@ -179,10 +179,10 @@ async def test_nothing_is_stored_where_the_reader_of_stdout_has_left(tmp_path: P
     run.stdout = writer
 
     class Leaving(HalfBad):
-        def __call__(self, batch: Batch, on_bad: OnBad) -> bytes:
-            if batch.offsets[0] == 10:
+        def __call__(self, view: BlockView, on_bad: OnBad) -> bytes:
+            if view.offsets[0] == 10:
                 os.close(reader)
-            return super().__call__(batch, on_bad)
+            return super().__call__(view, on_bad)
 
     def deliver(subscription: FakeSubscription) -> None:
         subscription.arrive(0, 10)

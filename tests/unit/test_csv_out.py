@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rstream_cli.records.csv_out import csv_renderer, parse_columns
 from rstream_cli.records.values import UnknownKeyError
-from rstream_cli.rendering import LARGE, Batch, Rendered
+from rstream_cli.rendering import LARGE, BlockView, Rendered
 from rstream_cli.terminal import Bodies
 from rstream_core import AMQPMessage, Properties
 from tests.unit.test_selecting import NO_MESSAGE, stored
@@ -23,8 +23,8 @@ def refuse(place: int, why: str) -> None:
     raise AssertionError(f"{place}: {why}")
 
 
-def batch(messages: Sequence[bytes], begin: int = 0, **more: Any) -> Batch:
-    return Batch("s", range(begin, begin + len(messages)), 1_700_000_000_123, messages, **more)
+def view(messages: Sequence[bytes], begin: int = 0, **more: Any) -> BlockView:
+    return BlockView("s", range(begin, begin + len(messages)), 1_700_000_000_123, messages, **more)
 
 
 def joined(data: Rendered) -> bytes:
@@ -32,7 +32,7 @@ def joined(data: Rendered) -> bytes:
 
 
 def written(columns: str, messages: Sequence[bytes], *, begin: int = 0, raw: bool = False) -> bytes:
-    return joined(csv_renderer(parse_columns(columns), raw=raw)(batch(messages, begin), refuse))
+    return joined(csv_renderer(parse_columns(columns), raw=raw)(view(messages, begin), refuse))
 
 
 def read(data: bytes) -> list[list[bytes]]:
@@ -125,7 +125,7 @@ def test_a_bad_message_is_told_of_and_left_out(columns: str) -> None:
         NO_MESSAGE,
         stored(b"b", application_properties={"n": 2}),
     ]
-    data = csv_renderer(parse_columns(columns), raw=False)(batch(messages), lambda place, _: told.append(place))
+    data = csv_renderer(parse_columns(columns), raw=False)(view(messages), lambda place, _: told.append(place))
     assert told == [1]
     assert joined(data) == written(columns, messages[:1]) + written(columns, messages[2:], begin=2)
 
@@ -136,7 +136,7 @@ def test_a_bad_message_is_told_of_and_left_out(columns: str) -> None:
 def test_a_large_message_comes_in_pieces(body: bytes, columns: str, raw: bool) -> None:
     """They are what one piece would be; only where another column needs the body there is one."""
     messages = [body if raw else stored(body, application_properties={"n": 5})]
-    data = csv_renderer(parse_columns(columns), raw=raw)(batch(messages, 3), refuse)
+    data = csv_renderer(parse_columns(columns), raw=raw)(view(messages, 3), refuse)
     pieces = [data] if isinstance(data, bytes) else list(data)
     assert (len(pieces) == 1) is (columns == "body.x,body")
     row = {"offset": b"3", "headers.n": b"" if raw else b"5", "body.x": b"", "body": body}
@@ -148,7 +148,7 @@ def test_a_large_message_comes_in_pieces(body: bytes, columns: str, raw: bool) -
 
 def test_a_large_message_is_not_copied() -> None:
     message = stored(b"x" * (LARGE + 1))
-    data = csv_renderer(parse_columns("offset,body"), raw=False)(batch([message]), refuse)
+    data = csv_renderer(parse_columns("offset,body"), raw=False)(view([message]), refuse)
     assert not isinstance(data, bytes)
     assert [type(piece) for piece in data if len(piece) > LARGE] == [memoryview]
 
@@ -157,4 +157,4 @@ def test_a_terminal_shows_control_characters() -> None:
     columns = parse_columns("body,headers.n")
     shown = csv_renderer(columns, raw=False, shown=Bodies())
     message = stored(b'\x1b[2J"\xff\r', application_properties={"n": "\x07"})
-    assert shown(batch([message]), refuse) == b'"\\x1b[2J""\\xff\\r",\\x07\r\n'
+    assert shown(view([message]), refuse) == b'"\\x1b[2J""\\xff\\r",\\x07\r\n'

@@ -104,7 +104,7 @@ async def test_chunks_behind_a_time_are_not_wanted(timestamp: int, expected: tup
 async def test_an_offset(stream: FakeStream, expected: tuple[int | None, bool, bool]) -> None:
     ending = Ending(stream, Until(offset=5))
     assert await ending.resolve() == expected
-    assert ending.ends.needs_a_place_before(ending.reading) is expected[1]
+    assert ending.ends.needs_before_start(ending.reading) is expected[1]
 
 
 async def test_an_offset_that_is_taken_later_is_asked_for_when_nothing_has_come_for_a_second() -> None:

@@ -12,7 +12,7 @@ from rstream_cli.records import large_messages
 from rstream_cli.records.csv_out import csv_renderer, parse_columns
 from rstream_cli.records.framing_out import DelimiterWriter, Len32Writer, RawWriter
 from rstream_cli.records.template import Template
-from rstream_cli.rendering import Batch, Rendered, Renderer
+from rstream_cli.rendering import BlockView, Rendered, Renderer
 from rstream_core import AMQPMessage, Properties
 from rstream_core.protocol.amqp import encode_bodies
 
@@ -50,8 +50,8 @@ def joined(rendered: Rendered) -> bytes:
     return rendered if isinstance(rendered, bytes) else b"".join(rendered)
 
 
-def batch(message: bytes) -> Batch:
-    return Batch("s", [7], 1_700_000_000_000, [message])
+def view(message: bytes) -> BlockView:
+    return BlockView("s", [7], 1_700_000_000_000, [message])
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -61,11 +61,11 @@ def test_blocks_are_what_one_block_would_be(
     monkeypatch: pytest.MonkeyPatch, message: bytes, number: int, raw: bool
 ) -> None:
     render: Renderer = RENDERERS[number](raw)
-    whole = render(batch(message), all_well)
+    whole = render(view(message), all_well)
     assert isinstance(whole, bytes)
     monkeypatch.setattr(rendering, "LARGE", 100)
     monkeypatch.setattr(large_messages, "_BLOCK", 33)
-    blocks = render(batch(message), all_well)
+    blocks = render(view(message), all_well)
     assert not isinstance(blocks, bytes)
     assert joined(blocks) == whole
 
@@ -80,7 +80,7 @@ def test_what_is_not_amqp_is_told_before_the_first_block(
 ) -> None:
     monkeypatch.setattr(rendering, "LARGE", 100)
     told: list[int] = []
-    rendered = RENDERERS[number](False)(batch(message), lambda index, why: told.append(index))
+    rendered = RENDERERS[number](False)(view(message), lambda index, why: told.append(index))
     assert (told, joined(rendered)) == ([0], b"")
 
 
@@ -91,7 +91,7 @@ def _drain(blocks: Iterable[bytes | memoryview]) -> int:
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("number", range(len(RENDERERS)))
 def test_a_body_is_never_there_twice(number: int, raw: bool) -> None:
-    given = batch(encode_bodies([bytes(32 * MB)])[0])
+    given = view(encode_bodies([bytes(32 * MB)])[0])
     tracemalloc.start()
     try:
         blocks = RENDERERS[number](raw)(given, all_well)

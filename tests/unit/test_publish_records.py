@@ -10,8 +10,7 @@ import pytest
 from rstream_cli.encoding import Encoded, Encoder, Extras, Looks, plain_encoder
 from rstream_cli.endpoints.records import Records
 from rstream_cli.exit_status import CommandError
-from rstream_cli.input import Block as Read
-from rstream_cli.input import Input, InputError
+from rstream_cli.input import Input, InputError, Read
 from rstream_cli.records.csv_in import CsvReader
 from rstream_cli.records.framing_in import DelimiterReader, Len32Reader, RecordReader, WholeReader
 from rstream_core.flow.acks import Account, Verdict
@@ -96,7 +95,7 @@ class World:
 
     def tell(self, number: int, why: str) -> Stop | None:
         self.told.append((number, why))
-        self.places.append(self.source.place(number))
+        self.places.append(self.source.name_of(number))
         return None if self.is_skipping else Stop(why, "bad message", CommandError(why))
 
     def cut(self) -> None:

@@ -23,7 +23,7 @@ from rstream_core import (
     RequestTimeout,
     StreamNotAvailable,
 )
-from rstream_core.connecting.recovery import RECOVER, STEADY, Outages, Recoveries, Run, retry
+from rstream_core.connecting.recovery import RECOVER, STEADY, Outages, Recoveries, Retries, retry
 from tests.clients import PATIENCE
 
 QUICK = Backoff(attempts=4, initial=0.001)
@@ -50,7 +50,7 @@ async def test_the_least_that_a_policy_may_be() -> None:
     """One attempt, at once, within hardly any time."""
     operation = Operation(ConnectionClosed("1"), ConnectionClosed("2"))
     with pytest.raises(ConnectionClosed, match="1"):
-        await Recovery(seconds=PATIENCE, backoff=Backoff(attempts=1), spread=0).run().retry(operation)
+        await Recovery(seconds=PATIENCE, backoff=Backoff(attempts=1), spread=0).retries().retry(operation)
     assert operation.calls == 1
     assert Recovery(seconds=0.001).seconds == 0.001
 
@@ -70,11 +70,11 @@ async def test_first_attempts_are_spread(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
     for _ in range(20):
-        assert await Recovery(spread=0.25).run().retry(Operation()) == "done"
+        assert await Recovery(spread=0.25).retries().retry(Operation()) == "done"
     assert len(set(slept)) == 20
     assert all(0 < seconds <= 0.25 for seconds in slept)
     slept.clear()
-    assert await Recovery(spread=0).run().retry(Operation()) == "done"
+    assert await Recovery(spread=0).retries().retry(Operation()) == "done"
     assert slept == []
 
 
@@ -130,16 +130,16 @@ async def test_the_time_is_bounded_also_inside_an_attempt() -> None:
     reason = ConnectionClosed("the loss")
     async with asyncio.timeout(PATIENCE):  # an attempt that is not bounded never ends
         with pytest.raises(ConnectionClosed, match="the loss"):
-            await Run(QUICK, 0.1).retry(hang, reason=reason)
+            await Retries(QUICK, 0.1).retry(hang, reason=reason)
         with pytest.raises(RequestTimeout):
-            await Run(QUICK, 0.1).retry(hang)
+            await Retries(QUICK, 0.1).retry(hang)
 
 
 async def test_an_error_that_is_a_timeout_is_not_the_end_of_the_time() -> None:
     operation = Operation(RequestTimeout("the broker is slow"))
-    assert await Run(QUICK, PATIENCE).retry(operation) == "done"
+    assert await Retries(QUICK, PATIENCE).retry(operation) == "done"
     with pytest.raises(RequestTimeout, match="slow"):
-        await Run(Backoff(attempts=1), PATIENCE).retry(Operation(RequestTimeout("the broker is slow")))
+        await Retries(Backoff(attempts=1), PATIENCE).retry(Operation(RequestTimeout("the broker is slow")))
 
 
 async def lose(outages: Outages, *errors: Exception) -> None:
@@ -261,7 +261,7 @@ async def test_steady_seconds_begin_when_it_has_recovered() -> None:
 
 async def test_the_time_of_an_outage_is_one_for_all_its_losses() -> None:
     """What a recovery took that held for a moment is used up."""
-    run = Run(Backoff(attempts=1000, initial=0.001, maximum=0.001), 0.5)
+    retries = Retries(Backoff(attempts=1000, initial=0.001, maximum=0.001), 0.5)
     loop = asyncio.get_running_loop()
 
     async def slow() -> None:
@@ -270,10 +270,10 @@ async def test_the_time_of_an_outage_is_one_for_all_its_losses() -> None:
     async def hang() -> None:
         await asyncio.Event().wait()
 
-    await run.retry(slow)
+    await retries.retry(slow)
     begin = loop.time()
     with pytest.raises(ConnectionClosed, match="lost again"):
-        await run.retry(hang, reason=ConnectionClosed("lost again"))
+        await retries.retry(hang, reason=ConnectionClosed("lost again"))
     assert loop.time() - begin < 0.4
 
 

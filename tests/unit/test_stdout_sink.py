@@ -12,7 +12,7 @@ import pytest
 from rstream_cli.endpoints.stdout import StdoutSink
 from rstream_cli.environment import StdoutError
 from rstream_cli.exit_status import CommandError, ExitStatus
-from rstream_cli.rendering import LARGE, Batch, OnBad, Renderer
+from rstream_cli.rendering import LARGE, BlockView, OnBad, Renderer
 from rstream_core.flow.acks import Account, Acks, Verdict
 from rstream_core.flow.block import Block
 
@@ -21,18 +21,18 @@ class Lines(Renderer):
     """Cannot show what begins with "bad"; a large message comes in two pieces."""
 
     def __init__(self, head: bytes = b"") -> None:
-        super().__init__(lambda batch: b"", lambda batch, index: b"", head)
-        self.batches: list[Batch] = []
+        super().__init__(lambda view: b"", lambda view, index: b"", head)
+        self.views: list[BlockView] = []
 
-    def __call__(self, batch: Batch, on_bad: OnBad) -> bytes | Iterator[bytes]:
-        self.batches.append(batch)
-        for index, message in enumerate(batch.messages):
+    def __call__(self, view: BlockView, on_bad: OnBad) -> bytes | Iterator[bytes]:
+        self.views.append(view)
+        for index, message in enumerate(view.messages):
             if message.startswith(b"bad"):
                 on_bad(index, "is bad")
-        self.ambiguous = sum(b"," in message for message in batch.messages)
-        if batch.is_large:
-            return iter((batch.messages[0][:10], batch.messages[0][10:]))
-        return b"".join(message + b"\n" for message in batch.messages if not message.startswith(b"bad"))
+        self.ambiguous = sum(b"," in message for message in view.messages)
+        if view.is_large:
+            return iter((view.messages[0][:10], view.messages[0][10:]))
+        return b"".join(message + b"\n" for message in view.messages if not message.startswith(b"bad"))
 
 
 class Pipe:
@@ -95,7 +95,7 @@ async def test_a_block_is_written_and_then_acknowledged(pipe: Pipe) -> None:
     assert pipe.read() == b"a\nb,\nc\n"
     assert (pipe.by, pipe.acks.low, pipe.written) == ((3, 0, 0), 12, [3])
     assert (pipe.sink.bytes, pipe.sink.ambiguous, pipe.sink.failed) == (7, 1, None)
-    assert pipe.render.batches == [Batch("s", range(10, 13), 77, (b"a", b"b,", b"c"), (11,))]
+    assert pipe.render.views == [BlockView("s", range(10, 13), 77, (b"a", b"b,", b"c"), (11,))]
 
 
 async def test_what_a_slow_reader_has_not_taken_is_open(pipe: Pipe) -> None:
@@ -210,7 +210,7 @@ async def test_nothing_is_written_where_all_are_skipped() -> None:
 async def test_unbuffered_writes_each_message_by_itself() -> None:
     pipe = Pipe(unbuffered=True)
     await pipe.push(b"a", b"b", b"c")
-    assert [list(batch.offsets) for batch in pipe.render.batches] == [[10], [11], [12]]
+    assert [list(view.offsets) for view in pipe.render.views] == [[10], [11], [12]]
     assert (pipe.read(), pipe.written) == (b"a\nb\nc\n", [1, 2, 3])
     pipe.close()
 
@@ -233,7 +233,7 @@ async def test_unbuffered_ends_at_a_bad_message() -> None:
 async def test_nothing_is_taken_after_a_stop(pipe: Pipe) -> None:
     pipe.sink.stop()
     await pipe.push(b"a")
-    assert (pipe.by, pipe.render.batches, pipe.sink.failed) == ((0, 0, 1), [], None)
+    assert (pipe.by, pipe.render.views, pipe.sink.failed) == ((0, 0, 1), [], None)
 
 
 # A reader that has left, and a full disk.

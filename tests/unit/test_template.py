@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from rstream_cli.records.template import Place, Template
+from rstream_cli.records.template import Fields, Template
 from rstream_core.protocol.amqp import AMQPMessage, Properties
 
 MS = 1_787_306_400_123
 
 
-def _place(offset: int, message: AMQPMessage, stream: str = "orders") -> Place:
+def _place(offset: int, message: AMQPMessage, stream: str = "orders") -> Fields:
     body = message.body or b""
-    return Place(stream, offset, MS, body, AMQPMessage.from_bytes(message.encode()))
+    return Fields(stream, offset, MS, body, AMQPMessage.from_bytes(message.encode()))
 
 
 PLACES = [

@@ -3,8 +3,8 @@
 These are classes, since an async generator that is cancelled where it waits is over: a timeout around ``anext`` would
 end it, and look as if the stream had ended.
 
-A ``Reading`` subscribes at the first ``anext``, in a task of its own. If that ``anext`` is cancelled, the task goes on,
-and the next ``anext`` waits for it.
+An ``Iteration`` subscribes at the first ``anext``, in a task of its own. If that ``anext`` is cancelled, the task goes
+on, and the next ``anext`` waits for it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Open = Callable[[], Coroutine[Any, Any, Opened]]
 Split = Callable[[Opened, Chunk], Generator[T | None, None, None]]
 
 
-class Reading(AsyncIterator[T], Generic[T]):
+class Iteration(AsyncIterator[T], Generic[T]):
     """An async iterator, for one task. Wrap it in ``contextlib.aclosing`` to leave early.
 
     A cancelled ``anext``, as by a timeout, loses nothing: the next one goes on. An error ends it, and what it
@@ -135,7 +135,7 @@ class Reading(AsyncIterator[T], Generic[T]):
         """Of what is at hand."""
 
 
-class ChunkReading(Reading[Chunk]):
+class ChunkIteration(Iteration[Chunk]):
     """Chunk by chunk."""
 
     async def __anext__(self) -> Chunk:
@@ -145,7 +145,7 @@ class ChunkReading(Reading[Chunk]):
         return await self._chunk()
 
 
-class MessageReading(Reading[T]):
+class MessageIteration(Iteration[T]):
     """Message by message."""
 
     def __init__(self, guard: LoopGuard, open_it: Open, split: Split[T]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from rstream_core.consumers.delivering import Origin
-from rstream_core.consumers.reading import Opened
+from rstream_core.consumers.iteration import Opened
 from rstream_core.consumers.subscribers import Decoder, Subscriber, Subscribers
 from rstream_core.consuming.subscriptions import Subscriptions
 from rstream_core.types import Chunk, ConsumerOffsetSpecification
