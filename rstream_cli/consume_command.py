@@ -114,7 +114,8 @@ def run_consume(
         )
         counts = ConsumeCounts()
         shown = ", ".join([target, *more])
-        stats = Stats("consume", shown, counts)
+        streams = (target, *more) if more else ()
+        stats = Stats("consume", shown, counts, streams=streams)
         display = showing.display(mode, stats, connection)
         render.on_ambiguous = partial(_tell_ambiguous, display)
         command = "superstream consume" if kind is Kind.SUPER_STREAM else "consume"
@@ -128,7 +129,7 @@ def run_consume(
             why = "--until is before --offset"
             if stop is not None and stop.kind is UntilKind.END:
                 why = "--offset is in the future"
-            tell = partial(_tell_until_before, display, shown, offset, until, why)
+            tell = partial(_tell_until_before, display, streams or target, offset, until, why)
             if before:
                 tell()
             ended = await run()
@@ -142,7 +143,7 @@ def run_consume(
     run_command(main, connection=connection, graceful=True)
 
 
-def _tell_until_before(display: Display, stream: str, offset: str, until: str | None, why: str) -> None:
+def _tell_until_before(display: Display, stream: str | Sequence[str], offset: str, until: str | None, why: str) -> None:
     line = f"no message lies between --offset {offset} and --until {until}: {why}"
     display.event("until_before_offset", line, Severity.WARNING, stream=stream, offset=offset, until=until)
 

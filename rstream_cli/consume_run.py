@@ -161,6 +161,7 @@ class ConsumeRun:
         """Copies the figures of the flow into the statistics, perhaps in the thread of the display."""
         counts, stats, by = self._counts, self._stats, self._account.by
         counts.consumed = by[Verdict.DONE]
+        counts.left_out = by[Verdict.PASSED]
         counts.bad = by[Verdict.BAD]
         counts.ambiguous = self._sink.ambiguous
         stats.bytes = self._sink.bytes

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
@@ -146,7 +146,7 @@ class Display:
         severity: Severity = Severity.NOTE,
         *,
         bounded: bool = False,
-        **fields: str | float | None,
+        **fields: str | float | Sequence[str] | None,
     ) -> None:
         """Reports an event of the run: a line for people, or an object with ``--stats json``.
 

@@ -19,7 +19,7 @@ def document(snapshot: Snapshot, event: str) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "event": event,
         "command": snapshot.verb,
-        "stream": snapshot.stream,
+        "stream": list(snapshot.streams) or snapshot.stream,
         "elapsed": round(snapshot.elapsed, 3),
         **snapshot.counts,
         "bytes": snapshot.bytes,

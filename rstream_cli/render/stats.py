@@ -147,6 +147,8 @@ class ConsumeCounts:
     last_offset: int | None = None
     """The offset of the last message written to stdout."""
     stored_offset: int | None = None
+    left_out: int = 0
+    """Messages that came, and that ``--grep``, ``--match`` or ``--filter-from`` left out."""
     bad: int = 0
     """Messages that cannot be shown, and were skipped."""
     gone: int = 0
@@ -166,6 +168,7 @@ class Snapshot:
 
     verb: Verb
     stream: str
+    """The stream or the super stream; several streams in words."""
     elapsed: float
     counts: dict[str, int | None]
     messages: int
@@ -183,6 +186,8 @@ class Snapshot:
     """Whether a connection is lost and not recovered yet."""
     unconfirmed: float = 0.0
     """Seconds for which messages have been in flight without a confirm."""
+    streams: tuple[str, ...] = ()
+    """The streams, where they are several."""
 
 
 @dataclass(slots=True)
@@ -204,6 +209,8 @@ class Stats:
     clock: Callable[[], float] = time.monotonic
     started: float = 0.0
     reconnecting: bool = False
+    streams: tuple[str, ...] = ()
+    """See ``Snapshot``."""
     _updating: Lock = field(default_factory=Lock)
     _progress: tuple[int, float] = (0, 0.0)
     """The number of confirmed messages, and the last time when it had changed or no message was in flight."""
@@ -254,6 +261,7 @@ class Stats:
             eta=left,
             reconnecting=self.reconnecting,
             unconfirmed=now - self._progress[1],
+            streams=self.streams,
         )
 
     @property

@@ -112,6 +112,8 @@ def summary(snapshot: Snapshot, reason: str) -> str:
             parts.append(f"last offset {counts['last_offset']}")
         if counts["stored_offset"] is not None:
             parts.append(f"stored offset {counts['stored_offset']}")
+        if counts["left_out"]:
+            parts.append(f"left out {count(counts['left_out'])}")
         if counts["bad"]:
             parts.append(f"bad {count(counts['bad'])}")
         if counts["ambiguous"]:

@@ -88,8 +88,16 @@ def test_outputs_name_the_stream(run: Run, three: list[str]) -> None:
 def test_the_summary_names_them_all(run: Run, three: list[str]) -> None:
     done = run("consume", *three, "-o", "first", "--until", "end", "--stats", "json")
     found = summary_of(done.stderr)
-    assert found["stream"] == ", ".join(three)
+    assert found["stream"] == three
     assert (found["consumed"], found["last_offset"], found["stored_offset"]) == (6, None, None)
+
+
+def test_an_event_about_them_all_names_them_all(run: Run, three: list[str]) -> None:
+    done = run("consume", *three, "-o", "2999-01-01", "--until", "end", "--stats", "json")
+    event, summary = map(json.loads, done.stderr.splitlines())
+    assert (event["event"], event["stream"], summary["stream"]) == ("until_before_offset", three, three)
+    words = run("consume", *three, "-o", "first", "--until", "end", "--stats", "line").stderr.decode()
+    assert f"from {', '.join(three)} in " in words
 
 
 def test_what_comes_later_comes_from_each(env: dict[str, str], run: Run, three: list[str]) -> None:
