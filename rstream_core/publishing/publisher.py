@@ -247,6 +247,7 @@ class Publisher(Attachment):
                     await outgoing.room(messages, size)
                 if ledger.has_rejected:  # meanwhile
                     await self._numbering.follow_rejected(None if chosen is None else ids[low:])
+                    await outgoing.room(messages, size)  # the stream may have moved while the broker was asked
                 frame = given.frame(outgoing.registered.id, ids, low, high)
                 some = ids if high - low == count else ids[low:high]
                 batch = Batch(

@@ -6,7 +6,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from rstream_core import Client, ConnectionOptions, EmbeddedBroker, NotConfirmed, parse_uri
+from rstream_core import (
+    Client,
+    ConnectionOptions,
+    EmbeddedBroker,
+    NotConfirmed,
+    Publisher,
+    StreamNotAvailable,
+    parse_uri,
+)
 from rstream_core.flow.acks import Account, Acks, Verdict
 from rstream_core.flow.block import Block
 from rstream_core.protocol.commands import Key
@@ -92,6 +100,31 @@ async def test_a_connection_that_is_lost_while_the_last_id_is_asked_for(
     await publisher.flush(PATIENCE)
     assert (publisher.confirmed, publisher.error) == (1, None)
     assert await stored(own, "s") == [b"again"]
+    await publisher.close()
+
+
+async def test_a_stream_that_moves_right_behind_the_last_id(
+    faulty: EmbeddedBroker, own: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written under the id of the publisher that is gone: it may be another stream's by then."""
+    ask = Publisher.last_publishing_id
+    asked: list[int] = []
+
+    async def and_then_it_moves(publisher: Publisher) -> int:
+        last = await ask(publisher)
+        if not asked:
+            publisher.on_unavailable(StreamNotAvailable("as the broker's notice in the same bytes says"))
+        asked.append(last)
+        return last
+
+    monkeypatch.setattr(Publisher, "last_publishing_id", and_then_it_moves)
+    publisher = await own.publisher("s", "writer", max_in_flight=1)
+    faulty.faults.answer(Key.PUBLISH, 15)
+    await publisher.publish([b"rejected"])
+    await publisher.publish_sub_entry([b"next"])  # it waits for room, and learns of the rejection there
+    await publisher.flush(PATIENCE)
+    assert (publisher.confirmed, publisher.failed, publisher.sent_again, len(asked)) == (1, 1, 0, 1)
+    assert await stored(own, "s") == [b"next"]
     await publisher.close()
 
 
