@@ -19,7 +19,8 @@ Four figures of each:
   how often a block is copied; the objects around the messages are part of it.
 
 Each way is walked twice, over a few blocks and over many. The figures are the difference, divided by the number of
-further blocks: what happens once, at the start or at the end, is in none of them. They depend a little on when answers
+further blocks: what happens once, at the start or at the end, is in none of them. Nor is what happens once in each time
+slice of 10 ms, which here never ends: a tracer takes longer than that for a block. They depend a little on when answers
 arrive: a call or two is no news. Rates are measured by ``make bench``; this says where the time may go.
 """
 
@@ -47,7 +48,7 @@ from benchmarks.worker import DEADLINE, make_bodies
 from rstream_cli.__main__ import run
 from rstream_cli.environment import Environment
 from rstream_cli.input import BLOCK_SIZE
-from rstream_core import Client, ConnectionOptions, ConsumerOffsetSpecification, Credentials, OffsetType
+from rstream_core import Client, ConnectionOptions, ConsumerOffsetSpecification, Credentials, OffsetType, timeslice
 from rstream_core.protocol.amqp import encode_bodies
 from rstream_core.uri import parse_uri
 
@@ -298,6 +299,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("out", *CHUNKS), help="one way")
     given = parser.parse_args()
     bodies = make_bodies(given.size)
+    timeslice.TIME_SLICE = DEADLINE
     with embedded_broker() as broker, tempfile.TemporaryDirectory() as folder:
         if given.only in (None, "out"):
             file = Path(folder) / "lines"
