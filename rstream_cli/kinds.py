@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from rstream_cli.exit_status import CommandError
 from rstream_cli.names import Kind
+from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.parsing import Start, StartKind
 from rstream_cli.runner import CommandContext
 from rstream_core import Client, RstreamError, StreamDoesNotExist
@@ -77,6 +78,27 @@ async def telling_kinds_apart(
         raise
 
 
+async def near_name(connection: ConnectionSettings, name: str, *, of_super_streams: bool) -> str | None:
+    """The stream, or super stream, that was most likely meant; None where there is none, or no API to ask."""
+    import asyncio
+    import difflib
+
+    from rstream_cli.connection_settings import management_uri
+    from rstream_cli.stream_facts import API_TIMEOUT, listens
+
+    with suppress(RstreamError, TimeoutError):
+        if management_uri(connection.layers) is None and not await listens(connection):
+            return None
+        async with asyncio.timeout(API_TIMEOUT):
+            with connection.management() as api:
+                if of_super_streams:
+                    names = await api.super_streams()
+                else:
+                    names = [stream.name for stream in await api.streams()]
+        return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.7)), None)
+    return None
+
+
 async def _hint(context: CommandContext, command: str, name: str) -> str | None:
     found = False
     try:
@@ -92,4 +114,7 @@ async def _hint(context: CommandContext, command: str, name: str) -> str | None:
         return None
     if found:
         return f"{name!r} is a {kind}: rstream {other} {shlex.quote(name)}"
+    near = await near_name(context.connection, name, of_super_streams=command in _STREAM_COMMANDS)
+    if near is not None:
+        return f"did you mean {near!r}?"
     return _MAKING[command].format(shlex.quote(name)) if command in _MAKING else None

@@ -26,7 +26,6 @@ from rstream_cli.typer_support import Command, Lazy, LazyGroup, new_app
 
 if TYPE_CHECKING:
     from rstream_core import Client
-    from rstream_core.types import StreamMetadata, StreamStats
 
 
 class _Stream(LazyGroup):
@@ -310,56 +309,41 @@ def info(
     *,
     connection: ConnectionSettings,
 ) -> None:
-    """Show the nodes of a stream and its first and last offset.
+    """Show how much a stream holds, since when, and where it is.
 
-    The last offset is read from the last chunk on the leader. A value that the broker does not know is null in JSON,
-    and a dash in text.
+    The number of messages is an estimate: offsets have gaps. The last offset is read from the last chunk on the leader.
+    Limits, replicas that are offline, readers and publishers come from RabbitMQ's management API, where it can be
+    asked (see --management-uri). What is not known is null in JSON, and a dash in text, or left out.
     """
     stream = connection.stream(name)
 
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_cli.kinds import telling_kinds_apart
+        from rstream_cli.stream_facts import Facts, facts_of, listed_of, record_of, times_of
 
-        async def look() -> dict[str, Any]:
+        async def look() -> tuple[Facts, tuple[int | None, int | None]]:
             async with context.connected() as client:
-                return await facts_of(client, stream)
+                facts = await facts_of(client, stream)
+                return facts, (None, None) if json else await times_of(client, facts)
 
-        facts = await telling_kinds_apart(context, "stream info", stream, look)
-        if facts["leader"] is None:
+        facts, times = await telling_kinds_apart(context, "stream info", stream, look)
+        if facts.metadata.leader is None:
             raise CommandError(
                 f"stream {stream!r} has no leader now",
                 hint="a majority of its nodes must be up",
                 status=ExitStatus.CONNECTION,
             )
+        listed = await listed_of(connection, stream)
         if json:
-            terminal.write_json(context.env.stdout, as_json(facts), is_tty=context.env.stdout_is_tty)
+            text = as_json(record_of(facts, listed))
+            terminal.write_json(context.env.stdout, text, is_tty=context.env.stdout_is_tty)
         else:
-            context.env.stdout.write(_as_text(facts))
+            from rstream_cli.render.facts import stream_text
+
+            context.env.stdout.write(stream_text(facts, listed, times, context.env.now()))
         return ExitStatus.OK
 
     run_command(main, connection=connection)
-
-
-async def facts_of(client: Client, stream: str) -> dict[str, Any]:
-    """Returns the nodes and the first and last offsets of a stream; the offsets are unknown without a leader."""
-    from rstream_core.types import StreamStats
-
-    metadata = await client.metadata(stream)
-    if metadata.leader is None:
-        return _facts(metadata, StreamStats(None, None), None)
-    return _facts(metadata, await client.stats(stream), await client.last_offset(stream))
-
-
-def _facts(metadata: StreamMetadata, stats: StreamStats, last_offset: int | None) -> dict[str, Any]:
-    return {
-        "stream": metadata.stream,
-        "leader": None if metadata.leader is None else str(metadata.leader),
-        "replicas": [str(replica) for replica in metadata.replicas],
-        "first_offset": stats.first_offset,
-        "committed_chunk_id": stats.committed_chunk_id,
-        "committed_offset": stats.committed_offset,
-        "last_offset": last_offset,
-    }
 
 
 def as_json(facts: dict[str, Any]) -> str:
@@ -367,16 +351,3 @@ def as_json(facts: dict[str, Any]) -> str:
     import json
 
     return terminal.as_json(json.dumps(facts, ensure_ascii=False, separators=(",", ":"))) + "\n"
-
-
-def _as_text(facts: dict[str, Any]) -> str:
-    rows = {key.removesuffix("_id").replace("_", " "): value for key, value in facts.items()}
-    width = max(map(len, rows)) + 2
-    return "".join(f"{key:<{width}}{shown(value)}\n" for key, value in rows.items())
-
-
-def shown(value: Any) -> str:
-    """Returns a fact as text for people; a dash for an unknown one."""
-    if value is None or value == []:
-        return "-"
-    return ", ".join(map(terminal.name, value)) if isinstance(value, list) else terminal.name(str(value))

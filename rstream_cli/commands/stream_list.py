@@ -103,35 +103,24 @@ def _as_json(stream: ListedStream) -> str:
 def _table(streams: Sequence[ListedStream]) -> str:
     """A line for each stream, below the names of the columns."""
     from rstream_cli.render import words
+    from rstream_cli.render.facts import limits
 
     if not streams:
         return ""
     rows = [
-        ("stream", "messages", "replicas", "limits", "policy"),
+        ("stream", "messages", "replicas", "limits"),
         *(
             (
                 terminal.name(stream.name),
                 "-" if stream.messages is None else words.count(stream.messages),
                 f"{len(stream.online)}/{len(stream.replicas)}",
-                limits(stream) or "-",
-                terminal.name(stream.policy or "-"),
+                limits(stream),
             )
             for stream in streams
         ),
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "".join(
-        f"{name:<{widths[0]}}  {messages:>{widths[1]}}  {replicas:>{widths[2]}}  {kept:<{widths[3]}}  {policy}\n"
-        for name, messages, replicas, kept, policy in rows
+        f"{name:<{widths[0]}}  {messages:>{widths[1]}}  {replicas:>{widths[2]}}  {kept}\n"
+        for name, messages, replicas, kept in rows
     )
-
-
-def limits(stream: ListedStream) -> str:
-    """What retention keeps of a stream, such as ``7D, 20.0 GB``; nothing where it keeps everything."""
-    from rstream_cli.render import words
-
-    age, length = stream.in_force("max-age"), stream.in_force("max-length-bytes")
-    parts = [terminal.name(str(age))] if age is not None else []
-    if isinstance(length, int):
-        parts.append(words.size(length))
-    return ", ".join(parts)

@@ -7,12 +7,12 @@ have modules of their own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from rstream_cli import terminal
-from rstream_cli.commands.stream import StreamOptions, as_json, delete_all, facts_of, shown
+from rstream_cli.commands.stream import StreamOptions, as_json, delete_all
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.names import check_new_stream_name, check_stream_name
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
@@ -162,39 +162,36 @@ def info(
     *,
     connection: ConnectionSettings,
 ) -> None:
-    """Show the nodes of all partitions and their first and last offsets.
+    """Show how much each partition holds, and where it is.
 
-    Partitions are listed in the broker's order, on which routing by hash depends. A value that the broker does not
-    know, for example because a leader is missing, is null in JSON, and a dash in text.
+    Partitions are listed in the broker's order, on which routing by hash depends. The number of messages is an
+    estimate: offsets have gaps. RabbitMQ's management API tells how many replicas are online, where it can be asked
+    (see --management-uri). What is not known, for example because a leader is missing, is null in JSON, and a dash in
+    text.
     """
     check_stream_name(name)
 
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_cli.kinds import telling_kinds_apart
+        from rstream_cli.stream_facts import Facts, facts_of, listed_of, record_of
 
-        async def look() -> list[dict[str, Any]]:
+        async def look() -> list[Facts]:
             async with context.connected() as client:
                 return [await facts_of(client, partition) for partition in await client.partitions(name)]
 
         partitions = await telling_kinds_apart(context, "superstream info", name, look)
+        listed = await listed_of(connection, None)
         if json:
-            text = as_json({"super_stream": name, "partitions": partitions})
+            records = [record_of(facts, listed) for facts in partitions]
+            text = as_json({"super_stream": name, "partitions": records})
             terminal.write_json(context.env.stdout, text, is_tty=context.env.stdout_is_tty)
         else:
-            context.env.stdout.write(_table(partitions))
+            from rstream_cli.render.facts import super_stream_text
+
+            context.env.stdout.write(super_stream_text(partitions, listed))
         return ExitStatus.OK
 
     run_command(main, connection=connection)
-
-
-def _table(partitions: list[dict[str, Any]]) -> str:
-    """Returns the names of the columns, and a line for each partition."""
-    heads = ["partition", *(key.removesuffix("_id").replace("_", " ") for key in list(partitions[0])[1:])]
-    rows = [heads, *([shown(value) for value in facts.values()] for facts in partitions)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n" for row in rows
-    )
 
 
 @app.command(

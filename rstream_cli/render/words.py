@@ -59,6 +59,16 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
 
 
+def age(seconds: float) -> str:
+    """``now``, ``5 s ago``, ``3 min ago``, ``12 h ago``, ``2 days ago``; a clock that is ahead counts as now."""
+    if seconds < 1:
+        return "now"
+    for factor, unit, most in ((1, "s", 120), (60, "min", 120), (3600, "h", 48)):
+        if seconds < factor * most:
+            return f"{int(seconds // factor)} {unit} ago"
+    return f"{count(seconds // 86_400)} days ago"
+
+
 def sparkline(values: tuple[float, ...], width: int) -> str:
     """Returns the last ``width`` values as bars, the highest one full."""
     shown = values[-width:] if width > 0 else ()

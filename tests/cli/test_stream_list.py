@@ -68,9 +68,9 @@ def test_a_table_for_people(managed: dict[str, str], made: str) -> None:
     done = run_here("stream", "list", "--pattern", f"{made}-?", env=managed, terminal=True)
     assert (done.status, done.errors) == (0, "")
     head, *rows = (line.split() for line in done.output.splitlines())
-    assert head == ["stream", "messages", "replicas", "limits", "policy"]
+    assert head == ["stream", "messages", "replicas", "limits"]
     assert [row[0] for row in rows] == [f"{made}-a", f"{made}-b"]
-    assert [row[2:] for row in rows] == [["1/1", "7D,", "20.0", "GB", "-"], ["1/1", "-", "-"]]
+    assert [row[2:] for row in rows] == [["1/1", "7D,", "20.0", "GB"], ["1/1", "none"]]
     done = run_here("stream", "list", "--pattern", "no such", env=managed, terminal=True)
     assert (done.status, done.output) == (0, "")
     assert done.errors == "no stream in the virtual host '/' matches 'no such'\n"
@@ -86,7 +86,7 @@ def test_a_policy_is_told(managed: dict[str, str], made: str, broker: Broker) ->
             record = json.loads(run_rstream("stream", "list", "--pattern", f"{made}-b", "--json", env=managed).stdout)
         assert (record["policy"], record["policy_arguments"]) == (made, {"max-age": "2h"})
         shown = run_here("stream", "list", "--pattern", f"{made}-b", env=managed, terminal=True).output
-        assert shown.splitlines()[1].split()[3:] == ["2h", made]
+        assert shown.splitlines()[1].split()[3:] == ["2h", "(policy", f"{made})"]
     finally:
         broker.ctl("clear_policy", made)
 

@@ -71,9 +71,10 @@ def test_an_argument_that_no_broker_knows_is_warned_of(run: Run, stream_name: st
 def test_info_of_an_empty_stream(run: Run, broker: Broker, stream: str) -> None:
     done = run("stream", "info", env={"RSTREAM_STREAM": stream})
     assert done.returncode == 0
-    rows = dict(line.split(maxsplit=1) for line in done.stdout.decode().splitlines() if "  " in line)
+    rows = dict(line.split(maxsplit=1) for line in done.stdout.decode().splitlines())
     assert rows["stream"] == stream
-    assert {line.index(line.split("  ")[-1].strip()) for line in done.stdout.decode().splitlines()} == {18}
+    assert [rows[name] for name in ("messages", "first", "last", "replicas")] == ["0", "-", "-", "-"]
+    assert {line.index(line.split("  ")[-1].strip()) for line in done.stdout.decode().splitlines()} == {12}
 
     facts = json.loads(run("stream", "info", stream, "--json").stdout)
     assert facts["stream"] == stream
@@ -84,7 +85,7 @@ def test_info_of_an_empty_stream(run: Run, broker: Broker, stream: str) -> None:
 def test_info_counts_what_is_there(run: Run, stream: str) -> None:
     assert run("publish", stream, stdin=b"a\nb\nc\n").returncode == 0
     facts = json.loads(run("stream", "info", stream, "--json").stdout)
-    assert (facts["first_offset"], facts["last_offset"]) == (0, 2)
+    assert (facts["first_offset"], facts["last_offset"], facts["messages"]) == (0, 2, 3)
 
 
 @pytest.mark.parametrize(
