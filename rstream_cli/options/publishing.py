@@ -232,7 +232,7 @@ class PublishOptions:
             "--rate",
             metavar="RATE",
             parser=parse_rate,
-            help="Publish no faster than this: 500/s, 30/m, 2MB/s.",
+            help="Publish no faster than this: 500/s, 30/m, 2MB/s. After a signal, what was read goes at once.",
             rich_help_panel=SENDING,
         ),
     ] = None

@@ -226,6 +226,8 @@ class CsvReader:
             raise self._bad(f"the row of names has the column {shown} {names.count(column)} times", records)
         near = difflib.get_close_matches(_text(column), map(_text, names), n=1, cutoff=0.6)
         meant = f"; did you mean {near[0]!r}?" if near else ""
+        if any(b"\r" in name for name in names):
+            meant = "; there is a CR in it, and rows end in LF or CR LF"
         raise self._bad(f"the row of names has no column {shown}{meant}", records)
 
     def _leave_out_the_row(self, records: list[bytes]) -> list[bytes]:

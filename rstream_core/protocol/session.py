@@ -97,7 +97,6 @@ class Session:
         self.options = options
         self.state = State.NEW
         self.server_properties: Mapping[str, str] = {}
-        self.connection_properties: Mapping[str, str] = {}
         self.advertised: Endpoint | None = None
         """The endpoint that the broker advertises in its answer to Open."""
         self.frame_max = 0
@@ -247,7 +246,6 @@ class Session:
             case State.TUNE:
                 self._tune(message)
             case State.OPEN:
-                self.connection_properties = message.properties
                 self.advertised = _advertised(message.properties)
                 self._after_open()
             case _:

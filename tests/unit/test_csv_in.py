@@ -142,6 +142,10 @@ def test_what_is_read(data: bytes, expected: list[bytes], step: int) -> None:
         ),
         (b"n,bodi\n1,a\n2,b\n", [(1, "the row of names has no column 'body'; did you mean 'bodi'?")]),
         (b"x,y\n1,a\n", [(1, "the row of names has no column 'body'")]),
+        (
+            b"n,body\r1,a\r2,b\r",
+            [(1, "the row of names has no column 'body'; there is a CR in it, and rows end in LF or CR LF")],
+        ),
         (b"body,n,body\n1,a,b\n", [(1, "the row of names has the column 'body' 2 times")]),
         (b'n"x,body\n1,a\n', [(1, "a quotation mark in cell 1: it is not quoted as a whole")]),
     ],
