@@ -7,13 +7,12 @@ traceback only with ``-vv``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import typer
 
-from rstream_cli.completing import answer
+from rstream_cli.completing import EITHER, STREAM, SUPER_STREAM, answer
 from rstream_cli.contexts import context_names
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import ExitStatus
@@ -93,7 +92,7 @@ def run(arguments: Sequence[str], env: Environment) -> int:
     try:
         command = typer.main.get_command(app)
         if shell := env.variable(COMPLETE_VARIABLE):
-            text, status = answer(command, shell, arguments, {"CONTEXT": partial(context_names, env.variables)})
+            text, status = answer(command, shell, arguments, _names(env))
             env.stdout.write(text)
             return status
         with command.make_context(PROGRAM, list(arguments), obj=env, color=env.use_color(stdout=True)) as context:
@@ -117,6 +116,25 @@ def run(arguments: Sequence[str], env: Environment) -> int:
         verbosity = 0 if context is None else verbosity_of(context)
         return report(error, env=environment_in(context, env), verbosity=verbosity)
     return ExitStatus.OK
+
+
+def _names(env: Environment) -> dict[str, Callable[[Mapping[str, str]], Sequence[str]]]:
+    """What finds names for completion; nothing is imported before they are wanted."""
+
+    def of_broker(wanted: str) -> Callable[[Mapping[str, str]], Sequence[str]]:
+        def find(values: Mapping[str, str]) -> Sequence[str]:
+            from rstream_cli.stream_names import Wanted, find_names
+
+            return find_names(env, values, Wanted[wanted])
+
+        return find
+
+    return {
+        "CONTEXT": lambda _: context_names(env.variables),
+        STREAM: of_broker("STREAMS"),
+        SUPER_STREAM: of_broker("SUPER_STREAMS"),
+        EITHER: of_broker("BOTH"),
+    }
 
 
 def _path(command: Any, arguments: Sequence[str]) -> str:

@@ -119,7 +119,7 @@ rstream_cli: completing
 rstream_cli.options: . declaring messages routing
 rstream_cli.options: connecting consuming publishing
 rstream_cli.options: showing
-rstream_cli: runner stream_facts
+rstream_cli: runner stream_facts stream_names
 rstream_cli.render: facts
 rstream_cli.render: status
 rstream_cli: diagnosis displayed_run kinds outages rendering

@@ -250,7 +250,7 @@ def test_paths_that_are_named_exist() -> None:
             assert (ROOT / path).exists(), f"{named(page)} names {path}, which is not there"
 
 
-_UNITS = {"": 1, " bytes": 1, " s": 1, " KiB": 1024, " MiB": 1024 * 1024}
+_UNITS = {"": 1, " bytes": 1, " s": 1, " KiB": 1024, " MiB": 1024 * 1024, " ms": 0.001}
 _CODE = [path for package in ("rstream_core", "rstream_cli") for path in sorted((ROOT / package).rglob("*.py"))]
 
 
