@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar
 import typer
 
 from rstream_cli import terminal
-from rstream_cli.commands.offset_reset import STORE_TIMEOUT
+from rstream_cli.commands.offset_reset import VERIFY_TIMEOUT
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.names import check_reference
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
@@ -80,7 +80,7 @@ def store(
         async with context.connected() as client:
             await client.metadata(target)
             following = await client.resolve_offset(target, ConsumerOffsetSpecification(OffsetType.NEXT))
-            await client.store_offset(target, name, number, verify_timeout=STORE_TIMEOUT)
+            await client.store_offset(target, name, number, verify_timeout=VERIFY_TIMEOUT)
         if number >= following:  # asked before: what is stored takes an offset, too
             connection.warn(
                 f"offset {number} is beyond the end of stream {target!r}, whose next offset was {following}:"

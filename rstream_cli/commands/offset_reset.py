@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-STORE_TIMEOUT = 10.0
+VERIFY_TIMEOUT = 10.0
 """Seconds to wait until the broker returns a stored offset; also for ``offset store``."""
 
 
@@ -134,7 +134,7 @@ def reset(
             for change in changes:
                 if change.is_needed and not dry_run:
                     assert change.new is not None
-                    await client.store_offset(change.stream, name, change.new, verify_timeout=STORE_TIMEOUT)
+                    await client.store_offset(change.stream, name, change.new, verify_timeout=VERIFY_TIMEOUT)
                 if change.next > change.end:
                     connection.warn(f"offset {change.next} is beyond the end of stream {change.stream!r}, {change.end}")
                 _show(context, change, name, json=json, is_done=not dry_run)

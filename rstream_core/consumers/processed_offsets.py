@@ -8,11 +8,9 @@ import logging
 from rstream_core.client import Client
 from rstream_core.consuming.subscription import Subscription
 from rstream_core.errors import RstreamError
+from rstream_core.flow.stores import STORE_TIMEOUT
 
 logger = logging.getLogger("rstream_core")
-
-STORE_TIMEOUT = 5.0
-"""Seconds to wait until the broker returns the offset that was stored at the end of a turn or a subscription."""
 
 
 class ProcessedOffsets:

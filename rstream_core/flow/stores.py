@@ -16,7 +16,8 @@ from rstream_core.flow.acks import Acks
 from rstream_core.flow.stream_reading import ReadEvents, StreamReading
 
 STORE_TIMEOUT = 5.0
-"""Seconds that storing an offset may take. At the end the time of an outage is added."""
+"""Seconds that storing an offset may take, here and in a ``Consumer``. At the end of a run the time of an outage is
+added."""
 STORE_AGAIN = 1.0
 """Seconds after which a store that an outage has postponed is tried again."""
 

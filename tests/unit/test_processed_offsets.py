@@ -6,7 +6,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
-from rstream_core.consumers.processed_offsets import STORE_TIMEOUT, ProcessedOffsets
+from rstream_core.consumers.processed_offsets import ProcessedOffsets
+from rstream_core.flow.stores import STORE_TIMEOUT
 
 
 async def test_a_store_in_the_background_comes_before_that_of_the_end() -> None:
