@@ -6,12 +6,11 @@ options of the group, and receives the whole group as one argument.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import typer
 
@@ -26,9 +25,9 @@ def shared_options(
     """Gives a command the options that dataclasses declare as their fields.
 
     It receives them as its argument ``name``: an instance of the one group, or what ``make`` gives for the command's
-    context and an instance of each group. Its own parameters come first in the help, and a flag that one of them has is
-    theirs; an option that has no other flag is left out. To be put under ``@app.command(...)``; where there are
-    several, the upper ones come last in the help.
+    context and an instance of each group. Its own parameters come first in the help, and an option of the group that
+    they declare, too, is left out. To be put under ``@app.command(...)``; where there are several, the upper ones come
+    last in the help.
     """
     fields = [dataclasses.fields(group) for group in groups]
     kinds = [get_type_hints(group, include_extras=True) for group in groups]
@@ -50,10 +49,10 @@ def shared_options(
         parameters = [p.replace(kind=keyword) for p in own.parameters.values() if p.name != name]
         taken = {flag for p in parameters for flag in _flags(p.annotation)}
         parameters += [
-            inspect.Parameter(field.name, keyword, annotation=_without(hints[field.name], taken), default=field.default)
+            inspect.Parameter(field.name, keyword, annotation=hints[field.name], default=field.default)
             for members, hints in zip(fields, kinds, strict=True)
             for field in members
-            if not (flags := set(_flags(hints[field.name]))) or flags - taken
+            if not _is_taken(set(_flags(hints[field.name])), taken)
         ]
         if make:
             parameters.insert(0, inspect.Parameter("ctx", keyword, annotation=typer.Context))
@@ -75,17 +74,11 @@ def _flags(annotation: Any) -> Iterator[str]:
         yield from (flag for flag in (info.default, *(info.param_decls or ())) if isinstance(flag, str))
 
 
-def _without(annotation: Any, taken: set[str]) -> Any:
-    """Returns the annotation of an option without the flags that other parameters have."""
-    flags = list(_flags(annotation))
-    left = [flag for flag in flags if flag not in taken]
-    if left == flags:
-        return annotation
-    kind, option = get_args(annotation)
-    option = copy.copy(option)
-    option.default, *rest = left
-    option.param_decls = tuple(rest)
-    return Annotated[kind, option]
+def _is_taken(flags: set[str], taken: set[str]) -> bool:
+    """Returns whether a command declares the option itself. Raises TypeError if it declares only some of its flags."""
+    if flags & taken and flags - taken:
+        raise TypeError(f"a command declares {flags & taken}, and not {flags - taken}")
+    return bool(flags & taken)
 
 
 def duration(flag: str, default: str | bool, help: str, *, panel: str, zero: bool = False) -> Any:  # noqa: A002

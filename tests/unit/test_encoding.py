@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rstream_cli.encoding import Encoded, Extras, Looks, json_encoder, plain_encoder
 from rstream_cli.records.paths import parse_path
-from rstream_core.protocol.amqp import bodies_of, encode_bodies
+from rstream_core.protocol.amqp import AMQPMessage, bodies_of, encode_bodies
 from rstream_core.protocol.amqp_sections import PlainMessages
 
 ALL = 1_000_000
@@ -110,6 +110,30 @@ def test_keys_and_what_is_behind_them(record: bytes, key: bytes, body: bytes) ->
 def test_a_key_is_taken_off_before_the_json_is_read() -> None:
     found = plain(Looks(key_delimiter=b"|", filter_from=parse_path(".f")), [b'k|{"f":"x"}'])
     assert (found.keys, found.filters) == ((b"k",), ("x",))
+
+
+def test_options_replace_the_values_of_an_envelope_name_by_name() -> None:
+    extras = Extras({"a": "new", "b": 1}, {"subject": "new"}, {"x-a": "new"})
+    encode = json_encoder(extras, Looks(), raw=False)
+    full = {
+        "body": "x",
+        "headers": {"a": "old", "c": "kept"},
+        "properties": {"subject": "old", "to": "kept"},
+        "annotations": {"x-a": "old", "x-c": "kept"},
+    }
+    found = [
+        AMQPMessage.from_bytes(content)
+        for content in encode([orjson.dumps(full), b'{"body":"x"}'], 1, ALL, True).messages
+    ]
+    assert [message.application_properties for message in found] == [
+        {"a": "new", "b": 1, "c": "kept"},
+        {"a": "new", "b": 1},
+    ]
+    assert [(message.properties.subject, message.properties.to) for message in found if message.properties] == [
+        ("new", "kept"),
+        ("new", None),
+    ]
+    assert [message.message_annotations for message in found] == [{"x-a": "new", "x-c": "kept"}, {"x-a": "new"}]
 
 
 def test_envelopes() -> None:
