@@ -81,7 +81,8 @@ def root(
     """RabbitMQ streams from the command line.
 
     Every command connects to the broker of --uri or --host. Without these options it uses the variable RSTREAM_URI or
-    RSTREAM_HOST, and without the variables localhost:5552. Data goes to stdout, everything else to stderr.
+    RSTREAM_HOST, without the variables the context in use (see `rstream context`), and without one localhost:5552. Data
+    goes to stdout, everything else to stderr.
     """
 
 

@@ -273,7 +273,8 @@ class ConnectionOptions:
     credentials: Credentials | CredentialsFunction = field(default_factory=Credentials)
     """User name and password, or a function that returns them, for a password that is a token and expires. The function
     may be a coroutine function; one that is not must not wait. It is called for each new connection; connections that
-    are opened at the same time share a call. If it raises, or takes longer than 60 s, the connection fails with
+    are opened at the same time share a call, and after an attempt that reached no node so does the next one, for 30 s.
+    It is called again before a token (JWT) expires. If it raises, or takes longer than 60 s, the connection fails with
     ``CredentialsFailed``."""
     vhost: str = "/"
     tls: ssl.SSLContext | None = None

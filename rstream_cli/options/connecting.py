@@ -279,7 +279,6 @@ class ConnectionSettings:
         """
         from rstream_cli.connection_settings import CONTEXT_SETTINGS
         from rstream_cli.contexts import choose_context
-        from rstream_cli.effective import is_secret
 
         option = self.values.get("context")
         if not self.uses_contexts:
@@ -289,7 +288,7 @@ class ConnectionSettings:
         project = self.project
         of_project = None if project.context is None else (project.context, str(project.path))
         context = choose_context(option, self.env.variables, of_project, CONTEXT_SETTINGS)
-        if context is not None and context.is_readable_by_others and is_secret(context.values):
+        if context is not None and context.is_readable_by_others and _is_secret(context.values):
             self.warn(f"{context.path} holds secrets, and other users can read it: chmod 600 {context.path}")
         return context
 
@@ -392,6 +391,12 @@ class ConnectionSettings:
             self.env.stderr.flush()
         except OSError:
             pass  # stderr is closed
+
+
+def _is_secret(values: Mapping[str, str]) -> bool:
+    from rstream_cli.effective import is_secret
+
+    return is_secret(values)
 
 
 def _settings(ctx: typer.Context, *groups: Any) -> ConnectionSettings:

@@ -445,6 +445,7 @@ class Connection(asyncio.Protocol):
             self._ticker.cancel()
         if self.renewal is not None:
             self.renewal.stop()
+            self.renewal = None  # they know each other, and a lost connection must not wait for a collection
         if not self._ready.done():
             self._ready.set_exception(error)
             self._ready.exception()  # marks the error as retrieved: ``open`` may have given up

@@ -61,17 +61,24 @@ class Nodes:
         If none does, raises the error of the given seed that was tried last.
         """
         credentials = await self.credentials()
-        if self.options.load_balancer_mode:
-            return await self._connect_through_any_balancer(credentials)
-        return await self._first_that_answers(self._seeds(), credentials)
+        with self._logins.trial(credentials):
+            if self.options.load_balancer_mode:
+                return await self._connect_through_any_balancer(credentials)
+            return await self._first_that_answers(self._seeds(), credentials)
 
     async def connect(self, endpoint: Endpoint, *, named_by: Endpoint | None) -> Connection:
         """Opens a connection to the node that advertises ``endpoint``. ``named_by``: the node that has named it, for
         the error; None: the first seed."""
         # Asked for once, however many attempts it takes, and outside of their time.
         credentials = await self.credentials()
-        if self.options.load_balancer_mode:
-            return await self._connect_through_load_balancer(endpoint, credentials)
+        with self._logins.trial(credentials):
+            if self.options.load_balancer_mode:
+                return await self._connect_through_load_balancer(endpoint, credentials)
+            return await self._connect_directly(endpoint, credentials, named_by)
+
+    async def _connect_directly(
+        self, endpoint: Endpoint, credentials: Credentials, named_by: Endpoint | None
+    ) -> Connection:
         reached = self._resolved(endpoint)
         try:
             return await Connection.open(reached, self.options, credentials, self._renew)
@@ -92,7 +99,10 @@ class Nodes:
     @property
     def _renew(self) -> Callable[[], Awaitable[Credentials]] | None:
         """What gives the next token to a connection; None where the credentials are fixed."""
-        return None if isinstance(self.options.credentials, Credentials) else self.credentials
+        return None if isinstance(self.options.credentials, Credentials) else self._others
+
+    async def _others(self) -> Credentials:
+        return await self._logins.others(self.options.credentials)
 
     def remember(self, endpoint: Endpoint) -> None:
         """Notes a node that the broker has named: it serves as a further seed."""

@@ -118,6 +118,16 @@ def test_a_command_is_asked_again_for_each_connection(env: dict[str, str], tmp_p
     assert count.read_text() == "x\n" * 2  # one that asks, one that publishes
 
 
+def test_a_command_is_not_asked_for_each_attempt(env: dict[str, str], closed_port: int, tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    words = by_command(f"echo x >> {count}; echo {PASSWORD}")
+    done = run_here(
+        "stream", "info", "s", *words, "--wait-for-broker", "2s", env={**env, "RSTREAM_PORT": str(closed_port)}
+    )
+    assert done.status == 6
+    assert count.read_text() == "x\n"
+
+
 def test_only_one_password_in_one_place(env: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "p"
     file.write_text("no")

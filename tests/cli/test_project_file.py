@@ -18,6 +18,7 @@ COMMANDS = (
     ("consume", "s"),
     ("publish", "s", "-m", "x"),
     ("stream", "info", "s"),
+    ("stream", "list"),
     ("stream", "create", "s"),
     ("stream", "delete", "s", "--yes"),
     ("superstream", "info", "s"),

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from rstream_core import Client, ConnectionOptions, Credentials, CredentialsFailed, EmbeddedBroker, Endpoint
+from rstream_core import (
+    AuthenticationFailure,
+    Client,
+    ConnectionFailed,
+    ConnectionOptions,
+    Credentials,
+    CredentialsFailed,
+    EmbeddedBroker,
+    Endpoint,
+)
 from rstream_core.connecting.logins import Logins, ask
-from tests.clients import PATIENCE
+from tests.clients import PATIENCE, closed_port
+from tests.token_program import signed
 
 GUEST = Credentials()
 
@@ -103,3 +115,54 @@ async def test_time_for_the_function_is_no_time_of_the_connection() -> None:
                 await client.create_stream("s", exists_ok=True)
                 publisher = await client.publisher("s")
                 await publisher.close()
+
+
+async def test_what_no_node_was_reached_with_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise who waits for a broker would be asked for a password once a second."""
+    asked: list[int] = []
+
+    async def credentials() -> Credentials:
+        asked.append(len(asked))
+        return GUEST
+
+    with closed_port() as port:
+        async with Client(ConnectionOptions((Endpoint("127.0.0.1", port),), credentials), recovery=None) as client:
+            for _ in range(3):
+                with pytest.raises(ConnectionFailed):
+                    await client.start()
+            assert len(asked) == 1
+            monkeypatch.setattr("rstream_core.connecting.logins.UNUSED_SECONDS", 0.0)
+            for _ in range(2):  # what is kept already is tried once more
+                with pytest.raises(ConnectionFailed):
+                    await client.start()
+            assert len(asked) == 2
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_what_a_node_has_taken_or_refused_is_not_used_again(refused: bool) -> None:
+    logins = Logins()
+    asked: list[int] = []
+
+    def credentials() -> Credentials:
+        asked.append(len(asked))
+        return Credentials("u", f"{len(asked)}")
+
+    first = await logins.credentials(credentials)
+    with pytest.raises(ConnectionFailed), logins.trial(first):
+        raise ConnectionFailed("down")
+    assert await logins.credentials(credentials) is first
+    assert (await logins.others(credentials)).password == "2"
+    with contextlib.suppress(AuthenticationFailure), logins.trial(first):
+        if refused:
+            raise AuthenticationFailure
+    assert (await logins.credentials(credentials)).password == "3"
+
+
+@pytest.mark.parametrize(("left", "is_kept"), [(60.0, True), (1.0, False), (-5.0, False)])
+async def test_a_token_is_tried_again_while_it_holds(left: float, is_kept: bool) -> None:
+    token = Credentials("u", signed({"exp": time.time() + left}))
+    logins = Logins()
+    with pytest.raises(ConnectionFailed), logins.trial(token):
+        raise ConnectionFailed("down")
+    found = await logins.credentials(lambda: GUEST)
+    assert found is (token if is_kept else GUEST)
