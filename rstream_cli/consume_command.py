@@ -1,6 +1,6 @@
 """Turns the options of ``consume``, ``superstream consume`` and ``sac-consume`` into a ``ConsumePlan``.
 
-The options are checked against each other before the program connects. consuming.py carries the plan out.
+The options are checked against each other before the program connects. consume_run.py carries the plan out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Turns the options of ``publish`` and ``superstream publish`` into a ``PublishPlan``.
 
-The options are checked against each other before the program connects. publishing.py carries the plan out.
+The options are checked against each other before the program connects. publish_run.py carries the plan out.
 """
 
 from __future__ import annotations

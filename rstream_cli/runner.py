@@ -6,7 +6,7 @@ raise errors; they never print them or call ``sys.exit``. The rules:
 - The first SIGINT or SIGTERM sets ``Interrupt.requested`` for commands that drain (``graceful=True``) and cancels
   the others; the second cancels; the third ends the process at once, should even cancelling hang. The same signal
   again within ``SAME_STOP`` is the same one: GNU timeout, and wrappers that forward Ctrl-C, send it twice.
-- An interrupted command ends in 130 or 143, but for what outcome.py says; one that drains has asked there itself.
+- An interrupted command ends in 130 or 143, but for what ended.py says; one that drains has asked there itself.
 - An error is one line on stderr, and a hint where there is one; where JSON was asked for, one object. ``-vv`` adds the
   traceback.
 - Nothing may hold the process up at its end: what blocks (a read of stdin, say) is in a daemon thread. So is what
