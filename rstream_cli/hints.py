@@ -40,7 +40,7 @@ def _of_kind(error: BaseException) -> str | None:
         ),
         (
             e.AuthenticationFailure,
-            "without --username the user is guest; `rabbitmqctl authenticate_user` checks a password",
+            "without a user name, the user is guest; `rabbitmqctl authenticate_user` checks a password",
         ),
         (
             e.VirtualHostAccessFailure,

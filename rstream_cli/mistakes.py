@@ -113,6 +113,8 @@ def option_hint(name: str, context: Any, path: str, arguments: Sequence[str]) ->
         value = next((argument for argument in arguments if argument.startswith(name)), name)
         if "--offset" in options:
             return f"to start there, write `--offset {value}`"
+        if "--to" in options:
+            return f"to read from there, write `--to {value}`"
         others = shlex.join(["rstream", *(argument for argument in arguments if argument != value)])
         return f"to pass {value} as a value, write `--` before it: `{others} -- {value}`"
     if name == "-v" and "--version" in options:

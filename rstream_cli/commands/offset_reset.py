@@ -56,10 +56,10 @@ class Change:
         return self.new is not None or not self.is_needed
 
     def __str__(self) -> str:
-        before = "at the first message" if self.stored is None else f"at {self.stored + 1}"
+        before = "no offset was stored" if self.stored is None else f"it was {self.stored + 1}"
         if not self.is_needed:
-            return f"{self.stream!r}: reads on {before}, as before"
-        return f"{self.stream!r}: reads on at {self.next}, and no longer {before}"
+            before = "no offset is stored" if self.stored is None else "as before"
+        return f"{self.stream!r}: the next message is {self.next} ({before})"
 
 
 @app.command(
@@ -130,13 +130,11 @@ def reset(
             if super_stream is not None:
                 check_no_offset("--to", start, super_stream)
             changes = [await _change(client, each, name, start_at(start, None)) for each in streams]
-            _check_possible(changes, name)
+            _check_possible(changes, name, to)
             for change in changes:
                 if change.is_needed and not dry_run:
                     assert change.new is not None
                     await client.store_offset(change.stream, name, change.new, verify_timeout=VERIFY_TIMEOUT)
-                if change.next > change.end:
-                    connection.warn(f"offset {change.next} is beyond the end of stream {change.stream!r}, {change.end}")
                 _show(context, change, name, json=json, is_done=not dry_run)
         return ExitStatus.OK
 
@@ -156,17 +154,23 @@ async def _change(client: Client, stream: str, name: str, start: StartAt) -> Cha
     return Change(stream, stored, following, end)
 
 
-def _check_possible(changes: list[Change], name: str) -> None:
-    """Raises where a stream would have to forget a stored offset."""
-    stuck = [change for change in changes if not change.is_possible]
-    if stuck:
-        first = stuck[0]
-        raise CommandError(
-            f"offset {first.stored} is stored as {name!r} in stream {first.stream!r}: nothing that is stored makes a"
-            " consumer begin at offset 0 again",
-            hint="nothing was changed; use another name, or read with --offset first",
-            status=ExitStatus.PRECONDITION,
-        )
+def _check_possible(changes: list[Change], name: str, to: str) -> None:
+    """Raises where a stream would have to forget a stored offset, or does not reach as far."""
+    for change in changes:
+        if not change.is_possible:
+            raise CommandError(
+                f"--to {to} is offset 0 of stream {change.stream!r}, and offset {change.stored} is stored as {name!r}:"
+                " a stored offset cannot be taken back",
+                hint="nothing was changed; use another name, or read with --offset first",
+                status=ExitStatus.PRECONDITION,
+            )
+        if change.next > change.end:
+            raise CommandError(
+                f"offset {change.next} is beyond the end of stream {change.stream!r}, whose next offset is"
+                f" {change.end}",
+                hint="nothing was changed; --to next skips all that is there",
+                status=ExitStatus.PRECONDITION,
+            )
 
 
 def _show(context: CommandContext, change: Change, name: str, *, json: bool, is_done: bool) -> None:

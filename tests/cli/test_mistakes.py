@@ -180,6 +180,12 @@ COMMANDS: tuple[Row, ...] = (
     # Arguments.
     ("stream create", USAGE, "missing argument 'NAME'", HELP.format("stream create")),
     ("stream create a b", USAGE, "got unexpected extra argument(s) (b)", HELP.format("stream create")),
+    (
+        "offset reset s --name n --to -- -1",
+        USAGE,
+        "no such option: -1",
+        "to read from there, write `--to -1`",
+    ),
     ("consume s first", USAGE, "got unexpected extra argument(s) (first)", "to start there, write `--offset first`"),
     ("consume", USAGE, "no stream is given", "pass STREAM, or set RSTREAM_STREAM"),
     ("publish -m x", USAGE, "no stream is given", "pass STREAM, or set RSTREAM_STREAM"),
@@ -460,7 +466,7 @@ ADDRESSES: tuple[Row, ...] = (
         "--uri rabbitmq-stream://guest:secret@127.0.0.1:{port}",
         ACCESS,
         "user 'guest': authentication failed: wrong user name or password",
-        "without --username the user is guest; `rabbitmqctl authenticate_user` checks a password",
+        "without a user name, the user is guest; `rabbitmqctl authenticate_user` checks a password",
     ),
     (
         "--uri rabbitmq-stream://127.0.0.1:{port}/none",

@@ -99,29 +99,27 @@ def test_what_is_read_next(run: Run, aside: Aside, filled: str, before: int | No
     if before is not None and expected == range(20):
         assert (done.returncode, done.stdout) == (9, b"")
         assert done.stderr.decode() == (
-            f"error: offset {before} is stored as 'billing' in stream '{filled}': nothing that is stored makes a"
-            " consumer begin at offset 0 again\n"
+            f"error: --to {to} is offset 0 of stream '{filled}', and offset {before} is stored as 'billing':"
+            " a stored offset cannot be taken back\n"
             "hint: nothing was changed; use another name, or read with --offset first\n"
         )
         assert stored(aside, filled) == before
         return
     assert (done.returncode, done.stderr) == (0, b"")
     assert rest(run, filled) == list(expected)
-    where = "at the first message" if before is None else f"at {before + 1}"
-    following = next_of(run, filled)
+    told = "no offset was stored" if before is None else f"it was {before + 1}"
     if before == 0 and to == "1":
-        assert done.stdout.decode() == f"'{filled}': reads on at 1, as before\n"
+        told = "as before"
     elif expected == range(20):
-        assert done.stdout.decode() == f"'{filled}': reads on at the first message, as before\n"
-    else:
-        assert done.stdout.decode() == f"'{filled}': reads on at {following}, and no longer {where}\n"
+        told = "no offset is stored"
+    assert done.stdout.decode() == f"'{filled}': the next message is {next_of(run, filled)} ({told})\n"
 
 
 def test_a_dry_run_changes_nothing(run: Run, aside: Aside, filled: str) -> None:
     aside.store_offset(filled, NAME, 14)
     done = run("offset", "reset", filled, "--name", NAME, "--to", "7", "--dry-run")
     assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout.decode() == f"would change: '{filled}': reads on at 7, and no longer at 15\n"
+    assert done.stdout.decode() == f"would change: '{filled}': the next message is 7 (it was 15)\n"
     done = run("offset", "reset", filled, "--name", NAME, "--to", "7", "--dry-run", "--json")
     record = {"stream": filled, "name": NAME, "stored_before": 14, "stored": 14, "next": 7, "changed": False}
     assert json.loads(done.stdout) == record
@@ -133,9 +131,12 @@ def test_a_dry_run_changes_nothing(run: Run, aside: Aside, filled: str) -> None:
 
 def test_beyond_the_end(run: Run, aside: Aside, filled: str) -> None:
     done = run("offset", "reset", filled, "--name", NAME, "--to", "100", "--yes")
-    assert done.returncode == 0
-    assert done.stderr.decode() == f"warning: offset 100 is beyond the end of stream '{filled}', 20\n"
-    assert stored(aside, filled) == 99
+    assert (done.returncode, done.stdout) == (9, b"")
+    assert done.stderr.decode() == (
+        f"error: offset 100 is beyond the end of stream '{filled}', whose next offset is 20\n"
+        "hint: nothing was changed; --to next skips all that is there\n"
+    )
+    assert stored(aside, filled) is None
 
 
 def test_what_retention_has_taken(run: Run, aside: Aside, stream_name: str) -> None:
@@ -170,7 +171,7 @@ def test_all_partitions_or_none(run: Run, aside: Aside, orders: str) -> None:
     before = [stored(aside, f"{orders}-{number}") for number in range(3)]
     done = run("offset", "reset", orders, "--name", NAME, "--to", "-1", "--yes")
     assert (done.returncode, done.stdout) == (9, b"")
-    assert f"in stream '{orders}-2'" in done.stderr.decode()
+    assert f"--to -1 is offset 0 of stream '{orders}-2', and offset 7 is stored as 'billing'" in done.stderr.decode()
     assert [stored(aside, f"{orders}-{number}") for number in range(3)] == before
 
 
