@@ -21,7 +21,7 @@ from rstream_core.checks import MAX_STRING, check_text
 from rstream_core.errors import RESPONSE_OK
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.amqp_sections import DATA32, PREFIXES, SHORT_BODY
-from rstream_core.protocol.sub_batch import SUB_BATCH_BIT
+from rstream_core.protocol.sub_batch import SUB_BATCH_BIT, SUB_BATCH_SIZE
 
 T = TypeVar("T")
 
@@ -354,7 +354,9 @@ class _LongHeads(dict[bytes, int]):
 
     def __missing__(self, head: bytes) -> int:
         size = int.from_bytes(head[8:])
-        if size < 256 or head != _BODY_HEADS[size]:
+        whole = size + _LONG_HEAD - 4
+        # A size is claimed here by whoever published: it must not get into a cache before it is known to fit.
+        if size <= SHORT_BODY or whole >= SUB_BATCH_SIZE or head[:8] != _SIZE.pack(whole) + DATA32:
             raise KeyError(head)
         if len(self) < 4096:
             self[head] = size
@@ -367,7 +369,7 @@ class _AnyHeads(dict[bytes, int]):
 
     def __missing__(self, head: bytes) -> int:
         size = int.from_bytes(head[:4]) - (_LONG_HEAD - 4)
-        if not SHORT_BODY < size < 1 << 24 or head != _BODY_HEADS[size][:_SHORT_HEAD]:
+        if not SHORT_BODY < size < 1 << 24 or head[4:] != DATA32 + b"\0":
             raise KeyError(head)
         if len(self) < 4096:
             self[head] = size + 3

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from rstream_core.errors import ProtocolError
 from rstream_core.protocol import commands as c
+from rstream_core.protocol import wire
 from rstream_core.protocol.amqp_sections import bodies_of, encode_bodies
 from rstream_core.protocol.framing import FrameBuffer
 from rstream_core.protocol.wire import (
@@ -240,6 +241,27 @@ def test_a_message_with_more_than_a_body_is_not_plain() -> None:
     assert plain_bodies(mixed, 0, len(mixed), 3) == [bodies[0], b"x" * 300, bodies[0]]
     sub_entry = b"\x90\0\x02" + (58).to_bytes(4) * 2 + join_entries([one, other])
     assert plain_bodies(sub_entry, 0, len(sub_entry), 1) is None
+
+
+@pytest.mark.parametrize("size", [0, 255, 256, 1 << 24, (1 << 31) - 8, 0xFFFFFFF7, 0xFFFFFFF8, 0xFFFFFFFF])
+def test_a_size_that_is_only_claimed(size: int) -> None:
+    """The bytes of a message may look like the head of a body of any size: at the place where one would be."""
+    before = len(wire._BODY_HEADS)
+    for claim in (b"abc\xb0" + size.to_bytes(4), b"\0Su\xb0" + size.to_bytes(4), size.to_bytes(4) * 2):
+        for messages in (
+            [claim],
+            [claim, claim],
+            [*encode_bodies([b"x" * 300]), claim],
+            [claim, *encode_bodies([b"x"])],
+        ):
+            entries = join_entries(messages)
+            found = plain_bodies(entries, 0, len(entries), len(messages))
+            assert found is None or encode_bodies(found) == messages
+            assert split(entries, 0, len(entries), len(messages)) == messages
+    bodies = [b"x" * 300, size.to_bytes(4)[1:] + b"y" * 252]
+    entries = join_entries(encode_bodies(bodies))
+    assert plain_bodies(entries, 0, len(entries), 2) == bodies
+    assert len(wire._BODY_HEADS) <= before + 2  # no size that was not there gets into the cache
 
 
 @given(st.binary(max_size=60), st.sampled_from([b"\n", b"\0", b"\n\n", b"ab", b"aba"]), st.integers(0, 9))
