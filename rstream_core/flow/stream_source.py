@@ -125,12 +125,12 @@ class StreamSource:
 
     def poll(self) -> Block | None:
         """Returns the next block, if one has arrived. Raises ``ChunkError`` for damaged data."""
+        if self._stores_by_number and self._stores is not None and self._stores.is_due():
+            return None  # before more messages are done with
         if self._rest is not None:
             block = self._next_part(self._rest)
             if block is not None:
                 return block
-        if self._stores_by_number and self._stores is not None and self._stores.is_due():
-            return None  # before more messages are done with
         rotation = self._rotation
         for _ in range(len(rotation) if self.end is None else 0):
             reading = rotation[0]

@@ -274,6 +274,18 @@ async def test_a_store_of_every_so_many_messages_comes_before_the_next_block() -
     assert reading.poll().positions == range(3, 6)
 
 
+async def test_such_a_store_comes_before_the_next_part_of_a_large_chunk_too() -> None:
+    reading = Reading(name="n", store_every=StoreEvery(messages=3))
+    (subscription,) = await reading.open()
+    subscription.arrive(0, 3 * MOST_AT_ONCE)
+    first = reading.poll()
+    first.done()
+    assert reading.source.poll() is None
+    assert await reading.tick()
+    assert reading.client.stores == [("s", "n", MOST_AT_ONCE - 1, False)]
+    assert reading.poll().positions[0] == MOST_AT_ONCE
+
+
 async def test_the_time_without_a_message_begins_when_nothing_is_worked_on() -> None:
     reading = Reading(idle=10.0)
     (subscription,) = await reading.open()
