@@ -150,6 +150,25 @@ async def test_a_small_frame_is_respected(client: Client, stream: str) -> None:
 # Publishing ids.
 
 
+async def test_many_small_frames_give_the_event_loop_its_turns(client: Client, stream: str) -> None:
+    publisher = await client.publisher(stream)
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    await publisher.publish(bodies(1280), most=1)
+    counting.cancel()
+    assert turns >= 1280 // 64
+    await publisher.flush(PATIENCE)
+    await publisher.close()
+    assert list((await read(client, stream, 1280)).values()) == bodies(1280)
+
+
 async def test_explicit_ids(client: Client, stream: str) -> None:
     told: list[int] = []
     publisher = await client.publisher(stream, listener=lambda outcome: told.extend(outcome.publishing_ids))
