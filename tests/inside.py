@@ -25,6 +25,7 @@ from rstream_core.consuming.arrivals import Arrival
 from rstream_core.consuming.intake import Intake
 from rstream_core.consuming.subscription import Subscription
 from rstream_core.errors import RstreamError
+from rstream_core.flow.run import _Alarm
 from rstream_core.producers.outbox import Outbox
 from rstream_core.producers.superstream import Router
 from rstream_core.protocol import commands as c
@@ -378,3 +379,8 @@ def take_all_for_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
 def descriptors(segment: Segment) -> tuple[int, int]:
     """Of the segment's open file and of its index; -1 for none."""
     return segment._fd, segment._index_fd
+
+
+def ring(alarm: _Alarm) -> None:
+    """Calls what an alarm calls, at once."""
+    alarm._ring()

@@ -87,10 +87,14 @@ class _Alarm:
     def set(self, due: float) -> None:
         """Calls at ``due``, in loop time. One that is set and comes before does as well: it comes for nothing."""
         if self._timer is not None:
-            if self._loop.time() < self._at <= due:
+            if self._at <= due:
                 return
             self._timer.cancel()
-        self._timer, self._at = self._loop.call_at(due, self._call), due
+        self._timer, self._at = self._loop.call_at(due, self._ring), due
+
+    def _ring(self) -> None:
+        self._timer = None  # an event loop may be early, as uvloop is by a part of a millisecond: then it is set again
+        self._call()
 
     def cancel(self) -> None:
         if self._timer is not None:

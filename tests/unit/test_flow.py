@@ -14,9 +14,10 @@ from rstream_core.errors import RequestTimeout
 from rstream_core.flow.acks import Account, Acks, Verdict
 from rstream_core.flow.block import Block
 from rstream_core.flow.gate import Admission, Rate
-from rstream_core.flow.run import Run
+from rstream_core.flow.run import Run, _Alarm
 from rstream_core.flow.stages import Choice, Count, Select, Step, Stop
 from rstream_core.timeslice import TIME_SLICE
+from tests import inside
 
 
 def block(count: int, begin: int = 0, acks: Acks | None = None) -> Block:
@@ -562,3 +563,15 @@ async def test_the_event_loop_goes_on_between_blocks_that_are_always_there() -> 
     run = Run(_Source([block(1, number, acks) for number in range(20)]), (), Busy(), account)
     asyncio.get_running_loop().call_soon(run.stop, Stop("SIGINT", "signal"))
     assert (await run.work()).reason == "SIGINT"  # and not the end of the source
+
+
+async def test_an_alarm_that_rings_early_is_set_again() -> None:
+    """uvloop rounds times to milliseconds, and may be early by a part of one: then nothing is due yet."""
+    loop, rung = asyncio.get_running_loop(), asyncio.Event()
+    alarm = _Alarm(loop, rung.set)
+    due = loop.time() + 0.05
+    alarm.set(due)
+    inside.ring(alarm)
+    rung.clear()
+    alarm.set(due)
+    await asyncio.wait_for(rung.wait(), 10)
