@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -71,4 +72,11 @@ def shell_on(terminal: Terminal, script: str, env: Mapping[str, str] | None = No
         stdout=subprocess.PIPE,
         env=environment({"TERM": "xterm", **(env or {})}),
         start_new_session=True,
+        preexec_fn=_as_on_a_terminal,  # noqa: PLW1509 - it takes no lock
     )
+
+
+def _as_on_a_terminal() -> None:
+    """Nothing is ignored there; a test run that was started by nohup or in the background hands that on."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
