@@ -47,10 +47,15 @@ Row = tuple[str, int, str, str | None]
 
 COMMANDS: tuple[Row, ...] = (
     # Commands that do not exist.
-    ("list", USAGE, "no such command: 'list'", "did you mean `rstream stream list`?"),
-    ("ls", USAGE, "no such command: 'ls'", "did you mean `rstream stream list`?"),
+    ("list", USAGE, "no such command: 'list'", "did you mean `rstream stream list` or `rstream offset list`?"),
+    ("ls", USAGE, "no such command: 'ls'", "did you mean `rstream stream list` or `rstream offset list`?"),
     ("stream ls", USAGE, "no such command: 'ls'", "did you mean `rstream stream list`?"),
-    ("superstream list", USAGE, "no such command: 'list'", "did you mean `rstream stream list`?"),
+    (
+        "superstream list",
+        USAGE,
+        "no such command: 'list'",
+        "did you mean `rstream stream list` or `rstream offset list`?",
+    ),
     ("strem", USAGE, "no such command: 'strem'", "did you mean `rstream stream`?"),
     ("pubish s", USAGE, "no such command: 'pubish'", "did you mean `rstream publish`?"),
     ("produce s", USAGE, "no such command: 'produce'", "did you mean `rstream publish`?"),
