@@ -4,11 +4,13 @@ Settings come in layers, the strongest first: the command line, the environment,
 before the environment where the command line names it). A layer maps a setting's name to a text. The rules are the
 same for all layers.
 
-- Each setting comes from the strongest layer that has it, with three exceptions, all for safety: a host hides a weaker
+- Each setting comes from the strongest layer that has it, with exceptions, all for safety: a host hides a weaker
   layer's whole URI, a URI's password applies only to that URI's user name, and a password of a context only to the
-  context's user at the context's URI.
+  context's user at the context's address. ``may_send`` and ``foreign_management`` say where a password may go.
 - Within one layer no setting may be given twice: a URI and a host contradict each other even where they agree.
 - These functions do not connect, and no message contains a password.
+
+The module is longer than others, so that all rules of where a password may go stand beside those of the layers.
 """
 
 from __future__ import annotations
@@ -83,6 +85,8 @@ class Layer:
     is_context: bool = False
     explicit: bool = False
     """Said for this one run: what cannot take effect is then an error, not ignored."""
+    withheld: str | None = None
+    """Why no password of this layer is used; None where passwords are."""
     old_names: tuple[str, ...] = ()
     """Those among ``values`` that were said under their old names."""
     uris: tuple[StreamUri, ...] = ()
@@ -139,11 +143,31 @@ def _renamed(layer: Layer) -> Layer:
 def management_uri(layers: Sequence[Layer]) -> str | None:
     """The address of the management API; None where it is the default one. It may contain a password.
 
-    That of a context is for the context's own URI: a password for another address must not go there.
+    That of a context is for the context's own address: a password for another one must not go there.
     """
     return _first(
         [layer for number, layer in enumerate(layers) if not _is_hidden(layers, number)], "management_uri", str
     )
+
+
+def foreign_management(layers: Sequence[Layer]) -> str | None:
+    """Returns the label of the management address if the password of the stream connection must not go there.
+
+    It may go where an option says, and else where the address stands in the same place as the password, or as the
+    broker's address that the password is for. The broker's own default password is no secret.
+    """
+    number = next(
+        (number for number, layer in enumerate(layers) if "management_uri" in layer and not _is_hidden(layers, number)),
+        None,
+    )
+    if number is None or layers[number].explicit:
+        return None
+    user = username_of(layers)
+    source = _password_source(layers, user)
+    if source is None and user == DEFAULT_USER:
+        return None
+    own = {_address_depth(layers), None if source is None else source[0]}
+    return None if number in own else layers[number].label("management_uri")
 
 
 def build_tls(layers: Sequence[Layer], warn: Callable[[str], None] | None = None) -> ssl.SSLContext:
@@ -185,9 +209,9 @@ def build_options(
     if tls is None:
         tls = uris.uris[0].tls if uris is not None else _first(layers, "tls", read.boolean) or False
     endpoints = _endpoints(layers, above_uri, uris, tls)
-    username, from_uri = _from_uri_or_setting(layers, uri_depth, "username")
+    username = _from_uri_or_setting(layers, uri_depth, "username") or DEFAULT_USER
     mechanism = _first(layers, "sasl", read.mechanism) or read.PLAIN
-    vhost, _ = _from_uri_or_setting(layers, uri_depth, "vhost")
+    vhost = _from_uri_or_setting(layers, uri_depth, "vhost")
     context = _tls_context(layers, warn) if tls else None
     if not tls and not (management_uri(layers) or "").startswith("https://"):
         _check_tls_only(layers)
@@ -199,12 +223,15 @@ def build_options(
     credentials: Credentials | CredentialsFunction = Credentials()
     if mechanism != read.EXTERNAL:
         sources = passwords or PasswordSources()
-        credentials = _credentials(layers, uri_depth, username, from_uri, endpoints[0], sources)
+        credentials = _credentials(layers, username, endpoints[0], sources)
     if mechanism == read.OAUTHBEARER and credentials == Credentials():
         raise ConfigurationError(
             "SASL OAUTHBEARER logs in with a token",
-            hint="pass --password-command CMD or --password-file FILE, or set RSTREAM_PASSWORD",
+            hint=_withheld_password(layers)
+            or "pass --password-command CMD or --password-file FILE, or set RSTREAM_PASSWORD",
         )
+    if warn is not None and mechanism != read.EXTERNAL and (why := _withheld_password(layers)) is not None:
+        warn(why)
     defaults = ConnectionOptions()
     timeout = _first(layers, "connect_timeout", partial(positive_duration, parse=parse_timeout))
     heartbeat = _first(layers, "heartbeat", read.heartbeat)
@@ -300,6 +327,11 @@ def visible_uri(layers: Sequence[Layer]) -> int | None:
     return None
 
 
+def _address_depth(layers: Sequence[Layer]) -> int | None:
+    """Returns the index of the layer that gives the broker's address; None for the default one."""
+    return next((depth for depth, layer in enumerate(layers) if layer.uris or "host" in layer), None)
+
+
 def in_uris(layer: Layer, what: str) -> str | None:
     return next((getattr(uri, what) for uri in layer.uris if getattr(uri, what)), None)
 
@@ -321,39 +353,29 @@ def _endpoints(
 # --- who ---------------------------------------------------------------------------------------------------
 
 
-def _from_uri_or_setting(layers: Sequence[Layer], uri_depth: int | None, name: str) -> tuple[str | None, bool]:
+def _from_uri_or_setting(layers: Sequence[Layer], uri_depth: int | None, name: str) -> str | None:
     for depth, layer in enumerate(layers):
         if name in layer:
-            return layer.values[name], False
+            return layer.values[name]
         said = in_uris(layer, name) if depth == uri_depth else None
         if said is not None:
-            return said, True
-    return None, False
+            return said
+    return None
 
 
 def _credentials(
-    layers: Sequence[Layer],
-    uri_depth: int | None,
-    username: str | None,
-    from_uri: bool,
-    endpoint: Endpoint,
-    passwords: PasswordSources,
+    layers: Sequence[Layer], user: str, endpoint: Endpoint, passwords: PasswordSources
 ) -> Credentials | CredentialsFunction:
-    user = username or DEFAULT_USER
-    for depth, layer in enumerate(layers):
-        if not may_send(layers, depth, user):
-            continue
-        if "password_command" in layer:
-            return passwords.credentials_by_command(
-                user, layer.values["password_command"], layer.label("password_command")
-            )
-        if "password_file" in layer:
-            return Credentials(user, read_password_file(layer.values["password_file"], layer.label("password_file")))
-        if "password" in layer:
-            return Credentials(user, layer.values["password"])
-        password = in_uris(layer, "password") if depth == uri_depth else None
-        if password is not None and (from_uri or user == (in_uris(layer, "username") or DEFAULT_USER)):
-            return Credentials(user, password)
+    source = _password_source(layers, user)
+    if source is not None:
+        depth, name = source
+        layer = layers[depth]
+        text, label = layer.values[name], layer.label(name)
+        if name == "password_command":
+            return passwords.credentials_by_command(user, text, label)
+        if name == "password_file":
+            return Credentials(user, read_password_file(text, label))
+        return Credentials(user, text if name == "password" else in_uris(layer, "password") or "")
     if user == DEFAULT_USER:
         return Credentials()
     typed = passwords.ask(f"password of {user} at {endpoint}: ")
@@ -361,16 +383,43 @@ def _credentials(
         return Credentials(user, typed)
     raise ConfigurationError(
         f"no password is given for the user {user!r}",
-        hint="pass --password-file FILE or --password-command CMD, or set RSTREAM_PASSWORD",
+        hint=_withheld_password(layers)
+        or "pass --password-file FILE or --password-command CMD, or set RSTREAM_PASSWORD",
     )
+
+
+def _password_source(layers: Sequence[Layer], user: str) -> tuple[int, str] | None:
+    """Returns the index of the layer whose password is used for this user, and the name of its setting, or ``uri``."""
+    uri_depth = visible_uri(layers)
+    for depth, layer in enumerate(layers):
+        if not may_send(layers, depth, user):
+            continue
+        for name in PASSWORDS:
+            if name in layer:
+                return depth, name
+        is_for_user = depth == uri_depth and user == (in_uris(layer, "username") or DEFAULT_USER)
+        if is_for_user and in_uris(layer, "password") is not None:
+            return depth, "uri"
+    return None
+
+
+def _withheld_password(layers: Sequence[Layer]) -> str | None:
+    """Returns a sentence on a password that is given and not used; None where there is none."""
+    for layer in layers:
+        for name in PASSWORDS if layer.withheld is not None else ():
+            if name in layer:
+                return f"{layer.label(name)} is not used: {layer.withheld}"
+    return None
 
 
 def may_send(layers: Sequence[Layer], number: int, user: str) -> bool:
     """Returns whether a password of this layer may be sent for this user.
 
-    That of a context goes to the context's own user alone, and not to an address that hides the context's URI.
+    That of a context goes to the context's own user alone, and not to an address that hides the context's own.
     """
     layer = layers[number]
+    if layer.withheld is not None:
+        return False
     if not layer.is_context:
         return True
     own = layer.values.get("username") or in_uris(layer, "username")
@@ -378,14 +427,14 @@ def may_send(layers: Sequence[Layer], number: int, user: str) -> bool:
 
 
 def _is_hidden(layers: Sequence[Layer], number: int) -> bool:
-    """Returns whether this layer is a context of which another address hides the URI."""
+    """Returns whether this layer is a context of which another address hides its own."""
     layer = layers[number]
-    return layer.is_context and bool(layer.uris) and visible_uri(layers) != number
+    return layer.is_context and gives_address([layer]) and _address_depth(layers) not in (None, number)
 
 
 def username_of(layers: Sequence[Layer]) -> str:
     """Returns the user name that the layers give, or the default one."""
-    return _from_uri_or_setting(layers, visible_uri(layers), "username")[0] or DEFAULT_USER
+    return _from_uri_or_setting(layers, visible_uri(layers), "username") or DEFAULT_USER
 
 
 # --- TLS ---------------------------------------------------------------------------------------------------

@@ -128,6 +128,8 @@ class Chosen:
     """What has chosen it, such as an option or a file."""
     is_option: bool
     """Whether the command line names it: then it is stronger than the environment."""
+    is_of_project: bool = False
+    """Whether the file of a project names it, which anybody may have written."""
     is_readable_by_others: bool = False
     path: str = ""
 
@@ -140,12 +142,13 @@ def choose_context(
     ``of_project``: the name in the file of the project, and that file. Raises ``CommandError``; its exit code is 4
     where there is no such context.
     """
+    is_of_project = False
     if option is not None:
         name, how = check_context_name(option), "--context"
     elif text := variables.get("RSTREAM_CONTEXT"):
         name, how = text, "RSTREAM_CONTEXT"
     elif of_project is not None:
-        name, how = of_project
+        (name, how), is_of_project = of_project, True
     else:
         name, how = None, "`rstream context use`"
     contexts = read_contexts(variables, settings)
@@ -159,7 +162,8 @@ def choose_context(
         if option is None:
             error.args = (f"{how}: {error}",)
         raise
-    return Chosen(name, values, how, option is not None, contexts.is_readable_by_others, contexts.path)
+    is_option = option is not None
+    return Chosen(name, values, how, is_option, is_of_project, contexts.is_readable_by_others, contexts.path)
 
 
 def write_contexts(contexts: Contexts) -> None:

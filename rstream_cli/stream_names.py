@@ -125,8 +125,8 @@ def _look(env: Environment, values: Mapping[str, str], wanted: Wanted) -> Iterat
 
 def _place(env: Environment, values: Mapping[str, str]) -> Place | None:
     """Whom to ask; None where there is nobody that may be asked, or a password that is not at hand."""
-    from rstream_cli.connection_settings import SETTINGS, build_tls, management_uri
-    from rstream_cli.management.address import default_addresses, is_loopback, parse_management_uri
+    from rstream_cli.connection_settings import SETTINGS, build_tls
+    from rstream_cli.management.address import default_addresses, is_loopback
     from rstream_cli.options.connecting import ConnectionSettings
     from rstream_cli.project import read_project
     from rstream_core.types import Credentials
@@ -135,10 +135,9 @@ def _place(env: Environment, values: Mapping[str, str]) -> Place | None:
     known = {name: values[name] for name in (*SETTINGS, "context") if name in values}
     quiet = replace(env, stderr=StringIO(), terminal=None)
     settings = ConnectionSettings(quiet, known, uses_contexts=True, project=read_project())
-    options, uri = settings.options, management_uri(settings.layers)
-    if uri is not None:
-        address = parse_management_uri(uri)
-    else:
+    address = settings.management_address()
+    options = settings.options
+    if address is None:
         found = default_addresses(options.endpoints, tls=options.tls is not None)
         address = next(each for each in found if is_loopback(each.host))
     login = address.credentials or options.credentials

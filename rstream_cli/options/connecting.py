@@ -26,6 +26,7 @@ from rstream_cli.typer_support import environment_of
 if TYPE_CHECKING:
     from rstream_cli.connection_settings import Layer
     from rstream_cli.contexts import Chosen
+    from rstream_cli.management.address import ManagementAddress
     from rstream_cli.management.api import ManagementApi
     from rstream_core.connecting.recovery import Recovery
     from rstream_core.types import ConnectionOptions
@@ -248,12 +249,16 @@ class ConnectionSettings:
         """The layers of settings, the strongest first. Raises ConfigurationError for a malformed URI.
 
         A context that the command line does not name is left out where options or variables give an address: neither
-        its password nor the like may go there.
+        its password nor the like may go there. Where the file of a project chooses the context, no password of the
+        environment is used: whoever wrote that file must not choose where it goes.
         """
         from rstream_cli.connection_settings import context_layer
 
         context = self.context
         layers = list(self._said)
+        if context is not None and context.is_of_project:
+            why = f"{context.how} chose the context {context.name!r}; --context {context.name} uses both"
+            layers[1] = replace(layers[1], withheld=why)
         if context is not None:
             layers.insert(1 if context.is_option else 2, context_layer(context.name, context.values))
         return tuple(layers)
@@ -324,15 +329,34 @@ class ConnectionSettings:
 
         Raises ConfigurationError, and ManagementUnavailable where no password may be sent.
         """
-        from rstream_cli.connection_settings import build_tls, management_uri
-        from rstream_cli.management.address import parse_management_uri
+        from rstream_cli.connection_settings import build_tls
         from rstream_cli.management.api import open_api
 
-        uri = management_uri(self.layers)
+        address = self.management_address()
         warn = self.warn if self.options.tls is None else None  # those options have warned already
-        return open_api(
-            self.options, None if uri is None else parse_management_uri(uri), lambda: build_tls(self.layers, warn)
-        )
+        return open_api(self.options, address, lambda: build_tls(self.layers, warn))
+
+    def management_address(self) -> ManagementAddress | None:
+        """Returns the address of the management API that is given; None where it is the default one.
+
+        Raises ConfigurationError, and ManagementUnavailable where the password of the stream connection is for
+        another place.
+        """
+        from rstream_cli.connection_settings import foreign_management, management_uri
+        from rstream_cli.management.address import parse_management_uri
+        from rstream_cli.management.errors import ManagementUnavailable
+
+        uri = management_uri(self.layers)
+        address = None if uri is None else parse_management_uri(uri)
+        label = foreign_management(self.layers)
+        if address is not None and address.credentials is None and label is not None:
+            raise ManagementUnavailable(
+                f"the password is not sent to {address}: {label} does not stand where the broker's address or the"
+                " password does",
+                hint=f"pass --management-uri {address} if it is of the same broker, or write the API's own user and"
+                " password into its address",
+            )
+        return address
 
     @property
     def gives_address(self) -> bool:

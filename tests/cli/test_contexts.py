@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rstream_cli.connection_settings import command_line_layer, context_layer, management_uri
+from rstream_cli.connection_settings import (
+    command_line_layer,
+    context_layer,
+    environment_layer,
+    foreign_management,
+    management_uri,
+)
 from rstream_cli.contexts import Contexts, path_of_contexts, read_contexts, write_contexts
 from rstream_core import EmbeddedBroker
 from tests.cli.conftest import RSTREAM, Done, run_here
@@ -370,6 +377,84 @@ def test_a_management_address_goes_with_its_uri() -> None:
     for other in ({"uri": "rabbitmq-stream://u@other"}, {"host": "other"}):
         assert management_uri([command_line_layer(other), context]) is None
     assert management_uri([command_line_layer({"uri": uri, "management_uri": "https://n"}), context]) == "https://n"
+
+
+def test_a_context_with_a_host_is_hidden_by_another_address(call: Call, tmp_path: Path) -> None:
+    """Not only one with a URI: neither its password nor its management address is for another broker."""
+    ran = tmp_path / "ran"
+    command = ("--password-command", f"touch {ran}; echo {SECRET}", "--management-uri", "http://localhost:1")
+    for name, where in (("host", ("--host", "127.0.0.1")), ("port", ("--port", "1"))):
+        ok(call("context", "set", name, *where, "--username", "u", *command))
+        for words in (("--host", "localhost"), ("--uri", "rabbitmq-stream://localhost:1")):
+            found = shown(call, "-c", name, *words)
+            assert "password_command" not in found
+            done = call("stream", "list", "-c", name, *words, "--username", "u")
+            assert (done.status, done.errors.splitlines()[0]) == (2, "error: no password is given for the user 'u'")
+            layers = [command_line_layer({words[0][2:]: words[1]}), context_layer(name, found_values(call, name))]
+            assert management_uri(layers) is None
+        assert "password_command" in shown(call, "-c", name, "--port", "2")
+    assert not ran.exists()
+
+
+def found_values(call: Call, name: str) -> dict[str, str]:
+    values: dict[str, str] = json.loads(ok(call("context", "show", name, "--json")))["settings"]
+    return values
+
+
+URI = f"rabbitmq-stream+tls://app:{SECRET}@prod.invalid:5551"
+OF_USER = {"username": "app", "password": SECRET}
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "context", "refused"),
+    [
+        # The address of the API stands elsewhere than the password and the broker's address.
+        ({}, {"management_uri": "https://m"}, {"uri": URI}, True),
+        ({"uri": URI}, {"management_uri": "https://m"}, {}, True),
+        ({"uri": URI}, {}, {"management_uri": "https://m"}, True),
+        ({}, {"management_uri": "https://m"}, {"host": "h", **OF_USER}, True),
+        ({"host": "h", "password_file": "f"}, {"management_uri": "https://m"}, {"username": "app"}, True),
+        ({}, OF_USER, {"management_uri": "https://m"}, True),
+        ({}, {"management_uri": "https://m"}, {"host": "h", "username": "app"}, True),  # one that is typed
+        # With the password, or with the broker's address that it is for, or in an option.
+        ({}, {"management_uri": "https://m", "uri": URI}, {}, False),
+        ({}, {"management_uri": "https://m", **OF_USER}, {"host": "h"}, False),
+        ({}, OF_USER, {"host": "h", "management_uri": "https://m"}, False),
+        ({"password_file": "f"}, {"management_uri": "https://m", "host": "h", "username": "app"}, {}, False),
+        ({}, {}, {"uri": URI, "management_uri": "https://m"}, False),
+        ({"management_uri": "https://m"}, {}, {"uri": URI}, False),
+        # No secret, or no address.
+        ({"host": "h"}, {"management_uri": "https://m"}, {}, False),
+        ({}, {}, {"uri": URI}, False),
+    ],
+)
+def test_where_a_management_address_must_stand(
+    options: dict[str, str], environment: dict[str, str], context: dict[str, str], refused: bool
+) -> None:
+    said = environment_layer({f"RSTREAM_{name.upper()}": text for name, text in environment.items()})
+    layers = [command_line_layer(options), said, context_layer("c", context)]
+    label = foreign_management(layers)
+    assert (label is not None) is refused
+    if refused:
+        assert label in ("RSTREAM_MANAGEMENT_URI", "management_uri of the context 'c'")
+
+
+def test_a_password_does_not_go_to_a_management_address_of_another_place(call: Call) -> None:
+    """Nor where TAB asks."""
+    ok(call("context", "set", "prod", "--uri", URI))
+    ok(call("context", "use", "prod"))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(0)
+        where = f"http://127.0.0.1:{other.getsockname()[1]}"
+        env = {"RSTREAM_MANAGEMENT_URI": where}
+        for words in ((), ("-c", "prod")):
+            done = call("stream", "list", *words, env=env)
+            assert (done.status, done.output) == (6, "")
+            assert f"the password is not sent to {where}: RSTREAM_MANAGEMENT_URI does not stand where" in done.errors
+            assert f"pass --management-uri {where} if it is of the same broker" in done.errors
+            assert call("consume", *words, "", env={**env, "_RSTREAM_COMPLETE": "fish"}).output == ""
+        with pytest.raises(BlockingIOError):
+            other.accept()
 
 
 def test_a_context_is_all_that_a_command_needs(call: Call) -> None:

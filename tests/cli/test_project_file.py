@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 from collections.abc import Iterator
@@ -157,6 +158,44 @@ def test_the_content_of_a_file_that_is_linked_to_is_not_shown(folder: Folder, tm
     done = folder.run("consume", "s")
     assert done.status == 2
     assert "hunter2" not in done.errors
+
+
+def test_no_password_of_the_environment_goes_where_a_project_says(folder: Folder, listener: socket.socket) -> None:
+    """The file chooses among the user's contexts, and so among addresses: the password may be for another one."""
+    where = f"127.0.0.1:{listener.getsockname()[1]}"
+    words = ("--host", "127.0.0.1", "--port", "1", "--management-uri", f"http://{where}")
+    assert folder.run("context", "set", "dev", *words).status == 0
+    assert folder.run("context", "set", "dev-app", *words, "--username", "app").status == 0
+    file = folder.path / "password"
+    file.write_text("hunter2\n")
+    passwords = (
+        ("RSTREAM_PASSWORD", "hunter2"),
+        ("RSTREAM_PASSWORD_FILE", str(file)),
+        ("RSTREAM_PASSWORD_COMMAND", f"touch {folder.ran}; echo hunter2"),
+    )
+    for (variable, text), user in itertools.product(passwords, ("app", None)):
+        env = {variable: text} if user is None else {variable: text, "RSTREAM_USERNAME": user}
+        for context in ("dev", "dev-app"):
+            folder.file.write_text(f'context = "{context}"\n')
+            for command in (("stream", "info", "s"), ("offset", "list", "s"), ("stream", "list")):
+                if user is None and context == "dev" and command != ("stream", "info", "s"):
+                    continue  # guest:guest, which is no secret, goes there
+                done = folder.run(*command, env=env)
+                is_guest = user is None and context == "dev"
+                assert done.status == (6 if is_guest else 2)
+                assert (
+                    f"{'warning' if is_guest else 'hint'}: {variable} is not used: {folder.file} chose the context"
+                    f" '{context}'; --context {context} uses both\n"
+                ) in done.errors
+            effective = folder.run("context", "show", "--effective", env=env).output
+            assert variable not in effective
+            # An option of the user's own is trusted.
+            assert variable in folder.run("context", "show", "--effective", "-c", context, env=env).output
+            if not is_guest:
+                assert folder.run("consume", "", env={**env, "_RSTREAM_COMPLETE": "fish"}).output == ""
+    assert not folder.ran.exists()
+    with pytest.raises(BlockingIOError):
+        listener.accept()
 
 
 def test_a_context_that_the_user_does_not_have(folder: Folder) -> None:
