@@ -104,7 +104,10 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str | int):
-        return str(value)
+        try:
+            return str(value)
+        except ValueError:  # a number of so many digits that Python does not write it
+            return ""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return "\n".join(value)
     return ""
@@ -181,7 +184,7 @@ def write_contexts(contexts: Contexts) -> None:
     folder = os.path.dirname(path)
     try:
         data = "".join(lines).encode()
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        _make_folders(folder)
         descriptor, new = tempfile.mkstemp(prefix=".contexts-", dir=folder)  # with mode 600
         try:
             with open(descriptor, "wb") as file:
@@ -197,6 +200,14 @@ def write_contexts(contexts: Contexts) -> None:
         raise CommandError("a setting is not UTF-8") from None
     except OSError as error:
         raise CommandError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _make_folders(folder: str) -> None:
+    """Makes a folder, and those above it that are missing, for their owner alone."""
+    if not os.path.isdir(folder):
+        _make_folders(os.path.dirname(folder))
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, mode=0o700)
 
 
 def _toml_value(key: str, text: str) -> str:

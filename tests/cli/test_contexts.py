@@ -98,6 +98,7 @@ def test_the_file_is_for_its_owner_alone(call: Call, file: Path) -> None:
         ok(call("context", "set", "a", "--host", "h"))
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+        assert stat.S_IMODE(file.parent.parent.stat().st_mode) == 0o700
         file.chmod(0o644)
         ok(call("context", "set", "a", "--port", "1"))
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -129,13 +130,14 @@ def test_a_file_that_others_may_write_is_not_trusted(call: Call, file: Path, tmp
     ran = tmp_path / "ran"
     words = ("--host", "localhost", "--port", "1", "--username", "u", "--password-command", f"touch {ran}; echo x")
     ok(call("context", "set", "a", *words))
-    file.chmod(0o606)
-    done = call("stream", "info", "s", "-c", "a")
-    assert (done.status, done.errors) == (
-        2,
-        f"error: {file} can be changed by every user, who could run commands as you\nhint: chmod 600 {file}\n",
-    )
-    assert not ran.exists()
+    for mode, who in ((0o606, "every user"), (0o666, "every user"), (0o664, "its group"), (0o620, "its group")):
+        file.chmod(mode)
+        done = call("stream", "info", "s", "-c", "a")
+        assert (done.status, done.errors) == (
+            2,
+            f"error: {file} can be changed by {who}, who could run commands as you\nhint: chmod 600 {file}\n",
+        )
+        assert not ran.exists()
     file.chmod(0o600)
     if os.geteuid() == 0:
         os.chown(file, 12345, -1)
@@ -148,10 +150,51 @@ def test_a_file_that_others_may_write_is_not_trusted(call: Call, file: Path, tmp
     assert ran.exists()
 
 
+def test_a_folder_that_others_may_change_is_not_trusted(call: Call, file: Path, tmp_path: Path) -> None:
+    """They could put a file of their own there, also in place of the folder, or of what a link leads to."""
+    ran = tmp_path / "ran"
+    words = ("--host", "localhost", "--port", "1", "--username", "u", "--password-command", f"touch {ran}; echo x")
+    ok(call("context", "set", "a", *words))
+
+    def refused(folder: Path, mode: int, who: str) -> None:
+        before = stat.S_IMODE(folder.stat().st_mode)
+        folder.chmod(mode)
+        done = call("stream", "info", "s", "-c", "a")
+        folder.chmod(before)
+        assert (done.status, done.errors) == (
+            2,
+            f"error: the folder {folder} can be changed by {who}, who could run commands as you by a file in it\n"
+            f"hint: chmod go-w {folder}\n",
+        )
+        assert not ran.exists()
+
+    refused(file.parent, 0o777, "every user")
+    refused(file.parent, 0o770, "its group")
+    refused(file.parent.parent, 0o777, "every user")
+    if os.geteuid() == 0:
+        os.chown(file.parent, 12345, -1)
+        assert "belongs to another user" in call("stream", "info", "s", "-c", "a").errors
+        os.chown(file.parent, 0, -1)
+    file.parent.chmod(0o1777)  # nobody can rename what is another's
+    file.parent.parent.chmod(0o770)  # often a group of the user alone
+    assert call("stream", "info", "s", "-c", "a").status == 6
+    ran.unlink()
+    file.parent.chmod(0o700)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    file.rename(elsewhere / "contexts.toml")
+    file.symlink_to(elsewhere / "contexts.toml")
+    refused(elsewhere, 0o770, "its group")
+    refused(file.parent, 0o770, "its group")
+    assert call("stream", "info", "s", "-c", "a").status == 6
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("nonsense", "is not TOML"),
+        (f"a = {'9' * 5000}", "holds a number that is too long"),
+        (f"[context.a]\nport = 0x{'9' * 5000}", "context a: 'port' has no value that can be read"),
         ("x = 1", "'x' is not known"),
         ("use = 1", "`use` is a name"),
         ("context = 1", "`context` a table"),
@@ -192,7 +235,8 @@ def test_what_is_no_regular_file(call: Call, file: Path) -> None:
     assert call("context", "list").errors == f"error: {file} is not a file\n"
     file.unlink()
     file.mkdir()
-    assert call("context", "list").status == 2
+    done = call("context", "list")
+    assert (done.status, done.errors) == (2, f"error: {file} is not a file\n")
 
 
 def test_a_link_stays_a_link(call: Call, file: Path, tmp_path: Path) -> None:
