@@ -271,7 +271,7 @@ def _read_uris(layer: Layer) -> Layer:
     """Parses the URIs of a layer, which are separated by white space or commas."""
     if "uri" not in layer:
         return layer
-    texts = [text for text in re.split(r"[\s,]+(?=rabbitmq-stream)", layer.values["uri"].strip()) if text]
+    texts = split_uris(layer.values["uri"])
     uris = tuple(_parsed(read.stream_uri, text, layer.label("uri")) for text in texts)
     for what, name in (("tls", "scheme"), ("username", "user name"), ("password", "password")):
         if len({getattr(uri, what) for uri in uris if getattr(uri, what) is not None}) > 1:
@@ -279,6 +279,11 @@ def _read_uris(layer: Layer) -> Layer:
     if len({uri.vhost for uri in uris if uri.vhost is not None}) > 1:
         raise ConfigurationError(f"the URIs of {layer.label('uri')} differ in their virtual host")
     return replace(layer, uris=uris, ports_given=tuple(urlsplit(text).port is not None for text in texts))
+
+
+def split_uris(text: str) -> list[str]:
+    """Returns the URIs of a text."""
+    return [uri for uri in re.split(r"[\s,]+(?=rabbitmq-stream)", text.strip()) if uri]
 
 
 def _check_contradictions(layer: Layer) -> None:

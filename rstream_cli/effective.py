@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from rstream_cli.connection_settings import (
     Layer,
     in_uris,
     may_send,
+    split_uris,
     username_of,
     visible_uri,
 )
@@ -26,6 +28,9 @@ DEFAULTS: Mapping[str, str] = {
 }
 """What is told of where nobody has said anything."""
 MASK = "***"
+_ASSIGNMENT = re.compile(r"""([A-Za-z_]\w*)=(?:'[^']*'|"[^"\\$`]*"|[^\s'"\\$`;&|<>()])*(?:\s+|$)""")
+"""A variable of a command, with a value that no shell must work out."""
+_PROGRAM = re.compile(r"[\w./~+%-]+(?=\s|$)")
 _IN_EACH_URI = ("host", "port", "tls")
 _OF_URI = ("vhost", "username", "password")
 
@@ -43,21 +48,39 @@ class Setting(NamedTuple):
 def shown(name: str, text: str) -> str:
     """The value of a setting without what is secret in it.
 
-    Of a command only the program is shown: its arguments may hold a secret.
+    Of a command only the program is shown: its arguments may hold a secret, and so may its variables. A file that
+    was written by hand may have a URI, or a part of one, where a host belongs.
     """
     if name == "password":
         return MASK
     if name == "password_command":
-        program, *arguments = text.split(None, 1)
-        return f"{program} {MASK}" if arguments else program
-    if name in ("uri", "management_uri"):
-        return " ".join(map(_uri_without_password, text.split()))
+        return _program_of(text.strip())
+    if name in ("uri", "management_uri", "host"):
+        return " ".join(map(_uri_without_password, split_uris(text)))
     return text
 
 
+def _program_of(command: str) -> str:
+    """The program of a command; nothing where only a shell could tell which word it is."""
+    words = []
+    begin = 0
+    while found := _ASSIGNMENT.match(command, begin):
+        words.append(f"{found[1]}={MASK}")
+        begin = found.end()
+    program = _PROGRAM.match(command, begin)
+    if program is not None:
+        words.append(program[0])
+        begin = program.end()
+    if begin < len(command):
+        words.append(MASK)
+    return " ".join(words)
+
+
 def _uri_without_password(text: str) -> str:
-    scheme, mark, rest = text.partition("://")
-    who, at, where = rest.rpartition("@")
+    before, at, where = text.rpartition("@")
+    scheme, mark, who = before.partition("://")
+    if not mark:
+        scheme, who = "", before
     user, colon, _ = who.partition(":")
     return f"{scheme}{mark}{user}{colon}{MASK if colon else ''}{at}{where}"
 
@@ -91,4 +114,4 @@ def is_secret(values: Mapping[str, str]) -> bool:
     """Returns whether settings hold a secret, or a command that may hold one."""
     if "password" in values or "password_command" in values:
         return True
-    return any(MASK in shown(name, values[name]) for name in ("uri", "management_uri") if name in values)
+    return any(MASK in shown(name, values[name]) for name in ("uri", "management_uri", "host") if name in values)

@@ -56,6 +56,12 @@ def mechanism(text: str) -> str:
 def host(text: str) -> str:
     if "://" in text:  # not shown: it may contain a password
         raise ConfigurationError("this is a URI, not a host", hint="pass it as --uri, or set RSTREAM_URI")
+    if "@" in text:  # not shown, as before
+        raise ConfigurationError(
+            "a host has no @",
+            hint="pass the host alone, and --username USER; the password by --password-file, --password-command or"
+            " RSTREAM_PASSWORD",
+        )
     found = re.fullmatch(r"([^:@]+|\[.*\]):([0-9]+)", text)
     if found:
         raise ConfigurationError(
@@ -84,9 +90,16 @@ def heartbeat(text: str) -> int:
     return int(seconds)
 
 
+def management_uri(text: str) -> object:
+    from rstream_cli.management.address import parse_management_uri  # only where a context is checked
+
+    return parse_management_uri(text)
+
+
 PARSERS: Mapping[str, Callable[[str], object]] = {
     "host": host,
     "port": port,
+    "management_uri": management_uri,
     "sasl": mechanism,
     **dict.fromkeys(("tls", "insecure", "load_balancer"), boolean),
     "connect_timeout": partial(positive_duration, parse=parse_timeout),

@@ -225,6 +225,8 @@ class Endpoint:
     @property
     def problem(self) -> str | None:
         """A sentence on why no such endpoint can exist; None where it can."""
+        if "@" in self.host:
+            return "a host name has no @"  # the name is not shown: it may begin with a user and a password
         if not self.host or len(self.host) > MAX_HOST or not is_harmless(self.host):
             return f"{self.host[:MAX_HOST]!r} is not a host name"
         if not 0 < self.port <= MAX_PORT:

@@ -52,6 +52,8 @@ def parse_uri(text: str) -> StreamUri:
         raise ConfigurationError(f"the URI cannot be read: {reason}") from None
     if not host:
         raise ConfigurationError("the URI names no host")
+    if "@" in unquote(host):  # not shown: what stands before it may be a password
+        raise ConfigurationError("the URI cannot be read: the host has an @")
     if parts.query or parts.fragment:
         raise ConfigurationError("the URI has a query or a fragment; percent-encode ? and # in a name or password")
     tls = scheme == TLS_SCHEME

@@ -63,7 +63,7 @@ def parse_management_uri(text: str) -> ManagementAddress:
         reason = "the port is not a number between 1 and 65535" if "ort" in str(error) else "the host is malformed"
         raise ConfigurationError(f"the address of the management API cannot be read: {reason}") from None
     tls = scheme == "https"
-    endpoint = Endpoint(host or "", (HTTPS_PORT if tls else HTTP_PORT) if port is None else port)
+    endpoint = Endpoint(unquote(host or ""), (HTTPS_PORT if tls else HTTP_PORT) if port is None else port)
     if problem := endpoint.problem:
         raise ConfigurationError(f"the address of the management API cannot be read: {problem}")
     if parts.query or parts.fragment:

@@ -292,6 +292,28 @@ def test_what_is_written_is_read_again(
         (("set", "a", "--host", "h", "--uri", "rabbitmq-stream://i"), 2, "uri of the context 'a' and host of the"),
         (("set", "a", "--host", "h:1:2"), 0, ""),
         (("set", "a", "--host", "rabbitmq-stream://h"), 2, "host of the context 'a': this is a URI, not a host"),
+        (
+            ("set", "a", "--host", f"u:{SECRET}@h"),
+            2,
+            "host of the context 'a': a host has no @\nhint: pass the host alone",
+        ),
+        (("set", "a", "--host", f"u:{SECRET}@h:5552"), 2, "host of the context 'a': a host has no @"),
+        (
+            ("set", "a", "--uri", f"rabbitmq-stream://u%3A{SECRET}%40h"),
+            2,
+            "--uri: the URI cannot be read: the host has an",
+        ),
+        (
+            ("set", "a", "--host", "h", "--management-uri", f"http://u:{SECRET}@h"),
+            2,
+            "management_uri of the context 'a': the password is not sent to h over plain http",
+        ),
+        (
+            ("set", "a", "--host", "h", "--management-uri", "nonsense"),
+            2,
+            "management_uri of the context 'a': the address of the management API begins with",
+        ),
+        (("set", "a", "--management-uri", f"https://u%3A{SECRET}%40h"), 2, "management_uri of the context 'a': the "),
         (("set", "a", "--port", "x"), 2, "port of the context 'a': not a port: 'x'"),
         (("set", "a", "--uri", "amqp://h"), 2, "--uri: a URI begins with"),
         (("set", "a", "--heartbeat", "soon"), 2, "heartbeat of the context 'a': not a duration"),
@@ -335,6 +357,48 @@ def test_paths_are_kept_from_where_they_were_given(call: Call, tmp_path: Path, m
     settings = json.loads(ok(call("context", "show", "a", "--json")))["settings"]
     assert settings["ca_file"] == str(tmp_path / "one" / "ca.pem")
     assert settings["password_file"] == str(tmp_path / "p")
+
+
+@pytest.mark.parametrize(
+    ("command", "seen"),
+    [
+        ("pass", "pass"),
+        ("pass show rabbit", "pass ***"),
+        (f"TOKEN={SECRET} vault read x", "TOKEN=*** vault ***"),
+        (f"A='{SECRET} b' B=\"{SECRET} c\"d  vault", "A=*** B=*** vault"),
+        (f"TOKEN={SECRET}", "TOKEN=***"),
+        (f"TOKEN=$(echo {SECRET} x) vault read", "***"),
+        (f"TOKEN=`echo {SECRET}` vault read", "***"),
+        (f"TOKEN=a\\ {SECRET} vault read", "***"),
+        (f"TOKEN={SECRET}; vault read", "***"),
+        (f"TOKEN='{SECRET} vault", "***"),
+        (f"A=1 cat<<<{SECRET}", "A=*** ***"),
+        (f"'{SECRET}' x", "***"),
+        (f" ~/bin/a-b.sh  {SECRET}", "~/bin/a-b.sh ***"),
+    ],
+)
+def test_of_a_command_only_the_program_is_shown(call: Call, command: str, seen: str) -> None:
+    ok(call("context", "set", "a", "--host", "h", "--password-command", command))
+    assert shown(call, "-c", "a")["password_command"][0] == seen
+    assert json.loads(ok(call("context", "show", "a", "--json")))["settings"]["password_command"] == seen
+
+
+def test_a_host_with_a_password_is_not_shown(call: Call, file: Path) -> None:
+    """Wherever it comes from."""
+    ok(call("context", "set", "a", "--host", "h"))
+    file.write_text(f'use = "a"\n[context.a]\nhost = "u:{SECRET}@h"\nmanagement_uri = "http:/u:{SECRET}@h"\n')
+    assert ok(call("context", "list")) == "* a  u:***@h\n"
+    assert "host            u:***@h\n" in ok(call("context", "show"))
+    ok(call("context", "show", "--json"))
+    env = {"RSTREAM_HOST": f"u:{SECRET}@h"}
+    assert shown(call, env=env)["host"] == ("u:***@h", "RSTREAM_HOST")
+    for words, variables, label in (
+        ((), {}, "host of the context 'a'"),
+        ((), env, "RSTREAM_HOST"),
+        (("--host", f"u:{SECRET}@h:5552"), {}, "--host"),
+    ):
+        done = call("stream", "info", "s", *words, env=variables)
+        assert (done.status, done.errors.splitlines()[0]) == (2, f"error: {label}: a host has no @")
 
 
 # Who chooses, and what is stronger.
