@@ -2,6 +2,9 @@
 
 It has a timer while it waits, and a task while it renews. What fails is tried again until the token has expired; then
 the broker ends the connection, and recovery asks for a token like any new connection does.
+
+A token that is new and has expired by this machine's clock shows that the clock is wrong. Then nobody knows when to
+renew: it is done with growing pauses.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ logger = logging.getLogger("rstream_core")
 
 LOOK_INTERVAL = 60.0
 """Seconds after which the clock is looked at again."""
+MAX_PAUSE = 60.0
+"""Seconds between two renewals of tokens that have expired when they come."""
 CLOCK_STEP = 0.1
 """Seconds by which the two clocks may differ without a further wait."""
 
@@ -45,13 +50,28 @@ class Renewal:
         self._now = now
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._pause = 0.0
+        """Seconds before the last renewal, if the last token had expired when it came; else 0."""
 
     def start(self, credentials: Credentials) -> None:
         """Plans the renewal of what the connection has logged in with. Does nothing for what does not expire."""
         expires = tokens.expiry_of(credentials.password)
         if expires is None:
             return
-        self._wait(credentials, expires, tokens.renewal_delay(expires, self._now()))
+        now = self._now()
+        delay = tokens.renewal_delay(expires, now)
+        if expires > now:
+            self._pause = 0.0
+        else:
+            if not self._pause:
+                logger.warning(
+                    "%s: the new token has expired by this machine's clock, which may be wrong: it is renewed with"
+                    " pauses of up to %.0f s",
+                    self._where,
+                    MAX_PAUSE,
+                )
+            delay = self._pause = min(max(delay, 2 * self._pause), MAX_PAUSE)
+        self._wait(credentials, expires, delay)
 
     def stop(self) -> None:
         """Ends the timer and the task: the connection has ended."""

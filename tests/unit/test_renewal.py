@@ -106,6 +106,36 @@ async def test_a_failure_is_tried_again_until_the_token_has_expired(caplog: pyte
     assert caplog.records[-1].getMessage() == "here: the token was not renewed before it expired: down"
 
 
+async def test_tokens_that_have_expired_when_they_come_are_renewed_with_growing_pauses(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with a clock that is an hour ahead: each token was asked for at once, for ever."""
+    monkeypatch.setattr("rstream_core.tokens.MIN_RENEWAL_DELAY", 0.5)
+    delays: list[float] = []
+    credentials: list[Credentials] = [token(1000.0 - 3600, str(number)) for number in range(2000)]
+
+    async def never() -> Credentials:
+        raise AssertionError
+
+    async def login(_: Credentials) -> None:
+        raise AssertionError
+
+    one = Renewal("here", never, login, now=lambda: 1000.0)
+    monkeypatch.setattr(one, "_wait", lambda _credentials, _expires, delay: delays.append(delay))
+    with caplog.at_level(logging.WARNING):
+        for each in credentials:
+            one.start(each)
+    assert delays[:9] == [0.5, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert set(delays[9:]) == {60}
+    assert len(caplog.records) == 1
+    assert "has expired by this machine's clock, which may be wrong" in caplog.text
+    # Once the clock is right, all is as before.
+    delays.clear()
+    one.start(token(1000.0 + 3600))
+    one.start(credentials[0])
+    assert delays[1] == 0.5
+
+
 async def test_the_same_token_again_is_not_sent(caplog: pytest.LogCaptureFixture) -> None:
     """As of a program that keeps its token until shortly before it expires."""
     first, second = token(1100), token(2000, "next")
