@@ -35,7 +35,7 @@ from rstream_cli.environment import Environment
 ASK_TIMEOUT = 0.3
 """Seconds for all that is asked of the API."""
 SETTINGS_TIMEOUT = 2.0
-"""Seconds for what comes before: a password may be in a file that somebody must write first."""
+"""Seconds for what comes before: files are read, which may be far away."""
 FRESH = 10.0
 """Seconds in which kept names are not asked for again."""
 STALE = 86_400.0
@@ -44,6 +44,8 @@ MAX_ANSWER = 4 * 1024 * 1024
 """Bytes of an answer, and of kept names."""
 MOST_NAMES = 20_000
 _PAGE = 500
+_FILES = ("password_file", "ca_file", "cert", "cert_key")
+"""Settings that are the paths of files."""
 
 
 class Wanted(enum.Enum):
@@ -135,6 +137,8 @@ def _place(env: Environment, values: Mapping[str, str]) -> Place | None:
     known = {name: values[name] for name in (*SETTINGS, "context") if name in values}
     quiet = replace(env, stderr=StringIO(), terminal=None)
     settings = ConnectionSettings(quiet, known, uses_contexts=True, project=read_project())
+    if any(_may_wait(layer.values[name]) for layer in settings.layers for name in _FILES if name in layer):
+        return None
     address = settings.management_address()
     options = settings.options
     if address is None:
@@ -154,6 +158,11 @@ def _place(env: Environment, values: Mapping[str, str]) -> Place | None:
         login.username,
         login.password,
     )
+
+
+def _may_wait(path: str) -> bool:
+    """Whether a file is something else than a regular one: a pipe waits for who writes it, and is read only once."""
+    return os.path.exists(path) and not os.path.isfile(path)
 
 
 def _ask(place: Place, wanted: Wanted, deadline: float) -> set[str]:

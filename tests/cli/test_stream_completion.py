@@ -231,6 +231,26 @@ class TestWhoIsAsked:
         assert asked == []
         assert list(home.iterdir()) == []
 
+    @pytest.mark.parametrize("name", ["password_file", "ca_file"])
+    def test_no_file_is_read_that_somebody_must_write_first(
+        self, home: Path, asked: list[stream_names.Place], monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        """Nor one that can be read only once: the command that follows needs it."""
+        monkeypatch.setattr(stream_names, "SETTINGS_TIMEOUT", PATIENCE)
+        os.mkfifo(home / "pipe")
+        values = {"username": "alice", name: str(home / "pipe"), "uri": "rabbitmq-stream+tls://localhost"}
+        reader, writer = os.pipe()
+        began = time.monotonic()
+        assert find_names(env_of({"HOME": str(home)}), values, Wanted.BOTH) == []
+        assert time.monotonic() - began < PATIENCE
+        os.write(writer, b"hunter2\n")
+        os.close(writer)
+        values[name] = f"/dev/fd/{reader}"
+        assert find_names(env_of({"HOME": str(home)}), values, Wanted.BOTH) == []
+        assert os.read(reader, 100) == b"hunter2\n"
+        os.close(reader)
+        assert asked == []
+
 
 class TestWhoAnswers:
     @pytest.mark.parametrize(
