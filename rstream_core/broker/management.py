@@ -1,7 +1,8 @@
 """Serves the management API over HTTP/1.1: GET requests with a login, one after another on a connection.
 
 A small server, for the clients of this project and for people with curl. A peer may send little and must read what it
-asks for: requests have no body, what it sends ahead waits in the socket, and a silent connection is closed.
+asks for: requests have no body, what it sends ahead waits in the socket, and a silent connection is closed. All
+connections share one turn of the event loop: whatever they ask for, the broker's clients wait for one answer.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import base64
 import binascii
 import json
 import logging
+from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
@@ -41,10 +43,11 @@ class Management:
         self._streams = streams
         self._options = options
         self.connections: set[HttpConnection] = set()
+        self._turns = Turns()
 
     def connection(self) -> HttpConnection:
         """Returns the protocol for a new connection."""
-        return HttpConnection(self.connections, self.answer)
+        return HttpConnection(self.connections, self._turns, self.answer)
 
     def close(self) -> None:
         """Ends all connections."""
@@ -87,11 +90,40 @@ def _question(target: str) -> Question:
     return Question(path, dict(parse_qsl(parts.query, max_num_fields=20, errors="strict")))
 
 
+class Turns:
+    """Lets connections answer one request after another, a single one in each turn of the event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[HttpConnection] = deque()
+        self._is_next_called = False
+
+    def add(self, connection: HttpConnection) -> None:
+        """Calls ``answer_one`` when those that came before have had their turn."""
+        self._waiting.append(connection)
+        self._call_next()
+
+    def _call_next(self) -> None:
+        if self._waiting and not self._is_next_called:
+            self._is_next_called = True
+            self._loop.call_soon(self._next)
+
+    def _next(self) -> None:
+        self._is_next_called = False
+        try:
+            self._waiting.popleft().answer_one()
+        finally:
+            self._call_next()
+
+
 class HttpConnection(asyncio.Protocol):
     """One connection of a client."""
 
-    def __init__(self, connections: set[HttpConnection], respond: Callable[..., tuple[HTTPStatus, Any]]) -> None:
+    def __init__(
+        self, connections: set[HttpConnection], turns: Turns, respond: Callable[..., tuple[HTTPStatus, Any]]
+    ) -> None:
         self._connections = connections
+        self._turns = turns
         self._respond = respond
         self._transport: asyncio.Transport
         self._loop = asyncio.get_running_loop()
@@ -100,6 +132,8 @@ class HttpConnection(asyncio.Protocol):
         self._is_local = False
         self._is_full = False
         """Whether the client has not read the last answer yet."""
+        self._is_waiting = False
+        """Whether a request waits for its turn."""
 
     def abort(self) -> None:
         self._transport.abort()
@@ -124,7 +158,7 @@ class HttpConnection(asyncio.Protocol):
         if not self._received:
             self._wait(REQUEST_TIMEOUT)
         self._received += data
-        self._go_on()
+        self._look()
 
     def pause_writing(self) -> None:
         self._is_full = True
@@ -134,9 +168,8 @@ class HttpConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._is_full = False
         if not self._transport.is_closing():
-            self._transport.resume_reading()
             self._wait(IDLE_TIMEOUT)
-            self._loop.call_soon(self._go_on)
+            self._look()
 
     def _wait(self, seconds: float) -> None:
         """The connection ends after this time, unless something happens."""
@@ -144,18 +177,32 @@ class HttpConnection(asyncio.Protocol):
             self._timer.cancel()
         self._timer = self._loop.call_later(seconds, self._transport.abort)
 
-    def _go_on(self) -> None:
-        """Answers the requests that are there."""
-        while not self._is_full and not self._transport.is_closing():
-            end = self._received.find(b"\r\n\r\n")
-            if end > MAX_HEAD or (end < 0 and len(self._received) > MAX_HEAD):
-                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-                return
-            if end < 0:
-                return
-            head = self._received[:end].decode("latin-1")
-            del self._received[: end + 4]
-            self._take(head)
+    def _look(self) -> None:
+        """Waits for a turn where a request is there, and reads on where there is none."""
+        if self._is_full or self._is_waiting or self._transport.is_closing():
+            return
+        if b"\r\n\r\n" not in self._received and len(self._received) <= MAX_HEAD:
+            self._transport.resume_reading()
+            return
+        self._is_waiting = True
+        self._transport.pause_reading()
+        if self._timer is not None:
+            self._timer.cancel()  # it is not the client that others wait for
+        self._turns.add(self)
+
+    def answer_one(self) -> None:
+        """Answers the request that waits."""
+        self._is_waiting = False
+        if self._transport.is_closing():
+            return
+        end = self._received.find(b"\r\n\r\n")
+        if not 0 <= end <= MAX_HEAD:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            return
+        head = self._received[:end].decode("latin-1")
+        del self._received[: end + 4]
+        self._take(head)
+        self._look()
 
     def _take(self, head: str) -> None:
         first, *lines = head.split("\r\n")

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from http.client import parse_headers
 from io import BytesIO
 from typing import Any
@@ -90,6 +91,50 @@ async def test_requests_that_are_sent_ahead_are_answered_in_their_order(caller: 
         caller.send(f"/api/queues/%2F/{name.replace(' ', '%20')}?x")
     answers = [await caller.read() for _ in range(3)]
     assert [(status, content.get("name")) for status, content, _ in answers] == [(200, "a"), (404, None), (200, "c")]
+
+
+async def test_who_asks_ahead_keeps_nobody_waiting(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others are answered in between, and the broker's clients have their turn after each answer."""
+    turns, ahead = [0], 500
+    answered: list[int] = []
+    answer = broker._running._management.answer
+
+    def count(target: str, login: str, *, is_local: bool) -> tuple[HTTPStatus, Any]:
+        answered.append(turns[0])
+        return answer(target, login, is_local=is_local)
+
+    def turn() -> None:
+        turns[0] += 1
+        asyncio.get_running_loop().call_soon(turn)
+
+    monkeypatch.setattr(broker._running._management, "answer", count)
+    async with calling(broker) as greedy, calling(broker) as greedy_too, calling(broker) as other:
+        asyncio.get_running_loop().call_soon(turn)
+        for caller in (greedy, greedy_too):
+            for _ in range(ahead):
+                caller.send("/api/queues/%2F", verb="HEAD")
+        while len(answered) < 10:  # noqa: ASYNC110 - the other end of the connection
+            await asyncio.sleep(0)
+        assert (await other.ask("/api/queues/%2F/a"))[0] == 200
+        assert len(answered) < ahead
+        for caller in (greedy, greedy_too):
+            for _ in range(ahead):
+                assert (await caller.read(body=False))[0] == 200
+    assert len(answered) == 2 * ahead + 1
+    assert len(set(answered)) == len(answered)
+
+
+async def test_no_more_is_read_while_answers_wait(broker: EmbeddedBroker) -> None:
+    async with calling(broker) as caller:
+        for _ in range(10_000):
+            caller.send("/api/nodes", verb="HEAD")
+        most, answers = 0, 0
+        while answers < 10_000:
+            answers += 1
+            assert (await caller.read(body=False))[0] == 200
+            (connection,) = broker._running._management.connections
+            most = max(most, len(connection._received))
+        assert 0 < most <= 1 << 19
 
 
 async def test_a_head_byte_by_byte(caller: Caller) -> None:
