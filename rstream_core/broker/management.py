@@ -13,7 +13,7 @@ import binascii
 import json
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -39,20 +39,27 @@ _WRITE_BUFFER = 64 * 1024
 class Management:
     """Answers the requests of all connections."""
 
-    def __init__(self, streams: Streams, options: ServerOptions) -> None:
+    def __init__(self, streams: Streams, options: ServerOptions, own_names: Iterable[str]) -> None:
+        """``own_names`` are host names that the broker was given: clients may call it by them."""
         self._streams = streams
         self._options = options
+        self._own_names = {"localhost", *(name.lower().rstrip(".") for name in own_names)}
         self.connections: set[HttpConnection] = set()
         self._turns = Turns()
 
     def connection(self) -> HttpConnection:
         """Returns the protocol for a new connection."""
-        return HttpConnection(self.connections, self._turns, self.answer)
+        return HttpConnection(self.connections, self._turns, self.answer, self.is_own)
 
     def close(self) -> None:
         """Ends all connections."""
         for connection in list(self.connections):
             connection.abort()
+
+    def is_own(self, host: str) -> bool:
+        """Whether the header field ``host`` names this machine, as a web page's own host name does not."""
+        name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+        return name.lower().rstrip(".") in self._own_names or is_loopback(name)
 
     def answer(self, target: str, login: str, *, is_local: bool) -> tuple[HTTPStatus, Any]:
         """Returns status and content for a GET of ``target``. ``login`` is the header field ``authorization``."""
@@ -120,16 +127,23 @@ class HttpConnection(asyncio.Protocol):
     """One connection of a client."""
 
     def __init__(
-        self, connections: set[HttpConnection], turns: Turns, respond: Callable[..., tuple[HTTPStatus, Any]]
+        self,
+        connections: set[HttpConnection],
+        turns: Turns,
+        respond: Callable[..., tuple[HTTPStatus, Any]],
+        is_own: Callable[[str], bool],
     ) -> None:
         self._connections = connections
         self._turns = turns
         self._respond = respond
+        self._is_own = is_own
         self._transport: asyncio.Transport
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
         self._timer: asyncio.TimerHandle | None = None
         self._is_local = False
+        self._is_at_loopback = False
+        """Whether the client has connected to a loopback address, as web pages in a browser on this machine may."""
         self._is_full = False
         """Whether the client has not read the last answer yet."""
         self._is_waiting = False
@@ -146,6 +160,7 @@ class HttpConnection(asyncio.Protocol):
             return
         self._connections.add(self)
         self._is_local = is_loopback(peer[0])
+        self._is_at_loopback = is_loopback(transport.get_extra_info("sockname")[0])
         transport.set_write_buffer_limits(high=_WRITE_BUFFER, low=0)
         self._wait(REQUEST_TIMEOUT)
 
@@ -211,6 +226,9 @@ class HttpConnection(asyncio.Protocol):
             self._refuse(HTTPStatus.BAD_REQUEST)
             return
         fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        if "origin" in fields or (self._is_at_loopback and fields.get("host") and not self._is_own(fields["host"])):
+            self._refuse(HTTPStatus.FORBIDDEN)
+            return
         if words[0] not in ("GET", "HEAD"):
             self._refuse(HTTPStatus.METHOD_NOT_ALLOWED)
             return

@@ -12,7 +12,7 @@ import socket
 import ssl
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -51,13 +51,14 @@ class Server:
         options: ServerOptions,
         advertised_host: str | None,
         run: Callable[[Callable[[], None]], None],
+        own_names: Iterable[str] = (),
     ) -> None:
         self.streams = streams
         self.statistics = Statistics()
         self.clients = Clients(options, advertised_host, self.statistics, self._tell)
         self.faults = Faults(self.clients, streams, run)
         self._executor = executor
-        self._management = Management(streams, options)
+        self._management = Management(streams, options, own_names)
         self._server: asyncio.Server | None = None
         self._management_server: asyncio.Server | None = None
         self._loop = asyncio.get_running_loop()
@@ -103,7 +104,7 @@ class Server:
         for vhost, count in Counter(stream.vhost for stream in streams).items():
             if vhost not in options.vhosts:
                 logger.warning("virtual host %r is not served, and has streams in the data folder: %d", vhost, count)
-        server = cls(streams, executor, options, advertised_host, run)
+        server = cls(streams, executor, options, advertised_host, run, filter(None, (host, advertised_host)))
         try:
             await server._listen(host, port, tls)
             if management_port is not None:

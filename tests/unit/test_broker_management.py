@@ -39,7 +39,8 @@ class Caller:
 
     def send(self, target: str, *, verb: str = "GET", version: str = "HTTP/1.1", **fields: str) -> None:
         """Sends a request, as guest unless ``authorization`` is given; an empty one leaves the field out."""
-        head = {"host": "x", "authorization": GUEST, **{key.replace("_", "-"): value for key, value in fields.items()}}
+        given = {key.replace("_", "-"): value for key, value in fields.items()}
+        head = {"host": "localhost", "authorization": GUEST, **given}
         lines = [f"{verb} {target} {version}", *(f"{name}: {value}" for name, value in head.items() if value), "", ""]
         self.writer.write("\r\n".join(lines).encode())
 
@@ -209,6 +210,52 @@ async def test_logins_that_are_refused(caller: Caller, login: str) -> None:
     caller.send("/api/nodes", authorization=login)
     status, _, fields = await caller.read()
     assert (status, fields["www-authenticate"]) == (401, 'Basic realm="rstream"')
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        *(
+            ({"host": host}, 200)
+            for host in (
+                "",
+                "localhost",
+                "LOCALHOST.:15672",
+                "127.0.0.1",
+                "127.0.0.1:1",
+                "127.8.8.8:1",
+                "[::1]",
+                "[::1]:1",
+                "rabbit-1:1",
+            )
+        ),
+        *(
+            ({"host": host}, 403)
+            for host in (
+                "evil.example",
+                "evil.example:15672",
+                "localhost.evil.example",
+                "127.0.0.1.evil.example",
+                "localhost@evil.example",
+                "192.0.2.1",
+                "[2001:db8::1]:15672",
+                "[",
+                ":15672",
+            )
+        ),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://localhost:15672"}, 403),
+        ({"host": "evil.example", "authorization": ""}, 403),
+    ],
+)
+async def test_web_pages_are_refused_here(fields: dict[str, str], status: int) -> None:
+    """A page's host name may lead to this machine, and a page may ask for what is not its own."""
+    async with EmbeddedBroker(management_port=0, advertised_host="rabbit-1") as broker, calling(broker) as caller:
+        caller.send("/api/nodes", **fields)
+        assert (await caller.read())[0] == status
+        if status != 200:
+            await caller.ended()
 
 
 async def test_users_of_the_broker_log_in() -> None:
