@@ -31,6 +31,8 @@ MAX_HEAD = 16 * 1024
 """Bytes of a request."""
 REQUEST_TIMEOUT = 10.0
 """Seconds in which a request comes whole, and its answer is read."""
+LOGIN_TIMEOUT = 5.0
+"""Seconds in which the first request of a connection comes whole, with a login."""
 IDLE_TIMEOUT = 60.0
 """Seconds between two requests on a connection."""
 _WRITE_BUFFER = 64 * 1024
@@ -44,7 +46,8 @@ class Management:
         self._streams = streams
         self._options = options
         self._own_names = {"localhost", *(name.lower().rstrip(".") for name in own_names)}
-        self.connections: set[HttpConnection] = set()
+        self.connections: dict[HttpConnection, None] = {}
+        """In the order in which they came."""
         self._turns = Turns()
 
     def connection(self) -> HttpConnection:
@@ -128,7 +131,7 @@ class HttpConnection(asyncio.Protocol):
 
     def __init__(
         self,
-        connections: set[HttpConnection],
+        connections: dict[HttpConnection, None],
         turns: Turns,
         respond: Callable[..., tuple[HTTPStatus, Any]],
         is_own: Callable[[str], bool],
@@ -148,6 +151,8 @@ class HttpConnection(asyncio.Protocol):
         """Whether the client has not read the last answer yet."""
         self._is_waiting = False
         """Whether a request waits for its turn."""
+        self.is_logged_in = False
+        """Whether a request had a login that is right."""
 
     def abort(self) -> None:
         self._transport.abort()
@@ -155,22 +160,33 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
-        if not peer or len(self._connections) >= MAX_HTTP_CONNECTIONS:
+        if not peer or not self._make_room():
             transport.abort()
             return
-        self._connections.add(self)
+        self._connections[self] = None
         self._is_local = is_loopback(peer[0])
         self._is_at_loopback = is_loopback(transport.get_extra_info("sockname")[0])
         transport.set_write_buffer_limits(high=_WRITE_BUFFER, low=0)
-        self._wait(REQUEST_TIMEOUT)
+        self._wait(LOGIN_TIMEOUT)
+
+    def _make_room(self) -> bool:
+        """Ends the oldest connection without a login where one more is too many. Returns whether there is room."""
+        if len(self._connections) < MAX_HTTP_CONNECTIONS:
+            return True
+        oldest = next((other for other in self._connections if not other.is_logged_in), None)
+        if oldest is None:
+            return False
+        del self._connections[oldest]
+        oldest.abort()
+        return True
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._connections.discard(self)
+        self._connections.pop(self, None)
         if self._timer is not None:
             self._timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        if not self._received:
+        if not self._received and self.is_logged_in:
             self._wait(REQUEST_TIMEOUT)
         self._received += data
         self._look()
@@ -236,7 +252,8 @@ class HttpConnection(asyncio.Protocol):
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return
         status, content = self._respond(words[1], fields.get("authorization", ""), is_local=self._is_local)
-        goes_on = words[2] == "HTTP/1.1" and fields.get("connection", "").lower() != "close"
+        self.is_logged_in = status is not HTTPStatus.UNAUTHORIZED
+        goes_on = self.is_logged_in and words[2] == "HTTP/1.1" and fields.get("connection", "").lower() != "close"
         self._write(status, content, is_head=words[0] == "HEAD", goes_on=goes_on)
 
     def _refuse(self, status: HTTPStatus) -> None:

@@ -209,7 +209,14 @@ async def test_targets(caller: Caller, target: str, status: int) -> None:
 async def test_logins_that_are_refused(caller: Caller, login: str) -> None:
     caller.send("/api/nodes", authorization=login)
     status, _, fields = await caller.read()
-    assert (status, fields["www-authenticate"]) == (401, 'Basic realm="rstream"')
+    assert (status, fields["www-authenticate"], fields["connection"]) == (401, 'Basic realm="rstream"', "close")
+    await caller.ended()
+
+
+async def test_a_login_that_is_refused_later_ends_the_connection(caller: Caller) -> None:
+    assert (await caller.ask("/api/nodes"))[0] == 200
+    assert (await caller.ask("/api/nodes", authorization="Basic x"))[0] == 401
+    await caller.ended()
 
 
 @pytest.mark.parametrize(
@@ -263,7 +270,7 @@ async def test_users_of_the_broker_log_in() -> None:
     async with EmbeddedBroker(management_port=0, users=users) as broker, calling(broker) as caller:
         bob = f"Basic {base64.b64encode(b'bob:p:w').decode()}"
         assert (await caller.ask("/api/nodes", authorization=bob))[0] == 200
-        assert (await caller.ask("/api/nodes"))[0] == 401
+        assert (await caller.ask("/api/nodes"))[0] == 401  # guest
 
 
 @pytest.mark.parametrize(
@@ -287,9 +294,22 @@ async def test_what_is_no_request(caller: Caller, data: bytes, status: int) -> N
     await caller.ended()
 
 
-@pytest.mark.parametrize("data", [b"", b"GET /api/nodes HTTP/1.1\r\n"], ids=["nothing", "half"])
-async def test_who_falls_silent_is_left(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+async def test_who_falls_silent_is_left(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(management, "REQUEST_TIMEOUT", 0.1)
+    async with calling(broker) as caller:
+        assert (await caller.ask("/api/nodes"))[0] == 200
+        caller.writer.write(b"GET /api/nodes HTTP/1.1\r\n")
+        await caller.ended()
+
+
+@pytest.mark.parametrize("data", [b"", b"GET /api/nodes HTTP/1.1\r\n"], ids=["nothing", "half"])
+async def test_who_does_not_log_in_is_left_sooner(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    assert management.LOGIN_TIMEOUT < management.REQUEST_TIMEOUT
+    monkeypatch.setattr(management, "LOGIN_TIMEOUT", 0.1)
+    monkeypatch.setattr(management, "REQUEST_TIMEOUT", 2 * PATIENCE)
+    monkeypatch.setattr(management, "IDLE_TIMEOUT", 2 * PATIENCE)
     async with calling(broker) as caller:
         caller.writer.write(data)
         await caller.ended()
@@ -331,6 +351,19 @@ async def test_connections_are_bounded(broker: EmbeddedBroker, monkeypatch: pyte
         async with calling(broker) as three:
             await three.ended()
         assert (await one.ask("/api/nodes"))[0] == 200
+
+
+async def test_who_does_not_log_in_makes_room(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(management, "MAX_HTTP_CONNECTIONS", 3)
+    async with calling(broker) as known, calling(broker) as silent:
+        assert (await known.ask("/api/nodes"))[0] == 200
+        async with calling(broker) as half:
+            half.writer.write(b"GET /api/nodes HTTP/1.1\r\n")
+            for left in (silent, half):
+                async with calling(broker) as new:
+                    assert (await new.ask("/api/nodes"))[0] == 200
+                    await left.ended()
+            assert (await known.ask("/api/nodes"))[0] == 200
 
 
 async def test_the_end_of_the_broker_ends_its_connections() -> None:
