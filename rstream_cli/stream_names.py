@@ -42,6 +42,8 @@ STALE = 86_400.0
 """Seconds after which kept names are not used."""
 MAX_ANSWER = 4 * 1024 * 1024
 """Bytes of an answer, and of kept names."""
+MOST_VALUES = 1 << 16
+"""Values of an answer, and of kept names: empty lists take thirty times their bytes."""
 MOST_NAMES = 20_000
 _PAGE = 500
 _FILES = ("password_file", "ca_file", "cert", "cert_key")
@@ -214,7 +216,7 @@ def _pages(connection: HTTPConnection, place: Place, target: str, deadline: floa
             data = answer.read(MAX_ANSWER + 1)
             if answer.status != 200 or len(data) > MAX_ANSWER:
                 raise ValueError("no answer of this API")
-        page = json.loads(data)
+        page = _parse(data)
         last = int(page["page_count"])
         for item in page["items"]:
             seen += 1
@@ -222,6 +224,15 @@ def _pages(connection: HTTPConnection, place: Place, target: str, deadline: floa
                 raise ValueError("too many names")
             yield item
         number += 1
+
+
+def _parse(data: bytes) -> Any:
+    """What JSON holds. Raises ``ValueError``, also where that is too much."""
+    from rstream_cli.management.answers import count_values
+
+    if count_values(data) > MOST_VALUES:
+        raise ValueError("too many values")
+    return json.loads(data)
 
 
 def _left(deadline: float) -> float:
@@ -274,7 +285,7 @@ def _read(path: str, now: float) -> _Kept | None:
     finally:
         os.close(descriptor)
     try:
-        names = json.loads(data)
+        names = _parse(data)
     except ValueError:
         return None
     if not isinstance(names, list) or not all(map(_is_plain, names)):

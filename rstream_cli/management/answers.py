@@ -16,6 +16,8 @@ from rstream_core.errors import ProtocolError
 
 MAX_TEXT = 4096
 """Characters of a text that is no name: a node, a connection, a value of an argument."""
+MAX_VALUES = 1 << 20
+"""Values of one answer, and texts of few bytes may be many: each takes up to 250 bytes. Some 30,000 consumers."""
 _LARGEST = 2**64 - 1
 
 Value = str | int | float | bool
@@ -106,6 +108,11 @@ class ListedNode:
     """Bytes."""
     disk_free_limit: int | None
     """Bytes."""
+
+
+def count_values(data: bytes) -> int:
+    """The most values that JSON may hold: none is without a bracket, a brace or a comma, but for the outermost."""
+    return data.count(b"[") + data.count(b"{") + data.count(b",") + 1
 
 
 class Fields:

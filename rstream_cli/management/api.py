@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from rstream_cli.management.address import ManagementAddress, default_addresses
 from rstream_cli.management.answers import (
+    MAX_VALUES,
     Fields,
     ListedConsumer,
     ListedNode,
@@ -22,6 +23,7 @@ from rstream_cli.management.answers import (
     ListedStream,
     Tracking,
     consumer_of,
+    count_values,
     node_of,
     publisher_of,
     stream_of,
@@ -51,6 +53,8 @@ MAX_PAGES = 400
 """Pages of one list: 200,000 streams."""
 MAX_LIST = 128 * 1024 * 1024
 """Bytes of all pages of a list."""
+MAX_LIST_VALUES = 4 << 20
+"""Values of all pages of a list."""
 MAX_REASON = 200
 """Characters of a peer's text in an error."""
 
@@ -148,7 +152,7 @@ class ManagementApi(AbstractContextManager["ManagementApi"]):
 
     async def _pages(self, target: str, make: Callable[[Fields], T | None]) -> list[T]:
         found: dict[str, T] = {}
-        size = 0
+        size = values = 0
         for number in range(1, MAX_PAGES + 1):
             answer = await self._get(f"{target}&page={number}&page_size={PAGE_SIZE}", but=(400,) if number > 1 else ())
             if answer.status == 404:
@@ -157,6 +161,7 @@ class ManagementApi(AbstractContextManager["ManagementApi"]):
                 break
             page = Fields(self._where, self._json(answer))
             size += len(answer.body)
+            values += count_values(answer.body)
             for item in page.items("items", PAGE_SIZE):
                 fields = Fields(self._where, item)
                 made = make(fields)
@@ -164,7 +169,7 @@ class ManagementApi(AbstractContextManager["ManagementApi"]):
                     found[fields.name("name")] = made
             if number >= (page.whole("page_count") or 0):
                 break
-            if size > MAX_LIST or number == MAX_PAGES:
+            if size > MAX_LIST or values > MAX_LIST_VALUES or number == MAX_PAGES:
                 raise ProtocolError(f"{self._where} tells of more entries than the {len(found):,} that were read")
         return [found[name] for name in sorted(found)]
 
@@ -265,6 +270,8 @@ class ManagementApi(AbstractContextManager["ManagementApi"]):
     def _json(self, answer: Answer) -> Any:
         import orjson
 
+        if count_values(answer.body) > MAX_VALUES:
+            raise ProtocolError(f"{self._where} answers with more than {MAX_VALUES:,} values")
         try:
             return orjson.loads(answer.body)
         except orjson.JSONDecodeError:

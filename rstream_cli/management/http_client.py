@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("rstream_cli.management")
 
 MAX_ANSWER = 32 * 1024 * 1024
-"""Bytes of the largest body that is read: some 60,000 consumers."""
+"""Bytes of the largest body that is read."""
 MAX_CONNECTIONS = 4
 """Requests at once; others wait."""
 MAX_IDLE = 20.0

@@ -276,6 +276,16 @@ class TestWhoAnswers:
             assert await asyncio.to_thread(find_names, env_of({"HOME": str(home)}), values, Wanted.STREAMS) == []
         assert len(web.visits) == 1
 
+    @pytest.mark.parametrize("count", [10, 1 << 16])
+    async def test_no_names_from_what_holds_too_much(self, home: Path, count: int) -> None:
+        async def say(visit: Visit) -> None:
+            await visit.answer({"page_count": 1, "items": [{"name": "s", "type": "stream", "more": [[]] * count}]})
+
+        async with serving(say) as web:
+            values = {"management_uri": f"http://localhost:{web.port}"}
+            found = await asyncio.to_thread(find_names, env_of({"HOME": str(home)}), values, Wanted.STREAMS)
+        assert found == (["s"] if count == 10 else [])
+
     async def test_within_its_time(self, home: Path) -> None:
         """Also where each byte comes in time."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from rstream_cli.exit_status import ExitStatus, status_of
 from rstream_cli.management import api as api_module
 from rstream_cli.management import http_client
 from rstream_cli.management.address import ManagementAddress, default_addresses, is_loopback, parse_management_uri
+from rstream_cli.management.answers import count_values
 from rstream_cli.management.api import ManagementApi, open_api
 from rstream_cli.management.errors import ManagementUnavailable
 from rstream_core import (
@@ -394,6 +396,51 @@ class TestHostileServers:
             error = await self.ask(web)
         assert isinstance(error, ProtocolError)
         assert len(web.visits) == 3
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"[" + b",".join([b"[]"] * (1 << 12)) + b"]",
+            b"[" + b",".join([b'{"a":1}'] * (1 << 12)) + b"]",
+            page([stream("s", arguments={f"x-{number:07}": number for number in range(1 << 12)})]),
+        ],
+        ids=["lists", "objects", "arguments"],
+    )
+    async def test_more_values_than_memory_should_hold(
+        self, monkeypatch: pytest.MonkeyPatch, body: bytes | dict[str, Any]
+    ) -> None:
+        """Each of these takes thirty times its bytes, and is refused before it is read."""
+        monkeypatch.setattr("orjson.loads", None)
+        monkeypatch.setattr(api_module, "MAX_VALUES", 1 << 12)
+
+        async def answer(visit: Visit) -> None:
+            await visit.answer(body)
+
+        async with serving(answer) as web:
+            error = await self.ask(web)
+        assert isinstance(error, ProtocolError)
+        assert "more than 4,096 values" in str(error)
+
+    async def test_pages_with_many_values(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(api_module, "MAX_LIST_VALUES", 2500)
+
+        async def answer(visit: Visit) -> None:
+            await visit.answer(page([stream("s", arguments={f"x-{number}": 1 for number in range(1000)})], pages=99))
+
+        async with serving(answer) as web:
+            error = await self.ask(web)
+        assert isinstance(error, ProtocolError)
+        assert len(web.visits) == 3
+
+    @pytest.mark.parametrize(
+        "text", ["7", "[]", "[7, [], {}]", '{"a": [1, 2], "b": {"c": {}}}', '[{"a": 1, "b": 2}, "x", null]']
+    )
+    def test_no_value_goes_uncounted(self, text: str) -> None:
+        def count(value: Any) -> int:
+            inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+            return 1 + sum(map(count, inner))
+
+        assert count(json.loads(text)) <= count_values(text.encode()) <= 2 * count(json.loads(text))
 
     async def test_more_on_a_page_than_was_asked_for(self) -> None:
         async def answer(visit: Visit) -> None:
