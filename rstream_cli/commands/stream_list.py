@@ -52,7 +52,8 @@ def list_(
 
     The partitions of super streams are among them. On a terminal, each line shows the messages, the replicas that are
     online, what limits the stream, and the policy; elsewhere it holds the name alone. The number of messages is an
-    estimate that is some seconds old.
+    estimate that is some seconds old. A line break or another control character in a name is escaped, and so is a
+    backslash; --json has the names as they are.
 
     The stream protocol cannot list streams. So this command asks RabbitMQ's management API, which needs the plugin
     rabbitmq_management; if the API cannot be reached, the exit code is 6. The user needs the tag management. Without
@@ -73,8 +74,8 @@ def list_(
             terminal.write_json(env.stdout, "".join(map(_as_json, listed)), is_tty=env.stdout_is_tty)
         elif env.stdout_is_tty:
             env.stdout.write(_table(listed))
-        else:  # names for programs are not escaped
-            env.stdout.write("".join(f"{stream.name}\n" for stream in listed))
+        else:  # whoever answers chooses the names, and a line break in one would be taken for the end of the line
+            env.stdout.write("".join(f"{terminal.name(stream.name)}\n" for stream in listed))
         if not listed:
             vhost = context.options.vhost
             connection.tell(f"no stream in the virtual host {vhost!r}" + (f" matches {pattern!r}" if found else ""))

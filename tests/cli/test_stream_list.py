@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from tests.certificates import Authority
 from tests.cli.conftest import Run, run_here, run_rstream
 from tests.clients import PATIENCE
 from tests.conftest import OwnRabbitMQ
+from tests.web import Visit, serving
 
 WHY = "the stream protocol cannot list streams, so RabbitMQ's management API is asked; "
 WHERE = (
@@ -96,12 +98,31 @@ def test_a_name_with_control_characters(managed: dict[str, str], stream_name: st
     assert run_rstream("stream", "create", name, env=managed).returncode == 0
     try:
         pattern = f"{stream_name}*"
-        assert run_rstream("stream", "list", "--pattern", pattern, env=managed).stdout.decode() == f"{name}\n"
+        escaped = f"{stream_name}-\\x1b[2J\\u202e$(id)"
+        assert run_rstream("stream", "list", "--pattern", pattern, env=managed).stdout.decode() == f"{escaped}\n"
+        done = run_rstream("stream", "list", "--pattern", pattern, "--json", env=managed)
+        assert json.loads(done.stdout)["stream"] == name
         shown = run_here("stream", "list", "--pattern", pattern, env=managed, terminal=True).output
         assert "\x1b" not in shown
-        assert f"{stream_name}-\\x1b[2J\\u202e$(id)" in shown
+        assert escaped in shown
     finally:
         run_rstream("stream", "delete", name, "--yes", env=managed)
+
+
+async def test_a_name_cannot_forge_a_line() -> None:
+    """Brokers leave line breaks out; what answers need not be one."""
+    names = ["x\nev", "x\\nev", "x\r\u2028y", "plain é"]
+
+    async def answer(visit: Visit) -> None:
+        items = [{"name": name, "type": "stream"} for name in names]
+        await visit.answer({"items": items, "page": 1, "page_count": 1, "page_size": 500})
+
+    async with serving(answer) as web:
+        uri = f"http://localhost:{web.port}"
+        done = await asyncio.to_thread(run_rstream, "stream", "list", "--management-uri", uri)
+        asjson = await asyncio.to_thread(run_rstream, "stream", "list", "--json", "--management-uri", uri)
+    assert done.stdout.decode().split("\n") == ["plain é", "x\\nev", "x\\r\\u2028y", "x\\\\nev", ""]
+    assert [json.loads(line)["stream"] for line in asjson.stdout.splitlines()] == sorted(names)
 
 
 def test_a_login_that_is_refused(managed: dict[str, str], broker: Broker) -> None:

@@ -29,6 +29,16 @@ async def test_create_and_delete(client: Client, stream_name: str) -> None:
     assert not await client.stream_exists(stream_name)
 
 
+async def test_line_breaks_are_left_out_of_names(client: Client, stream_name: str) -> None:
+    name = f"{stream_name[:3]}\n{stream_name[3:]}\r\n"
+    await client.create_stream(name)
+    assert await client.stream_exists(stream_name)
+    assert not await client.stream_exists(name)
+    with pytest.raises(StreamAlreadyExists):
+        await client.create_stream(stream_name)
+    await client.delete_stream(stream_name)
+
+
 async def test_create_what_exists(client: Client, stream: str) -> None:
     with pytest.raises(StreamAlreadyExists, match=stream):
         await client.create_stream(stream)
