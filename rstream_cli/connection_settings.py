@@ -122,7 +122,7 @@ def check_layer(layer: Layer) -> None:
     """Raises ``ConfigurationError`` for a layer that could not be used alone, but for files that are missing."""
     _check_contradictions(layer)
     has_tls = layer.uris[0].tls if layer.uris else _first([layer], "tls", read.boolean)
-    if not has_tls and not (management_uri([layer]) or "").startswith("https://"):
+    if not has_tls and not _asks_with_tls([layer]):
         _check_tls_only([replace(layer, explicit=True)])
     for name, parse in read.PARSERS.items():
         _first([layer], name, parse)
@@ -170,6 +170,10 @@ def foreign_management(layers: Sequence[Layer]) -> str | None:
     return None if number in own else layers[number].label("management_uri")
 
 
+def _asks_with_tls(layers: Sequence[Layer]) -> bool:
+    return (management_uri(layers) or "").lower().startswith("https://")
+
+
 def build_tls(layers: Sequence[Layer], warn: Callable[[str], None] | None = None) -> ssl.SSLContext:
     """Returns a new context with the certificates that the layers name. Raises ``ConfigurationError``."""
     return _tls_context(layers, warn)
@@ -213,7 +217,7 @@ def build_options(
     mechanism = _first(layers, "sasl", read.mechanism) or read.PLAIN
     vhost = _from_uri_or_setting(layers, uri_depth, "vhost")
     context = _tls_context(layers, warn) if tls else None
-    if not tls and not (management_uri(layers) or "").startswith("https://"):
+    if not tls and not _asks_with_tls(layers):
         _check_tls_only(layers)
     if mechanism == read.EXTERNAL and (not tls or not any("cert" in layer for layer in layers)):
         raise ConfigurationError(

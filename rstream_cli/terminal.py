@@ -20,7 +20,8 @@ _USER = re.compile(r"://[^\s:/@]*:")
 """The part of a URI up to the user name; a password follows if there is an @ behind it."""
 _IN_BLANKS = re.compile(
     r"((?:rabbitmq-stream(?:\+tls)?|amqps?)://[^\s:/@]*:)"
-    r"(?!\d+(?![^\s/'\",;.)\]]))(?:(?!://)[^@\s])*+\s(?:(?!://)[^@])*+(?=@)"
+    r"(?!\d+(?![^\s/'\",;.)\]]))(?:(?!://)[^@\s])*+\s(?:(?!://)[^@])*+(?=@)",
+    re.IGNORECASE,
 )
 """A password with a blank in it, which no URI may have. Only matches a broker's address without a port at that place:
 otherwise a sentence with a port, and later an address, would match."""

@@ -39,6 +39,7 @@ class StreamUri(NamedTuple):
 def parse_uri(text: str) -> StreamUri:
     """Reads a URI. Raises ``ConfigurationError``; its message never contains the password."""
     scheme, separator, _ = text.partition("://")
+    scheme = scheme.lower()
     if not separator or scheme not in (PLAIN_SCHEME, TLS_SCHEME):
         raise ConfigurationError(
             f"a URI begins with {PLAIN_SCHEME}:// or {TLS_SCHEME}://" + (f", not {scheme}://" if separator else ""),

@@ -50,6 +50,7 @@ def parse_management_uri(text: str) -> ManagementAddress:
     Raises ``ConfigurationError``, whose message never has the password, also for plain http to another machine.
     """
     scheme, separator, _ = text.partition("://")
+    scheme = scheme.lower()
     if not separator or scheme not in ("http", "https"):
         raise ConfigurationError(
             "the address of the management API begins with https:// or http://"

@@ -256,6 +256,8 @@ class _Connection:
         where = self._address
         if isinstance(error, exceptions.NameResolutionError):
             return HostNotFound(f"the host name {where.host!r} does not resolve")
+        if isinstance(error, exceptions.LocationParseError):  # a label may have 63 bytes, and not be empty
+            return HostNotFound(f"{where.host!r} is not a host name")
         if isinstance(error, exceptions.NewConnectionError | exceptions.SSLError) and isinstance(
             error.__cause__, OSError
         ):

@@ -50,6 +50,8 @@ def test_nothing_said_is_guest_at_localhost() -> None:
         ({"tls": "yes"}, {"uri": PLAIN + "a"}, [("a", 5551)]),
         ({"tls": "yes"}, {"uri": PLAIN + "a:5552"}, [("a", 5552)]),
         ({"tls": "no"}, {"uri": TLS + "a"}, [("a", 5552)]),
+        ({"uri": "RabbitMQ-Stream+TLS://a"}, {}, [("a", 5551)]),
+        ({"uri": "RABBITMQ-STREAM://a", "management_uri": "HTTPS://a", "insecure": "yes"}, {}, [("a", 5552)]),
     ],
 )
 def test_where(options: dict[str, str], env: dict[str, str], expected: list[tuple[str, int]]) -> None:

@@ -27,6 +27,7 @@ from rstream_core import (
     ConnectionOptions,
     Credentials,
     Endpoint,
+    HostNotFound,
     ProtocolError,
     RequestTimeout,
     RstreamError,
@@ -66,6 +67,8 @@ class TestAddress:
             ("http://localhost", "http://localhost:15672"),
             ("http://127.8.9.1:1", "http://127.8.9.1:1"),
             ("http://[::1]:15672", "http://[::1]:15672"),
+            ("HTTP://localhost", "http://localhost:15672"),
+            ("Https://Rabbit-1", "https://rabbit-1:15671"),
         ],
     )
     def test_what_a_uri_means(self, text: str, shown: str) -> None:
@@ -478,6 +481,16 @@ class TestHostileServers:
 
         async with serving(answer) as web:
             await self.ask(web)
+
+    @pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.example"])
+    @pytest.mark.parametrize("tls", [False, True])
+    async def test_what_is_no_host_name(self, host: str, tls: bool) -> None:
+        address = ManagementAddress(host, 15671, tls=tls)
+        with (
+            open_api(ConnectionOptions(), address, ssl.create_default_context) as api,
+            pytest.raises(HostNotFound, match=f"'{host}' is not a host name"),
+        ):
+            await api.streams()
 
     async def test_nobody_listens(self) -> None:
         with closed_port() as port:

@@ -154,6 +154,7 @@ def test_a_password_with_blanks(start: str, end: str) -> None:
     password = f"x{start} S3CRET{end}"
     if re.search(r"@.*\s|://", password) is None:
         assert "S3CRET" not in terminal.line(f"see rabbitmq-stream://user:{password}@host now")
+        assert "S3CRET" not in terminal.line(f"see RabbitMQ-Stream://user:{password}@host now")
 
 
 def test_many_that_might_be_passwords_take_no_time() -> None:
