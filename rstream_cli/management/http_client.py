@@ -19,10 +19,11 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rstream_cli.lookups import LookupExecutor
-from rstream_cli.management.address import ManagementAddress
+from rstream_cli.management.address import ManagementAddress, is_loopback
 from rstream_cli.management.errors import ManagementUnavailable
 from rstream_core.connecting.transport import NO_TLS
 from rstream_core.errors import (
@@ -108,11 +109,11 @@ class HttpClient:
                 async with asyncio.timeout(self._connect_timeout + self._request_timeout):
                     path = f"{self.address.path}{target}"
                     answer, can_go_on = await loop.run_in_executor(self._threads, connection.ask, path, headers)
+            except RstreamError:  # before the next one: a late answer is a TimeoutError, too, and has its hint
+                raise
             except TimeoutError:
                 connection.abort()
                 raise RequestTimeout(f"{self.address} has not answered in time", hint=WHERE_IT_IS) from None
-            except RstreamError:
-                raise
             except BaseException:
                 connection.abort()
                 raise
@@ -267,15 +268,24 @@ class _Connection:
         if isinstance(error, ssl.SSLError | exceptions.SSLError):
             why = getattr(error, "reason", None) or "the handshake failed"
             why = "it does not speak TLS" if why in NO_TLS else why
-            return TlsError(f"no TLS connection to {where}: {why}", hint=WHERE_IT_IS)
+            return TlsError(f"no TLS connection to {where}: {why}", hint=_without_tls(where))
         if isinstance(error, TimeoutError | exceptions.TimeoutError):
-            return RequestTimeout(f"{where} has not answered in time", hint=WHERE_IT_IS)
+            is_silent = self._tls is not None and self._socket is None and type(error) is TimeoutError
+            hint = _without_tls(where) if is_silent else WHERE_IT_IS  # a port without TLS waits for a request
+            return RequestTimeout(f"{where} has not answered in time", hint=hint)
         if isinstance(error, ConnectionRefusedError):
             return ManagementUnavailable(f"{where} refuses the connection", hint=WHERE_IT_IS)
         if isinstance(error, OSError | http.client.RemoteDisconnected):
             why = getattr(error, "strerror", None) or "it has ended"
             return ManagementUnavailable(f"no connection to {where}: {why}", hint=WHERE_IT_IS)
         return ProtocolError(f"{where} does not answer in HTTP, or not to the end", hint=WHERE_IT_IS)
+
+
+def _without_tls(address: ManagementAddress) -> str:
+    """The hint for an address that does not answer as TLS does."""
+    if not is_loopback(address.host):
+        return f"is this its port for https? {WHERE_IT_IS}"
+    return f"if it is without TLS there, pass {replace(address, tls=False)}; {WHERE_IT_IS}"
 
 
 def _check_is_here(address: ManagementAddress, sock: socket.socket) -> None:

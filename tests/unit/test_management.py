@@ -656,5 +656,29 @@ class TestTls:
 
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            with api_at(port, tls=ssl.create_default_context()) as api, pytest.raises(TlsError, match="speak TLS"):
+            with api_at(port, tls=ssl.create_default_context()) as api, pytest.raises(TlsError) as caught:
                 await api.streams()
+        assert "speak TLS" in str(caught.value)
+        assert f"pass http://localhost:{port};" in str(caught.value.hint)
+
+    @pytest.mark.parametrize("host", ["localhost", "rabbit-1"])
+    async def test_a_server_without_tls_that_waits_for_a_request(
+        self, monkeypatch: pytest.MonkeyPatch, host: str
+    ) -> None:
+        """It is told from one with TLS that does not answer the request."""
+        monkeypatch.setattr(http_client, "is_loopback", lambda found: host == "localhost")
+        async with serving(Visit.gone) as web:
+            tls = ssl.create_default_context()
+            with api_at(web.port, tls=tls, connect_timeout=0.2) as api, pytest.raises(RequestTimeout) as caught:
+                await api.streams()
+        wanted = f"pass http://localhost:{web.port};" if host == "localhost" else "is this its port for https?"
+        assert wanted in str(caught.value.hint)
+
+    async def test_a_server_with_tls_that_does_not_answer(self, authority: Authority) -> None:
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(*authority.issue("server", "server", alternatives=("DNS:localhost",)))
+        trusting = ssl.create_default_context(cafile=str(authority.folder / "ca.pem"))
+        async with serving(Visit.gone, server) as web:
+            with api_at(web.port, tls=trusting, request_timeout=0.2) as api, pytest.raises(RequestTimeout) as caught:
+                await api.streams()
+        assert caught.value.hint == http_client.WHERE_IT_IS
