@@ -25,8 +25,12 @@ ESCAPED = r"n\xe9 \U0001f600"
 @pytest.fixture(scope="module")
 def env() -> Iterator[dict[str, str]]:
     """Where a broker is, in a locale that has no more than ASCII."""
-    with EmbeddedBroker() as broker:
-        found = {"RSTREAM_URI": broker.uri, "PYTHONIOENCODING": "ascii"}
+    with EmbeddedBroker(management_port=0) as broker:
+        found = {
+            "RSTREAM_URI": broker.uri,
+            "RSTREAM_MANAGEMENT_URI": str(broker.management_uri),
+            "PYTHONIOENCODING": "ascii",
+        }
         assert process_rstream("publish", NAME, "--create", "-m", NAME, env=found).returncode == 0
         assert process_rstream("offset", "store", NAME, "0", "--name", NAME, env=found).returncode == 0
         assert process_rstream("superstream", "create", f"{NAME}s", "--partitions", "1", env=found).returncode == 0
@@ -41,20 +45,23 @@ def run(env: dict[str, str]) -> Run:
 
 JSON_COMMANDS = {
     "stream info": (NAME,),
+    "stream list": (),
     "superstream info": (f"{NAME}s",),
     "superstream route": (f"{NAME}s", NAME),
     "offset resolve": (NAME, "first"),
     "offset query": (NAME, "--name", NAME),
+    "offset list": (NAME,),
+    "offset reset": (NAME, "--name", NAME, "--to", "1", "--dry-run"),
     "doctor": ("--stream", NAME),
     "consume": (NAME, "-o", "first", "--until", "end"),
 }
 
 
 def test_no_command_is_left_out() -> None:
-    """Of those that print JSON; ``version`` has no text of anybody's in it."""
+    """Of those that print JSON; ``version`` has no text of anybody's in it, and names of contexts are ASCII."""
     pages = (Path(__file__).parents[2] / "docs/cli.md").read_text().split("\n## rstream ")
     printing = {page.splitlines()[0] for page in pages if re.search(r" --json +Print ", page)}
-    assert printing == JSON_COMMANDS.keys() - {"consume"} | {"version"}
+    assert printing == JSON_COMMANDS.keys() - {"consume"} | {"version", "context list", "context show"}
 
 
 @pytest.mark.parametrize("command", [(*name.split(), *rest, "--json") for name, rest in JSON_COMMANDS.items()])

@@ -155,9 +155,9 @@ async def test_the_seed_nodes_are_tried_in_order(options: ConnectionOptions, mon
     tried: list[Endpoint] = []
     open_ = Connection.open
 
-    async def keep(endpoint: Endpoint, options: ConnectionOptions) -> Connection:
+    async def keep(endpoint: Endpoint, *arguments: Any, **settings: Any) -> Connection:
         tried.append(endpoint)
-        return await open_(endpoint, options)
+        return await open_(endpoint, *arguments, **settings)
 
     monkeypatch.setattr(Connection, "open", keep)
     (there,) = options.endpoints
