@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from rstream_core.flow.block import Block
 from rstream_core.flow.refusing import Bad
-from rstream_core.protocol.amqp_sections import most_of
+from rstream_core.protocol.amqp_sections import most_of, sizes_of
 from rstream_core.protocol.chunk import join_sub_batch
 from rstream_core.protocol.compression import MAX_UNCOMPRESSED, compress
 from rstream_core.types import CompressionType
@@ -30,7 +30,7 @@ def batch_ends(messages: Sequence[bytes], most: int, most_bytes: float | None) -
     if most_bytes is None:
         yield from range(most, count, most)
     else:
-        totals = list(accumulate(map(len, messages), initial=0))
+        totals = list(accumulate(sizes_of(messages), initial=0))
         end = 0
         while (
             end := max(bisect_right(totals, totals[end] + most_bytes, end, min(end + most, count) + 1) - 1, end + 1)
@@ -58,7 +58,7 @@ class TooLarge:
         messages, filters = block.messages, block.filters
         if filters is None and most_of(messages) <= certain:
             return ()
-        sizes: Sequence[int] = list(map(len, messages))
+        sizes = sizes_of(messages)
         if filters is not None:
             sizes = [
                 size + (0 if value is None else _FILTER_HEAD + len(value.encode()))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from rstream_core.flow.block import Block
 from rstream_core.flow.stages import Stop
+from rstream_core.protocol.amqp_sections import size_of
 
 logger = logging.getLogger("rstream_core")
 
@@ -50,7 +51,7 @@ class HandOver:
         self._wake = wake
 
     def push(self, block: Block) -> None:
-        size = sum(map(len, block.messages))
+        size = size_of(block.messages)
         self.messages += block.count
         self.size += size
         self._waiting.append((block, size))

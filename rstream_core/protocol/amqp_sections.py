@@ -221,6 +221,13 @@ def size_of(messages: Sequence[bytes]) -> int:
     return messages.size if isinstance(messages, PlainMessages) else sum(map(len, messages))
 
 
+def sizes_of(messages: Sequence[bytes]) -> list[int]:
+    """Returns the bytes of each message."""
+    if isinstance(messages, PlainMessages):
+        return [len(PREFIXES[length]) + length for length in messages.lengths]
+    return list(map(len, messages))
+
+
 def most_of(messages: Sequence[bytes]) -> int:
     """Returns a number of bytes that no message exceeds: nearly always those of the largest one."""
     if isinstance(messages, PlainMessages):
