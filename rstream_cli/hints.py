@@ -6,11 +6,27 @@ core has no hint, the kind of the error may have one. No hint only repeats its e
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rstream_cli.exit_status import ExitStatus, status_of
+
 
 def hint_of(error: BaseException) -> str | None:
     """Returns the hint of an error, from the core or the command line; None where it has none."""
     hint = getattr(error, "hint", None)
     return in_options(hint) if hint else _of_kind(error)
+
+
+@contextmanager
+def saying_why(reason: str) -> Iterator[None]:
+    """Puts ``reason`` before the hint of an error that says that nothing could be reached in the block."""
+    try:
+        yield
+    except Exception as error:
+        if status_of(error) is ExitStatus.CONNECTION and hasattr(error, "hint"):
+            error.hint = "; ".join(filter(None, (reason, hint_of(error))))
+        raise
 
 
 def in_options(hint: str) -> str:

@@ -191,14 +191,11 @@ def _write_lines(env: Environment, message: str, hint: str | None, color: ColorC
 
 def _write_object(env: Environment, error: dict[str, int | str | None]) -> None:
     """One line of JSON; its texts are what people would read."""
-    import json
-
     shown = {key: terminal.line(value) if isinstance(value, str) else value for key, value in error.items()}
     if env.error_form is ErrorForm.EVENT:
         shown = {"event": "error", **shown}
-    text = terminal.as_json(json.dumps(shown, ensure_ascii=False, separators=(",", ":")))
     try:
-        terminal.write_json(env.stderr, text + "\n", is_tty=env.stderr_is_tty)
+        terminal.write_json(env.stderr, terminal.json_line(shown), is_tty=env.stderr_is_tty)
     except (OSError, ValueError):
         silence(env.stderr)
 

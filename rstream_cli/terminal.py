@@ -12,8 +12,8 @@ from __future__ import annotations
 import codecs
 import functools
 import re
-from collections.abc import Iterator
-from typing import TextIO
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
 
 _WORD = re.compile(r"\S+")
 _USER = re.compile(r"://[^\s:/@]*:")
@@ -56,6 +56,13 @@ def as_json(text: str) -> str:
     r"""Returns equal JSON with more escapes: characters that ``json`` and ``orjson`` keep, such as C1, become
     ``\u009b``."""
     return _harmful_but("\n").sub(lambda found: _json_escape(found[0]), text)
+
+
+def json_line(record: Mapping[str, Any]) -> str:
+    """Returns an object as one harmless line of JSON."""
+    import json
+
+    return as_json(json.dumps(record, ensure_ascii=False, separators=(",", ":"))) + "\n"
 
 
 def write_json(stream: TextIO, text: str, *, is_tty: bool) -> None:

@@ -103,12 +103,13 @@ rstream_cli.records: . framing_in framing_out paths
 rstream_cli.records: tagged_values
 rstream_cli.records: envelope
 rstream_cli.records: large_messages
-rstream_cli: exit_status hints
+rstream_cli: exit_status
+rstream_cli: hints
 rstream_cli: ended error_form mistakes
 rstream_cli: asking input names parsing typer_support
 rstream_cli: formats
 rstream_cli.records: template values
-rstream_cli.render: . stats
+rstream_cli.render: . columns stats
 rstream_cli.render: words
 rstream_cli.render: json_lines line live
 rstream_cli.render: display

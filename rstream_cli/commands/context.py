@@ -6,7 +6,6 @@ user's file alone.
 
 from __future__ import annotations
 
-import json as json_module
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -256,14 +255,11 @@ def _write_json(connection: ConnectionSettings, objects: Sequence[Mapping[str, A
     """One object a line."""
     env = connection.env
     for found in objects:
-        text = json_module.dumps(found, ensure_ascii=False, separators=(",", ":"))
-        terminal.write_json(env.stdout, f"{terminal.as_json(text)}\n", is_tty=env.stdout_is_tty)
+        terminal.write_json(env.stdout, terminal.json_line(found), is_tty=env.stdout_is_tty)
 
 
 def _write_table(connection: ConnectionSettings, rows: Sequence[Sequence[str]]) -> None:
     """Columns of texts, each made harmless."""
-    lines = [[terminal.line(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        padded = "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
-        connection.env.stdout.write(f"{padded.rstrip()}\n")
+    from rstream_cli.render.columns import columns
+
+    connection.env.stdout.write(columns([[terminal.line(cell) for cell in row] for row in rows]))

@@ -77,11 +77,9 @@ def doctor(
 
 
 def _json_line(finding: Finding) -> str:
-    import json
-
     fields = ("node", "check", "status", "detail", "hint")
     record = {field: getattr(finding, field) for field in fields}
-    return terminal.as_json(json.dumps(record, ensure_ascii=False, separators=(",", ":"))) + "\n"
+    return terminal.json_line(record)
 
 
 def _text_lines(*, colored: bool) -> Callable[[Finding], str]:

@@ -201,9 +201,6 @@ def resolve(
 def _print_offset(context: CommandContext, record: dict[str, str | int], *, json: bool) -> None:
     """Prints the offset alone, or with ``--json`` the whole record."""
     if json:
-        import json as json_module
-
-        text = terminal.as_json(json_module.dumps(record, ensure_ascii=False, separators=(",", ":")))
-        terminal.write_json(context.env.stdout, text + "\n", is_tty=context.env.stdout_is_tty)
+        terminal.write_json(context.env.stdout, terminal.json_line(record), is_tty=context.env.stdout_is_tty)
     else:
         context.env.stdout.write(f"{record['offset']}\n")

@@ -7,8 +7,8 @@ from typing import Annotated, NamedTuple
 import typer
 
 from rstream_cli import terminal
-from rstream_cli.exit_status import ExitStatus, status_of
-from rstream_cli.hints import hint_of
+from rstream_cli.exit_status import ExitStatus
+from rstream_cli.hints import saying_why
 from rstream_cli.names import Kind
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
 from rstream_cli.runner import CommandContext, run_command
@@ -64,18 +64,15 @@ def list_(
         async with context.connected() as client:
             _, streams = await find_streams(client, [target], Kind.EITHER)
         found = []
-        try:
-            with connection.management() as api:
-                for each in streams:
-                    tracking = await api.tracking(each)
-                    found += [Stored(each, name, offset) for name, offset in sorted(tracking.offsets.items())]
-        except Exception as error:
-            if status_of(error) is ExitStatus.CONNECTION and hasattr(error, "hint"):
-                error.hint = "; ".join(filter(None, (NOT_BY_THE_PROTOCOL, hint_of(error))))
-            raise
+        with saying_why(NOT_BY_THE_PROTOCOL), connection.management() as api:
+            for each in streams:
+                tracking = await api.tracking(each)
+                found += [Stored(each, name, offset) for name, offset in sorted(tracking.offsets.items())]
         env = context.env
         if json:
-            terminal.write_json(env.stdout, "".join(map(_as_json, found)), is_tty=env.stdout_is_tty)
+            terminal.write_json(
+                env.stdout, "".join(terminal.json_line(each._asdict()) for each in found), is_tty=env.stdout_is_tty
+            )
         else:
             env.stdout.write(_table(found) if env.stdout_is_tty else "".join(map(_as_line, found)))
         if not found:
@@ -83,12 +80,6 @@ def list_(
         return ExitStatus.OK
 
     run_command(main, connection=connection)
-
-
-def _as_json(stored: Stored) -> str:
-    import json
-
-    return terminal.as_json(json.dumps(stored._asdict(), ensure_ascii=False, separators=(",", ":"))) + "\n"
 
 
 def _as_line(stored: Stored) -> str:
@@ -99,7 +90,7 @@ def _as_line(stored: Stored) -> str:
 def _table(found: list[Stored]) -> str:
     if not found:
         return ""
-    rows = [("stream", "name", "offset")]
-    rows += [(terminal.name(stream), terminal.name(name), f"{offset:,}") for stream, name, offset in found]
-    streams, names, offsets = (max(map(len, column)) for column in zip(*rows, strict=True))
-    return "".join(f"{stream:<{streams}}  {name:<{names}}  {offset:>{offsets}}\n" for stream, name, offset in rows)
+    from rstream_cli.render.columns import columns
+
+    rows = [(terminal.name(stream), terminal.name(name), f"{offset:,}") for stream, name, offset in found]
+    return columns([("stream", "name", "offset"), *rows], right={2})

@@ -178,8 +178,6 @@ def _show(context: CommandContext, change: Change, name: str, *, json: bool, is_
         would = "" if is_done or not change.is_needed else "would change: "
         context.env.stdout.write(terminal.line(f"{would}{change}") + "\n")
         return
-    import json as json_module
-
     record = {
         "stream": change.stream,
         "name": name,
@@ -188,5 +186,4 @@ def _show(context: CommandContext, change: Change, name: str, *, json: bool, is_
         "next": change.next,
         "changed": change.is_needed and is_done,
     }
-    text = terminal.as_json(json_module.dumps(record, ensure_ascii=False, separators=(",", ":")))
-    terminal.write_json(context.env.stdout, text + "\n", is_tty=context.env.stdout_is_tty)
+    terminal.write_json(context.env.stdout, terminal.json_line(record), is_tty=context.env.stdout_is_tty)

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Annotated, ClassVar, NoReturn
 
 import typer
 
@@ -335,7 +335,7 @@ def info(
             )
         listed = await listed_of(connection, stream)
         if json:
-            text = as_json(record_of(facts, listed))
+            text = terminal.json_line(record_of(facts, listed))
             terminal.write_json(context.env.stdout, text, is_tty=context.env.stdout_is_tty)
         else:
             from rstream_cli.render.facts import stream_text
@@ -344,10 +344,3 @@ def info(
         return ExitStatus.OK
 
     run_command(main, connection=connection)
-
-
-def as_json(facts: dict[str, Any]) -> str:
-    """Returns one line of JSON."""
-    import json
-
-    return terminal.as_json(json.dumps(facts, ensure_ascii=False, separators=(",", ":"))) + "\n"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rstream_cli import terminal
-from rstream_cli.exit_status import ExitStatus, status_of
-from rstream_cli.hints import hint_of
+from rstream_cli.exit_status import ExitStatus
+from rstream_cli.hints import saying_why
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
 from rstream_cli.runner import CommandContext, run_command
 from rstream_cli.typer_support import Command
@@ -62,13 +62,8 @@ def list_(
 
     async def main(context: CommandContext) -> ExitStatus:
         env = context.env
-        try:
-            with connection.management() as api:
-                found = await api.streams()
-        except Exception as error:
-            if status_of(error) is ExitStatus.CONNECTION and hasattr(error, "hint"):
-                error.hint = "; ".join(filter(None, (NOT_BY_THE_PROTOCOL, hint_of(error))))
-            raise
+        with saying_why(NOT_BY_THE_PROTOCOL), connection.management() as api:
+            found = await api.streams()
         listed = [stream for stream in found if pattern is None or fnmatchcase(stream.name, pattern)]
         if json:
             terminal.write_json(env.stdout, "".join(map(_as_json, listed)), is_tty=env.stdout_is_tty)
@@ -85,8 +80,6 @@ def list_(
 
 
 def _as_json(stream: ListedStream) -> str:
-    import json
-
     record = {
         "stream": stream.name,
         "messages": stream.messages,
@@ -98,12 +91,13 @@ def _as_json(stream: ListedStream) -> str:
         "policy_arguments": dict(stream.policy_arguments),
         "state": stream.state,
     }
-    return terminal.as_json(json.dumps(record, ensure_ascii=False, separators=(",", ":"))) + "\n"
+    return terminal.json_line(record)
 
 
 def _table(streams: Sequence[ListedStream]) -> str:
     """A line for each stream, below the names of the columns."""
     from rstream_cli.render import words
+    from rstream_cli.render.columns import columns
     from rstream_cli.render.facts import limits
 
     if not streams:
@@ -120,8 +114,4 @@ def _table(streams: Sequence[ListedStream]) -> str:
             for stream in streams
         ),
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "".join(
-        f"{name:<{widths[0]}}  {messages:>{widths[1]}}  {replicas:>{widths[2]}}  {kept}\n"
-        for name, messages, replicas, kept in rows
-    )
+    return columns(rows, right={1, 2})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from rstream_cli import terminal
-from rstream_cli.commands.stream import StreamOptions, as_json, delete_all
+from rstream_cli.commands.stream import StreamOptions, delete_all
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.names import check_new_stream_name, check_stream_name
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
@@ -183,7 +183,7 @@ def info(
         listed = await listed_of(connection, None)
         if json:
             records = [record_of(facts, listed) for facts in partitions]
-            text = as_json({"super_stream": name, "partitions": records})
+            text = terminal.json_line({"super_stream": name, "partitions": records})
             terminal.write_json(context.env.stdout, text, is_tty=context.env.stdout_is_tty)
         else:
             from rstream_cli.render.facts import super_stream_text
@@ -240,7 +240,7 @@ def route(
                     status = report(error, env=context.env, color=connection.color)
                     continue
                 if json:
-                    text = as_json({"super_stream": name, "key": key, "partitions": list(routes)})
+                    text = terminal.json_line({"super_stream": name, "key": key, "partitions": list(routes)})
                     terminal.write_json(context.env.stdout, text, is_tty=context.env.stdout_is_tty)
                     continue
                 for partition in routes:
