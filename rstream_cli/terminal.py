@@ -18,9 +18,9 @@ from typing import Any, TextIO
 _WORD = re.compile(r"\S+")
 _USER = re.compile(r"://[^\s:/@]*:")
 """The part of a URI up to the user name; a password follows if there is an @ behind it."""
-_IN_BLANKS = re.compile(
+_IN_BLANKS = re.compile(  # without possessive groups: Python before 3.11.5 misreads them (python/cpython#106052)
     r"((?:rabbitmq-stream(?:\+tls)?|amqps?)://[^\s:/@]*:)"
-    r"(?!\d+(?![^\s/'\",;.)\]]))(?:(?!://)[^@\s])*+\s(?:(?!://)[^@])*+(?=@)",
+    r"(?!\d+(?![^\s/'\",;.)\]]))(?:(?!://)[^@\s])*\s(?:(?!://)[^@])*(?=@)",
     re.IGNORECASE,
 )
 """A password with a blank in it, which no URI may have. Only matches a broker's address without a port at that place:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -218,7 +219,29 @@ def test_a_file_begins_anew_behind_a_bad_end() -> None:
     assert read(reader, b"body\nb\n") == [b"b"]
 
 
-@pytest.mark.parametrize("cell", [b'"' + b'""' * 400_000 + b'"', b'"' + b"\n" * 800_000 + b'"', b'"a"' * 250_000])
+ONE_MILLION = [
+    b'"' + b'""' * 400_000 + b'"',
+    b'"' + b"\n" * 800_000 + b'"',
+    b'"a"' * 250_000,
+    b'"a",' * 250_000 + b'"',
+    b'"",' * 250_000,
+    b'"a"b,' * 200_000,
+    b"a," * 400_000 + b'"b"',
+    b'"' + b'a""' * 250_000,
+]
+
+
+@pytest.mark.parametrize("row", ONE_MILLION, ids=lambda row: repr(row[:8]))
+def test_what_a_row_takes_is_in_proportion_to_it(row: bytes) -> None:
+    tracemalloc.start()
+    try:
+        read(CsvReader([b"body"]), b"n,body\n" + row + b"\n")
+        assert tracemalloc.get_traced_memory()[1] < 20 * len(row)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("cell", ONE_MILLION, ids=lambda cell: repr(cell[:8]))
 def test_the_time_is_linear(cell: bytes) -> None:
     began = time.process_time()
     reader = CsvReader([b"body"])
