@@ -51,10 +51,7 @@ MAX_IDLE = 20.0
 """Seconds after which a connection is not used again. RabbitMQ closes one after 60."""
 _BLOCK = 1 << 16
 
-WHERE_IT_IS = (
-    "the management API listens on port 15672, or 15671 with TLS, where the plugin rabbitmq_management is enabled;"
-    " --management-uri says where"
-)
+WHERE_IT_IS = "enable the plugin rabbitmq_management there (port 15672, or 15671 with TLS), or pass --management-uri"
 
 
 class Answer(NamedTuple):
@@ -284,8 +281,8 @@ class _Connection:
 def _without_tls(address: ManagementAddress) -> str:
     """The hint for an address that does not answer as TLS does."""
     if not is_loopback(address.host):
-        return f"is this its port for https? {WHERE_IT_IS}"
-    return f"if it is without TLS there, pass {replace(address, tls=False)}; {WHERE_IT_IS}"
+        return "is this its port for https? That is 15671 by default"
+    return f"if it is without TLS there, pass {replace(address, tls=False)}"
 
 
 def _check_is_here(address: ManagementAddress, sock: socket.socket) -> None:

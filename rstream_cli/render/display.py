@@ -229,7 +229,7 @@ class Display:
         if view is None and forced and self._summarise:
             from rstream_cli.render.line import LineView
 
-            view = LineView(self._env.stderr)
+            view = LineView(self._env)
         if view is None:
             return
         try:
@@ -245,7 +245,7 @@ class Display:
         if self.mode is StatsMode.LINE:
             from rstream_cli.render.line import LineView
 
-            return LineView(self._env.stderr)
+            return LineView(self._env)
         if self.mode is StatsMode.JSON:
             from rstream_cli.render.json_lines import JsonView
 

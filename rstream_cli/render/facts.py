@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from rstream_cli import terminal
 from rstream_cli.management.answers import ListedConsumer, ListedPublisher, ListedStream
 from rstream_cli.render import words
+from rstream_cli.render.columns import padded, width
 from rstream_cli.stream_facts import Facts, Listed
 
 WIDTH = 60
@@ -112,7 +113,10 @@ def _names(found: Sequence[ListedConsumer] | Sequence[ListedPublisher]) -> str:
 
 
 def super_stream_text(partitions: Sequence[Facts], listed: Listed | None) -> str:
-    """A line for each partition below the names of the columns; where that is too wide, its name is in a line above."""
+    """A line for each partition below the names of the columns; where that is too wide, two or three of them.
+
+    Its name has a line of its own then, and so has a long name of a leader.
+    """
     heads = ("partition", "messages", "last", "leader", "replicas")
     rows = []
     for facts in partitions:
@@ -129,10 +133,31 @@ def super_stream_text(partitions: Sequence[Facts], listed: Listed | None) -> str
                 else f"{len(set(told.online) & set(told.replicas))}/{len(told.replicas)}",
             )
         )
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    is_wide = sum(widths) + 2 * (len(widths) - 1) > WIDTH
-    lines = []
-    for name, number, last, leader, replicas in (heads, *rows):
-        rest = f"{number:>{widths[1]}}  {last:>{widths[2]}}  {leader:<{widths[3]}}  {replicas}".rstrip()
-        lines.append(f"{name}\n  {rest}\n" if is_wide else f"{name:<{widths[0]}}  {rest}\n")
-    return "".join(lines)
+    widths = [max(map(width, column)) for column in zip(heads, *rows, strict=True)]
+    lines = _lines_of_partitions(widths)
+    text = []
+    for row in (heads, *rows):
+        for line in lines:
+            cells = [padded(row[place], widths[place], right=place in _NUMBERS) for place in line]
+            text.append(("" if line is lines[0] else "  ") + "  ".join(cells).rstrip() + "\n")
+    return "".join(text)
+
+
+_NUMBERS = (1, 2)
+"""The columns of a super stream that hold numbers."""
+_LINES_OF_PARTITIONS = (((0, 1, 2, 3, 4),), ((0,), (1, 2, 3, 4)), ((0,), (1, 2, 4), (3,)))
+"""Which columns each line of a partition has, from wide to narrow."""
+
+
+def _lines_of_partitions(widths: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Returns the first of ``_LINES_OF_PARTITIONS`` that fits, but for names that fit nowhere; else the last."""
+    for lines in _LINES_OF_PARTITIONS:
+        indents = (0, *[2] * (len(lines) - 1))
+        taken = [
+            indent + sum(widths[place] for place in line) + 2 * (len(line) - 1)
+            for indent, line in zip(indents, lines, strict=True)
+            if line != (0,)
+        ]
+        if max(taken) <= WIDTH:
+            return lines
+    return _LINES_OF_PARTITIONS[-1]

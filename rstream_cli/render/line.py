@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TextIO
-
 from rstream_cli import terminal
+from rstream_cli.environment import Environment
 from rstream_cli.render import words
+from rstream_cli.render.columns import fitting_stderr
 from rstream_cli.render.stats import Snapshot
 
 
@@ -35,13 +35,12 @@ def progress_line(snapshot: Snapshot) -> str:
 class LineView:
     """Writes the lines."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, env: Environment) -> None:
+        self._env = env
 
     def update(self, snapshot: Snapshot) -> None:
         """Writes a line for this snapshot."""
-        self._stream.write(progress_line(snapshot) + "\n")
-        self._stream.flush()
+        self._write(progress_line(snapshot))
 
     def note(self, line: str) -> None:
         """Does nothing: ``Display`` writes lines itself."""
@@ -51,5 +50,8 @@ class LineView:
 
     def finish(self, snapshot: Snapshot, reason: str, status: int, error: str | None) -> None:
         """Writes the summary."""
-        self._stream.write(terminal.line(words.summary(snapshot, reason)) + "\n")
-        self._stream.flush()
+        self._write(terminal.line(words.summary(snapshot, reason)))
+
+    def _write(self, line: str) -> None:
+        self._env.stderr.write(fitting_stderr(line, self._env) + "\n")
+        self._env.stderr.flush()

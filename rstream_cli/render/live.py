@@ -16,6 +16,7 @@ from rich.text import Text
 from rstream_cli import terminal
 from rstream_cli.environment import Environment
 from rstream_cli.render import words
+from rstream_cli.render.columns import FREE, fitting_stderr
 from rstream_cli.render.stats import Progress, Snapshot
 
 _GAP = "   "
@@ -49,8 +50,7 @@ class LiveView:
     def update(self, snapshot: Snapshot) -> None:
         """Draws a snapshot."""
         self._console.size = ConsoleDimensions(*self._env.size_of(self._stream))
-        # Some columns stay free: terminals wrap at the last one, and show ^C behind the text.
-        width = max(self._console.width - 3, 10)
+        width = max(self._console.width - FREE, 10)
         if self._live is None:
             self._live = self._start()
         self._live.update(Text("\n").join(layout(snapshot, width)), refresh=True)
@@ -85,7 +85,7 @@ class LiveView:
 
     def finish(self, snapshot: Snapshot, reason: str, status: int, error: str | None) -> None:
         """Writes the summary."""
-        self._stream.write(terminal.line(words.summary(snapshot, reason)) + "\n")
+        self._stream.write(fitting_stderr(terminal.line(words.summary(snapshot, reason)), self._env) + "\n")
         self._stream.flush()
 
 

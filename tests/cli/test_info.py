@@ -13,6 +13,7 @@ import pytest
 
 from rstream_cli.management.answers import ListedConsumer, ListedStream
 from rstream_cli.render import words
+from rstream_cli.render.columns import width
 from rstream_cli.render.facts import WIDTH, stream_text, super_stream_text
 from rstream_cli.stream_facts import Facts, Listed
 from rstream_core import Endpoint
@@ -126,6 +127,24 @@ class TestText:
         assert (head, first) == ("partition", name)
         assert second.split() == ["1,234,567", "1,234,566", "rabbit-1:5552", "1"]
         assert len(second) <= WIDTH
+
+    def test_a_long_leader_has_a_line_of_its_own_too(self) -> None:
+        host = "rabbit-server-1.messaging.example.internal"
+        text = super_stream_text([facts(f"orders-{number}", leader=Endpoint(host, 5552)) for number in (0, 1)], None)
+        assert text.splitlines() == [
+            "partition",
+            "   messages       last  replicas",
+            "  leader",
+            *("orders-0", "  1,234,567  1,234,566  1", f"  {host}:5552"),
+            *("orders-1", "  1,234,567  1,234,566  1", f"  {host}:5552"),
+        ]
+        assert all(len(line) <= WIDTH for line in text.splitlines())
+
+    def test_wide_characters_keep_columns_in_line(self) -> None:
+        head, *rows = super_stream_text([facts("注文-0"), facts("orders-0")], None).splitlines()
+        at = head.index("messages") + len("messages")
+        assert [row[:at].endswith("1,234,567") for row in rows] == [False, True]
+        assert width(rows[0]) == width(rows[1])
 
     def test_no_leader(self) -> None:
         (_, row) = super_stream_text([facts(first=None, last=None, leader=None)], None).splitlines()

@@ -18,10 +18,7 @@ from tests.conftest import OwnRabbitMQ
 from tests.web import Visit, serving
 
 WHY = "the stream protocol cannot list streams, so RabbitMQ's management API is asked; "
-WHERE = (
-    "the management API listens on port 15672, or 15671 with TLS, where the plugin rabbitmq_management is enabled;"
-    " --management-uri says where"
-)
+WHERE = "enable the plugin rabbitmq_management there (port 15672, or 15671 with TLS), or pass --management-uri"
 
 
 @pytest.fixture

@@ -68,8 +68,10 @@ def assert_nothing_left(run: Path) -> None:
 
 def test_up_again_is_the_same_broker(environ: dict[str, str], tmp_path: Path) -> None:
     first = answer("up", environ=environ)
-    assert answer("up", environ=environ) == first
+    again = run_script("up", environ=environ)
+    assert again.stdout == first
     found = status(environ=environ)
+    assert f"the management API is at {found['nodes'][0]['management_uri']}\n" in again.stderr
     assert found["up"]
     assert found["uris"] == [first.strip()]
     assert found["nodes"][0]["pids"]

@@ -6,22 +6,26 @@ import ast
 import dataclasses
 import io
 import json
+import math
+import queue
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unittest import mock
 
 import pytest
 
 import rstream_cli
 from rstream_cli.environment import Environment
 from rstream_cli.render import words
+from rstream_cli.render.columns import columns, width, wrapped
 from rstream_cli.render.display import Display, StatsMode, choose_mode
 from rstream_cli.render.json_lines import JsonView
-from rstream_cli.render.line import progress_line
+from rstream_cli.render.line import LineView, progress_line
 from rstream_cli.render.live import LiveView, layout
 from rstream_cli.render.stats import ConsumeCounts, PublishCounts, Snapshot, Stats
 from tests.cli.process import eventually
@@ -139,6 +143,65 @@ def test_summaries_say_what_adds_up() -> None:
     assert "last offset 1234566; stored offset 1000000; SIGINT" in consumed
 
 
+# --- lines that fit a terminal --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "columns"), [("", 0), ("abc", 3), ("é", 1), ("e\u0301", 1), ("注文", 4), ("ｱ", 1)])
+def test_the_width_of_a_text(text: str, columns: int) -> None:
+    assert width(text) == columns
+
+
+def test_columns_count_what_a_terminal_shows() -> None:
+    rows = [("注文", "1"), ("orders", "12")]
+    assert columns(rows, right={1}) == "注文     1\norders  12\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("", ""),
+        ("one two", "one two"),
+        ("one two three four", "one two\n  three\n  four"),
+        ("a-word-that-is-too-long for it", "a-word-that-is-too-long\n  for it"),
+        ("0:07  ab  cd  ef", "0:07  ab\n  cd  ef"),
+        ("注文注文 注文", "注文注文\n  注文"),
+    ],
+)
+def test_a_line_breaks_between_words(line: str, shown: str) -> None:
+    assert wrapped(line, 10) == shown
+
+
+@pytest.mark.parametrize("columns", [10, 40, 60, 80, 200])
+@pytest.mark.parametrize("verb", ["publish", "consume"])
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+@pytest.mark.parametrize("view", [LineView, LiveView])
+def test_a_summary_fits_the_terminal(columns: int, verb: str, term: str, view: type[LineView | LiveView]) -> None:
+    screen = io.StringIO()
+    env = environment(screen, tty=True, variables={"TERM": term, "COLUMNS": str(columns)})
+    made = LineView(env) if view is LineView else LiveView(env, color=False)
+    made.finish(snapshot(verb=verb), "--count is reached", 0, None)
+    lines = screen.getvalue().splitlines()
+    assert all(len(line) <= max(columns - 3, 20) for line in lines)
+    assert " ".join(" ".join(lines).split()) == words.summary(snapshot(verb=verb), "--count is reached")
+    assert (len(lines) == 1) is (columns == 200 and verb == "consume")
+
+
+def test_elsewhere_a_summary_is_one_line() -> None:
+    screen = io.StringIO()
+    view = LineView(environment(screen, tty=False, variables={"COLUMNS": "40"}))
+    view.update(snapshot())
+    view.finish(snapshot(), "end of input", 0, None)
+    assert screen.getvalue().count("\n") == 2
+
+
+def test_a_line_of_figures_fits_the_terminal() -> None:
+    screen = io.StringIO()
+    LineView(environment(screen, tty=True, variables={"TERM": "dumb"})).update(snapshot())
+    lines = screen.getvalue().splitlines()
+    assert len(lines) == 2
+    assert all(len(line) <= 77 for line in lines)
+
+
 # --- the live display --------------------------------------------------------------------------------------
 
 
@@ -186,7 +249,8 @@ def test_without_a_known_size_there_is_no_bar() -> None:
 @pytest.mark.parametrize("color", [True, False])
 def test_the_live_display_leaves_nothing_but_the_summary(color: bool) -> None:
     screen = io.StringIO()
-    view = LiveView(environment(screen, tty=True, variables={"TERM": "xterm-256color"}), color=color)
+    variables = {"TERM": "xterm-256color", "COLUMNS": "300"}
+    view = LiveView(environment(screen, tty=True, variables=variables), color=color)
     view.update(snapshot())
     view.update(snapshot())
     view.close()
@@ -240,6 +304,54 @@ def test_rich_is_imported_late() -> None:
 def test_choose_mode(mode: str, tty: bool, term: str, used: bool, quiet: bool, verbose: bool, chosen: str) -> None:
     env = environment(io.StringIO(), tty=tty, variables={"TERM": term})
     assert choose_mode(StatsMode(mode), env, terminal_is_used=used, quiet=quiet, verbose=verbose) == chosen
+
+
+@pytest.mark.parametrize("mode", ["line", "json"])
+@pytest.mark.parametrize("verb", ["publish", "consume"])
+@pytest.mark.parametrize("interval", [0.25, 1.0, 10.0])
+def test_rates_fall_to_zero_when_nothing_comes(
+    monkeypatch: pytest.MonkeyPatch, mode: str, verb: Literal["publish", "consume"], interval: float
+) -> None:
+    now = 100.0
+    counts = PublishCounts() if verb == "publish" else ConsumeCounts()
+    stats = Stats(verb, "s", counts, clock=lambda: now)
+    screen = io.StringIO()
+    display = Display(StatsMode(mode), stats, environment(screen, tty=False), interval=interval)
+    waits = 0
+
+    def wait(timeout: float) -> None:
+        """A moment in which messages come, but from the sixth on."""
+        nonlocal now, waits
+        waits += 1
+        now += timeout
+        if waits > 30:
+            return
+        if waits <= 5:
+            stats.bytes += 1000
+            if isinstance(counts, PublishCounts):
+                counts.read = counts.published = counts.confirmed = 100 * waits
+            else:
+                counts.consumed = 100 * waits
+        raise queue.Empty
+
+    requests = mock.Mock()
+    requests.get = wait
+    monkeypatch.setattr(display, "_requests", requests)
+    display.start()
+    assert display._thread is not None
+    display._thread.join(10)
+    lines = screen.getvalue().splitlines()
+    assert len(lines) == 30
+    quiet = 5 + math.ceil(3.0 / interval)  # the rate is that of the last three seconds
+    if mode == "json":
+        rates = [(json.loads(line)["rate"], json.loads(line)["byte_rate"]) for line in lines]
+    else:
+        found = re.findall(r"  (\d+)/s  ([\d.]+) k?B/s", screen.getvalue())
+        rates = [(float(rate), float(byte_rate)) for rate, byte_rate in found]
+    assert len(rates) == 30
+    assert rates[4][0] > 0
+    assert rates[4][1] > 0
+    assert set(rates[quiet:]) == {(0.0, 0.0)}
 
 
 @pytest.mark.parametrize(("mode", "forced", "said"), [("none", False, 0), ("none", True, 1), ("line", False, 1)])
