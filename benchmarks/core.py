@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 from benchmarks.worker import CREDIT, DEADLINE, Stopwatch, Work, parse_work, report
@@ -103,6 +104,39 @@ async def callback(work: Work) -> tuple[int, Stopwatch]:
     return work.messages, stopwatch
 
 
+async def messages(work: Work) -> tuple[int, Stopwatch]:
+    """``Consumer.messages``: an ``async for`` over the messages, which looks at their bodies."""
+    consumed = size = 0
+    async with Consumer(**server(work)) as consumer:
+        stopwatch = Stopwatch()
+        iterator = consumer.messages(
+            work.stream, decoder=amqp_decoder, offset_specification=FIRST, initial_credit=CREDIT
+        )
+        async with aclosing(iterator):
+            async for message, _ in iterator:
+                consumed += 1
+                size += len(message.body)
+                if consumed == work.messages:
+                    break
+        stopwatch.stop()
+    if size != work.messages * work.size:
+        raise RuntimeError(f"{work.messages} bodies of {work.size} bytes came as {size} bytes")
+    return consumed, stopwatch
+
+
+async def send_wait(work: Work) -> tuple[int, Stopwatch]:
+    """``Producer.send_wait``: the confirm of each message is waited for before the next one."""
+    sent = 0
+    async with Producer(**server(work)) as producer:
+        stopwatch = Stopwatch()
+        for bodies in work.batches():
+            for body in bodies:
+                await producer.send_wait(work.stream, AMQPMessage(body=body))
+                sent += 1
+        stopwatch.stop()
+        return sent, stopwatch
+
+
 def options(work: Work) -> ConnectionOptions:
     return ConnectionOptions(
         endpoints=(Endpoint(work.host, work.port),),
@@ -127,6 +161,8 @@ TASKS: dict[str, Callable[[Work], Awaitable[tuple[int, Stopwatch]]]] = {
     "send": send,
     "consume": consume,
     "callback": callback,
+    "messages": messages,
+    "send_wait": send_wait,
 }
 
 

@@ -77,6 +77,7 @@ class ConsumeRun:
             plan.render,
             on_skip=self._reports.skipped if plan.skip_bad else None,
             unbuffered=plan.unbuffered,
+            gathers=plan.store_every.messages is None,
         )
         self._sink.start(self._end_with_sink)
         self._stats.bring_up_to_date = self._count

@@ -1,13 +1,16 @@
 """The sink that writes to stdout: renders blocks, writes them, and acknowledges what the operating system has taken.
 
-One block is written at a time, so memory holds about one even where the reader of stdout is slow. While a write waits,
-the event loop goes on. A message that cannot be shown is skipped, or ends the run behind those before it.
+Small blocks are gathered, since a write of each would cost as much as all else that is done for it: they are written
+once they are ``GATHERED`` bytes, or as soon as the run has no other block for the moment. One write is made at a time,
+so memory holds about one even where the reader of stdout is slow. While a write waits, the event loop goes on. A
+message that cannot be shown is skipped, or ends the run behind those before it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple
 
 from rstream_cli.environment import StdoutError
 from rstream_cli.exit_status import CommandError, ExitStatus
@@ -17,6 +20,8 @@ from rstream_core.flow.acks import Verdict
 from rstream_core.flow.block import Block
 from rstream_core.flow.stages import Stop
 
+GATHERED = 64 * 1024
+"""Bytes of output that are written without waiting for more: what a pipe usually holds."""
 GRACE = 2.0
 """Seconds that the reader of stdout has to take the current write when the run must end."""
 
@@ -33,6 +38,18 @@ class _BadMessage(Exception):
         super().__init__(why)
 
 
+class _Rendered(NamedTuple):
+    """A block as it is written."""
+
+    block: Block
+    skipped: list[int]
+    """The places of messages that could not be shown. They are acknowledged."""
+    ambiguous: int
+    """Messages that nobody can tell from others."""
+    size: int
+    """Bytes of output."""
+
+
 def _refuse(place: int, why: str) -> None:
     raise _BadMessage(place, why)
 
@@ -47,9 +64,11 @@ class StdoutSink:
         *,
         on_skip: SkipListener | None = None,
         unbuffered: bool = False,
+        gathers: bool = True,
     ) -> None:
         """``on_skip``: told of each message that cannot be shown; None: such a message ends the run. ``unbuffered``:
-        each message is written by itself."""
+        each message is written by itself. ``gathers``: False where each block must be acknowledged before the next
+        one is read."""
         self.failed: Stop | None = None
         self.bytes = 0
         """Written so far."""
@@ -58,8 +77,15 @@ class StdoutSink:
         self._render = render
         self._on_skip = on_skip
         self._unbuffered = unbuffered
+        self._enough = GATHERED if gathers and not unbuffered else 0
         self._head = render.head
         """What comes before the first message, until it is written."""
+        self._gathered: list[_Rendered] = []
+        """Blocks that are not written yet."""
+        self._data: list[bytes] = []
+        """Their output."""
+        self._size = 0
+        """Its bytes."""
         self._is_stopping = False
         self._wake: Callable[[], None] = lambda: None
         self._output = Output(descriptor, self._reader_left)
@@ -69,7 +95,7 @@ class StdoutSink:
         self._wake = wake
 
     def push(self, block: Block) -> Awaitable[None] | None:
-        """Writes a block. After ``stop``, takes nothing: it stays open."""
+        """Takes a block. After ``stop``, takes nothing: it stays open."""
         if self._is_stopping:
             return None
         if self._unbuffered and block.count > 1:
@@ -77,14 +103,14 @@ class StdoutSink:
         return self._put(block)
 
     def due(self) -> float | None:
-        """What comes before the first message is due at once."""
-        return 0.0 if self._head else None
+        """What comes before the first message is due at once, and what is gathered where there is no other block."""
+        return 0.0 if self._head or self._gathered else None
 
     def tick(self) -> Awaitable[None] | None:
-        """Writes what comes before the first message."""
+        """Writes what comes before the first message, or what is gathered."""
         head, self._head = self._head, b""
         if not head:
-            return None
+            return self._write_gathered()
         try:
             written = self._output.write(head)
         except OSError as error:
@@ -96,10 +122,14 @@ class StdoutSink:
         return None
 
     async def drain(self) -> None:
-        """Nothing is open: each ``push`` ends when all is written."""
+        """Writes what is gathered. Then nothing is open: each other ``push`` ends when all is written."""
+        waiting = self._write_gathered()
+        if waiting is not None:
+            await waiting
 
     def stop(self) -> None:
-        """Takes nothing more but what is being written. ``Run.stop`` limits that; ``GRACE`` is the usual limit."""
+        """Takes nothing more but what is gathered or being written. ``Run.stop`` limits that; ``GRACE`` is the usual
+        limit."""
         self._is_stopping = True
 
     def close(self) -> None:
@@ -140,31 +170,50 @@ class StdoutSink:
             return self._refuse(block, error)
         ambiguous = self._render.ambiguous
         if not isinstance(data, bytes):
-            return self._write_all(data, block, skipped, ambiguous)
+            return self._write_all(data, _Rendered(block, skipped, ambiguous, 0))
+        if skipped:  # whoever counts messages must know at once that these are none
+            block.ack.done([block.positions[place] for place in skipped], Verdict.BAD)
+            if len(skipped) == len(block.messages):
+                self._note(_Rendered(block, skipped, ambiguous, 0))
+                return None
+        size = len(data)
+        self._gathered.append(_Rendered(block, skipped, ambiguous, size))
+        self._data.append(data)
+        self._size += size
+        return self._write_gathered() if self._size >= self._enough else None
+
+    def _write_gathered(self) -> Awaitable[None] | None:
+        """Writes all that is gathered, in one go. Returns what to wait for; None where it is written, or has failed."""
+        gathered, parts = self._gathered, self._data
+        if not gathered or self.failed is not None:
+            return None
+        self._gathered, self._data, self._size = [], [], 0
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
         try:
-            written = self._output.write(data) if len(skipped) < len(block.messages) else None
+            written = self._output.write(data)
         except OSError as error:
             self._fail(error)
             return None
         if written is not None:
-            return self._finish(written, block, skipped, ambiguous, len(data))
-        self._note(block, skipped, ambiguous, len(data))
+            return self._finish(written, gathered)
+        for rendered in gathered:
+            self._note(rendered)
         return None
 
-    async def _finish(
-        self, written: asyncio.Future[None], block: Block, skipped: list[int], ambiguous: int, size: int
-    ) -> None:
+    async def _finish(self, written: asyncio.Future[None], gathered: Iterable[_Rendered]) -> None:
         try:
             await written
         except OSError as error:
             self._fail(error)
         else:
-            self._note(block, skipped, ambiguous, size)
+            for rendered in gathered:
+                self._note(rendered)
 
-    async def _write_all(
-        self, pieces: Iterable[bytes | memoryview], block: Block, skipped: list[int], ambiguous: int
-    ) -> None:
-        """Writes one large message."""
+    async def _write_all(self, pieces: Iterable[bytes | memoryview], rendered: _Rendered) -> None:
+        """Writes one large message, behind what is gathered."""
+        await self.drain()
+        if self.failed is not None:
+            return
         size = 0
         try:
             for piece in pieces:
@@ -175,7 +224,7 @@ class StdoutSink:
         except OSError as error:
             self._fail(error)
         else:
-            self._note(block, skipped, ambiguous, size)
+            self._note(rendered._replace(size=size))
 
     async def _refuse(self, block: Block, error: _BadMessage) -> None:
         """Ends the run at a message that cannot be shown; those before it are written."""
@@ -183,6 +232,7 @@ class StdoutSink:
             waiting = self._put(block.select(range(error.place)))
             if waiting is not None:
                 await waiting
+        await self.drain()
         if self.failed is None:
             problem = CommandError(
                 f"the message at offset {block.positions[error.place]} of stream {block.stream!r} {error}",
@@ -191,16 +241,16 @@ class StdoutSink:
             )
             self.failed = Stop(str(problem), "bad message", problem)
 
-    def _note(self, block: Block, skipped: list[int], ambiguous: int, size: int) -> None:
-        """Acknowledges a block. ``skipped``: the places of messages that could not be shown."""
-        self.ambiguous += ambiguous
-        if skipped:
-            places = set(skipped)
-            block.ack.done([block.positions[place] for place in skipped], Verdict.BAD)
+    def _note(self, rendered: _Rendered) -> None:
+        """Acknowledges a block that is written."""
+        block = rendered.block
+        self.ambiguous += rendered.ambiguous
+        if rendered.skipped:
+            places = set(rendered.skipped)
             block.ack.done([position for place, position in enumerate(block.positions) if place not in places])
         else:
             block.ack.done(block.positions)
-        self.bytes += size
+        self.bytes += rendered.size
 
     def _fail(self, error: OSError) -> None:
         if self.failed is not None:

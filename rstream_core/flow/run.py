@@ -72,7 +72,7 @@ class Sink(Protocol):
         """Does what is due. As ``push``."""
 
     async def drain(self) -> None:
-        """Sends what waits, and returns when nothing is open in the sink."""
+        """Sends what waits, and returns when nothing is open in the sink, or ``failed`` is set."""
 
 
 class _Alarm:
@@ -203,7 +203,9 @@ class Run:
                     await self._flow_in_a_task()
                     self.fed = self._why if self._sink.failed is None else None
                     await self._sink.drain()
-                    self.is_drained = True
+                    self.is_drained = self._sink.failed is None
+                    if self._sink.failed is not None:  # it had not written all that it had taken
+                        self._cut(self._sink.failed)
                 except RstreamError as error:  # a RequestTimeout is a TimeoutError, too
                     self._cut(_stop_of(error, self._sink.failed))
         except TimeoutError:

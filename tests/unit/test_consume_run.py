@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 from collections.abc import Callable
@@ -182,11 +183,15 @@ async def test_nothing_is_stored_where_the_reader_of_stdout_has_left(tmp_path: P
         def __call__(self, view: BlockView, on_bad: OnBad) -> bytes:
             if view.offsets[0] == 10:
                 os.close(reader)
+            else:  # the next chunk comes once this one is written
+                asyncio.get_running_loop().call_soon(found[0].arrive, 10, 10)
             return super().__call__(view, on_bad)
 
+    found: list[FakeSubscription] = []
+
     def deliver(subscription: FakeSubscription) -> None:
+        found.append(subscription)
         subscription.arrive(0, 10)
-        subscription.arrive(10, 10)
 
     run.plan, run.client.deliver = replace(run.plan, render=Leaving()), deliver
     try:

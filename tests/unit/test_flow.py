@@ -328,6 +328,24 @@ async def test_a_number_is_not_reached_by_what_the_sink_did_not_take() -> None:
     assert account.open == 1
 
 
+class _Gathering(_Sink):
+    """Takes blocks, and fails where they are to be written."""
+
+    def push(self, block: Block) -> Awaitable[None] | None:
+        return None
+
+    async def drain(self) -> None:
+        self.failed = self.fails
+
+
+async def test_a_number_is_not_reached_by_what_the_sink_could_not_write_at_the_end() -> None:
+    account, closed, count = Account(), Stop("closed", "sink closed", BrokenPipeError()), Count(1, "enough")
+    source = _Source([block(1, 0, Acks(account))])
+    run = Run(source, (count,), _Gathering(fails=closed), account, ends=(count.end,))
+    assert await run.work() == closed
+    assert (account.open, run.is_drained) == (1, False)
+
+
 class _Few:
     """A gate that admits two messages at a time."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rstream_cli.endpoints.stdout import StdoutSink
+from rstream_cli.endpoints.stdout import GATHERED, StdoutSink
 from rstream_cli.environment import StdoutError
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.rendering import LARGE, BlockView, OnBad, Renderer
@@ -38,7 +38,9 @@ class Lines(Renderer):
 class Pipe:
     """A sink that writes into a pipe, and its reader."""
 
-    def __init__(self, *, skips: bool = False, unbuffered: bool = False, head: bytes = b"") -> None:
+    def __init__(
+        self, *, skips: bool = False, unbuffered: bool = False, gathers: bool = True, head: bytes = b""
+    ) -> None:
         self.reader, self.writer = os.pipe()
         self.skipped: list[tuple[str, int, str]] = []
         self.written: list[int] = []
@@ -52,6 +54,7 @@ class Pipe:
             self.render,
             on_skip=(lambda *told: self.skipped.append(told)) if skips else None,
             unbuffered=unbuffered,
+            gathers=gathers,
         )
         self.account.on_change = lambda: self.written.append(self.account.by[Verdict.DONE])
         self.sink.start(self.woken.set)
@@ -61,9 +64,17 @@ class Pipe:
         return Block(self.acks, range(begin, begin + len(messages)), messages, "s", 77, unreadable=(11,))
 
     async def push(self, *messages: bytes, begin: int = 10) -> None:
+        """Does what a run does that has this block and no other."""
         waiting = self.sink.push(self.block(*messages, begin=begin))
         if waiting is not None:
             await waiting
+        await self.tick()
+
+    async def tick(self) -> None:
+        if self.sink.due() is not None and self.sink.failed is None:
+            waiting = self.sink.tick()
+            if waiting is not None:
+                await waiting
 
     def read(self) -> bytes:
         return os.read(self.reader, 1 << 20)
@@ -135,6 +146,78 @@ async def test_a_large_message_is_written_in_pieces_and_acknowledged_once(tmp_pa
         sink.close()
     assert (tmp_path / "out").read_bytes() == message
     assert (sink.bytes, account.by[Verdict.DONE]) == (len(message), 1)
+
+
+# Small blocks are gathered.
+
+
+async def test_small_blocks_are_written_together_once_there_is_no_other(pipe: Pipe) -> None:
+    assert pipe.sink.push(pipe.block(b"a", b"b")) is None
+    assert pipe.sink.push(pipe.block(b"c,", begin=12)) is None
+    assert (pipe.by, pipe.sink.bytes, pipe.sink.ambiguous, pipe.sink.due()) == ((0, 0, 3), 0, 0, 0.0)
+    await pipe.tick()
+    assert pipe.read() == b"a\nb\nc,\n"
+    assert (pipe.by, pipe.acks.low, pipe.written, pipe.sink.due()) == ((3, 0, 0), 12, [2, 3], None)
+    assert (pipe.sink.bytes, pipe.sink.ambiguous) == (7, 1)
+
+
+async def test_they_are_written_once_there_are_enough_of_them(pipe: Pipe) -> None:
+    size = GATHERED // 4
+    for number in range(3):
+        assert pipe.sink.push(pipe.block(b"x" * (size - 1), begin=number)) is None
+    assert pipe.by == (0, 0, 3)
+    waiting = pipe.sink.push(pipe.block(b"x" * (size - 1), begin=3))
+    if waiting is not None:
+        await waiting
+    assert (pipe.by, pipe.sink.due(), len(pipe.read())) == ((4, 0, 0), None, GATHERED)
+
+
+async def test_what_is_gathered_is_written_at_the_end_and_after_a_stop(pipe: Pipe) -> None:
+    assert pipe.sink.push(pipe.block(b"a")) is None
+    pipe.sink.stop()
+    await pipe.sink.drain()
+    assert (pipe.read(), pipe.by) == (b"a\n", (1, 0, 0))
+
+
+async def test_what_is_gathered_comes_before_a_large_message(tmp_path: Path) -> None:
+    account = Account()
+    acks = Acks(account)
+    acks.hand_out(0, 2)
+    with (tmp_path / "out").open("wb") as file:
+        sink = StdoutSink(file.fileno(), Lines())
+        large = b"x" * (LARGE + 1)
+        assert sink.push(Block(acks, range(1), [b"a"], "s")) is None
+        waiting = sink.push(Block(acks, range(1, 2), [large], "s"))
+        assert waiting is not None
+        await waiting
+        sink.close()
+    assert (tmp_path / "out").read_bytes() == b"a\n" + large
+    assert (sink.bytes, acks.open) == (2 + len(large), 0)
+
+
+async def test_what_is_gathered_comes_before_the_end_at_a_bad_message(pipe: Pipe) -> None:
+    assert pipe.sink.push(pipe.block(b"a", b"b")) is None
+    await pipe.push(b"bad", begin=12)
+    assert (pipe.read(), pipe.by) == (b"a\nb\n", (2, 0, 1))
+    assert pipe.sink.failed is not None
+    assert pipe.sink.failed.kind == "bad message"
+
+
+async def test_skipped_messages_are_known_before_the_others_are_written() -> None:
+    """Whoever counts messages must know it before the next block."""
+    pipe = Pipe(skips=True)
+    assert pipe.sink.push(pipe.block(b"a", b"bad")) is None
+    assert pipe.by == (0, 1, 1)
+    await pipe.tick()
+    assert (pipe.read(), pipe.by) == (b"a\n", (1, 1, 0))
+    pipe.close()
+
+
+async def test_nothing_is_gathered_where_each_block_is_to_be_acknowledged() -> None:
+    pipe = Pipe(gathers=False)
+    assert pipe.sink.push(pipe.block(b"a")) is None
+    assert (pipe.read(), pipe.by, pipe.sink.due()) == (b"a\n", (1, 0, 0), None)
+    pipe.close()
 
 
 # What comes before the first message.
@@ -265,6 +348,9 @@ async def test_a_full_disk_ends_the_run(size: int) -> None:
     try:
         sink = StdoutSink(full, Lines())
         waiting = sink.push(Block(acks, range(1), [b"x" * size], "s"))
+        if size < GATHERED:
+            assert waiting is None
+            waiting = sink.tick()
         assert waiting is not None
         await waiting
         sink.close()
