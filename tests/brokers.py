@@ -165,6 +165,10 @@ class Cluster:
         """End a node as a power cut would."""
         self._run("kill", str(number))
 
+    def stop(self, number: int) -> None:
+        """Let a node shut down in order."""
+        self._run("stop", str(number))
+
     def start(self, number: int) -> None:
         """Start a node again; returns when clients can log in."""
         self._run("start", str(number))
@@ -182,8 +186,9 @@ def own_cluster(name: str, *options: str) -> Iterator[Cluster]:
     """A cluster of three; `options` are those of `cluster up`."""
     environ = _without_given_broker()
     with _taken_down(name, "cluster", "down"):
-        uris = _answer("cluster", "up", "--name", name, *options, environ=environ).split()
-        yield Cluster(name, tuple(_from_uri(name, uri, {}, environ) for uri in uris))
+        _answer("cluster", "up", "--name", name, *options, environ=environ)
+        status: dict[str, Any] = json.loads(_answer("cluster", "status", "--name", name, "--json", environ=environ))
+        yield Cluster(name, tuple(_from_uri(name, node["uri"], node["ports"], environ) for node in status["nodes"]))
 
 
 @contextlib.contextmanager

@@ -124,6 +124,7 @@ rstream_cli: runner stream_facts stream_names
 rstream_cli.render: facts
 rstream_cli.render: status
 rstream_cli: diagnosis displayed_run kinds outages rendering
+rstream_cli: management_diagnosis
 rstream_cli: filtering grepping matching
 rstream_cli.endpoints: . stdout
 rstream_cli.records: csv_out

@@ -39,11 +39,15 @@ def doctor(
     *,
     connection: ConnectionSettings,
 ) -> None:
-    """Check the connection to a broker, step by step.
+    """Check the connection to a broker, step by step, and what may hold up its clients.
 
     The steps are: name lookup, connection, TLS, login, virtual host, version, round trip, the advertised address, and
     the leader and replicas of a stream. Each step prints one line: ok, skipped, or FAIL with a hint. Nothing is
     published.
+
+    RabbitMQ's management API, where it can be asked (see --management-uri), tells of more: disk and memory alarms,
+    nodes that are down, plugins that are off, and replicas of the stream that are offline. The user needs the tag
+    monitoring. Where the API cannot be asked, these checks are skipped.
 
     The exit code is 0, or that of the first FAIL: 5 for login, virtual host or permission, 4 for a missing stream, 6
     for everything else.
@@ -52,25 +56,33 @@ def doctor(
 
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_cli.diagnosis import Diagnosis
+        from rstream_cli.management.errors import ManagementUnavailable
+        from rstream_cli.management_diagnosis import management_findings
         from rstream_core import RstreamError
 
         env = context.env
+        with contextlib.suppress(ManagementUnavailable):
+            connection.management_address()  # a wrong one is a usage error
         if connection.wait_for_broker:
             with contextlib.suppress(RstreamError):  # the steps tell what is wrong
                 async with context.connected():
                     pass
         show = _text_lines(colored=env.use_color(connection.color, stdout=True))
         status = ExitStatus.OK
-        # Writing to stdout may fail: then the generator must be closed before the event loop.
-        async with contextlib.aclosing(Diagnosis(context.options, target, env.now()).findings()) as findings:
-            async for finding in findings:
-                if json:
-                    terminal.write_json(env.stdout, _json_line(finding), is_tty=env.stdout_is_tty)
-                else:
-                    env.stdout.write(show(finding))
-                    env.stdout.flush()
-                if finding.error is not None:
-                    status = status or status_of(finding.error)
+        for source in (
+            Diagnosis(context.options, target, env.now()).findings(),
+            management_findings(connection, target),
+        ):
+            # Writing to stdout may fail: then the generator must be closed before the event loop.
+            async with contextlib.aclosing(source) as findings:
+                async for finding in findings:
+                    if json:
+                        terminal.write_json(env.stdout, _json_line(finding), is_tty=env.stdout_is_tty)
+                    else:
+                        env.stdout.write(show(finding))
+                        env.stdout.flush()
+                    if finding.error is not None:
+                        status = status or status_of(finding.error)
         return status
 
     run_command(main, connection=connection)

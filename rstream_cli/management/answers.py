@@ -108,6 +108,21 @@ class ListedNode:
     """Bytes."""
     disk_free_limit: int | None
     """Bytes."""
+    memory_used: int | None
+    """Bytes."""
+    memory_limit: int | None
+    """Bytes, above which there is an alarm."""
+    plugins: tuple[str, ...]
+    """Those that are enabled; none where the node is down, or the API does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A resource of a node that runs out."""
+
+    node: str
+    resource: str
+    """``disk space`` or ``memory``; later brokers may have others."""
 
 
 def count_values(data: bytes) -> int:
@@ -271,4 +286,12 @@ def node_of(fields: Fields) -> ListedNode:
         memory_alarm=fields.flag("mem_alarm"),
         disk_free=fields.whole("disk_free"),
         disk_free_limit=fields.whole("disk_free_limit"),
+        memory_used=fields.whole("mem_used"),
+        memory_limit=fields.whole("mem_limit"),
+        plugins=fields.texts("enabled_plugins"),
     )
+
+
+def alarm_of(fields: Fields) -> Alarm:
+    """One of the alarms that ``/api/health/checks/alarms`` answers."""
+    return Alarm(fields.name("node"), fields.name("resource"))

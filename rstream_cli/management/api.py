@@ -16,12 +16,14 @@ from urllib.parse import quote
 from rstream_cli.management.address import ManagementAddress, default_addresses
 from rstream_cli.management.answers import (
     MAX_VALUES,
+    Alarm,
     Fields,
     ListedConsumer,
     ListedNode,
     ListedPublisher,
     ListedStream,
     Tracking,
+    alarm_of,
     consumer_of,
     count_values,
     node_of,
@@ -55,11 +57,13 @@ MAX_LIST = 128 * 1024 * 1024
 """Bytes of all pages of a list."""
 MAX_LIST_VALUES = 4 << 20
 """Values of all pages of a list."""
+MAX_ALARMS = 10_000
 MAX_REASON = 200
 """Characters of a peer's text in an error."""
 
 _NO_SEGMENTS = (".", "..")
 """Names that no path can hold: RabbitMQ takes them for steps on the path, also where they are escaped."""
+_OF_NODES = "name,running,disk_free_alarm,mem_alarm,disk_free,disk_free_limit,mem_used,mem_limit,enabled_plugins"
 _OF_STREAMS = "name,type,arguments,policy,effective_policy_definition,leader,members,online,messages,segments,state"
 
 
@@ -137,8 +141,25 @@ class ManagementApi(AbstractContextManager["ManagementApi"]):
 
     async def nodes(self) -> list[ListedNode]:
         """The nodes of the cluster. Needs the tag ``monitoring``."""
-        answer = await self._get("/api/nodes?columns=name,running,disk_free_alarm,mem_alarm,disk_free,disk_free_limit")
+        answer = await self._get(f"/api/nodes?columns={_OF_NODES}")
         return [node_of(fields) for fields in self._objects(answer)]
+
+    async def alarms(self) -> list[Alarm]:
+        """The alarms that are in effect on any node, as they are now: ``nodes`` tells of them some seconds later."""
+        answer = await self._get("/api/health/checks/alarms", but=(503,))
+        if answer.status == 404:  # a broker that does not have this check
+            return []
+        fields = Fields(self._where, self._json(answer))
+        if answer.status == 200:
+            return []
+        if not fields.has("alarms"):
+            self._checked(answer)
+        return [alarm_of(Fields(self._where, item)) for item in fields.items("alarms", MAX_ALARMS)]
+
+    @property
+    def address(self) -> ManagementAddress:
+        """Where it is asked: that of the last node that could be reached."""
+        return self._clients[0].address
 
     @property
     def _where(self) -> object:

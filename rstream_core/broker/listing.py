@@ -40,6 +40,8 @@ def answer(question: Question, streams: Streams, vhosts: Iterable[str]) -> Any:
     match question.path:
         case ["nodes"]:
             return _chosen([_node(streams)], question.query)
+        case ["health", "checks", "alarms"]:
+            return {"status": "ok"}
         case ["extensions"]:
             return [{"javascript": ["stream.js"]}]
         case ["queues", vhost]:
@@ -165,6 +167,7 @@ def _node(streams: Streams) -> Record:
         "disk_free_limit": 0,
         "disk_free_alarm": False,
         "mem_alarm": False,
+        "enabled_plugins": ["rabbitmq_management", "rabbitmq_stream", "rabbitmq_stream_management"],
     }
 
 
