@@ -8,10 +8,8 @@ another program, such as a test, has its own.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -185,6 +183,8 @@ def write_contexts(contexts: Contexts) -> None:
     try:
         data = "".join(lines).encode()
         _make_folders(folder)
+        import tempfile
+
         descriptor, new = tempfile.mkstemp(prefix=".contexts-", dir=folder)  # with mode 600
         try:
             with open(descriptor, "wb") as file:
@@ -220,4 +220,6 @@ def _toml_value(key: str, text: str) -> str:
 
 def _toml(text: str) -> str:
     """A basic string. JSON's escapes are some of TOML's, which also escapes DEL."""
+    import json
+
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

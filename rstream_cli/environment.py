@@ -17,12 +17,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
+TYPE_CHECKING = False  # `rstream --version` shall not wait for typing, nor for dataclasses
 if TYPE_CHECKING:
     import asyncio
+    from typing import Any, NoReturn, TextIO
 
 SignalHandler = Callable[[signal.Signals], None]
 
@@ -192,25 +192,58 @@ class ProcessSignals(Signals):
         os._exit(status)
 
 
-@dataclass(frozen=True, slots=True)
 class Environment:
-    """Standard streams, variables, clock and signals of one run of the command line."""
+    """Standard streams, variables, clock and signals of one run of the command line. It is not changed: ``replaced``
+    makes another one."""
 
-    stdin: TextIO
-    stdout: TextIO
-    stderr: TextIO
-    variables: Mapping[str, str]
-    stdin_is_tty: bool = False
-    stdout_is_tty: bool = False
-    stderr_is_tty: bool = False
-    now: Callable[[], float] = time.time
-    """Seconds since 1970."""
-    terminal: str | None = None
-    """The path of the terminal on which a person can be asked for a password, if the process has one. Always None for
-    a run inside another program."""
-    signals: Signals = field(default_factory=Signals)
-    error_form: ErrorForm = ErrorForm.TEXT
-    """Chosen by the options of the command, as soon as they are read."""
+    __slots__ = (
+        "error_form",
+        "now",
+        "signals",
+        "stderr",
+        "stderr_is_tty",
+        "stdin",
+        "stdin_is_tty",
+        "stdout",
+        "stdout_is_tty",
+        "terminal",
+        "variables",
+    )
+
+    def __init__(
+        self,
+        stdin: TextIO,
+        stdout: TextIO,
+        stderr: TextIO,
+        variables: Mapping[str, str],
+        *,
+        stdin_is_tty: bool = False,
+        stdout_is_tty: bool = False,
+        stderr_is_tty: bool = False,
+        now: Callable[[], float] = time.time,
+        terminal: str | None = None,
+        signals: Signals | None = None,
+        error_form: ErrorForm = ErrorForm.TEXT,
+    ) -> None:
+        self.stdin = stdin
+        self.stdout = stdout
+        self.stderr = stderr
+        self.variables = variables
+        self.stdin_is_tty = stdin_is_tty
+        self.stdout_is_tty = stdout_is_tty
+        self.stderr_is_tty = stderr_is_tty
+        self.now = now
+        """Seconds since 1970."""
+        self.terminal = terminal
+        """The path of the terminal on which a person can be asked for a password, if the process has one. Always None
+        for a run inside another program."""
+        self.signals = Signals() if signals is None else signals
+        self.error_form = error_form
+        """Chosen by the options of the command, as soon as they are read."""
+
+    def replaced(self, **values: Any) -> Environment:
+        """Returns a copy with other values, by name."""
+        return Environment(**{**{name: getattr(self, name) for name in self.__slots__}, **values})
 
     @classmethod
     def on(cls, stdin: int, stdout: int, stderr: int, variables: Mapping[str, str]) -> Environment:
@@ -357,4 +390,6 @@ def _open_null(number: int, mode: str, access: int) -> TextIO:
     if descriptor != number:
         os.dup2(descriptor, number)
         os.close(descriptor)
-    return cast("TextIO", os.fdopen(number, mode, encoding="utf-8", closefd=False))
+    stream: Any = os.fdopen(number, mode, encoding="utf-8", closefd=False)
+    opened: TextIO = stream
+    return opened

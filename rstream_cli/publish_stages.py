@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from rstream_cli.publish_plan import PublishPlan
-from rstream_core import Publisher, Router, RouteType
+from rstream_core import Publisher, RouteType
 from rstream_core.flow.block import Block
 from rstream_core.flow.fitting import TooLarge
 from rstream_core.flow.gate import Rate
@@ -14,6 +15,9 @@ from rstream_core.flow.routing import RouteByBinding, RouteByHash
 from rstream_core.flow.stages import Stage
 from rstream_core.protocol.amqp import bodies_of
 from rstream_core.protocol.routing import partition_indexes, python_partition_indexes
+
+if TYPE_CHECKING:
+    from rstream_core import Router
 
 Sizes = Callable[[Sequence[bytes]], list[int]]
 Prepare = Callable[[Block], Awaitable[None] | None]

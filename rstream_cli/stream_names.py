@@ -23,7 +23,6 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import replace
 from http.client import HTTPConnection
 from io import StringIO
 from queue import Empty, SimpleQueue
@@ -137,7 +136,7 @@ def _place(env: Environment, values: Mapping[str, str]) -> Place | None:
 
     # Nothing is written, and there is no terminal to ask on.
     known = {name: values[name] for name in (*SETTINGS, "context") if name in values}
-    quiet = replace(env, stderr=StringIO(), terminal=None)
+    quiet = env.replaced(stderr=StringIO(), terminal=None)
     settings = ConnectionSettings(quiet, known, uses_contexts=True, project=read_project())
     if any(_may_wait(layer.values[name]) for layer in settings.layers for name in _FILES if name in layer):
         return None

@@ -19,7 +19,6 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, get_args, get_origin
 
@@ -272,7 +271,7 @@ _ENVIRONMENT = "rstream.environment"
 
 
 def _choose_error_form(ctx: Any, said: Mapping[str, object]) -> None:
-    ctx.obj = ctx.meta[_ENVIRONMENT] = replace(environment_of(ctx), error_form=error_form(said))
+    ctx.obj = ctx.meta[_ENVIRONMENT] = environment_of(ctx).replaced(error_form=error_form(said))
 
 
 def environment_in(context: Any, env: Environment) -> Environment:

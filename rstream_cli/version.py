@@ -15,11 +15,10 @@ def print_version(out: TextIO) -> None:
 def program_version() -> str:
     """Returns the version of the installed package. Loads only rstream_core/version.py."""
     from importlib.util import find_spec, module_from_spec, spec_from_file_location
-    from pathlib import Path
 
     package = find_spec("rstream_core")
     for folder in package.submodule_search_locations or () if package else ():
-        spec = spec_from_file_location("rstream_core.version", Path(folder) / "version.py")
+        spec = spec_from_file_location("rstream_core.version", f"{folder}/version.py")
         if spec is not None and spec.loader is not None:
             module = module_from_spec(spec)
             spec.loader.exec_module(module)

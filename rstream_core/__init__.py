@@ -1,19 +1,15 @@
 """An asyncio client for RabbitMQ streams.
 
 Most programs need ``Producer`` and ``Consumer``. ``Client`` is one level below: it makes publishers and subscriptions,
-which work on batches and chunks, and administers streams. ``EmbeddedBroker`` is a broker for tests; it is imported only
-when it is used. docs/python.md shows all of them.
+which work on batches and chunks, and administers streams. ``EmbeddedBroker`` is a broker for tests. docs/python.md
+shows all of them. They are imported with their first use: few programs need all of them.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from rstream_core.client import Client
 from rstream_core.connecting.recovery import Backoff, Recovery, RecoveryEvent, RecoveryState
-from rstream_core.consumers.consumer import Consumer, EventContext, MessageContext
-from rstream_core.consumers.superstream_consumer import SuperStreamConsumer
-from rstream_core.consuming.gaps import Gap
-from rstream_core.consuming.subscription import SingleActiveConsumer, Subscription
-from rstream_core.consuming.subscriptions import Subscriptions
 from rstream_core.errors import (
     AccessRefused,
     AdvertisedHostUnreachable,
@@ -63,14 +59,7 @@ from rstream_core.errors import (
     UnsupportedByBroker,
     VirtualHostAccessFailure,
 )
-from rstream_core.flow.blocks import Blocks, MessageBlock
-from rstream_core.flow.workers import work
 from rstream_core.hints import Hint
-from rstream_core.producers.producer import Producer
-from rstream_core.producers.superstream import Router, RouteType, SuperStreamProducer
-from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, amqp_decoder
-from rstream_core.publishing.in_flight import FailedMessage, Outcome
-from rstream_core.publishing.publisher import Publisher
 from rstream_core.types import (
     Chunk,
     CompressionType,
@@ -82,6 +71,7 @@ from rstream_core.types import (
     FilterConfiguration,
     OffsetSpecification,
     OffsetType,
+    RouteType,
     StreamMetadata,
     StreamStats,
 )
@@ -90,6 +80,18 @@ from rstream_core.version import __version__
 
 if TYPE_CHECKING:
     from rstream_core.broker import EmbeddedBroker
+    from rstream_core.consumers.consumer import Consumer, EventContext, MessageContext
+    from rstream_core.consumers.superstream_consumer import SuperStreamConsumer
+    from rstream_core.consuming.gaps import Gap
+    from rstream_core.consuming.subscription import SingleActiveConsumer, Subscription
+    from rstream_core.consuming.subscriptions import Subscriptions
+    from rstream_core.flow.blocks import Blocks, MessageBlock
+    from rstream_core.flow.workers import work
+    from rstream_core.producers.producer import Producer
+    from rstream_core.producers.superstream import Router, SuperStreamProducer
+    from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, amqp_decoder
+    from rstream_core.publishing.in_flight import FailedMessage, Outcome
+    from rstream_core.publishing.publisher import Publisher
 
 __all__ = [
     "AMQPMessage",
@@ -186,9 +188,39 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name == "EmbeddedBroker":
-        from rstream_core.broker import EmbeddedBroker  # noqa: PLC0415 - clients do not wait for it
+_MODULES = {
+    "EmbeddedBroker": "rstream_core.broker",
+    "Consumer": "rstream_core.consumers.consumer",
+    "EventContext": "rstream_core.consumers.consumer",
+    "MessageContext": "rstream_core.consumers.consumer",
+    "SuperStreamConsumer": "rstream_core.consumers.superstream_consumer",
+    "Gap": "rstream_core.consuming.gaps",
+    "SingleActiveConsumer": "rstream_core.consuming.subscription",
+    "Subscription": "rstream_core.consuming.subscription",
+    "Subscriptions": "rstream_core.consuming.subscriptions",
+    "Blocks": "rstream_core.flow.blocks",
+    "MessageBlock": "rstream_core.flow.blocks",
+    "work": "rstream_core.flow.workers",
+    "Producer": "rstream_core.producers.producer",
+    "Router": "rstream_core.producers.superstream",
+    "SuperStreamProducer": "rstream_core.producers.superstream",
+    "AMQPMessage": "rstream_core.protocol.amqp",
+    "Header": "rstream_core.protocol.amqp",
+    "Properties": "rstream_core.protocol.amqp",
+    "amqp_decoder": "rstream_core.protocol.amqp",
+    "FailedMessage": "rstream_core.publishing.in_flight",
+    "Outcome": "rstream_core.publishing.in_flight",
+    "Publisher": "rstream_core.publishing.publisher",
+}
+"""Where the names are that are imported with their first use."""
 
-        return EmbeddedBroker
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

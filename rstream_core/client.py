@@ -2,7 +2,8 @@
 
 ``Producer`` and ``Consumer`` are built on it, and so is the command line. ``Client`` is longer than other classes,
 since it has a method for each thing that a client can do; each checks its arguments and calls one function or one
-opener.
+opener. What publishes and what consumes is imported with its first use: few programs need both, and a command of
+administration neither.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
-from types import TracebackType
-from typing import Self
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
 
 from rstream_core import streams
 from rstream_core.checks import (
@@ -28,23 +28,13 @@ from rstream_core.checks import (
 from rstream_core.connecting.locator import Locator
 from rstream_core.connecting.pool import MAX_IDS, ConnectionPool
 from rstream_core.connecting.recovery import RECOVER, Recoveries, Recovery, RecoveryListener
-from rstream_core.consuming.gaps import Gap, GapListener
+from rstream_core.consuming.credits import DEFAULT_CREDIT
 from rstream_core.consuming.offset_questions import query_offset, store_offset
-from rstream_core.consuming.subscription import (
-    DEFAULT_CREDIT,
-    SingleActiveConsumer,
-    Subscription,
-)
 from rstream_core.errors import (
     AlreadyClosed,
     RstreamError,
 )
-from rstream_core.flow.blocks import MAX_OPEN, MAX_OPEN_BYTES, Blocks, blocks_of, plan_of
-from rstream_core.flow.stores import StoreEvery
 from rstream_core.loops import LoopGuard
-from rstream_core.openers import PublisherOpener, SubscriptionOpener, subscription_properties
-from rstream_core.publishing.in_flight import Outcome
-from rstream_core.publishing.publisher import Publisher
 from rstream_core.types import (
     ConnectionOptions,
     ConsumerOffsetSpecification,
@@ -55,10 +45,26 @@ from rstream_core.types import (
     check_specification,
 )
 
+if TYPE_CHECKING:
+    from datetime import datetime
+    from types import TracebackType
+
+    from rstream_core.consuming.gaps import Gap, GapListener
+    from rstream_core.consuming.subscription import SingleActiveConsumer, Subscription
+    from rstream_core.flow.blocks import Blocks
+    from rstream_core.publisher_opener import PublisherOpener
+    from rstream_core.publishing.in_flight import Outcome
+    from rstream_core.publishing.publisher import Publisher
+    from rstream_core.subscription_opener import SubscriptionOpener
+
 logger = logging.getLogger("rstream_core")
 
 MAX_IN_FLIGHT = 50_000
 MAX_IN_FLIGHT_BYTES = 16 * 1024 * 1024
+MAX_OPEN = 50_000
+"""Messages that may be handed out in blocks and not acknowledged."""
+MAX_OPEN_BYTES = 16 * 1024 * 1024
+"""Their bytes."""
 
 
 class Client:
@@ -101,12 +107,10 @@ class Client:
             if listener is not None:
                 check_callable(what, listener)
         self._recoveries = Recoveries(recovery, on_recovery)
-        told_gap = None if on_gap is None else self._recoveries.callbacks.bind(on_gap, "on_gap")
+        self._on_gap = None if on_gap is None else self._recoveries.callbacks.bind(on_gap, "on_gap")
         self._locator = Locator(self.options, self._recoveries)
         self._publisher_pool = ConnectionPool(self._locator, max_per_connection=max_publishers_by_connection)
         self._subscriber_pool = ConnectionPool(self._locator, max_per_connection=max_subscribers_by_connection)
-        self._publisher_opener = PublisherOpener(self._locator, self._publisher_pool, self._recoveries)
-        self._subscription_opener = SubscriptionOpener(self._locator, self._subscriber_pool, self._recoveries, told_gap)
         self._guard = LoopGuard("this client")
         self._closed = False
 
@@ -409,6 +413,8 @@ class Client:
         self._check_open()
         check_name("stream", stream)
         check_specification("an offset specification", spec)
+        from rstream_core.subscription_opener import subscription_properties
+
         told, single_active = subscription_properties(properties, filter_values, match_unfiltered, single_active)
         return await self._subscription_opener.open(
             stream,
@@ -464,6 +470,9 @@ class Client:
         An offset that the broker refuses to store ends the iteration; an outage postpones it. Nothing is asked before
         the first block is. See ``Blocks`` for its end, cancellation and errors.
         """
+        from rstream_core.flow.blocks import blocks_of, plan_of
+        from rstream_core.flow.stores import StoreEvery
+
         plan = plan_of(
             stream,
             super_stream,
@@ -487,6 +496,18 @@ class Client:
             max_open_bytes=check_whole("max_open_bytes", max_open_bytes, 1, MAX_OFFSET),
             check=self._check_open,
         )
+
+    @cached_property
+    def _publisher_opener(self) -> PublisherOpener:
+        from rstream_core.publisher_opener import PublisherOpener
+
+        return PublisherOpener(self._locator, self._publisher_pool, self._recoveries)
+
+    @cached_property
+    def _subscription_opener(self) -> SubscriptionOpener:
+        from rstream_core.subscription_opener import SubscriptionOpener
+
+        return SubscriptionOpener(self._locator, self._subscriber_pool, self._recoveries, self._on_gap)
 
     def _check_open(self) -> None:
         if self._closed:

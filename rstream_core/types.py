@@ -168,6 +168,17 @@ class FilterConfiguration:
             raise ConfigurationError("match_unfiltered is for a consumer with filter values")
 
 
+class RouteType(enum.Enum):
+    """How the partition of a routing key is found."""
+
+    Hash = "hash"
+    """By its hash: any key will do, and equal keys share a partition."""
+    PythonHash = "python-hash"
+    """By the hash of the Python client ``rstream``, to share the partitions of its keys."""
+    Key = "key"
+    """By the bindings of the super stream: a key that is bound to no partition is an error."""
+
+
 class CompressionType(enum.IntEnum):
     """The codec of a sub-entry. The numbers are those of the wire."""
 

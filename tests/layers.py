@@ -74,7 +74,7 @@ rstream_core.flow: stream_source
 rstream_core.flow: blocks
 rstream_core.flow: workers
 rstream_core: streams
-rstream_core: openers
+rstream_core: publisher_opener subscription_opener
 rstream_core: client
 rstream_core: facade
 rstream_core: administration

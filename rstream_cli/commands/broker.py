@@ -158,7 +158,7 @@ def run(
     """
     # The broker does not connect, so RSTREAM_URI and the like must not have an effect.
     variables = {key: value for key, value in connection.env.variables.items() if not key.startswith("RSTREAM_")}
-    settings = replace(connection, env=replace(connection.env, variables=variables))
+    settings = replace(connection, env=connection.env.replaced(variables=variables))
     users = _users(user or [], user_file)
     token_key = None if token_key_file is None else _token_key(token_key_file)
     context = _tls_context(tls_cert, tls_key)

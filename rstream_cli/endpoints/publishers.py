@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rstream_cli.publish_plan import PublishPlan
-from rstream_core import Client, Publisher, Router
+from rstream_core import Client, Publisher
 from rstream_core.client import MAX_IN_FLIGHT_BYTES
 from rstream_core.flow.stream_sink import Listener, OnEnd, StreamSink
+
+if TYPE_CHECKING:
+    from rstream_core import Router
 
 _LEAST_IN_FLIGHT_BYTES = 256 * 1024
 """The least ``max_in_flight_bytes`` of a partition, however many partitions there are."""
@@ -31,6 +34,8 @@ async def open_publishers(client: Client, plan: PublishPlan, sink: StreamSink) -
     streams: Sequence[str] = [plan.stream]
     router: Router | None = None
     if plan.routing is not None:
+        from rstream_core import Router
+
         router = await Router.open(client, plan.stream)
         streams = router.partitions
     elif plan.create and not await client.stream_exists(plan.stream):

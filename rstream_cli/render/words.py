@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from rstream_cli.render.stats import Snapshot
+if TYPE_CHECKING:
+    from rstream_cli.render.stats import Snapshot
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 BARS = "▁▂▃▄▅▆▇█"

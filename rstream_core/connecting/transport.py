@@ -74,13 +74,16 @@ NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LA
 
 async def _addresses(loop: asyncio.AbstractEventLoop, endpoint: Endpoint) -> list[_Address]:
     """A host's addresses in the order in which to try them: the families take turns (RFC 8305)."""
+    host = (
+        endpoint.host.encode() if endpoint.host.isascii() else endpoint.host
+    )  # for text, Python imports its IDNA tables
     try:
         ipaddress.ip_address(endpoint.host)
     except ValueError:
-        found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+        found = await loop.getaddrinfo(host, endpoint.port, type=socket.SOCK_STREAM)
     else:  # asks nobody
         found = socket.getaddrinfo(
-            endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+            host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         )
     families: dict[int, list[_Address]] = {}
     for family, _, _, _, address in found:

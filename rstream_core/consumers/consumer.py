@@ -39,8 +39,9 @@ from rstream_core.consumers.iteration import ChunkIteration, MessageIteration
 from rstream_core.consumers.processed_offsets import ProcessedOffsets
 from rstream_core.consumers.subscriber_iteration import ReadSubscribers
 from rstream_core.consumers.subscribers import Decoder, Subscriber, Subscribers
+from rstream_core.consuming.credits import DEFAULT_CREDIT
 from rstream_core.consuming.gaps import GapListener
-from rstream_core.consuming.subscription import DEFAULT_CREDIT, SingleActiveConsumer, Subscription
+from rstream_core.consuming.subscription import SingleActiveConsumer, Subscription
 from rstream_core.errors import AlreadyClosed, ConfigurationError, RstreamError
 from rstream_core.hints import Hint
 from rstream_core.protocol.amqp import AMQPMessage, amqp_decoder

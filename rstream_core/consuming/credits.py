@@ -8,6 +8,8 @@ left here knows that the broker still has half of the credit or more.
 
 from __future__ import annotations
 
+DEFAULT_CREDIT = 10
+"""How many chunks the broker may send ahead."""
 MAX_CREDIT_OF_FRAME = 0x7FFF
 """The largest credit in one Subscribe or Credit. RabbitMQ 4.3.6 reads the credit of a Credit frame as a signed 16-bit
 number: it takes a larger one as negative, and sends no more chunks, without an error (observed). It reads that of a

@@ -32,9 +32,6 @@ from rstream_core.protocol.chunk import AnyChunk, PlainChunk
 from rstream_core.timeslice import TimeSlice
 from rstream_core.types import Chunk, ConsumerOffsetSpecification, Endpoint
 
-DEFAULT_CREDIT = 10
-"""How many chunks the broker may send ahead."""
-
 UpdateListener = Callable[["Subscription", bool], Awaitable[ConsumerOffsetSpecification | None]]
 """Called when a subscription becomes active (True) and when it stops being so. See ``SingleActiveConsumer``."""
 

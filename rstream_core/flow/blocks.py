@@ -35,11 +35,6 @@ from rstream_core.protocol.amqp_sections import size_of
 from rstream_core.timeslice import TimeSlice
 from rstream_core.types import ConsumerOffsetSpecification, OffsetType
 
-MAX_OPEN = 50_000
-"""Messages that may be handed out and not acknowledged."""
-MAX_OPEN_BYTES = 16 * 1024 * 1024
-"""Their bytes."""
-
 
 class MessageBlock:
     """Messages of one stream, at most 4096, and whom to tell when they are done with."""

@@ -12,7 +12,6 @@ messages for it.
 from __future__ import annotations
 
 import asyncio
-import enum
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import repeat
 from typing import Any, Self, Unpack
@@ -26,22 +25,10 @@ from rstream_core.producers.losses import raise_together, tell_later
 from rstream_core.producers.outbox_jobs import ConfirmCallback, Message
 from rstream_core.producers.producer import Producer, ProducerArguments, as_batch, confirmed_within
 from rstream_core.protocol.routing import partition_index, python_partition_index
-from rstream_core.types import CompressionType
+from rstream_core.types import CompressionType, RouteType
 
 MAX_CACHED_ROUTES = 10_000
 """How many routing keys have their routes cached: a bound on memory."""
-
-
-class RouteType(enum.Enum):
-    """How the partition of a routing key is found."""
-
-    Hash = "hash"
-    """By its hash: any key will do, and equal keys share a partition."""
-    PythonHash = "python-hash"
-    """By the hash of the Python client ``rstream``, to share the partitions of its keys."""
-    Key = "key"
-    """By the bindings of the super stream: a key that is bound to no partition is an error."""
-
 
 RoutingExtractor = Callable[[Any], str | Awaitable[str]]
 """Returns the routing key of a message."""

@@ -8,7 +8,6 @@ which shows where it stands. What a run leaves behind is one too: threads, compl
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import gc
 import io
 import logging
@@ -100,9 +99,9 @@ class Run:
     # In the thread.
 
     def _work(self, stdin: int, stdout: int, stderr: int) -> None:
-        here = dataclasses.replace(Environment.on(stdin, stdout, stderr, self._variables), signals=self.signals)
+        here = Environment.on(stdin, stdout, stderr, self._variables).replaced(signals=self.signals)
         if self._terminal:
-            here = dataclasses.replace(here, stdin_is_tty=True, stdout_is_tty=True, stderr_is_tty=True)
+            here = here.replaced(stdin_is_tty=True, stdout_is_tty=True, stderr_is_tty=True)
         try:
             self._status = run(self._arguments, here)
         except BaseException as error:  # noqa: BLE001 - it is raised in the test

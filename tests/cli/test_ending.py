@@ -385,7 +385,7 @@ def test_a_stop_that_comes_twice_leaves_nothing_unconfirmed(env: dict[str, str],
 # --- imports -----------------------------------------------------------------------------------------------
 
 
-def _modules(*arguments: str) -> set[str]:
+def _modules(*arguments: str, env: dict[str, str] | None = None) -> set[str]:
     """What ``rstream`` with these arguments has imported when it ends."""
     code = (
         "import sys\n"
@@ -394,7 +394,7 @@ def _modules(*arguments: str) -> set[str]:
         "try:\n    main()\n"
         "finally:\n    sys.stderr.write('\\n' + '\\n'.join(sys.modules))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], env=environment(env), capture_output=True, check=False)
     return set(done.stderr.decode().split())
 
 
@@ -402,6 +402,7 @@ def test_the_version_needs_neither_typer_nor_rich() -> None:
     modules = _modules("--version")
     assert "rstream_cli.environment" in modules
     assert not modules & {"typer", "rich", "pydantic", "uamqp", "rstream_cli.app"}
+    assert not modules & {"typing", "dataclasses", "inspect", "pathlib", "asyncio"}
 
 
 @pytest.mark.parametrize(
@@ -416,6 +417,38 @@ def test_a_command_imports_no_other_command_and_nothing_to_draw_with(arguments: 
     modules = _modules(*arguments)
     assert "rstream_core.client" in modules
     assert not modules & {"rich", "pydantic", "uamqp", "rstream_cli.commands.publish", "rstream_cli.commands.consume"}
+
+
+PUBLISHING = {"rstream_core.publishing.publisher", "rstream_core.flow.stream_sink"}
+CONSUMING = {"rstream_core.flow.stream_source"}
+SUBSCRIBING = {"rstream_core.consuming.subscription"}
+DISPLAY = {"rstream_cli.render.display", "rstream_cli.render.stats"}
+HTTP = {"urllib3", "encodings.idna"}
+"""Modules that stand for all that publishes, consumes, subscribes, shows statistics, or asks the management API."""
+OF_PROGRAMS = {
+    *("rstream_core.producers.producer", "rstream_core.consumers.consumer", "rstream_core.flow.blocks"),
+    *("rstream_core.broker", "cramjam"),
+}
+"""Those that no run of these commands needs."""
+
+
+@pytest.mark.parametrize(
+    ("words", "needed", "others"),
+    [
+        ("stream info {}", SUBSCRIBING, PUBLISHING | CONSUMING | DISPLAY),
+        ("offset query {} --name r", set(), PUBLISHING | CONSUMING | SUBSCRIBING | DISPLAY | HTTP),
+        ("publish {} -m x", PUBLISHING, CONSUMING | SUBSCRIBING | HTTP),
+        ("consume {} -o first -n 1", CONSUMING | SUBSCRIBING, PUBLISHING | HTTP),
+    ],
+)
+def test_a_command_imports_what_it_needs(
+    words: str, needed: set[str], others: set[str], env: dict[str, str], stream_name: str
+) -> None:
+    """This is what holds the time of a start, which no test measures."""
+    assert run_rstream("publish", stream_name, "--create", "-m", "x", "-m", "y", env=env).returncode == 0
+    modules = _modules(*words.format(stream_name).split(), env={**env, "RSTREAM_MANAGEMENT_URI": "http://127.0.0.1:1"})
+    assert needed <= modules
+    assert modules & (others | OF_PROGRAMS | {"rich", "pydantic", "uamqp"}) == set()
 
 
 def test_help_imports_nothing_of_the_core() -> None:

@@ -79,8 +79,8 @@ def variables(named: Broker, home: Path) -> dict[str, str]:
 
 
 def env_of(variables: Mapping[str, str], now: float | None = None) -> Environment:
-    env = dataclasses.replace(Environment.of_process(), variables=variables)
-    return env if now is None else dataclasses.replace(env, now=lambda: now)
+    env = Environment.of_process().replaced(variables=variables)
+    return env if now is None else env.replaced(now=lambda: now)
 
 
 def completed(variables: Mapping[str, str], *words: str, shell: str = "fish") -> list[str]:

@@ -615,7 +615,7 @@ async def eventually_stored(client: Client, stream: str, count: int) -> None:
 async def test_what_names_have_published_is_remembered_within_a_bound(
     client: Client, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rstream_core.openers.MAX_NAMES", 2)
+    monkeypatch.setattr("rstream_core.publisher_opener.MAX_NAMES", 2)
     for name in ("a", "b", "a", "c"):
         publisher = await client.publisher(stream, name)
         await publisher.close()

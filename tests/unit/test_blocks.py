@@ -21,7 +21,8 @@ from rstream_core import (
     OffsetType,
     StreamDoesNotExist,
 )
-from rstream_core.flow.blocks import MAX_OPEN, MAX_OPEN_BYTES, blocks_of, plan_of
+from rstream_core.client import MAX_OPEN, MAX_OPEN_BYTES
+from rstream_core.flow.blocks import blocks_of, plan_of
 from rstream_core.flow.hand_over import AHEAD
 from rstream_core.flow.read_plan import ReadPlan, Until
 from rstream_core.flow.stores import StoreEvery

@@ -1,7 +1,7 @@
-"""Opens publishers and subscriptions on the right node, for one client.
+"""Opens subscriptions on the right node, for one client.
 
-A publisher goes to the stream's leader. A subscription goes to a replica, or to the leader where there is none or where
-it is wanted. While a stream has no leader, opening waits a moment.
+A subscription goes to a replica, or to the leader where there is none or where it is wanted. While a stream has no
+leader, opening waits a moment.
 """
 
 from __future__ import annotations
@@ -19,72 +19,15 @@ from rstream_core.consuming.offset_questions import OffsetQuestions
 from rstream_core.consuming.subscription import SingleActiveConsumer, Subscription
 from rstream_core.errors import ConfigurationError, ConnectionFailed, RstreamError
 from rstream_core.protocol import commands as c
-from rstream_core.publishing.in_flight import Outcome
-from rstream_core.publishing.publisher import Publisher
 from rstream_core.streams import require
 from rstream_core.types import ConsumerOffsetSpecification, Endpoint
 
 logger = logging.getLogger("rstream_core")
 
-MAX_NAMES = 256
-"""How many pairs of stream and publisher name have their last publishing id remembered: the last ones opened."""
 MAX_INITIAL_CREDIT = 0xFFFF
 CREDIT_TO_RELY_ON = 200
 """Chunks ahead that every broker grants. RabbitMQ 4.3.6 grants more (seen), in a Subscribe and in a Credit; a proposal
 for later versions has a limit, ``stream.max_credit_chunks``, of 200 by default, and answers 17 beyond it."""
-
-
-class PublisherOpener:
-    """Opens publishers, and remembers which ids those with a name have used."""
-
-    def __init__(self, locator: Locator, pool: ConnectionPool, recoveries: Recoveries) -> None:
-        self._locator = locator
-        self._pool = pool
-        self._recoveries = recoveries
-        self._named: dict[tuple[str, str], Publisher] = {}
-        """The last publisher of each name in each stream; at most ``MAX_NAMES``."""
-
-    async def open(
-        self,
-        stream: str,
-        reference: str | None,
-        *,
-        listener: Callable[[Outcome], None] | None,
-        on_end: Callable[[RstreamError], None] | None,
-        max_in_flight: int,
-        max_in_flight_bytes: int,
-        confirm_timeout: float | None,
-    ) -> Publisher:
-        """See ``Client.publisher``, which checks the arguments."""
-        publisher = Publisher(
-            stream,
-            reference,
-            self._pool,
-            self._locator,
-            self._recoveries,
-            listener=listener,
-            on_end=on_end,
-            max_in_flight=max_in_flight,
-            max_in_flight_bytes=max_in_flight_bytes,
-            confirm_timeout=confirm_timeout,
-        )
-        await self._locator.when_elected(publisher.open)
-        if reference is not None:
-            self._count_on(publisher, (stream, reference))
-        return publisher
-
-    def _count_on(self, publisher: Publisher, name: tuple[str, str]) -> None:
-        """Skips ids that an earlier publisher of this name has used, since the broker may not have read them yet.
-
-        If the new publisher used them again, the broker would drop its messages as repetitions.
-        """
-        publisher.known_publishing_id = publisher.next_publishing_id - 1
-        earlier = self._named.pop(name, None)
-        if earlier is not None:
-            publisher.next_publishing_id = max(publisher.next_publishing_id, earlier.next_publishing_id)
-        self._named[name] = publisher
-        if len(self._named) > MAX_NAMES:
-            del self._named[next(iter(self._named))]
 
 
 class SubscriptionOpener:
