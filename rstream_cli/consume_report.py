@@ -22,17 +22,31 @@ class ConsumeReports(ReadEvents):
         self.streams: Sequence[str] = ()
         """What is read."""
         self.is_super_stream = False
+        self._active: set[str] = set()
+        """Where this consumer has its turn as the single active one."""
 
     @property
     def counts(self) -> ConsumeCounts:
         assert isinstance(self._stats.counts, ConsumeCounts)
         return self._stats.counts
 
+    @property
+    def what(self) -> str:
+        """What is read, in words."""
+        plan = self._plan
+        if self.is_super_stream:
+            return f"{len(self.streams)} partitions of {plan.target!r}"
+        return f"{plan.target!r}" if len(self.streams) < 2 else f"{len(self.streams)} streams"
+
+    @property
+    def is_held_up(self) -> bool:
+        """Whether nothing can come now, as people were told: during an outage, and before a turn."""
+        return self._stats.reconnecting or (self._plan.single_active and not self._active)
+
     def waiting(self) -> None:
         plan = self._plan
-        what = f"{len(self.streams)} partitions of {plan.target!r}" if self.is_super_stream else f"{plan.target!r}"
         self._display.event(
-            "waiting", f"waiting for a turn as {plan.name!r}: {what}", stream=plan.target, name=plan.name or ""
+            "waiting", f"waiting for a turn as {plan.name!r}: {self.what}", stream=plan.target, name=plan.name or ""
         )
 
     def beyond(self, stream: str, offset: int, following: int) -> None:
@@ -52,6 +66,7 @@ class ConsumeReports(ReadEvents):
             stats.total = count if stats.total is None else min(stats.total, count)
 
     def turn(self, stream: str, active: bool) -> None:
+        (self._active.add if active else self._active.discard)(stream)
         state = "active" if active else "idle"
         self._display.event(state, f"{state} on {stream!r}", stream=stream)
 

@@ -16,6 +16,7 @@ from rstream_cli.displayed_run import signal_name, take_leave
 from rstream_cli.ended import NOTHING_TO_READ, UNTIL_REACHED, Ended
 from rstream_cli.endpoints.stdout import GRACE, StdoutSink
 from rstream_cli.exit_status import ExitStatus
+from rstream_cli.idle_note import tell_when_idle
 from rstream_cli.kinds import check_no_offset, find_streams
 from rstream_cli.outages import OutageReports
 from rstream_cli.render.display import Display
@@ -99,6 +100,7 @@ class ConsumeRun:
             await take_leave(client, client.close(), hurry=context.interrupt.forced)
 
     async def _open_and_read(self, client: Client) -> Ended:
+        context = self._context
         try:
             async with self._interruptible():
                 await self._open(client)
@@ -110,14 +112,21 @@ class ConsumeRun:
         if source is None or source.end is not None:
             return await self._write_head()
         self._display.start()
+        idle = None
+        if context.env.stderr_is_tty and not context.connection.quiet:
+            idle = asyncio.create_task(
+                tell_when_idle(self._plan, self._account, self._reports, self._display, client.stats)
+            )
         try:
             return self._ended(await self._read(source))
         except asyncio.CancelledError:
-            if not self._context.interrupt.forced:
+            if not context.interrupt.forced:
                 raise
-            return Ended(f"{signal_name(self._context)} twice, stopped at once")
+            return Ended(f"{signal_name(context)} twice, stopped at once")
         finally:
-            if not self._context.interrupt.forced:
+            if idle is not None:
+                idle.cancel()
+            if not context.interrupt.forced:
                 await take_leave(client, source.close())
 
     async def _write_head(self) -> Ended:

@@ -133,6 +133,7 @@ rstream_cli: consume_plan encoding publish_report
 rstream_cli.records: csv_in
 rstream_cli: inputs publish_plan selecting
 rstream_cli: consume_report publish_ending publish_stages
+rstream_cli: idle_note
 rstream_cli.endpoints: publishers records
 rstream_cli: consume_run publish_run
 rstream_cli: consume_command publish_command
