@@ -6,7 +6,8 @@ twenty; publishing by key; and the calls of ``Producer`` and ``Consumer`` that a
 Rates say little on a machine that runs the broker, too. So the user CPU time of each program is taken, in a short run
 and in a long one: the difference is what the further messages cost, without the start. All take turns, there and back.
 With ``--beside DIR``, each is also run with the ``rstream_core`` and ``rstream_cli`` of that folder, and the ratio is
-the median of those of each turn; the absolute figures of two runs of this program are not to be compared.
+the median of those of each turn; the absolute figures of two runs of this program are not to be compared. Three
+figures of each: user CPU time and that with the system's, as medians, and the least of all turns of the latter.
 
 The broker is the embedded one in a process of its own, or that of RSTREAM_TEST_URI.
 """
@@ -39,6 +40,14 @@ SIZE = 100
 PARTITIONS = (1, 20)
 
 
+class Spent(NamedTuple):
+    """CPU time in seconds."""
+
+    user: float
+    all: float
+    """With the system's for it, such as for reading and writing."""
+
+
 class Tree(NamedTuple):
     """Packages that are measured."""
 
@@ -46,9 +55,9 @@ class Tree(NamedTuple):
     folder: Path
     """Has ``rstream_core`` and ``rstream_cli``, and nothing else."""
 
-    def cpu(self, arguments: Sequence[str], source: Path | None = None) -> float:
-        """Runs a Python program to its end, with what ``source`` holds as its input. Returns its user CPU time in
-        seconds. Raises ``SystemExit`` where it fails."""
+    def cpu(self, arguments: Sequence[str], source: Path | None = None) -> Spent:
+        """Runs a Python program to its end, with what ``source`` holds as its input. Returns its CPU time. Raises
+        ``SystemExit`` where it fails."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RSTREAM_")}
         kept["PYTHONPATH"] = f"{self.folder}{os.pathsep}{ROOT}"
         command = [sys.executable, *arguments]
@@ -66,7 +75,7 @@ class Tree(NamedTuple):
             said = errors.read().decode(errors="replace").strip()[-2000:]
         if process.returncode:
             raise SystemExit(f"{' '.join(map(str, command))} ended with {process.returncode}: {said}")
-        return usage.ru_utime
+        return Spent(usage.ru_utime, usage.ru_utime + usage.ru_stime)
 
 
 @dataclass
@@ -74,20 +83,37 @@ class Case:
     """Something that is measured."""
 
     name: str
-    run: Callable[[Tree, int], float]
-    """Runs it with so many messages, and returns its CPU time in seconds."""
+    run: Callable[[Tree, int], Spent]
+    """Runs it with so many messages."""
     short: int
     long: int
     unit: int = 1
     """Messages that are counted as one."""
     reference: str = ""
     """Which other case it is compared with."""
-    costs: dict[str, list[float]] = field(default_factory=dict)
-    """By the name of a tree: seconds a unit, one for each turn."""
+    runs: dict[str, list[tuple[Spent, Spent]]] = field(default_factory=dict)
+    """By the name of a tree: the long run and the short one of each turn."""
+
+    @property
+    def units(self) -> float:
+        """How many units the long run has more."""
+        return (self.long - self.short) / self.unit
 
     def measure(self, tree: Tree) -> None:
-        spent = self.run(tree, self.long) - self.run(tree, self.short)
-        self.costs.setdefault(tree.name, []).append(spent * self.unit / (self.long - self.short))
+        self.runs.setdefault(tree.name, []).append((self.run(tree, self.long), self.run(tree, self.short)))
+
+    def user(self, tree: Tree) -> list[float]:
+        """Seconds of user CPU time a unit, one for each turn."""
+        return [(long.user - short.user) / self.units for long, short in self.runs[tree.name]]
+
+    def all(self, tree: Tree) -> list[float]:
+        """As ``user``, with the system's time."""
+        return [(long.all - short.all) / self.units for long, short in self.runs[tree.name]]
+
+    def least(self, tree: Tree) -> float:
+        """As ``all``, from the least of all turns: a busy machine only ever adds to it."""
+        runs = self.runs[tree.name]
+        return (min(long.all for long, _ in runs) - min(short.all for _, short in runs)) / self.units
 
 
 def median_ratio(some: Sequence[float], others: Sequence[float]) -> float:
@@ -98,22 +124,22 @@ def median_ratio(some: Sequence[float], others: Sequence[float]) -> float:
 # What is measured.
 
 
-def consume(uri: str, stream: str, tree: Tree, count: int) -> float:
+def consume(uri: str, stream: str, tree: Tree, count: int) -> Spent:
     start = ("consume", stream, "--offset", "first", "--count", str(count))
     return tree.cpu(["-m", "rstream_cli", *start, "--uri", uri])
 
 
-def consume_all(uri: str, super_stream: str, tree: Tree, count: int) -> float:
+def consume_all(uri: str, super_stream: str, tree: Tree, count: int) -> Spent:
     start = ("superstream", "consume", super_stream, "--offset", "first", "--count", str(count))
     return tree.cpu(["-m", "rstream_cli", *start, "--uri", uri])
 
 
-def publish_keyed(uri: str, super_stream: str, lines: Path, routing: str, tree: Tree, count: int) -> float:
+def publish_keyed(uri: str, super_stream: str, lines: Path, routing: str, tree: Tree, count: int) -> Spent:
     start = ("superstream", "publish", super_stream, "--key-delimiter", ":", "--routing", routing, "--count")
     return tree.cpu(["-m", "rstream_cli", *start, str(count), "--uri", uri], lines)
 
 
-def core(uri: str, stream: str, task: str, tree: Tree, count: int) -> float:
+def core(uri: str, stream: str, task: str, tree: Tree, count: int) -> Spent:
     given = ("--uri", uri, "--stream", stream, "--messages", str(count), "--size", str(SIZE))
     return tree.cpu(["-m", "benchmarks.core", task, *given])
 
@@ -286,15 +312,21 @@ def measure(cases: Sequence[Case], found: Sequence[Tree], turns: int) -> None:
 def print_costs(cases: Sequence[Case], found: Sequence[Tree]) -> None:
     by_name = {case.name: case for case in cases}
     for case in cases:
-        each = [(tree.name, statistics.median(case.costs[tree.name]) * 1e9) for tree in found]
-        words = [f"{case.name:44}", *(f"{name} {cost:9,.0f} ns" for name, cost in each)]
+        words = [f"{case.name:36}"]
+        for tree in found:
+            each = (statistics.median(case.user(tree)), statistics.median(case.all(tree)), case.least(tree))
+            words.append(f"{tree.name:6}" + " ".join(f"{seconds * 1e9:9,.0f}" for seconds in each) + " ns")
         if len(found) > 1:
-            words.append(f"ratio {median_ratio(case.costs[found[0].name], case.costs[found[1].name]):.2f}")
+            here, beside = found
+            ratios = (
+                median_ratio(case.user(here), case.user(beside)),
+                median_ratio(case.all(here), case.all(beside)),
+                case.least(here) / case.least(beside),
+            )
+            words.append("ratios " + " ".join(f"{ratio:.2f}" for ratio in ratios))
         if case.reference:
             other = by_name[case.reference]
-            for tree in found:
-                ratio = median_ratio(case.costs[tree.name], other.costs[tree.name])
-                words.append(f"{tree.name} {ratio:.2f} x {case.reference}")
+            words += [f"{tree.name} {median_ratio(case.user(tree), other.user(tree)):.2f} x the one" for tree in found]
         print("  ".join(words), flush=True)
 
 
@@ -310,7 +342,7 @@ def main() -> None:
         parser.error("--only: no such group, or --turns below 1")
     broker = running_broker() if os.environ.get("RSTREAM_TEST_URI") else embedded_broker()
     with broker as running, trees(given.beside) as found, tempfile.TemporaryDirectory() as folder:
-        print(f"{running.description}; user CPU time a message, medians of {given.turns} turns", flush=True)
+        print(f"{running.description}; CPU time a message, {given.turns} turns: user, all, least of all", flush=True)
         setting = Setting(running.uri, found[0], Path(folder), given.factor)
         try:
             for group in groups:

@@ -73,7 +73,7 @@ class SubscriptionHandler(Protocol):
         """Called when the connection has ended, or the broker has dropped the subscription: its stream moved."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """A connection to one node. Made by ``Connection.open``. Can be shared by the tasks of one event loop."""
 
     def __init__(self, endpoint: Endpoint, options: ConnectionOptions, credentials: Credentials) -> None:
@@ -105,6 +105,8 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         self._ticker: asyncio.TimerHandle | None = None
         self._first_bytes = b""
+        self._buffer = memoryview(b"")
+        """What is received into."""
         self.renewal: Renewal | None = None
         """What logs in again before a token expires; None where nothing can be asked for another one."""
 
@@ -277,13 +279,20 @@ class Connection(asyncio.Protocol):
         self.session.start(self._loop.time())
         self._flush()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        self._buffer = self.session.room()
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self.error is not None:
             return
         if self.session.state is not State.READY and len(self._first_bytes) < 4:
-            self._first_bytes += data[:4]
+            self._first_bytes += self._buffer[: min(nbytes, 4)]
+        self._receive(nbytes)
+
+    def _receive(self, size: int) -> None:
         try:
-            frames = self.session.receive(data, self._loop.time())
+            frames = self.session.receive_filled(size, self._loop.time())
         except RstreamError as error:
             self._flush()
             self._end(self._explain(error))
@@ -301,7 +310,7 @@ class Connection(asyncio.Protocol):
                 self._end(self._explain(error))
                 return
         if frames and self.session.state is State.CLOSED:
-            self.data_received(b"")  # raises the error that came behind these frames
+            self._receive(0)  # raises the error that came behind these frames
 
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, OSError) and not self._ready.done():

@@ -17,7 +17,7 @@ from rstream_core.errors import ConnectionFailed, HostNotFound, TlsError
 from rstream_core.hints import Hint
 from rstream_core.types import Endpoint
 
-P = TypeVar("P", bound=asyncio.Protocol)
+P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 _OTHER_PORTS = {
     **dict.fromkeys((5671, 5672), Hint.AMQP_PORT),

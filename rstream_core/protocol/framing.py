@@ -24,6 +24,9 @@ _HEAD_SIZE = 8
 """Bytes of the size, the key and the version."""
 _SMALL = 4096
 """Received pieces of fewer bytes are gathered: each of them alone would take many times its bytes."""
+STORE = 256 * 1024
+"""Bytes that are received at once, at most: what asyncio reads from a socket in one go."""
+_FIRST_STORE = 16 * 1024
 
 
 class FrameBuffer:
@@ -31,18 +34,23 @@ class FrameBuffer:
 
     A frame is copied once, out of the pieces in which it arrived. Until it is complete the pieces are held, and for a
     moment the frame beside them.
+
+    Bytes come as objects (``feed``), or are received into memory that is used again and again (``room``, ``filled``).
+    Then what is left of a frame that is not complete is copied once more.
     """
 
-    __slots__ = ("_pieces", "_pos", "_size", "max_confirm_size", "max_deliver_size", "max_frame_size")
+    __slots__ = ("_pieces", "_pos", "_size", "_store", "max_confirm_size", "max_deliver_size", "max_frame_size")
 
     def __init__(self, max_frame_size: int = 0, *, max_deliver_size: int = MAX_DELIVER_SIZE) -> None:
         """Both limits are in bytes, without the size field; 0 means no limit."""
-        self._pieces: deque[bytes | bytearray] = deque()
-        """What has arrived and is not cut out yet."""
+        self._pieces: deque[bytes | bytearray | memoryview] = deque()
+        """What has arrived and is not cut out yet. Only the last one may be a part of the store."""
         self._pos = 0
         """Where that begins in the first piece."""
         self._size = 0
         """How many bytes that are."""
+        self._store = memoryview(b"")
+        """What is received into. It grows where it was filled."""
         self.max_frame_size = max_frame_size
         self.max_deliver_size = max_deliver_size
         self.max_confirm_size = max_frame_size
@@ -50,11 +58,40 @@ class FrameBuffer:
     def __len__(self) -> int:
         return self._size
 
+    def room(self) -> memoryview:
+        """Returns memory to receive into, to be followed by ``filled``. It is valid until the next call of a method."""
+        self._leave_store()
+        if not self._store:
+            self._store = memoryview(bytearray(_FIRST_STORE))
+        return self._store
+
+    def _leave_store(self) -> None:
+        """Copies what is left in the store."""
+        pieces = self._pieces
+        if pieces and isinstance(pieces[-1], memoryview):
+            if len(pieces) > 1:
+                pieces[-1] = bytes(pieces[-1])
+            else:
+                pieces[0], self._pos = bytes(pieces[0][self._pos :]), 0
+
+    def filled(self, size: int) -> None:
+        """Takes the first ``size`` bytes of what ``room`` has returned."""
+        if not size:
+            return
+        if self._size and size < _SMALL:
+            self.feed(self._store[:size])
+            return
+        self._pieces.append(self._store[:size])
+        self._size += size
+        if size == len(self._store) < STORE:
+            self._store = memoryview(bytearray(min(4 * size, STORE)))  # the piece keeps the one before it
+
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Takes the bytes that came next. Bytes objects are kept and not copied, but for small ones."""
         size = len(data)
         if not size:
             return
+        self._leave_store()
         if self._size and size < _SMALL:
             last = self._pieces[-1]
             if not isinstance(last, bytearray):
@@ -98,14 +135,14 @@ class FrameBuffer:
                 self._pos = 0
             yield frame
 
-    def _join_head(self) -> bytes | bytearray:
+    def _join_head(self) -> bytes | bytearray | memoryview:
         """Moves what is left of the first piece to the beginning of the second, until the first has a whole head."""
         pieces = self._pieces
         pieces[0] = pieces[0][self._pos :]
         self._pos = 0
         while len(pieces[0]) < _HEAD_SIZE and len(pieces) > 1:
-            head = pieces.popleft()
-            pieces[0] = head + pieces[0]
+            head = bytes(pieces.popleft())
+            pieces[0] = b"".join((head, pieces[0]))
         return pieces[0]
 
     def _gather(self, size: int) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rstream_core.errors import FrameSizeExceeded, ProtocolError
-from rstream_core.protocol.framing import FrameBuffer
+from rstream_core.protocol.framing import STORE, FrameBuffer
 
 FRAMES = st.lists(
     st.one_of(
@@ -20,17 +20,41 @@ FRAMES = st.lists(
     ),
     max_size=6,
 )
-KINDS = st.sampled_from([bytes, bytearray, memoryview])
 
 
-@given(FRAMES, st.lists(st.integers(0, 30_000), max_size=20), st.lists(KINDS, min_size=1), st.booleans())
-def test_any_cut(frames: list[bytes], cuts: list[int], kinds: Sequence[type], after_each: bool) -> None:
+def feed_as(kind: type) -> Callable[[FrameBuffer, bytes], None]:
+    """Returns what feeds bytes as objects of a kind."""
+    return lambda buffer, data: buffer.feed(kind(data))
+
+
+def receive(buffer: FrameBuffer, data: bytes) -> None:
+    """Feeds bytes as an event loop does that receives into memory of the buffer's."""
+    while data:
+        room = buffer.room()
+        size = min(len(room), len(data))
+        room[:size] = data[:size]
+        buffer.filled(size)
+        data = data[size:]
+
+
+WAYS = [feed_as(bytes), feed_as(bytearray), feed_as(memoryview), receive]
+
+
+@given(
+    FRAMES,
+    st.lists(st.integers(0, 30_000), max_size=20),
+    st.one_of(st.just([receive]), st.lists(st.sampled_from(WAYS), min_size=1)),
+    st.booleans(),
+)
+def test_any_cut(
+    frames: list[bytes], cuts: list[int], ways: Sequence[Callable[[FrameBuffer, bytes], None]], after_each: bool
+) -> None:
     stream = b"".join(len(frame).to_bytes(4) + frame for frame in frames)
     places = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
     buffer = FrameBuffer()
     found: list[bytes] = []
     for number, (begin, end) in enumerate(pairwise(places)):
-        buffer.feed(kinds[number % len(kinds)](stream[begin:end]))
+        ways[number % len(ways)](buffer, stream[begin:end])
         if after_each:
             found += buffer.frames()
     found += buffer.frames()
@@ -70,6 +94,30 @@ def test_what_is_fed_later_changes_no_frame() -> None:
     assert (first, second, list(buffer.frames())) == (b"abcd", b"efgh", [b"ijkl"])
 
 
+def test_what_is_received_later_changes_no_frame() -> None:
+    """Frames, and what is left of one, do not share the memory that is received into."""
+    buffer = FrameBuffer()
+    receive(buffer, b"\0\0\0\4abcd\0\0\0\6ef")
+    (first,) = buffer.frames()
+    buffer.room()[:] = b"x" * len(buffer.room())
+    receive(buffer, b"ghij")
+    assert (first, list(buffer.frames())) == (b"abcd", [b"efghij"])
+
+
+def test_the_memory_to_receive_into_grows_to_its_bound_and_stays() -> None:
+    buffer = FrameBuffer()
+    sizes = [len(buffer.room())]
+    for _ in range(6):
+        receive(buffer, b"\0\0\0\4abcd" * (len(buffer.room()) // 8))
+        assert all(frame == b"abcd" for frame in buffer.frames())
+        sizes.append(len(buffer.room()))
+    assert sizes == [16 * 1024, 64 * 1024, *[STORE] * 5]
+    held = buffer.room().obj
+    receive(buffer, b"\0\0\0\4abcd" * (STORE // 8))
+    assert list(buffer.frames())
+    assert buffer.room().obj is held
+
+
 def test_what_was_cut_out_is_not_kept() -> None:
     """However the frames lie in what arrives, so that a part of one is always left."""
     buffer = FrameBuffer()
@@ -79,6 +127,22 @@ def test_what_was_cut_out_is_not_kept() -> None:
         held = tracemalloc.get_traced_memory()[0]
         assert sum(1 for _ in frames_of(stream, 104, buffer)) == 20_001
         assert tracemalloc.get_traced_memory()[1] - held < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("step", [1, 100, 5_000])
+def test_what_is_received_of_a_large_frame_takes_its_bytes_and_hardly_more(step: int) -> None:
+    buffer = FrameBuffer(20_000_000)
+    stream = (10_000_000).to_bytes(4) + bytes(200 * step)
+    receive(buffer, b"\0\0\0\4abcd" * (STORE // 8))  # so that the memory has grown
+    assert list(buffer.frames())
+    tracemalloc.start()
+    try:
+        for begin in range(0, len(stream), step):
+            receive(buffer, stream[begin : begin + step])
+            assert not list(buffer.frames())
+        assert tracemalloc.get_traced_memory()[0] < 1.2 * len(stream) + STORE + 20_000
     finally:
         tracemalloc.stop()
 
