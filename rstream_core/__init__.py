@@ -62,6 +62,7 @@ from rstream_core.errors import (
 from rstream_core.hints import Hint
 from rstream_core.types import (
     Chunk,
+    ChunkSpan,
     CompressionType,
     ConfirmationStatus,
     ConnectionOptions,
@@ -106,6 +107,7 @@ __all__ = [
     "CannotChangeUsername",
     "Chunk",
     "ChunkError",
+    "ChunkSpan",
     "Client",
     "ClientError",
     "CompressionType",

@@ -2,7 +2,7 @@
 
 ``Producer`` and ``Consumer`` are built on it, and so is the command line. ``Client`` is longer than other classes,
 since it has a method for each thing that a client can do; each checks its arguments and calls one function or one
-opener. What publishes and what consumes is imported with its first use: few programs need both, and a command of
+opener. The module is longer than others, since each method also says what callers may rely on. What publishes and what consumes is imported with its first use: few programs need both, and a command of
 administration neither.
 """
 
@@ -17,25 +17,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from rstream_core import streams
-from rstream_core.checks import (
-    MAX_OFFSET,
-    check_callable,
-    check_name,
-    check_seconds,
-    check_text,
-    check_whole,
-)
+from rstream_core.checks import MAX_OFFSET, check_callable, check_name, check_seconds, check_text, check_whole
 from rstream_core.connecting.locator import Locator
 from rstream_core.connecting.pool import MAX_IDS, ConnectionPool
 from rstream_core.connecting.recovery import RECOVER, Recoveries, Recovery, RecoveryListener
 from rstream_core.consuming.credits import DEFAULT_CREDIT
 from rstream_core.consuming.offset_questions import query_offset, store_offset
-from rstream_core.errors import (
-    AlreadyClosed,
-    RstreamError,
-)
+from rstream_core.errors import AlreadyClosed, RstreamError
 from rstream_core.loops import LoopGuard
 from rstream_core.types import (
+    ChunkSpan,
     ConnectionOptions,
     ConsumerOffsetSpecification,
     Credentials,
@@ -84,7 +75,9 @@ class Client:
     at, or what follows the last message that came. Without one, that is a warning in the log.
 
     A connection carries at most ``max_publishers_by_connection`` publishers, or ``max_subscribers_by_connection``
-    subscriptions, 1 to 256; more of them get another one.
+    subscriptions, 1 to 256; more of them get another one. It is closed ``idle_timeout`` seconds after the last of them
+    was closed. Questions about offsets take such a place for a moment: a program that asks them again and again keeps
+    its connections by an ``idle_timeout``.
     """
 
     _closed = True
@@ -99,7 +92,9 @@ class Client:
         on_gap: GapListener | None = None,
         max_publishers_by_connection: int = MAX_IDS,
         max_subscribers_by_connection: int = MAX_IDS,
+        idle_timeout: float = 0.0,
     ) -> None:
+        check_seconds("idle_timeout", idle_timeout)
         check_whole("max_publishers_by_connection", max_publishers_by_connection, 1, MAX_IDS)
         check_whole("max_subscribers_by_connection", max_subscribers_by_connection, 1, MAX_IDS)
         self.options = options or ConnectionOptions()
@@ -109,8 +104,10 @@ class Client:
         self._recoveries = Recoveries(recovery, on_recovery)
         self._on_gap = None if on_gap is None else self._recoveries.callbacks.bind(on_gap, "on_gap")
         self._locator = Locator(self.options, self._recoveries)
-        self._publisher_pool = ConnectionPool(self._locator, max_per_connection=max_publishers_by_connection)
-        self._subscriber_pool = ConnectionPool(self._locator, max_per_connection=max_subscribers_by_connection)
+        self._publisher_pool, self._subscriber_pool = (
+            ConnectionPool(self._locator, max_per_connection=most, idle_timeout=idle_timeout)
+            for most in (max_publishers_by_connection, max_subscribers_by_connection)
+        )
         self._guard = LoopGuard("this client")
         self._closed = False
 
@@ -241,6 +238,17 @@ class Client:
         self._check_open()
         check_name("stream", stream)
         return await self._subscription_opener.offsets.last(stream)
+
+    async def chunk_span(self, stream: str, spec: ConsumerOffsetSpecification) -> ChunkSpan | None:
+        """Returns where the first chunk lies that a subscription with this specification would get now, and its time.
+
+        None where there is no such message yet. Reads one chunk at the leader, whose messages are not decoded. With the
+        specification ``LAST``, the span ends with the last message that the stream has now.
+        """
+        self._check_open()
+        check_name("stream", stream)
+        check_specification("an offset specification", spec)
+        return await self._subscription_opener.offsets.span(stream, spec)
 
     async def tail_offset(self, stream: str, count: int) -> int | None:
         """Returns the offset at which the last ``count`` messages begin (or all of them, if there are fewer).

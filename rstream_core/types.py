@@ -211,6 +211,17 @@ class Chunk(NamedTuple):
         return self.offset + len(self.messages) - 1
 
 
+class ChunkSpan(NamedTuple):
+    """Where a chunk lies, without its messages."""
+
+    first: int
+    """The offset of its first message that was asked for."""
+    last: int
+    """The offset of its last message."""
+    timestamp: int
+    """Milliseconds since 1970 (UTC) when the broker stored it."""
+
+
 class ConfirmationStatus(NamedTuple):
     """The outcome of one message: the argument of ``on_publish_confirm``."""
 

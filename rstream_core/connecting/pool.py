@@ -3,6 +3,8 @@
 An id is one byte in the protocol, so a connection carries at most 256 publishers or subscriptions. A client has one
 pool for publishers and one for subscriptions: where the broker stops reading from a busy publisher, the credits of a
 consumer must not wait behind it.
+
+A connection is closed when its last id is given back; with an idle timeout, only after that time.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import asyncio
 from dataclasses import dataclass, field
 from functools import partial
 
+from rstream_core.callbacks import own_task
 from rstream_core.connecting.attempts import SharedAttempt
 from rstream_core.connecting.connection import Connection
 from rstream_core.connecting.locator import Locator
@@ -27,6 +30,14 @@ class _Shared:
     """The ids that are taken."""
     lost: int = 0
     """How many of the ids were given back without the broker having confirmed that they are free."""
+    idle: asyncio.TimerHandle | None = None
+    """Closes it, as long as no id is in use."""
+
+    def is_used(self) -> None:
+        """Keeps it open."""
+        if self.idle is not None:
+            self.idle.cancel()
+            self.idle = None
 
     def next_id(self) -> int:
         return next(number for number in range(MAX_IDS) if number not in self.ids)
@@ -43,13 +54,17 @@ class Lease:
 class ConnectionPool:
     """The connections of one application, for one kind of use, to the nodes of its cluster."""
 
-    def __init__(self, locator: Locator, *, max_per_connection: int = MAX_IDS) -> None:
+    def __init__(self, locator: Locator, *, max_per_connection: int = MAX_IDS, idle_timeout: float = 0.0) -> None:
+        """``idle_timeout``: seconds for which a connection stays open without an id in use."""
         if not 0 < max_per_connection <= MAX_IDS:
             raise ValueError(f"a connection carries between 1 and {MAX_IDS} ids, not {max_per_connection}")
         self._locator = locator
         self._max = max_per_connection
+        self._idle_timeout = idle_timeout
         self._shared: dict[Endpoint, list[_Shared]] = {}
         self._connecting: dict[Endpoint, SharedAttempt[_Shared]] = {}
+        self._ending: dict[Connection, asyncio.Task[None]] = {}
+        """Connections that are being closed after their idle timeout."""
         self._closed = False
 
     async def acquire(self, endpoint: Endpoint) -> Lease:
@@ -66,6 +81,7 @@ class ConnectionPool:
                     shared = made if len(made.ids) < self._max else self._with_room(endpoint)
                 lease = Lease(shared.connection, shared.next_id())
                 shared.ids.add(lease.id)
+                shared.is_used()
                 return lease
         finally:
             if not connecting.callers and self._connecting.get(endpoint) is connecting:
@@ -93,17 +109,17 @@ class ConnectionPool:
         """Ends connections whose callers were all cancelled before they took an id."""
         members = self._shared.pop(endpoint, [])
         for shared in members:
-            if not shared.ids:
+            if not shared.ids and shared.idle is None:
                 shared.connection.abort("nobody waits for it any more")
-        if used := [shared for shared in members if shared.ids]:
-            self._shared[endpoint] = used
+        if kept := [shared for shared in members if shared.ids or shared.idle is not None]:
+            self._shared[endpoint] = kept
 
     def _check_open(self) -> None:
         if self._closed:
             raise AlreadyClosed("this client is closed")
 
     async def release(self, lease: Lease, *, is_free: bool = True) -> None:
-        """Gives an id back, and closes the connection when no id is in use.
+        """Gives an id back, and closes the connection when no id is in use, now or after the idle timeout.
 
         With ``is_free`` False, the broker may still use the id, and it is not given out again.
         """
@@ -114,12 +130,31 @@ class ConnectionPool:
                         shared.ids.discard(lease.id)
                     else:
                         shared.lost += 1
-                    if len(shared.ids) == shared.lost:
-                        members.remove(shared)
-                        if not members:
-                            del self._shared[endpoint]
-                        await self._end(shared)
+                    if len(shared.ids) > shared.lost:
+                        return
+                    if self._idle_timeout and not shared.lost and shared.connection.is_open and not self._closed:
+                        loop = asyncio.get_running_loop()
+                        shared.is_used()
+                        shared.idle = loop.call_later(self._idle_timeout, self._end_idle, endpoint, shared)
+                        return
+                    self._remove(endpoint, shared)
+                    await self._end(shared)
                     return
+
+    def _remove(self, endpoint: Endpoint, shared: _Shared) -> None:
+        members = self._shared[endpoint]
+        members.remove(shared)
+        if not members:
+            del self._shared[endpoint]
+
+    def _end_idle(self, endpoint: Endpoint, shared: _Shared) -> None:
+        """Closes a connection that has been idle for too long, unless it has ended by itself."""
+        if shared not in self._shared.get(endpoint, ()):
+            return
+        self._remove(endpoint, shared)
+        connection = shared.connection
+        self._ending[connection] = task = own_task(connection.close())
+        task.add_done_callback(lambda _: self._ending.pop(connection, None))
 
     async def _end(self, shared: _Shared) -> None:
         if shared.lost:
@@ -130,10 +165,13 @@ class ConnectionPool:
     @property
     def connections(self) -> list[Connection]:
         """All connections of the pool."""
-        return [shared.connection for members in self._shared.values() for shared in members]
+        return [*(shared.connection for members in self._shared.values() for shared in members), *self._ending]
 
     async def close(self) -> None:
         """Closes every connection. Never raises."""
         self._closed = True
-        await asyncio.gather(*(connection.close() for connection in self.connections))
+        for members in self._shared.values():
+            for shared in members:
+                shared.is_used()
+        await asyncio.gather(*(connection.close() for connection in self.connections), *self._ending.values())
         self._shared.clear()  # not earlier: after a cancellation the caller still needs the list, to abort them

@@ -33,7 +33,7 @@ from rstream_core.consuming.offsets import (
 )
 from rstream_core.errors import OffsetNotFound, ProtocolError, RequestTimeout, RstreamError
 from rstream_core.protocol import commands as c
-from rstream_core.types import ConsumerOffsetSpecification, OffsetType
+from rstream_core.types import ChunkSpan, ConsumerOffsetSpecification, OffsetType
 
 T = TypeVar("T")
 
@@ -138,6 +138,8 @@ class MessageRun(Protocol):
     def offset(self) -> int: ...
     @property
     def last_offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
 
 
 class LeaderReader(Protocol):
@@ -184,11 +186,19 @@ class OffsetQuestions:
                 run = await reader.next_there_is()
             if run is not None:
                 return run.offset
-        return next_offset(await self._last(stream))
+        end = await self._last(stream)
+        return next_offset(None if end is None else end.last)
 
     async def last(self, stream: str) -> int | None:
         """Returns the offset of the last message that the stream has now; None for an empty stream."""
-        return await self._locator.when_elected(lambda: self._last(stream))
+        end = await self._locator.when_elected(lambda: self._last(stream))
+        return None if end is None else end.last
+
+    async def span(self, stream: str, spec: ConsumerOffsetSpecification) -> ChunkSpan | None:
+        """Returns where the first chunk lies that a subscription would get now. See ``Client.chunk_span``."""
+        if spec.offset_type is OffsetType.LAST:
+            return await self._locator.when_elected(lambda: self._last(stream))
+        return await self._locator.when_elected(lambda: self._span(stream, spec))
 
     async def tail(self, stream: str, count: int) -> int | None:
         """Returns the offset at which the last ``count`` messages begin. See ``Client.tail_offset``."""
@@ -217,15 +227,20 @@ class OffsetQuestions:
         finally:
             await self._pool.release(lease)
 
-    async def _last(self, stream: str) -> int | None:
+    async def _span(self, stream: str, spec: ConsumerOffsetSpecification) -> ChunkSpan | None:
+        async with await self._read(stream, spec) as reader:
+            run = await reader.next_there_is()
+            return None if run is None else ChunkSpan(run.offset, reader.chunk_end - 1, run.timestamp)
+
+    async def _last(self, stream: str) -> ChunkSpan | None:
         async with await self._read(stream, LAST) as reader:
             # No chunk yet does not mean an empty stream: the last chunk may not be committed yet, and come in a moment.
             if not await reader.barrier() and not await self._has_messages(stream):
                 return None
             try:
                 async with asyncio.timeout(self._locator.options.request_timeout):
-                    await anext(reader)
-                    return reader.chunk_end - 1
+                    run = await anext(reader)
+                    return ChunkSpan(run.offset, reader.chunk_end - 1, run.timestamp)
             except TimeoutError:
                 raise RequestTimeout(f"stream {stream!r}: its last chunk did not come") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from rstream_core import (
     AlreadyClosed,
     Client,
     CompressionType,
+    ConnectionOptions,
     Consumer,
     ConsumerOffsetSpecification,
     OffsetNotFound,
@@ -21,6 +23,7 @@ from rstream_core import (
 )
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.session import Session
+from tests import inside
 from tests.clients import PATIENCE, at, bodies, publish, read
 
 
@@ -204,3 +207,73 @@ async def test_storing_with_a_look_at_what_is_stored(
     monkeypatch.setattr(rstream_core.consuming.offset_questions, "stored_offset", lost)
     with pytest.raises(RequestTimeout, match=r"offset 3 does not show .*: the broker has offset 1 under 'reader'"):
         await client.store_offset(stream, "reader", 3, verify_timeout=0.1)
+
+
+async def test_where_a_chunk_lies(client: Client, stream: str) -> None:
+    last, next_ = (ConsumerOffsetSpecification(kind) for kind in (OffsetType.LAST, OffsetType.NEXT))
+    assert [await client.chunk_span(stream, spec) for spec in (at(0), last, next_)] == [None, None, None]
+    began = time.time()
+    await publish(client, stream, bodies(10))
+    await stored(client, stream, "reader", 4)  # takes an offset between the chunks
+    await publish(client, stream, bodies(5))
+    ended = time.time()
+    end = await client.chunk_span(stream, last)
+    assert end is not None
+    assert (end.last, end.last - end.first) == (await client.last_offset(stream), 4)
+    first = await client.chunk_span(stream, at(3))
+    assert first is not None
+    assert (first.first, first.last) == (3, 9)
+    assert began - 0.1 <= first.timestamp / 1000 <= end.timestamp / 1000 <= ended + 0.1
+    assert await client.chunk_span(stream, at(10)) == end
+    assert await client.chunk_span(stream, at(end.last)) == end._replace(first=end.last)
+    assert await client.chunk_span(stream, at(end.last + 1)) is None
+    assert await client.chunk_span(stream, next_) is None
+    with pytest.raises(StreamDoesNotExist):
+        await client.chunk_span("no such stream", last)
+
+
+async def test_a_large_chunk_lies_where_all_its_pieces_do(client: Client, stream: str) -> None:
+    publisher = await client.publisher(stream)
+    await publisher.publish_sub_entry([b"x" * 3_000_000] * 3, CompressionType.Gzip)
+    await publisher.flush(PATIENCE)
+    await publisher.close()
+    end = await client.chunk_span(stream, ConsumerOffsetSpecification(OffsetType.LAST))
+    assert end is not None
+    assert (end.first, end.last) == (0, 2)
+    found = await client.chunk_span(stream, at(1))
+    assert found == end._replace(first=1)
+
+
+async def test_connections_of_questions_are_kept_for_the_idle_timeout(options: ConnectionOptions, stream: str) -> None:
+    async with Client(options, idle_timeout=0.2) as client:
+        pool = inside.consuming(client)
+        await publish(client, stream, bodies(3))
+        await client.last_offset(stream)
+        (kept,) = pool.connections
+        for _ in range(5):
+            assert await client.last_offset(stream) == 2
+            assert pool.connections == [kept]
+        subscription = await client.subscribe(stream, at(0), at_leader=True)
+        await asyncio.sleep(0.4)  # it is not idle meanwhile
+        assert inside.connection(subscription) is kept
+        await subscription.close()
+        assert kept.is_open
+        async with asyncio.timeout(PATIENCE):
+            while kept.is_open or pool.connections:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        assert inside.shared(pool) == {}
+        assert await client.last_offset(stream) == 2
+        (other,) = pool.connections
+        assert other is not kept
+    assert not other.is_open
+
+
+async def test_a_kept_connection_that_is_lost_is_not_used(options: ConnectionOptions, stream: str) -> None:
+    async with Client(options, idle_timeout=60) as client:
+        pool = inside.consuming(client)
+        await client.last_offset(stream)
+        (kept,) = pool.connections
+        kept.abort()
+        assert await client.last_offset(stream) is None
+        (other,) = pool.connections
+        assert other is not kept
