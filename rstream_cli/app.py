@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, Lazy] = {
     ),
     "sac-consume": Lazy("rstream_cli.commands.sac_consume", "Read a stream as one of a group of consumers."),
     "offset": Lazy("rstream_cli.commands.offset", "Store, query, list, reset and resolve offsets."),
+    "lag": Lazy("rstream_cli.commands.lag", "Show how far consumers are behind, in messages and in time."),
     "context": Lazy("rstream_cli.commands.context", "Keep connection settings under names."),
     "doctor": Lazy("rstream_cli.commands.doctor", "Check the connection to a broker, step by step."),
     "broker": Lazy("rstream_cli.commands.broker", "Run an embedded broker for development and tests."),

@@ -34,6 +34,8 @@ class ExitStatus(enum.IntEnum):
     """A record of the input is bad; the message has its number."""
     PRECONDITION = 9
     """Exists already with other arguments, or a precondition failed."""
+    CHECK_FAILED = 10
+    """A check that was asked for did not hold (``lag --fail-over``)."""
     TIMED_OUT = 124
     """``--timeout`` ran out."""
     INTERRUPTED = 130
@@ -55,6 +57,7 @@ KINDS = {
     ExitStatus.NOT_CONFIRMED: "NotConfirmed",
     ExitStatus.BAD_RECORD: "BadRecord",
     ExitStatus.PRECONDITION: "PreconditionFailed",
+    ExitStatus.CHECK_FAILED: "CheckFailed",
     ExitStatus.TIMED_OUT: "TimedOut",
     ExitStatus.INTERRUPTED: "Interrupted",
     ExitStatus.STDOUT_CLOSED: "StdoutClosed",

@@ -110,8 +110,9 @@ rstream_cli: asking input names parsing typer_support
 rstream_cli: formats
 rstream_cli.records: template values
 rstream_cli.render: . columns stats
+rstream_cli: lags
 rstream_cli.render: words
-rstream_cli.render: json_lines line live
+rstream_cli.render: json_lines lag_table line live
 rstream_cli.render: display
 rstream_cli: passwords setting_values trusted_files
 rstream_cli: connection_settings contexts project
@@ -124,7 +125,7 @@ rstream_cli: runner stream_facts stream_names
 rstream_cli.render: facts
 rstream_cli.render: status
 rstream_cli: diagnosis displayed_run kinds outages rendering
-rstream_cli: management_diagnosis
+rstream_cli: lag_survey management_diagnosis
 rstream_cli: filtering grepping matching
 rstream_cli.endpoints: . stdout
 rstream_cli.records: csv_out
@@ -137,8 +138,8 @@ rstream_cli: idle_note
 rstream_cli.endpoints: publishers records
 rstream_cli: consume_run publish_run
 rstream_cli: consume_command publish_command
-rstream_cli.commands: . broker completion consume context doctor offset_list offset_reset publish sac_consume
-rstream_cli.commands: offset stream_list version
+rstream_cli.commands: . broker completion consume context doctor lag offset_list offset_reset publish
+rstream_cli.commands: offset sac_consume stream_list version
 rstream_cli.commands: stream
 rstream_cli.commands: superstream_consume superstream_publish
 rstream_cli.commands: superstream

@@ -63,12 +63,15 @@ def duration(seconds: float) -> str:
 
 def age(seconds: float) -> str:
     """``now``, ``5 s ago``, ``3 min ago``, ``12 h ago``, ``2 days ago``; a clock that is ahead counts as now."""
-    if seconds < 1:
-        return "now"
+    return "now" if seconds < 1 else f"{rough(seconds)} ago"
+
+
+def rough(seconds: float) -> str:
+    """``5 s``, ``3 min``, ``12 h``, ``2 days``: whole units, of at least 0 seconds."""
     for factor, unit, most in ((1, "s", 120), (60, "min", 120), (3600, "h", 48)):
         if seconds < factor * most:
-            return f"{int(seconds // factor)} {unit} ago"
-    return f"{count(seconds // 86_400)} days ago"
+            return f"{int(seconds // factor)} {unit}"
+    return f"{count(seconds // 86_400)} days"
 
 
 def sparkline(values: tuple[float, ...], width: int) -> str:

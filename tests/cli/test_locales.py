@@ -50,6 +50,7 @@ JSON_COMMANDS = {
     "superstream route": (f"{NAME}s", NAME),
     "offset resolve": (NAME, "first"),
     "offset query": (NAME, "--name", NAME),
+    "lag": (NAME,),
     "offset list": (NAME,),
     "offset reset": (NAME, "--name", NAME, "--to", "1", "--dry-run"),
     "doctor": ("--stream", NAME),
@@ -88,6 +89,7 @@ def test_statistics(run: Run, stats: str) -> None:
         ("superstream", "info", f"{NAME}s"),
         ("superstream", "route", f"{NAME}s", "k\xe9y"),
         ("doctor", "--stream", NAME),
+        ("lag", NAME, "--name", NAME),
     ],
 )
 def test_people_see_escapes(run: Run, command: tuple[str, ...]) -> None:

@@ -200,6 +200,12 @@ COMMANDS: tuple[Row, ...] = (
     ("offset store 5 --name r", USAGE, "no stream is given", "pass STREAM, or set RSTREAM_STREAM"),
     ("offset resolve s", USAGE, "missing argument 'SPEC'", "give STREAM and SPEC"),
     ("offset resolve first", USAGE, "no stream is given", "pass STREAM, or set RSTREAM_STREAM"),
+    (
+        "lag s --name r --fail-over soon",
+        USAGE,
+        "--fail-over: neither a number of messages nor a duration: 'soon'; give 1000, 90s or 5m",
+        None,
+    ),
     ("doctor s", USAGE, "got unexpected extra argument(s) (s)", "to look at a stream, write `--stream s`"),
     ("offset resolve s stored", USAGE, "stored needs --name", "pass --name REF"),
     (
