@@ -37,7 +37,10 @@ COMMANDS: Mapping[str, Lazy] = {
     "offset": Lazy("rstream_cli.commands.offset", "Store, query, list, reset and resolve offsets."),
     "lag": Lazy("rstream_cli.commands.lag", "Show how far consumers are behind, in messages and in time."),
     "context": Lazy("rstream_cli.commands.context", "Keep connection settings under names."),
-    "doctor": Lazy("rstream_cli.commands.doctor", "Check the connection to a broker, step by step."),
+    "doctor": Lazy(
+        "rstream_cli.commands.doctor",
+        "Check the connection to a broker, step by step, and what may hold up its clients.",
+    ),
     "broker": Lazy("rstream_cli.commands.broker", "Run an embedded broker for development and tests."),
     "version": Lazy("rstream_cli.commands.version", "Print the versions of rstream, Python and the libraries."),
     "completion": Lazy("rstream_cli.commands.completion", "Print the completion script for a shell."),

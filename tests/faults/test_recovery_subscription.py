@@ -368,6 +368,7 @@ async def test_questions_are_asked_again_and_commands_are_not_repeated(
         "stats": lambda: through.stats(stream),
         "last": lambda: through.last_offset(stream),
         "tail": lambda: through.tail_offset(stream, 2),
+        "span": lambda: through.chunk_span(stream, FIRST),
         "query": lambda: through.query_offset(stream, "reader"),
         "resolve": lambda: through.resolve_offset(stream, FIRST),
         "publisher": lambda: through.publisher(stream, "writer"),

@@ -81,6 +81,7 @@ STREAMS: dict[str, Call] = {
     "stats": lambda client, name: client.stats(name),
     "last_offset": lambda client, name: client.last_offset(name),
     "tail_offset": lambda client, name: client.tail_offset(name, 1),
+    "chunk_span": lambda client, name: client.chunk_span(name, FIRST),
     "store_offset": lambda client, name: client.store_offset(name, "r", 1),
     "query_offset": lambda client, name: client.query_offset(name, "r"),
     "resolve_offset": lambda client, name: client.resolve_offset(name, FIRST),
@@ -715,6 +716,15 @@ async def test_what_a_connection_carries(make: Callable[[Any], object], name: st
             make(wrong)
     with pytest.raises(TypeError, match=f"{name} is a whole number, not '8'"):
         make("8")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "error"), [(-1.0, ValueError), (float("nan"), ValueError), ("1", TypeError), (None, TypeError)]
+)
+async def test_an_idle_timeout_that_cannot_be(seconds: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="idle_timeout"):
+        Client(idle_timeout=seconds)
+    await Client(idle_timeout=0).close()
 
 
 @pytest.mark.parametrize(

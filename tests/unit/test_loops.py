@@ -45,6 +45,7 @@ ARGUMENTS: dict[type[Any], dict[str, tuple[Any, ...]]] = {
         "stats": ("s",),
         "last_offset": ("s",),
         "tail_offset": ("s", 1),
+        "chunk_span": ("s", FIRST),
         "partitions": ("s",),
         "route": ("s", "k"),
         "resolve_offset": ("s", FIRST),
