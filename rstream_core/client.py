@@ -2,8 +2,8 @@
 
 ``Producer`` and ``Consumer`` are built on it, and so is the command line. ``Client`` is longer than other classes,
 since it has a method for each thing that a client can do; each checks its arguments and calls one function or one
-opener. The module is longer than others, since each method also says what callers may rely on. What publishes and what consumes is imported with its first use: few programs need both, and a command of
-administration neither.
+opener. The module is longer than others, since each method also says what callers may rely on. What publishes and what
+consumes is imported with its first use: few programs need both, and a command of administration neither.
 """
 
 from __future__ import annotations
