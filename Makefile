@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # The package alone, and with what it is worked on.
 PACKAGE := $(VENV)/.package
 DEV := $(VENV)/.dev
+# What the compiled part is made of, where there is a C compiler.
+COMPILED := hatch_compile.py rstream_core/protocol/_wire.c
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST_ARGS ?=
 # Every pin in these files has its hashes, and pip then takes nothing without one.
@@ -44,12 +46,12 @@ define make-venv
 endef
 
 # With the newest dependencies that there are, as a user gets them.
-$(PACKAGE): pyproject.toml hatch_build.py
+$(PACKAGE): pyproject.toml hatch_build.py $(COMPILED)
 	$(make-venv)
 	$(PIP) install --editable .
 	touch $@
 
-$(DEV): pyproject.toml hatch_build.py requirements/dev.txt requirements/uamqp.txt
+$(DEV): pyproject.toml hatch_build.py $(COMPILED) requirements/dev.txt requirements/uamqp.txt
 	$(make-venv)
 	$(PIP) install $(LOCKED) requirements/dev.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .

@@ -25,6 +25,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from rstream_core.broker import EmbeddedBroker
+from rstream_core.protocol.wire_choice import CHOICE
 from tests import order
 from tests.brokers import (
     IS_SOAK,
@@ -69,6 +70,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         os.environ[RUN] = tempfile.mkdtemp(prefix="rstream-test-run-")
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the run as Ctrl-C does
+
+
+def pytest_report_header() -> str:
+    return f"the seam of rstream_core: {CHOICE}"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -19,10 +19,12 @@ rstream_core: errors
 rstream_core: checks
 rstream_core: types
 rstream_core: uri
-rstream_core.protocol: . amqp_types
-rstream_core.protocol: amqp_codec framing routing sub_batch
+rstream_core.protocol: . amqp_types wire_source
+rstream_core.protocol: amqp_codec framing routing sub_batch wire_choice
+rstream_core: refused_twin
 rstream_core.protocol: amqp_sections primitives
 rstream_core.protocol: amqp_fields commands compression
+rstream_core.protocol: wire_python
 rstream_core.protocol: wire
 rstream_core.protocol: amqp chunk session
 rstream_core.broker: bloom disk groups holes refusal

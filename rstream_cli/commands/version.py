@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rstream_cli import terminal
 from rstream_cli.typer_support import Command, environment_of
+
+if TYPE_CHECKING:
+    from rstream_core.protocol.wire_choice import Choice
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -28,16 +31,24 @@ def version(
 ) -> None:
     """Print the versions of rstream, Python and the libraries.
 
+    `compiled` says whether messages pass through the compiled part of rstream, and if not, why: then the same is done
+    in Python, more slowly.
+
     `rstream --version` prints the version of rstream alone.
     """
     env = environment_of(ctx)
     if json:
         import orjson
 
-        text = orjson.dumps({**_own_versions(), "libraries": _libraries()}).decode() + "\n"
+        choice = _choice()
+        facts = {"used": choice.compiled is not None, "reason": choice.reason or None}
+        document = {**_own_versions(), "compiled": facts, "libraries": _libraries()}
+        text = orjson.dumps(document).decode() + "\n"
         terminal.write_json(env.stdout, text, is_tty=env.stdout_is_tty)
         return
-    for name, value in {**_own_versions(), **_libraries()}.items():
+    choice = _choice()
+    compiled = "yes" if choice.compiled is not None else f"no: {choice.reason}"
+    for name, value in {**_own_versions(), "compiled": compiled, **_libraries()}.items():
         env.stdout.write(f"{name} {value or 'is not installed'}\n")
 
 
@@ -51,6 +62,12 @@ def _own_versions() -> dict[str, str]:
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "system": platform.platform(),
     }
+
+
+def _choice() -> Choice:
+    from rstream_core.protocol.wire_choice import CHOICE
+
+    return CHOICE
 
 
 def _libraries() -> dict[str, str | None]:

@@ -36,6 +36,7 @@ from rstream_core.errors import (
     error_from_code,
 )
 from rstream_core.protocol import commands as c
+from rstream_core.refused_twin import tell_refused
 from rstream_core.types import ConnectionOptions, Credentials, Endpoint, StreamMetadata
 
 logger = logging.getLogger("rstream_core")
@@ -54,6 +55,7 @@ class Locator:
     """One application's view of the cluster."""
 
     def __init__(self, options: ConnectionOptions, recoveries: Recoveries | None = None) -> None:
+        tell_refused()  # every client has a locator
         self._nodes = Nodes(options)
         self._recoveries = recoveries or Recoveries(None)
         self._connection: Connection | None = None

@@ -24,7 +24,7 @@ from rstream_core.errors import ChunkError
 from rstream_core.protocol.amqp_sections import PlainMessages, join_messages
 from rstream_core.protocol.compression import decompress
 from rstream_core.protocol.sub_batch import SUB_BATCH, SUB_BATCH_BIT, SUB_BATCH_SIZE, codec_of
-from rstream_core.protocol.wire import join_entries, join_plain, plain_bodies, split
+from rstream_core.protocol.wire import checksum, join_entries, join_plain, plain_bodies, split
 from rstream_core.types import Chunk
 
 MAGIC_AND_VERSION = 0x50
@@ -117,7 +117,7 @@ def _end(data: bytes, begin: int, header: ChunkHeader, *, verify_crc: bool) -> i
     if header.data_length > MAX_DATA or header.data_length > available:
         raise ChunkError(f"chunk {header.first_offset} claims {header.data_length} bytes and has {available}")
     end = begin + header.data_length
-    if verify_crc and zlib.crc32(memoryview(data)[begin:end]) != header.crc:
+    if verify_crc and checksum(data, begin, end) != header.crc:
         raise ChunkError(f"the checksum of chunk {header.first_offset} does not match its data")
     return end
 

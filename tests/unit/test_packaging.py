@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import shutil
 import subprocess
@@ -24,15 +25,27 @@ LINKS = "https://code.invalid/owner/project/blob/main/"
 
 sys.path.insert(0, str(ROOT))
 absolute = importlib.import_module("hatch_build").absolute
+hatch_compile = importlib.import_module("hatch_compile")
+LIBRARY = "rstream_core/protocol/_wire.abi3.so"
+CANNOT_COMPILE: str | None = hatch_compile.why_not()
+can_compile = pytest.mark.skipif(CANNOT_COMPILE is not None, reason=CANNOT_COMPILE or "")
 
 
 def build(source: Path, target: Path, *what: str) -> Path:
     """Builds without the network, and returns the one file that was made."""
+    return build_and_tell(source, target, *what)[0]
+
+
+def build_and_tell(source: Path, target: Path, *what: str, **variables: str) -> tuple[Path, str]:
+    """Returns what it has printed, too. ``variables`` are set in its environment."""
     command = [sys.executable, "-m", "hatchling", "build", "--directory", str(target), *what]
-    done = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=120, check=False)
+    environment = {**os.environ, **variables}
+    done = subprocess.run(
+        command, cwd=source, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     (made,) = target.iterdir()
-    return made
+    return made, done.stdout + done.stderr
 
 
 def metadata_of(wheel: Path) -> Message:
@@ -92,9 +105,111 @@ def test_the_wheel_has_all_modules_and_nothing_else(wheel: Path) -> None:
         str(path.relative_to(ROOT))
         for name in SOURCES
         for path in (ROOT / name).rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
+        if path.is_file() and path.suffix not in {".pyc", ".so"}
     }
-    assert found == wanted
+    assert found - {LIBRARY} == wanted
+
+
+def tags_of(wheel: Path) -> tuple[list[str], str]:
+    """The tags of a wheel, and whether all of it is below the folder for any machine."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/WHEEL")]
+        told = message_from_bytes(archive.read(name))
+    return told.get_all("Tag") or [], told["Root-Is-Purelib"]
+
+
+@can_compile
+def test_a_machine_with_a_compiler_makes_a_wheel_of_its_own(wheel: Path) -> None:
+    tag = f"cp311-abi3-{hatch_compile.platform_tag()}"
+    assert wheel.name.endswith(f"-{tag}.whl")
+    assert tags_of(wheel) == ([tag], "false")
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read(LIBRARY)[:4] in {b"\x7fELF", b"\xcf\xfa\xed\xfe"}
+        assert (
+            f'SOURCE = "{hatch_compile.source_hash(ROOT / hatch_compile.SOURCE)}"'
+            in archive.read("rstream_core/protocol/wire_source.py").decode()
+        )
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"RSTREAM_PURE_PYTHON": "1"}, "RSTREAM_PURE_PYTHON is set"),
+        pytest.param({"CFLAGS": "-DPy_buffer=;"}, "the compiler failed: ", marks=can_compile),
+        pytest.param({"CFLAGS": "--no-such-option"}, "the compiler failed: ", marks=can_compile),
+        pytest.param({"LDFLAGS": "-Wl,--no-undefined"}, "the compiler failed: ", marks=can_compile),
+        pytest.param({"CC": "false"}, "the compiler failed: it did not say why", marks=can_compile),
+        pytest.param({"CC": "true"}, "what was compiled failed: ImportError: ", marks=can_compile),  # has made nothing
+    ],
+)
+def test_a_wheel_that_cannot_be_compiled_is_pure(
+    checkout: Path, tmp_path: Path, variables: dict[str, str], reason: str
+) -> None:
+    """And so it is where an old library lies about."""
+    (checkout / LIBRARY).write_bytes(b"old")
+    made, told = build_and_tell(checkout, tmp_path, "--target", "wheel", **variables)
+    assert made.name.endswith("-py3-none-any.whl")
+    assert tags_of(made) == (["py3-none-any"], "true")
+    with zipfile.ZipFile(made) as archive:
+        assert LIBRARY not in archive.namelist()
+        assert str(hatch_compile.SOURCE) in archive.namelist()
+    (line,) = [line for line in told.splitlines() if "rstream:" in line]
+    assert f"rstream: without its compiled part, in pure Python: {reason}" in line
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"gil": False}, "a free-threaded Python has no limited API"),
+        ({"host": "linux-aarch64"}, "this is a build for another machine"),
+        ({"include": "/nonexistent"}, "Python.h is missing (Debian has it in python3-dev)"),
+        ({"compiler": False}, "there is no C compiler"),
+        ({"name": "pypy"}, "this is pypy, not CPython"),
+    ],
+)
+def test_why_nothing_is_compiled(
+    settings: dict[str, object], reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    variables: dict[str, object] = {"Py_GIL_DISABLED": 0, "CC": "cc"}
+    (tmp_path / "Python.h").touch()
+    paths = {"include": str(tmp_path)}
+    there = {"cc"}
+    for name in ("RSTREAM_PURE_PYTHON", "CC", "_PYTHON_HOST_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("sysconfig.get_config_var", variables.get)
+    monkeypatch.setattr("sysconfig.get_path", paths.get)
+    monkeypatch.setattr("shutil.which", lambda name: name if name in there else None)
+    assert hatch_compile.why_not() is None
+    match settings:
+        case {"host": str(host)}:
+            monkeypatch.setenv("_PYTHON_HOST_PLATFORM", host)
+        case {"include": str(folder)}:
+            paths["include"] = folder
+        case {"compiler": False}:
+            there.clear()
+        case {"name": str(name)}:
+            monkeypatch.setattr(sys.implementation, "name", name)
+        case _:
+            variables["Py_GIL_DISABLED"] = 1
+    assert hatch_compile.why_not() == reason
+
+
+@can_compile
+def test_an_installation_in_place_compiles_in_place(checkout: Path, tmp_path: Path) -> None:
+    library = checkout / LIBRARY
+    library.write_bytes(b"old")
+    try:
+        made, told = build_and_tell(checkout, tmp_path / "one", "--target", "wheel:editable")
+        assert tags_of(made)[1] == "false"
+        assert library.read_bytes() != b"old"
+        assert "rstream:" not in told
+        made, told = build_and_tell(checkout, tmp_path / "two", "--target", "wheel:editable", RSTREAM_PURE_PYTHON="1")
+        assert tags_of(made)[1] == "true"
+        assert not library.exists()
+        assert "RSTREAM_PURE_PYTHON is set" in told
+    finally:
+        library.unlink(missing_ok=True)
 
 
 def test_what_is_installed_needs_no_compiler(wheel: Path) -> None:
