@@ -1,4 +1,4 @@
-"""The console script. It answers ``rstream --version`` itself, without importing Typer and the core.
+"""The console script. It answers ``rstream --version`` and a shell's TAB itself, without importing Typer and the core.
 
 ``run`` is a whole run in an environment, which a test may also start. It flushes stdout at the end, the last chance to
 notice a closed pipe or a full disk. ``main`` is the run of the process.
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from rstream_cli.environment import Environment
+
+COMPLETE_VARIABLE = "_RSTREAM_COMPLETE"
+"""Set by the shells' completion scripts, to the shell's name."""
 
 
 def main() -> NoReturn:
@@ -39,8 +42,11 @@ def run(arguments: Sequence[str], env: Environment) -> int:
 
     status = 0
     try:
-        # The same words may be asked about by a shell's completion: see completing.py.
-        if list(arguments) in (["--version"], ["-V"]) and not env.variable("_RSTREAM_COMPLETE"):
+        if shell := env.variable(COMPLETE_VARIABLE):
+            from rstream_cli.completing import complete
+
+            status = int(complete(shell, arguments, env))
+        elif list(arguments) in (["--version"], ["-V"]):
             from rstream_cli.version import print_version
 
             print_version(env.stdout)

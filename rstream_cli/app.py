@@ -7,17 +7,14 @@ traceback only with ``-vv``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import typer
 
-from rstream_cli.completing import EITHER, STREAM, SUPER_STREAM, answer
-from rstream_cli.contexts import context_names
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import ExitStatus
 from rstream_cli.typer_support import (
-    COMPLETE_VARIABLE,
     PROGRAM,
     Lazy,
     LazyGroup,
@@ -96,10 +93,6 @@ def run(arguments: Sequence[str], env: Environment) -> int:
     command: Any = None
     try:
         command = typer.main.get_command(app)
-        if shell := env.variable(COMPLETE_VARIABLE):
-            text, status = answer(command, shell, arguments, _names(env))
-            env.stdout.write(text)
-            return status
         with command.make_context(PROGRAM, list(arguments), obj=env, color=env.use_color(stdout=True)) as context:
             command.invoke(context)
     except typer.Exit as done:
@@ -121,25 +114,6 @@ def run(arguments: Sequence[str], env: Environment) -> int:
         verbosity = 0 if context is None else verbosity_of(context)
         return report(error, env=environment_in(context, env), verbosity=verbosity)
     return ExitStatus.OK
-
-
-def _names(env: Environment) -> dict[str, Callable[[Mapping[str, str]], Sequence[str]]]:
-    """What finds names for completion; nothing is imported before they are wanted."""
-
-    def of_broker(wanted: str) -> Callable[[Mapping[str, str]], Sequence[str]]:
-        def find(values: Mapping[str, str]) -> Sequence[str]:
-            from rstream_cli.stream_names import Wanted, find_names
-
-            return find_names(env, values, Wanted[wanted])
-
-        return find
-
-    return {
-        "CONTEXT": lambda _: context_names(env.variables),
-        STREAM: of_broker("STREAMS"),
-        SUPER_STREAM: of_broker("SUPER_STREAMS"),
-        EITHER: of_broker("BOTH"),
-    }
 
 
 def _path(command: Any, arguments: Sequence[str]) -> str:

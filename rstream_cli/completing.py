@@ -1,107 +1,128 @@
-"""What a shell may put in the place of the word at the cursor, and the scripts by which it asks.
+"""What a shell may put in the place of the word at the cursor.
 
-A shell's script calls the program with the words up to the cursor and the name of the shell in ``_RSTREAM_COMPLETE``.
-The answer is a line for each candidate; exit code ``FILES`` says that the name of a file belongs there. Candidates
-replace the whole word, so what stands before a value (``--method=b``) is a part of them, but for bash, which replaces
-what is behind the last of its break characters alone.
+A shell's script (``completion_scripts``) calls the program with the words up to the cursor and the name of the shell in
+``_RSTREAM_COMPLETE``. The answer is a line for each candidate; exit code ``FILES`` says that the name of a file belongs
+there. Candidates replace the whole word, so what stands before a value (``--method=b``) is a part of them, but for
+bash, which replaces what is behind the last of its break characters alone.
+
+What the commands take stands in ``completion_table``, so that a TAB does not wait for Typer and the commands.
 """
 
 from __future__ import annotations
 
-import enum
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
 
-import typer
+from rstream_cli.completable import CONTEXT, EITHER, STREAM, SUPER_STREAM, Command, Parameter
+from rstream_cli.completion_table import COMMANDS
 
-from rstream_cli.mistakes import takes_value
-from rstream_cli.typer_support import PROGRAM, LazyGroup, help_of, kind_of
+TYPE_CHECKING = False  # a TAB shall not wait for typing
+if TYPE_CHECKING:
+    from rstream_cli.environment import Environment
 
 FILES = 3
 """The exit code where file names belong."""
 
-_FILE_METAVARS = frozenset({"FILE", "[FILE]", "DIR"})
-_WORDS = {
-    "--offset": ("first", "last", "next", "stored"),
-    "--until": ("end",),
-    "--sasl": ("plain", "external", "oauthbearer"),
-}
-"""Of options whose values are not of these words alone."""
 
-
-STREAM, SUPER_STREAM, EITHER = "STREAM", "SUPER STREAM", "STREAM OR SUPER STREAM"
-"""Kinds of names that a broker has."""
-_NAMED = {
-    **dict.fromkeys(("publish", "consume", "stream info", "stream delete"), STREAM),
-    **dict.fromkeys((f"offset {verb}" for verb in ("store", "query", "resolve", "list", "reset")), STREAM),
-    **dict.fromkeys(
-        (f"superstream {verb}" for verb in ("publish", "consume", "info", "delete", "route")), SUPER_STREAM
-    ),
-    **dict.fromkeys(("sac-consume", "lag"), EITHER),
-}
-"""Commands whose first argument names what is there already."""
-
-
-class Candidate(NamedTuple):
+class Candidate:
     """A word, and what it is."""
 
-    word: str
-    help: str = ""
-    is_name: bool = False
-    """Whether somebody else has chosen the word: it may hold what a shell would act upon."""
+    __slots__ = ("help", "is_name", "word")
+
+    def __init__(self, word: str, help: str = "", *, is_name: bool = False) -> None:  # noqa: A002 - as Typer calls it
+        self.word = word
+        self.help = help
+        self.is_name = is_name
+        """Whether somebody else has chosen the word: it may hold what a shell would act upon."""
 
 
-class Candidates(NamedTuple):
+class Candidates:
     """What may stand at the cursor."""
 
-    words: list[Candidate]
-    wants_file: bool = False
+    __slots__ = ("wants_file", "words")
+
+    def __init__(self, words: list[Candidate], wants_file: bool = False) -> None:
+        self.words = words
+        self.wants_file = wants_file
 
 
 Names = Mapping[str, Callable[[Mapping[str, str]], Sequence[str]]]
-"""What finds the names for a parameter, by its metavar without brackets, or by the kind of what a broker has.
+"""What finds names, by their kind, such as ``STREAM``.
 
 It is only called when they are wanted, with the values of the options by the names of their parameters."""
 
 
-def answer(root: Any, shell: str, arguments: Sequence[str], names: Names) -> tuple[str, int]:
+def complete(shell: str, arguments: Sequence[str], env: Environment) -> int:
+    """Writes the answer to a shell's script, and returns the exit code."""
+    try:
+        text, status = answer(shell, arguments, _names(env))
+    except Exception as error:  # noqa: BLE001 - told as that of any command
+        from rstream_cli.runner import report
+
+        return report(error, env=env)
+    env.stdout.write(text)
+    return status
+
+
+def _names(env: Environment) -> Names:
+    """What finds names for completion; nothing is imported before they are wanted."""
+
+    def of_user(_: Mapping[str, str]) -> Sequence[str]:
+        from rstream_cli.contexts import context_names
+
+        return context_names(env.variables)
+
+    def of_broker(wanted: str) -> Callable[[Mapping[str, str]], Sequence[str]]:
+        def find(values: Mapping[str, str]) -> Sequence[str]:
+            from rstream_cli.stream_names import Wanted, find_names
+
+            return find_names(env, values, Wanted[wanted])
+
+        return find
+
+    return {
+        CONTEXT: of_user,
+        STREAM: of_broker("STREAMS"),
+        SUPER_STREAM: of_broker("SUPER_STREAMS"),
+        EITHER: of_broker("BOTH"),
+    }
+
+
+def answer(shell: str, arguments: Sequence[str], names: Names) -> tuple[str, int]:
     """The text for a shell's script, and the exit code. An unknown shell gets nothing."""
     if shell not in _SHELLS:
         return "", 0
     read, show = _SHELLS[shell]
     words, typed = read(arguments)
-    found = candidates(root, words, names)
+    found = candidates(words, names)
     if found.wants_file:
         return "", FILES
     return "".join(f"{line}\n" for line in show(found.words, typed)), 0
 
 
-def candidates(root: Any, words: Sequence[str], names: Names) -> Candidates:
+def candidates(words: Sequence[str], names: Names) -> Candidates:
     """What may stand in the place of the last word; the others, without the program's name, are before it."""
     *before, word = words
-    context = typer.Context(root, info_name=PROGRAM, help_option_names=["-h", "--help"])
-    command, at = root, 0
-    while isinstance(command, LazyGroup) and at < len(before):
+    path, at = "", 0
+    while COMMANDS[path].commands and at < len(before):
         name, at = before[at], at + 1
-        child = None if name.startswith("-") else command.get_command(context, name)
-        if child is not None:
-            command = child
-            context = typer.Context(command, parent=context, info_name=name)
+        child = f"{path} {name}".lstrip()
+        if child in COMMANDS and not name.startswith("-") and " " not in name:
+            path = child
         elif not name.startswith("-"):
             return Candidates([])
-    return _in_command(command, context, before[at:], word, names)
+    return _in_command(COMMANDS[path], before[at:], word, names)
 
 
-def _in_command(command: Any, context: Any, before: Sequence[str], word: str, names: Names) -> Candidates:
-    parameters = [parameter for parameter in command.get_params(context) if not parameter.hidden]
-    options = [parameter for parameter in parameters if parameter.param_type_name == "option"]
-    by_name = {name: option for option in options for name in (*option.opts, *option.secondary_opts)}
+def _in_command(command: Command, before: Sequence[str], word: str, names: Names) -> Candidates:
+    by_name = {name: option for option in command.options for name in (*option.names, *option.negative)}
     given: set[str] = set()
     values: dict[str, str] = {}
-    positional, waiting, only_arguments = 0, None, False
+    positional = 0
+    waiting: Parameter | None = None
+    only_arguments = False
     for text in before:
         if waiting is not None:
             _set(values, waiting, text)
@@ -116,8 +137,8 @@ def _in_command(command: Any, context: Any, before: Sequence[str], word: str, na
             given.add(name)
             if option is None:
                 continue
-            if not takes_value(option):
-                _set(values, option, "no" if name in option.secondary_opts else "yes")
+            if not option.takes_value:
+                _set(values, option, "no" if name in option.negative else "yes")
             elif is_joined:
                 _set(values, option, value)
             else:
@@ -130,90 +151,60 @@ def _in_command(command: Any, context: Any, before: Sequence[str], word: str, na
         if is_joined:
             option = by_name.get(name)
             return (
-                Candidates([])
-                if option is None or not takes_value(option)
-                else _values(option, value, f"{name}=", find)
+                Candidates([]) if option is None or not option.takes_value else _values(option, value, f"{name}=", find)
             )
-        return Candidates(list(_option_names(options, given, word)))
-    if isinstance(command, LazyGroup):
-        return Candidates([Candidate(*row) for row in command.summaries(context) if row[0].startswith(word)])
-    arguments = [parameter for parameter in parameters if parameter.param_type_name == "argument"]
-    if not arguments or (positional >= len(arguments) and arguments[-1].nargs != -1):
+        return Candidates(list(_option_names(command.options, given, word)))
+    if command.commands:
+        return Candidates([Candidate(name, text) for name, text in command.commands if name.startswith(word)])
+    arguments = command.arguments
+    if not arguments or (positional >= len(arguments) and not arguments[-1].repeats):
         return Candidates([])
-    argument = arguments[min(positional, len(arguments) - 1)]
-    named = _NAMED.get(context.command_path.partition(" ")[2])
-    if named in find and argument is arguments[0]:
-        taken = set(before)
-        may_begin = () if only_arguments else ("-",)  # which would be an option
-        return Candidates(
-            [
-                Candidate(name, is_name=True)
-                for name in find[named]()
-                if name.startswith(word) and name not in taken and not name.startswith(may_begin)
-            ]
-        )
-    return _values(argument, word, "", find)
+    found = _values(arguments[min(positional, len(arguments) - 1)], word, "", find)
+    taken = set(before)
+    may_begin = () if only_arguments else ("-",)  # which would be an option
+    words = [one for one in found.words if not one.is_name or not (one.word in taken or one.word.startswith(may_begin))]
+    return Candidates(words, found.wants_file)
 
 
-def _set(values: dict[str, str], option: Any, text: str) -> None:
+def _set(values: dict[str, str], option: Parameter, text: str) -> None:
     """Notes the value of an option; several of one option are lines."""
-    before = f"{values[option.name]}\n" if option.multiple and option.name in values else ""
-    values[option.name] = before + text
+    before = f"{values[option.key]}\n" if option.repeats and option.key in values else ""
+    values[option.key] = before + text
 
 
-def _values(parameter: Any, text: str, before: str, names: Mapping[str, Callable[[], Sequence[str]]]) -> Candidates:
+def _values(
+    parameter: Parameter, text: str, before: str, names: Mapping[str, Callable[[], Sequence[str]]]
+) -> Candidates:
     """What a parameter takes; ``before`` is what stands before the value in the same word."""
-    kind = kind_of(parameter)
-    if "--stream" in parameter.opts and STREAM in names:
-        return Candidates([Candidate(before + name, is_name=True) for name in names[STREAM]() if name.startswith(text)])
-    words: Sequence[str] = ()
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        words = [str(member.value) for member in kind]
-    elif find := names.get((parameter.metavar or "").strip("[]")):
-        words = find()
-    else:
-        words = next((_WORDS[name] for name in parameter.opts if name in _WORDS), ())
-    found = [Candidate(before + word) for word in words if word.startswith(text)]
-    return Candidates(found, not words and parameter.metavar in _FILE_METAVARS)
+    if find := names.get(parameter.kind):
+        is_name = parameter.kind != CONTEXT
+        return Candidates([Candidate(before + name, is_name=is_name) for name in find() if name.startswith(text)])
+    found = [Candidate(before + word) for word in parameter.words if word.startswith(text)]
+    return Candidates(found, parameter.takes_file)
 
 
-def _option_names(options: Sequence[Any], given: set[str], word: str) -> Iterator[Candidate]:
+def _option_names(options: Sequence[Parameter], given: set[str], word: str) -> Iterator[Candidate]:
     """The names of options that may yet be given: the long ones, and where a short one is typed, that."""
     for option in options:
-        names = (*option.opts, *option.secondary_opts)
-        if given.intersection(names) and not (option.multiple or option.count):
+        names = (*option.names, *option.negative)
+        if given.intersection(names) and not option.repeats:
             continue
         for name in names:
             if name.startswith(word) and (name.startswith("--") or name == word):
-                yield Candidate(name, help_of(option))
+                yield Candidate(name, option.help)
 
 
 # --- bash ----------------------------------------------------------------------------------------------------
 
-# $2 is what bash will replace: what is behind the last of the break characters, which COMP_WORDS has as words.
-_BASH = """\
-_rstream_completion() {
-    local line reply
-    reply=$(_RSTREAM_COMPLETE=bash "$1" "${COMP_LINE:0:COMP_POINT}" "$2" 2>/dev/null)
-    if [[ $? == 3 ]]; then
-        compopt -o default
-        return
-    fi
-    COMPREPLY=()
-    while IFS= read -r line; do
-        [[ -n $line ]] && COMPREPLY+=("$line")
-    done <<<"$reply"
-}
 
-complete -F _rstream_completion rstream
-"""
-
-
-class Typed(NamedTuple):
+class Typed:
     """The word at the cursor as it stands in the line, and what of it bash will replace."""
 
-    raw: str = ""
-    replaced: str = ""
+    __slots__ = ("raw", "replaced")
+
+    def __init__(self, raw: str = "", replaced: str = "") -> None:
+        self.raw = raw
+        self.replaced = replaced
 
 
 def _read_bash(arguments: Sequence[str]) -> tuple[list[str], Typed]:
@@ -273,10 +264,10 @@ def _names_for_bash(names: Sequence[str], typed: Typed) -> Iterator[str]:
 
     bash puts in what it gets as it stands. In a word with quotation marks only names are offered that need none.
     """
-    raw, replaced = typed
+    raw, replaced = typed.raw, typed.replaced
     is_quoted = any(mark in re.sub(r"\\.", "", raw) for mark in "'\"`$")
     if is_quoted:
-        raw, replaced = (re.sub(r"[\"']", "", text) for text in typed)
+        raw, replaced = (re.sub(r"[\"']", "", text) for text in (raw, replaced))
     if not raw.endswith(replaced):
         return
     kept = raw[: len(raw) - len(replaced)]
@@ -293,47 +284,6 @@ def _names_for_bash(names: Sequence[str], typed: Typed) -> Iterator[str]:
 
 # --- zsh and fish --------------------------------------------------------------------------------------------
 
-_ZSH = """\
-#compdef rstream
-
-_rstream() {
-    local reply
-    local -a lines
-    reply=$(_RSTREAM_COMPLETE=zsh "${words[1]}" "${(@Q)words[2,CURRENT]}" 2>/dev/null)
-    if (( $? == 3 )); then
-        compset -P '--*='
-        _files
-        return
-    fi
-    [[ -n $reply ]] || return 1
-    lines=("${(@f)reply}")
-    _describe rstream lines
-}
-
-if [[ $funcstack[1] == _rstream ]]; then
-    _rstream "$@"
-else
-    compdef _rstream rstream
-fi
-"""
-
-_FISH = """\
-function __rstream_complete
-    set -l tokens (commandline -opc) (commandline -ct)
-    set -l reply (_RSTREAM_COMPLETE=fish command $tokens[1] $tokens[2..-1] 2>/dev/null)
-    if test $status -eq 3
-        set -l before (string match -r -- '^--[^=]*=' $tokens[-1]; or echo)
-        for path in (__fish_complete_path (string replace -- "$before" '' $tokens[-1]))
-            echo -- $before$path
-        end
-    else
-        printf '%s\\n' $reply
-    end
-end
-
-complete -c rstream -f -a '(__rstream_complete)'
-"""
-
 
 def _read_words(arguments: Sequence[str]) -> tuple[list[str], Typed]:
     return list(arguments) or [""], Typed()
@@ -341,7 +291,7 @@ def _read_words(arguments: Sequence[str]) -> tuple[list[str], Typed]:
 
 def _show_zsh(found: Sequence[Candidate], _: Typed) -> list[str]:
     """Of ``_describe``: a colon stands before the help. It is data, so that nothing in it is lost or run."""
-    return [f"{_escaped(word)}:{_escaped(text)}" if text else _escaped(word) for word, text, _ in found]
+    return [f"{_escaped(one.word)}:{_escaped(one.help)}" if one.help else _escaped(one.word) for one in found]
 
 
 def _escaped(text: str) -> str:
@@ -349,7 +299,7 @@ def _escaped(text: str) -> str:
 
 
 def _show_fish(found: Sequence[Candidate], _: Typed) -> list[str]:
-    return [f"{word}\t{text}" if text else word for word, text, _ in found]
+    return [f"{one.word}\t{one.help}" if one.help else one.word for one in found]
 
 
 _Reader = Callable[[Sequence[str]], tuple[list[str], Typed]]
@@ -359,5 +309,3 @@ _SHELLS: dict[str, tuple[_Reader, _Writer]] = {
     "zsh": (_read_words, _show_zsh),
     "fish": (_read_words, _show_fish),
 }
-SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
-"""By the shell."""

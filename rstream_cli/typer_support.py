@@ -31,8 +31,6 @@ from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.mistakes import command_hint, extra_hint, misplaced_option, near_values, one_dash, option_hint
 
 PROGRAM = "rstream"
-COMPLETE_VARIABLE = "_RSTREAM_COMPLETE"
-"""Set by the shells' completion scripts."""
 MAX_WIDTH = 100
 _MIN_TEXT = 24
 """Columns that a text needs beside the names of its section."""

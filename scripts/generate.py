@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes what is generated: completions/rstream.{bash,zsh,fish}, docs/cli.md, parts of two other pages, and
+"""Writes what is generated: completions, docs/cli.md, parts of two other pages, rstream_cli/completion_table.py, and
 rstream_core/protocol/wire_source.py, which names the C file that the compiled part must be made from.
 
     scripts/generate.py             write them
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from completion_rows import completion_table
 
 from rstream_cli.app import app
 from rstream_cli.commands.completion import Shell, completion_script
@@ -53,6 +54,7 @@ SOURCE = "{}"
 def generated_files() -> dict[str, str]:
     """The files, by their path from the root of the repository."""
     files = {f"completions/rstream.{shell.value}": completion_script(shell) for shell in Shell}
+    files["rstream_cli/completion_table.py"] = completion_table()
     files["docs/cli.md"] = _reference()
     files["docs/interoperability.md"] = _with_part("docs/interoperability.md", "table", table())
     files["rstream_core/protocol/wire_source.py"] = WIRE_SOURCE.format(source_hash(ROOT / SOURCE))

@@ -95,7 +95,8 @@ rstream_core.consumers: consumer
 rstream_core.consumers: superstream_consumer
 rstream_core: .
 rstream_pytest: .
-rstream_cli: . version environment lookups output
+rstream_cli: . completable completion_scripts version environment lookups output
+rstream_cli: completion_table
 rstream_cli: terminal
 rstream_cli.management: . errors
 rstream_cli.management: address answers
@@ -119,11 +120,11 @@ rstream_cli.render: display
 rstream_cli: passwords setting_values trusted_files
 rstream_cli: connection_settings contexts project
 rstream_cli: effective
-rstream_cli: completing
 rstream_cli.options: . declaring messages routing
 rstream_cli.options: connecting consuming publishing
 rstream_cli.options: showing
 rstream_cli: runner stream_facts stream_names
+rstream_cli: completing
 rstream_cli.render: facts
 rstream_cli.render: status
 rstream_cli: diagnosis displayed_run kinds outages rendering

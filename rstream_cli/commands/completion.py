@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from rstream_cli.completing import SCRIPTS
+from rstream_cli.completion_scripts import SCRIPTS
 from rstream_cli.typer_support import Command, environment_of
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)

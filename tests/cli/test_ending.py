@@ -405,6 +405,19 @@ def test_the_version_needs_neither_typer_nor_rich() -> None:
     assert not modules & {"typing", "dataclasses", "inspect", "pathlib", "asyncio"}
 
 
+def test_a_tab_needs_neither_typer_nor_the_core() -> None:
+    modules = _modules("publish", "s", "--met", env={"_RSTREAM_COMPLETE": "fish"})
+    assert "rstream_cli.completion_table" in modules
+    assert not modules & {
+        "typer",
+        "typing",
+        "dataclasses",
+        "rstream_core",
+        "rstream_cli.app",
+        "rstream_cli.stream_names",
+    }
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
