@@ -160,9 +160,7 @@ class CsvReader:
         if self._row:
             goes_on = _ends_in_quotes(b'"' + line)
         else:
-            if not self._names:
-                line = line.removeprefix(_MARK)
-            goes_on = _ends_in_quotes(line)
+            goes_on = _ends_in_quotes(line if self._names else line.removeprefix(_MARK))
         if not self._row and not goes_on:
             return line
         self._row += line

@@ -149,6 +149,8 @@ def test_what_is_read(data: bytes, expected: list[bytes], step: int) -> None:
         ),
         (b"body,n,body\n1,a,b\n", [(1, "the row of names has the column 'body' 2 times")]),
         (b'n"x,body\n1,a\n', [(1, "a quotation mark in cell 1: it is not quoted as a whole")]),
+        (b'\xef\xbb\xbf\xef\xbb\xbf"body"\na\n', [(1, "a quotation mark in cell 1: it is not quoted as a whole")]),
+        (b'\xef\xbb\xbf"body', [(1, "a quotation mark is left open at the end of the input")]),
     ],
     ids=repr,
 )
@@ -217,6 +219,15 @@ def test_a_file_begins_anew_behind_a_bad_end() -> None:
     reader = CsvReader([b"body"])
     assert read(reader, b'body\n"a') == [(1, "a quotation mark is left open at the end of the input")]
     assert read(reader, b"body\nb\n") == [b"b"]
+
+
+@given(
+    st.lists(st.sampled_from([b'"', b",", b"\n", b"\r\n", b"a", b"body", b"\xef\xbb\xbf"]), max_size=30).map(b"".join),
+    st.integers(0, 4),
+)
+def test_any_bytes_are_rows_or_bad_records(data: bytes, step: int) -> None:
+    found = read(CsvReader([b"body"]), data, step)
+    assert found == read(CsvReader([b"body"]), data, 0)
 
 
 ONE_MILLION = [
