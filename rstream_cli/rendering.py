@@ -132,7 +132,8 @@ def bodies_renderer(
         if raw:
             return join(view.messages)
         if isinstance(view.messages, PlainMessages):
-            return join(view.messages.bodies)
+            block = writer.join_plain(view.messages) if shown is None else None
+            return join(view.messages.bodies) if block is None else block
         bodies = bodies_of(view.messages)
         if None in bodies:
             bodies = [body_bytes(AMQPMessage.from_bytes(data)) for data in view.messages]

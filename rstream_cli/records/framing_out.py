@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import Protocol
 
+from rstream_core.protocol.amqp_sections import PlainMessages
 from rstream_core.protocol.wire import count_delimiters
 
 _U32 = struct.Struct(">I")
@@ -22,6 +23,9 @@ class RecordWriter(Protocol):
 
     def join(self, bodies: Sequence[bytes]) -> bytes:
         """Returns one block with these bodies, in order; b"" for none."""
+
+    def join_plain(self, messages: PlainMessages) -> bytes | None:
+        """Returns the block with the bodies of these messages; None where that needs a look at each of them."""
 
     def around(self, size: int) -> tuple[bytes, bytes]:
         """Returns the bytes before and behind a body of ``size`` bytes, for a body that is too large to copy."""
@@ -49,6 +53,17 @@ class DelimiterWriter:
         """Returns the bodies, each with the delimiter behind it."""
         return self._delimiter.join([*bodies, b""])
 
+    def join_plain(self, messages: PlainMessages) -> bytes | None:
+        """See ``RecordWriter``. A block in which a delimiter may be in a body is none of these."""
+        block = messages.lines(self._delimiter)
+        return block if self._is_clear(len(messages), block) else None
+
+    def _is_clear(self, count: int, block: bytes) -> bool:
+        """Whether no body in a block of so many has the delimiter in it, nor a part of one at its end."""
+        return count_delimiters(block, self._delimiter) == count and not any(
+            more in block for more in self._overlapping
+        )
+
     def around(self, size: int) -> tuple[bytes, bytes]:
         """See ``RecordWriter``."""
         return b"", self._delimiter
@@ -57,7 +72,7 @@ class DelimiterWriter:
         """Those that hold the delimiter. They are looked at only where the block as a whole tells that some do."""
         delimiter, overlapping = self._delimiter, self._overlapping
         if isinstance(block, bytes):
-            if count_delimiters(block, delimiter) == len(bodies) and not any(more in block for more in overlapping):
+            if self._is_clear(len(bodies), block):
                 return 0
             if not overlapping:
                 return sum(map(operator.contains, bodies, repeat(delimiter)))
@@ -82,6 +97,10 @@ class Len32Writer:
         parts[1::2] = bodies
         return b"".join(parts)
 
+    def join_plain(self, messages: PlainMessages) -> bytes | None:
+        """See ``RecordWriter``."""
+        return self.join(messages.bodies)
+
     def around(self, size: int) -> tuple[bytes, bytes]:
         """See ``RecordWriter``."""
         return _U32.pack(size), b""
@@ -97,6 +116,10 @@ class RawWriter:
     def join(self, bodies: Sequence[bytes]) -> bytes:
         """Returns the bodies, one behind the other."""
         return b"".join(bodies)
+
+    def join_plain(self, messages: PlainMessages) -> bytes | None:
+        """See ``RecordWriter``."""
+        return messages.lines(b"")
 
     def around(self, size: int) -> tuple[bytes, bytes]:
         """See ``RecordWriter``."""

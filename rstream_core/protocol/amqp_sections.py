@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Final, Literal, TypeAlias, overload
+from typing import Final, Literal, Protocol, TypeAlias, overload
 
 from rstream_core.errors import AmqpError
 from rstream_core.protocol.amqp_codec import decode_value, skip_value
@@ -149,19 +149,60 @@ def bodies_of(messages: Sequence[bytes]) -> list[bytes | None]:
     ]
 
 
+class Unsplit(Protocol):
+    """The bodies of plain messages, still in the bytes that they have come in. Never changed."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def size(self) -> int:
+        """Bytes of the messages together."""
+
+    @property
+    def body_size(self) -> int:
+        """Bytes of the bodies together."""
+
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest body."""
+
+    def split(self) -> list[bytes]:
+        """Returns the bodies."""
+
+    def lines(self, delimiter: bytes) -> bytes:
+        """Returns the bodies, each with the delimiter behind it."""
+
+
 class PlainMessages(Sequence[bytes]):
     """Messages that are held by their bodies: each is one data section. They are encoded when somebody asks for one.
 
-    Nobody changes the bodies. What was measured or encoded is kept.
+    The bodies are a list, or they come out of ``unsplit`` when somebody asks for one. Nobody changes them. What was
+    split, measured or encoded is kept.
     """
 
-    __slots__ = ("_encoded", "_lengths", "_most", "bodies")
+    __slots__ = ("_bodies", "_encoded", "_lengths", "_most", "unsplit")
 
-    def __init__(self, bodies: list[bytes]) -> None:
-        self.bodies = bodies
+    def __init__(self, bodies: list[bytes] | None = None, *, unsplit: Unsplit | None = None) -> None:
+        """Either ``bodies`` or ``unsplit``."""
+        self._bodies = bodies
+        self.unsplit = unsplit
+        """Where the bodies are as long as nobody has asked for a single one."""
         self._lengths: list[int] | None = None
         self._most: int | None = None
         self._encoded: list[bytes] | None = None
+
+    @property
+    def bodies(self) -> list[bytes]:
+        if self._bodies is None:
+            assert self.unsplit is not None
+            self._bodies, self.unsplit = self.unsplit.split(), None
+        return self._bodies
+
+    def lines(self, delimiter: bytes) -> bytes:
+        """Returns the bodies, each with the delimiter behind it."""
+        if self.unsplit is not None:
+            return self.unsplit.lines(delimiter)
+        return delimiter.join([*self.bodies, b""])
 
     @property
     def encoded(self) -> list[bytes]:
@@ -181,19 +222,26 @@ class PlainMessages(Sequence[bytes]):
     def most(self) -> int:
         """A number of bytes that no body exceeds: those of the longest one here, or in what this is a slice of."""
         if self._most is None:
-            self._most = max(self.lengths, default=0)
+            self._most = max(self.lengths, default=0) if self.unsplit is None else self.unsplit.longest
         return self._most
+
+    @property
+    def body_size(self) -> int:
+        """Bytes of the bodies together."""
+        return sum(self.lengths) if self.unsplit is None else self.unsplit.body_size
 
     @property
     def size(self) -> int:
         """Bytes of the messages together."""
+        if self.unsplit is not None:
+            return self.unsplit.size
         lengths = self.lengths
         if self.most <= SHORT_BODY:
             return sum(lengths) + len(PREFIXES[0]) * len(lengths)
         return sum(lengths) + sum(map(len, map(PREFIXES.__getitem__, lengths)))
 
     def __len__(self) -> int:
-        return len(self.bodies)
+        return len(self.bodies) if self.unsplit is None else self.unsplit.count
 
     @overload
     def __getitem__(self, at: int) -> bytes: ...
@@ -237,9 +285,9 @@ def most_of(messages: Sequence[bytes]) -> int:
 
 def join_messages(parts: Sequence[Sequence[bytes]]) -> PlainMessages | list[bytes]:
     """Returns the messages of all parts, one behind the other: held by their bodies where those of each part are."""
-    plain = [part.bodies for part in parts if type(part) is PlainMessages]
+    plain = [part for part in parts if type(part) is PlainMessages]
     if len(plain) == len(parts):
-        return PlainMessages(list(chain.from_iterable(plain)))
+        return plain[0] if len(plain) == 1 else PlainMessages([body for part in plain for body in part.bodies])
     return list(chain.from_iterable(parts))
 
 

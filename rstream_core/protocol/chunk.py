@@ -24,7 +24,7 @@ from rstream_core.errors import ChunkError
 from rstream_core.protocol.amqp_sections import PlainMessages, join_messages
 from rstream_core.protocol.compression import decompress
 from rstream_core.protocol.sub_batch import SUB_BATCH, SUB_BATCH_BIT, SUB_BATCH_SIZE, codec_of
-from rstream_core.protocol.wire import checksum, join_entries, join_plain, plain_bodies, split
+from rstream_core.protocol.wire import checksum, join_entries, join_plain, plain_messages, split
 from rstream_core.types import Chunk
 
 MAGIC_AND_VERSION = 0x50
@@ -100,8 +100,9 @@ def open_plain(
     end = _end(data, begin, header, verify_crc=verify_crc)
     messages: PlainMessages | list[bytes] | None = None
     if header.data_length <= PIECE_BYTES:
-        bodies = plain_bodies(data, begin, end, header.entries)
-        messages = PlainMessages(bodies) if bodies is not None else split(data, begin, end, header.entries)
+        messages = plain_messages(data, begin, end, header.entries)
+        if messages is None:
+            messages = split(data, begin, end, header.entries)
         if messages is None:
             parts = _split_whole(data, header.entries, begin, end, as_plain=True)
             messages = None if parts is None else join_messages(parts)
@@ -323,12 +324,12 @@ def _split_whole(
                 if room < 0 or found > PIECE_MESSAGES:
                     return None
                 plain = decompress(codec_of(kind), data[begin:pos], plain_size)
-                bodies = plain_bodies(plain, 0, len(plain), count) if as_plain else None
-                if bodies is None:
+                found_plain = plain_messages(plain, 0, len(plain), count) if as_plain else None
+                if found_plain is None:
                     _split_plain(plain, count, messages)
                 else:
                     messages = []
-                    parts += (PlainMessages(bodies), messages)
+                    parts += (found_plain, messages)
                 continue
             begin = pos + 4
             pos = begin + size

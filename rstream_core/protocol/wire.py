@@ -11,10 +11,12 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rstream_core.errors import RESPONSE_OK
 from rstream_core.protocol import commands as c
 from rstream_core.protocol import wire_python
+from rstream_core.protocol.amqp_sections import PlainMessages
 from rstream_core.protocol.wire_choice import CHOICE
 from rstream_core.protocol.wire_python import (
     ENTRY_HEAD,
@@ -42,6 +44,7 @@ __all__ = [
     "join_entries",
     "join_plain",
     "plain_bodies",
+    "plain_messages",
     "publish_frame",
     "publish_plain",
     "publish_size",
@@ -145,6 +148,45 @@ def split(data: bytes, start: int, end: int, count: int) -> list[bytes] | None:
     if _compiled is None:
         return wire_python.split(data, start, end, count)
     return _compiled.split(data, start, end, count)
+
+
+@dataclass(slots=True)
+class _Entries:
+    """Plain messages in their chunk, or in the data of a sub-entry. The compiled twin has looked at each."""
+
+    data: bytes
+    start: int
+    end: int
+    count: int
+    body_size: int
+    longest: int
+
+    @property
+    def size(self) -> int:
+        return self.end - self.start - 4 * self.count
+
+    def split(self) -> list[bytes]:
+        bodies = plain_bodies(self.data, self.start, self.end, self.count)
+        assert bodies is not None
+        return bodies
+
+    def lines(self, delimiter: bytes) -> bytes:
+        assert _compiled is not None
+        lines = _compiled.plain_lines(self.data, self.start, self.end, self.count, delimiter)
+        assert lines is not None
+        return lines
+
+
+def plain_messages(data: bytes, start: int, end: int, count: int) -> PlainMessages | None:
+    """Returns the ``plain_bodies`` as messages; None where there is one that is not plain.
+
+    Where the compiled twin is used, the data are kept, and split only if somebody asks for a single body.
+    """
+    if _compiled is None:
+        bodies = wire_python.plain_bodies(data, start, end, count)
+        return None if bodies is None else PlainMessages(bodies)
+    measured = _compiled.measure_plain(data, start, end, count)
+    return None if measured is None else PlainMessages(unsplit=_Entries(data, start, end, count, *measured))
 
 
 def plain_bodies(data: bytes, start: int, end: int, count: int) -> list[bytes] | None:

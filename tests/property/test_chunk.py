@@ -22,6 +22,9 @@ from rstream_core.protocol.amqp_sections import (
 from rstream_core.protocol.chunk import ChunkReader, build_chunk, join_sub_batch, open_chunk
 from rstream_core.protocol.compression import compress
 from rstream_core.protocol.sub_batch import write_sub_batch
+from tests.twins import each_twin
+
+__all__ = ["each_twin"]  # a fixture
 
 messages = st.binary(max_size=60)
 sub_batches = st.tuples(st.sampled_from(CompressionType), st.lists(messages, min_size=1, max_size=12))

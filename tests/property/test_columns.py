@@ -15,6 +15,9 @@ from rstream_core.protocol.amqp_sections import PlainMessages, encode_bodies
 from rstream_core.protocol.wire import MESSAGE_OVERHEAD
 from rstream_core.publishing.columns import Columns, PlainColumns, SubEntry, columns_of
 from rstream_core.types import CompressionType
+from tests.twins import each_twin
+
+__all__ = ["each_twin"]  # a fixture
 
 
 @given(

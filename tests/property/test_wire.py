@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rstream_core.errors import ProtocolError
 from rstream_core.protocol import commands as c
 from rstream_core.protocol import wire_python
-from rstream_core.protocol.amqp_sections import bodies_of, encode_bodies
+from rstream_core.protocol.amqp_sections import bodies_of, encode_bodies, join_messages
 from rstream_core.protocol.framing import FrameBuffer
 from rstream_core.protocol.wire import (
     confirmed_ids,
@@ -24,6 +24,7 @@ from rstream_core.protocol.wire import (
     join_entries,
     join_plain,
     plain_bodies,
+    plain_messages,
     publish_frame,
     publish_plain,
     published,
@@ -202,6 +203,27 @@ def test_plain_bodies_are_those_of_the_messages(bodies: list[bytes], before: byt
         assert plain_bodies(whole, start, end - size, len(bodies)) is None
     if behind:
         assert plain_bodies(whole, start, end + 1, len(bodies)) is None
+
+
+@given(plain(), st.binary(max_size=9), st.sampled_from([b"\n", b"", b"\r\n"]), st.booleans())
+def test_plain_messages_are_measured_and_joined_as_they_are_split(
+    bodies: list[bytes], before: bytes, delimiter: bytes, is_split: bool
+) -> None:
+    messages = encode_bodies(bodies)
+    data = before + join_entries(messages) + before
+    found = plain_messages(data, len(before), len(data) - len(before), len(bodies))
+    assert found is not None
+    if is_split:
+        assert found.bodies == bodies
+    assert len(found) == len(bodies)
+    assert (found.size, found.body_size) == (sum(map(len, messages)), sum(map(len, bodies)))
+    assert found.most == max(map(len, bodies))
+    assert found.lines(delimiter) == b"".join(body + delimiter for body in bodies)
+    assert join_messages([found]) == found
+    assert list(found) == messages
+    assert found.bodies == bodies
+    assert found.lines(delimiter) == b"".join(body + delimiter for body in bodies)
+    assert plain_messages(data, len(before), len(data) - len(before), len(bodies) + 1) is None
 
 
 @given(plain(), st.data())

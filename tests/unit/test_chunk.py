@@ -20,6 +20,9 @@ from rstream_core.protocol.chunk import (
 from rstream_core.protocol.compression import compress
 from rstream_core.protocol.sub_batch import SUB_BATCH_BIT, write_sub_batch
 from tests.bombs import MB, MOST_MESSAGES, bomb
+from tests.twins import each_twin
+
+__all__ = ["each_twin"]  # a fixture
 
 
 def sub_entry(inner: list[bytes], *, records: int | None = None, size: int | None = None) -> bytes:

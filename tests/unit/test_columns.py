@@ -8,6 +8,9 @@ import pytest
 
 from rstream_core.protocol.wire import ENTRY_HEAD, FRAME_HEAD
 from rstream_core.publishing.columns import Columns
+from tests.twins import each_twin
+
+__all__ = ["each_twin"]  # a fixture
 
 
 @pytest.mark.parametrize("seed", range(20))

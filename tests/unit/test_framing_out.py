@@ -5,6 +5,12 @@ from __future__ import annotations
 import pytest
 
 from rstream_cli.records.framing_out import DelimiterWriter, Len32Writer, RawWriter, RecordWriter
+from rstream_cli.rendering import BlockView, bodies_renderer
+from rstream_core.protocol.amqp_sections import PlainMessages
+from rstream_core.protocol.wire import join_plain, plain_messages
+from tests.twins import each_twin
+
+__all__ = ["each_twin"]  # a fixture
 
 BODIES = [b"a", b"", b"b\nc", b"\xff" * 300]
 
@@ -69,3 +75,31 @@ def test_what_holds_the_delimiter_is_ambiguous(delimiter: bytes, bodies: list[by
 def test_lengths_keep_bodies_apart() -> None:
     for writer in (Len32Writer(), RawWriter()):
         assert writer.ambiguous(BODIES, writer.join(BODIES)) == 0
+
+
+@pytest.mark.parametrize(
+    ("writer", "ambiguous"),
+    [
+        (DelimiterWriter(), 2),
+        (DelimiterWriter(b"\0"), 0),
+        (DelimiterWriter(b"ab"), 1),
+        (DelimiterWriter(b"\n\n"), 1),
+        (Len32Writer(), 0),
+        (RawWriter(), 0),
+    ],
+)
+def test_bodies_in_their_chunk_are_written_like_any_others(writer: RecordWriter, ambiguous: int) -> None:
+    bodies = [b"one", b"a\nb", b"", b"xaby", b"end\n", b"two", b"x" * 300]
+    data = join_plain(bodies)
+    found = plain_messages(data, 0, len(data), len(bodies))
+    assert found is not None
+    render = bodies_renderer(writer, raw=False)
+    offsets = range(len(bodies))
+
+    def refuse(place: int, why: str) -> None:
+        raise AssertionError(why)
+
+    expected = render(BlockView("s", offsets, 0, PlainMessages(bodies)), refuse)
+    told = render.ambiguous
+    assert render(BlockView("s", offsets, 0, found), refuse) == expected == writer.join(bodies)
+    assert told == render.ambiguous == ambiguous

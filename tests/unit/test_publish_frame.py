@@ -8,6 +8,9 @@ import pytest
 
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.wire import encode_filter, publish_frame
+from tests.twins import each_twin
+
+__all__ = ["each_twin"]  # a fixture
 
 
 @pytest.mark.parametrize("seed", range(20))
