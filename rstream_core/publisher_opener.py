@@ -5,6 +5,7 @@ A publisher goes to the stream's leader. While a stream has no leader, opening w
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from rstream_core.connecting.locator import Locator
@@ -13,6 +14,8 @@ from rstream_core.connecting.recovery import Recoveries
 from rstream_core.errors import RstreamError
 from rstream_core.publishing.in_flight import Outcome
 from rstream_core.publishing.publisher import Publisher
+
+logger = logging.getLogger("rstream_core")
 
 MAX_NAMES = 256
 """How many pairs of stream and publisher name have their last publishing id remembered: the last ones opened."""
@@ -55,6 +58,8 @@ class PublisherOpener:
         await self._locator.when_elected(publisher.open)
         if reference is not None:
             self._count_on(publisher, (stream, reference))
+        named = "" if reference is None else f" as {reference!r}, from publishing id {publisher.next_publishing_id}"
+        logger.info("publishing to stream %r at %s (leader)%s", stream, publisher.node, named)
         return publisher
 
     def _count_on(self, publisher: Publisher, name: tuple[str, str]) -> None:

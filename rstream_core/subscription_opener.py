@@ -16,6 +16,7 @@ from rstream_core.connecting.pool import ConnectionPool
 from rstream_core.connecting.recovery import Recoveries
 from rstream_core.consuming.gaps import Gap, GapListener
 from rstream_core.consuming.offset_questions import OffsetQuestions
+from rstream_core.consuming.offsets import in_words
 from rstream_core.consuming.subscription import SingleActiveConsumer, Subscription
 from rstream_core.errors import ConfigurationError, ConnectionFailed, RstreamError
 from rstream_core.protocol import commands as c
@@ -78,9 +79,17 @@ class SubscriptionOpener:
 
         async def subscribe() -> None:
             if at_leader:
-                await subscription.open(await self._locator.leader_now(stream))
+                nodes = [await self._locator.leader_now(stream)]
             else:
-                await first_that_serves(await self._locator.readers_now(stream), subscription.open)
+                nodes = await self._locator.readers_now(stream)
+
+            async def open_at(node: Endpoint) -> None:
+                await subscription.open(node)
+                place = "leader" if node == nodes[-1] else "replica"
+                start = in_words(spec) if single_active is None else f"in turns as {single_active.name!r}"
+                logger.info("reading stream %r at %s (%s), %s", stream, node, place, start)
+
+            await first_that_serves(nodes, open_at)
 
         await self._locator.when_elected(subscribe)
         return subscription

@@ -215,7 +215,7 @@ class GeneralOptions:
             "-v",
             count=True,
             show_default=False,
-            help="Write a log to stderr. -vv logs more and shows tracebacks.",
+            help="Tell on stderr of connections, nodes and where reading begins. -vv tells more, with tracebacks.",
         ),
     ] = 0
     color: Annotated[

@@ -137,6 +137,11 @@ class Attachment(ABC):
     # The same for both.
 
     @property
+    def node(self) -> Endpoint:
+        """The address of the node that it is attached to, or was attached to last."""
+        return self._connection.endpoint
+
+    @property
     def _connection(self) -> Connection:
         return self._lease.connection
 
@@ -147,6 +152,8 @@ class Attachment(ABC):
             await self._outages.recover(error, self.attach)
         except RstreamError as reason:
             self._end(reason)
+        else:
+            logger.info("%s of stream %r goes on at %s", self.what, self.stream, self.node)
 
     def _on_recovery_end(self, error: RstreamError, task: asyncio.Task[None]) -> None:
         """Cleans up after a recovery task that was cancelled, perhaps before its first step, or failed unexpectedly."""

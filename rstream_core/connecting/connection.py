@@ -270,6 +270,17 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def _introduction(self) -> str:
+        """What the new connection is, for the log: broker, TLS, user, and the node where it has another address."""
+        session, options = self.session, self.session.options
+        tls = None if self._transport is None else self._transport.get_extra_info("ssl_object")
+        secrecy = "no TLS" if tls is None else tls.version()
+        user = (
+            f"as {options.credentials.username!r}" if options.mechanism == "PLAIN" else f"by SASL {options.mechanism}"
+        )
+        node = "" if session.advertised in (None, self.endpoint) else f", node {session.advertised}"
+        return f"(RabbitMQ {session.server_version}, {secrecy}) {user}, virtual host {options.vhost!r}{node}"
+
     # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -300,7 +311,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.session.output:
             self._flush()
         if not self._ready.done() and self.session.state is State.READY:
-            logger.debug("connected to %s (RabbitMQ %s)", self.endpoint, self.session.server_version)
+            logger.info("connected to %s %s", self.endpoint, self._introduction())
             self._ready.set_result(None)
             self._tick()
         for frame in frames:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from rstream_core.checks import MAX_OFFSET
 from rstream_core.consuming.gaps import Gap
@@ -36,6 +37,24 @@ def from_offset(offset: int) -> ConsumerOffsetSpecification:
 def wire_spec(spec: ConsumerOffsetSpecification | None) -> c.OffsetSpec:
     """Returns a specification as the protocol has it; with None, that of no offset, which ends a turn."""
     return c.OffsetSpec(0) if spec is None else c.OffsetSpec(spec.offset_type, spec.offset or 0)
+
+
+def in_words(spec: ConsumerOffsetSpecification | None) -> str:
+    """Returns a specification for the log: ``from next``, ``from offset 17``; None is the broker's own choice."""
+    if spec is None:
+        return "from where the broker chooses"
+    if spec.offset_type is OffsetType.OFFSET:
+        return f"from offset {spec.offset}"
+    if spec.offset_type is OffsetType.TIMESTAMP:
+        return f"from {_moment(spec.offset or 0)}"
+    return f"from {spec.offset_type.name.lower()}"
+
+
+def _moment(milliseconds: int) -> str:
+    try:
+        return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    except (ValueError, OverflowError, OSError):  # beyond the calendar
+        return f"the time of {milliseconds} ms"
 
 
 # Resolving.

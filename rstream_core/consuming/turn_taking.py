@@ -17,7 +17,7 @@ from typing import NamedTuple
 from rstream_core.callbacks import own_task
 from rstream_core.connecting.connection import Connection
 from rstream_core.connecting.recovery import ended
-from rstream_core.consuming.offsets import wire_spec
+from rstream_core.consuming.offsets import in_words, wire_spec
 from rstream_core.consuming.progress import Progress
 from rstream_core.consuming.single_active import Action, Event, State, Step, Turns, Update
 from rstream_core.errors import RstreamError
@@ -227,6 +227,10 @@ class TurnTaking:
 
     def _answer(self, update: Update[_Request]) -> None:
         begins = self._turns.state is State.BEGUN
+        if begins:
+            logger.info("a turn of stream %r begins, %s", self._stream, in_words(self._start))
+        else:
+            logger.info("a turn of stream %r ends", self._stream)
         answer = c.ConsumerUpdateResponse(wire_spec(self._start if begins else None))
         connection, correlation_id = update.request
         try:
