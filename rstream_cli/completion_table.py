@@ -37,13 +37,14 @@ _wait_for_broker = Parameter('wait_for_broker', ('--wait-for-broker',), 'Try the
 _recover_for = Parameter('recover_for', ('--recover-for',), 'After a lost connection, try again for this long (default: 60s). 0 turns recovery off.')
 _management_uri = Parameter('management_uri', ('--management-uri',), "Ask RabbitMQ's management API at this address for what the stream protocol cannot tell (default: https on port 15671 of the broker, without TLS http on port 15672, on this machine only).")
 _quiet = Parameter('quiet', ('--quiet', '-q'), 'Write only errors and warnings to stderr.', takes_value=False)
-_verbose = Parameter('verbose', ('--verbose', '-v'), 'Write a log to stderr. -vv logs more and shows tracebacks.', takes_value=False, repeats=True)
+_verbose = Parameter('verbose', ('--verbose', '-v'), 'Tell on stderr of connections, nodes and where reading begins. -vv tells more, with tracebacks.', takes_value=False, repeats=True)
 _color = Parameter('color', ('--color',), 'Use colours always, never, or where the output is a terminal (auto). (default: auto)', words=('auto', 'always', 'never'))
 _name = Parameter('name')
 _missing_ok = Parameter('missing_ok', ('--missing-ok',), 'Succeed if a stream does not exist.', takes_value=False)
 _yes = Parameter('yes', ('--yes', '-y'), 'Do not ask. Required where there is no terminal to ask on.', takes_value=False)
 _names = Parameter('names', repeats=True, kind=STREAM)
 _json = Parameter('json', ('--json',), 'Print one JSON object.', takes_value=False)
+_pretty = Parameter('pretty', ('--pretty',), 'Indent JSON, and colour it: always, never, or where stdout is a terminal (auto). (default: auto)', words=('auto', 'always', 'never'))
 _name_2 = Parameter('name', kind=STREAM)
 _pattern = Parameter('pattern', ('--pattern',), 'List only streams whose whole name matches: * stands for any characters, ? for one, [ab] for one of these.')
 _json_2 = Parameter('json', ('--json',), 'Print one JSON object a line, for each stream.', takes_value=False)
@@ -88,6 +89,7 @@ _timeout = Parameter('timeout', ('--timeout',), 'Stop after this time. The exit 
 _output = Parameter('output', ('--output',), 'Write each body with a newline behind it (lines, the default) or a NUL (nul), with its length before it (len32: 32 bits, big endian), or with nothing between the bodies (raw). json writes everything about a message as one line of JSON, and csv its --columns as a row. On a terminal, all but raw make control characters visible.', words=('lines', 'nul', 'len32', 'json', 'csv', 'raw'))
 _nul_2 = Parameter('nul', ('-0',), 'Same as --output nul.', takes_value=False)
 _json_3 = Parameter('json', ('--json',), 'Same as --output json.', takes_value=False)
+_pretty_2 = Parameter('pretty', ('--pretty',), 'Indent what --json writes, and colour it: always, never, or where stdout is a terminal (auto). (default: auto)', words=('auto', 'always', 'never'))
 _delimiter_2 = Parameter('delimiter', ('--delimiter', '-d'), 'Write this behind each body: one or more bytes, in which \\n \\r \\t \\0 \\\\ \\xNN are escapes.')
 _template = Parameter('template', ('--format', '-f'), 'Write each message in this form. %s is the body, %S its size, %R its size in 4 bytes, %o the offset, %T the time in milliseconds, %I the time as text, %t the stream, %h the headers, %p the properties, %% a percent sign. \\n and the other escapes work too.')
 _columns = Parameter('columns', ('--columns',), 'The columns of --output csv, which it implies: offset, timestamp, stream, body, and paths in the envelope that --json shows or in a JSON body, such as properties.subject, headers.n and body.region. (default: stream,offset,timestamp,body)')
@@ -205,15 +207,16 @@ COMMANDS = {
         (_names,),
     ),
     'stream info': Command(
-        (_json, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls, _ca_file,
-         _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max,
-         _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
+        (_json, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls,
+         _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat,
+         _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
         (_name_2,),
     ),
     'stream list': Command(
-        (_pattern, _json_2, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls,
-         _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat,
-         _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
+        (_pattern, _json_2, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file,
+         _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer,
+         _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose,
+         _color, _help),
         (),
     ),
     'publish': Command(
@@ -227,12 +230,12 @@ COMMANDS = {
         (_stream, _files),
     ),
     'consume': Command(
-        (_offset, _until, _name_4, _count, _idle_timeout, _timeout, _output, _nul_2, _json_3, _delimiter_2, _template,
-         _columns, _unbuffered, _codec_2, _on_error_2, _on_gap, _store_every, _filter_values, _filter_from_2,
-         _match_unfiltered, _grep, _grep_not, _match, _credit, _stats, _stats_interval, _context, _uri, _host, _port,
-         _vhost, _username, _password_file, _password_command, _tls, _ca_file, _cert, _cert_key, _server_name,
-         _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for,
-         _management_uri, _quiet, _verbose, _color, _help),
+        (_offset, _until, _name_4, _count, _idle_timeout, _timeout, _output, _nul_2, _json_3, _pretty_2, _delimiter_2,
+         _template, _columns, _unbuffered, _codec_2, _on_error_2, _on_gap, _store_every, _filter_values,
+         _filter_from_2, _match_unfiltered, _grep, _grep_not, _match, _credit, _stats, _stats_interval, _context,
+         _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls, _ca_file, _cert, _cert_key,
+         _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker,
+         _recover_for, _management_uri, _quiet, _verbose, _color, _help),
         (_streams,),
     ),
     'superstream': Command(
@@ -262,15 +265,16 @@ COMMANDS = {
         (_names_2,),
     ),
     'superstream info': Command(
-        (_json, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls, _ca_file,
-         _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max,
-         _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
+        (_json, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls,
+         _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat,
+         _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
         (_name_5,),
     ),
     'superstream route': Command(
-        (_routing, _json_4, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls,
-         _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat,
-         _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
+        (_routing, _json_4, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file,
+         _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer,
+         _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose,
+         _color, _help),
         (_name_5, _keys),
     ),
     'superstream publish': Command(
@@ -284,8 +288,8 @@ COMMANDS = {
         (_super_stream, _files),
     ),
     'superstream consume': Command(
-        (_offset_2, _until_2, _name_6, _count, _idle_timeout, _timeout, _output, _nul_2, _json_3, _delimiter_2,
-         _template, _columns, _unbuffered, _codec_2, _on_error_2, _on_gap, _store_every, _filter_values,
+        (_offset_2, _until_2, _name_6, _count, _idle_timeout, _timeout, _output, _nul_2, _json_3, _pretty_2,
+         _delimiter_2, _template, _columns, _unbuffered, _codec_2, _on_error_2, _on_gap, _store_every, _filter_values,
          _filter_from_2, _match_unfiltered, _grep, _grep_not, _match, _credit, _stats, _stats_interval, _context,
          _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls, _ca_file, _cert, _cert_key,
          _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker,
@@ -293,8 +297,8 @@ COMMANDS = {
         (_super_stream,),
     ),
     'sac-consume': Command(
-        (_name_7, _offset_3, _until_3, _count, _idle_timeout, _timeout, _output, _nul_2, _json_3, _delimiter_2,
-         _template, _columns, _unbuffered, _codec_2, _on_error_2, _on_gap, _store_every, _filter_values,
+        (_name_7, _offset_3, _until_3, _count, _idle_timeout, _timeout, _output, _nul_2, _json_3, _pretty_2,
+         _delimiter_2, _template, _columns, _unbuffered, _codec_2, _on_error_2, _on_gap, _store_every, _filter_values,
          _filter_from_2, _match_unfiltered, _grep, _grep_not, _match, _credit, _stats, _stats_interval, _context,
          _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls, _ca_file, _cert, _cert_key,
          _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker,
@@ -319,28 +323,28 @@ COMMANDS = {
         (_stream, _offset_4),
     ),
     'offset query': Command(
-        (_name_8, _json, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls,
-         _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat,
-         _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
+        (_name_8, _json, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command,
+         _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout,
+         _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
         (_stream,),
     ),
     'offset resolve': Command(
-        (_name_9, _json, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls,
-         _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat,
-         _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
+        (_name_9, _json, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command,
+         _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout,
+         _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
         (_stream, _spec),
     ),
     'offset list': Command(
-        (_json_5, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls, _ca_file,
-         _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max,
-         _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
+        (_json_5, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls,
+         _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat,
+         _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
         (_stream,),
     ),
     'offset reset': Command(
-        (_name_10, _to, _dry_run, _yes, _json_6, _context, _uri, _host, _port, _vhost, _username, _password_file,
-         _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer,
-         _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose,
-         _color, _help),
+        (_name_10, _to, _dry_run, _yes, _json_6, _pretty, _context, _uri, _host, _port, _vhost, _username,
+         _password_file, _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl,
+         _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri,
+         _quiet, _verbose, _color, _help),
         (_stream,),
     ),
     'lag': Command(
@@ -362,13 +366,14 @@ COMMANDS = {
         ),
     ),
     'context list': Command(
-        (_json_8, _quiet, _verbose, _color, _help),
+        (_json_8, _pretty, _quiet, _verbose, _color, _help),
         (),
     ),
     'context show': Command(
-        (_effective, _json_8, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command,
-         _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout,
-         _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
+        (_effective, _json_8, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file,
+         _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer,
+         _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose,
+         _color, _help),
         (_name_12,),
     ),
     'context set': Command(
@@ -386,9 +391,10 @@ COMMANDS = {
         (_names_3,),
     ),
     'doctor': Command(
-        (_stream_4, _json_9, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls,
-         _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat,
-         _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
+        (_stream_4, _json_9, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file,
+         _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer,
+         _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose,
+         _color, _help),
         (),
     ),
     'broker': Command(
@@ -404,7 +410,7 @@ COMMANDS = {
         (),
     ),
     'version': Command(
-        (_json, _help),
+        (_json, _pretty, _help),
         (),
     ),
     'completion': Command(

@@ -80,7 +80,7 @@ def run_consume(
     raw = options.codec is Codec.RAW
     filtered = _filter(options)
     selects = choosers_of(options, raw=raw)
-    render = _renderer(options, env, raw=raw)
+    render = _renderer(options, connection, raw=raw)
     mode = showing.mode(connection, terminal_is_used=env.stdout_is_tty)
     is_selective = filtered is not None or bool(selects) or options.count == 0
 
@@ -229,7 +229,10 @@ def _bodies_on(env: Environment) -> Bodies | None:
     return Bodies(env.stdout.encoding or "utf-8")
 
 
-def _renderer(options: ConsumeOptions, env: Environment, *, raw: bool) -> Renderer:
-    from rstream_cli.outputs import renderer_of
+def _renderer(options: ConsumeOptions, connection: ConnectionSettings, *, raw: bool) -> Renderer:
+    from rstream_cli.outputs import Shown, renderer_of
+    from rstream_cli.pretty_json import layout_for
 
-    return renderer_of(options, raw=raw, shown=_bodies_on(env))
+    env = connection.env
+    shown = Shown(_bodies_on(env), layout_for(env, options.pretty, connection.color))
+    return renderer_of(options, raw=raw, shown=shown)

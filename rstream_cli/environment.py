@@ -35,6 +35,14 @@ class ColorChoice(enum.StrEnum):
     NEVER = "never"
 
 
+class PrettyChoice(enum.StrEnum):
+    """The values of ``--pretty``."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
 class ErrorForm(enum.Enum):
     """How an error is written to stderr."""
 

@@ -2,7 +2,7 @@
 which also names the options that imply it.
 
 Each function makes what renders messages from the options. ``raw``: the stored bytes are the body, not AMQP 1.0.
-``shown``: how what is from a message is made readable for a terminal; None: programs get the bytes.
+``shown``: how what is from a message is made readable for a terminal, and JSON laid out for a person.
 """
 
 from __future__ import annotations
@@ -17,46 +17,56 @@ from rstream_cli.records.framing_out import DelimiterWriter, Len32Writer, RawWri
 from rstream_cli.rendering import Renderer, bodies_renderer, json_renderer, template_renderer
 from rstream_cli.terminal import Bodies
 
-_Maker = Callable[[ConsumeOptions, bool, Bodies | None], Renderer]
+
+class Shown(NamedTuple):
+    """How a terminal, or a person, gets the output; with neither, programs get the bytes."""
+
+    bodies: Bodies | None = None
+    """Makes what is from a message readable."""
+    layout: Callable[[str], str] | None = None
+    """Lays JSON out."""
 
 
-def _lines(options: ConsumeOptions, raw: bool, shown: Bodies | None) -> Renderer:
+_Maker = Callable[[ConsumeOptions, bool, Shown], Renderer]
+
+
+def _lines(options: ConsumeOptions, raw: bool, shown: Shown) -> Renderer:
     delimiter = b"\n" if options.delimiter is None else delimiter_of("--delimiter", options.delimiter)
-    return bodies_renderer(DelimiterWriter(delimiter), raw=raw, shown=shown)
+    return bodies_renderer(DelimiterWriter(delimiter), raw=raw, shown=shown.bodies)
 
 
-def _nul(_: ConsumeOptions, raw: bool, shown: Bodies | None) -> Renderer:
-    return bodies_renderer(DelimiterWriter(b"\0"), raw=raw, shown=shown, framing_too=True)
+def _nul(_: ConsumeOptions, raw: bool, shown: Shown) -> Renderer:
+    return bodies_renderer(DelimiterWriter(b"\0"), raw=raw, shown=shown.bodies, framing_too=True)
 
 
-def _len32(_: ConsumeOptions, raw: bool, shown: Bodies | None) -> Renderer:
-    return bodies_renderer(Len32Writer(), raw=raw, shown=shown, framing_too=True)
+def _len32(_: ConsumeOptions, raw: bool, shown: Shown) -> Renderer:
+    return bodies_renderer(Len32Writer(), raw=raw, shown=shown.bodies, framing_too=True)
 
 
-def _json(_: ConsumeOptions, raw: bool, shown: Bodies | None) -> Renderer:
-    return json_renderer(raw=raw, shown=shown)
+def _json(_: ConsumeOptions, raw: bool, shown: Shown) -> Renderer:
+    return json_renderer(raw=raw, shown=shown.bodies, layout=shown.layout)
 
 
-def _raw(_: ConsumeOptions, raw: bool, shown: Bodies | None) -> Renderer:
+def _raw(_: ConsumeOptions, raw: bool, shown: Shown) -> Renderer:
     return bodies_renderer(RawWriter(), raw=raw)
 
 
-def _csv(options: ConsumeOptions, raw: bool, shown: Bodies | None) -> Renderer:
+def _csv(options: ConsumeOptions, raw: bool, shown: Shown) -> Renderer:
     from rstream_cli.records.csv_out import DEFAULT_COLUMNS, csv_renderer, parse_columns
 
     try:
         columns = parse_columns(DEFAULT_COLUMNS if options.columns is None else options.columns)
     except ValueError as error:
         raise CommandError(f"--columns: {error}", hint=getattr(error, "hint", None)) from None
-    return csv_renderer(columns, raw=raw, shown=shown)
+    return csv_renderer(columns, raw=raw, shown=shown.bodies)
 
 
-def _template(options: ConsumeOptions, raw: bool, shown: Bodies | None) -> Renderer:
+def _template(options: ConsumeOptions, raw: bool, shown: Shown) -> Renderer:
     from rstream_cli.records.template import Template
 
     assert options.template is not None
     try:
-        return template_renderer(Template(options.template, shown), raw=raw)
+        return template_renderer(Template(options.template, shown.bodies), raw=raw)
     except ValueError as error:
         raise CommandError(f"--format: {error}") from None
 
@@ -79,7 +89,7 @@ OUTPUTS: Mapping[OutputFormat, OutputShape] = {
 }
 
 
-def renderer_of(options: ConsumeOptions, *, raw: bool, shown: Bodies | None) -> Renderer:
+def renderer_of(options: ConsumeOptions, *, raw: bool, shown: Shown) -> Renderer:
     """Returns what the options ask for. Raises CommandError."""
     said = {
         "--output": None if options.output is None else OUTPUTS[options.output].make,

@@ -153,15 +153,17 @@ def _large_body(data: bytes, *, raw: bool) -> bytes | memoryview:
     return body_bytes(AMQPMessage.from_bytes(data)) if found is None else found[0]
 
 
-def json_renderer(*, raw: bool, shown: Bodies | None = None) -> Renderer:
-    """Returns a renderer of envelopes, one a line."""
+def json_renderer(*, raw: bool, shown: Bodies | None = None, layout: Callable[[str], str] | None = None) -> Renderer:
+    """Returns a renderer of envelopes, one a line; ``layout`` lays them out for a person."""
 
     def show(block: bytes) -> bytes:
-        return block if shown is None else shown.show_json(block)
+        if shown is not None:
+            return shown.show_json(block, layout)
+        return block if layout is None else layout(block.decode()).encode()
 
     def fast(view: BlockView) -> Rendered:
         stream, offsets, timestamp, messages, _ = view
-        if view.is_large and shown is None:
+        if view.is_large and shown is None and layout is None:
             blocks = json_blocks(messages[0], stream=stream, offset=offsets[0], timestamp_ms=timestamp, raw=raw)
             first = next(blocks)  # an error must come before any output
             return itertools.chain((first,), blocks, (b"\n",))

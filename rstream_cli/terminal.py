@@ -12,7 +12,7 @@ from __future__ import annotations
 import codecs
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
 
 _WORD = re.compile(r"\S+")
@@ -157,8 +157,10 @@ class Bodies:
         """Returns the readable name of a stream, as one line."""
         return name(data.decode()).encode(self._encoding, "backslashreplace")
 
-    def show_json(self, data: bytes) -> bytes:
-        """Returns lines of JSON in readable form, which are still JSON."""
+    def show_json(self, data: bytes, layout: Callable[[str], str] | None = None) -> bytes:
+        """Returns lines of JSON in readable form, which are still JSON. ``layout`` adds line breaks and colours."""
+        if layout is not None:
+            return layout(as_json(data.decode())).encode(self._encoding, _JSON_ESCAPES)
         if _NOT_PLAIN.search(data) is None:
             return data
         return as_json(data.decode()).encode(self._encoding, _JSON_ESCAPES)

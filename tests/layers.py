@@ -98,6 +98,7 @@ rstream_pytest: .
 rstream_cli: . completable completion_scripts version environment lookups output
 rstream_cli: completion_table
 rstream_cli: terminal
+rstream_cli: pretty_json
 rstream_cli.management: . errors
 rstream_cli.management: address answers
 rstream_cli.management: http_client
@@ -120,7 +121,7 @@ rstream_cli.render: display
 rstream_cli: passwords setting_values trusted_files
 rstream_cli: connection_settings contexts project
 rstream_cli: effective
-rstream_cli.options: . declaring messages routing
+rstream_cli.options: . answering declaring messages routing
 rstream_cli.options: connecting consuming publishing
 rstream_cli.options: showing
 rstream_cli: runner stream_facts stream_names

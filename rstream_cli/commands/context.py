@@ -7,22 +7,25 @@ user's file alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rstream_cli import terminal
 from rstream_cli.asking import is_confirmed
+from rstream_cli.environment import PrettyChoice
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.names import check_context_name, check_stream_name
+from rstream_cli.options.answering import Pretty
 from rstream_cli.options.connecting import (
     ConnectionSettings,
     connection_options,
     general_options,
     own_connection_options,
 )
+from rstream_cli.pretty_json import write_answer
 from rstream_cli.typer_support import Command, new_app
 
 if TYPE_CHECKING:
@@ -51,7 +54,12 @@ rstream context list --json | jq -r .name
 """,
 )
 @general_options
-def list_contexts(json: Annotated[bool, _JSON] = False, *, connection: ConnectionSettings) -> None:
+def list_contexts(
+    json: Annotated[bool, _JSON] = False,
+    pretty: Pretty = PrettyChoice.AUTO,
+    *,
+    connection: ConnectionSettings,
+) -> None:
     """List all contexts, each with its address. A star is before the one in use."""
     from rstream_cli.effective import shown
 
@@ -61,7 +69,8 @@ def list_contexts(json: Annotated[bool, _JSON] = False, *, connection: Connectio
         key = "uri" if "uri" in values else "host"
         rows.append((name, name == contexts.used, shown(key, values.get(key, ""))))
     if json:
-        _write_json(connection, [{"name": name, "in_use": used, "address": where} for name, used, where in rows])
+        records = [{"name": name, "in_use": used, "address": where} for name, used, where in rows]
+        write_answer(connection.env, records, pretty, connection.color)
         return
     width = max((len(name) for name, _, _ in rows), default=0)
     for name, used, where in rows:
@@ -88,6 +97,7 @@ def show(
         bool, typer.Option("--effective", help="Show what a command would use here, and where each value comes from.")
     ] = False,
     json: Annotated[bool, _JSON] = False,
+    pretty: Pretty = PrettyChoice.AUTO,
     *,
     connection: ConnectionSettings,
 ) -> None:
@@ -102,7 +112,7 @@ def show(
             raise CommandError("the name of the context is given twice", hint="leave out --context")
         connection = replace(connection, values={**connection.values, "context": name})
     if effective:
-        _show_effective(connection, json)
+        _show_effective(connection, json, pretty)
         return
     from rstream_cli.effective import shown
 
@@ -113,12 +123,13 @@ def show(
         )
     settings = {key: shown(key, text) for key, text in chosen.values.items()}
     if json:
-        _write_json(connection, [{"name": chosen.name, "chosen_by": chosen.how, "settings": settings}])
+        record = {"name": chosen.name, "chosen_by": chosen.how, "settings": settings}
+        write_answer(connection.env, [record], pretty, connection.color)
         return
     _write_table(connection, [("context", chosen.name), *settings.items()])
 
 
-def _show_effective(connection: ConnectionSettings, json: bool) -> None:
+def _show_effective(connection: ConnectionSettings, json: bool, pretty: PrettyChoice) -> None:
     from rstream_cli.effective import Setting, effective
 
     rows = effective(connection.layers)
@@ -134,7 +145,7 @@ def _show_effective(connection: ConnectionSettings, json: bool) -> None:
             "chosen_by": None if chosen is None else chosen.how,
             "settings": [{"setting": row.name, "value": row.value, "from": row.place} for row in rows],
         }
-        _write_json(connection, [found])
+        write_answer(connection.env, [found], pretty, connection.color)
         return
     context = [] if chosen is None else [("context", chosen.name, chosen.how)]
     _write_table(connection, [*context, *rows])
@@ -249,13 +260,6 @@ def _read(connection: ConnectionSettings) -> Contexts:
     from rstream_cli.contexts import read_contexts
 
     return read_contexts(connection.env.variables, CONTEXT_SETTINGS)
-
-
-def _write_json(connection: ConnectionSettings, objects: Sequence[Mapping[str, Any]]) -> None:
-    """One object a line."""
-    env = connection.env
-    for found in objects:
-        terminal.write_json(env.stdout, terminal.json_line(found), is_tty=env.stdout_is_tty)
 
 
 def _write_table(connection: ConnectionSettings, rows: Sequence[Sequence[str]]) -> None:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rstream_cli import terminal
+from rstream_cli.environment import PrettyChoice
 from rstream_cli.exit_status import ExitStatus, status_of
 from rstream_cli.names import check_stream_name
+from rstream_cli.options.answering import Pretty
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
+from rstream_cli.pretty_json import write_answer
 from rstream_cli.runner import CommandContext, run_command
 from rstream_cli.typer_support import Command
 
@@ -36,6 +39,7 @@ def doctor(
         typer.Option("--stream", metavar="STREAM", help="Also check the leader and the replicas of this stream."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    pretty: Pretty = PrettyChoice.AUTO,
     *,
     connection: ConnectionSettings,
 ) -> None:
@@ -77,7 +81,7 @@ def doctor(
             async with contextlib.aclosing(source) as findings:
                 async for finding in findings:
                     if json:
-                        terminal.write_json(env.stdout, _json_line(finding), is_tty=env.stdout_is_tty)
+                        write_answer(env, [_record(finding)], pretty, connection.color)
                     else:
                         env.stdout.write(show(finding))
                         env.stdout.flush()
@@ -88,10 +92,9 @@ def doctor(
     run_command(main, connection=connection)
 
 
-def _json_line(finding: Finding) -> str:
+def _record(finding: Finding) -> dict[str, str | None]:
     fields = ("node", "check", "status", "detail", "hint")
-    record = {field: getattr(finding, field) for field in fields}
-    return terminal.json_line(record)
+    return {field: getattr(finding, field) for field in fields}
 
 
 def _text_lines(*, colored: bool) -> Callable[[Finding], str]:

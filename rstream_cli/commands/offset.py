@@ -12,12 +12,14 @@ from typing import Annotated, ClassVar
 
 import typer
 
-from rstream_cli import terminal
 from rstream_cli.commands.offset_reset import VERIFY_TIMEOUT
+from rstream_cli.environment import PrettyChoice
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.names import check_reference
+from rstream_cli.options.answering import Pretty
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
 from rstream_cli.parsing import MAX_OFFSET, StartKind, parse_offset
+from rstream_cli.pretty_json import write_answer
 from rstream_cli.runner import CommandContext, run_command
 from rstream_cli.typer_support import Command, Lazy, LazyGroup, new_app
 
@@ -119,6 +121,7 @@ def query(
     *,
     name: Annotated[str, _REFERENCE],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    pretty: Pretty = PrettyChoice.AUTO,
     connection: ConnectionSettings,
 ) -> None:
     """Print the offset that is stored under a name.
@@ -132,7 +135,7 @@ def query(
         async with context.connected() as client:
             await client.metadata(target)  # a missing stream has its own message
             offset = await client.query_offset(target, name)
-        _print_offset(context, {"stream": target, "name": name, "offset": offset}, json=json)
+        _print_offset(context, {"stream": target, "name": name, "offset": offset}, json=json, pretty=pretty)
         return ExitStatus.OK
 
     run_command(main, connection=connection)
@@ -165,6 +168,7 @@ def resolve(
         str | None, typer.Option("--name", metavar="REF", help="The name under which the offset is stored.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    pretty: Pretty = PrettyChoice.AUTO,
     connection: ConnectionSettings,
 ) -> None:
     """Print the offset at which `rstream consume --offset SPEC` would start now.
@@ -192,15 +196,15 @@ def resolve(
         async with context.connected() as client:
             await client.metadata(target)  # a missing stream has its own message
             offset = await client.resolve_offset(target, await resolve_start(client, target, start_at(start, name)))
-        _print_offset(context, {"stream": target, "spec": text, "offset": offset}, json=json)
+        _print_offset(context, {"stream": target, "spec": text, "offset": offset}, json=json, pretty=pretty)
         return ExitStatus.OK
 
     run_command(main, connection=connection)
 
 
-def _print_offset(context: CommandContext, record: dict[str, str | int], *, json: bool) -> None:
+def _print_offset(context: CommandContext, record: dict[str, str | int], *, json: bool, pretty: PrettyChoice) -> None:
     """Prints the offset alone, or with ``--json`` the whole record."""
     if json:
-        terminal.write_json(context.env.stdout, terminal.json_line(record), is_tty=context.env.stdout_is_tty)
+        write_answer(context.env, [record], pretty, context.connection.color)
     else:
         context.env.stdout.write(f"{record['offset']}\n")

@@ -7,10 +7,13 @@ from typing import Annotated, NamedTuple
 import typer
 
 from rstream_cli import terminal
+from rstream_cli.environment import PrettyChoice
 from rstream_cli.exit_status import ExitStatus
 from rstream_cli.hints import saying_why
 from rstream_cli.names import Kind
+from rstream_cli.options.answering import Pretty
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
+from rstream_cli.pretty_json import write_answer
 from rstream_cli.runner import CommandContext, run_command
 from rstream_cli.typer_support import Command
 
@@ -44,6 +47,7 @@ def list_(
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for each stored offset.")] = False,
+    pretty: Pretty = PrettyChoice.AUTO,
     *,
     connection: ConnectionSettings,
 ) -> None:
@@ -70,9 +74,7 @@ def list_(
                 found += [Stored(each, name, offset) for name, offset in sorted(tracking.offsets.items())]
         env = context.env
         if json:
-            terminal.write_json(
-                env.stdout, "".join(terminal.json_line(each._asdict()) for each in found), is_tty=env.stdout_is_tty
-            )
+            write_answer(env, (each._asdict() for each in found), pretty, connection.color)
         else:
             env.stdout.write(_table(found) if env.stdout_is_tty else "".join(map(_as_line, found)))
         if not found:

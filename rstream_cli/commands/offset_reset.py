@@ -13,10 +13,13 @@ import typer
 
 from rstream_cli import terminal
 from rstream_cli.asking import is_confirmed
+from rstream_cli.environment import PrettyChoice
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.names import Kind, check_reference
+from rstream_cli.options.answering import Pretty
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
 from rstream_cli.parsing import StartKind, parse_offset
+from rstream_cli.pretty_json import write_answer
 from rstream_cli.runner import CommandContext, run_command
 from rstream_cli.typer_support import Command
 
@@ -95,6 +98,7 @@ def reset(
         bool, typer.Option("--yes", "-y", help="Do not ask. Required where there is no terminal to ask on.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each stream.")] = False,
+    pretty: Pretty = PrettyChoice.AUTO,
     connection: ConnectionSettings,
 ) -> None:
     """Make the consumers of a name read on at another place.
@@ -135,7 +139,7 @@ def reset(
                 if change.is_needed and not dry_run:
                     assert change.new is not None
                     await client.store_offset(change.stream, name, change.new, verify_timeout=VERIFY_TIMEOUT)
-                _show(context, change, name, json=json, is_done=not dry_run)
+                _show(context, change, name, json=json, pretty=pretty, is_done=not dry_run)
         return ExitStatus.OK
 
     run_command(main, connection=connection)
@@ -173,7 +177,9 @@ def _check_possible(changes: list[Change], name: str, to: str) -> None:
             )
 
 
-def _show(context: CommandContext, change: Change, name: str, *, json: bool, is_done: bool) -> None:
+def _show(
+    context: CommandContext, change: Change, name: str, *, json: bool, pretty: PrettyChoice, is_done: bool
+) -> None:
     if not json:
         would = "" if is_done or not change.is_needed else "would change: "
         context.env.stdout.write(terminal.line(f"{would}{change}") + "\n")
@@ -186,4 +192,4 @@ def _show(context: CommandContext, change: Change, name: str, *, json: bool, is_
         "next": change.next,
         "changed": change.is_needed and is_done,
     }
-    terminal.write_json(context.env.stdout, terminal.json_line(record), is_tty=context.env.stdout_is_tty)
+    write_answer(context.env, [record], pretty, context.connection.color)

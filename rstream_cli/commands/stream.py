@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, NoReturn
 
 import typer
 
-from rstream_cli import terminal
 from rstream_cli.asking import is_confirmed
+from rstream_cli.environment import PrettyChoice
 from rstream_cli.exit_status import CommandError, ExitStatus, status_of
 from rstream_cli.names import check_new_stream_name, check_stream_name
+from rstream_cli.options.answering import Pretty
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
 from rstream_cli.options.declaring import shared_options
 from rstream_cli.parsing import parse_max_age, parse_pair, parse_size
+from rstream_cli.pretty_json import write_answer
 from rstream_cli.runner import CommandContext, report, run_command
 from rstream_cli.typer_support import Command, Lazy, LazyGroup, new_app
 
@@ -306,6 +308,7 @@ rstream stream info events --json | jq .last_offset
 def info(
     name: Annotated[str | None, _NAME] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    pretty: Pretty = PrettyChoice.AUTO,
     *,
     connection: ConnectionSettings,
 ) -> None:
@@ -335,8 +338,7 @@ def info(
             )
         listed = await listed_of(connection, stream)
         if json:
-            text = terminal.json_line(record_of(facts, listed))
-            terminal.write_json(context.env.stdout, text, is_tty=context.env.stdout_is_tty)
+            write_answer(context.env, [record_of(facts, listed)], pretty, connection.color)
         else:
             from rstream_cli.render.facts import stream_text
 

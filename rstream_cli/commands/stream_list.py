@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rstream_cli import terminal
+from rstream_cli.environment import PrettyChoice
 from rstream_cli.exit_status import ExitStatus
 from rstream_cli.hints import saying_why
+from rstream_cli.options.answering import Pretty
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
+from rstream_cli.pretty_json import write_answer
 from rstream_cli.runner import CommandContext, run_command
 from rstream_cli.typer_support import Command
 
@@ -45,6 +48,7 @@ def list_(
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for each stream.")] = False,
+    pretty: Pretty = PrettyChoice.AUTO,
     *,
     connection: ConnectionSettings,
 ) -> None:
@@ -66,7 +70,7 @@ def list_(
             found = await api.streams()
         listed = [stream for stream in found if pattern is None or fnmatchcase(stream.name, pattern)]
         if json:
-            terminal.write_json(env.stdout, "".join(map(_as_json, listed)), is_tty=env.stdout_is_tty)
+            write_answer(env, map(_record, listed), pretty, connection.color)
         elif env.stdout_is_tty:
             env.stdout.write(_table(listed))
         else:  # whoever answers chooses the names, and a line break in one would be taken for the end of the line
@@ -79,8 +83,8 @@ def list_(
     run_command(main, connection=connection)
 
 
-def _as_json(stream: ListedStream) -> str:
-    record = {
+def _record(stream: ListedStream) -> dict[str, Any]:
+    return {
         "stream": stream.name,
         "messages": stream.messages,
         "leader": stream.leader,
@@ -91,7 +95,6 @@ def _as_json(stream: ListedStream) -> str:
         "policy_arguments": dict(stream.policy_arguments),
         "state": stream.state,
     }
-    return terminal.json_line(record)
 
 
 def _table(streams: Sequence[ListedStream]) -> str:

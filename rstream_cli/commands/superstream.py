@@ -13,11 +13,14 @@ import typer
 
 from rstream_cli import terminal
 from rstream_cli.commands.stream import StreamOptions, delete_all
+from rstream_cli.environment import PrettyChoice
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.names import check_new_stream_name, check_stream_name
+from rstream_cli.options.answering import Pretty
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
 from rstream_cli.options.declaring import shared_options
 from rstream_cli.options.routing import RoutingMethod
+from rstream_cli.pretty_json import write_answer
 from rstream_cli.runner import CommandContext, report, run_command
 from rstream_cli.typer_support import Command, Lazy, LazyGroup, new_app
 
@@ -159,6 +162,7 @@ rstream superstream info orders --json | jq '.partitions[].last_offset'
 def info(
     name: Annotated[str, _NAME],
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    pretty: Pretty = PrettyChoice.AUTO,
     *,
     connection: ConnectionSettings,
 ) -> None:
@@ -183,8 +187,8 @@ def info(
         listed = await listed_of(connection, None)
         if json:
             records = [record_of(facts, listed) for facts in partitions]
-            text = terminal.json_line({"super_stream": name, "partitions": records})
-            terminal.write_json(context.env.stdout, text, is_tty=context.env.stdout_is_tty)
+            record = {"super_stream": name, "partitions": records}
+            write_answer(context.env, [record], pretty, connection.color)
         else:
             from rstream_cli.render.facts import super_stream_text
 
@@ -215,6 +219,7 @@ def route(
         ),
     ] = RoutingMethod.HASH,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line, for each key.")] = False,
+    pretty: Pretty = PrettyChoice.AUTO,
     *,
     connection: ConnectionSettings,
 ) -> None:
@@ -240,8 +245,8 @@ def route(
                     status = report(error, env=context.env, color=connection.color)
                     continue
                 if json:
-                    text = terminal.json_line({"super_stream": name, "key": key, "partitions": list(routes)})
-                    terminal.write_json(context.env.stdout, text, is_tty=context.env.stdout_is_tty)
+                    record = {"super_stream": name, "key": key, "partitions": list(routes)}
+                    write_answer(context.env, [record], pretty, connection.color)
                     continue
                 for partition in routes:
                     context.env.stdout.write(f"{as_shown(key)}\t{as_shown(partition)}\n")

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rstream_cli import terminal
+from rstream_cli.environment import PrettyChoice
+from rstream_cli.options.answering import Pretty
+from rstream_cli.pretty_json import write_answer
 from rstream_cli.typer_support import Command, environment_of
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ rstream version --json | jq -r .rstream
 def version(
     ctx: typer.Context,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    pretty: Pretty = PrettyChoice.AUTO,
 ) -> None:
     """Print the versions of rstream, Python and the libraries.
 
@@ -38,13 +41,10 @@ def version(
     """
     env = environment_of(ctx)
     if json:
-        import orjson
-
         choice = _choice()
         facts = {"used": choice.compiled is not None, "reason": choice.reason or None}
-        document = {**_own_versions(), "compiled": facts, "libraries": _libraries()}
-        text = orjson.dumps(document).decode() + "\n"
-        terminal.write_json(env.stdout, text, is_tty=env.stdout_is_tty)
+        record = {**_own_versions(), "compiled": facts, "libraries": _libraries()}
+        write_answer(env, [record], pretty)
         return
     choice = _choice()
     compiled = "yes" if choice.compiled is not None else f"no: {choice.reason}"

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rstream_cli.environment import PrettyChoice
 from rstream_cli.options.declaring import duration
 from rstream_cli.options.messages import Codec, OnError
 
@@ -69,6 +70,14 @@ class ConsumeOptions:
     ] = None
     nul: Annotated[bool, typer.Option("-0", help="Same as --output nul.", rich_help_panel=OUTPUT)] = False
     json: Annotated[bool, typer.Option("--json", help="Same as --output json.", rich_help_panel=OUTPUT)] = False
+    pretty: Annotated[
+        PrettyChoice,
+        typer.Option(
+            "--pretty",
+            help="Indent what --json writes, and colour it: always, never, or where stdout is a terminal (auto).",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = PrettyChoice.AUTO
     delimiter: Annotated[
         str | None,
         typer.Option(

@@ -75,6 +75,17 @@ def check(text: str) -> None:
     assert not any(line.startswith("fake") for line in text.splitlines()), text
 
 
+def values(text: str) -> list[Any]:
+    """The values of JSON in an output: one a line for programs, as many lines each as they take for a person."""
+    found, decoder = [], json.JSONDecoder()
+    while text:
+        value, end = decoder.raw_decode(text)
+        assert text[end] == "\n"
+        found.append(value)
+        text = text[end + 1 :]
+    return found
+
+
 COMMANDS: tuple[tuple[Mapping[type[Any], Say], tuple[str, ...]], ...] = (
     # What a broker says.
     ({c.Metadata: CLOSE}, ("stream", "info", "s", *NOW)),
@@ -130,8 +141,8 @@ def test_every_way_out(
         done = run_here(*command, *verbose, env={"RSTREAM_URI": peer.uri}, terminal=on_terminal)
     check(done.output)
     check(done.errors)
-    for line in done.output.splitlines() if "--json" in command else ():
-        json.loads(line)
+    if "--json" in command:
+        values(done.output)
     if "--stats" in command and "json" in command and not verbose:
         told = [json.loads(line) for line in done.errors.splitlines() if line.startswith("{")]
         assert told[-1]["event"] == "summary"
@@ -325,8 +336,10 @@ def test_json_on_a_terminal_is_the_same_json() -> None:
     plain = consumed("--json", terminal=False)
     shown = consumed("--json", terminal=True)
     check(shown.decode())
-    assert [json.loads(line) for line in shown.splitlines()] == [json.loads(line) for line in plain.splitlines()]
-    assert shown != plain
+    assert values(shown.decode()) == [json.loads(line) for line in plain.splitlines()]
+    assert shown.count(b"\n") > plain.count(b"\n")
+    assert consumed("--json", "--pretty", "never", terminal=True).count(b"\n") == plain.count(b"\n")
+    assert consumed("--json", "--pretty", "always", terminal=False) != plain
 
 
 def test_on_a_real_terminal() -> None:

@@ -13,7 +13,7 @@ from rstream_cli.formats import chosen_format
 from rstream_cli.inputs import INPUTS, check_options, input_format
 from rstream_cli.options.consuming import ConsumeOptions, OutputFormat
 from rstream_cli.options.publishing import InputFormat, PublishOptions
-from rstream_cli.outputs import OUTPUTS, renderer_of
+from rstream_cli.outputs import OUTPUTS, Shown, renderer_of
 
 
 def test_each_format_has_a_line() -> None:
@@ -46,7 +46,7 @@ def test_each_flag_of_a_line_is_an_option_with_that_field_and_no_default() -> No
 def test_a_template_is_no_format_whatever_its_text(template: str) -> None:
     options = ConsumeOptions(template=template, output=OutputFormat(template))
     with pytest.raises(CommandError, match=r"^--output and --format contradict each other$"):
-        renderer_of(options, raw=False, shown=None)
+        renderer_of(options, raw=False, shown=Shown())
 
 
 def test_options_that_imply_the_same_format_agree() -> None:
@@ -55,7 +55,7 @@ def test_options_that_imply_the_same_format_agree() -> None:
     with pytest.raises(CommandError, match=r"^-0 and --json and --input contradict each other$"):
         input_format(PublishOptions(nul=True, json_lines=True, input_format=InputFormat.NUL))
     with pytest.raises(CommandError, match=r"^--json and --output and --columns contradict each other$"):
-        renderer_of(ConsumeOptions(json=True, output=OutputFormat.CSV, columns="body"), raw=False, shown=None)
+        renderer_of(ConsumeOptions(json=True, output=OutputFormat.CSV, columns="body"), raw=False, shown=Shown())
 
 
 def test_nothing_is_said() -> None:

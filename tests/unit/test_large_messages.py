@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from rstream_cli import rendering
+from rstream_cli.pretty_json import PrettyJson
 from rstream_cli.records import large_messages
 from rstream_cli.records.csv_out import csv_renderer, parse_columns
 from rstream_cli.records.framing_out import DelimiterWriter, Len32Writer, RawWriter
@@ -82,6 +83,17 @@ def test_what_is_not_amqp_is_told_before_the_first_block(
     told: list[int] = []
     rendered = RENDERERS[number](False)(view(message), lambda index, why: told.append(index))
     assert (told, joined(rendered)) == ([0], b"")
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=range(len(MESSAGES)))
+def test_a_large_message_is_laid_out_too(monkeypatch: pytest.MonkeyPatch, message: bytes) -> None:
+    layout = PrettyJson(color=False)
+    plain = rendering.json_renderer(raw=False)(view(message), all_well)
+    assert isinstance(plain, bytes)
+    monkeypatch.setattr(rendering, "LARGE", 100)
+    shown = rendering.json_renderer(raw=False, layout=layout)(view(message), all_well)
+    assert shown == layout(plain.decode()).encode()
+    assert shown != plain
 
 
 def _drain(blocks: Iterable[bytes | memoryview]) -> int:
