@@ -138,8 +138,10 @@ _dry_run = Parameter('dry_run', ('--dry-run',), 'Only show what would change.', 
 _json_6 = Parameter('json', ('--json',), 'Print one JSON object for each stream.', takes_value=False)
 _name_11 = Parameter('name', ('--name',), 'Show the consumers that store offsets under this name; may be repeated. Without it, all names are shown that the management API knows.', repeats=True)
 _fail_over = Parameter('fail_over', ('--fail-over',), 'Fail where a name has more than N messages left to read, in all partitions together, or where the first of them is older than DURATION (90s, 5m). The exit code is 10.')
-_output_2 = Parameter('output', ('--output',), 'Print a table, the default, or one JSON object a line.', words=('table', 'json'))
+_output_2 = Parameter('output', ('--output',), 'Print a table, the default, one JSON object a line, or metrics as Prometheus reads them.', words=('table', 'json', 'prometheus'))
 _json_7 = Parameter('json', ('--json',), 'Print one JSON object a line: same as --output json.', takes_value=False)
+_watch = Parameter('watch', ('--watch',), 'Go on until Ctrl-C, or until a name is over --fail-over.', takes_value=False)
+_interval = Parameter('interval', ('--interval',), 'With --watch, ask this often. (default: 2s)')
 _json_8 = Parameter('json', ('--json',), 'Print JSON.', takes_value=False)
 _effective = Parameter('effective', ('--effective',), 'Show what a command would use here, and where each value comes from.', takes_value=False)
 _name_12 = Parameter('name', kind=CONTEXT)
@@ -348,10 +350,10 @@ COMMANDS = {
         (_stream,),
     ),
     'lag': Command(
-        (_name_11, _fail_over, _output_2, _json_7, _context, _uri, _host, _port, _vhost, _username, _password_file,
-         _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer,
-         _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose,
-         _color, _help),
+        (_name_11, _fail_over, _output_2, _json_7, _watch, _interval, _context, _uri, _host, _port, _vhost, _username,
+         _password_file, _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl,
+         _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri,
+         _quiet, _verbose, _color, _help),
         (_stream_2,),
     ),
     'context': Command(

@@ -91,12 +91,19 @@ class CommandContext:
     options: ConnectionOptions
     interrupt: Interrupt
 
-    def client(self, on_recovery: RecoveryListener | None = None, on_gap: GapListener | None = None) -> Client:
+    def client(
+        self,
+        on_recovery: RecoveryListener | None = None,
+        on_gap: GapListener | None = None,
+        idle_timeout: float = 0.0,
+    ) -> Client:
         """Returns a client of the core with the options of the command line."""
         from rstream_core import Client
 
         recovery = self.connection.recovery
-        return Client(self.options, recovery=recovery, on_recovery=on_recovery, on_gap=on_gap)
+        return Client(
+            self.options, recovery=recovery, on_recovery=on_recovery, on_gap=on_gap, idle_timeout=idle_timeout
+        )
 
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[Client, None]:

@@ -116,7 +116,8 @@ rstream_cli.records: template values
 rstream_cli.render: . columns stats
 rstream_cli: lags
 rstream_cli.render: words
-rstream_cli.render: json_lines lag_table line live
+rstream_cli.render: json_lines lag_table line live prometheus
+rstream_cli.render: lag_live
 rstream_cli.render: display
 rstream_cli: passwords setting_values trusted_files
 rstream_cli: connection_settings contexts project
@@ -130,7 +131,7 @@ rstream_cli.render: facts
 rstream_cli.render: status
 rstream_cli: diagnosis displayed_run kinds outages rendering
 rstream_cli: lag_survey management_diagnosis
-rstream_cli: filtering grepping matching
+rstream_cli: filtering grepping lag_run matching
 rstream_cli.endpoints: . stdout
 rstream_cli.records: csv_out
 rstream_cli: outputs

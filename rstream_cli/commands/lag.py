@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rstream_cli import terminal
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.hints import saying_why
 from rstream_cli.names import check_reference
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
+from rstream_cli.options.declaring import duration
 from rstream_cli.runner import CommandContext, run_command
 from rstream_cli.typer_support import Command
 
 if TYPE_CHECKING:
     from rstream_cli.lag_survey import LagSurvey
-    from rstream_cli.lags import Lags, Limit, Total
+    from rstream_cli.lags import Limit
     from rstream_cli.management.answers import ListedConsumer
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -28,8 +28,12 @@ NOT_BY_THE_PROTOCOL = (
     "the stream protocol cannot list names of offsets, so RabbitMQ's management API is asked; with --name REF it is not"
     " needed"
 )
+WATCH_INTERVAL = 2.0
+"""Seconds between two refreshes of ``--watch``."""
+KEPT_BEYOND = 10.0
+"""Seconds for which connections are kept beyond the next refresh."""
 _MOST_TOLD = 3
-"""Names over the limit, or consumers without a stored offset, that a line tells of."""
+"""Consumers without a stored offset that a line tells of."""
 
 
 class LagOutput(enum.StrEnum):
@@ -37,15 +41,17 @@ class LagOutput(enum.StrEnum):
 
     TABLE = "table"
     JSON = "json"
+    PROMETHEUS = "prometheus"
 
 
 @app.command(
     cls=Command,
     epilog="""
 rstream lag events
-rstream lag orders --name billing --name audit
+rstream lag orders --name billing --watch
 rstream lag events --name billing --fail-over 5m
 rstream lag orders --json | jq -r 'select(.lag_seconds > 60).name'
+rstream lag orders --output prometheus > /var/lib/node_exporter/orders.prom
 """,
 )
 @connection_options
@@ -76,9 +82,18 @@ def lag(
         ),
     ] = None,
     output: Annotated[
-        LagOutput | None, typer.Option("--output", help="Print a table, the default, or one JSON object a line.")
+        LagOutput | None,
+        typer.Option(
+            "--output", help="Print a table, the default, one JSON object a line, or metrics as Prometheus reads them."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line: same as --output json.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on until Ctrl-C, or until a name is over --fail-over.")
+    ] = False,
+    interval: Annotated[
+        float | None, duration("--interval", "2s", "With --watch, ask this often.", panel="Options")
+    ] = None,
     connection: ConnectionSettings,
 ) -> None:
     """Show how far consumers are behind, in messages and in time.
@@ -95,6 +110,9 @@ def lag(
     messages that it had not read. Where a stream cannot be asked, and no name is over in the others, it is 6. For a
     name that is stored nowhere it is 4.
 
+    --watch draws the table again and again on a terminal. Elsewhere it prints one table after the other, each below its
+    time; with --json, an object a line for each time, with all lags in it.
+
     With --name, only the stream protocol is used. Without it, RabbitMQ's management API tells the names, which needs
     the plugin rabbitmq_stream_management; if the API cannot be reached, the exit code is 6. Without TLS, the API is
     asked only on this machine.
@@ -102,20 +120,29 @@ def lag(
     target = connection.stream(stream)
     names = list(dict.fromkeys(map(check_reference, name or ())))
     limit = _limit(fail_over)
-    form = _output(output, json=json)
+    form = _output(output, json=json, watch=watch)
+    if interval is not None and not watch:
+        raise CommandError("--interval needs --watch")
+    seconds = interval or WATCH_INTERVAL
 
     async def main(context: CommandContext) -> ExitStatus:
+        from rstream_cli import lag_run
         from rstream_cli.lag_survey import check_names
 
-        async with _survey(context, target, names) as survey:
+        env = context.env
+        async with _survey(context, target, names, seconds if watch else 0.0) as survey:
+            if watch:
+                color = env.use_color(connection.color, stdout=True)
+                view = lag_run.view_for(env, form, seconds, color=color)
+                await lag_run.watch(survey, view, names, seconds, limit)
             lags = await survey.refresh()
             check_names(lags, names)
-            _show(context, lags, form)
+            lag_run.show(lags, env, form)
             if not lags.known and not lags.unknown:
                 connection.tell(f"no offset is stored in {target!r}")
-            if context.env.stderr_is_tty and form is LagOutput.TABLE:
+            if env.stderr_is_tty and form is LagOutput.TABLE:
                 _tell_of_others(await survey.others(lags), connection)
-        _check(lags, limit)
+        lag_run.check_all(lags, limit)
         return ExitStatus.OK
 
     run_command(main, connection=connection)
@@ -132,23 +159,28 @@ def _limit(text: str | None) -> Limit | None:
         raise CommandError(f"--fail-over: {error}") from None
 
 
-def _output(output: LagOutput | None, *, json: bool) -> LagOutput:
+def _output(output: LagOutput | None, *, json: bool, watch: bool) -> LagOutput:
     if json and output not in (None, LagOutput.JSON):
         raise CommandError(f"--json and --output {output} contradict each other")
+    if watch and output is LagOutput.PROMETHEUS:
+        raise CommandError("--watch and --output prometheus contradict each other")
     return LagOutput.JSON if json else output or LagOutput.TABLE
 
 
 @asynccontextmanager
-async def _survey(context: CommandContext, target: str, names: Sequence[str]) -> AsyncGenerator[LagSurvey, None]:
-    """What asks the broker and, without names, the management API."""
+async def _survey(
+    context: CommandContext, target: str, names: Sequence[str], interval: float
+) -> AsyncGenerator[LagSurvey, None]:
+    """What asks the broker and, without names, the management API. ``interval``: 0, or seconds between refreshes."""
     from rstream_cli.lag_survey import LagSurvey
 
-    if names:
-        async with context.connected() as client:
+    async with context.client(on_gap=lambda gap: None, idle_timeout=interval + KEPT_BEYOND) as client:
+        if names:
+            await context.connect(client)
             yield LagSurvey(client, target, names, None, context.env.now)
-        return
-    with saying_why(NOT_BY_THE_PROTOCOL), context.connection.management() as api:
-        async with context.connected() as client:
+            return
+        with saying_why(NOT_BY_THE_PROTOCOL), context.connection.management() as api:
+            await context.connect(client)
             yield LagSurvey(client, target, names, api, context.env.now)
 
 
@@ -164,54 +196,3 @@ def _tell_of_others(others: Sequence[ListedConsumer], connection: ConnectionSett
         told.append(where if one.lag is None else f"{where} (sent all but about {words.messages(one.lag)})")
     more = f"; and {words.count(len(others) - _MOST_TOLD)} more" if len(others) > _MOST_TOLD else ""
     connection.tell(f"reading without a stored offset: {'; '.join(told)}{more}")
-
-
-def _show(context: CommandContext, lags: Lags, form: LagOutput) -> None:
-    from rstream_cli.render.lag_table import records, table
-
-    env = context.env
-    if form is LagOutput.JSON:
-        terminal.write_json(env.stdout, "".join(map(terminal.json_line, records(lags))), is_tty=env.stdout_is_tty)
-    else:
-        env.stdout.write(table(lags))
-    env.stdout.flush()
-
-
-def _check(lags: Lags, limit: Limit | None) -> None:
-    """Raises an error where a name is over the limit; else, where that cannot be known, the reason."""
-    if limit is not None:
-        found = [(total, limit.is_passed(total, each)) for total, each in lags.by_name()]
-        over = [total for total, is_over in found if is_over]
-        if over:
-            raise _failed(over, lags.target, len(found))
-        unread = next((total for total, is_over in found if is_over is None), None)
-        if unread is not None:
-            raise CommandError(
-                f"how old the next message for {unread.name!r} in {lags.target!r} is could not be read",
-                status=ExitStatus.CONNECTION,
-            )
-        if not found and not lags.unknown:
-            raise CommandError(
-                f"no offset is stored in {lags.target!r}, so there is no lag to check", status=ExitStatus.NOT_FOUND
-            )
-    if lags.unknown:
-        raise lags.unknown[0].error
-
-
-def _failed(over: Sequence[Total], target: str, checked: int) -> CommandError:
-    from rstream_cli.render import words
-
-    told = "; ".join(map(_told, over[:_MOST_TOLD]))
-    more = f"; and {words.count(len(over) - _MOST_TOLD)} more" if len(over) > _MOST_TOLD else ""
-    return CommandError(
-        f"{words.count(len(over))} of {words.count(checked)} over --fail-over in {target!r}: {told}{more}",
-        status=ExitStatus.CHECK_FAILED,
-    )
-
-
-def _told(total: Total) -> str:
-    from rstream_cli.render import words
-    from rstream_cli.render.lag_table import behind
-
-    text = f"{total.name!r} is {words.messages(total.messages)} ({behind(total.seconds)}) behind"
-    return f"{text}, and retention took {words.count(total.gone)} more" if total.gone else text

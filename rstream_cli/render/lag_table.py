@@ -29,13 +29,14 @@ class _Row(NamedTuple):
 _HEAD = _Row("name", "partition", "stored", "last", "messages", "behind", "gone")
 
 
-def table(lags: Lags) -> str:
+def table(lags: Lags, width: int = WIDTH) -> str:
     """A line for each name and stream, those furthest behind first, and one for each stream that could not be asked.
 
-    Of a super stream, the partitions of a name follow the line of their total. Empty where nothing is known.
+    Where a line would be wider than ``width``, the names stand in lines of their own. Of a super stream, the partitions
+    of a name follow the line of their total. Empty where nothing is known.
     """
     rows = list(_rows(lags))
-    text = _text([_HEAD, *rows], lags) if rows else ""
+    text = _text([_HEAD, *rows], lags, width) if rows else ""
     return text + "".join(
         f"{terminal.name(each.stream)}: not known: {terminal.line(str(each.error))}\n" for each in lags.unknown
     )
@@ -68,7 +69,7 @@ def behind(seconds: float | None) -> str:
     return "<1 s" if 0 < seconds < 1 else words.rough(seconds)
 
 
-def _text(rows: Sequence[_Row], lags: Lags) -> str:
+def _text(rows: Sequence[_Row], lags: Lags, width: int) -> str:
     is_super, has_gone = lags.super_stream is not None, any(lag.gone for lag in lags.known)
     names = [row[: 2 if is_super else 1] for row in rows]
     numbers = [row[2 : 7 if has_gone else 6] for row in rows]
@@ -76,7 +77,7 @@ def _text(rows: Sequence[_Row], lags: Lags) -> str:
         [(*left, *right) for left, right in zip(names, numbers, strict=True)],
         right=range(len(names[0]), len(names[0]) + len(numbers[0])),
     )
-    if max(map(len, text.splitlines())) <= WIDTH:
+    if max(map(len, text.splitlines())) <= width:
         return text
     below = columns(numbers, right=range(len(numbers[0]))).splitlines()
     return "".join(f"{'  '.join(left)}\n  {right}\n" for left, right in zip(names, below, strict=True))

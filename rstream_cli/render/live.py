@@ -1,4 +1,4 @@
-"""``--stats live``: the display that redraws itself. The only module that imports Rich; it is imported late.
+"""``--stats live``: the display that redraws itself. It imports Rich, and is imported late.
 
 When the display ends, it is removed, and one line of summary takes its place. The layout flows: each piece of the
 display is as wide as its text, and pieces move to the next line at the end of the terminal, so that 40 columns show the

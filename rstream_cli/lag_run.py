@@ -1,0 +1,168 @@
+"""What ``rstream lag`` does with lags: shows them, once or again and again, and checks them against a limit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NoReturn, Protocol
+
+from rstream_cli import terminal
+from rstream_cli.environment import Environment
+from rstream_cli.exit_status import CommandError, ExitStatus
+from rstream_cli.lag_survey import LagSurvey, check_names
+from rstream_cli.lags import Lags, Limit, Total
+from rstream_cli.render import prometheus, words
+from rstream_cli.render.lag_table import behind, records, table
+from rstream_core.text import harmless
+
+LATE = 2.0
+"""Seconds after which a display says that there is no answer."""
+_MOST_TOLD = 3
+"""Names over the limit that the error tells."""
+
+
+def show(lags: Lags, env: Environment, output: str) -> None:
+    """Writes lags to stdout, once. ``output``: table, json or prometheus."""
+    if output == "json":
+        text = "".join(map(terminal.json_line, records(lags)))
+    elif output == "prometheus":
+        text = prometheus.exposition(lags)
+        text = harmless(text, lines=True) if env.stdout_is_tty else text
+    else:
+        env.stdout.write(table(lags, env.size_of(env.stdout)[0]) if env.stdout_is_tty else table(lags))
+        env.stdout.flush()
+        return
+    terminal.write_json(env.stdout, text, is_tty=env.stdout_is_tty)
+
+
+# Checking.
+
+
+def check_limit(lags: Lags, limit: Limit | None) -> None:
+    """Raises an error where a name is over the limit."""
+    if limit is None:
+        return
+    found = lags.by_name()
+    over = [total for total, each in found if limit.is_passed(total, each)]
+    if over:
+        told = "; ".join(map(_told, over[:_MOST_TOLD]))
+        more = f"; and {words.count(len(over) - _MOST_TOLD)} more" if len(over) > _MOST_TOLD else ""
+        raise CommandError(
+            f"{words.count(len(over))} of {words.count(len(found))} over --fail-over in {lags.target!r}: {told}{more}",
+            status=ExitStatus.CHECK_FAILED,
+        )
+
+
+def check_all(lags: Lags, limit: Limit | None) -> None:
+    """As ``check_limit``; and raises the reason where something cannot be known."""
+    check_limit(lags, limit)
+    if lags.unknown:
+        raise lags.unknown[0].error
+    if limit is None:
+        return
+    found = lags.by_name()
+    unread = next((total for total, each in found if limit.is_passed(total, each) is None), None)
+    if unread is not None:
+        raise CommandError(
+            f"how old the next message for {unread.name!r} in {lags.target!r} is could not be read",
+            status=ExitStatus.CONNECTION,
+        )
+    if not found:
+        raise CommandError(
+            f"no offset is stored in {lags.target!r}, so there is no lag to check", status=ExitStatus.NOT_FOUND
+        )
+
+
+def _told(total: Total) -> str:
+    text = f"{total.name!r} is {words.messages(total.messages)} ({behind(total.seconds)}) behind"
+    return f"{text}, and retention took {words.count(total.gone)} more" if total.gone else text
+
+
+# Again and again.
+
+
+class View(Protocol):
+    """What shows lags again and again."""
+
+    def update(self, lags: Lags) -> None: ...
+    def note(self, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class Blocks:
+    """A table after the other, each below its time: for whatever is no terminal."""
+
+    def __init__(self, env: Environment) -> None:
+        self._stdout = env.stdout
+        self._is_first = True
+
+    def update(self, lags: Lags) -> None:
+        blank = "" if self._is_first else "\n"
+        self._is_first = False
+        self._stdout.write(f"{blank}{_time(lags)}\n{table(lags)}")
+        self._stdout.flush()
+
+    def note(self, text: str) -> None:
+        """Nothing: the next block shows by its time that it was late."""
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+
+class Lines(Blocks):
+    """One object a line, with the time of the refresh and all its lags."""
+
+    def __init__(self, env: Environment) -> None:
+        self._env = env
+
+    def update(self, lags: Lags) -> None:
+        record = {"time": _time(lags), "target": lags.target, "lags": records(lags)}
+        terminal.write_json(self._env.stdout, terminal.json_line(record), is_tty=self._env.stdout_is_tty)
+
+
+def _time(lags: Lags) -> str:
+    return f"{datetime.fromtimestamp(lags.at, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def view_for(env: Environment, output: str, interval: float, *, color: bool) -> View:
+    """The view for ``--watch``: a display where stdout is a terminal that can move its cursor."""
+    if output == "json":
+        return Lines(env)
+    if not env.stdout_is_tty or env.variable("TERM") == "dumb":
+        return Blocks(env)
+    from rstream_cli.render.lag_live import LagView
+
+    return LagView(env, color=color, interval=interval)
+
+
+async def watch(survey: LagSurvey, view: View, names: Sequence[str], interval: float, limit: Limit | None) -> NoReturn:
+    """Refreshes and shows lags every ``interval`` seconds, until a name is over the limit, or an error or a signal.
+
+    A stream that cannot be asked for a while ends nothing; ``names`` must be stored when it begins.
+    """
+    try:
+        lags = await survey.refresh()
+        check_names(lags, names)
+        while True:
+            view.update(lags)
+            check_limit(lags, limit)
+            await asyncio.sleep(interval)
+            lags = await _next(survey, view)
+    finally:
+        view.close()
+
+
+async def _next(survey: LagSurvey, view: View) -> Lags:
+    """The next lags. While they do not come, the view says so."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    refreshing = asyncio.create_task(survey.refresh())
+    try:
+        while not (await asyncio.wait({refreshing}, timeout=LATE))[0]:
+            view.note(f"no answer for {words.rough(loop.time() - began)}")
+        return refreshing.result()
+    finally:
+        if not refreshing.done():
+            refreshing.cancel()
+            await asyncio.wait({refreshing})
