@@ -12,6 +12,7 @@ from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.lag_survey import LagSurvey, check_names
 from rstream_cli.lags import Lags, Limit, Total
+from rstream_cli.management.answers import ListedConsumer
 from rstream_cli.render import prometheus, words
 from rstream_cli.render.lag_table import behind, records, table
 from rstream_core.text import harmless
@@ -19,7 +20,7 @@ from rstream_core.text import harmless
 LATE = 2.0
 """Seconds after which a display says that there is no answer."""
 _MOST_TOLD = 3
-"""Names over the limit that the error tells."""
+"""Names over the limit, or consumers without a stored offset, that a line tells of."""
 
 
 def show(lags: Lags, env: Environment, output: str) -> None:
@@ -34,6 +35,16 @@ def show(lags: Lags, env: Environment, output: str) -> None:
         env.stdout.flush()
         return
     terminal.write_json(env.stdout, text, is_tty=env.stdout_is_tty)
+
+
+def told_of_others(others: Sequence[ListedConsumer]) -> str:
+    """Tells of consumers that store no offset, of which the broker alone knows how far they have been sent."""
+    told = []
+    for one in others[:_MOST_TOLD]:
+        where = f"{repr(one.name) if one.name else 'one without a name'} in {one.stream!r}"
+        told.append(where if one.lag is None else f"{where} (sent all but about {words.messages(one.lag)})")
+    more = f"; and {words.count(len(others) - _MOST_TOLD)} more" if len(others) > _MOST_TOLD else ""
+    return f"reading without a stored offset: {'; '.join(told)}{more}"
 
 
 # Checking.

@@ -20,7 +20,6 @@ from rstream_cli.typer_support import Command
 if TYPE_CHECKING:
     from rstream_cli.lag_survey import LagSurvey
     from rstream_cli.lags import Limit
-    from rstream_cli.management.answers import ListedConsumer
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -32,8 +31,6 @@ WATCH_INTERVAL = 2.0
 """Seconds between two refreshes of ``--watch``."""
 KEPT_BEYOND = 10.0
 """Seconds for which connections are kept beyond the next refresh."""
-_MOST_TOLD = 3
-"""Consumers without a stored offset that a line tells of."""
 
 
 class LagOutput(enum.StrEnum):
@@ -141,7 +138,9 @@ def lag(
             if not lags.known and not lags.unknown:
                 connection.tell(f"no offset is stored in {target!r}")
             if env.stderr_is_tty and form is LagOutput.TABLE:
-                _tell_of_others(await survey.others(lags), connection)
+                others = await survey.others(lags)
+                if others:
+                    connection.tell(lag_run.told_of_others(others))
         lag_run.check_all(lags, limit)
         return ExitStatus.OK
 
@@ -182,17 +181,3 @@ async def _survey(
         with saying_why(NOT_BY_THE_PROTOCOL), context.connection.management() as api:
             await context.connect(client)
             yield LagSurvey(client, target, names, api, context.env.now)
-
-
-def _tell_of_others(others: Sequence[ListedConsumer], connection: ConnectionSettings) -> None:
-    """Tells a person of consumers that store no offset, of which the broker alone knows how far they have been sent."""
-    if not others:
-        return
-    from rstream_cli.render import words
-
-    told = []
-    for one in others[:_MOST_TOLD]:
-        where = f"{repr(one.name) if one.name else 'one without a name'} in {one.stream!r}"
-        told.append(where if one.lag is None else f"{where} (sent all but about {words.messages(one.lag)})")
-    more = f"; and {words.count(len(others) - _MOST_TOLD)} more" if len(others) > _MOST_TOLD else ""
-    connection.tell(f"reading without a stored offset: {'; '.join(told)}{more}")
