@@ -15,7 +15,7 @@ from rstream_cli.consume_report import ConsumeReports
 from rstream_cli.displayed_run import signal_name, take_leave
 from rstream_cli.ended import NOTHING_TO_READ, UNTIL_REACHED, Ended
 from rstream_cli.endpoints.stdout import GRACE, StdoutSink
-from rstream_cli.exit_status import ExitStatus
+from rstream_cli.exit_status import ExitStatus, status_of
 from rstream_cli.idle_note import tell_when_idle
 from rstream_cli.kinds import check_no_offset, find_streams
 from rstream_cli.outages import OutageReports
@@ -35,13 +35,6 @@ from rstream_core.flow.stream_source import StreamSource
 
 _REASONS = {"count": "--count is reached", "until": UNTIL_REACHED}
 """Why a run ends, in the words of the options."""
-_STATUS = {
-    "timeout": ExitStatus.TIMED_OUT,
-    "sink closed": ExitStatus.STDOUT_CLOSED,
-    "bad message": ExitStatus.BAD_RECORD,
-    "error": ExitStatus.INTERNAL,
-}
-"""The exit codes of ends; all others are ``OK``."""
 
 
 class ConsumeRun:
@@ -183,7 +176,10 @@ class ConsumeRun:
         """Returns how a run with this reason has ended. Raises the core's errors."""
         if isinstance(why.error, RstreamError):
             raise why.error
-        return Ended(_REASONS.get(why.kind, why.reason), _STATUS.get(why.kind, ExitStatus.OK), why.error)
+        if why.error is not None:
+            return Ended(why.reason, status_of(why.error), why.error)
+        status = ExitStatus.TIMED_OUT if why.kind == "timeout" else ExitStatus.OK
+        return Ended(_REASONS.get(why.kind, why.reason), status)
 
     # Where to read.
 

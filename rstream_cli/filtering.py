@@ -1,4 +1,4 @@
-"""``consume --filter``: an exact filter behind the broker's filter, if there is a ``--filter-from``.
+"""``consume --filter-from``: an exact filter behind the broker's, for the values of ``--filter``.
 
 The broker filters whole chunks, by values that are not part of the messages. So this side can only read the value from
 the place where the publisher took it: at a path in the body or in the envelope.
