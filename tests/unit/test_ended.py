@@ -101,6 +101,7 @@ def test_the_numbers_are_a_contract() -> None:
         "NOT_CONFIRMED": 7,
         "BAD_RECORD": 8,
         "PRECONDITION": 9,
+        "CHECK_FAILED": 10,
         "TIMED_OUT": 124,
         "INTERRUPTED": 130,
         "STDOUT_CLOSED": 141,
