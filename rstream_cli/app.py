@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, Lazy] = {
     "offset": Lazy("rstream_cli.commands.offset", "Store, query, list, reset and resolve offsets."),
     "lag": Lazy("rstream_cli.commands.lag", "Show how far consumers are behind, in messages and in time."),
     "context": Lazy("rstream_cli.commands.context", "Keep connection settings under names."),
+    "bench": Lazy("rstream_cli.commands.bench", "Measure how fast a broker takes and gives messages."),
     "doctor": Lazy(
         "rstream_cli.commands.doctor",
         "Check the connection to a broker, step by step, and what may hold up its clients.",

@@ -149,8 +149,26 @@ _stream_3 = Parameter('stream', ('--stream',), 'Use this stream where a command 
 _none = Parameter('none', ('--none',), 'Use no context from now on.', takes_value=False)
 _missing_ok_3 = Parameter('missing_ok', ('--missing-ok',), 'Accept a context that does not exist.', takes_value=False)
 _names_3 = Parameter('names', repeats=True, kind=CONTEXT)
-_stream_4 = Parameter('stream', ('--stream',), 'Also check the leader and the replicas of this stream.', kind=STREAM)
-_json_9 = Parameter('json', ('--json',), 'Print one JSON object a line.', takes_value=False)
+_producers = Parameter('producers', ('--producers',), 'Publish with N producers. (default: 1)')
+_rate_2 = Parameter('rate', ('--rate',), "Publish N messages a second, all producers together: 5000/s. Without it, they publish as fast as the broker confirms. With it, a message's latency counts from when it was due, also if it was sent late.")
+_max_in_flight_2 = Parameter('max_in_flight', ('--max-in-flight',), 'Let each producer have at most N unconfirmed messages (default: 50000). Without --rate, fewer mean shorter latencies.')
+_size = Parameter('size', ('--size',), 'Publish bodies of this size: 100 (bytes, the default), 1kB, a range 100..2000, or @FILE: the contents of the file. Below 16 bytes, there is no end-to-end latency; the least is 8.')
+_batch_size_2 = Parameter('batch_size', ('--batch-size',), 'Publish up to N messages in one go (default: 1000).')
+_compression_2 = Parameter('compression', ('--compression',), 'Publish each batch as one sub-entry, compressed like this.', words=('none', 'gzip', 'snappy', 'lz4', 'zstd'))
+_superstream = Parameter('superstream', ('--superstream',), 'Make a super stream with N partitions instead of a stream. A message goes to one by the hash of its number.')
+_processes = Parameter('processes', ('--processes',), 'Share out the producers to N processes, and the consumers to N others. (default: 1)')
+_duration = Parameter('duration', ('--duration',), 'Measure for this long (default: 10s, unless --count is given).')
+_count_2 = Parameter('count', ('--count', '-n'), 'Publish N messages, all producers together, or consume N.')
+_warm_up = Parameter('warm_up', ('--warm-up',), 'Leave this long out of rates and latencies, at the beginning (default: 1s, with --count 0).')
+_runs = Parameter('runs', ('--runs',), 'Do it N times, each with a new stream if none is given, and show the medians and their ranges. (default: 1)')
+_json_9 = Parameter('json', ('--json',), 'Print one JSON object: what --save writes.', takes_value=False)
+_save = Parameter('save', ('--save',), 'Write all results to this file, as JSON, for `rstream bench compare`. It is replaced.', takes_file=True)
+_yes_2 = Parameter('yes', ('--yes', '-y'), 'Do not ask. Required for a broker on another machine where there is no terminal to ask on.', takes_value=False)
+_stream_4 = Parameter('stream')
+_consumers = Parameter('consumers', ('--consumers',), 'Consume with N consumers. Each gets all messages; of a super stream, they share out the partitions. (default: 1)')
+_credit_2 = Parameter('credit', ('--credit',), 'Let the broker send N chunks ahead to each consumer (default: 10).')
+_stream_5 = Parameter('stream', ('--stream',), 'Also check the leader and the replicas of this stream.', kind=STREAM)
+_json_10 = Parameter('json', ('--json',), 'Print one JSON object a line.', takes_value=False)
 _host_2 = Parameter('host', ('--host',), 'Listen on this address. 0.0.0.0 listens on every network. (default: 127.0.0.1)')
 _port_2 = Parameter('port', ('--port',), 'Listen on this port (default: 5552, with TLS 5551). 0 takes a free port.')
 _data = Parameter('data', ('--data',), 'Keep streams in this folder. Without it, they are lost when the broker ends.', takes_file=True)
@@ -178,6 +196,7 @@ COMMANDS = {
             ('offset', 'Store, query, list, reset and resolve offsets.'),
             ('lag', 'Show how far consumers are behind, in messages and in time.'),
             ('context', 'Keep connection settings under names.'),
+            ('bench', 'Measure how fast a broker takes and gives messages.'),
             ('doctor', 'Check the connection to a broker, step by step, and what may hold up its clients.'),
             ('broker', 'Run an embedded broker for development and tests.'),
             ('version', 'Print the versions of rstream, Python and the libraries.'),
@@ -392,8 +411,41 @@ COMMANDS = {
         (_missing_ok_3, _yes, _quiet, _verbose, _color, _help),
         (_names_3,),
     ),
+    'bench': Command(
+        (_help,),
+        (),
+        (
+            ('publish', 'Measure publishing.'),
+            ('consume', 'Measure consuming.'),
+            ('both', 'Measure publishing and consuming at the same time.'),
+        ),
+    ),
+    'bench publish': Command(
+        (_producers, _rate_2, _max_in_flight_2, _size, _batch_size_2, _compression_2, _superstream, _processes,
+         _duration, _count_2, _warm_up, _runs, _json_9, _save, _yes_2, _context, _uri, _host, _port, _vhost,
+         _username, _password_file, _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure,
+         _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for,
+         _management_uri, _quiet, _verbose, _color, _help),
+        (_stream_4,),
+    ),
+    'bench consume': Command(
+        (_consumers, _credit_2, _size, _batch_size_2, _compression_2, _superstream, _processes, _duration, _count_2,
+         _warm_up, _runs, _json_9, _save, _yes_2, _context, _uri, _host, _port, _vhost, _username, _password_file,
+         _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer,
+         _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose,
+         _color, _help),
+        (_stream_4,),
+    ),
+    'bench both': Command(
+        (_producers, _rate_2, _max_in_flight_2, _consumers, _credit_2, _size, _batch_size_2, _compression_2,
+         _superstream, _processes, _duration, _count_2, _warm_up, _runs, _json_9, _save, _yes_2, _context, _uri,
+         _host, _port, _vhost, _username, _password_file, _password_command, _tls, _ca_file, _cert, _cert_key,
+         _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker,
+         _recover_for, _management_uri, _quiet, _verbose, _color, _help),
+        (_stream_4,),
+    ),
     'doctor': Command(
-        (_stream_4, _json_9, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file,
+        (_stream_5, _json_10, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file,
          _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer,
          _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose,
          _color, _help),

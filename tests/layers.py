@@ -111,26 +111,37 @@ rstream_cli: exit_status
 rstream_cli: hints
 rstream_cli: ended error_form mistakes
 rstream_cli: asking input names parsing typer_support
+rstream_cli.bench: . histogram payload saving
+rstream_cli.bench: check plan results
+rstream_cli.bench: load
+rstream_cli.bench: consume_load publish_load
 rstream_cli: formats
 rstream_cli.records: template values
 rstream_cli.render: . columns stats
 rstream_cli: lags
 rstream_cli.render: words
+rstream_cli.bench: metrics
+rstream_cli.bench: report
 rstream_cli.render: json_lines lag_table line live prometheus
 rstream_cli.render: lag_live
 rstream_cli.render: display
 rstream_cli: passwords setting_values trusted_files
 rstream_cli: connection_settings contexts project
+rstream_cli.bench: settings
 rstream_cli: effective
 rstream_cli.options: . answering declaring messages routing
 rstream_cli.options: connecting consuming publishing
-rstream_cli.options: showing
+rstream_cli.options: benchmarks showing
 rstream_cli: runner stream_facts stream_names
 rstream_cli: completing
+rstream_cli.bench: worker
+rstream_cli.bench: workers
+rstream_cli.bench: running
 rstream_cli.render: facts
 rstream_cli.render: status
 rstream_cli: diagnosis displayed_run kinds outages rendering
 rstream_cli: lag_survey management_diagnosis
+rstream_cli.bench: command
 rstream_cli: filtering grepping lag_run matching
 rstream_cli.endpoints: . stdout
 rstream_cli.records: csv_out
@@ -143,7 +154,7 @@ rstream_cli: idle_note
 rstream_cli.endpoints: publishers records
 rstream_cli: consume_run publish_run
 rstream_cli: consume_command publish_command
-rstream_cli.commands: . broker completion consume context doctor lag offset_list offset_reset publish
+rstream_cli.commands: . bench broker completion consume context doctor lag offset_list offset_reset publish
 rstream_cli.commands: offset sac_consume stream_list version
 rstream_cli.commands: stream
 rstream_cli.commands: superstream_consume superstream_publish

@@ -52,8 +52,6 @@ class Lane:
         self.publisher: LanePublisher
         """Set once it is opened, and before the first block."""
         self._waiting: list[Block] = []
-        self.messages = 0
-        """How many messages wait."""
 
     def __bool__(self) -> bool:
         """Whether anything waits."""
@@ -62,11 +60,10 @@ class Lane:
     def add(self, block: Block) -> None:
         """Puts a block behind those that wait."""
         self._waiting.append(block)
-        self.messages += block.count
 
     def take(self) -> list[Block]:
         """Takes out all that waits: as one block for each run of blocks of the same source."""
-        waiting, self._waiting, self.messages = self._waiting, [], 0
+        waiting, self._waiting = self._waiting, []
         if len(waiting) < 2:
             return waiting
         joined: list[Block] = []
@@ -80,4 +77,3 @@ class Lane:
     def put_back(self, blocks: Sequence[Block]) -> None:
         """Puts blocks before those that wait."""
         self._waiting[:0] = blocks
-        self.messages += sum(block.count for block in blocks)

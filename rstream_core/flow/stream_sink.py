@@ -1,10 +1,10 @@
 """The sink that publishes: to one stream, or to several, each of which has a publisher and a lane.
 
-Messages wait in their lane until there is a batch in a lane, or enough in all of them, or until they have waited for
-the linger time. Then all that waits is published, lane by lane: a publisher gets whole blocks, and makes batches of
-them, where nothing is to be done between two batches. The publishers bound what is in flight: ``push`` waits for them,
-and that is the back pressure. Confirms acknowledge ranges of positions; a message that is rejected, or not confirmed,
-is acknowledged as failed.
+Messages wait in their lane until there is a batch of them, or until they have waited for the linger time. Then all that
+waits is published, lane by lane: a publisher gets whole blocks, and makes batches of them, where nothing is to be done
+between two batches. The publishers bound what is in flight: ``push`` waits for them, and
+that is the back pressure. Confirms acknowledge ranges of positions; a message that is rejected, or not confirmed, is
+acknowledged as failed.
 
 Positions go to the publisher with each batch, and come back with its outcomes, so nothing here is done once a message.
 """
@@ -29,9 +29,7 @@ from rstream_core.timeslice import TimeSlice
 from rstream_core.types import CompressionType
 
 GATHERED = 256 * 1024
-"""Bytes that are published without waiting for more, where there is one lane."""
-GATHERED_IN_LANES = 1024 * 1024
-"""The same, in all lanes, where there are several: each has its frames, and they are to be worth it."""
+"""Bytes in all lanes that are published without waiting for more."""
 
 P = TypeVar("P", bound=LanePublisher)
 Listener = Callable[[Outcome], None]
@@ -47,7 +45,7 @@ class Batching:
     size: float | None = None
     """The most bytes of a batch; None: no limit."""
     enough: float | None = None
-    """Bytes for which nobody waits longer; None, and at most: ``GATHERED``, or ``GATHERED_IN_LANES``."""
+    """Bytes for which nobody waits longer; None, and at most: ``GATHERED``."""
     linger: float = 0.02
     """Seconds that a message waits for others."""
     sub_entries: CompressionType | None = None
@@ -86,13 +84,14 @@ class StreamSink:
         self._batching = batching
         self._cuts_batches = batching.confirm_each or batching.sub_entries is not None or batching.size is not None
         """Whether batches are cut here, since something is done for each; otherwise the publisher cuts them."""
+        self._enough = min(batching.size or GATHERED, batching.enough or GATHERED, GATHERED)
         self._on_outcome = on_outcome
         self._stops_at_rejected = stops_at_rejected
         self._clock = clock or asyncio.get_running_loop().time
         self._wake: Callable[[], None] | None = None
         self._time_slice = TimeSlice()
-        self._fullest = self._size = 0
-        """The most messages that wait in a lane, and bytes in all lanes while those are too few for a batch."""
+        self._messages = self._size = 0
+        """Messages that wait in all lanes, and their bytes while they are too few for a batch."""
         self._since: float | None = None
         """When the oldest message that waits has come."""
 
@@ -129,15 +128,9 @@ class StreamSink:
 
     def push(self, block: Block) -> Awaitable[None] | None:
         self.hold(block)
-        if self._fullest >= self._batching.messages or self._size >= self._enough:
+        if self._messages >= self._batching.messages or self._size >= self._enough:
             return self._publish_waiting()
         return None
-
-    @property
-    def _enough(self) -> float:
-        """Bytes in all lanes that are published without waiting for more."""
-        batching, most = self._batching, GATHERED if len(self.lanes) < 2 else GATHERED_IN_LANES
-        return min(batching.size or most, batching.enough or most, most)
 
     def due(self) -> float | None:
         return None if self._since is None else self._since + self._batching.linger
@@ -169,13 +162,14 @@ class StreamSink:
         """Puts the messages into their lanes, and publishes nothing."""
         if self._since is None:
             self._since = self._clock()
-        parts = [(0, block)] if block.lanes is None else block.scatter()
-        for number, part in parts:
-            lane = self.lanes[number]
-            lane.add(part)
-            self._fullest = max(self._fullest, lane.messages)
-        if self._fullest < self._batching.messages:  # otherwise it makes no difference
+        self._messages += block.count
+        if self._messages < self._batching.messages:  # otherwise it makes no difference
             self._size += size_of(block.messages)
+        if block.lanes is None:
+            self.lanes[0].add(block)
+            return
+        for lane, part in block.scatter():
+            self.lanes[lane].add(part)
 
     def take_waiting(self) -> Iterator[tuple[str, Block]]:
         """Yields what was not published, with its stream. It stays open."""
@@ -196,7 +190,7 @@ class StreamSink:
             if lane:
                 await self._publish_lane(lane)
         self._since = None
-        self._fullest = self._size = 0
+        self._messages = self._size = 0
 
     async def _publish_lane(self, lane: Lane) -> None:
         waiting, at, start = lane.take(), 0, 0

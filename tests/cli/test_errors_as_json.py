@@ -18,6 +18,9 @@ from tests.brokers import Broker
 from tests.cli.conftest import Done, Run, run_here
 
 ANSWERING = {
+    "bench both",
+    "bench consume",
+    "bench publish",
     "consume",
     "context list",
     "context show",

@@ -55,6 +55,9 @@ JSON_COMMANDS = {
     "offset reset": (NAME, "--name", NAME, "--to", "1", "--dry-run"),
     "doctor": ("--stream", NAME),
     "consume": (NAME, "-o", "first", "--until", "end"),
+    "bench publish": (NAME, "--count", "1", "-q"),
+    "bench consume": (NAME, "-q"),
+    "bench both": (NAME, "--count", "1", "-q"),
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from rstream_core.flow.acks import Account, Acks, Verdict
 from rstream_core.flow.block import Block
 from rstream_core.flow.run import Run
 from rstream_core.flow.stages import Stop
-from rstream_core.flow.stream_sink import GATHERED, GATHERED_IN_LANES, Batching, StreamSink
+from rstream_core.flow.stream_sink import GATHERED, Batching, StreamSink
 from rstream_core.types import CompressionType
 
 
@@ -178,32 +177,6 @@ async def test_messages_wait_until_there_is_a_batch() -> None:
         assert [message for messages, _, _ in world.publishers[0].calls for message in messages] == [
             b"%d" % number for number in range(17)
         ]
-
-
-async def test_lanes_wait_until_there_is_a_batch_in_one_of_them() -> None:
-    """Each has frames of its own, whose number must not grow with that of the lanes."""
-    async with World(Batching(messages=5), "a", "b") as world:
-        await world.push(8, lanes=[0, 1] * 4)
-        assert (world.sizes(0), world.sizes(1), world.sink.due()) == ([], [], 100.02)
-        await world.push(1, lanes=[1])
-        assert (world.sizes(0), world.sizes(1), world.sink.due()) == ([4], [5], None)
-        await world.push(4, lanes=[1] * 4)
-        assert world.sizes(1) == [5]
-        waiting = world.sink.tick()
-        assert waiting is not None
-        await waiting
-        assert world.sizes(1) == [5, 4]
-
-
-@pytest.mark.parametrize(("streams", "enough"), [(("a",), GATHERED), (("a", "b", "c"), GATHERED_IN_LANES)])
-async def test_several_lanes_gather_more_bytes_than_one(streams: tuple[str, ...], enough: int) -> None:
-    async with World(Batching(), *streams) as world:
-        for size, published in ((enough - 10, 0), (10, 2)):
-            block = world.block(1)
-            waiting = world.sink.push(replace(block, messages=[bytes(size)], lanes=[0]))
-            if waiting is not None:
-                await waiting
-            assert world.publishers[0].published == published
 
 
 async def test_a_message_waits_no_longer_than_the_linger_time() -> None:
