@@ -172,6 +172,11 @@ class Connection(asyncio.BufferedProtocol):
     def is_open(self) -> bool:
         return self.error is None and self.session.state is State.READY
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing can be written any more, although the end may not be told yet."""
+        return self.error is not None or self._transport is None or self._transport.is_closing()
+
     async def drain(self) -> None:
         """Waits until the connection is writable or has ended. Raises ``RequestTimeout`` where neither happens."""
         try:

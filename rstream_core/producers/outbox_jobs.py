@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from rstream_core.checks import MAX_OFFSET
 from rstream_core.errors import RESPONSE_OK, MessageTooLarge
 from rstream_core.hints import Hint
 from rstream_core.producers.losses import LossCount
@@ -89,6 +90,12 @@ class Job:
     def weight(self) -> int:
         """Messages under one publishing id."""
         return 1 if self.compression is None else len(self.messages)
+
+    @property
+    def is_one_run(self) -> bool:
+        """Whether its ids can be written as they are, each for a message without a filter value."""
+        is_plain = self.compression is None and self.filter_values is None
+        return is_plain and self.ids[-1] <= MAX_OFFSET and grows(self.ids)
 
 
 class Confirms:

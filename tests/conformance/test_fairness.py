@@ -1,4 +1,4 @@
-"""What consumers hand out leaves the event loop its turns, also where nobody ever waits.
+"""What is handed out and published leaves the event loop its turns, also where nobody ever waits.
 
 Work takes the time of a clock of the test's own, so that nothing here depends on how fast the machine is.
 """
@@ -14,7 +14,8 @@ import pytest
 
 import rstream_core.consuming.subscription
 import rstream_core.consuming.subscriptions
-from rstream_core import Client, Consumer, MessageContext, SuperStreamConsumer
+import rstream_core.producers.job_queue
+from rstream_core import Client, Consumer, MessageContext, Producer, SuperStreamConsumer
 from rstream_core.timeslice import TIME_SLICE, TimeSlice
 from tests.clients import PATIENCE, publish
 
@@ -199,3 +200,18 @@ async def test_a_turn_that_ends_while_the_loop_has_its_turn(client: Client, stre
             await asyncio.sleep(0.001)
         await leaving[0]
     assert work.messages * EACH <= TIME_SLICE * 1.25
+
+
+async def test_publishing_in_a_loop_leaves_others_their_turns(
+    client: Client, stream: str, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although each call writes at once, and has nothing to wait for."""
+    monkeypatch.setattr(rstream_core.producers.job_queue, "TimeSlice", lambda: TimeSlice(lambda: work.now))
+    producer = Producer(client=client)
+    await producer.send_wait(stream, b"first")
+    async with work.watched():
+        for _ in range(200):
+            work.do(0.001)
+            await producer.send_batch(stream, [b"x"] * 10)
+    await producer.close()
+    assert 0 < work.longest <= TIME_SLICE * 1.25

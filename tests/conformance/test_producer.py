@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -23,7 +24,9 @@ from rstream_core import (
     RequestTimeout,
     amqp_decoder,
 )
+from rstream_core.callbacks import own_task
 from rstream_core.publishing.publisher import Publisher
+from rstream_core.timeslice import TimeSlice
 from tests import inside
 from tests.clients import PATIENCE, bodies, eventually, lose, read
 
@@ -53,6 +56,30 @@ async def test_send_batch_returns_ids(client: Client, producer: Producer, stream
     assert await producer.send_batch(stream, [b"x"]) == [MANY + 1]
     await producer.close()
     assert await stored(client, stream, MANY + 1) == [*bodies(MANY), b"x"]
+
+
+async def test_what_waits_for_nothing_is_written_without_a_task(
+    client: Client, producer: Producer, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not before what is held."""
+    await producer.send_batch(stream, [b"0"])
+    started: list[object] = []
+
+    def noting(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        started.append(work)
+        return own_task(work)
+
+    monkeypatch.setattr("rstream_core.producers.job_queue.own_task", noting)
+    monkeypatch.setattr(TimeSlice, "is_over", lambda slice_, messages=0: False)
+    told: list[ConfirmationStatus] = []
+    assert await producer.send_batch(stream, [b"1", b"2"], on_publish_confirm=told.append) == [2, 3]
+    assert await producer.send_wait(stream, b"3") == 4
+    assert (len(started), [status.message_id for status in told]) == (0, [2, 3])
+    await producer.send(stream, b"4")
+    assert await producer.send_batch(stream, [b"5"]) == [6]
+    assert len(started) == 1
+    await producer.close()
+    assert await stored(client, stream, 6) == [b"0", b"1", b"2", b"3", b"4", b"5"]
 
 
 async def test_send_wait_returns_once_it_is_stored(client: Client, producer: Producer, stream: str) -> None:
