@@ -400,6 +400,7 @@ class Consumer(StreamAdministration):
         except AlreadyClosed:
             await subscription.close()
             raise
+        subscription.reads_plain = decoder is amqp_decoder
         subscriber = Subscriber(next(self._ids), name, subscription, decoder, wishes.filter.predicate, offsets)
         self._subscribers.add(subscriber)
         if offsets is not None:

@@ -59,13 +59,14 @@ class ReadSubscribers(Generic[T]):
         """
         subscriber = self._by_stream[chunk.stream]
         subscription = subscriber.subscription
+        has_turns = subscription.has_turns
         done = chunk.offset - 1
         try:
             for stored, context in messages_of(subscriber, chunk):
                 message = decode(stored) if decode else stored
                 yield (message, context) if wanted is None or wanted(message) else None
                 done = context.offset
-                if not subscription.is_wanted(chunk):
+                if has_turns and not subscription.is_wanted(chunk):
                     break
         finally:
             opened.chunks.finish(done)

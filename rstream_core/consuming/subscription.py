@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from rstream_core.callbacks import Callbacks
 from rstream_core.connecting.locator import Locator
@@ -28,7 +28,7 @@ from rstream_core.consuming.intake import Intake
 from rstream_core.consuming.start import Position
 from rstream_core.errors import RstreamError
 from rstream_core.loops import LoopGuard
-from rstream_core.protocol.chunk import AnyChunk, PlainChunk
+from rstream_core.protocol.chunk import AnyChunk
 from rstream_core.timeslice import TimeSlice
 from rstream_core.types import Chunk, ConsumerOffsetSpecification, Endpoint
 
@@ -105,6 +105,8 @@ class Subscription(AsyncIterator[Chunk]):
             on_gap=on_gap,
             fail_on_gap=fail_on_gap,
         )
+        self.reads_plain = False
+        """Whether chunks of plain messages are handed out as ``PlainChunk``: set by a reader that takes both."""
         self.time_slice = TimeSlice()
         """That of the task which reads the subscription."""
         self._guard = LoopGuard("this subscription")
@@ -150,6 +152,11 @@ class Subscription(AsyncIterator[Chunk]):
         return self._intake.is_active
 
     @property
+    def has_turns(self) -> bool:
+        """Whether it is a single active consumer. Otherwise it is always active, and ``is_wanted`` always true."""
+        return self._intake.turns is not None
+
+    @property
     def processed(self) -> int | None:
         """The last offset that the application is done with, and with all before it, since the subscription became
         active."""
@@ -188,12 +195,14 @@ class Subscription(AsyncIterator[Chunk]):
             self.time_slice.begin()
 
     def poll(self) -> Chunk | None:
-        """Returns the next chunk, or piece, if one is there. Finishes the one before it. Raises ``ChunkError``."""
-        chunk = self._intake.next()
-        assert not isinstance(chunk, PlainChunk)
+        """Returns the next chunk, or piece, if one is there. Finishes the one before it. Raises ``ChunkError``.
+
+        With ``reads_plain``, what is returned may be a ``PlainChunk``.
+        """
+        chunk = self._intake.next(as_plain=self.reads_plain)
         if chunk is not None:
             self._has_given_way = False
-        return chunk
+        return cast("Chunk | None", chunk)
 
     def poll_plain(self) -> AnyChunk | None:
         """As ``poll``, for whoever wants little but bodies: a chunk of plain messages comes as a ``PlainChunk``."""

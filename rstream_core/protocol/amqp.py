@@ -48,6 +48,7 @@ from rstream_core.protocol.amqp_sections import (
     SHORT_HEADS,
     VALUE,
     BodyType,
+    PlainMessages,
     Spans,
     as_bytes,
     bodies_of,
@@ -194,15 +195,13 @@ class AMQPMessage:
 
     @classmethod
     def all_from_bytes(cls, messages: Iterable[bytes]) -> Iterator[Self]:
-        """Yields the messages as ``from_bytes`` does, without a call for each one: a chunk may have thousands."""
-        new = object.__new__
-        for data in messages:
+        """Yields the messages as ``from_bytes`` does, without a call for each. ``PlainMessages`` bring their bodies."""
+        bodies, new = messages.bodies if isinstance(messages, PlainMessages) else None, object.__new__
+        for data in messages if bodies is None else bodies:
             self = new(cls)
-            self._encoded = data
-            self._body = _UNREAD
-            self._sections = None
-            self._spans = None
-            self.publishing_id = None
+            self._encoded = data if bodies is None else None
+            self._body = _UNREAD if bodies is None else data
+            self._sections = self._spans = self.publishing_id = None
             yield self
 
     header = _Section[Header](HEADER, "A :class:`Header`, or None.")

@@ -22,6 +22,7 @@ from rstream_core.protocol.amqp import (
     encode_bodies,
 )
 from rstream_core.protocol.amqp_codec import decode_value, encode_value, map_of, skip_value
+from rstream_core.protocol.amqp_sections import PlainMessages
 from rstream_core.protocol.amqp_types import (
     Array,
     Byte,
@@ -358,3 +359,27 @@ REFEREED_HEADERS = st.fixed_dictionaries(
         "delivery_count": st.integers(0, 2**32 - 1),
     }
 )
+
+
+@given(st.lists(st.binary(max_size=300), max_size=5))
+def test_messages_of_bodies_are_those_of_their_bytes(found: list[bytes]) -> None:
+    """There is a short way for plain messages."""
+    messages = list(AMQPMessage.all_from_bytes(PlainMessages(found)))
+    others = list(AMQPMessage.all_from_bytes(encode_bodies(found)))
+    assert messages == others
+    for one, other in zip(messages, others, strict=True):
+        assert (one.encode(), one.body, one.data_sections, one.body_type) == (
+            other.encode(),
+            other.body,
+            other.data_sections,
+            other.body_type,
+        )
+        assert (one.properties, one.value, one.sequence, one.publishing_id, str(one)) == (
+            other.properties,
+            other.value,
+            other.sequence,
+            other.publishing_id,
+            str(other),
+        )
+        one.body = other.body = b"other"
+        assert one.encode() == other.encode()
