@@ -141,7 +141,8 @@ _fail_over = Parameter('fail_over', ('--fail-over',), 'Fail where a name has mor
 _output_2 = Parameter('output', ('--output',), 'Print a table, the default, one JSON object a line, or metrics as Prometheus reads them.', words=('table', 'json', 'prometheus'))
 _json_7 = Parameter('json', ('--json',), 'Print one JSON object a line: same as --output json.', takes_value=False)
 _watch = Parameter('watch', ('--watch',), 'Go on until Ctrl-C, or until a name is over --fail-over.', takes_value=False)
-_interval = Parameter('interval', ('--interval',), 'With --watch, ask this often. (default: 2s)')
+_listen = Parameter('listen', ('--listen',), 'Serve metrics for Prometheus at http://HOST:PORT/metrics, until Ctrl-C. Without HOST, only this machine can reach them. With port 0, any free port is used.')
+_interval = Parameter('interval', ('--interval',), 'With --watch, ask this often; with --listen, no more often than this. (default: 2s, with --listen 5s)')
 _json_8 = Parameter('json', ('--json',), 'Print JSON.', takes_value=False)
 _effective = Parameter('effective', ('--effective',), 'Show what a command would use here, and where each value comes from.', takes_value=False)
 _name_12 = Parameter('name', kind=CONTEXT)
@@ -369,10 +370,10 @@ COMMANDS = {
         (_stream,),
     ),
     'lag': Command(
-        (_name_11, _fail_over, _output_2, _json_7, _watch, _interval, _context, _uri, _host, _port, _vhost, _username,
-         _password_file, _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl,
-         _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri,
-         _quiet, _verbose, _color, _help),
+        (_name_11, _fail_over, _output_2, _json_7, _pretty, _watch, _listen, _interval, _context, _uri, _host, _port,
+         _vhost, _username, _password_file, _password_command, _tls, _ca_file, _cert, _cert_key, _server_name,
+         _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for,
+         _management_uri, _quiet, _verbose, _color, _help),
         (_stream_2,),
     ),
     'context': Command(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from rstream_cli import terminal
-from rstream_cli.environment import Environment
+from rstream_cli.environment import ColorChoice, Environment, PrettyChoice
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.lag_survey import LagSurvey, check_names
 from rstream_cli.lags import Lags, Limit, Total
 from rstream_cli.management.answers import ListedConsumer
+from rstream_cli.pretty_json import write_answer
 from rstream_cli.render import prometheus, words
 from rstream_cli.render.lag_table import behind, records, table
 from rstream_core.text import harmless
@@ -23,18 +24,17 @@ _MOST_TOLD = 3
 """Names over the limit, or consumers without a stored offset, that a line tells of."""
 
 
-def show(lags: Lags, env: Environment, output: str) -> None:
+def show(lags: Lags, env: Environment, output: str, pretty: PrettyChoice, color: ColorChoice) -> None:
     """Writes lags to stdout, once. ``output``: table, json or prometheus."""
     if output == "json":
-        text = "".join(map(terminal.json_line, records(lags)))
+        write_answer(env, records(lags), pretty, color)
     elif output == "prometheus":
         text = prometheus.exposition(lags)
         text = harmless(text, lines=True) if env.stdout_is_tty else text
+        terminal.write_json(env.stdout, text, is_tty=env.stdout_is_tty)
     else:
         env.stdout.write(table(lags, env.size_of(env.stdout)[0]) if env.stdout_is_tty else table(lags))
         env.stdout.flush()
-        return
-    terminal.write_json(env.stdout, text, is_tty=env.stdout_is_tty)
 
 
 def told_of_others(others: Sequence[ListedConsumer]) -> str:
@@ -124,27 +124,26 @@ class Blocks:
 class Lines(Blocks):
     """One object a line, with the time of the refresh and all its lags."""
 
-    def __init__(self, env: Environment) -> None:
-        self._env = env
+    def __init__(self, write: Callable[[Mapping[str, Any]], None]) -> None:
+        self._write = write
 
     def update(self, lags: Lags) -> None:
-        record = {"time": _time(lags), "target": lags.target, "lags": records(lags)}
-        terminal.write_json(self._env.stdout, terminal.json_line(record), is_tty=self._env.stdout_is_tty)
+        self._write({"time": _time(lags), "target": lags.target, "lags": records(lags)})
 
 
 def _time(lags: Lags) -> str:
     return f"{datetime.fromtimestamp(lags.at, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def view_for(env: Environment, output: str, interval: float, *, color: bool) -> View:
+def view_for(env: Environment, output: str, interval: float, pretty: PrettyChoice, color: ColorChoice) -> View:
     """The view for ``--watch``: a display where stdout is a terminal that can move its cursor."""
     if output == "json":
-        return Lines(env)
+        return Lines(lambda record: write_answer(env, [record], pretty, color))
     if not env.stdout_is_tty or env.variable("TERM") == "dumb":
         return Blocks(env)
     from rstream_cli.render.lag_live import LagView
 
-    return LagView(env, color=color, interval=interval)
+    return LagView(env, color=env.use_color(color, stdout=True), interval=interval)
 
 
 async def watch(survey: LagSurvey, view: View, names: Sequence[str], interval: float, limit: Limit | None) -> NoReturn:

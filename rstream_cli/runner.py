@@ -20,7 +20,7 @@ import signal
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -96,11 +96,17 @@ class CommandContext:
         on_recovery: RecoveryListener | None = None,
         on_gap: GapListener | None = None,
         idle_timeout: float = 0.0,
+        recover_at_most: float | None = None,
     ) -> Client:
-        """Returns a client of the core with the options of the command line."""
+        """Returns a client of the core with the options of the command line.
+
+        ``recover_at_most``: seconds for a recovery, where the options allow more.
+        """
         from rstream_core import Client
 
         recovery = self.connection.recovery
+        if recovery is not None and recover_at_most is not None:
+            recovery = replace(recovery, seconds=min(recovery.seconds, recover_at_most))
         return Client(
             self.options, recovery=recovery, on_recovery=on_recovery, on_gap=on_gap, idle_timeout=idle_timeout
         )

@@ -14,9 +14,10 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = """
-rstream_core: hints log_limit text tokens version
+rstream_core: addresses hints log_limit text tokens version
 rstream_core: errors
 rstream_core: checks
+rstream_core: http_server
 rstream_core: types
 rstream_core: uri
 rstream_core.protocol: . amqp_types wire_source
@@ -140,7 +141,7 @@ rstream_cli.bench: running
 rstream_cli.render: facts
 rstream_cli.render: status
 rstream_cli: diagnosis displayed_run kinds outages rendering
-rstream_cli: lag_survey management_diagnosis
+rstream_cli: lag_exporter lag_survey management_diagnosis
 rstream_cli.bench: command
 rstream_cli: filtering grepping lag_run matching
 rstream_cli.endpoints: . stdout

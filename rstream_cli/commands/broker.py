@@ -164,6 +164,7 @@ def run(
     context = _tls_context(tls_cert, tls_key)
     if port is None:
         port = TLS_PORT if context else PLAIN_PORT
+    from rstream_core.addresses import is_loopback
     from rstream_core.broker import checks
 
     port = checks.check_number("--port", port, 0, 65_535)
@@ -202,7 +203,7 @@ def run(
         if not settings.verbosity:
             tell_warnings(settings.warn)
         async with serving:
-            if users is None and host != "localhost" and not checks.is_loopback(host):
+            if users is None and host != "localhost" and not is_loopback(host):
                 settings.warn("clients can log in from this machine only, as guest; --user adds other users")
             where = f"[{host}]" if ":" in host else host
             settings.tell(f"listening on {where}:{serving.port}; {_where(data)}; Ctrl-C ends it")

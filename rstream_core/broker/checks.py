@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 
 from rstream_core.checks import MAX_NAME
@@ -68,13 +67,3 @@ def check_seconds(what: str, seconds: object) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
         raise ConfigurationError(f"{what} is a number from 0 on, not {seconds!r}")
     return seconds
-
-
-def is_loopback(address: str) -> bool:
-    """Returns whether only this machine can reach the address."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return (mapped or found).is_loopback

@@ -7,7 +7,7 @@ import logging
 import socket
 from collections.abc import Callable
 
-from rstream_core.broker.checks import is_loopback
+from rstream_core.addresses import is_loopback
 from rstream_core.broker.ports import Connection
 from rstream_core.broker.session import ServerOptions, ServerSession
 from rstream_core.broker.statistics import Statistics

@@ -109,7 +109,7 @@ class Server:
             await server._listen(host, port, tls)
             if management_port is not None:
                 server._management_server = await server._serve(
-                    server._management.connection, host, management_port, tls
+                    server._management.server.connection, host, management_port, tls
                 )
         except BaseException:
             await server.stop()
@@ -191,7 +191,7 @@ class Server:
             timer.cancel()
         if self._management_server is not None:
             self._management_server.close()
-        self._management.close()
+        self._management.server.close()
         if self._server is not None:
             self._server.close()
             self._is_stopped = True

@@ -130,7 +130,7 @@ def test_until_a_name_is_over_the_limit(env: dict[str, str], run: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "error"),
     [
-        (("--interval", "1s"), 2, "--interval needs --watch"),
+        (("--interval", "1s"), 2, "--interval needs --watch or --listen"),
         (("--watch", "--interval", "0"), 2, "--interval: "),
         (("--watch", "--interval", "5"), 2, "--interval: a duration without a unit"),
         (("--watch", "--output", "prometheus"), 2, "--watch and --output prometheus contradict each other"),

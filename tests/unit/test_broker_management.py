@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from rstream_core import Client, ConfigurationError, ConnectionOptions, EmbeddedBroker, Endpoint
-from rstream_core.broker import management
+from rstream_core import Client, ConfigurationError, ConnectionOptions, EmbeddedBroker, Endpoint, http_server
 from tests.clients import PATIENCE
 
 GUEST = f"Basic {base64.b64encode(b'guest:guest').decode()}"
@@ -133,7 +132,7 @@ async def test_no_more_is_read_while_answers_wait(broker: EmbeddedBroker) -> Non
         while answers < 10_000:
             answers += 1
             assert (await caller.read(body=False))[0] == 200
-            (connection,) = broker._running._management.connections
+            (connection,) = broker._running._management.server.connections
             most = max(most, len(connection._received))
         assert 0 < most <= 1 << 19
 
@@ -284,8 +283,8 @@ async def test_users_of_the_broker_log_in() -> None:
         (b"POST /api/nodes HTTP/1.1\r\ncontent-length: 9\r\n\r\n", 405),
         (b"GET /api/nodes HTTP/1.1\r\ncontent-length: 9\r\n\r\n", 413),
         (b"GET /api/nodes HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", 413),
-        (b"GET /" + b"a" * management.MAX_HEAD, 431),
-        (b"GET /" + b"a" * management.MAX_HEAD + b" HTTP/1.1\r\n\r\n", 431),
+        (b"GET /" + b"a" * http_server.MAX_HEAD, 431),
+        (b"GET /" + b"a" * http_server.MAX_HEAD + b" HTTP/1.1\r\n\r\n", 431),
     ],
 )
 async def test_what_is_no_request(caller: Caller, data: bytes, status: int) -> None:
@@ -295,7 +294,7 @@ async def test_what_is_no_request(caller: Caller, data: bytes, status: int) -> N
 
 
 async def test_who_falls_silent_is_left(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(management, "REQUEST_TIMEOUT", 0.1)
+    monkeypatch.setattr(http_server, "REQUEST_TIMEOUT", 0.1)
     async with calling(broker) as caller:
         assert (await caller.ask("/api/nodes"))[0] == 200
         caller.writer.write(b"GET /api/nodes HTTP/1.1\r\n")
@@ -306,17 +305,17 @@ async def test_who_falls_silent_is_left(broker: EmbeddedBroker, monkeypatch: pyt
 async def test_who_does_not_log_in_is_left_sooner(
     broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
-    assert management.LOGIN_TIMEOUT < management.REQUEST_TIMEOUT
-    monkeypatch.setattr(management, "LOGIN_TIMEOUT", 0.1)
-    monkeypatch.setattr(management, "REQUEST_TIMEOUT", 2 * PATIENCE)
-    monkeypatch.setattr(management, "IDLE_TIMEOUT", 2 * PATIENCE)
+    assert http_server.LOGIN_TIMEOUT < http_server.REQUEST_TIMEOUT
+    monkeypatch.setattr(http_server, "LOGIN_TIMEOUT", 0.1)
+    monkeypatch.setattr(http_server, "REQUEST_TIMEOUT", 2 * PATIENCE)
+    monkeypatch.setattr(http_server, "IDLE_TIMEOUT", 2 * PATIENCE)
     async with calling(broker) as caller:
         caller.writer.write(data)
         await caller.ended()
 
 
 async def test_who_asks_no_more_is_left(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(management, "IDLE_TIMEOUT", 0.1)
+    monkeypatch.setattr(http_server, "IDLE_TIMEOUT", 0.1)
     async with calling(broker) as caller:
         assert (await caller.ask("/api/nodes"))[0] == 200
         await caller.ended()
@@ -324,27 +323,27 @@ async def test_who_asks_no_more_is_left(broker: EmbeddedBroker, monkeypatch: pyt
 
 async def test_who_does_not_read_is_left(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     """And the broker takes in no more of the requests than the socket and one buffer hold."""
-    monkeypatch.setattr(management, "REQUEST_TIMEOUT", 0.3)
+    monkeypatch.setattr(http_server, "REQUEST_TIMEOUT", 0.3)
     running = broker._running
     async with calling(broker) as caller:
-        while not running._management.connections:  # noqa: ASYNC110 - the other end of the connection
+        while not running._management.server.connections:  # noqa: ASYNC110 - the other end of the connection
             await asyncio.sleep(0.01)
-        (connection,) = running._management.connections
+        (connection,) = running._management.server.connections
         request = f"GET /api/queues/%2F HTTP/1.1\r\nAuthorization: {GUEST}\r\n\r\n".encode()
         with contextlib.suppress(ConnectionError):
             async with asyncio.timeout(PATIENCE):
-                while running._management.connections:
+                while running._management.server.connections:
                     caller.writer.write(request * 100)
                     assert connection._transport.get_write_buffer_size() < 1 << 20
                     assert len(connection._received) < 1 << 20
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(0.05):
                             await caller.writer.drain()
-        assert not running._management.connections
+        assert not running._management.server.connections
 
 
 async def test_connections_are_bounded(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(management, "MAX_HTTP_CONNECTIONS", 2)
+    monkeypatch.setattr(http_server, "MAX_HTTP_CONNECTIONS", 2)
     async with calling(broker) as one, calling(broker) as two:
         for caller in (one, two):
             assert (await caller.ask("/api/nodes"))[0] == 200
@@ -354,7 +353,7 @@ async def test_connections_are_bounded(broker: EmbeddedBroker, monkeypatch: pyte
 
 
 async def test_who_does_not_log_in_makes_room(broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(management, "MAX_HTTP_CONNECTIONS", 3)
+    monkeypatch.setattr(http_server, "MAX_HTTP_CONNECTIONS", 3)
     async with calling(broker) as known, calling(broker) as silent:
         assert (await known.ask("/api/nodes"))[0] == 200
         async with calling(broker) as half:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -110,3 +111,16 @@ def test_promtool_would_refuse_what_is_wrong() -> None:
     broken = 'rstream_lag_up{stream="a"b"} 1\n'
     done = subprocess.run(["promtool", "check", "metrics"], input=broken.encode(), capture_output=True, check=False)
     assert done.returncode != 0
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool, of Debian's package prometheus, is not there")
+def test_promtool_takes_the_configuration_and_the_rules_of_the_page(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "lag.md").read_text()
+    config, rules = re.findall(r"(?ms)^```yaml\n(.*?)^```$", page)
+    for command, text in (("config", config), ("rules", rules)):
+        path = tmp_path / f"{command}.yml"
+        path.write_text(text)
+        done = subprocess.run(["promtool", "check", command, str(path)], capture_output=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    named = set(re.findall(r"\brstream_\w+", rules))
+    assert named <= set(re.findall(r"rstream_\w+", exposition(lags(Lag("s", "n", 1, 2, 1, 1.0, 1)))))

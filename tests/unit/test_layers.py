@@ -26,6 +26,8 @@ FOR_BROKER = (
     "rstream_core.log_limit",
     "rstream_core.text",
     "rstream_core.checks",
+    "rstream_core.http_server",
+    "rstream_core.addresses",
     "rstream_core.tokens",
     "rstream_core.version",
 )

@@ -1,0 +1,140 @@
+"""``rstream lag --listen``: serves lags as metrics over HTTP, and asks for them when they are scraped.
+
+Whoever scrapes while the broker is asked waits for the same answer, and an answer serves for ``--interval``: many
+scrapes are no load on the broker. Where nothing could be asked, a scrape gets 503 with the reason, which Prometheus
+takes for a failed scrape (``up`` is 0), so that lags go stale and are not shown as they were; where one partition could
+not, the others are there, and ``rstream_lag_up`` of that one is 0. So Prometheus advises the authors of exporters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable, Coroutine
+from http import HTTPStatus
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from rstream_cli.exit_status import CommandError
+from rstream_cli.lags import Lags
+from rstream_cli.render import prometheus
+from rstream_core.errors import RstreamError
+from rstream_core.http_server import Answer, HttpServer, Request
+
+SCRAPE_TIMEOUT = 9.0
+"""Seconds that a scrape waits: Prometheus leaves after 10, and would not learn why."""
+REFRESH_TIMEOUT = 60.0
+"""Seconds for asking for all lags; the first time may take long, where many chunks are to be read."""
+_PAGE = b"""<!doctype html>
+<title>rstream lag</title>
+<p>How far consumers are behind: <a href="/metrics">metrics</a>.
+"""
+
+
+class LagExporter:
+    """Answers scrapes. Must be closed."""
+
+    def __init__(
+        self,
+        refresh: Callable[[], Awaitable[Lags]],
+        target: str,
+        interval: float,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """``interval``: seconds for which lags are taken for the present ones.
+
+        ``tell`` is called when asking fails, and when it succeeds again.
+        """
+        self._refresh = refresh
+        self._target = target
+        self._interval = interval
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+        self._refreshing: asyncio.Task[Lags | str] | None = None
+        """The last refresh, which may go on. Of one that failed the result is the reason."""
+        self._refreshed_at = 0.0
+        """When it ended, by the loop's clock."""
+        self._has_failed = False
+
+    def respond(self, request: Request) -> Answer | Coroutine[Any, Any, Answer]:
+        """Answers a request: ``/metrics``, and a page at ``/``."""
+        match urlsplit(request.target).path:
+            case "/metrics":
+                return self._metrics()
+            case "/":
+                return Answer(HTTPStatus.OK, _PAGE, "text/html; charset=utf-8")
+        return refuse(HTTPStatus.NOT_FOUND)
+
+    async def _metrics(self) -> Answer:
+        try:
+            async with asyncio.timeout(SCRAPE_TIMEOUT):
+                found = await self.lags()
+        except TimeoutError:
+            found = f"no answer within {SCRAPE_TIMEOUT:g} s"
+        if isinstance(found, Lags):
+            return Answer(HTTPStatus.OK, _encoded(prometheus.exposition(found)), prometheus.CONTENT_TYPE)
+        text = prometheus.failure(self._target, found)
+        return Answer(HTTPStatus.SERVICE_UNAVAILABLE, _encoded(text), prometheus.CONTENT_TYPE)
+
+    async def lags(self) -> Lags | str:
+        """The lags now, or the reason why they cannot be had. A cancelled call cancels no refresh."""
+        task = self._refreshing
+        if task is None or (task.done() and self._loop.time() - self._refreshed_at >= self._interval):
+            self._refreshing = task = self._loop.create_task(self._ask())
+        return await asyncio.shield(task)
+
+    async def _ask(self) -> Lags | str:
+        found: Lags | str
+        try:
+            async with asyncio.timeout(REFRESH_TIMEOUT):
+                found = await self._refresh()
+        except (RstreamError, CommandError, TimeoutError) as error:
+            found = str(error) or f"no answer within {REFRESH_TIMEOUT:g} s"
+        finally:
+            self._refreshed_at = self._loop.time()
+        if isinstance(found, str) is not self._has_failed:
+            self._has_failed = not self._has_failed
+            self._tell(f"not refreshed: {found}" if isinstance(found, str) else "refreshed again")
+        return found
+
+    async def close(self) -> None:
+        """Ends a refresh that goes on."""
+        if self._refreshing is not None and not self._refreshing.done():
+            self._refreshing.cancel()
+            await asyncio.wait({self._refreshing})
+
+
+def refuse(status: HTTPStatus) -> Answer:
+    """The answer to a request that gets nothing else."""
+    fields = ("allow: GET, HEAD",) if status is HTTPStatus.METHOD_NOT_ALLOWED else ()
+    return Answer(status, f"{status.value} {status.phrase}\n".encode(), "text/plain; charset=utf-8", fields)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
+
+
+async def serve(exporter: LagExporter, host: str, port: int, listening: Callable[[str], None]) -> NoReturn:
+    """Serves until it is cancelled. ``port`` 0 means a free one. Calls ``listening`` with the address of the metrics.
+
+    Raises CommandError where it cannot listen there.
+    """
+    http = HttpServer(exporter.respond, refuse, [host])
+    loop = asyncio.get_running_loop()
+    try:
+        server = await loop.create_server(http.connection, host, port, reuse_address=True)
+    except socket.gaierror as error:
+        raise CommandError(f"--listen: cannot listen on {host!r}: {error.strerror}") from None
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise CommandError(f"--listen: cannot listen on {host}:{port}: {why}") from None
+    try:
+        where = f"[{host}]" if ":" in host else host
+        listening(f"http://{where}:{server.sockets[0].getsockname()[1]}/metrics")
+        while True:
+            await loop.create_future()  # until a signal cancels it
+    finally:
+        server.close()
+        http.close()
+        await exporter.close()
