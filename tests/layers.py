@@ -6,6 +6,7 @@ tests/unit/test_layers.py holds the modules to the table; scripts/generate.py wr
 from __future__ import annotations
 
 import ast
+import functools
 import textwrap
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
@@ -196,19 +197,21 @@ def layers() -> dict[str, int]:
 LAYER_OF = layers()
 
 
-def imports(source: str) -> Iterator[str]:
+@functools.cache
+def imports(source: str) -> tuple[str, ...]:
     """The modules that a source imports, wherever it does, or names in a string, to import them when they are needed.
 
     ``from package import module`` is the module's import. The name of a logger is none.
     """
-    tree = ast.parse(source)
-    loggers = {
-        node.args[0]
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "logging.getLogger" and node.args
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
+    return tuple(_imports(ast.parse(source)))
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    loggers: set[ast.expr] = set()
+    for node in ast.walk(tree):  # a call is met before its arguments
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "getLogger":
+            loggers |= set(node.args)
+        elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports are banned"
