@@ -141,6 +141,8 @@ _LookAt = Callable[[bytes], _Row]
 def plain_encoder(extras: Extras, looks: Looks, *, raw: bool, skip_empty: bool) -> Encoder:
     """Returns an encoder for records that are bodies, or with ``raw`` whole messages in a codec of the user's own."""
     encode = _body_encoder(extras, raw=raw)
+    if encode is PlainMessages and looks == Looks(may_filter=looks.may_filter) and not skip_empty:
+        return encode_bodies_alone
     if looks.into_records:
         one_by_one = _one_by_one(
             _look_at_body(looks), encode, looks, skip=(lambda record: not record) if skip_empty else None
@@ -166,6 +168,11 @@ def plain_encoder(extras: Extras, looks: Looks, *, raw: bool, skip_empty: bool) 
         )
 
     return plain
+
+
+def encode_bodies_alone(records: list[bytes], number: int, room: int, stop_at_bad: bool) -> Encoded:
+    """Encodes records that are bodies, where no option asks for anything else. See ``Encoder``."""
+    return Encoded(PlainMessages(records if room >= len(records) else records[:room]))
 
 
 def _keyed_encoder(delimiter: bytes, encode: Callable[[list[bytes]], Sequence[bytes]], one_by_one: Encoder) -> Encoder:

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from rstream_cli.encoding import Encoded, Encoder
+from rstream_cli.encoding import Encoded, Encoder, encode_bodies_alone
 from rstream_cli.input import Input, name_of
-from rstream_cli.records.framing_in import RecordError, RecordReader
+from rstream_cli.records.framing_in import DelimiterReader, RecordError, RecordReader
 from rstream_core.flow.acks import Account, Acks, Verdict
 from rstream_core.flow.block import Block
 from rstream_core.flow.stages import Stop
 from rstream_core.protocol.amqp_sections import PlainMessages
 
-Framed = tuple[list[bytes], int, tuple[int, str] | None]
+Framed = tuple[list[bytes] | PlainMessages, int, tuple[int, str] | None]
 """Consecutive records, the number of the first, and the bad record behind them: its number, and what is wrong."""
 
 
@@ -63,7 +63,9 @@ class Records:
         self._tell_bad = tell_bad
         self._on_cut = on_cut
         self._framed: Iterator[Framed] = iter(((list(inline), 1, None),) if inputs is None else ())
-        self._records: list[bytes] = []
+        self._feeds_plain = encoder is encode_bodies_alone and isinstance(reader, DelimiterReader)
+        """Whether records need not be split."""
+        self._records: list[bytes] | PlainMessages = []
         """Framed, and not encoded yet."""
         self._number = 1
         """The number of the first of them."""
@@ -138,7 +140,7 @@ class Records:
         if block.source != self._source:
             self._source, self._records_before = block.source, self._reader.count
         self._has_begun = bool(block.data)
-        self._framed = _framed(self._reader, block.data)
+        self._framed = _framed(self._reader, block.data, as_plain=self._feeds_plain)
         self.done += len(block.data)
         return True
 
@@ -154,7 +156,10 @@ class Records:
         """Encodes what is framed, as far as there is room. Returns None where no good record is among it."""
         records, first = self._records, self._number
         room = len(records) if self._most is None else self._most - self._wanted
-        encoded = self._encoder(records, first, room, not self._skip_bad)
+        if isinstance(records, PlainMessages):
+            encoded = Encoded(records if room >= len(records) else records[:room])
+        else:
+            encoded = self._encoder(records, first, room, not self._skip_bad)
         count = len(encoded.messages)
         numbers = _numbers(encoded, first)
         bad = sorted(encoded.bad)
@@ -177,7 +182,7 @@ class Records:
         if not count:
             return None
         if isinstance(encoded.messages, PlainMessages):
-            self.size += sum(encoded.messages.lengths)
+            self.size += encoded.messages.body_size
         else:
             is_whole = encoded.numbers is None and encoded.keys is None
             self.size += sum(map(len, records[:count])) if is_whole else self._size_of(encoded.messages)
@@ -207,8 +212,14 @@ def _numbers(encoded: Encoded, first: int) -> Sequence[int]:
     return numbers
 
 
-def _framed(reader: RecordReader, data: bytes) -> Iterator[Framed]:
-    """Yields the records that a block completes; b"" is the end of a file."""
+def _framed(reader: RecordReader, data: bytes, *, as_plain: bool = False) -> Iterator[Framed]:
+    """Yields the records that a block completes; b"" is the end of a file. ``as_plain``: as plain messages, if that can
+    be had without splitting the block."""
+    if as_plain and data and isinstance(reader, DelimiterReader):
+        messages = reader.feed_plain(data)
+        if messages is not None:
+            yield messages, reader.count + 1 - len(messages), None
+            return
     step: Callable[[], list[bytes]] = (lambda: reader.feed(data)) if data else reader.finish
     while True:
         try:

@@ -12,6 +12,9 @@ import struct
 from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
+from rstream_core.protocol.amqp_sections import PlainMessages
+from rstream_core.protocol.wire import lines_of
+
 DEFAULT_MAX_RECORD = 16 * 1024 * 1024
 """The default for the largest record in bytes: far more than a frame can hold."""
 
@@ -114,6 +117,25 @@ class DelimiterReader:
             self.count += 1
             raise self._too_large(records)
         return records
+
+    def feed_plain(self, block: bytes) -> PlainMessages | None:
+        """Takes a block, and returns the records that are complete now as plain messages, which are not split.
+
+        None where nothing was taken: ``feed`` must look at each record of this block.
+        """
+        if self._crlf or self._skip_empty or self._prefixes or self._dropping or self._unchecked:
+            return None
+        behind = block.rfind(self._delimiter) + 1
+        data, end = block, behind
+        if end and self._unfinished:
+            data = b"".join((self._unfinished, memoryview(block)[:behind]))
+            end = len(data)
+        messages = lines_of(data, 0, end, self._delimiter)
+        if messages is None or max(messages.most, len(block) - behind) > self._max_record:
+            return None
+        self._unfinished = bytearray(memoryview(block)[behind:])
+        self.count += len(messages)
+        return messages
 
     def finish(self) -> list[bytes]:
         """Returns the last record if it has no delimiter behind it, and prepares for the next file."""

@@ -783,6 +783,208 @@ publish_plain(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_
 }
 
 
+/* Lines to frames. A line is the body of a plain message. */
+
+/* Finds the line at `at`. Returns where the next one begins; NULL where none ends by `end`. */
+static inline const uint8_t *
+next_line(const uint8_t *at, const uint8_t *end, uint8_t delimiter, size_t *size)
+{
+    const uint8_t *found = at == end ? NULL : memchr(at, delimiter, (size_t)(end - at));
+    if (found == NULL) {
+        return NULL;
+    }
+    *size = (size_t)(found - at);
+    return found + 1;
+}
+
+/* Finds data[start:end] and a delimiter of one byte, of four arguments. The last line must have its delimiter, too. */
+static Found
+lines_arguments(PyObject *const *arguments, Span *span, uint8_t *delimiter)
+{
+    Span found_delimiter;
+    Found found;
+    if ((found = span_arguments(arguments, span)) != OK
+        || (found = bytes_argument(arguments[3], &found_delimiter)) != OK) {
+        return found;
+    }
+    if (size_of(&found_delimiter) != 1 || span->begin == span->end || span->end[-1] != *found_delimiter.begin) {
+        return OTHER;
+    }
+    *delimiter = *found_delimiter.begin;
+    return OK;
+}
+
+PyDoc_STRVAR(measure_lines_doc,
+"measure_lines(data, start, end, delimiter)\n--\n\n"
+"Returns of the lines in data[start:end]: how many there are, the bytes of their messages together, those of the lines\n"
+"alone without delimiters, and those of the longest line. None where they do not end with the delimiter, where that is\n"
+"not one byte, or where a line is too large for an entry.");
+
+static PyObject *
+measure_lines(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given)
+{
+    Span span;
+    uint8_t delimiter;
+    Found found;
+    size_t count = 0, heads = 0, size = 0, total = 0, longest = 0;
+    if (!has_arguments("measure_lines", given, 4)) {
+        return NULL;
+    }
+    if ((found = lines_arguments(arguments, &span, &delimiter)) != OK) {
+        return given_up(found);
+    }
+    for (const uint8_t *at = span.begin; at != span.end; count++) {
+        at = next_line(at, span.end, delimiter, &size);
+        if (at == NULL || size >= SUB_BATCH_SIZE - LONG_HEAD) {
+            return not_plain();
+        }
+        total += size; /* no more than the span */
+        longest = size > longest ? size : longest;
+        if (!add_size(&heads, section_head(size))) {
+            return not_plain();
+        }
+    }
+    if (!add_size(&heads, total)) {
+        return not_plain();
+    }
+    return Py_BuildValue("(nnnn)", (Py_ssize_t)count, (Py_ssize_t)heads, (Py_ssize_t)total, (Py_ssize_t)longest);
+}
+
+/* Appends to the parts that cut_lines returns. */
+static int
+append_part(PyObject *parts, size_t line, size_t size, size_t place)
+{
+    int failed;
+    PyObject *part = Py_BuildValue("(nnn)", (Py_ssize_t)line, (Py_ssize_t)size, (Py_ssize_t)place);
+    if (part == NULL) {
+        return -1;
+    }
+    failed = PyList_Append(parts, part);
+    Py_DECREF(part);
+    return failed;
+}
+
+PyDoc_STRVAR(cut_lines_doc,
+"cut_lines(data, start, end, delimiter, limit, most)\n--\n\n"
+"Returns where to cut lines, so that the messages of each part make one Publish frame of up to limit bytes behind its\n"
+"size; a part ends behind each most lines, and a line that is larger has a part of its own. A part is the number of the\n"
+"line behind its last one, the bytes of its messages, and where it ends in the data. None as from measure_lines.");
+
+static PyObject *
+cut_lines(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given)
+{
+    Span span;
+    uint8_t delimiter;
+    size_t limit, most, start, line = 0, first = 0, used = 0, beside = 0, size = 0;
+    Found found;
+    const uint8_t *data, *at, *next;
+    PyObject *parts;
+    if (!has_arguments("cut_lines", given, 6)) {
+        return NULL;
+    }
+    if ((found = lines_arguments(arguments, &span, &delimiter)) != OK
+        || (found = size_argument(arguments[1], &start)) != OK || (found = size_argument(arguments[4], &limit)) != OK
+        || (found = size_argument(arguments[5], &most)) != OK) {
+        return given_up(found);
+    }
+    if (!most) {
+        return not_plain();
+    }
+    data = span.begin - start;
+    limit = limit < FRAME_HEAD - 4 ? 0 : limit - (FRAME_HEAD - 4);
+    parts = PyList_New(0);
+    if (parts == NULL) {
+        return NULL;
+    }
+    for (at = span.begin; at != span.end; at = next, line++) {
+        size_t entry;
+        next = next_line(at, span.end, delimiter, &size);
+        if (next == NULL || size >= SUB_BATCH_SIZE - LONG_HEAD) {
+            Py_DECREF(parts);
+            return not_plain();
+        }
+        entry = size + section_head(size) + 8 + 4;
+        /* What is used is less than the limit, or a single line; neither sum can pass the largest number. */
+        if (line > first && (line % most == 0 || used > limit || entry > limit - used)) {
+            if (append_part(parts, line, used - beside, (size_t)(at - data)) < 0) {
+                Py_DECREF(parts);
+                return NULL;
+            }
+            first = line;
+            used = beside = 0;
+        }
+        used += entry;
+        beside += 8 + 4;
+    }
+    if (append_part(parts, line, used - beside, (size_t)(at - data)) < 0) {
+        Py_DECREF(parts);
+        return NULL;
+    }
+    return parts;
+}
+
+PyDoc_STRVAR(publish_lines_doc,
+"publish_lines(publisher_id, ids, data, start, end, delimiter, size)\n--\n\n"
+"Returns the Publish frame of lines, whose messages have size bytes together. None as from publish_frame and\n"
+"measure_lines, and where there are not as many lines as ids, or their messages have another size.");
+
+static PyObject *
+publish_lines(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given)
+{
+    uint8_t publisher_id, delimiter, *out = NULL;
+    Ids ids;
+    Span span;
+    size_t left, total;
+    Found found;
+    const uint8_t *at;
+    PyObject *frame;
+    if (!has_arguments("publish_lines", given, 7)) {
+        return NULL;
+    }
+    if ((found = publisher_argument(arguments[0], &publisher_id)) != OK
+        || (found = ids_argument(arguments[1], &ids)) != OK
+        || (found = lines_arguments(arguments + 2, &span, &delimiter)) != OK
+        || (found = size_argument(arguments[6], &left)) != OK) {
+        return given_up(found);
+    }
+    /* Each line has at least its delimiter, and each message at most LONG_HEAD - 4 bytes beside it. */
+    if (!ids.count || ids.count > size_of(&span) || ids.count > INT32_MAX
+        || !multiply_sizes(ids.count, LONG_HEAD - 4, &total) || !add_size(&total, size_of(&span)) || left > total
+        || !multiply_sizes(ids.count, 8 + 4, &total) || !add_size(&total, left) || !add_size(&total, FRAME_HEAD)
+        || total - 4 > UINT32_MAX) {
+        return not_plain();
+    }
+    frame = new_bytes(total, &out);
+    if (frame == NULL) {
+        return NULL;
+    }
+    out = store_frame_head(out, total - 4, 1, publisher_id, ids.count);
+    at = span.begin;
+    for (size_t place = 0; place < ids.count; place++) {
+        uint64_t id;
+        size_t size = 0;
+        const uint8_t *line = at;
+        at = next_line(at, span.end, delimiter, &size);
+        if (at == NULL || size >= SUB_BATCH_SIZE - LONG_HEAD || size > left || section_head(size) > left - size) {
+            found = OTHER;
+            goto other;
+        }
+        left -= size + section_head(size);
+        if ((found = id_at(&ids, place, &id)) != OK) {
+            goto other;
+        }
+        out = store_bytes(store_section(store_u64(out, id), size), line, size);
+    }
+    if (at == span.end && !left) {
+        return frame;
+    }
+    found = OTHER;
+other:
+    Py_DECREF(frame);
+    return given_up(found);
+}
+
+
 /* Confirms, delimiters, checksums. */
 
 /* Returns range(first, first + count); its end may be 2^64. */
@@ -1049,12 +1251,15 @@ static PyMethodDef functions[] = {
     FUNCTION(confirmed_ids),
     FUNCTION(count_byte),
     FUNCTION(crc32),
+    FUNCTION(cut_lines),
     FUNCTION(join_entries),
     FUNCTION(join_plain),
+    FUNCTION(measure_lines),
     FUNCTION(measure_plain),
     FUNCTION(plain_bodies),
     FUNCTION(plain_lines),
     FUNCTION(publish_frame),
+    FUNCTION(publish_lines),
     FUNCTION(publish_plain),
     FUNCTION(split),
     {NULL, NULL, 0, NULL},

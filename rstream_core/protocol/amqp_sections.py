@@ -172,6 +172,9 @@ class Unsplit(Protocol):
     def lines(self, delimiter: bytes) -> bytes:
         """Returns the bodies, each with the delimiter behind it."""
 
+    def join(self, others: Sequence[Unsplit]) -> Unsplit | None:
+        """Returns these bodies and those of others, one behind the other; None where they have to be split for it."""
+
 
 class PlainMessages(Sequence[bytes]):
     """Messages that are held by their bodies: each is one data section. They are encoded when somebody asks for one.
@@ -287,8 +290,19 @@ def join_messages(parts: Sequence[Sequence[bytes]]) -> PlainMessages | list[byte
     """Returns the messages of all parts, one behind the other: held by their bodies where those of each part are."""
     plain = [part for part in parts if type(part) is PlainMessages]
     if len(plain) == len(parts):
-        return plain[0] if len(plain) == 1 else PlainMessages([body for part in plain for body in part.bodies])
+        return _join_plain(plain)
     return list(chain.from_iterable(parts))
+
+
+def _join_plain(parts: Sequence[PlainMessages]) -> PlainMessages:
+    if len(parts) == 1:
+        return parts[0]
+    unsplit = [part.unsplit for part in parts if part.unsplit is not None]
+    if parts and len(unsplit) == len(parts):
+        joined = unsplit[0].join(unsplit[1:])
+        if joined is not None:
+            return PlainMessages(unsplit=joined)
+    return PlainMessages([body for part in parts for body in part.bodies])
 
 
 MAX_SECTIONS: Final = 65_536

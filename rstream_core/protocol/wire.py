@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from rstream_core.errors import RESPONSE_OK
 from rstream_core.protocol import commands as c
 from rstream_core.protocol import wire_python
-from rstream_core.protocol.amqp_sections import PlainMessages
+from rstream_core.protocol.amqp_sections import PlainMessages, Unsplit
 from rstream_core.protocol.wire_choice import CHOICE
 from rstream_core.protocol.wire_python import (
     ENTRY_HEAD,
@@ -32,9 +32,11 @@ from rstream_core.protocol.wire_python import (
 )
 
 __all__ = [
+    "CHOICE",
     "ENTRY_HEAD",
     "FRAME_HEAD",
     "MESSAGE_OVERHEAD",
+    "Lines",
     "checksum",
     "confirmed_ids",
     "count_delimiters",
@@ -43,6 +45,7 @@ __all__ = [
     "has_sub_entry",
     "join_entries",
     "join_plain",
+    "lines_of",
     "plain_bodies",
     "plain_messages",
     "publish_frame",
@@ -175,6 +178,76 @@ class _Entries:
         lines = _compiled.plain_lines(self.data, self.start, self.end, self.count, delimiter)
         assert lines is not None
         return lines
+
+    def join(self, others: Sequence[Unsplit]) -> Unsplit | None:
+        return None
+
+
+@dataclass(slots=True)
+class Lines:
+    """Plain messages whose bodies are lines, in the input that they come from: see ``lines_of``."""
+
+    data: bytes
+    start: int
+    end: int
+    delimiter: bytes
+    count: int
+    size: int
+    body_size: int
+    longest: int
+
+    def split(self) -> list[bytes]:
+        bodies = self.data[self.start : self.end].split(self.delimiter)
+        bodies.pop()
+        return bodies
+
+    def lines(self, delimiter: bytes) -> bytes:
+        if delimiter == self.delimiter:
+            return self.data[self.start : self.end]
+        return delimiter.join([*self.split(), b""])
+
+    def join(self, others: Sequence[Unsplit]) -> Unsplit | None:
+        parts = [self, *(other for other in others if isinstance(other, Lines) and other.delimiter == self.delimiter)]
+        if len(parts) <= len(others):
+            return None
+        data = b"".join([memoryview(part.data)[part.start : part.end] for part in parts])
+        count, longest = sum(part.count for part in parts), max(part.longest for part in parts)
+        size, body_size = sum(part.size for part in parts), sum(part.body_size for part in parts)
+        return Lines(data, 0, len(data), self.delimiter, count, size, body_size, longest)
+
+    def parts(self, limit: int, most: int) -> Sequence[tuple[int, int, int]]:
+        """Returns of each Publish frame of up to ``limit`` bytes behind its size: the number of the line behind its
+        last one, the bytes of its messages, and where it ends in the data. A frame ends behind each ``most`` lines, at
+        least 1; a line that is larger has a frame of its own."""
+        if self.count <= most and publish_size(self.count, self.size) <= limit:
+            return ((self.count, self.size, self.end),)
+        assert _compiled is not None
+        parts = _compiled.cut_lines(self.data, self.start, self.end, self.delimiter, limit, most)
+        assert parts is not None
+        return parts
+
+    def frame(self, publisher_id: int, ids: Sequence[int], start: int, end: int, size: int) -> bytes:
+        """Returns the Publish frame of the lines in ``data[start:end]``, whose messages take ``size`` bytes.
+
+        Raises ``TypeError`` for a publishing id that is no whole number.
+        """
+        assert _compiled is not None
+        frame = _compiled.publish_lines(publisher_id, ids, self.data, start, end, self.delimiter, size)
+        if frame is not None:
+            return frame
+        bodies = self.data[start:end].split(self.delimiter)
+        bodies.pop()
+        return wire_python.publish_plain(publisher_id, ids, bodies, list(map(len, bodies)), size)
+
+
+def lines_of(data: bytes, start: int, end: int, delimiter: bytes) -> PlainMessages | None:
+    """Returns the plain messages whose bodies are the lines in ``data[start:end]``, without splitting it.
+
+    None where the compiled twin is not used, and where the bytes do not end with the delimiter, or that is longer than
+    a byte.
+    """
+    measured = None if _compiled is None else _compiled.measure_lines(data, start, end, delimiter)
+    return None if measured is None else PlainMessages(unsplit=Lines(data, start, end, delimiter, *measured))
 
 
 def plain_messages(data: bytes, start: int, end: int, count: int) -> PlainMessages | None:

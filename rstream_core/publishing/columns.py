@@ -15,6 +15,7 @@ from rstream_core.protocol.chunk import join_sub_batch
 from rstream_core.protocol.compression import MAX_UNCOMPRESSED, check_compression, compress
 from rstream_core.protocol.wire import (
     MESSAGE_OVERHEAD,
+    Lines,
     cut_for_frames,
     encode_filter,
     publish_frame,
@@ -120,8 +121,45 @@ class PlainColumns(Columns):
         return publish_plain(publisher_id, ids[part], self._bodies[part], self._lengths[part], size)
 
 
-def columns_of(messages: Sequence[bytes], filter_values: FilterValues | None) -> Columns:
+class LineColumns:
+    """Lines without filter values: the frame is made of them where they are."""
+
+    sub_entry: ClassVar[None] = None
+    has_filters: ClassVar[bool] = False
+
+    __slots__ = ("_lines", "_messages", "_spans")
+
+    def __init__(self, messages: PlainMessages, lines: Lines) -> None:
+        self._messages = messages
+        self._lines = lines
+        self._spans: dict[int, tuple[int, int, int]] = {}
+        """Of the frame that begins with a message: where its lines begin and end, and the bytes of its messages."""
+
+    def check(self, limit: int) -> None:
+        """See ``Columns.check``."""
+        if len(PREFIXES[self._lines.longest]) + self._lines.longest > limit - MESSAGE_OVERHEAD:
+            PlainColumns(self._messages).check(limit)
+
+    def parts(self, limit: int, most: int) -> Sequence[tuple[int, int, int]]:
+        """See ``Columns.parts``."""
+        parts: list[tuple[int, int, int]] = []
+        low, start = 0, self._lines.start
+        for high, size, end in self._lines.parts(limit, most):
+            parts.append((low, high, size))
+            self._spans[low] = start, end, size
+            low, start = high, end
+        return parts
+
+    def frame(self, publisher_id: int, ids: Sequence[int], low: int, high: int) -> bytes:
+        """See ``Columns.frame``. It must be one of the ``parts``."""
+        some = ids if high - low == len(ids) else ids[low:high]
+        return self._lines.frame(publisher_id, some, *self._spans[low])
+
+
+def columns_of(messages: Sequence[bytes], filter_values: FilterValues | None) -> Columns | LineColumns:
     """Returns the columns of encoded messages. Raises what ``Columns`` raises."""
+    if isinstance(messages, PlainMessages) and filter_values is None and isinstance(messages.unsplit, Lines):
+        return LineColumns(messages, messages.unsplit)
     if isinstance(messages, PlainMessages) and filter_values is None:
         return PlainColumns(messages)
     return Columns(messages.encoded if isinstance(messages, PlainMessages) else messages, filter_values)

@@ -40,7 +40,7 @@ from rstream_core.flow.acks import Acks, Verdict
 from rstream_core.flow.block import Block
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.wire import publish_size
-from rstream_core.publishing.columns import Columns, SubEntry, columns_of
+from rstream_core.publishing.columns import Columns, LineColumns, SubEntry, columns_of
 from rstream_core.publishing.in_flight import Batch, FilterValues, InFlight, Outcome
 from rstream_core.publishing.numbering import Numbering
 from rstream_core.publishing.outgoing import Outgoing
@@ -254,7 +254,7 @@ class Publisher(Attachment):
 
     async def _publish(
         self,
-        given: Columns | SubEntry,
+        given: Columns | LineColumns | SubEntry,
         count: int,
         chosen: Sequence[int] | None,
         context: object,

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from rstream_core.errors import MessageTooLarge
 from rstream_core.flow.acks import Account, Acks
 from rstream_core.flow.block import Block
-from rstream_core.protocol.amqp_sections import PlainMessages, encode_bodies
-from rstream_core.protocol.wire import MESSAGE_OVERHEAD
-from rstream_core.publishing.columns import Columns, PlainColumns, SubEntry, columns_of
+from rstream_core.protocol.amqp_sections import PlainMessages, encode_bodies, join_messages
+from rstream_core.protocol.wire import MESSAGE_OVERHEAD, lines_of
+from rstream_core.publishing.columns import Columns, LineColumns, PlainColumns, SubEntry, columns_of
 from rstream_core.types import CompressionType
-from tests.twins import each_twin
+from tests.twins import COMPILED, each_twin
 
 __all__ = ["each_twin"]  # a fixture
 
@@ -55,6 +55,67 @@ def test_the_form_of_messages_changes_nothing(
                     outcomes.append((str(error), error.position))
             assert len(outcomes) in (0, 2)
             assert outcomes[:1] == outcomes[1:]
+
+
+@given(
+    st.lists(st.integers(0, 40) | st.integers(0, 600), min_size=1, max_size=40),
+    st.integers(30, 2000),
+    st.integers(1, 50),
+    st.integers(0, 2**64 - 50),
+    st.sampled_from([b"\n", b"\0", b"\r\n"]),
+    st.binary(max_size=5),
+)
+def test_lines_are_published_as_their_bodies_are(
+    each_twin: str, sizes: list[int], limit: int, most: int, first: int, delimiter: bytes, before: bytes
+) -> None:
+    bodies = [b"%d" % at * size for at, size in enumerate(sizes)]
+    data = before + delimiter.join([*bodies, b""])
+    found = lines_of(data, len(before), len(data), delimiter)
+    assert (found is not None) == (each_twin == COMPILED and len(delimiter) == 1)
+    if found is None:
+        return
+    split, ids = PlainMessages(bodies), range(first, first + len(bodies))
+    assert (len(found), found.most, found.size, found.body_size) == (
+        *(len(bodies), split.most, split.size),
+        sum(map(len, bodies)),
+    )
+    columns, expected = columns_of(found, None), columns_of(split, None)
+    assert isinstance(columns, LineColumns)
+    assert (columns.sub_entry, columns.has_filters) == (None, False)
+    parts = columns.parts(limit, most)
+    assert list(parts) == list(expected.parts(limit, most))
+    for some in (ids, list(ids)):
+        for low, high, _ in parts:
+            assert columns.frame(7, some, low, high) == expected.frame(7, ids, low, high)
+    with pytest.raises(TypeError, match="no whole number"):
+        columns.frame(7, ["x"] * len(bodies), *parts[0][:2])  # type: ignore[list-item]
+    for room in (split.most + 5, split.most + 8, limit):
+        outcomes = []
+        for one in (columns, expected):
+            try:
+                one.check(room + MESSAGE_OVERHEAD - 1)
+            except MessageTooLarge as error:
+                outcomes.append((str(error), error.position))
+        assert len(outcomes) in (0, 2)
+        assert outcomes[:1] == outcomes[1:]
+    assert found.lines(delimiter) == data[len(before) :]
+    assert found.lines(b"--") == b"".join(body + b"--" for body in bodies)
+
+
+@given(st.lists(st.lists(st.binary(max_size=9), min_size=1, max_size=5), min_size=1, max_size=4), st.booleans())
+def test_lines_are_joined_as_their_bodies_are(several: list[list[bytes]], has_another: bool) -> None:
+    several = [[body.replace(b"\n", b"") for body in bodies] for bodies in several]
+    blocks = [b"".join(body + b"\n" for body in bodies) for bodies in several]
+    parts = [lines_of(data, 0, len(data), b"\n") or PlainMessages(data.split(b"\n")[:-1]) for data in blocks]
+    if has_another:
+        parts.append(lines_of(b"a\0", 0, 2, b"\0") or PlainMessages([b"a"]))
+        several.append([b"a"])
+    joined = join_messages(parts)
+    bodies = [body for bodies in several for body in bodies]
+    assert isinstance(joined, PlainMessages)
+    assert (len(joined), joined.size) == (len(bodies), PlainMessages(bodies).size)
+    assert joined.lines(b"|") == b"".join(body + b"|" for body in bodies)
+    assert joined.bodies == bodies
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=9), st.data())

@@ -38,6 +38,9 @@ from rstream_core.protocol.amqp_types import (
     ULong,
     UShort,
 )
+from tests.twins import COMPILED, each_twin
+
+__all__ = ["each_twin"]  # a fixture
 
 # --- framing ------------------------------------------------------------------------------------------------
 
@@ -127,6 +130,40 @@ def test_whole(cuts: tuple[bytes, list[bytes]]) -> None:
 def test_delimited_there_and_back(records: list[bytes], delimiter: bytes) -> None:
     clean = [record.replace(delimiter[:1], b"") for record in records]
     assert _read(DelimiterReader(delimiter), [DelimiterWriter(delimiter).join(clean)]) == (clean, [])
+
+
+@given(_cuts(st.text("ab\n").map(str.encode)), st.integers(0, 9), st.booleans(), st.data())
+def test_records_are_the_same_where_they_stay_in_their_block(
+    each_twin: str, cuts: tuple[bytes, list[bytes]], max_record: int, crlf: bool, data: st.DataObject
+) -> None:
+    """Whichever blocks are left as they are. A block that was not taken is fed as if nobody had asked."""
+    _, blocks = cuts
+    mixed, usual = (DelimiterReader(max_record=max_record, crlf=crlf) for _ in range(2))
+    found: list[bytes] = []
+    expected: list[bytes] = []
+    for block in blocks:
+        plain = mixed.feed_plain(block) if data.draw(st.booleans()) else None
+        if plain is None:
+            found += _fed(mixed, block)
+        else:
+            assert (each_twin, crlf) == (COMPILED, False)
+            assert len(plain) == block.count(b"\n")
+            found += plain.bodies
+        expected += _fed(usual, block)
+        assert (found, mixed.count) == (expected, usual.count)
+    assert _fed(mixed, b"", last=True) == _fed(usual, b"", last=True)
+    assert mixed.count == usual.count
+
+
+def _fed(reader: DelimiterReader, block: bytes, *, last: bool = False) -> list[bytes]:
+    """The records of a block, and the messages of the errors among them."""
+    found: list[bytes] = []
+    while True:
+        try:
+            return found + (reader.finish() if last else reader.feed(block))
+        except RecordError as error:
+            found += [*error.before, str(error).encode()]
+            block = b""
 
 
 @given(st.lists(st.text("ab").map(str.encode)), st.text("ab", min_size=1, max_size=5).map(str.encode))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from rstream_core.protocol import wire_python as python
 from rstream_core.protocol.amqp_sections import encode_bodies, size_of
+from tests.hostile import mutate
+from tests.twin_checks import check_all
 from tests.twins import THERE
 
 pytestmark = pytest.mark.skipif(THERE.compiled is None, reason=THERE.reason)
@@ -20,6 +23,12 @@ compiled: Any = THERE.compiled
 bodies_lists = st.lists(
     st.binary(max_size=40) | st.binary(min_size=250, max_size=260) | st.just(b"\n" * 70_000), max_size=30
 )
+seeds = [
+    python.join_plain([b"x" * 20, b"", b"y" * 255]),
+    python.join_plain([b"x" * 300, b"\n" * 256]),
+    python.join_entries([b"abc", b"\0Su\xa0\x00"]),
+    b"one\ntwo\n\nthree" + b"x" * 300 + b"\n",
+]
 numbers = st.integers(-2, 40) | st.sampled_from([2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64])
 
 
@@ -71,6 +80,13 @@ def test_entries_are_read_alike(chunk: tuple[bytes, int, int, int]) -> None:
         assert lines == b"".join(body + b"\r\n" for body in expected)
         assert compiled.plain_lines(*chunk, b"") == b"".join(expected)
         assert compiled.plain_lines(*chunk, b"\0") == b"".join(body + b"\0" for body in expected)
+
+
+@given(st.binary(max_size=80) | st.sampled_from(seeds), st.data())
+def test_any_bytes_are_treated_alike(data: bytes, more: st.DataObject) -> None:
+    """As ``scripts/fuzz`` does with many more."""
+    check_all(compiled, data)
+    check_all(compiled, mutate(data, seeds, random.Random(more.draw(st.integers(0, 2**32)))))
 
 
 ids_columns = st.one_of(

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from rstream_cli.encoding import Encoded, Encoder, Extras, Looks, plain_encoder
+from rstream_cli.encoding import Encoded, Encoder, Extras, Looks, encode_bodies_alone, plain_encoder
 from rstream_cli.endpoints.records import Records
 from rstream_cli.exit_status import CommandError
 from rstream_cli.input import Input, InputError, Read
@@ -112,6 +112,27 @@ class World:
 
     def positions(self) -> list[Sequence[int]]:
         return [block.positions for block in self.blocks()]
+
+
+@pytest.mark.parametrize("most", [None, 0, 1, 3, 4, 6, 9])
+def test_records_that_stay_in_their_block_are_counted_like_others(most: int | None) -> None:
+    reads = ((b"a\nbb\nc", 0), (b"cc\n\n", 0), (b"ddd", 0), (b"", 0), (b"e\n", 1), (b"", 1))
+    encoders = [plain_encoder(Extras(), Looks(), raw=False, skip_empty=skip) for skip in (False, True)]
+    assert encoders[0] is encode_bodies_alone is not encoders[1]
+    worlds = [World(*reads, encoder=encoder, most=most, sources=["-", "x"]) for encoder in (encoders[0], split_alone)]
+    blocks = [world.blocks() for world in worlds]
+    for one, other in zip(*blocks, strict=True):
+        assert (list(one.messages), one.positions) == (list(other.messages), other.positions)
+    assert (
+        worlds[0].source.size == worlds[1].source.size == sum(map(len, [b"a", b"bb", b"ccc", b"", b"ddd", b"e"][:most]))
+    )
+    assert worlds[0].account == worlds[1].account
+    assert worlds[0].source.end == worlds[1].source.end
+
+
+def split_alone(records: list[bytes], number: int, room: int, stop_at_bad: bool) -> Encoded:
+    """Is another function, and so gets lists."""
+    return encode_bodies_alone(records, number, room, stop_at_bad)
 
 
 def test_numbers_go_on_over_all_reads() -> None:
