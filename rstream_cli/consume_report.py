@@ -11,6 +11,9 @@ from rstream_cli.render.stats import ConsumeCounts, Stats
 from rstream_core import Gap
 from rstream_core.flow.stream_reading import ReadEvents, StreamReading
 
+MOST_TURNS = 10
+"""Streams of which a live display tells each turn in a line; its table counts those of more streams."""
+
 
 class ConsumeReports(ReadEvents):
     """Tells on the display what happens in a run, and counts it."""
@@ -67,6 +70,8 @@ class ConsumeReports(ReadEvents):
 
     def turn(self, stream: str, active: bool) -> None:
         (self._active.add if active else self._active.discard)(stream)
+        if self._display.mode is StatsMode.LIVE and len(self.streams) > MOST_TURNS:
+            return  # its table has them
         state = "active" if active else "idle"
         self._display.event(state, f"{state} on {stream!r}", stream=stream)
 

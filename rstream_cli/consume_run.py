@@ -20,7 +20,7 @@ from rstream_cli.idle_note import tell_when_idle
 from rstream_cli.kinds import check_no_offset, find_streams
 from rstream_cli.outages import OutageReports
 from rstream_cli.render.display import Display
-from rstream_cli.render.stats import Stats
+from rstream_cli.render.stats import Part, Stats
 from rstream_cli.runner import CommandContext
 from rstream_core import (
     Client,
@@ -202,6 +202,19 @@ class ConsumeRun:
             outage_until=lambda: self._outages.until,
         )
         await self._source.open()
+        if plan.single_active or len(self._source.readings) > 1:
+            self._stats.parts = self._parts
+
+    def _parts(self) -> list[Part]:
+        """The figures of each stream, perhaps in the thread of the display."""
+        parts = []
+        for reading in () if self._source is None else self._source.readings:
+            state = "done" if reading.is_read_out else ""
+            if self._plan.single_active and not state:
+                state = "active" if reading.is_active else "waiting"
+            passed = reading.passed
+            parts.append(Part(reading.stream, state, None if passed < 0 else passed, reading.handed_out))
+        return parts
 
     async def _find_streams(self, client: Client) -> tuple[str | None, list[str]]:
         """Returns the super stream, if the target is one, and the streams. Raises if the target does not exist."""

@@ -33,7 +33,7 @@ from rstream_cli.publish_plan import PublishPlan
 from rstream_cli.publish_report import FailedFile, Losses, PublishReport
 from rstream_cli.publish_stages import gate_for, sizes_for, stages_for
 from rstream_cli.render.display import Display, Severity
-from rstream_cli.render.stats import PublishCounts, Stats
+from rstream_cli.render.stats import Part, PublishCounts, Stats
 from rstream_cli.runner import CommandContext
 from rstream_core import Outcome, Publisher, RequestTimeout, RstreamError
 from rstream_core.flow import run as driver
@@ -102,6 +102,8 @@ class PublishRun:
                     raise
                 return Ended(signal_name(context))
             self._publishers = opened.publishers
+            if len(opened.publishers) > 1:
+                self._stats.parts = self._parts
             self._report.losses = [Losses(publisher.stream) for publisher in opened.publishers]
             self._run = self._flow(opened)
             stopper.cancel()
@@ -292,6 +294,15 @@ class PublishRun:
         counts.read = account.read - self._behind
         self._stats.bytes = self._source.size - self._left_out
         self._stats.done = self._source.done
+
+    def _parts(self) -> list[Part]:
+        """The figures of each stream, perhaps in the thread of the display."""
+        parts = []
+        for publisher in self._publishers:
+            in_flight = publisher.in_flight  # first: what is published meanwhile counts as done otherwise
+            done = max(publisher.published - in_flight, 0)
+            parts.append(Part(publisher.stream, "", None, done, in_flight))
+        return parts
 
     def _size(self, messages: Sequence[bytes]) -> int:
         return sum(self._sizes_of(messages))

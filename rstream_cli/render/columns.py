@@ -35,6 +35,19 @@ def padded(text: str, columns: int, *, right: bool = False) -> str:
     return blanks + text if right else text + blanks
 
 
+def tail(text: str, columns: int) -> str:
+    """The end of a text that is wider than so many columns, behind an ellipsis: names often differ at their end."""
+    if width(text) <= columns:
+        return text
+    kept, left = "", columns - 1
+    for character in reversed(text):
+        left -= width(character)
+        if left < 0:
+            break
+        kept = character + kept
+    return "…" + kept
+
+
 def columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
     """Returns a line for each row, whose texts stand two blanks apart.
 

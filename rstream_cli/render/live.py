@@ -7,7 +7,7 @@ same pieces as 200.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console, ConsoleDimensions
 from rich.live import Live
@@ -15,11 +15,19 @@ from rich.text import Text
 
 from rstream_cli import terminal
 from rstream_cli.environment import Environment
-from rstream_cli.render import words
+from rstream_cli.render import columns, words
 from rstream_cli.render.columns import FREE, fitting_stderr
-from rstream_cli.render.stats import Progress, Snapshot
+from rstream_cli.render.stats import Part, Progress, Snapshot
 
 _GAP = "   "
+MOST_ROWS = 10
+"""Streams that have a row of their own; the others share one."""
+_FREE_LINES = 4
+"""Lines of the terminal beside the display and the rows of streams: its head, the rest, the prompt, and a note."""
+_NARROWEST = 7
+"""Columns of a column of the table, at least: rows do not move with each digit."""
+_STATES = {"active": "green", "waiting": "dim", "done": "dim"}
+"""The states of a stream, in the order in which rows are shown."""
 
 
 class LiveView:
@@ -51,9 +59,10 @@ class LiveView:
         """Draws a snapshot."""
         self._console.size = ConsoleDimensions(*self._env.size_of(self._stream))
         width = max(self._console.width - FREE, 10)
+        height = self._console.height
         if self._live is None:
             self._live = self._start()
-        self._live.update(Text("\n").join(layout(snapshot, width)), refresh=True)
+        self._live.update(Text("\n").join(layout(snapshot, width, height)), refresh=True)
 
     def _start(self) -> Live:
         live = Live(
@@ -89,11 +98,12 @@ class LiveView:
         self._stream.flush()
 
 
-def layout(snapshot: Snapshot, width: int) -> list[Text]:
-    """Returns the lines of the display, none wider than ``width``."""
+def layout(snapshot: Snapshot, width: int, height: int = 24) -> list[Text]:
+    """Returns the lines of the display, none wider than ``width``, and fewer than ``height``."""
     lines = [_title(snapshot, width), _rates(snapshot, width), *flow(_pieces(snapshot), width)]
     if snapshot.progress is not None:
         lines.append(_bar(snapshot.progress, snapshot.eta, width))
+    lines += table(snapshot, width, min(height - len(lines) - _FREE_LINES, MOST_ROWS))
     for line in lines:
         line.truncate(width, overflow="ellipsis")
         line.no_wrap = True
@@ -109,6 +119,56 @@ def flow(pieces: Iterable[Text], width: int) -> list[Text]:
         else:
             lines.append(piece.copy())
     return lines
+
+
+def table(snapshot: Snapshot, width: int, most: int) -> list[Text]:
+    """Returns a row for each stream, below a head; where they are more than ``most``, the rest shares a last row.
+
+    Active ones come first; else the order stays, so that rows keep their places.
+    """
+    if not snapshot.parts or most < 1:
+        return []
+    order = {state: place for place, state in enumerate(_STATES)}
+    parts = sorted(snapshot.parts, key=lambda part: order.get(part.state, 0))
+    has_states = any(part.state for part in parts)
+    publishes = snapshot.verb == "publish"
+    heads = ("done", "in flight", "msg/s") if publishes else ("offset", "msg/s")
+    rows = [("partition", "state" if has_states else "", *heads)]
+    rows += [(terminal.name(part.stream), part.state, *_figures(part, publishes=publishes)) for part in parts[:most]]
+    widths = [max(columns.width(cell) for cell in column) for column in zip(*rows, strict=True)]
+    gaps = 2 * (len(heads) + has_states)
+    widths = [widths[0], widths[1], *(max(taken, _NARROWEST) for taken in widths[2:])]
+    widths[0] = min(widths[0], max(width - sum(widths[1:]) - gaps, _NARROWEST))
+    lines = [_row(row, widths) for row in rows]
+    lines[0].stylize("dim")
+    if len(parts) > most:
+        lines.append(_rest(parts[most:]))
+    return lines
+
+
+def _figures(part: Part, *, publishes: bool) -> tuple[str, ...]:
+    if publishes:
+        return words.count(part.messages), words.count(part.in_flight), words.count(part.rate)
+    return "-" if part.offset is None else words.count(part.offset), words.count(part.rate)
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> Text:
+    """A row: the name, whose end is kept where it is too wide, the state, if there are states, and figures."""
+    name, state, *figures = cells
+    row = Text(columns.padded(columns.tail(name, widths[0]), widths[0]))
+    if widths[1]:
+        row.append("  ").append(columns.padded(state, widths[1]), _STATES.get(state, ""))
+    for figure, wide in zip(figures, widths[2:], strict=True):
+        row.append("  ").append(columns.padded(figure, wide, right=True))
+    return row
+
+
+def _rest(parts: Sequence[Part]) -> Text:
+    """``90 more: 3 active, 87 waiting, 1,234 msg/s``."""
+    states = [(state, sum(part.state == state for part in parts)) for state in _STATES]
+    figures = [f"{words.count(number)} {state}" for state, number in states if number]
+    figures.append(f"{words.count(sum(part.rate for part in parts))} msg/s")
+    return Text(f"{words.count(len(parts))} more: {', '.join(figures)}", style="dim")
 
 
 def _title(snapshot: Snapshot, width: int) -> Text:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import ClassVar, Literal, NamedTuple
@@ -162,6 +162,21 @@ class ConsumeCounts:
         return self.consumed
 
 
+class Part(NamedTuple):
+    """One of several streams of a run, such as a partition of a super stream."""
+
+    stream: str
+    state: str
+    """Whether a single active consumer is ``active`` there or ``waiting``, ``done`` where all is read; else empty."""
+    offset: int | None
+    """Consuming: of the last message that is done with; None for none."""
+    messages: int
+    """Those whose rate is shown. Consuming: read. Publishing: confirmed or failed."""
+    in_flight: int = 0
+    rate: float = 0.0
+    """Messages a second: recently. Set by ``Stats``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """One moment of a run, ready to be shown."""
@@ -188,6 +203,8 @@ class Snapshot:
     """Seconds for which messages have been in flight without a confirm."""
     streams: tuple[str, ...] = ()
     """The streams, where they are several."""
+    parts: tuple[Part, ...] = ()
+    """The figures of each stream; empty for a run of one stream without turns."""
 
 
 @dataclass(slots=True)
@@ -206,6 +223,8 @@ class Stats:
     """The part of ``total`` that was read or consumed."""
     bring_up_to_date: Callable[[], None] | None = None
     """Set by a run: writes the numbers, as they are now. Called in any thread, but in one at a time."""
+    parts: Callable[[], Sequence[Part]] | None = None
+    """Set by a run of several streams, or of turns: the figures of each stream, without rates. For any thread."""
     clock: Callable[[], float] = time.monotonic
     started: float = 0.0
     reconnecting: bool = False
@@ -218,6 +237,7 @@ class Stats:
     _messages_meter: Meter = field(default_factory=Meter)
     _bytes_meter: Meter = field(default_factory=Meter)
     _done_meter: Meter = field(default_factory=lambda: Meter(window=10.0))
+    _part_meters: dict[str, Meter] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.started = self.clock()
@@ -262,7 +282,15 @@ class Stats:
             reconnecting=self.reconnecting,
             unconfirmed=now - self._progress[1],
             streams=self.streams,
+            parts=() if final or self.parts is None else tuple(self._with_rates(self.parts(), now)),
         )
+
+    def _with_rates(self, parts: Sequence[Part], now: float) -> Iterator[Part]:
+        for part in parts:
+            meter = self._part_meters.get(part.stream)
+            if meter is None:
+                meter = self._part_meters[part.stream] = Meter(history=0)
+            yield part._replace(rate=meter.sample(now, part.messages))
 
     @property
     def _settled(self) -> int:

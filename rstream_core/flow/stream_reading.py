@@ -23,6 +23,8 @@ class StreamReading:
     """An offset that lies before the first message to come."""
     has_begun: bool = False
     """Whether a message has come."""
+    handed_out: int = 0
+    """How many messages were handed out, in all turns."""
     is_read_out: bool = False
     """Whether no more messages are wanted."""
     is_closed: bool = False

@@ -115,6 +115,11 @@ class StreamSource:
         self._ends.note_activity()
 
     @property
+    def readings(self) -> Sequence[StreamReading]:
+        """How far each stream is read, in the order of the plan; for looking only."""
+        return self._readings
+
+    @property
     def passed(self) -> int | None:
         """The offset up to which everything is done, of a source of one stream; None for several, and at first."""
         return self._readings[0].acks.low if len(self._readings) == 1 else None
@@ -198,6 +203,7 @@ class StreamSource:
         if end - begin < len(messages):
             messages = messages[begin:end]
         reading.acks.hand_out(first, end - begin)
+        reading.handed_out += end - begin
         return Block(reading.acks, range(first, first + end - begin), messages, chunk.stream, chunk.timestamp)
 
     def _note_read_out(self, reading: StreamReading) -> None:

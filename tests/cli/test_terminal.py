@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 from collections.abc import Iterator
@@ -69,6 +70,45 @@ def test_a_background_job_draws_nothing_until_it_is_in_the_foreground(env: dict[
         assert shell.wait(20) == 0
         terminal.read_while(lambda: terminal.shown.count(HIDDEN) != terminal.shown.count(SHOWN))
         assert HIDDEN in terminal.shown
+
+
+def test_turns_are_a_table_and_not_a_line_each(env: dict[str, str]) -> None:
+    """Two consumers of a group share twelve partitions."""
+    made = run_rstream("superstream", "create", "p", "--partitions", "12", env=env)
+    assert made.returncode == 0
+    words = ("sac-consume", "p", "--name", "g", "-o", "first")
+    with (
+        Terminal(80) as one,
+        Terminal(80) as other,
+        running(*words, env=env, stderr=one.descriptor, process_group=0) as first,
+    ):
+        one.read_until("2 more: 2 active, 0 msg/s")
+        with running(*words, env=env, stderr=other.descriptor, process_group=0) as second:
+            one.read_until("2 more: 2 waiting, 0 msg/s")
+            other.read_until("2 more: 2 waiting, 0 msg/s")
+            assert re.search(r"p-\d+ +active +- +0", other.text)
+            assert re.search(r"p-\d+ +waiting +- +0", other.text)
+            interrupt(second)
+            assert second.wait(20) == 130
+        interrupt(first)
+        assert first.wait(20) == 130
+        for terminal in (one, other):
+            terminal.read(0.2)
+            assert "active on" not in terminal.text
+            assert terminal.shown.count(HIDDEN) == terminal.shown.count(SHOWN)
+
+
+def test_partitions_that_are_published_to_are_a_table(env: dict[str, str], tmp_path: Path) -> None:
+    fifo = tmp_path / "input"
+    os.mkfifo(fifo)
+    assert run_rstream("superstream", "create", "q", "--partitions", "2", env=env).returncode == 0
+    words = ("superstream", "publish", "q", "--key-delimiter", ":", str(fifo))
+    with Terminal(80) as terminal, running(*words, env=env, stderr=terminal.descriptor, process_group=0) as process:
+        with fifo.open("wb", buffering=0) as source:
+            source.write(b"".join(b"%d:x\n" % number for number in range(100)))
+            terminal.read_while(lambda: not re.search(r"q-0 +[1-9]\d +0 +", terminal.text))
+            terminal.read_while(lambda: not re.search(r"q-1 +[1-9]\d +0 +", terminal.text))
+        assert process.wait(20) == 0
 
 
 def until_published(env: dict[str, str], count: int) -> None:

@@ -22,12 +22,12 @@ import pytest
 import rstream_cli
 from rstream_cli.environment import Environment
 from rstream_cli.render import words
-from rstream_cli.render.columns import columns, width, wrapped
+from rstream_cli.render.columns import columns, tail, width, wrapped
 from rstream_cli.render.display import Display, StatsMode, choose_mode
 from rstream_cli.render.json_lines import JsonView
 from rstream_cli.render.line import LineView, progress_line
 from rstream_cli.render.live import LiveView, layout
-from rstream_cli.render.stats import ConsumeCounts, PublishCounts, Snapshot, Stats
+from rstream_cli.render.stats import ConsumeCounts, Part, PublishCounts, Snapshot, Stats
 from tests.cli.process import eventually
 
 
@@ -260,6 +260,107 @@ def test_the_live_display_leaves_nothing_but_the_summary(color: bool) -> None:
     assert drawn.endswith("\x1b[2K")  # the last line of the display is erased
     view.finish(snapshot(), "end of input", 0, None)
     assert screen.getvalue().removeprefix(drawn).count("\n") == 1
+
+
+def with_parts(*parts: Part, verb: str = "consume") -> Snapshot:
+    return dataclasses.replace(snapshot(verb=verb, progress=False), parts=parts)
+
+
+def part(number: int, state: str = "", **figures: Any) -> Part:
+    return Part(f"orders-{number}", state, figures.pop("offset", None), figures.pop("messages", 0), **figures)
+
+
+def rows(shown: Snapshot, width: int = 77, height: int = 24) -> list[str]:
+    """The lines below the figures of the whole run."""
+    plain = [line.plain.rstrip() for line in layout(shown, width, height)]
+    return plain[len(layout(dataclasses.replace(shown, parts=()), width, height)) :]
+
+
+def test_partitions_and_turns_are_a_table() -> None:
+    parts = (
+        part(0, "waiting"),
+        part(1, "active", offset=1_234_566, rate=12_345.6),
+        part(2, "active", offset=0, rate=0.2),
+        part(3, "done", offset=9),
+    )
+    assert rows(with_parts(*parts)) == [
+        "partition  state       offset    msg/s",
+        "orders-1   active   1,234,566   12,346",
+        "orders-2   active           0        0",
+        "orders-0   waiting          -        0",
+        "orders-3   done             9        0",
+    ]
+
+
+def test_without_turns_there_are_no_states() -> None:
+    assert rows(with_parts(part(0, offset=5), part(1))) == [
+        "partition   offset    msg/s",
+        "orders-0         5        0",
+        "orders-1         -        0",
+    ]
+
+
+def test_partitions_that_are_published_to() -> None:
+    assert rows(with_parts(part(0, messages=70_000, in_flight=1200, rate=9), part(1), verb="publish")) == [
+        "partition     done  in flight    msg/s",
+        "orders-0    70,000      1,200        9",
+        "orders-1         0          0        0",
+    ]
+
+
+def test_a_run_of_one_stream_has_no_table() -> None:
+    assert rows(with_parts()) == []
+
+
+@pytest.mark.parametrize(("height", "shown"), [(24, 10), (60, 10), (12, 5), (8, 1), (7, 0), (3, 0)])
+def test_a_hundred_partitions_do_not_fill_the_screen(height: int, shown: int) -> None:
+    parts = [part(number, "active" if number % 3 == 0 else "waiting", rate=10) for number in range(100)]
+    found = rows(with_parts(*parts), height=height)
+    assert len(layout(with_parts(*parts), 77, height)) < max(height, 4)
+    if not shown:
+        assert found == []
+        return
+    assert len(found) == shown + 2
+    assert found[1].startswith("orders-0 ")
+    active = 34 - shown
+    assert found[-1] == f"{100 - shown} more: {active} active, 66 waiting, {(100 - shown) * 10:,} msg/s"
+
+
+@pytest.mark.parametrize("width", [10, 20, 40, 60, 80, 200])
+@pytest.mark.parametrize("verb", ["publish", "consume"])
+@pytest.mark.parametrize("name", ["orders", "s" * 250, "注文" * 50, "\x1b[2J"])
+def test_no_row_is_wider_than_the_terminal(width: int, verb: str, name: str) -> None:
+    parts = [Part(f"{name}-{number}", "active", 10**15, 10**15, 10**9, 1e9) for number in range(20)]
+    lines = layout(with_parts(*parts, verb=verb), width)
+    assert all(line.cell_len <= width for line in lines)
+    assert "\x1b" not in "".join(line.plain for line in lines)
+    if width >= 60:  # the end of a name tells partitions apart
+        assert sum(bool(re.match(r"\S+-\d+ ", line.plain)) for line in lines) == 10
+
+
+def test_the_rate_of_each_part() -> None:
+    now = 100.0
+    stats = Stats("consume", "s", ConsumeCounts(), clock=lambda: now)
+    total = 0
+    stats.parts = lambda: [part(0, messages=total), part(1, messages=5)]
+    stats.snapshot()
+    for _ in range(5):
+        now += 1
+        total += 100
+        assert [found.rate for found in stats.snapshot().parts] == [100.0, 0.0]
+    for _ in range(4):
+        now += 1
+        rates = [found.rate for found in stats.snapshot().parts]
+    assert rates == [0.0, 0.0]
+    assert stats.snapshot(final=True).parts == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "shown"),
+    [("orders", 6, "orders"), ("orders-17", 6, "…rs-17"), ("注文-1", 5, "…文-1"), ("x", 1, "x")],
+)
+def test_the_end_of_a_name_is_kept(text: str, columns: int, shown: str) -> None:
+    assert tail(text, columns) == shown
 
 
 def test_rich_is_imported_by_the_live_displays_alone() -> None:
