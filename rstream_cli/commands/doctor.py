@@ -15,6 +15,7 @@ from rstream_cli.names import check_stream_name
 from rstream_cli.options.answering import Pretty
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
 from rstream_cli.pretty_json import write_answer
+from rstream_cli.render.columns import columns_of, wrapped
 from rstream_cli.runner import CommandContext, run_command
 from rstream_cli.typer_support import Command
 
@@ -71,7 +72,10 @@ def doctor(
             with contextlib.suppress(RstreamError):  # the steps tell what is wrong
                 async with context.connected():
                     pass
-        show = _text_lines(colored=env.use_color(connection.color, stdout=True))
+        show = _text_lines(
+            colored=env.use_color(connection.color, stdout=True),
+            columns=columns_of(env, env.stdout) if env.stdout_is_tty else None,
+        )
         status = ExitStatus.OK
         for source in (
             Diagnosis(context.options, target, env.now()).findings(),
@@ -97,16 +101,23 @@ def _record(finding: Finding) -> dict[str, str | None]:
     return {field: getattr(finding, field) for field in fields}
 
 
-def _text_lines(*, colored: bool) -> Callable[[Finding], str]:
+def _text_lines(*, colored: bool, columns: int | None) -> Callable[[Finding], str]:
+    """Returns what makes lines of a finding: for a terminal of so many columns, lines that break between words."""
     from rstream_cli.diagnosis import FAIL, OK, SKIPPED
 
     colors = {OK: "\x1b[32m", FAIL: "\x1b[1;31m", SKIPPED: "\x1b[2m"} if colored else {}
 
+    indent = " " * 23
+
+    def fitting(line: str) -> str:
+        return (line if columns is None else wrapped(line, columns, indent)) + "\n"
+
     def lines(finding: Finding) -> str:
-        word = f"{finding.status:<8}"
-        if finding.status in colors:
-            word = f"{colors[finding.status]}{word}\x1b[0m"
-        text = f"{word} {finding.check:<12}  {terminal.line(finding.detail)}\n"
-        return text if finding.hint is None else f"{text}{'':<8} {'':<12}  hint: {terminal.line(finding.hint)}\n"
+        status = f"{finding.status:<8}"
+        text = fitting(f"{status} {finding.check:<12}  {terminal.line(finding.detail)}")
+        if finding.hint is not None:
+            text += fitting(f"{indent}hint: {terminal.line(finding.hint)}")
+        color = colors.get(finding.status)
+        return text if color is None else f"{color}{status}\x1b[0m{text.removeprefix(status)}"
 
     return lines

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Sequence
+from typing import TextIO
 
 from rstream_cli.environment import Environment
 
@@ -63,7 +64,7 @@ def columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
     return "".join(lines)
 
 
-def wrapped(line: str, columns: int) -> str:
+def wrapped(line: str, columns: int, indent: str = _INDENT) -> str:
     """The line in lines of at most so many columns, which break between words; all but the first are indented.
 
     A word that is wider than that stays whole.
@@ -76,13 +77,17 @@ def wrapped(line: str, columns: int) -> str:
         elif not lines[-1].strip() or width(lines[-1]) + width(gap) + width(part) <= columns:
             lines[-1] += gap + part
         else:
-            lines.append(_INDENT + part)
+            lines.append(indent + part)
     return "\n".join(lines)
+
+
+def columns_of(env: Environment, stream: TextIO) -> int:
+    """The columns that a line on this terminal may take."""
+    return max(env.size_of(stream)[0] - FREE, _NARROWEST)
 
 
 def fitting_stderr(line: str, env: Environment) -> str:
     """Returns a line for stderr: where that is a terminal, in lines that fit it and break between words."""
     if not env.stderr_is_tty:
         return line
-    columns, _ = env.size_of(env.stderr)
-    return wrapped(line, max(columns - FREE, _NARROWEST))
+    return wrapped(line, columns_of(env, env.stderr))

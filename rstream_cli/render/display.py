@@ -19,6 +19,7 @@ from typing import Protocol
 
 from rstream_cli import terminal
 from rstream_cli.environment import ColorChoice, Environment
+from rstream_cli.render.columns import fitting_stderr
 from rstream_cli.render.stats import Snapshot, Stats
 
 LIVE_INTERVAL = 0.25
@@ -183,9 +184,9 @@ class Display:
     def _note(self, line: str) -> None:
         try:
             if self._view is not None and self.mode is StatsMode.LIVE:
-                self._view.note(line)
+                self._view.note(fitting_stderr(line, self._env))
             else:
-                self._env.stderr.write(line + "\n")
+                self._env.stderr.write(fitting_stderr(line, self._env) + "\n")
                 self._env.stderr.flush()
         except (OSError, ValueError):
             pass  # stderr is closed

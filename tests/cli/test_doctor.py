@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from rstream_cli.diagnosis import FAIL, OK, SKIPPED
 from rstream_core import EmbeddedBroker, Hint
 from tests.brokers import Broker
-from tests.cli.conftest import run_rstream
+from tests.cli.conftest import run_here, run_rstream
 from tests.conftest import OwnRabbitMQ
 from tests.peer import Peer
 
@@ -58,6 +59,18 @@ def test_the_text_for_a_person(env: dict[str, str]) -> None:
     assert [line for line in lines if line.startswith("skipped  TLS ")]
     assert b"\x1b" not in done.stdout
     assert b"\x1b[32mok" in run_rstream("doctor", "--color", "always", env=env).stdout
+
+
+def test_the_text_fits_a_terminal(env: dict[str, str]) -> None:
+    plain = run_here("doctor", env=env).output
+    shown = run_here("doctor", env={**env, "COLUMNS": "60"}, terminal=True).output
+    times = re.compile(r"[\d.]+ ms")
+    assert times.sub("", shown).split() == times.sub("", plain).split()
+    lines = shown.splitlines()
+    assert all(len(line) <= 57 for line in lines)
+    assert len(lines) > len(plain.splitlines())
+    begins = ("ok ", "skipped ", " " * 23)
+    assert all(line.startswith(begins) for line in lines)
 
 
 def test_a_missing_stream(broker: Broker, stream_name: str) -> None:

@@ -202,6 +202,24 @@ def test_a_line_of_figures_fits_the_terminal() -> None:
     assert all(len(line) <= 77 for line in lines)
 
 
+@pytest.mark.parametrize("mode", [StatsMode.NONE, StatsMode.LINE])
+def test_notes_fit_the_terminal_too(mode: StatsMode) -> None:
+    note = "waiting for new messages of 'orders' (it has about 1,234; --offset first reads them)"
+    for tty, lines in ((True, 2), (False, 1)):
+        screen = io.StringIO()
+        env = environment(screen, tty=tty, variables={"COLUMNS": "60", "TERM": "dumb"})
+        Display(mode, Stats("consume", "s", ConsumeCounts()), env).note(note)
+        shown = screen.getvalue().splitlines()
+        assert len(shown) == lines
+        assert " ".join(" ".join(shown).split()) == note
+        assert all(len(line) <= 57 for line in shown) is tty
+
+
+def test_lines_may_be_indented_further() -> None:
+    assert wrapped("a: one two three", 9, "   ") == "a: one\n   two\n   three"
+    assert wrapped("   one two", 6, "   ") == "   one\n   two"
+
+
 # --- the live display --------------------------------------------------------------------------------------
 
 
