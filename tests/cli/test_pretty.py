@@ -22,6 +22,8 @@ COMMANDS = (
     "consume STREAM -o first -n 1 --json",
     "consume STREAM -o first -n 1 --output json",
     "sac-consume STREAM --name g -n 1 --json --stats none",
+    "lag STREAM --name me --json",
+    "lag STREAM --output json",
     "doctor --json",
     "context show --effective --json",
     "version --json",
