@@ -29,6 +29,8 @@ LONG: tuple[tuple[str, str], ...] = (
     ("tests/faults/test_recovery_publisher.py", "outages, one after the other"),
     ("tests/property/test_amqp.py", "generated messages: 8 s of processor time"),
     ("tests/property/test_flow.py", "generated runs: 7 s of processor time"),
+    ("tests/cli/test_idle_note.py", "runs in which nothing comes, of two seconds each"),
+    ("tests/cli/test_pretty.py", "80 runs"),
 )
 """The files that take longest without RabbitMQ, the longest first, each with what takes the time, as it was measured
 test by test in November 2026."""
