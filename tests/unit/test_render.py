@@ -683,6 +683,6 @@ def _events(path: Path) -> Iterator[str]:
     """The names of events that a module tells of."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "event":
-            first = node.args[0]
+            first = node.args[0] if node.args else None  # others than Display have methods of that name
             if isinstance(first, ast.Constant):
                 yield str(first.value)
