@@ -164,10 +164,14 @@ _warm_up = Parameter('warm_up', ('--warm-up',), 'Leave this long out of rates an
 _runs = Parameter('runs', ('--runs',), 'Do it N times, each with a new stream if none is given, and show the medians and their ranges. (default: 1)')
 _json_9 = Parameter('json', ('--json',), 'Print one JSON object: what --save writes.', takes_value=False)
 _save = Parameter('save', ('--save',), 'Write all results to this file, as JSON, for `rstream bench compare`. It is replaced.', takes_file=True)
+_plot = Parameter('plot', ('--plot',), 'Write a plot to this file, as SVG: rates over time, and latencies by percentile. It is replaced.')
 _yes_2 = Parameter('yes', ('--yes', '-y'), 'Do not ask. Required for a broker on another machine where there is no terminal to ask on.', takes_value=False)
 _stream_4 = Parameter('stream')
 _consumers = Parameter('consumers', ('--consumers',), 'Consume with N consumers. Each gets all messages; of a super stream, they share out the partitions. (default: 1)')
 _credit_2 = Parameter('credit', ('--credit',), 'Let the broker send N chunks ahead to each consumer (default: 10).')
+_fail_if = Parameter('fail_if', ('--fail-if',), 'End in 10 where this holds: FIGURE>+N% or FIGURE<-N%, a change of the median from BEFORE to AFTER, or FIGURE>N or FIGURE<N, a value of AFTER. A change holds only where the ranges of the runs do not overlap, and a value only where all runs of AFTER are beyond it. Repeat the option for more.', repeats=True)
+_before = Parameter('before')
+_after = Parameter('after')
 _stream_5 = Parameter('stream', ('--stream',), 'Also check the leader and the replicas of this stream.', kind=STREAM)
 _json_10 = Parameter('json', ('--json',), 'Print one JSON object a line.', takes_value=False)
 _host_2 = Parameter('host', ('--host',), 'Listen on this address. 0.0.0.0 listens on every network. (default: 127.0.0.1)')
@@ -419,11 +423,12 @@ COMMANDS = {
             ('publish', 'Measure publishing.'),
             ('consume', 'Measure consuming.'),
             ('both', 'Measure publishing and consuming at the same time.'),
+            ('compare', 'Compare two results of benchmarks, which should be of several runs each.'),
         ),
     ),
     'bench publish': Command(
         (_producers, _rate_2, _max_in_flight_2, _size, _batch_size_2, _compression_2, _superstream, _processes,
-         _duration, _count_2, _warm_up, _runs, _json_9, _save, _yes_2, _context, _uri, _host, _port, _vhost,
+         _duration, _count_2, _warm_up, _runs, _json_9, _save, _plot, _yes_2, _context, _uri, _host, _port, _vhost,
          _username, _password_file, _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure,
          _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for,
          _management_uri, _quiet, _verbose, _color, _help),
@@ -431,19 +436,23 @@ COMMANDS = {
     ),
     'bench consume': Command(
         (_consumers, _credit_2, _size, _batch_size_2, _compression_2, _superstream, _processes, _duration, _count_2,
-         _warm_up, _runs, _json_9, _save, _yes_2, _context, _uri, _host, _port, _vhost, _username, _password_file,
-         _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer,
-         _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose,
-         _color, _help),
+         _warm_up, _runs, _json_9, _save, _plot, _yes_2, _context, _uri, _host, _port, _vhost, _username,
+         _password_file, _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl,
+         _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri,
+         _quiet, _verbose, _color, _help),
         (_stream_4,),
     ),
     'bench both': Command(
         (_producers, _rate_2, _max_in_flight_2, _consumers, _credit_2, _size, _batch_size_2, _compression_2,
-         _superstream, _processes, _duration, _count_2, _warm_up, _runs, _json_9, _save, _yes_2, _context, _uri,
-         _host, _port, _vhost, _username, _password_file, _password_command, _tls, _ca_file, _cert, _cert_key,
+         _superstream, _processes, _duration, _count_2, _warm_up, _runs, _json_9, _save, _plot, _yes_2, _context,
+         _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls, _ca_file, _cert, _cert_key,
          _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker,
          _recover_for, _management_uri, _quiet, _verbose, _color, _help),
         (_stream_4,),
+    ),
+    'bench compare': Command(
+        (_fail_if, _json, _quiet, _verbose, _color, _help),
+        (_before, _after),
     ),
     'doctor': Command(
         (_stream_5, _json_10, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file,

@@ -123,7 +123,7 @@ rstream_cli.render: . columns stats
 rstream_cli: lags
 rstream_cli.render: words
 rstream_cli.bench: metrics
-rstream_cli.bench: report
+rstream_cli.bench: compare plot report
 rstream_cli.render: json_lines lag_table line live prometheus
 rstream_cli.render: lag_live
 rstream_cli.render: display
@@ -136,7 +136,7 @@ rstream_cli.options: connecting consuming publishing
 rstream_cli.options: benchmarks showing
 rstream_cli: runner stream_facts stream_names
 rstream_cli: completing
-rstream_cli.bench: worker
+rstream_cli.bench: compare_command worker
 rstream_cli.bench: workers
 rstream_cli.bench: running
 rstream_cli.render: facts

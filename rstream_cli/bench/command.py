@@ -18,6 +18,7 @@ from rstream_cli import terminal
 from rstream_cli.asking import is_confirmed
 from rstream_cli.bench import payload, report, saving
 from rstream_cli.bench.plan import Consuming, Part, Publishing
+from rstream_cli.bench.plot import plot
 from rstream_cli.bench.running import Measured, Running, Surroundings
 from rstream_cli.bench.settings import to_json
 from rstream_cli.ended import Ended
@@ -127,6 +128,7 @@ def run_bench(
     """Checks the options, asks where it must, and runs the benchmark. Raises ``typer.Exit``, and ``CommandError``."""
     bench = _checked(command, stream, load, producing or ProducerOptions(), consuming or ConsumerOptions())
     saving.check_place(load.save, "--save")
+    saving.check_place(load.plot, "--plot")
     _check_allowed(bench, connection)
     run_command(lambda context: _main(bench, context), connection=connection, graceful=True)
 
@@ -400,6 +402,8 @@ class _Session:
         self._document["runs"] = self._runs
         if bench.load.save is not None:
             saving.write(bench.load.save, json.dumps(self._document, indent=1) + "\n")
+        if bench.load.plot is not None:
+            saving.write(bench.load.plot, plot(self._document))
         if bench.load.json:
             line = terminal.json_line(self._document)
             terminal.write_json(env.stdout, line, is_tty=env.stdout_is_tty)

@@ -114,7 +114,9 @@ def read(path: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise CommandError(f"{path!r} holds no results of a benchmark", hint="`rstream bench --save` writes them")
+        raise CommandError(
+            f"{path!r} holds no results of a benchmark", hint="`rstream bench publish --save FILE` writes them"
+        )
     if found.get("version") != VERSION:
         raise CommandError(f"{path!r} was written by another version of rstream: its form is {found.get('version')!r}")
     runs = found.get("runs")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rstream_cli.options.benchmarks import ConsumerOptions, LoadOptions, ProducerOptions
-from rstream_cli.options.connecting import ConnectionSettings, connection_options
+from rstream_cli.options.connecting import ConnectionSettings, connection_options, general_options
 from rstream_cli.options.declaring import shared_options
 from rstream_cli.typer_support import Command, new_app
 
@@ -122,3 +122,42 @@ def both(
     from rstream_cli.bench.command import run_bench
 
     run_bench("both", stream, load, connection, producing=producing, consuming=consuming)
+
+
+@app.command(
+    cls=Command,
+    epilog="""
+rstream bench compare before.json after.json
+rstream bench compare before.json after.json --fail-if 'confirm.p99>+10%' --fail-if 'publish.rate<100000'
+rstream bench compare before.json after.json --json | jq '.figures["publish.rate"].change'
+""",
+)
+@general_options
+def compare(
+    before: Annotated[str, typer.Argument(metavar="BEFORE", help="A file that --save has written.")],
+    after: Annotated[str, typer.Argument(metavar="AFTER", help="Another one.")],
+    *,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-if",
+            metavar="CONDITION",
+            help="End in 10 where this holds: FIGURE>+N% or FIGURE<-N%, a change of the median from BEFORE to AFTER, or"
+            " FIGURE>N or FIGURE<N, a value of AFTER. A change holds only where the ranges of the runs do not overlap,"
+            " and a value only where all runs of AFTER are beyond it. Repeat the option for more.",
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    connection: ConnectionSettings,
+) -> None:
+    """Compare two results of benchmarks, which should be of several runs each.
+
+    Shows of each figure the medians and, below them, the ranges of both files. Where the ranges overlap, there is no
+    difference that chance does not explain. Warnings tell what was not the same: machine, versions, options.
+
+    Figures: publish and consume have .rate, .byte_rate, .cpu (µs a message) and .memory; confirm and end_to_end have
+    .p50, .p90, .p99, .p99.9 and .max, in microseconds. The exit code is 10 where a --fail-if holds.
+    """
+    from rstream_cli.bench.compare_command import run_compare
+
+    run_compare(before, after, fail_if or [], connection, json=json)

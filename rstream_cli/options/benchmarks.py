@@ -175,6 +175,14 @@ class LoadOptions:
             rich_help_panel=RESULT,
         ),
     ] = None
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.svg",
+            help="Write a plot to this file, as SVG: rates over time, and latencies by percentile. It is replaced.",
+            rich_help_panel=RESULT,
+        ),
+    ] = None
     yes: Annotated[
         bool,
         typer.Option(

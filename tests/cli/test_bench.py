@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from rstream_cli.bench.histogram import Histogram
 from rstream_core import EmbeddedBroker
 from tests.cli.conftest import Run, as_lines, run_here
+from tests.cli.killable import Killable
 from tests.cli.process import ended, eventually, interrupt, limited, running
 
 LATENCIES = ["p50", "p90", "p99", "p99.9", "max", "count", "hdr"]
@@ -119,9 +121,11 @@ def test_a_rate_is_kept_and_the_warm_up_left_out(run: Run) -> None:
     assert "run 2 of 2" in errors
 
 
-def test_the_table_of_several_runs(run: Run) -> None:
-    done = run("bench", "publish", "--count", "500", "--runs", "2", "-q", timeout=LONG)
+def test_several_runs(run: Run, tmp_path: Path) -> None:
+    drawing = tmp_path / "plot.svg"
+    done = run("bench", "publish", "--count", "500", "--runs", "2", "-q", "--plot", str(drawing), timeout=LONG)
     assert done.returncode == 0
+    assert ET.fromstring(drawing.read_text()).tag.endswith("svg")
     assert re.search(r"^ +median +least +most$", done.stdout.decode(), re.MULTILINE)
     assert "published 1,000 messages" in done.stdout.decode()
     assert done.stderr == b""
@@ -144,6 +148,38 @@ def test_a_signal_ends_it_and_the_stream_is_deleted(
         code, errors = ended(process, timeout=LONG)
     assert code == status, errors
     assert is_gone(run, said.decode() + errors)
+
+
+def test_a_message_that_comes_twice_is_told_and_ends_in_7(run: Run, env: dict[str, str], stream: str) -> None:
+    options = ("--rate", "200/s", "--duration", "5s", "--warm-up", "0s")
+    with running("bench", "both", stream, *options, env=env) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        with limited(process, LONG):
+            while b"  1 s" not in process.stderr.readline():
+                pass
+        first = run("consume", stream, "-o", "first", "--count", "1", "--output", "len32").stdout
+        assert run("publish", stream, "--input", "len32", stdin=first).returncode == 0
+        code, _ = ended(process, timeout=LONG)
+        shown = process.stdout.read().decode()
+    assert code == 7, shown
+    assert "consumed 1,000 messages: 1 doubled\n" in shown
+
+
+def test_a_broker_that_is_gone_ends_it(killable: Killable) -> None:
+    """In 7 where messages are not confirmed, and else in 6."""
+    env = {"RSTREAM_URI": killable.uri}
+    with running("bench", "publish", "s", "--duration", "1m", "--recover-for", "0", env=env) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        with limited(process, LONG):
+            while b"  1 s" not in process.stderr.readline():
+                pass
+        killable.kill()
+        code, errors = ended(process, timeout=LONG)
+        shown = process.stdout.read().decode()
+    assert errors.splitlines()[-1].startswith(("error: ", "hint: ")), errors
+    assert code == (6 if ", failed 0" in shown else 7), shown + errors
 
 
 def workers_of(process: subprocess.Popen[bytes]) -> Iterator[int]:

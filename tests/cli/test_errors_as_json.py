@@ -19,6 +19,7 @@ from tests.cli.conftest import Done, Run, run_here
 
 ANSWERING = {
     "bench both",
+    "bench compare",
     "bench consume",
     "bench publish",
     "consume",

@@ -65,7 +65,7 @@ def test_no_command_is_left_out() -> None:
     """Of those that print JSON; ``version`` has no text of anybody's in it, and names of contexts are ASCII."""
     pages = (Path(__file__).parents[2] / "docs/cli.md").read_text().split("\n## rstream ")
     printing = {page.splitlines()[0] for page in pages if re.search(r" --json +Print ", page)}
-    assert printing == JSON_COMMANDS.keys() - {"consume"} | {"version", "context list", "context show"}
+    assert printing == JSON_COMMANDS.keys() - {"consume"} | {"version", "context list", "context show", "bench compare"}
 
 
 @pytest.mark.parametrize("command", [(*name.split(), *rest, "--json") for name, rest in JSON_COMMANDS.items()])

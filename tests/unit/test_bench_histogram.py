@@ -69,7 +69,9 @@ def test_javas_bytes_are_read_and_written() -> None:
     made = Histogram()
     for value, count in ((0, 1), (1, 2), (2047, 3), (2048, 4), (HIGHEST, 7)):
         made.add(value, count)
-    assert made.encoded() == BY_JAVA
+    written, by_java = (base64.b64decode(text) for text in (made.encoded(), BY_JAVA))
+    assert written[:4] == by_java[:4]
+    assert zlib.decompress(written[8:]) == zlib.decompress(by_java[8:])  # zlibs compress in different ways
     assert Histogram.decoded(BY_JAVA) == made
     assert Histogram.decoded(BY_JAVA).quantiles(SHARES) == [2049, HIGHEST, HIGHEST, HIGHEST, HIGHEST]
 
