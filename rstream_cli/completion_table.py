@@ -166,13 +166,12 @@ _json_9 = Parameter('json', ('--json',), 'Print one JSON object: what --save wri
 _save = Parameter('save', ('--save',), 'Write all results to this file, as JSON, for `rstream bench compare`. It is replaced.', takes_file=True)
 _plot = Parameter('plot', ('--plot',), 'Write a plot to this file, as SVG: rates over time, and latencies by percentile. It is replaced.')
 _yes_2 = Parameter('yes', ('--yes', '-y'), 'Do not ask. Required for a broker on another machine where there is no terminal to ask on.', takes_value=False)
-_stream_4 = Parameter('stream')
 _consumers = Parameter('consumers', ('--consumers',), 'Consume with N consumers. Each gets all messages; of a super stream, they share out the partitions. (default: 1)')
 _credit_2 = Parameter('credit', ('--credit',), 'Let the broker send N chunks ahead to each consumer (default: 10).')
 _fail_if = Parameter('fail_if', ('--fail-if',), 'End in 10 where this holds: FIGURE>+N% or FIGURE<-N%, a change of the median from BEFORE to AFTER, or FIGURE>N or FIGURE<N, a value of AFTER. A change holds only where the ranges of the runs do not overlap, and a value only where all runs of AFTER are beyond it. Repeat the option for more.', repeats=True)
 _before = Parameter('before')
 _after = Parameter('after')
-_stream_5 = Parameter('stream', ('--stream',), 'Also check the leader and the replicas of this stream.', kind=STREAM)
+_stream_4 = Parameter('stream', ('--stream',), 'Also check the leader and the replicas of this stream.', kind=STREAM)
 _json_10 = Parameter('json', ('--json',), 'Print one JSON object a line.', takes_value=False)
 _host_2 = Parameter('host', ('--host',), 'Listen on this address. 0.0.0.0 listens on every network. (default: 127.0.0.1)')
 _port_2 = Parameter('port', ('--port',), 'Listen on this port (default: 5552, with TLS 5551). 0 takes a free port.')
@@ -432,7 +431,7 @@ COMMANDS = {
          _username, _password_file, _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure,
          _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for,
          _management_uri, _quiet, _verbose, _color, _help),
-        (_stream_4,),
+        (_stream_2,),
     ),
     'bench consume': Command(
         (_consumers, _credit_2, _size, _batch_size_2, _compression_2, _superstream, _processes, _duration, _count_2,
@@ -440,7 +439,7 @@ COMMANDS = {
          _password_file, _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl,
          _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri,
          _quiet, _verbose, _color, _help),
-        (_stream_4,),
+        (_stream_2,),
     ),
     'bench both': Command(
         (_producers, _rate_2, _max_in_flight_2, _consumers, _credit_2, _size, _batch_size_2, _compression_2,
@@ -448,14 +447,14 @@ COMMANDS = {
          _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls, _ca_file, _cert, _cert_key,
          _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker,
          _recover_for, _management_uri, _quiet, _verbose, _color, _help),
-        (_stream_4,),
+        (_stream_2,),
     ),
     'bench compare': Command(
         (_fail_if, _json, _quiet, _verbose, _color, _help),
         (_before, _after),
     ),
     'doctor': Command(
-        (_stream_5, _json_10, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file,
+        (_stream_4, _json_10, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file,
          _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer,
          _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose,
          _color, _help),

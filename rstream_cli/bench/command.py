@@ -29,6 +29,7 @@ from rstream_cli.names import Kind, check_stream_name
 from rstream_cli.options.benchmarks import ConsumerOptions, LoadOptions, ProducerOptions
 from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.options.publishing import Compression
+from rstream_cli.render.columns import fitting_stderr
 from rstream_cli.runner import CommandContext, run_command, write_stderr
 from rstream_cli.runner import report as report_error
 from rstream_core import Client, RstreamError
@@ -185,7 +186,7 @@ def _size_of(text: str | None) -> tuple[payload.Size, str]:
         raise CommandError(f"--size: cannot read {text[1:]!r}: {why}") from None
     if len(body) > payload.MAX_SIZE:
         raise CommandError(f"--size: {text[1:]!r} is larger than {payload.MAX_SIZE // 1024 // 1024} MiB")
-    return payload.Size(len(body), len(body), body), f"@file of {len(body)}"
+    return payload.Size(len(body), len(body), body), f"@{len(body)}"
 
 
 def _check_allowed(bench: Bench, connection: ConnectionSettings) -> None:
@@ -207,7 +208,7 @@ async def _main(bench: Bench, context: CommandContext) -> ExitStatus:
 
     def tell(line: str) -> None:
         if not is_quiet:
-            write_stderr(env, terminal.line(line) + "\n")
+            write_stderr(env, fitting_stderr(terminal.line(line), env) + "\n")
 
     around = Surroundings(
         env,

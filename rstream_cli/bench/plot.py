@@ -12,6 +12,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 from rstream_cli.bench.histogram import Histogram
+from rstream_cli.bench.results import load_in_words
 from rstream_cli.render import words
 
 WIDTH, HEIGHT = 920, 420
@@ -45,13 +46,8 @@ def plot(document: Mapping[str, Any]) -> str:
     runs = document["runs"]
     rates = [curve for run in runs for curve in _rates(run)]
     latencies = [curve for run in runs for curve in _latencies(run)]
-    options = document["options"]
     title = f"rstream {document['command']}"
-    parts = [f"bodies of {options.get('size')} bytes", f"batches of {options.get('batch_size')}"]
-    if options.get("rate") is not None:
-        parts.append(f"{words.count(options['rate'])}/s")
-    if len(runs) > 1:
-        parts.append(f"{len(runs)} runs")
+    parts = load_in_words(document)
     versions = document["versions"]
     parts += [str(versions.get("broker")), f"rstream {versions.get('rstream')}", str(document.get("time"))]
     body = [

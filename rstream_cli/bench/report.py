@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rstream_cli.bench.metrics import METRICS, spread_of
-from rstream_cli.bench.results import SHARES
+from rstream_cli.bench.results import SHARES, load_in_words
 from rstream_cli.render import words
 from rstream_cli.render.columns import columns
 
@@ -79,21 +79,9 @@ def _latencies(side: Mapping[str, Any]) -> tuple[str, str]:
 def table(document: Mapping[str, Any]) -> str:
     """Returns the table of all runs, and what became of their messages."""
     runs = document["runs"]
-    shown = f"{_title(document)}\n\n{_of_one(runs[0]) if len(runs) == 1 else spreads(runs)}\n"
+    title = f"rstream {document['command']}: {', '.join(load_in_words(document))}"
+    shown = f"{title}\n\n{_of_one(runs[0]) if len(runs) == 1 else spreads(runs)}\n"
     return shown + "".join(f"{line}\n" for line in account(runs))
-
-
-def _title(document: Mapping[str, Any]) -> str:
-    options = document["options"]
-    size = options["size"]
-    parts = [f"bodies of {size} bytes", f"batches of {words.count(options['batch_size'])}"]
-    if options["compression"] != "none":
-        parts.append(options["compression"])
-    if options.get("rate") is not None:
-        parts.append(f"{words.count(options['rate'])}/s")
-    if len(document["runs"]) > 1:
-        parts.append(f"{len(document['runs'])} runs")
-    return f"rstream {document['command']}: {', '.join(parts)}"
 
 
 def _of_one(run: Mapping[str, Any]) -> str:

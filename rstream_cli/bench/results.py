@@ -98,6 +98,21 @@ def offsets_checked(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"ok": not misplaced, "messages": messages, "misplaced": misplaced, "offsets_left_out": left_out}
 
 
+def load_in_words(document: Mapping[str, Any]) -> list[str]:
+    """Returns what a reader of a table or a plot must know of the load."""
+    options = document["options"]
+    size = str(options.get("size"))
+    bodies = f"bodies from a file of {size[1:]} bytes" if size.startswith("@") else f"bodies of {size} bytes"
+    found = [bodies, f"batches of {options.get('batch_size')}"]
+    if options.get("compression") not in (None, "none"):
+        found.append(str(options["compression"]))
+    if options.get("rate") is not None:
+        found.append(f"{options['rate']:.6g}/s")
+    if len(document["runs"]) > 1:
+        found.append(f"{len(document['runs'])} runs")
+    return found
+
+
 class Seconds:
     """Puts together what the processes report every second."""
 

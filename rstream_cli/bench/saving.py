@@ -18,6 +18,7 @@ from typing import Any
 from rstream_cli.exit_status import CommandError
 from rstream_cli.version import program_version
 from rstream_core.connecting.locator import Locator
+from rstream_core.protocol.wire_choice import CHOICE
 from rstream_core.types import ConnectionOptions
 
 FORMAT = "rstream-bench"
@@ -39,6 +40,7 @@ def document(command: str, options: Mapping[str, Any], broker: str) -> dict[str,
         "versions": {
             "rstream": program_version(),
             "python": f"{platform.python_version()} ({platform.python_implementation()})",
+            "seam": str(CHOICE),
             "broker": broker,
         },
         "options": dict(options),

@@ -202,6 +202,7 @@ def test_a_process_that_dies_ends_it(run: Run, env: dict[str, str]) -> None:
             while b"  1 s" not in said:
                 said += process.stderr.readline()
         (worker,) = workers_of(process)
+        assert b"guest" not in Path(f"/proc/{worker}/cmdline").read_bytes()  # it gets the password on stdin
         os.kill(worker, signal.SIGKILL)
         code, errors = ended(process, timeout=LONG)
     assert (code, "error: a process of the benchmark was killed by signal 9\n" in errors) == (1, True)
