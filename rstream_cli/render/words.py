@@ -16,8 +16,8 @@ _MOST_RUNS = 3
 
 
 def count(number: float) -> str:
-    """``1,234,567``."""
-    return f"{number:,.0f}"
+    """``1,234,567``. Whole numbers are exact, as offsets of 20 digits must be."""
+    return f"{number:,}" if isinstance(number, int) else f"{number:,.0f}"
 
 
 def size(number: float) -> str:

@@ -69,6 +69,12 @@ TURN: dict[type[Any], Say] = {
 }
 
 
+LAGGING: dict[type[Any], Say] = {
+    c.QueryOffset: answer(c.QueryOffsetResponse(0)),
+    c.Subscribe: deliver(chunk(b"a", b"b")),
+}
+
+
 def check(text: str) -> None:
     """Whatever was written is lines that stand for themselves."""
     assert harmless(text, lines=True) == text
@@ -106,6 +112,9 @@ COMMANDS: tuple[tuple[Mapping[type[Any], Say], tuple[str, ...]], ...] = (
     ({**PARTS, **TURN}, ("sac-consume", "s", "--name", "n", *FIRST)),
     ({**PARTS, c.DeclarePublisher: CLOSE}, ("superstream", "publish", "s", "--key", "k", "-m", "x", *NOW)),
     ({**PARTS, c.Route: answer(c.RouteResponse(()))}, ("superstream", "route", "s", HOSTILE, "--routing", "key")),
+    ({**LAGGING, **PARTS}, ("lag", "s", "--name", HOSTILE, *NOW)),
+    ({**LAGGING, **PARTS}, ("lag", "s", "--name", HOSTILE, "--json", *NOW)),
+    ({**LAGGING, c.QueryOffset: CLOSE}, ("lag", "s", "--name", "n", *NOW)),
     # What a user, or a script, has passed on.
     ({}, ("stream", "create", HOSTILE, "--argument", "\x1b[31m=1")),
     ({}, ("stream", "delete", HOSTILE, "--yes")),
@@ -116,6 +125,9 @@ COMMANDS: tuple[tuple[Mapping[type[Any], Say], tuple[str, ...]], ...] = (
     ({}, ("offset", "store", HOSTILE, "0", "--name", HOSTILE)),
     ({}, ("offset", "query", HOSTILE, "--name", HOSTILE, "--json")),
     ({}, ("offset", "resolve", HOSTILE, HOSTILE)),
+    ({}, ("lag", HOSTILE, "--name", HOSTILE)),
+    ({}, ("lag", "s", "--fail-over", HOSTILE)),
+    ({}, ("lag", "s", "--listen", HOSTILE)),
     ({}, ("publish", HOSTILE, "-m", "x", "--stats", "line")),
     ({}, ("publish", "s", HOSTILE)),
     ({}, ("publish", "s", "--failed-to", f"/nowhere/{HOSTILE}", "-m", "x")),

@@ -21,6 +21,7 @@ PUBLISH = ("publish", "s", "-m", "x", "--recover-for", "0")
 NAMED = ("publish", "s", "-m", "x", "--name", "n", "--recover-for", "0")
 QUERY = ("offset", "query", "s", "--name", "n", "--recover-for", "0")
 RESOLVE = ("offset", "resolve", "s", "next")
+LAG = ("lag", "s", "--name", "n", "--recover-for", "0")
 CREATE = ("stream", "create", "s")
 DELETE = ("stream", "delete", "s", "--yes")
 
@@ -63,7 +64,7 @@ GARBAGE = {
 }
 
 CASES: dict[str, tuple[Mapping[type[Any], Say], tuple[tuple[str, ...], ...]]] = {
-    "a port over 65535": ({c.Metadata: metadata("127.0.0.1", 70_000)}, (INFO, CONSUME, PUBLISH, RESOLVE, QUERY)),
+    "a port over 65535": ({c.Metadata: metadata("127.0.0.1", 70_000)}, (INFO, CONSUME, PUBLISH, RESOLVE, QUERY, LAG)),
     "port 0": ({c.Metadata: metadata("127.0.0.1", 0)}, (INFO, CONSUME, PUBLISH)),
     "a host with NUL": ({c.Metadata: metadata("a\0b", 5552)}, (INFO, CONSUME, PUBLISH, SUPER_INFO)),
     "a host with ESC": ({c.Metadata: metadata("\x1b]0;x\x07", 5552)}, (INFO, CONSUME)),

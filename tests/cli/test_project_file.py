@@ -27,6 +27,7 @@ COMMANDS = (
     ("superstream", "publish", "s", "-m", "x"),
     ("sac-consume", "s", "--name", "n"),
     ("offset", "query", "s", "--name", "n"),
+    ("lag", "s", "--name", "n"),
     ("doctor",),
     ("context", "show"),
     ("context", "show", "--effective"),

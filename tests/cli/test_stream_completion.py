@@ -113,7 +113,8 @@ class TestWhere:
 
     def test_super_streams(self, variables: dict[str, str]) -> None:
         assert completed(variables, "superstream", "info", "") == ["super"]
-        assert completed(variables, "sac-consume", "sup") == ["super", "super-0"]
+        for command in ("sac-consume", "lag"):
+            assert completed(variables, command, "sup") == ["super", "super-0"]
 
     def test_an_option(self, variables: dict[str, str]) -> None:
         assert completed(variables, "doctor", "--stream", "sup") == ["super-0"]
