@@ -104,13 +104,16 @@ def test_people_see_escapes(run: Run, command: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     "command", [("consume", NAME, "-o", "first", "--until", "end", "--json"), ("stream", "info", NAME, "--json")]
 )
-def test_json_on_a_terminal_is_json(env: dict[str, str], command: tuple[str, ...]) -> None:
-    with Terminal(2000) as terminal, running(*command, env=env, stdout=terminal.descriptor) as process:
-        terminal.read_until("}\r\n")
+@pytest.mark.parametrize(("pretty", "end"), [("auto", "\r\n}\r\n"), ("never", "}\r\n")])
+def test_json_on_a_terminal_is_json(env: dict[str, str], command: tuple[str, ...], pretty: str, end: str) -> None:
+    words = (*command, "--pretty", pretty)
+    with Terminal(2000) as terminal, running(*words, env=env, stdout=terminal.descriptor) as process:
+        terminal.read_until(end)
         assert process.wait(20) == 0
-        line = terminal.text.splitlines()[0]
-    assert line.isascii()
-    assert NAME in json.loads(line).values()
+        text = terminal.text
+    assert text.isascii()
+    found, _ = json.JSONDecoder().raw_decode(text)
+    assert NAME in found.values()
 
 
 @pytest.mark.skipif(IS_MEASURED, reason="coverage needs room for a file of its own")
