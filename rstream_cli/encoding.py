@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from typing import Any, NamedTuple, Protocol
 
 from rstream_cli.exit_status import CommandError
@@ -181,11 +182,10 @@ def _keyed_encoder(delimiter: bytes, encode: Callable[[list[bytes]], Sequence[by
 
     def keyed(records: list[bytes], number: int, room: int, stop_at_bad: bool) -> Encoded:
         some = records[:room] if room < len(records) else records
-        parts = [record.partition(delimiter) for record in some]
-        keys, found, bodies = zip(*parts, strict=True) if parts else ((), (), ())
-        if not all(found):
+        parts = list(chain.from_iterable(map(bytes.split, some, repeat(delimiter), repeat(1))))
+        if len(parts) < 2 * len(some):
             return one_by_one(records, number, room, stop_at_bad)
-        return Encoded(encode(list(bodies)), range(number, number + len(some)), keys=keys)
+        return Encoded(encode(parts[1::2]), range(number, number + len(some)), keys=tuple(parts[::2]))
 
     return keyed
 

@@ -80,7 +80,6 @@ class Block:
         """
         lanes, messages = self.lanes, self.messages
         assert lanes is not None
-        is_plain = isinstance(messages, PlainMessages)
         columns: dict[str, Sequence[object] | None] = {
             "positions": self.positions,
             "messages": messages.bodies if isinstance(messages, PlainMessages) else messages,
@@ -91,8 +90,8 @@ class Block:
         found: list[tuple[int, Self]] = []
         for lane in parts["positions"]:
             its: dict[str, Any] = {name: part[lane] for name, part in parts.items()}
-            if is_plain:
-                its["messages"] = PlainMessages(its["messages"])
+            if isinstance(messages, PlainMessages):
+                its["messages"] = messages.some(its["messages"])
             found.append((lane, replace(self, keys=None, lanes=None, **its)))
         return found
 

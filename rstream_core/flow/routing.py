@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from itertools import repeat
 
 from rstream_core.checks import check_text
 from rstream_core.errors import ConfigurationError, RouteNotFound
@@ -101,7 +102,7 @@ class RouteByBinding:
         if block is not self._prepared:
             return Step(block)
         assert block.keys is not None
-        return Step(replace(block, lanes=[self._lanes.get(key, NO_LANE) for key in block.keys]))
+        return Step(replace(block, lanes=list(map(self._lanes.get, block.keys, repeat(NO_LANE)))))
 
     def find_bad(self, block: Block) -> Sequence[Bad]:
         """Returns the messages of a block from this stage that have no lane, for ``LeaveOutBad``."""

@@ -264,7 +264,13 @@ class PlainMessages(Sequence[bytes]):
     def select(self, places: Sequence[int]) -> PlainMessages:
         """Returns those at these places."""
         bodies = self.bodies
-        return PlainMessages([bodies[place] for place in places])
+        return self.some([bodies[place] for place in places])
+
+    def some(self, bodies: list[bytes]) -> PlainMessages:
+        """Returns those with these bodies, which are bodies of these: what is known of the longest holds for them."""
+        part = PlainMessages(bodies)
+        part._most = self._most
+        return part
 
 
 def size_of(messages: Sequence[bytes]) -> int:

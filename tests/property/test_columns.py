@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rstream_core.errors import MessageTooLarge
 from rstream_core.flow.acks import Account, Acks
 from rstream_core.flow.block import Block
-from rstream_core.protocol.amqp_sections import PlainMessages, encode_bodies, join_messages
+from rstream_core.protocol.amqp_sections import PlainMessages, encode_bodies, join_messages, most_of
 from rstream_core.protocol.wire import MESSAGE_OVERHEAD, lines_of
 from rstream_core.publishing.columns import Columns, LineColumns, PlainColumns, SubEntry, columns_of
 from rstream_core.types import CompressionType
@@ -138,7 +138,9 @@ def test_a_block_is_scattered_to_its_lanes(rows: list[tuple[int, bytes]], data: 
     lanes, bodies = [lane for lane, _ in rows], [body for _, body in rows]
     ids = data.draw(st.none() | st.just(range(5, 5 + len(rows))))
     filters = data.draw(st.none() | st.just([None if len(body) % 2 else str(body) for body in bodies]))
-    for messages in (encode_bodies(bodies), PlainMessages(bodies)):
+    measured = PlainMessages(bodies)
+    assert measured.most == max(map(len, bodies))
+    for messages in (encode_bodies(bodies), PlainMessages(bodies), measured):
         block = Block(
             *(Acks(Account()), range(70, 70 + len(rows)), messages, "s", 9),
             ids=ids,
@@ -154,6 +156,7 @@ def test_a_block_is_scattered_to_its_lanes(rows: list[tuple[int, bytes]], data: 
             expected = block.select(places)
             assert type(part.messages) is type(block.messages)
             assert list(part.messages) == list(expected.messages)
+            assert max(map(len, part.messages)) <= most_of(part.messages) <= most_of(block.messages)
             assert list(part.positions) == list(expected.positions)
             assert (part.ack, part.stream, part.timestamp, part.unreadable) == (block.ack, "s", 9, {70})
             assert (part.ids, part.filters) == (expected.ids and list(expected.ids), expected.filters)
