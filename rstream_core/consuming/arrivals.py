@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from rstream_core.checks import MAX_OFFSET
@@ -41,6 +42,13 @@ class Arrival(NamedTuple):
     header: ChunkHeader | None
     """None where it cannot be read. The error is raised when the chunk is to be handed out."""
     delivery: Delivery
+
+
+_new_arrival: Callable[[tuple[ChunkHeader, Delivery]], Arrival] = partial(tuple.__new__, Arrival)
+_new_plain_chunk: Callable[[tuple[str, int, int, PlainMessages, int | None]], PlainChunk] = partial(
+    tuple.__new__, PlainChunk
+)
+"""Do the same as the names of the types, without their Python code: that is much for a chunk of few messages."""
 
 
 class Arrivals:
@@ -86,7 +94,7 @@ class Arrivals:
         except ChunkError:
             self.waiting.append(Arrival(None, delivery))
             return None, 0
-        self.waiting.append(Arrival(header, delivery))
+        self.waiting.append(_new_arrival((header, delivery)))
         return header, min(header.first_offset + header.records, MAX_OFFSET)
 
     def take(
@@ -175,10 +183,10 @@ class Arrivals:
             offset = wanted
         if end > wanted:
             self._first_wanted = end  # no message is handed out twice
-        if not messages:
+        if end <= offset:
             return None
         if isinstance(messages, PlainMessages):
-            return PlainChunk(self._stream, offset, self._timestamp, messages, self._committed)
+            return _new_plain_chunk((self._stream, offset, self._timestamp, messages, self._committed))
         return Chunk(self._stream, offset, self._timestamp, messages, self._committed)
 
 

@@ -303,7 +303,10 @@ class Run:
         """Ends the run where no further block is wanted."""
         if self._sink.failed is not None:
             return  # what was let through was not taken: no number is reached
-        last = self._last = self._last or next(filter(None, (end() for end in self._ends)), None)
+        last = self._last
+        for end in self._ends:
+            last = last or end()
+        self._last = last
         if last is not None and not self._is_held_by_gate:
             self._leave_behind()
             self._cut(last)

@@ -15,7 +15,8 @@ import io
 import struct
 import zlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain, repeat
 from typing import NamedTuple, TypeAlias
 
@@ -59,6 +60,10 @@ class ChunkHeader(NamedTuple):
     bloom_size: int
 
 
+_new_header: Callable[[Sequence[int]], ChunkHeader] = partial(tuple.__new__, ChunkHeader)
+"""Does the same as ``ChunkHeader(*fields)``, without its Python code: that is much for a chunk of few messages."""
+
+
 def parse_header(data: bytes, start: int = 0) -> ChunkHeader:
     """Returns the header of the chunk that begins at ``start`` in ``data``. Raises ``ChunkError``."""
     if len(data) - start < HEADER.size:
@@ -66,7 +71,7 @@ def parse_header(data: bytes, start: int = 0) -> ChunkHeader:
     magic, *fields = HEADER.unpack_from(data, start)
     if magic != MAGIC_AND_VERSION:
         raise ChunkError(f"not a chunk: it begins with 0x{magic:02x}, not 0x{MAGIC_AND_VERSION:02x}")
-    header = ChunkHeader(*fields)
+    header = _new_header(fields)
     if header.first_offset + header.records > MAX_OFFSET + 1:
         raise ChunkError(f"chunk {header.first_offset} claims {header.records} messages, past the last offset there is")
     return header
