@@ -77,7 +77,8 @@ def command_hint(group: Any, context: Any, name: str) -> str:
     if own:
         return f"did you mean `{context.command_path} {own[0]}`?"
     # Who has left out the group means one about streams, which others call by these words, too.
-    paths = [f"{root.command_path} {path}" for path in _paths(root.command, root) if not path.startswith("context ")]
+    others = ("context ", "bench ")
+    paths = [f"{root.command_path} {path}" for path in _paths(root.command, root) if not path.startswith(others)]
     elsewhere = [f"`{path}`" for word in (name, *meant) for path in paths if path.endswith(f" {word}")]
     if elsewhere:
         return f"did you mean {' or '.join(dict.fromkeys(elsewhere))}?"

@@ -31,6 +31,7 @@ LONG: tuple[tuple[str, str], ...] = (
     ("tests/property/test_flow.py", "generated runs: 7 s of processor time"),
     ("tests/cli/test_idle_note.py", "runs in which nothing comes, of two seconds each"),
     ("tests/cli/test_pretty.py", "80 runs"),
+    ("tests/cli/test_bench.py", "runs of seconds, each with processes of its own"),
 )
 """The files that take longest without RabbitMQ, the longest first, each with what takes the time, as it was measured
 test by test in November 2026."""

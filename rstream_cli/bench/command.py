@@ -29,6 +29,7 @@ from rstream_cli.names import Kind, check_stream_name
 from rstream_cli.options.benchmarks import ConsumerOptions, LoadOptions, ProducerOptions
 from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.options.publishing import Compression
+from rstream_cli.pretty_json import write_answer
 from rstream_cli.render.columns import fitting_stderr
 from rstream_cli.runner import CommandContext, run_command, write_stderr
 from rstream_cli.runner import report as report_error
@@ -406,8 +407,7 @@ class _Session:
         if bench.load.plot is not None:
             saving.write(bench.load.plot, plot(self._document))
         if bench.load.json:
-            line = terminal.json_line(self._document)
-            terminal.write_json(env.stdout, line, is_tty=env.stdout_is_tty)
+            write_answer(env, [self._document], bench.load.pretty, self._context.connection.color)
         else:
             env.stdout.write(report.table(self._document))
             env.stdout.flush()

@@ -8,14 +8,21 @@ from typing import NoReturn
 
 import typer
 
-from rstream_cli import terminal
 from rstream_cli.bench import compare, saving
+from rstream_cli.environment import PrettyChoice
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.options.connecting import ConnectionSettings
+from rstream_cli.pretty_json import write_answer
 
 
 def run_compare(
-    before: str, after: str, conditions: Sequence[str], connection: ConnectionSettings, *, json: bool
+    before: str,
+    after: str,
+    conditions: Sequence[str],
+    connection: ConnectionSettings,
+    *,
+    json: bool,
+    pretty: PrettyChoice,
 ) -> NoReturn:
     """Shows the comparison. Raises ``CommandError``, also where a condition holds, and else ``typer.Exit``."""
     env = connection.env
@@ -31,8 +38,7 @@ def run_compare(
         raise CommandError(f"--fail-if: {error}") from None
     told = list(compare.warnings(first, second, (os.path.basename(before), os.path.basename(after))))
     if json:
-        line = terminal.json_line(compare.as_json(found, held, told))
-        terminal.write_json(env.stdout, line, is_tty=env.stdout_is_tty)
+        write_answer(env, [compare.as_json(found, held, told)], pretty, connection.color)
     else:
         for line in told:
             connection.warn(line)

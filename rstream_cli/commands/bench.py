@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from rstream_cli.environment import PrettyChoice
+from rstream_cli.options.answering import Pretty
 from rstream_cli.options.benchmarks import ConsumerOptions, LoadOptions, ProducerOptions
 from rstream_cli.options.connecting import ConnectionSettings, connection_options, general_options
 from rstream_cli.options.declaring import shared_options
@@ -148,6 +150,7 @@ def compare(
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    pretty: Pretty = PrettyChoice.AUTO,
     connection: ConnectionSettings,
 ) -> None:
     """Compare two results of benchmarks, which should be of several runs each.
@@ -160,4 +163,4 @@ def compare(
     """
     from rstream_cli.bench.compare_command import run_compare
 
-    run_compare(before, after, fail_if or [], connection, json=json)
+    run_compare(before, after, fail_if or [], connection, json=json, pretty=pretty)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rstream_cli.environment import PrettyChoice
+from rstream_cli.options.answering import Pretty
 from rstream_cli.options.declaring import duration
 from rstream_cli.options.publishing import Compression
 from rstream_cli.parsing import parse_rate
@@ -167,6 +169,7 @@ class LoadOptions:
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object: what --save writes.", rich_help_panel=RESULT)
     ] = False
+    pretty: Pretty = PrettyChoice.AUTO
     save: Annotated[
         str | None,
         typer.Option(

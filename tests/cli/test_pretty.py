@@ -27,6 +27,7 @@ COMMANDS = (
     "doctor --json",
     "context show --effective --json",
     "version --json",
+    "bench consume STREAM -q --json",
 )
 
 
