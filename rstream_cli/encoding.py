@@ -16,7 +16,7 @@ from itertools import chain, repeat
 from typing import Any, NamedTuple, Protocol
 
 from rstream_cli.exit_status import CommandError
-from rstream_cli.records.envelope import from_json
+from rstream_cli.records.envelope import bodies_from_json, from_json
 from rstream_cli.records.paths import Path, format_path
 from rstream_cli.records.tagged_values import EnvelopeError, at_path, loads, value_to_json
 from rstream_core import AmqpError, AMQPMessage
@@ -349,7 +349,17 @@ def json_encoder(extras: Extras, looks: Looks, *, raw: bool) -> Encoder:
             content = message.encode()
         return _row(content, document, looks, filter_value, looks.key)
 
-    return _one_by_one(look, lambda messages: messages, looks, skip=lambda line: not line or line.isspace())
+    general = _one_by_one(look, lambda messages: messages, looks, skip=lambda line: not line or line.isspace())
+    if extra is not None or raw or looks != Looks(may_filter=looks.may_filter):
+        return general
+
+    def encode(records: list[bytes], number: int, room: int, stop_at_bad: bool) -> Encoded:
+        bodies = bodies_from_json(records if room >= len(records) else records[:room])
+        if bodies is None:
+            return general(records, number, room, stop_at_bad)
+        return Encoded(PlainMessages(bodies))
+
+    return encode
 
 
 def _overlay(message: AMQPMessage, extra: AMQPMessage) -> None:

@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, TypeAlias, cast
 
-from rstream_cli.records.envelope import batch_to_json, body_bytes, to_json
+from rstream_cli.records.envelope import batch_to_json, body_bytes, plain_to_json, to_json
 from rstream_cli.records.framing_out import RecordWriter
 from rstream_cli.records.large_messages import json_blocks, large_body
 from rstream_cli.records.template import Fields, Template
@@ -167,6 +167,10 @@ def json_renderer(*, raw: bool, shown: Bodies | None = None, layout: Callable[[s
             blocks = json_blocks(messages[0], stream=stream, offset=offsets[0], timestamp_ms=timestamp, raw=raw)
             first = next(blocks)  # an error must come before any output
             return itertools.chain((first,), blocks, (b"\n",))
+        if isinstance(messages, PlainMessages):
+            block = plain_to_json(messages, stream=stream, offsets=offsets, timestamp_ms=timestamp)
+            if block is not None:
+                return show(block)
         lines = batch_to_json(messages, stream=stream, offsets=offsets, timestamp_ms=timestamp, raw=raw)
         return show(b"\n".join([*lines, b""]))
 

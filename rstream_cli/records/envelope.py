@@ -36,6 +36,8 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
+import orjson
+
 from rstream_cli.records.tagged_values import (
     FORMS,
     EnvelopeError,
@@ -62,6 +64,7 @@ from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, bodies_o
 from rstream_core.protocol.amqp_codec import AmqpMap
 from rstream_core.protocol.amqp_sections import PlainMessages
 from rstream_core.protocol.amqp_types import Symbol, Timestamp, ULong
+from rstream_core.protocol.wire import json_lines
 
 
 class Envelope(NamedTuple):
@@ -297,22 +300,47 @@ def batch_to_json(
     ``raw``: the records are not AMQP messages, but bodies (``--codec raw``). ``timestamp_ms``: milliseconds since 1970.
     Raises like :func:`to_json`, for the first record that cannot be written.
     """
-    bodies: Sequence[bytes | None] = records if raw else bodies_of(records)
-    is_plain = raw or type(records) is PlainMessages
-    plain = records if is_plain else encode_bodies([body or b"" for body in bodies])
-    start = b'{"stream":%b,"offset":' % dumps(stream)
-    middle = b',"timestamp":%b,"properties":{},"headers":{},"annotations":{},"body":' % dumps(iso_time(timestamp_ms))
+    start, middle = _around_offset(stream, timestamp_ms)
     lines = []
-    for record, body, alone, offset in zip(records, bodies, plain, offsets, strict=True):
-        if body is not None and alone == record:
+    if raw or type(records) is PlainMessages:
+        bodies = records.bodies if isinstance(records, PlainMessages) else records
+        for body, offset in zip(bodies, offsets, strict=True):
             try:
                 lines.append(b"%b%d%b%b}" % (start, offset, middle, dumps(body.decode())))
+            except UnicodeDecodeError:
+                lines.append(to_json(AMQPMessage(body), stream=stream, offset=offset, timestamp_ms=timestamp_ms))
+        return lines
+    found = bodies_of(records)
+    plain = encode_bodies([body or b"" for body in found])
+    for record, content, alone, offset in zip(records, found, plain, offsets, strict=True):
+        if content is not None and alone == record:
+            try:
+                lines.append(b"%b%d%b%b}" % (start, offset, middle, dumps(content.decode())))
                 continue
             except UnicodeDecodeError:
                 pass
-        message = AMQPMessage(record) if raw else AMQPMessage.from_bytes(record)
+        message = AMQPMessage.from_bytes(record)
         lines.append(to_json(message, stream=stream, offset=offset, timestamp_ms=timestamp_ms))
     return lines
+
+
+def plain_to_json(messages: PlainMessages, *, stream: str, offsets: Sequence[int], timestamp_ms: int) -> bytes | None:
+    """Returns what :func:`batch_to_json` returns, each line with its newline, for messages that are in their chunk.
+
+    None where that needs a look at each message.
+    """
+    if type(offsets) is not range or offsets.step != 1:
+        return None
+    return json_lines(messages, offsets.start, *_around_offset(stream, timestamp_ms))
+
+
+def _around_offset(stream: str, timestamp_ms: int) -> tuple[bytes, bytes]:
+    """Returns what is before the offset in the envelope of a message that is only a body, and what is behind it."""
+    time = dumps(iso_time(timestamp_ms))
+    return (
+        b'{"stream":%b,"offset":' % dumps(stream),
+        b',"timestamp":%b,"properties":{},"headers":{},"annotations":{},"body":' % time,
+    )
 
 
 def properties_to_json(message: AMQPMessage) -> dict[str, Json]:
@@ -396,6 +424,48 @@ def from_json(line: bytes | str) -> Envelope:
     """
     (message, filter_value), document = read_json(line, _load_message)
     return Envelope(message, filter_value, document)
+
+
+_EMPTY_OR_IGNORED: Final = frozenset(("body", *_SECTIONS, *_IGNORED))
+
+
+def bodies_from_json(lines: Sequence[bytes]) -> list[bytes] | None:
+    """Returns the bodies where each line is an envelope with nothing but a body that is a string, as ``consume --json``
+    writes it; None where one is another, or bad: then :func:`from_json` has to look at each.
+    """
+    bodies: list[bytes] = []
+    loads, append = orjson.loads, bodies.append
+    try:
+        for line in lines:
+            document = loads(line)
+            if type(document) is not dict:
+                return None
+            for key in _SHAPES[tuple(document)]:
+                section = document[key]
+                if section is not None and (section or type(section) is not dict):
+                    return None
+            body = document["body"]
+            if type(body) is not str:
+                return None
+            append(body.encode())
+    except (orjson.JSONDecodeError, KeyError):
+        return None
+    return bodies
+
+
+class _Shapes(dict[tuple[str, ...], tuple[str, ...]]):
+    """The sections of an envelope with a body, by its keys in their order. Caches a bounded number of them."""
+
+    def __missing__(self, keys: tuple[str, ...]) -> tuple[str, ...]:
+        if "body" not in keys or not _EMPTY_OR_IGNORED.issuperset(keys):
+            raise KeyError(keys)
+        sections = tuple(key for key in keys if key in _SECTIONS)
+        if len(self) < 64:
+            self[keys] = sections
+        return sections
+
+
+_SHAPES: Final = _Shapes()
 
 
 def _load_message(document: Json) -> tuple[AMQPMessage, str | None]:

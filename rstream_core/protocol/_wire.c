@@ -147,6 +147,21 @@ size_argument(PyObject *argument, size_t *value)
     return OK;
 }
 
+/* Finds a number of up to 64 bits. */
+static Found
+number_argument(PyObject *argument, uint64_t *value)
+{
+    *value = PyLong_AsUnsignedLongLong(argument);
+    if (*value == UINT64_MAX && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            PyErr_Clear();
+            return OTHER;
+        }
+        return FAILED;
+    }
+    return OK;
+}
+
 /* Finds the bytes of a bytes object. */
 static Found
 bytes_argument(PyObject *argument, Span *span)
@@ -985,6 +1000,243 @@ other:
 }
 
 
+/* Bodies to JSON, as orjson writes strings. */
+
+/* What becomes of a byte: itself; a backslash and a letter, which is the value; \u00 and two digits; or it is a part of a
+   character of several bytes. */
+#define AS_IT_IS 0u
+#define AS_NUMBER 1u
+#define OF_SEVERAL 2u
+
+static inline uint8_t
+json_form(uint8_t byte)
+{
+    switch (byte) {
+    case '"':
+    case '\\':
+        return byte;
+    case '\b':
+        return 'b';
+    case '\t':
+        return 't';
+    case '\n':
+        return 'n';
+    case '\f':
+        return 'f';
+    case '\r':
+        return 'r';
+    default:
+        return byte < 0x20 ? AS_NUMBER : byte < 0x80 ? AS_IT_IS : OF_SEVERAL;
+    }
+}
+
+/* Bytes that are looked at together, as one number. */
+#define GLANCE 8u
+#define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
+
+/* Returns how many bytes from `at` on become themselves: at least, as it does not look at single ones. */
+static inline size_t
+plain_text(const uint8_t *at, size_t size)
+{
+    size_t done = 0;
+    for (; size - done >= GLANCE; done += GLANCE) {
+        uint64_t text, quote, backslash, other;
+        memcpy(&text, at + done, GLANCE);
+        quote = text ^ EACH('"');
+        backslash = text ^ EACH('\\');
+        /* A difference that is below zero, without a sign to begin with, or with one in the text. */
+        other = (text - EACH(0x20)) | ((quote - EACH(1)) & ~quote) | ((backslash - EACH(1)) & ~backslash) | text;
+        if (other & EACH(0x80)) {
+            break;
+        }
+    }
+    return done;
+}
+
+static inline int
+is_between(uint8_t byte, uint8_t least, uint8_t most)
+{
+    return byte >= least && byte <= most;
+}
+
+/* Returns the length of the UTF-8 character of several bytes at `at`; 0 for what is none: also a surrogate, a longer form
+   than needed, and a number that is too large. */
+static size_t
+character_size(const uint8_t *at, size_t left)
+{
+    uint8_t first = at[0], least = 0x80, most = 0xbf;
+    size_t size = first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+    if (first < 0xc2 || first > 0xf4 || left < size) {
+        return 0;
+    }
+    switch (first) {
+    case 0xe0:
+        least = 0xa0;
+        break;
+    case 0xed:
+        most = 0x9f;
+        break;
+    case 0xf0:
+        least = 0x90;
+        break;
+    case 0xf4:
+        most = 0x8f;
+        break;
+    }
+    if (!is_between(at[1], least, most)) {
+        return 0;
+    }
+    for (size_t place = 2; place < size; place++) {
+        if (!is_between(at[place], 0x80, 0xbf)) {
+            return 0;
+        }
+    }
+    return size;
+}
+
+/* Returns where to stop looking at single bytes, and to glance at several again. */
+static inline size_t
+glance_again(size_t done, size_t size)
+{
+    return size - done < GLANCE ? size : done + GLANCE;
+}
+
+/* Returns the bytes that a text takes between its quotes in JSON; SIZE_MAX where it is not UTF-8. */
+static size_t
+json_size(const uint8_t *at, size_t size)
+{
+    size_t done = 0, more = 0; /* more than the text itself */
+    while (done < size) {
+        done += plain_text(at + done, size - done);
+        for (size_t stop = glance_again(done, size); done < stop;) {
+            size_t taken = 1;
+            uint8_t form = json_form(at[done]);
+            if (form == OF_SEVERAL) {
+                taken = character_size(at + done, size - done);
+                if (!taken) {
+                    return SIZE_MAX;
+                }
+            }
+            else if (form != AS_IT_IS) {
+                more += form == AS_NUMBER ? 5 : 1;
+            }
+            done += taken;
+        }
+    }
+    return more > PY_SSIZE_T_MAX - size ? PY_SSIZE_T_MAX : size + more;
+}
+
+/* Writes a text as it stands between its quotes. It is UTF-8. */
+static uint8_t *
+store_json(uint8_t *out, const uint8_t *at, size_t size)
+{
+    static const char digits[] = "0123456789abcdef";
+    size_t done = 0;
+    while (done < size) {
+        size_t clean = plain_text(at + done, size - done);
+        out = store_bytes(out, at + done, clean);
+        done += clean;
+        for (size_t stop = glance_again(done, size); done < stop;) {
+            uint8_t byte = at[done++], form = json_form(byte);
+            if (form == AS_IT_IS || form == OF_SEVERAL) {
+                *out++ = byte;
+            }
+            else if (form == AS_NUMBER) {
+                out = store_bytes(out, "\\u00", 4);
+                *out++ = (uint8_t)digits[byte >> 4];
+                *out++ = (uint8_t)digits[byte & 15];
+            }
+            else {
+                *out++ = '\\';
+                *out++ = form;
+            }
+        }
+    }
+    return out;
+}
+
+/* Returns how many decimal digits a number has. */
+static size_t
+digits_of(uint64_t number)
+{
+    size_t count = 1;
+    for (; number > 9; number /= 10) {
+        count++;
+    }
+    return count;
+}
+
+static uint8_t *
+store_number(uint8_t *out, uint64_t number)
+{
+    uint8_t *end = out + digits_of(number), *at = end;
+    do {
+        *--at = (uint8_t)('0' + number % 10);
+        number /= 10;
+    } while (at > out);
+    return end;
+}
+
+PyDoc_STRVAR(plain_json_doc,
+"plain_json(data, start, end, count, first, head, middle)\n--\n\n"
+"Returns a line of JSON for each body of plain messages: head, a number that counts from first on, middle, the body as a\n"
+"string, a closing brace and a newline. None where the entries are not exactly data[start:end], where a body is not\n"
+"UTF-8, and where a number would be 2**64 or more.");
+
+static PyObject *
+plain_json(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given)
+{
+    static const char tail[] = "\"}\n";
+    Span span, head, middle;
+    Bodies bodies;
+    Found found;
+    uint64_t first;
+    const uint8_t *at;
+    uint8_t *out = NULL;
+    size_t total = 0, around;
+    PyObject *lines;
+    if (!has_arguments("plain_json", given, 7)) {
+        return NULL;
+    }
+    if ((found = bytes_argument(arguments[5], &head)) != OK || (found = bytes_argument(arguments[6], &middle)) != OK
+        || (found = number_argument(arguments[4], &first)) != OK
+        || (found = bodies_arguments(arguments, &span, &bodies)) != OK) {
+        return given_up(found);
+    }
+    if (bodies.count - 1 > UINT64_MAX - first) {
+        return not_plain();
+    }
+    around = size_of(&head) + size_of(&middle) + 1 + sizeof tail - 1;
+    at = span.begin;
+    for (size_t place = 0; place < bodies.count; place++) {
+        size_t size = 0, text;
+        at = next_body(at, span.end, &size);
+        text = json_size(at - size, size);
+        if (text == SIZE_MAX) {
+            return not_plain();
+        }
+        if (!add_size(&total, text) || !add_size(&total, around + digits_of(first + place))) {
+            return PyErr_NoMemory();
+        }
+    }
+    lines = new_bytes(total, &out);
+    if (lines == NULL) {
+        return NULL;
+    }
+    at = span.begin;
+    for (size_t place = 0; place < bodies.count; place++) {
+        size_t size = 0;
+        at = next_body(at, span.end, &size);
+        out = store_number(store_bytes(out, head.begin, size_of(&head)), first + place);
+        out = store_bytes(out, middle.begin, size_of(&middle));
+        *out++ = '"';
+        out = store_json(out, at - size, size);
+        out = store_bytes(out, tail, sizeof tail - 1);
+    }
+    return lines;
+}
+
+
 /* Confirms, delimiters, checksums. */
 
 /* Returns range(first, first + count); its end may be 2^64. */
@@ -1257,6 +1509,7 @@ static PyMethodDef functions[] = {
     FUNCTION(measure_lines),
     FUNCTION(measure_plain),
     FUNCTION(plain_bodies),
+    FUNCTION(plain_json),
     FUNCTION(plain_lines),
     FUNCTION(publish_frame),
     FUNCTION(publish_lines),

@@ -45,6 +45,7 @@ __all__ = [
     "has_sub_entry",
     "join_entries",
     "join_plain",
+    "json_lines",
     "lines_of",
     "plain_bodies",
     "plain_messages",
@@ -248,6 +249,18 @@ def lines_of(data: bytes, start: int, end: int, delimiter: bytes) -> PlainMessag
     """
     measured = None if _compiled is None else _compiled.measure_lines(data, start, end, delimiter)
     return None if measured is None else PlainMessages(unsplit=Lines(data, start, end, delimiter, *measured))
+
+
+def json_lines(messages: PlainMessages, first: int, head: bytes, middle: bytes) -> bytes | None:
+    """Returns a line of JSON for each body: ``head``, a number that counts from ``first`` on, ``middle``, the body as a
+    string, a closing brace and a newline.
+
+    None where the compiled twin is not used, where the messages are not in their chunk, and where a body is not UTF-8.
+    """
+    held = messages.unsplit
+    if _compiled is None or not isinstance(held, _Entries):
+        return None
+    return _compiled.plain_json(held.data, held.start, held.end, held.count, first, head, middle)
 
 
 def plain_messages(data: bytes, start: int, end: int, count: int) -> PlainMessages | None:

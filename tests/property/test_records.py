@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 from collections.abc import Callable
@@ -12,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rstream_cli.parsing import parse_delimiter
-from rstream_cli.records.envelope import batch_to_json, from_json, to_json
+from rstream_cli.records.envelope import batch_to_json, bodies_from_json, from_json, plain_to_json, to_json
 from rstream_cli.records.framing_in import DelimiterReader, Len32Reader, RecordError, RecordReader, WholeReader
 from rstream_cli.records.framing_out import DelimiterWriter, Len32Writer
 from rstream_cli.records.paths import extract, format_path, parse_path
 from rstream_cli.records.tagged_values import parse_value
 from rstream_core.protocol.amqp import AMQPMessage, Header, Properties, encode_bodies
 from rstream_core.protocol.amqp_codec import AmqpMap, encode_value, map_of
+from rstream_core.protocol.amqp_sections import PlainMessages
 from rstream_core.protocol.amqp_types import (
     TYPE_NAMES,
     Array,
@@ -38,6 +40,7 @@ from rstream_core.protocol.amqp_types import (
     ULong,
     UShort,
 )
+from rstream_core.protocol.wire import join_plain, plain_messages
 from tests.twins import COMPILED, each_twin
 
 __all__ = ["each_twin"]  # a fixture
@@ -130,6 +133,57 @@ def test_whole(cuts: tuple[bytes, list[bytes]]) -> None:
 def test_delimited_there_and_back(records: list[bytes], delimiter: bytes) -> None:
     clean = [record.replace(delimiter[:1], b"") for record in records]
     assert _read(DelimiterReader(delimiter), [DelimiterWriter(delimiter).join(clean)]) == (clean, [])
+
+
+_texts = st.text(max_size=20).map(lambda text: text.encode(errors="ignore"))
+
+
+@given(st.lists(_texts | st.binary(max_size=9), min_size=1))
+def test_envelopes_of_bodies_are_those_of_their_messages(bodies: list[bytes]) -> None:
+    """Whether they are in their chunk, or a list, or encoded; and what is written is read again."""
+    data, offsets = join_plain(bodies), range(7, 7 + len(bodies))
+    settings: dict[str, Any] = {"stream": 's"', "offsets": offsets, "timestamp_ms": 1_700_000_000_123}
+    expected = [
+        to_json(AMQPMessage(body), stream='s"', offset=offset, timestamp_ms=1_700_000_000_123)
+        for body, offset in zip(bodies, offsets, strict=True)
+    ]
+    assert batch_to_json(PlainMessages(bodies), **settings) == expected
+    assert batch_to_json(encode_bodies(bodies), **settings) == expected
+    assert batch_to_json(bodies, **settings, raw=True) == expected
+    held = plain_messages(data, 0, len(data), len(bodies))
+    assert held is not None
+    assert plain_to_json(held, **settings) in {None, b"".join(line + b"\n" for line in expected)}
+    assert plain_to_json(held, **{**settings, "offsets": list(offsets)}) is None
+    are_texts = all(b'"body":' in line for line in expected)
+    assert bodies_from_json(expected) == (bodies if are_texts else None)
+
+
+_envelopes = st.fixed_dictionaries(
+    {},
+    optional={
+        "body": st.text(max_size=5) | st.none() | st.integers(),
+        **dict.fromkeys(
+            ("properties", "headers", "footer"), st.sampled_from([{}, None, [], 0, {"to": "x"}, "", False])
+        ),
+        **dict.fromkeys(("stream", "offset", "timestamp", "failed"), st.text(max_size=3) | st.integers(0, 2**70)),
+        "filter": st.none() | st.text(max_size=3),
+        "other": st.none(),
+        "value": st.integers(0, 3),
+    },
+)
+
+
+_others = st.sampled_from(["", " ", "[]", "1", '{"body":"\\ud800"}', '{"body":"a"} x'])
+
+
+@given(st.lists(_envelopes.map(json.dumps) | _others, max_size=3))
+def test_bodies_of_envelopes_are_those_of_their_messages(texts: list[str]) -> None:
+    lines = [text.encode() for text in texts]
+    found = bodies_from_json(lines)
+    if found is not None:
+        envelopes = [from_json(line) for line in lines]
+        assert [envelope.message.encode() for envelope in envelopes] == encode_bodies(found)
+        assert all(envelope.filter_value is None for envelope in envelopes)
 
 
 @given(_cuts(st.text("ab\n").map(str.encode)), st.integers(0, 9), st.booleans(), st.data())

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -87,6 +88,35 @@ def test_any_bytes_are_treated_alike(data: bytes, more: st.DataObject) -> None:
     """As ``scripts/fuzz`` does with many more."""
     check_all(compiled, data)
     check_all(compiled, mutate(data, seeds, random.Random(more.draw(st.integers(0, 2**32)))))
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60).map(str.encode)
+broken = st.sampled_from(
+    [b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\x80", b"\xe0\x80\x80", b"\xf0\x80\x80\x80", b"\xc3", b"\xff"]
+)
+any_texts = st.text(max_size=60).map(lambda text: text.encode(errors="ignore"))
+
+
+@given(
+    st.lists(texts | any_texts | st.binary(max_size=30), max_size=9),
+    st.tuples(st.binary(max_size=20), broken, st.binary(max_size=20)).map(b"".join) | st.none(),
+    st.sampled_from([0, 9, 99, 10**19 - 2, 2**64 - 4, 2**64 - 1, 2**64, -1]),
+)
+@example([bytes(range(128)), b"\x7f" * 40, b'"' * 40, b"\x1f" * 40], None, 5)
+def test_json_is_that_of_orjson(bodies: list[bytes], another: bytes | None, first: int) -> None:
+    if another is not None:
+        bodies = [*bodies, another]
+    data = python.join_plain(bodies)
+    found = compiled.plain_json(data, 0, len(data), len(bodies), first, b"[", b",")
+    try:
+        expected = b"".join(
+            b"[%d,%b}\n" % (number, orjson.dumps(body.decode())) for number, body in enumerate(bodies, first)
+        )
+    except UnicodeDecodeError:
+        assert found is None
+    else:
+        fits = bodies and first >= 0 and first + len(bodies) <= 2**64
+        assert found == (expected if fits else None)
 
 
 ids_columns = st.one_of(
