@@ -15,6 +15,9 @@ LOCKED := --require-hashes --requirement
 WORKERS ?= auto
 # A file's tests share a broker. tests/conftest.py says which files come first; xdist would begin with those that have
 # the most tests, and these are the quickest.
+PURE_TESTS ?= tests/conformance/test_publisher.py tests/conformance/test_subscription.py \
+	tests/conformance/test_pieces.py tests/conformance/test_delivery.py tests/unit/test_publish_records.py \
+	tests/unit/test_stream_sink.py tests/unit/test_arrivals.py tests/cli/test_selecting.py
 WORK := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # uv finds versions for all systems and Pythons at once. Nothing else needs it, so it has an environment of its own.
@@ -22,13 +25,14 @@ UV := build/lock/bin/uv
 LOCK := UV_CUSTOM_COMPILE_COMMAND='make lock' $(UV) pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --upgrade
 
-.PHONY: help venv referees demo test coverage check lint format types bench soak generate generated dist lock clean
+.PHONY: help venv referees demo test test-pure coverage check lint format types bench soak generate generated dist lock clean
 # Two targets at once would install into one environment at once.
 .NOTPARALLEL:
 
 help:
 	@echo "make demo      a broker, a text file of 250,000 lines through a stream and back, compared byte for byte"
 	@echo "make test      the tests, against a real RabbitMQ where one can be had (RSTREAM_REQUIRE_RABBITMQ=1: must)"
+	@echo "make test-pure the tests of what the seam is part of, without its compiled twin; make test begins with them"
 	@echo "make coverage  the tests, and which lines and branches they reach; fails below the limits of each package"
 	@echo "make referees  installs what the codec is compared with; a C compiler is needed"
 	@echo "make check     ruff, mypy and what is generated, as make lint, make types and make generated; make format formats"
@@ -64,8 +68,16 @@ referees: $(DEV)
 demo: $(PACKAGE)
 	scripts/demo
 
+# Where the seam is compiled, what publishes and consumes is tested in pure Python too, before all the rest.
 test: $(DEV)
+	$(BIN)/python -m tests.twins
+	$(if $(PYTEST_ARGS),,$(MAKE) test-pure)
 	$(BIN)/python -m pytest $(WORK) $(PYTEST_ARGS)
+
+test-pure: $(DEV)
+	if $(BIN)/python -m tests.twins | grep -q ': compiled$$'; then \
+		RSTREAM_PURE_PYTHON=1 $(BIN)/python -m pytest $(WORK) $(PURE_TESTS); \
+	fi
 
 # The whole suite with every line and branch noted: a third slower, so `make test` does without.
 coverage: $(DEV)
@@ -117,7 +129,7 @@ lock:
 	build/lock/bin/python -m pip --disable-pip-version-check --quiet install 'uv>=0.9'
 	$(LOCK) --group dev --output-file requirements/dev.txt pyproject.toml
 	$(LOCK) --constraint requirements/dev.txt --output-file requirements/package.txt pyproject.toml
-	for group in build uamqp referees; do \
+	for group in build wheels uamqp referees; do \
 		$(LOCK) --constraint requirements/dev.txt --group $$group --output-file requirements/$$group.txt || exit; \
 	done
 

@@ -16,7 +16,8 @@ from itertools import chain, repeat
 from typing import Any, NamedTuple, Protocol
 
 from rstream_cli.exit_status import CommandError
-from rstream_cli.records.envelope import bodies_from_json, from_json
+from rstream_cli.records.body_envelopes import bodies_from_json
+from rstream_cli.records.envelope import from_json
 from rstream_cli.records.paths import Path, format_path
 from rstream_cli.records.tagged_values import EnvelopeError, at_path, loads, value_to_json
 from rstream_core import AmqpError, AMQPMessage

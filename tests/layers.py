@@ -108,6 +108,7 @@ rstream_cli.management: api
 rstream_cli.records: . framing_in framing_out paths
 rstream_cli.records: tagged_values
 rstream_cli.records: envelope
+rstream_cli.records: body_envelopes
 rstream_cli.records: large_messages
 rstream_cli: exit_status
 rstream_cli: hints

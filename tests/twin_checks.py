@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from rstream_core.protocol import wire_python as python
 from rstream_core.protocol.amqp_sections import PlainMessages, encode_bodies
+from rstream_core.protocol.chunk import HEADER
 from rstream_core.protocol.wire_choice import Compiled
 from rstream_core.publishing.columns import PlainColumns
+from tests.twins import THERE
 
 DELIMITERS = (b"\n", b"\0", b"ab")
 
@@ -118,3 +120,23 @@ def check_frames(compiled: Compiled, bodies: list[bytes], first: int, publisher_
             python.publish_frame(publisher_id, ids, bodies, lengths, filters),
             python.publish_plain(publisher_id, ids, bodies, lengths, size),
         )
+
+
+def check(data: bytes) -> None:
+    """Compares the twins, where there are two."""
+    if THERE.compiled is not None:
+        check_all(THERE.compiled, data)
+
+
+def seeds(chunks: Sequence[bytes]) -> Sequence[bytes]:
+    """Returns inputs of every kind: entries of chunks, plain ones, lines and confirms."""
+    bodies = [b"x" * size for size in (0, 1, 20, 255, 256, 300)]
+    return [
+        *(chunk[HEADER.size :] for chunk in chunks),
+        python.join_plain(bodies),
+        python.join_plain([b"y" * 100] * 40),
+        python.join_entries([b"\0Su\xa0\2ab", b"\0Su\xb0\0\0\0\2ab", b"ab"]),
+        b"".join(body + b"\n" for body in [*bodies, *bodies]),
+        b"\0" * 50,
+        b"".join(number.to_bytes(8) for number in range(2**40, 2**40 + 30)),
+    ]

@@ -1,7 +1,14 @@
-"""Tests of the seam run with each of its twins: a module that imports ``each_twin`` does."""
+"""Tests of the seam run with each of its twins: a module that imports ``each_twin`` does.
+
+    python -m tests.twins     says which twin all other tests are run with
+
+It ends with 1 where that is the one in Python though this machine can compile the other one, since a run of the tests
+would then show nothing of what most users have.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -25,3 +32,21 @@ def each_twin(request: pytest.FixtureRequest) -> Iterator[str]:
         patch.setattr(wire, "_compiled", THERE.compiled if chosen == COMPILED else None)
         yield chosen
     assert wire._compiled is CHOICE.compiled
+
+
+def main() -> int:
+    import hatch_compile
+
+    reason = hatch_compile.why_not()
+    print(f"the seam of rstream_core: {CHOICE}")
+    if CHOICE.compiled is not None:
+        return 0
+    if reason is None:
+        print("error: it is not the compiled one, though it can be compiled here: run make venv", file=sys.stderr)
+        return 1
+    print(f"WARNING: NO TEST USES THE COMPILED PART: {reason}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -36,8 +36,6 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-import orjson
-
 from rstream_cli.records.tagged_values import (
     FORMS,
     EnvelopeError,
@@ -401,9 +399,9 @@ def _dump_body(message: AMQPMessage, document: dict[str, Json]) -> None:
 
 _BODIES: Final = ("body", "body_base64", "value", "sequence", "body_sections", "sequence_sections")
 
-_IGNORED: Final = ("stream", "offset", "timestamp", "failed")
+IGNORED: Final = ("stream", "offset", "timestamp", "failed")
 
-_SECTIONS: Final[dict[str, tuple[str, Callable[[Json], Any]]]] = {
+SECTIONS: Final[dict[str, tuple[str, Callable[[Json], Any]]]] = {
     "properties": ("properties", lambda value: Properties(**_load_fields(value, _PROPERTY_FIELDS))),
     "headers": ("application_properties", _load_headers),
     "annotations": ("message_annotations", _load_annotations),
@@ -413,7 +411,7 @@ _SECTIONS: Final[dict[str, tuple[str, Callable[[Json], Any]]]] = {
 }
 """The key of each section, with the attribute of the message, and the function that reads the section."""
 
-_ALLOWED: Final = frozenset((*_SECTIONS, *_BODIES, *_IGNORED, "filter"))
+_ALLOWED: Final = frozenset((*SECTIONS, *_BODIES, *IGNORED, "filter"))
 
 
 def from_json(line: bytes | str) -> Envelope:
@@ -426,59 +424,17 @@ def from_json(line: bytes | str) -> Envelope:
     return Envelope(message, filter_value, document)
 
 
-_EMPTY_OR_IGNORED: Final = frozenset(("body", *_SECTIONS, *_IGNORED))
-
-
-def bodies_from_json(lines: Sequence[bytes]) -> list[bytes] | None:
-    """Returns the bodies where each line is an envelope with nothing but a body that is a string, as ``consume --json``
-    writes it; None where one is another, or bad: then :func:`from_json` has to look at each.
-    """
-    bodies: list[bytes] = []
-    loads, append = orjson.loads, bodies.append
-    try:
-        for line in lines:
-            document = loads(line)
-            if type(document) is not dict:
-                return None
-            for key in _SHAPES[tuple(document)]:
-                section = document[key]
-                if section is not None and (section or type(section) is not dict):
-                    return None
-            body = document["body"]
-            if type(body) is not str:
-                return None
-            append(body.encode())
-    except (orjson.JSONDecodeError, KeyError):
-        return None
-    return bodies
-
-
-class _Shapes(dict[tuple[str, ...], tuple[str, ...]]):
-    """The sections of an envelope with a body, by its keys in their order. Caches a bounded number of them."""
-
-    def __missing__(self, keys: tuple[str, ...]) -> tuple[str, ...]:
-        if "body" not in keys or not _EMPTY_OR_IGNORED.issuperset(keys):
-            raise KeyError(keys)
-        sections = tuple(key for key in keys if key in _SECTIONS)
-        if len(self) < 64:
-            self[keys] = sections
-        return sections
-
-
-_SHAPES: Final = _Shapes()
-
-
 def _load_message(document: Json) -> tuple[AMQPMessage, str | None]:
     if type(document) is not dict:
         raise EnvelopeError(f'an envelope is an object, such as {{"body":"…"}}, not {kind_of(document)}')
     if not document.keys() <= _ALLOWED:
         unknown = next(key for key in document if key not in _ALLOWED)
-        raise EnvelopeError(f"unknown key {quoted(unknown)}; allowed: {', '.join((*_BODIES, *_SECTIONS, 'filter'))}")
+        raise EnvelopeError(f"unknown key {quoted(unknown)}; allowed: {', '.join((*_BODIES, *SECTIONS, 'filter'))}")
     bodies = [key for key in _BODIES if key in document]
     if len(bodies) > 1:
         raise EnvelopeError(f"a message has one body, and here are both {quoted(bodies[0])} and {quoted(bodies[1])}")
     message = _load_body(bodies[0], document[bodies[0]]) if bodies else AMQPMessage(b"")
-    for key, (attribute, load) in _SECTIONS.items():
+    for key, (attribute, load) in SECTIONS.items():
         section = document.get(key)
         if section:  # an empty section counts as absent
             setattr(message, attribute, _of_key(key, load, section))

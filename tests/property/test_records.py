@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rstream_cli.parsing import parse_delimiter
-from rstream_cli.records.envelope import batch_to_json, bodies_from_json, from_json, plain_to_json, to_json
+from rstream_cli.records.body_envelopes import bodies_from_json
+from rstream_cli.records.envelope import batch_to_json, from_json, plain_to_json, to_json
 from rstream_cli.records.framing_in import DelimiterReader, Len32Reader, RecordError, RecordReader, WholeReader
 from rstream_cli.records.framing_out import DelimiterWriter, Len32Writer
 from rstream_cli.records.paths import extract, format_path, parse_path
@@ -158,7 +159,7 @@ def test_envelopes_of_bodies_are_those_of_their_messages(bodies: list[bytes]) ->
     assert bodies_from_json(expected) == (bodies if are_texts else None)
 
 
-_envelopes = st.fixed_dictionaries(
+_envelopes: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {},
     optional={
         "body": st.text(max_size=5) | st.none() | st.integers(),

@@ -11,19 +11,26 @@ import pytest
 
 from tests.brokers import SCRIPT
 
-STEPS = ["make check", "make referees", "fresh demo --timeout 900", "python -m tests.interop.programs", "make test"]
+STEPS = [
+    "make check",
+    "python -m tests.twins",
+    "make referees",
+    "fresh demo --timeout 900",
+    "python -m tests.interop.programs",
+    "make test",
+]
 
 
 @pytest.mark.parametrize(
     ("fresh", "allowed", "status", "steps"),
     [
-        (0, "", 0, 5),
-        (1, "", 1, 3),
-        (1, "1", 1, 3),
-        (124, "1", 124, 3),
-        (6, "", 6, 3),
-        (6, "0", 6, 3),
-        (6, "1", 0, 5),
+        (0, "", 0, 6),
+        (1, "", 1, 4),
+        (1, "1", 1, 4),
+        (124, "1", 124, 4),
+        (6, "", 6, 4),
+        (6, "0", 6, 4),
+        (6, "1", 0, 6),
     ],
 )
 def test_the_fresh_machine(tmp_path: Path, fresh: int, allowed: str, status: int, steps: int) -> None:

@@ -19,7 +19,14 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("rstream_cli", "rstream_core", "rstream_pytest")
-LOCKS = {"package": [], "dev": ["dev"], "build": ["build"], "uamqp": ["uamqp"], "referees": ["referees"]}
+LOCKS = {
+    "package": [],
+    "dev": ["dev"],
+    "build": ["build"],
+    "wheels": ["wheels"],
+    "uamqp": ["uamqp"],
+    "referees": ["referees"],
+}
 """The files in requirements/, and the groups of pyproject.toml in each."""
 LINKS = "https://code.invalid/owner/project/blob/main/"
 
