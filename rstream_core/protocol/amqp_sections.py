@@ -253,6 +253,12 @@ class PlainMessages(Sequence[bytes]):
     def __getitem__(self, at: int | slice) -> bytes | PlainMessages:
         if not isinstance(at, slice):
             return encode_body(self.bodies[at])
+        if self.unsplit is not None:
+            places = range(self.unsplit.count)[at]
+            if places == range(self.unsplit.count):
+                return self
+            if not places:
+                return PlainMessages([])
         part = PlainMessages(self.bodies[at])
         if self._lengths is not None:
             part._lengths, part._most = self._lengths[at], self._most

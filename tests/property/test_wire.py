@@ -207,12 +207,16 @@ def test_plain_bodies_are_those_of_the_messages(bodies: list[bytes], before: byt
 
 @given(plain(), st.binary(max_size=9), st.sampled_from([b"\n", b"", b"\r\n"]), st.booleans())
 def test_plain_messages_are_measured_and_joined_as_they_are_split(
-    bodies: list[bytes], before: bytes, delimiter: bytes, is_split: bool
+    each_twin: str, bodies: list[bytes], before: bytes, delimiter: bytes, is_split: bool
 ) -> None:
     messages = encode_bodies(bodies)
     data = before + join_entries(messages) + before
     found = plain_messages(data, len(before), len(data) - len(before), len(bodies))
     assert found is not None
+    assert found[:0].bodies == found[len(bodies) :].bodies == []
+    if each_twin == COMPILED:
+        assert found[:] is found
+        assert found.unsplit is not None  # for none of this was it split
     if is_split:
         assert found.bodies == bodies
     assert len(found) == len(bodies)
