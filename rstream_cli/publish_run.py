@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from rstream_cli.displayed_run import signal_name, take_leave
@@ -103,7 +104,7 @@ class PublishRun:
                 return Ended(signal_name(context))
             self._publishers = opened.publishers
             if len(opened.publishers) > 1:
-                self._stats.parts = self._parts
+                self._stats.parts = partial(_parts_of, opened.publishers)
             self._report.losses = [Losses(publisher.stream) for publisher in opened.publishers]
             self._run = self._flow(opened)
             stopper.cancel()
@@ -295,14 +296,15 @@ class PublishRun:
         self._stats.bytes = self._source.size - self._left_out
         self._stats.done = self._source.done
 
-    def _parts(self) -> list[Part]:
-        """The figures of each stream, perhaps in the thread of the display."""
-        parts = []
-        for publisher in self._publishers:
-            in_flight = publisher.in_flight  # first: what is published meanwhile counts as done otherwise
-            done = max(publisher.published - in_flight, 0)
-            parts.append(Part(publisher.stream, "", None, done, in_flight))
-        return parts
-
     def _size(self, messages: Sequence[bytes]) -> int:
         return sum(self._sizes_of(messages))
+
+
+def _parts_of(publishers: Sequence[Publisher]) -> list[Part]:
+    """The figures of each stream, perhaps in the thread of the display."""
+    parts = []
+    for publisher in publishers:
+        in_flight = publisher.in_flight  # first: what is published meanwhile counts as done otherwise
+        done = max(publisher.published - in_flight, 0)
+        parts.append(Part(publisher.stream, "", None, done, in_flight))
+    return parts

@@ -64,6 +64,7 @@ def pattern(shown: tuple[str, ...]) -> str:
     text = re.escape("".join(f"{line}\n" for line in shown))
     text = re.sub(r'"timestamp":"[^"]+"', '"timestamp":"[^"]+"', text)
     text = re.sub(r"localhost:\d+", r"localhost:\\d+", text)
+    text = re.sub(r"(?:\\ )+\d+\\ s\\\n", lambda _: r" +\d+ s\n", text)
     return re.sub(r"\d+\\ s\\ ago\\ \\\(.*?\\\)", lambda _: r"(?:now|\d+ s ago) \([-0-9: ]+ UTC\)", text)
 
 
