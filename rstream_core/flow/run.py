@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from rstream_core.errors import RstreamError
@@ -152,6 +153,7 @@ class Run:
         """Whether the sink was drained: all that it took is acknowledged."""
         self.behind: list[Block] = []
         """What was read and lies behind the message with which a stage ended the run. It stays open."""
+        self._error_of_source: RstreamError | None = None
         self._last: Stop | None = None
         """Why a stage or one of ``ends`` wants no further block; what the gate holds still goes."""
         self.fed: Stop | None = None
@@ -204,9 +206,12 @@ class Run:
                     self.fed = self._why if self._sink.failed is None else None
                     await self._sink.drain()
                     self.is_drained = self._sink.failed is None
-                    if self._sink.failed is not None:  # it had not written all that it had taken
+                    if self._sink.failed is not None and self._account.open:  # it has not written all that it had taken
                         self._cut(self._sink.failed)
                 except RstreamError as error:  # a RequestTimeout is a TimeoutError, too
+                    if error is self._error_of_source and self._sink.failed is None:
+                        with suppress(RstreamError):  # the first error counts
+                            await self._sink.drain()  # what was read before it
                     self._cut(_stop_of(error, self._sink.failed))
         except TimeoutError:
             if not scope.expired():
@@ -275,7 +280,11 @@ class Run:
             return index, block
         if self._account.open >= self._most_open or (self._is_full is not None and self._is_full()):
             return 0, None
-        return 0, self._source.poll()
+        try:
+            return 0, self._source.poll()
+        except RstreamError as error:
+            self._error_of_source = error
+            raise
 
     def _carry(self, index: int, block: Block, *, is_prepared: bool = False) -> Awaitable[None] | None:
         """Takes a block through the stages from ``index`` on, and the gate, into the sink. Returns None where the sink
@@ -374,7 +383,8 @@ class Run:
         try:
             async with asyncio.timeout(None) as self._ticking:
                 await self._source.tick()
-        except RstreamError:
+        except RstreamError as error:
+            self._error_of_source = error
             raise
         except TimeoutError:  # ``stop`` was called, or the sink takes nothing more
             if self._why is None and self._sink.failed is None:

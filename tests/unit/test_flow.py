@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 
-from rstream_core.errors import RequestTimeout
+from rstream_core.errors import ChunkError, RequestTimeout
 from rstream_core.flow.acks import Account, Acks, Verdict
 from rstream_core.flow.block import Block
 from rstream_core.flow.gate import Admission, Rate
@@ -362,6 +362,54 @@ def _until_7(block: Block) -> Step:
         return Step(block)
     out, rest = block.split(block.positions.index(7))
     return Step(out, (), rest, Stop("seven", "until"))
+
+
+async def test_a_reader_that_leaves_when_all_is_written_changes_no_reason() -> None:
+    """``consume -n 1 | head -n 1``."""
+
+    class Left(_Gathering):
+        def push(self, block: Block) -> Awaitable[None] | None:
+            block.done()
+            return None
+
+    account, closed, count = Account(), Stop("closed", "sink closed", BrokenPipeError()), Count(1, "enough")
+    source = _Source([block(1, 0, Acks(account))])
+    run = Run(source, (count,), Left(fails=closed), account, ends=(count.end,))
+    assert await run.work() == Stop("enough", "count")
+
+
+class _Damaged(_Source):
+    """Ends in an error."""
+
+    def poll(self) -> Block | None:
+        if not self.blocks:
+            raise ChunkError("damaged")
+        return super().poll()
+
+
+class _Writing(_Sink):
+    """Writes what it has gathered when it is drained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gathered: list[Block] = []
+
+    def push(self, block: Block) -> Awaitable[None] | None:
+        self.gathered.append(block)
+        return None
+
+    async def drain(self) -> None:
+        for one in self.gathered:
+            one.done()
+
+
+async def test_what_was_read_before_an_error_of_the_source_is_written() -> None:
+    account = Account()
+    run = Run(_Damaged([block(3, 0, Acks(account))]), (), _Writing(), account)
+    stop = await run.work()
+    assert (stop.kind, str(stop.error)) == ("error", "damaged")
+    assert (account.open, account.by[Verdict.DONE]) == (0, 3)
+    assert run.fed is None
 
 
 async def test_what_stands_before_the_end_goes_through_the_gate_first() -> None:
