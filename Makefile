@@ -13,11 +13,12 @@ PYTEST_ARGS ?=
 LOCKED := --require-hashes --requirement
 # A number, or auto: two for each processor, as most tests wait (tests/conftest.py). Each has a RabbitMQ of its own.
 WORKERS ?= auto
-# A file's tests share a broker. tests/conftest.py says which files come first; xdist would begin with those that have
-# the most tests, and these are the quickest.
+# What calls the seam: `make test` begins with these in pure Python, where the compiled part is there.
 PURE_TESTS ?= tests/conformance/test_publisher.py tests/conformance/test_subscription.py \
 	tests/conformance/test_pieces.py tests/conformance/test_delivery.py tests/unit/test_publish_records.py \
 	tests/unit/test_stream_sink.py tests/unit/test_arrivals.py tests/cli/test_selecting.py
+# A file's tests share a broker. tests/conftest.py says which files come first; xdist would begin with those that have
+# the most tests, and these are the quickest.
 WORK := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # uv finds versions for all systems and Pythons at once. Nothing else needs it, so it has an environment of its own.

@@ -10,10 +10,12 @@ Environment:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -34,30 +36,42 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
     """Adds the compiled part to a wheel, and says for which systems the wheel is then."""
 
     PLUGIN_NAME = "custom"
+    _folder = ""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         root = Path(self.root)
-        in_place = root / LIBRARY
-        self._folder = Path(tempfile.mkdtemp(prefix="rstream-build-"))
-        built = self._folder / LIBRARY.name
-        reason = why_not() or compile_library(root / SOURCE, built)
+        in_place = root / LIBRARY if version == "editable" else None
+        try:
+            self._folder = tempfile.mkdtemp(prefix="rstream-build-")
+            built = Path(self._folder, LIBRARY.name)
+            reason = why_not() or compile_library(root / SOURCE, built)
+            if reason is None and in_place is not None:
+                put_in_place(built, in_place)
+        except (OSError, ValueError) as error:
+            reason = str(error)
         if reason:
-            if version == "editable":
-                in_place.unlink(missing_ok=True)
+            if in_place is not None:
+                with contextlib.suppress(OSError):  # where it stays, it is refused if its source is another
+                    in_place.unlink(missing_ok=True)
             self.app.display_warning(f"rstream: without its compiled part, in pure Python: {reason}")
             return
-        if version == "editable":
-            # Not over the old one: a program that runs has it mapped.
-            beside = in_place.with_name(f"{in_place.name}.{os.getpid()}")
-            shutil.copy(built, beside)
-            beside.replace(in_place)
-        else:
+        if in_place is None:
             build_data["force_include"][str(built)] = LIBRARY.as_posix()
         build_data["pure_python"] = False
         build_data["tag"] = f"cp311-abi3-{platform_tag()}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def put_in_place(built: Path, library: Path) -> None:
+    """Puts the library beside its source. Not over the old one: a program that runs has it mapped."""
+    beside = library.with_name(f"{library.name}.{os.getpid()}")
+    try:
+        shutil.copy(built, beside)
+        beside.replace(library)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def why_not() -> str | None:
@@ -122,7 +136,13 @@ def compile_library(source: Path, library: Path) -> str | None:
     ):
         try:
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT, check=False
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=TIMEOUT,
+                check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"{what} failed: {error}"
@@ -139,4 +159,8 @@ def first_line(text: str) -> str:
 
 def platform_tag() -> str:
     """Returns the last part of the wheel's tag. On Linux, auditwheel makes a wheel for many systems of it."""
-    return sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    if struct.calcsize("P") == 4:  # the system may have 64 bits where Python has 32
+        for large, small in (("linux_x86_64", "linux_i686"), ("linux_aarch64", "linux_armv7l")):
+            platform = platform.replace(large, small)
+    return platform

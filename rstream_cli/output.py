@@ -132,8 +132,12 @@ def _capacity(pipe: int) -> int:
 
 
 def _waiting(pipe: int) -> int:
-    """Returns how many bytes in a pipe nobody has read yet."""
-    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
+    """Returns how many bytes in a pipe nobody has read yet; 1 where the system does not say."""
+    try:
+        waiting = fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0")
+    except OSError:
+        return 1
+    return int.from_bytes(waiting, sys.byteorder)
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:

@@ -42,7 +42,7 @@ def main() -> int:
     if CHOICE.compiled is not None:
         return 0
     if reason is None:
-        print("error: it is not the compiled one, though it can be compiled here: run make venv", file=sys.stderr)
+        print("error: it can be compiled here, and is not: run rm .venv/.dev && make venv", file=sys.stderr)
         return 1
     print(f"WARNING: NO TEST USES THE COMPILED PART: {reason}", file=sys.stderr)
     return 0

@@ -13,6 +13,7 @@ import zipfile
 from email import message_from_bytes
 from email.message import Message
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
@@ -217,6 +218,58 @@ def test_an_installation_in_place_compiles_in_place(checkout: Path, tmp_path: Pa
         assert "RSTREAM_PURE_PYTHON is set" in told
     finally:
         library.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("system", "bytes_of_a_pointer", "tag"),
+    [
+        ("linux-x86_64", 8, "linux_x86_64"),
+        ("linux-x86_64", 4, "linux_i686"),
+        ("linux-aarch64", 4, "linux_armv7l"),
+        ("linux-armv7l", 4, "linux_armv7l"),
+        ("macosx-11.0-arm64", 8, "macosx_11_0_arm64"),
+    ],
+)
+def test_a_wheel_is_for_the_interpreter_and_not_for_the_kernel(
+    monkeypatch: pytest.MonkeyPatch, system: str, bytes_of_a_pointer: int, tag: str
+) -> None:
+    monkeypatch.setattr("sysconfig.get_platform", lambda: system)
+    monkeypatch.setattr("struct.calcsize", lambda _: bytes_of_a_pointer)
+    assert hatch_compile.platform_tag() == tag
+
+
+@pytest.mark.parametrize("fault", ["mkdtemp", "replace", "quotes", "bytes"])
+def test_no_fault_breaks_an_installation_in_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: str) -> None:
+    """Not a tree that cannot be written, nor a compiler whose name or answer cannot be read."""
+    told: list[str] = []
+    monkeypatch.setattr(hatch_compile, "why_not", lambda: None)
+    match fault:
+        case "mkdtemp":
+
+            def fail(**_: object) -> str:
+                raise PermissionError(13, "Permission denied")
+
+            monkeypatch.setattr("tempfile.mkdtemp", fail)
+        case "replace":
+            monkeypatch.setattr(hatch_compile, "compile_library", lambda *_: None)  # nothing is there to be copied
+        case "quotes":
+            monkeypatch.setenv("CC", 'cc "')
+        case _:
+            script = tmp_path / "cc"
+            script.write_text("#!/bin/sh\nprintf 'error: \\377' >&2; exit 1\n")
+            script.chmod(0o755)
+            monkeypatch.setenv("CC", str(script))
+    (tmp_path / hatch_compile.SOURCE).parent.mkdir(parents=True)
+    (tmp_path / hatch_compile.SOURCE).touch()
+    hook = hatch_compile.CompileHook.__new__(hatch_compile.CompileHook)
+    monkeypatch.setattr(hatch_compile.CompileHook, "root", str(tmp_path))
+    monkeypatch.setattr(hatch_compile.CompileHook, "app", SimpleNamespace(display_warning=told.append))
+    data: dict[str, object] = {}
+    hook.initialize("editable", data)
+    hook.finalize("editable", data, "")
+    assert data == {}
+    assert len(told) == 1
+    assert not (tmp_path / LIBRARY).exists()
 
 
 def test_what_is_installed_needs_no_compiler(wheel: Path) -> None:
