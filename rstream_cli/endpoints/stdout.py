@@ -9,14 +9,14 @@ message that cannot be shown is skipped, or ends the run behind those before it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from rstream_cli.environment import StdoutError
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.output import Output
 from rstream_cli.rendering import BlockView, Renderer
-from rstream_core.flow.acks import Verdict
+from rstream_core.flow.acks import Acks, Verdict
 from rstream_core.flow.block import Block
 from rstream_core.flow.stages import Stop
 
@@ -39,9 +39,10 @@ class _BadMessage(Exception):
 
 
 class _Rendered(NamedTuple):
-    """A block as it is written."""
+    """What is known of a block while it is written: its messages are free by then."""
 
-    block: Block
+    ack: Acks
+    positions: Sequence[int]
     skipped: list[int]
     """The places of messages that could not be shown. They are acknowledged."""
     ambiguous: int
@@ -170,14 +171,14 @@ class StdoutSink:
             return self._refuse(block, error)
         ambiguous = self._render.ambiguous
         if not isinstance(data, bytes):
-            return self._write_all(data, _Rendered(block, skipped, ambiguous, 0))
+            return self._write_all(data, _Rendered(block.ack, block.positions, skipped, ambiguous, 0))
         if skipped:  # whoever counts messages must know at once that these are none
             block.ack.done([block.positions[place] for place in skipped], Verdict.BAD)
             if len(skipped) == len(block.messages):
-                self._note(_Rendered(block, skipped, ambiguous, 0))
+                self._note(_Rendered(block.ack, block.positions, skipped, ambiguous, 0))
                 return None
         size = len(data)
-        self._gathered.append(_Rendered(block, skipped, ambiguous, size))
+        self._gathered.append(_Rendered(block.ack, block.positions, skipped, ambiguous, size))
         self._data.append(data)
         self._size += size
         return self._write_gathered() if self._size >= self._enough else None
@@ -243,13 +244,12 @@ class StdoutSink:
 
     def _note(self, rendered: _Rendered) -> None:
         """Acknowledges a block that is written."""
-        block = rendered.block
         self.ambiguous += rendered.ambiguous
+        positions = rendered.positions
         if rendered.skipped:
             places = set(rendered.skipped)
-            block.ack.done([position for place, position in enumerate(block.positions) if place not in places])
-        else:
-            block.ack.done(block.positions)
+            positions = [position for place, position in enumerate(positions) if place not in places]
+        rendered.ack.done(positions)
         self.bytes += rendered.size
 
     def _fail(self, error: OSError) -> None:
