@@ -120,15 +120,18 @@ def test_the_memory_to_receive_into_grows_to_its_bound_and_stays() -> None:
 
 def test_what_was_cut_out_is_not_kept() -> None:
     """However the frames lie in what arrives, so that a part of one is always left."""
-    buffer = FrameBuffer()
     stream = (50).to_bytes(4) + bytes(50) + ((100).to_bytes(4) + bytes(100)) * 20_000
-    tracemalloc.start()
-    try:
-        held = tracemalloc.get_traced_memory()[0]
-        assert sum(1 for _ in frames_of(stream, 104, buffer)) == 20_001
-        assert tracemalloc.get_traced_memory()[1] - held < 100_000
-    finally:
-        tracemalloc.stop()
+    peaks = []
+    for _ in range(3):  # a broker in another thread of this process may receive meanwhile, which takes 256 KiB
+        buffer = FrameBuffer()
+        tracemalloc.start()
+        try:
+            held = tracemalloc.get_traced_memory()[0]
+            assert sum(1 for _ in frames_of(stream, 104, buffer)) == 20_001
+            peaks.append(tracemalloc.get_traced_memory()[1] - held)
+        finally:
+            tracemalloc.stop()
+    assert min(peaks) < 100_000
 
 
 @pytest.mark.parametrize("step", [1, 100, 5_000])
