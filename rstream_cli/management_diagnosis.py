@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rstream_cli.options.connecting import ConnectionSettings
 
 STREAM_PLUGIN, LISTING_PLUGIN = "rabbitmq_stream", "rabbitmq_stream_management"
-MAX_TOLD = 8
+MAX_SHOWN = 8
 """Failures of one check, and names in one finding."""
 
 
@@ -52,37 +52,45 @@ async def management_findings(connection: ConnectionSettings, stream: str | None
     except ConfigurationError:
         raise
     except RstreamError as error:
-        yield _untold("management", error)
+        yield _skipped("management", error)
 
 
 async def _findings(api: ManagementApi, stream: str | None) -> AsyncGenerator[Finding, None]:
     alarms = await api.alarms()
     yield Finding("management", OK, f"{api.address} answers")
     nodes: list[ListedNode] | None = None
-    told: RstreamError | None = None
+    problem: RstreamError | None = None
     try:
         nodes = await api.nodes()
     except RstreamError as error:
-        told = error
+        problem = error
     for finding in _bounded(alarm_findings(alarms, nodes or ())):
         yield finding
     if nodes is not None:
         for finding in (*_bounded(node_findings(nodes)), *_bounded(plugin_findings(nodes))):
             yield finding
-    elif told is not None:
-        yield _untold("nodes", told)
+    elif problem is not None:
+        yield _skipped("nodes", problem)
     if stream is None:
         return
     try:
         listed = await api.stream(stream)
     except RstreamError as error:
-        yield _untold("replicas", error)
+        yield _skipped("replicas", error)
     else:
         yield replicas_finding(listed, nodes or ())
 
 
-def alarm_findings(alarms: Sequence[Alarm], nodes: Sequence[ListedNode]) -> Iterator[Finding]:
-    """A failure for each alarm, with the figures of its node where they are known."""
+def alarm_findings(alarms: Sequence[Alarm] | None, nodes: Sequence[ListedNode]) -> Iterator[Finding]:
+    """A failure for each alarm, with the figures of its node where they are known. ``alarms``: None if not known."""
+    if alarms is None:
+        yield Finding(
+            "alarms",
+            SKIPPED,
+            "the management API does not have this check",
+            "`rabbitmq-diagnostics alarms` shows them",
+        )
+        return
     if not alarms:
         yield Finding("alarms", OK, "none")
     known = {node.name: node for node in nodes}
@@ -119,6 +127,9 @@ def _of(amount: int | None, what: str, limit: int | None) -> str:
 
 def node_findings(nodes: Sequence[ListedNode]) -> Iterator[Finding]:
     """A failure for each node that is down."""
+    if not nodes:
+        yield Finding("nodes", SKIPPED, "the management API names none")
+        return
     down = [node for node in nodes if not node.is_running]
     if not down:
         yield Finding("nodes", OK, f"{len(nodes)} of {len(nodes)} are up: {_names(node.name for node in nodes)}")
@@ -162,6 +173,13 @@ def replicas_finding(stream: ListedStream, nodes: Sequence[ListedNode]) -> Findi
     down = {node.name for node in nodes if not node.is_running}  # what the stream itself tells may be older
     offline = [name for name in stream.replicas if name not in stream.online or name in down]
     total = len(stream.replicas)
+    if not total:
+        return Finding(
+            "replicas",
+            SKIPPED,
+            "the management API does not name the members of this stream",
+            "`rabbitmq-streams stream_status STREAM` shows them",
+        )
     has_majority = 2 * (total - len(offline)) > total
     if not offline and stream.leader is not None and stream.state != "minority":
         return Finding("replicas", OK, f"{total} of {total} online")
@@ -189,7 +207,7 @@ def _bounded(findings: Iterator[Finding]) -> Iterator[Finding]:
     """The first of them, and how many are left out."""
     left = 0
     for number, finding in enumerate(findings):
-        if number < MAX_TOLD:
+        if number < MAX_SHOWN:
             yield finding
         else:
             left += 1
@@ -200,8 +218,8 @@ def _bounded(findings: Iterator[Finding]) -> Iterator[Finding]:
 
 def _names(names: Collection[str] | Iterator[str]) -> str:
     found = [terminal.name(name) for name in names]
-    more = f" and {words.count(len(found) - MAX_TOLD)} more" if len(found) > MAX_TOLD else ""
-    return ", ".join(found[:MAX_TOLD]) + more
+    more = f" and {words.count(len(found) - MAX_SHOWN)} more" if len(found) > MAX_SHOWN else ""
+    return ", ".join(found[:MAX_SHOWN]) + more
 
 
 def _failure(check: str, detail: str, hint: str) -> Finding:
@@ -209,6 +227,6 @@ def _failure(check: str, detail: str, hint: str) -> Finding:
     return Finding(check, FAIL, detail, hint, CommandError(detail, hint=hint, status=ExitStatus.CONNECTION))
 
 
-def _untold(check: str, error: RstreamError) -> Finding:
-    """What the API does not tell, which is no failure."""
+def _skipped(check: str, error: RstreamError) -> Finding:
+    """A check that the API cannot answer, which is no failure."""
     return Finding(check, SKIPPED, describe(error), hint_of(error))

@@ -129,7 +129,7 @@ async def listens(connection: ConnectionSettings) -> bool:
     from rstream_cli.management.address import default_addresses
 
     options = connection.options
-    with suppress(RstreamError, OSError, TimeoutError):
+    with suppress(RstreamError, OSError, UnicodeError):  # a label of a host's name may be too long
         address = default_addresses(options.endpoints, tls=options.tls is not None)[0]
         async with asyncio.timeout(PROBE_TIMEOUT):
             _, writer = await asyncio.open_connection(address.host, address.port)

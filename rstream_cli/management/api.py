@@ -39,7 +39,6 @@ from rstream_core.errors import (
     AuthenticationFailure,
     HostNotFound,
     ProtocolError,
-    RequestTimeout,
     ServerError,
     StreamDoesNotExist,
     VirtualHostAccessFailure,
@@ -70,8 +69,8 @@ _OF_STREAMS = "name,type,arguments,policy,effective_policy_definition,leader,mem
 class ManagementApi(AbstractContextManager["ManagementApi"]):
     """The management API of one cluster. Must be closed, as by ``with``; methods may be called at the same time.
 
-    ``clients`` are its nodes, and one that cannot be reached is not asked again while there is another. All methods
-    raise ``ManagementUnavailable`` and the errors that it names.
+    ``clients`` are its nodes. One that cannot be reached, or does not answer in time, is asked again when all others
+    have failed, too. All methods raise ``ManagementUnavailable`` and the errors that it names.
     """
 
     def __init__(self, clients: Sequence[HttpClient], options: ConnectionOptions) -> None:
@@ -109,7 +108,7 @@ class ManagementApi(AbstractContextManager["ManagementApi"]):
         answer = await self._get(f"/api/queues/{self._vhost}/{_in_path(name)}")
         if answer.status == 404:
             raise _no_stream(name)
-        fields = Fields(self._where, self._json(answer))
+        fields = Fields(answer.address, self._json(answer))
         if fields.text("type") != "stream":
             raise StreamDoesNotExist(f"{name!r} is a queue, not a stream")
         return stream_of(fields)
@@ -137,32 +136,31 @@ class ManagementApi(AbstractContextManager["ManagementApi"]):
         answer = await self._of_streams(f"/api/stream/{self._vhost}/{_in_path(stream)}/tracking")
         if answer.status == 404:
             raise _no_stream(stream)
-        return tracking_of(Fields(self._where, self._json(answer)))
+        return tracking_of(Fields(answer.address, self._json(answer)))
 
     async def nodes(self) -> list[ListedNode]:
         """The nodes of the cluster. Needs the tag ``monitoring``."""
         answer = await self._get(f"/api/nodes?columns={_OF_NODES}")
         return [node_of(fields) for fields in self._objects(answer)]
 
-    async def alarms(self) -> list[Alarm]:
-        """The alarms that are in effect on any node, as they are now: ``nodes`` tells of them some seconds later."""
+    async def alarms(self) -> list[Alarm] | None:
+        """The alarms that are in effect on any node, as they are now: ``nodes`` tells of them some seconds later.
+
+        None where the broker does not have this check, so that nothing is known.
+        """
         answer = await self._get("/api/health/checks/alarms", but=(503,))
-        if answer.status == 404:  # a broker that does not have this check
-            return []
-        fields = Fields(self._where, self._json(answer))
+        if answer.status == 404:
+            return None
+        fields = Fields(answer.address, self._json(answer))
         if answer.status == 200:
             return []
         if not fields.has("alarms"):
             self._checked(answer)
-        return [alarm_of(Fields(self._where, item)) for item in fields.items("alarms", MAX_ALARMS)]
+        return [alarm_of(Fields(answer.address, item)) for item in fields.items("alarms", MAX_ALARMS)]
 
     @property
     def address(self) -> ManagementAddress:
-        """Where it is asked: that of the last node that could be reached."""
-        return self._clients[0].address
-
-    @property
-    def _where(self) -> object:
+        """Where it is asked next: at first that of the node that has answered last."""
         return self._clients[0].address
 
     async def _list(self, target: str, make: Callable[[Fields], T]) -> list[T]:
@@ -180,18 +178,18 @@ class ManagementApi(AbstractContextManager["ManagementApi"]):
                 raise self._no_vhost()
             if answer.status == 400:  # the list has become shorter
                 break
-            page = Fields(self._where, self._json(answer))
+            page = Fields(answer.address, self._json(answer))
             size += len(answer.body)
             values += count_values(answer.body)
             for item in page.items("items", PAGE_SIZE):
-                fields = Fields(self._where, item)
+                fields = Fields(answer.address, item)
                 made = make(fields)
                 if made is not None:
                     found[fields.name("name")] = made
             if number >= (page.whole("page_count") or 0):
                 break
             if size > MAX_LIST or values > MAX_LIST_VALUES or number == MAX_PAGES:
-                raise ProtocolError(f"{self._where} tells of more entries than the {len(found):,} that were read")
+                raise ProtocolError(f"{answer.address} tells of more entries than the {len(found):,} that were read")
         return [found[name] for name in sorted(found)]
 
     async def _of_streams(self, target: str) -> Answer:
@@ -199,7 +197,7 @@ class ManagementApi(AbstractContextManager["ManagementApi"]):
         answer = await self._get(target, but=(400,))
         if answer.status in (400, 404) and not await self._has_stream_plugin():
             raise ManagementUnavailable(
-                f"{self._where} cannot tell this: the plugin rabbitmq_stream_management is not enabled there",
+                f"{answer.address} cannot tell this: the plugin rabbitmq_stream_management is not enabled there",
                 hint="on each node: `rabbitmq-plugins enable rabbitmq_stream_management`",
             )
         return self._checked(answer)
@@ -210,16 +208,21 @@ class ManagementApi(AbstractContextManager["ManagementApi"]):
         return any(fields.has_script("stream.js") for fields in self._objects(answer, empty=True))
 
     async def _get(self, target: str, *, but: Sequence[int] = ()) -> Answer:
-        """An answer of the first node that can be reached, with status 200 or 404; ``but`` has other ones to return."""
+        """An answer of the first node that can be reached, with status 200 or 404; ``but`` has other ones to return.
+
+        Asks each node once at most. One that cannot be reached goes behind the others, for all requests.
+        """
+        untried = set(self._clients)
         while True:
-            client = self._clients[0]
+            client = next(each for each in self._clients if each in untried)
+            untried.remove(client)
             try:
                 answer = await self._ask(client, target)
-            except (ManagementUnavailable, HostNotFound, RequestTimeout):
-                if len(self._clients) == 1:
-                    raise
+            except (ManagementUnavailable, HostNotFound):
                 if client is self._clients[0]:  # else another request has found that out
-                    self._clients.pop(0).close()
+                    self._clients.append(self._clients.pop(0))
+                if not untried:
+                    raise
                 continue
             return answer if answer.status in but else self._checked(answer)
 
@@ -252,29 +255,29 @@ class ManagementApi(AbstractContextManager["ManagementApi"]):
         if status == 401:
             raise self._refusal(answer)
         if status == 403:
-            raise AccessRefused(f"{self._where}: {AccessRefused.summary}")
+            raise AccessRefused(f"{answer.address}: {AccessRefused.summary}")
         if 300 <= status < 400:
             elsewhere = harmless((answer.location or "?")[:MAX_REASON])
             raise ManagementUnavailable(
-                f"{self._where} redirects to another address, which is not followed: {elsewhere}",
+                f"{answer.address} redirects to another address, which is not followed: {elsewhere}",
                 hint="if that is the management API, pass it as --management-uri",
             )
         if status >= 500:
-            raise ManagementUnavailable(f"{self._where} cannot answer now (HTTP status {status})")
-        is_known = status == 200 or (status == 404 and Fields(self._where, self._json(answer)).has("error"))
+            raise ManagementUnavailable(f"{answer.address} cannot answer now (HTTP status {status})")
+        is_known = status == 200 or (status == 404 and Fields(answer.address, self._json(answer)).has("error"))
         if not is_known:
             raise ProtocolError(
-                f"{self._where} answers with HTTP status {status}", hint="is this RabbitMQ's management port?"
+                f"{answer.address} answers with HTTP status {status}", hint="is this RabbitMQ's management port?"
             )
         return answer
 
     def _refusal(self, answer: Answer) -> ServerError:
         reason = ""
         try:
-            reason = Fields(self._where, self._json(answer)).text("reason") or ""
+            reason = Fields(answer.address, self._json(answer)).text("reason") or ""
         except ProtocolError:
             pass
-        where = f"{self._where}: "
+        where = f"{answer.address}: "
         if "management user" in reason or "monitor user" in reason:
             tag = "monitoring" if "monitor" in reason else "management"
             return AccessRefused(
@@ -292,12 +295,12 @@ class ManagementApi(AbstractContextManager["ManagementApi"]):
         import orjson
 
         if count_values(answer.body) > MAX_VALUES:
-            raise ProtocolError(f"{self._where} answers with more than {MAX_VALUES:,} values")
+            raise ProtocolError(f"{answer.address} answers with more than {MAX_VALUES:,} values")
         try:
             return orjson.loads(answer.body)
         except orjson.JSONDecodeError:
             raise ProtocolError(
-                f"{self._where} answers, but not with JSON (HTTP status {answer.status})",
+                f"{answer.address} answers, but not with JSON (HTTP status {answer.status})",
                 hint="is this RabbitMQ's management port?",
             ) from None
 
@@ -306,10 +309,10 @@ class ManagementApi(AbstractContextManager["ManagementApi"]):
         found = self._json(answer)
         if not isinstance(found, list):
             raise ProtocolError(
-                f"{self._where} answers, but not with a list (HTTP status {answer.status})",
+                f"{answer.address} answers, but not with a list (HTTP status {answer.status})",
                 hint="is this RabbitMQ's management port?",
             )
-        return [Fields(self._where, {} if empty and item == [] else item) for item in found]
+        return [Fields(answer.address, {} if empty and item == [] else item) for item in found]
 
 
 def _no_stream(name: str) -> StreamDoesNotExist:

@@ -31,7 +31,6 @@ from rstream_core.errors import (
     ConfigurationError,
     HostNotFound,
     ProtocolError,
-    RequestTimeout,
     RstreamError,
     TlsError,
 )
@@ -55,8 +54,9 @@ WHERE_IT_IS = "enable the plugin rabbitmq_management there (port 15672, or 15671
 
 
 class Answer(NamedTuple):
-    """What a server has answered. ``location`` is where a redirect leads to, as it says."""
+    """What a server at ``address`` has answered. ``location`` is where a redirect leads to, as it says."""
 
+    address: ManagementAddress
     status: int
     body: bytes
     location: str | None
@@ -93,8 +93,8 @@ class HttpClient:
     async def get(self, target: str, credentials: Credentials) -> Answer:
         """Returns the answer to a request for ``target``, the path and query behind the address.
 
-        Raises ``ManagementUnavailable``, ``HostNotFound``, ``TlsError``, ``RequestTimeout``, or ``ProtocolError`` for
-        what is no HTTP or too large. A cancelled call ends its connection.
+        Raises ``ManagementUnavailable``, also where no answer comes in time, ``HostNotFound``, ``TlsError``, or
+        ``ProtocolError`` for what is no HTTP or too large. A cancelled call ends its connection.
         """
         if self._is_closed:
             raise AlreadyClosed("the client of the management API is closed")
@@ -110,7 +110,7 @@ class HttpClient:
                 raise
             except TimeoutError:
                 connection.abort()
-                raise RequestTimeout(f"{self.address} has not answered in time", hint=WHERE_IT_IS) from None
+                raise _too_late(self.address, WHERE_IT_IS) from None
             except BaseException:
                 connection.abort()
                 raise
@@ -245,7 +245,7 @@ class _Connection:
         except BaseException:
             response.close()  # it holds the socket, which the connection has given to it
             raise
-        return Answer(response.status, bytes(body), response.headers.get("location"))
+        return Answer(self._address, response.status, bytes(body), response.headers.get("location"))
 
     def _error_of(self, error: Exception) -> RstreamError:
         """The core's error for one of the library's or the system's."""
@@ -269,13 +269,18 @@ class _Connection:
         if isinstance(error, TimeoutError | exceptions.TimeoutError):
             is_silent = self._tls is not None and self._socket is None and type(error) is TimeoutError
             hint = _without_tls(where) if is_silent else WHERE_IT_IS  # a port without TLS waits for a request
-            return RequestTimeout(f"{where} has not answered in time", hint=hint)
+            return _too_late(where, hint)
         if isinstance(error, ConnectionRefusedError):
             return ManagementUnavailable(f"{where} refuses the connection", hint=WHERE_IT_IS)
         if isinstance(error, OSError | http.client.RemoteDisconnected):
             why = getattr(error, "strerror", None) or "it has ended"
             return ManagementUnavailable(f"no connection to {where}: {why}", hint=WHERE_IT_IS)
         return ProtocolError(f"{where} does not answer in HTTP, or not to the end", hint=WHERE_IT_IS)
+
+
+def _too_late(address: ManagementAddress, hint: str) -> ManagementUnavailable:
+    """No ``RequestTimeout``, which stands for one request to a broker: whatever is asked here would wait as long."""
+    return ManagementUnavailable(f"{address} has not answered in time", hint=hint)
 
 
 def _without_tls(address: ManagementAddress) -> str:

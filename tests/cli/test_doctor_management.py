@@ -89,12 +89,13 @@ Scripted = Callable[..., Found]
 
 @pytest.fixture
 def scripted(stream_uri: str) -> Scripted:
-    """The findings where a server answers so: the alarms, the nodes (None: not for this user), the stream ``s``."""
+    """The findings where a server answers so: the alarms (None: no such check), the nodes (None: not for this user),
+    the stream ``s``."""
 
     def run(alarmed: Any = _NO_ALARM, nodes: Any = (), stream: Any = None, code: int = 0) -> Found:
         async def answer(visit: Visit) -> None:
             path = visit.target.partition("?")[0]
-            if path == "/api/health/checks/alarms":
+            if path == "/api/health/checks/alarms" and alarmed is not None:
                 status = "200 OK" if isinstance(alarmed, dict) and alarmed.get("status") == "ok" else None
                 await visit.answer(alarmed, status or "503 Service Unavailable")
             elif path == "/api/nodes" and nodes is None:
@@ -148,6 +149,11 @@ def test_where_no_password_may_be_sent_it_says_so() -> None:
     assert finding["status"] == SKIPPED
     assert "is not asked: without TLS, the network could read the password" in finding["detail"]
     assert finding["hint"] == "pass --management-uri https://HOST:15671"
+
+
+def test_a_name_that_is_no_host_name_is_no_fault_of_the_program() -> None:
+    """A label of a name has 63 bytes at most; the error for it is none of the system's."""
+    assert doctor(f"rabbitmq-stream+tls://{'a' * 70}.example", None, code=6)[-1]["status"] == SKIPPED
 
 
 def test_a_wrong_address_is_a_usage_error(stream_uri: str) -> None:
@@ -286,6 +292,24 @@ def test_an_alarm_is_told_to_a_user_who_may_not_see_nodes(scripted: Scripted) ->
     found = scripted(alarms(("a", "disk space")), None, code=6)
     assert the_failure(found)["detail"] == "disk alarm on a: publishers are blocked on all nodes"
     assert (found[-1]["check"], found[-1]["status"]) == ("nodes", SKIPPED)
+
+
+def test_alarms_that_are_not_known_are_not_none(scripted: Scripted) -> None:
+    found = scripted(None, [node("a")])
+    assert shown(found)[1] == ("alarms", SKIPPED, "the management API does not have this check")
+    assert found[1]["hint"] == "`rabbitmq-diagnostics alarms` shows them"
+    assert [finding["status"] for finding in found] == [OK, SKIPPED, OK, OK]
+
+
+def test_nodes_that_are_not_named_are_not_up(scripted: Scripted) -> None:
+    assert shown(scripted(nodes=[]))[-1] == ("nodes", SKIPPED, "the management API names none")
+
+
+@pytest.mark.parametrize("leader", ["a", None])
+def test_replicas_that_are_not_named_are_neither_online_nor_offline(scripted: Scripted, leader: str | None) -> None:
+    found = scripted(nodes=[node("a")], stream=queue("", "", leader=leader))
+    assert shown(found)[-1] == ("replicas", SKIPPED, "the management API does not name the members of this stream")
+    assert found[-1]["hint"]
 
 
 def test_a_node_that_is_down(scripted: Scripted) -> None:

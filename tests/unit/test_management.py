@@ -29,7 +29,6 @@ from rstream_core import (
     Endpoint,
     HostNotFound,
     ProtocolError,
-    RequestTimeout,
     RstreamError,
     StreamDoesNotExist,
     TlsError,
@@ -49,12 +48,31 @@ def api_at(port: int, *, tls: ssl.SSLContext | None = None, **changes: Any) -> M
     return open_api(ConnectionOptions(**values), address, lambda: tls or ssl.create_default_context())
 
 
+def api_of(*ports: int) -> ManagementApi:
+    """The API of a cluster with nodes at these ports."""
+    clients = [
+        http_client.HttpClient(
+            ManagementAddress("localhost", port, tls=False),
+            tls=None,
+            server_name=None,
+            connect_timeout=5,
+            request_timeout=5,
+        )
+        for port in ports
+    ]
+    return ManagementApi(clients, ConnectionOptions())
+
+
 def page(items: list[Any], number: int = 1, pages: int = 1) -> dict[str, Any]:
     return {"items": items, "page": number, "page_count": pages, "page_size": 500}
 
 
 def stream(name: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "type": "stream", **more}
+
+
+async def one_stream(visit: Visit) -> None:
+    await visit.answer(page([stream("s", arguments={"x-super-stream": True})]))
 
 
 class TestAddress:
@@ -347,7 +365,8 @@ class TestHostileServers:
     async def test_a_server_that_hangs(self) -> None:
         async with serving(Visit.gone) as web:
             error = await self.ask(web, request_timeout=0.2, connect_timeout=0.2)
-            assert isinstance(error, RequestTimeout)
+            assert isinstance(error, ManagementUnavailable)
+            assert "has not answered in time" in str(error)
             async with asyncio.timeout(PATIENCE):
                 await web.left.wait()
 
@@ -361,7 +380,8 @@ class TestHostileServers:
 
         async with serving(drip) as web:
             error = await self.ask(web, request_timeout=0.3, connect_timeout=0.3)
-            assert isinstance(error, RequestTimeout)
+            assert isinstance(error, ManagementUnavailable)
+            assert "has not answered in time" in str(error)
             async with asyncio.timeout(PATIENCE):
                 await web.left.wait()
 
@@ -596,24 +616,71 @@ class TestConnections:
         assert web.connections <= http_client.MAX_CONNECTIONS
 
     async def test_another_node_is_asked_where_the_first_is_down(self) -> None:
-        async def answer(visit: Visit) -> None:
-            await visit.answer(page([stream("s")]))
+        async with serving(one_stream) as web:
+            with closed_port() as port, api_of(port, web.port) as api:
+                assert len(await api.streams()) == 1
+                assert len(await api.streams()) == 1
+                assert api.address.port == web.port
 
-        with closed_port() as port:
-            async with serving(answer) as web:
-                clients = [
-                    http_client.HttpClient(
-                        ManagementAddress("localhost", each, tls=False),
-                        tls=None,
-                        server_name=None,
-                        connect_timeout=5,
-                        request_timeout=5,
-                    )
-                    for each in (port, web.port)
-                ]
-                with ManagementApi(clients, ConnectionOptions()) as api:
+    async def test_a_node_that_was_down_is_asked_again_when_the_other_is_down(self) -> None:
+        """A program that goes on for days meets each of its nodes while that one is restarted."""
+        down: set[int] = set()
+
+        async def answer(visit: Visit) -> None:
+            if visit.writer.get_extra_info("sockname")[1] in down:
+                raise ConnectionError
+            await one_stream(visit)
+
+        async with serving(answer) as first, serving(answer) as second:
+            with api_of(first.port, second.port) as api:
+                for now in (first, second, first, second):
+                    down = {now.port}
                     assert len(await api.streams()) == 1
-                    assert len(await api.streams()) == 1
+                    assert api.address.port == ({first.port, second.port} - down).pop()
+                down = {first.port, second.port}
+                visits = len(first.visits) + len(second.visits)
+                with pytest.raises(ManagementUnavailable):
+                    await api.streams()
+                assert len(first.visits) + len(second.visits) == visits + 2
+                down = set()
+                assert len(await api.streams()) == 1
+
+    async def test_requests_at_once_where_a_node_fails_all_go_to_the_other(self) -> None:
+        """The failure of one takes no node from the others, which wait for the same one."""
+        failed = 0
+
+        async def fail(visit: Visit) -> None:
+            nonlocal failed
+            failed += 1
+            await asyncio.sleep(0.02 * failed)
+            raise ConnectionError
+
+        async with serving(fail) as first, serving(one_stream) as second:
+            with api_of(first.port, second.port) as api:
+                found = await asyncio.gather(*(api.streams() for _ in range(12)))
+        assert [len(each) for each in found] == [1] * 12
+
+    async def test_an_error_names_the_node_that_has_answered(self) -> None:
+        """Also where another request has turned to another node since."""
+        may_answer = asyncio.Event()
+
+        async def answer(visit: Visit) -> None:
+            if "exchanges" in visit.target:
+                raise ConnectionError
+            await may_answer.wait()
+            await visit.answer(b"<html>")
+
+        async with serving(answer) as first, serving(one_stream) as second:
+            with api_of(first.port, second.port) as api:
+                waiting = asyncio.create_task(api.streams())
+                async with asyncio.timeout(PATIENCE):
+                    while not first.visits:  # noqa: ASYNC110 - the other end of the connection
+                        await asyncio.sleep(0.01)
+                await api.super_streams()
+                assert api.address.port == second.port
+                may_answer.set()
+                with pytest.raises(ProtocolError, match=f"http://localhost:{first.port} answers, but not with JSON"):
+                    await waiting
 
 
 class TestTls:
@@ -669,8 +736,9 @@ class TestTls:
         monkeypatch.setattr(http_client, "is_loopback", lambda found: host == "localhost")
         async with serving(Visit.gone) as web:
             tls = ssl.create_default_context()
-            with api_at(web.port, tls=tls, connect_timeout=0.2) as api, pytest.raises(RequestTimeout) as caught:
+            with api_at(web.port, tls=tls, connect_timeout=0.2) as api, pytest.raises(ManagementUnavailable) as caught:
                 await api.streams()
+        assert "has not answered in time" in str(caught.value)
         wanted = f"pass http://localhost:{web.port}" if host == "localhost" else "is this its port for https?"
         assert wanted in str(caught.value.hint)
 
@@ -679,6 +747,10 @@ class TestTls:
         server.load_cert_chain(*authority.issue("server", "server", alternatives=("DNS:localhost",)))
         trusting = ssl.create_default_context(cafile=str(authority.folder / "ca.pem"))
         async with serving(Visit.gone, server) as web:
-            with api_at(web.port, tls=trusting, request_timeout=0.2) as api, pytest.raises(RequestTimeout) as caught:
+            with (
+                api_at(web.port, tls=trusting, request_timeout=0.2) as api,
+                pytest.raises(ManagementUnavailable) as caught,
+            ):
                 await api.streams()
+        assert "has not answered in time" in str(caught.value)
         assert caught.value.hint == http_client.WHERE_IT_IS
