@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple, cast
 
@@ -32,6 +33,9 @@ LOGIN_TIMEOUT = 5.0
 IDLE_TIMEOUT = 60.0
 """Seconds between two requests on a connection."""
 _WRITE_BUFFER = 64 * 1024
+_FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_ONCE = ("host", "content-length", "authorization")
+"""Fields that a request has once at most: which of two counts, two readers may decide differently."""
 
 
 class Request(NamedTuple):
@@ -46,7 +50,7 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What is answered. With the status 401 the connection counts as not logged in, and ends."""
+    """What is answered. With the status 401 the login counts as wrong, and the connection ends."""
 
     status: HTTPStatus
     body: bytes
@@ -57,22 +61,32 @@ class Answer(NamedTuple):
 
 Respond = Callable[[Request], Answer | Coroutine[Any, Any, Answer]]
 """Answers a request, at once or as a coroutine, which must bound its own time. It is cancelled where the connection
-ends; that a client has left is noticed when the answer is written."""
+ends; that a client has left is noticed when the answer is written. An exception is logged, and answered with 500."""
 
 
 class HttpServer:
     """The connections of one server. ``connection`` makes the protocol of each, for ``loop.create_server``."""
 
-    def __init__(self, respond: Respond, refuse: Callable[[HTTPStatus], Answer], own_names: Iterable[str]) -> None:
+    def __init__(
+        self,
+        respond: Respond,
+        refuse: Callable[[HTTPStatus], Answer],
+        own_names: Iterable[str],
+        *,
+        has_logins: bool,
+    ) -> None:
         """``refuse`` makes the answer for what is no request that ``respond`` gets.
 
         ``own_names``: host names by which clients may call this machine, beside localhost and addresses.
+        ``has_logins``: ``respond`` answers 401 to a request without a right login. Then a client that has logged in
+        keeps its connection when there are too many; without logins, only one that waits for an answer does.
         """
         self.respond = respond
         self.refuse = refuse
+        self.has_logins = has_logins
         self._own_names = {"localhost", *(name.lower().rstrip(".") for name in own_names)}
         self.connections: dict[HttpConnection, None] = {}
-        """In the order in which they came."""
+        """Those idle longest come first: each has its place by its last answer, or by when it came."""
         self.turns = Turns()
 
     def connection(self) -> HttpConnection:
@@ -133,8 +147,13 @@ class HttpConnection(asyncio.Protocol):
         """Whether the client has not read the last answer yet."""
         self._is_waiting = False
         """Whether a request waits for its turn, or for its answer."""
-        self.is_logged_in = False
-        """Whether the last request had a login that is right, or needed none."""
+        self._is_admitted = False
+        """Whether the last request was answered, and had a right login where one is needed."""
+
+    @property
+    def may_be_evicted(self) -> bool:
+        """Whether the connection may be ended to make room for another one."""
+        return not (self._is_admitted if self._server.has_logins else self._is_waiting)
 
     def abort(self) -> None:
         self._transport.abort()
@@ -149,18 +168,18 @@ class HttpConnection(asyncio.Protocol):
         self._is_local = is_loopback(peer[0])
         self._is_at_loopback = is_loopback(transport.get_extra_info("sockname")[0])
         transport.set_write_buffer_limits(high=_WRITE_BUFFER, low=0)
-        self._wait(LOGIN_TIMEOUT)
+        self._end_after(LOGIN_TIMEOUT)
 
     def _make_room(self) -> bool:
-        """Ends the oldest connection without a login where one more is too many. Returns whether there is room."""
+        """Where one more is too many, ends the one idle longest of those that may be. Returns whether there is room."""
         connections = self._server.connections
         if len(connections) < MAX_HTTP_CONNECTIONS:
             return True
-        oldest = next((other for other in connections if not other.is_logged_in), None)
-        if oldest is None:
+        evicted = next((other for other in connections if other.may_be_evicted), None)
+        if evicted is None:
             return False
-        del connections[oldest]
-        oldest.abort()
+        del connections[evicted]
+        evicted.abort()
         return True
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -171,29 +190,33 @@ class HttpConnection(asyncio.Protocol):
             self._answering.cancel()
 
     def data_received(self, data: bytes) -> None:
-        if not self._received and self.is_logged_in:
-            self._wait(REQUEST_TIMEOUT)
+        if not self._received and self._is_admitted:
+            self._end_after(REQUEST_TIMEOUT)
         self._received += data
-        self._look()
+        self._schedule_answer()
 
     def pause_writing(self) -> None:
         self._is_full = True
         self._transport.pause_reading()
-        self._wait(REQUEST_TIMEOUT)
+        self._end_after(REQUEST_TIMEOUT)
 
     def resume_writing(self) -> None:
         self._is_full = False
         if not self._transport.is_closing():
-            self._wait(IDLE_TIMEOUT)
-            self._look()
+            self._wait_for_request()
+            self._schedule_answer()
 
-    def _wait(self, seconds: float) -> None:
+    def _end_after(self, seconds: float) -> None:
         """The connection ends after this time, unless something happens."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(seconds, self._transport.abort)
 
-    def _look(self) -> None:
+    def _wait_for_request(self) -> None:
+        """Limits the time until the next request is whole, of which a part may be there already."""
+        self._end_after(REQUEST_TIMEOUT if self._received else IDLE_TIMEOUT)
+
+    def _schedule_answer(self) -> None:
         """Waits for a turn where a request is there, and reads on where there is none."""
         if self._is_full or self._is_waiting or self._transport.is_closing():
             return
@@ -213,60 +236,83 @@ class HttpConnection(asyncio.Protocol):
             return
         end = self._received.find(b"\r\n\r\n")
         if not 0 <= end <= MAX_HEAD:
-            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, is_head=self._received.startswith(b"HEAD "))
             return
         head = self._received[:end].decode("latin-1")
         del self._received[: end + 4]
-        self._take(head)
-        self._look()
+        self._handle_request(head)
+        self._schedule_answer()
 
-    def _take(self, head: str) -> None:
+    def _handle_request(self, head: str) -> None:
+        """Answers a request, refuses it, or starts what is to answer it. ``head``: its lines, without the last one."""
         first, *lines = head.split("\r\n")
-        words = first.split(" ")
-        if len(words) != 3 or words[2] not in ("HTTP/1.1", "HTTP/1.0") or not words[1].startswith("/"):
-            self._refuse(HTTPStatus.BAD_REQUEST)
+        verb, *words = first.split(" ")
+        is_head = verb == "HEAD"
+        fields = _fields_of(lines)
+        if fields is None:
+            self._refuse(HTTPStatus.BAD_REQUEST, is_head=is_head)
             return
-        fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        host = fields.get("host")
-        if "origin" in fields or (self._is_at_loopback and host and not self._server.is_own(host)):
-            self._refuse(HTTPStatus.FORBIDDEN)
+        if (problem := self._problem_of(verb, words, fields)) is not None:
+            self._refuse(problem, is_head=is_head)
             return
-        if words[0] not in ("GET", "HEAD"):
-            self._refuse(HTTPStatus.METHOD_NOT_ALLOWED)
+        target, version = words
+        options = [option.strip().lower() for option in fields.get("connection", "").split(",")]
+        may_go_on = version == "HTTP/1.1" and "close" not in options
+        try:
+            answer = self._server.respond(Request(target, fields, self._is_local))
+        except Exception:  # else the connection would wait for ever: it has no timer now
+            logger.exception("answering a request")
+            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, is_head=is_head)
             return
-        if fields.get("content-length", "0") != "0" or "transfer-encoding" in fields:
-            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-            return
-        may_go_on = words[2] == "HTTP/1.1" and fields.get("connection", "").lower() != "close"
-        answer = self._server.respond(Request(words[1], fields, self._is_local))
         if isinstance(answer, Answer):
-            self._answer(answer, is_head=words[0] == "HEAD", may_go_on=may_go_on)
+            self._send(answer, is_head=is_head, may_go_on=may_go_on)
             return
         self._is_waiting = True
         self._answering = task = self._loop.create_task(answer)
-        task.add_done_callback(lambda done: self._answered(done, is_head=words[0] == "HEAD", may_go_on=may_go_on))
+        task.add_done_callback(lambda done: self._send_result(done, is_head=is_head, may_go_on=may_go_on))
 
-    def _answered(self, task: asyncio.Task[Answer], *, is_head: bool, may_go_on: bool) -> None:
+    def _problem_of(self, verb: str, words: Sequence[str], fields: Mapping[str, str]) -> HTTPStatus | None:
+        """Why a request is refused; None where it is not. ``words``: those of the first line behind the verb."""
+        if len(words) != 2 or words[1] not in ("HTTP/1.1", "HTTP/1.0") or not words[0].startswith("/"):
+            return HTTPStatus.BAD_REQUEST
+        host = fields.get("host")
+        if host is None and words[1] == "HTTP/1.1":
+            return HTTPStatus.BAD_REQUEST
+        if "origin" in fields or (self._is_at_loopback and host and not self._server.is_own(host)):
+            return HTTPStatus.FORBIDDEN
+        if verb not in ("GET", "HEAD"):
+            return HTTPStatus.METHOD_NOT_ALLOWED
+        if fields.get("content-length", "0") != "0" or "transfer-encoding" in fields:
+            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        return None
+
+    def _send_result(self, task: asyncio.Task[Answer], *, is_head: bool, may_go_on: bool) -> None:
+        """Sends what a task has answered."""
         self._answering = None
         self._is_waiting = False
         if task.cancelled():
             self._transport.abort()
             return
-        if error := task.exception():
+        error = task.exception()
+        if error is not None:
             logger.error("answering a request", exc_info=error)
-            answer, may_go_on = self._server.refuse(HTTPStatus.INTERNAL_SERVER_ERROR), False
-        else:
-            answer = task.result()
-        if not self._transport.is_closing():
-            self._answer(answer, is_head=is_head, may_go_on=may_go_on)
-            self._look()
+        if self._transport.is_closing():
+            return
+        if error is not None:
+            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, is_head=is_head)
+            return
+        self._send(task.result(), is_head=is_head, may_go_on=may_go_on)
+        self._schedule_answer()
 
-    def _answer(self, answer: Answer, *, is_head: bool, may_go_on: bool) -> None:
-        self.is_logged_in = answer.status is not HTTPStatus.UNAUTHORIZED
-        self._write(answer, is_head=is_head, goes_on=self.is_logged_in and may_go_on)
+    def _send(self, answer: Answer, *, is_head: bool, may_go_on: bool) -> None:
+        self._is_admitted = answer.status is not HTTPStatus.UNAUTHORIZED
+        if self in self._server.connections:  # its place among those that are idle is the last one now
+            del self._server.connections[self]
+            self._server.connections[self] = None
+        self._write(answer, is_head=is_head, goes_on=self._is_admitted and may_go_on)
 
-    def _refuse(self, status: HTTPStatus) -> None:
-        self._write(self._server.refuse(status), is_head=False, goes_on=False)
+    def _refuse(self, status: HTTPStatus, *, is_head: bool) -> None:
+        self._write(self._server.refuse(status), is_head=is_head, goes_on=False)
 
     def _write(self, answer: Answer, *, is_head: bool, goes_on: bool) -> None:
         status = answer.status
@@ -274,8 +320,20 @@ class HttpConnection(asyncio.Protocol):
         head += [f"content-type: {answer.content_type}", "cache-control: no-cache", *answer.fields]
         if not goes_on:
             head.append("connection: close")
-        self._wait(IDLE_TIMEOUT)  # before the write, which may set a shorter time
+        self._wait_for_request()  # before the write, which may set another time
         self._transport.write("\r\n".join([*head, "", ""]).encode() + (b"" if is_head else answer.body))
         if not goes_on:
             self._transport.close()
-            self._wait(REQUEST_TIMEOUT)
+            self._end_after(REQUEST_TIMEOUT)
+
+
+def _fields_of(lines: Iterable[str]) -> dict[str, str] | None:
+    """The fields of a header, by names in small letters; None where a line is none, or one is there too often."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        name = name.lower()
+        if not colon or _FIELD_NAME.fullmatch(name) is None or (name in _ONCE and name in fields):
+            return None
+        fields[name] = f"{fields[name]}, {value.strip()}" if name in fields else value.strip()
+    return fields

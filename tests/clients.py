@@ -103,6 +103,22 @@ def closed_port() -> Iterator[int]:
         yield port
 
 
+TWO_ADDRESSES = ["127.0.0.1", "127.0.0.2"]
+
+
+def with_two_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the name localhost have two addresses for the running loop, as with IPv6, which a machine may lack."""
+    loop = asyncio.get_running_loop()
+    resolve = loop.getaddrinfo
+
+    async def resolve_two(host: Any, port: Any, **options: Any) -> Any:
+        if host != "localhost":
+            return await resolve(host, port, **options)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port or 0)) for address in TWO_ADDRESSES]
+
+    monkeypatch.setattr(loop, "getaddrinfo", resolve_two)
+
+
 def bodies(count: int, prefix: str = "") -> list[bytes]:
     return [f"{prefix}{number}".encode() for number in range(count)]
 

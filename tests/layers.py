@@ -15,7 +15,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = """
-rstream_core: addresses hints log_limit text tokens version
+rstream_core: addresses hints listening log_limit text tokens version
 rstream_core: errors
 rstream_core: checks
 rstream_core: http_server

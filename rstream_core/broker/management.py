@@ -27,7 +27,7 @@ class Management:
         """``own_names`` are host names that the broker was given: clients may call it by them."""
         self._streams = streams
         self._options = options
-        self.server = HttpServer(self._respond, _refuse, own_names)
+        self.server = HttpServer(self._respond, _refuse, own_names, has_logins=True)
 
     def _respond(self, request: Request) -> Answer:
         login = request.fields.get("authorization", "")

@@ -28,6 +28,7 @@ from rstream_core.broker.streams import Streams
 from rstream_core.broker.writer import Fsync
 from rstream_core.errors import ConfigurationError
 from rstream_core.hints import Hint
+from rstream_core.listening import listen
 from rstream_core.log_limit import LogLimit
 
 logger = logging.getLogger("rstream_core.broker")
@@ -132,7 +133,7 @@ class Server:
         self, factory: Callable[[], asyncio.Protocol], host: str, port: int, tls: ssl.SSLContext | None
     ) -> asyncio.Server:
         try:
-            return await self._loop.create_server(
+            return await listen(
                 factory,
                 host,
                 port,

@@ -8,7 +8,9 @@ import http.client
 import re
 import shutil
 import signal
+import ssl
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
@@ -17,13 +19,22 @@ import pytest
 
 from rstream_cli import lag_exporter
 from rstream_cli.lag_exporter import LagExporter
+from rstream_cli.lag_survey import LagSurvey
 from rstream_cli.lags import Lag, Lags
-from rstream_core import ConnectionFailed, EmbeddedBroker
+from rstream_cli.management import http_client
+from rstream_cli.management.address import ManagementAddress
+from rstream_cli.management.api import open_api
+from rstream_cli.management.errors import ManagementUnavailable
+from rstream_cli.render import prometheus
+from rstream_core import Client, ConnectionFailed, ConnectionOptions, EmbeddedBroker, Endpoint
 from rstream_core.http_server import Answer, Request
 from tests.cli.conftest import as_lines, run_here, run_rstream
 from tests.cli.process import ended, eventually, interrupt, running
+from tests.clients import PATIENCE, with_two_addresses
+from tests.web import Visit, serving
 
 METRICS = Request("/metrics", {}, True)
+METRICS_FROM_ELSEWHERE = Request("/metrics", {}, False)
 
 
 def lags(number: int = 6) -> Lags:
@@ -49,8 +60,8 @@ class Refresh:
             self.at_once -= 1
 
 
-async def scrape(exporter: LagExporter) -> Answer:
-    answer = exporter.respond(METRICS)
+async def scrape(exporter: LagExporter, request: Request = METRICS) -> Answer:
+    answer = exporter.respond(request)
     assert not isinstance(answer, Answer)
     return await answer
 
@@ -101,6 +112,69 @@ async def test_a_failure_is_told_once_and_shared_too() -> None:
     await exporter.close()
 
 
+async def test_only_this_machine_is_told_why() -> None:
+    refresh = Refresh()
+    refresh.may_end.set()
+
+    def fail(number: int) -> Lags:
+        raise ConnectionFailed("rabbit-1.internal:5552 refuses the connection")
+
+    refresh.outcome = fail
+    exporter = LagExporter(refresh, "s", 10.0)
+    assert b"rabbit-1.internal" in (await scrape(exporter)).body
+    answer = await scrape(exporter, METRICS_FROM_ELSEWHERE)
+    assert answer.status == 503
+    assert answer.body.startswith(b"# nothing could be asked; ")
+    assert b"rabbit-1" not in answer.body
+    assert answer.body.endswith(b'\nrstream_lag_up{stream="s"} 0\n')
+    await exporter.close()
+
+
+async def test_a_fault_of_the_program_is_a_reason_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+    refresh = Refresh()
+    refresh.may_end.set()
+    exporter = LagExporter(refresh, "s", 0.0, told.append)
+
+    def fault(number: int) -> Lags:
+        raise ZeroDivisionError("a fault")
+
+    for outcome, status in ((fault, 503), (fault, 503), (lags, 200), (fault, 503), (fault, 503)):
+        refresh.outcome = outcome
+        answer = await scrape(exporter)
+        assert answer.status == status
+        if status == 503:
+            assert answer.body.startswith(b"# ZeroDivisionError: a fault\n")
+    assert [record.getMessage() for record in caplog.records] == ["asking for lags"] * 2
+    assert told == ["not refreshed: ZeroDivisionError: a fault", "refreshed again", *told[:1]]
+    await exporter.close()
+
+
+async def test_metrics_are_made_once_for_all_scrapes_of_a_refresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Lags] = []
+    exposition = prometheus.exposition
+
+    def count(found: Lags) -> str:
+        made.append(found)
+        return exposition(found)
+
+    monkeypatch.setattr(prometheus, "exposition", count)
+    refresh = Refresh()
+    refresh.may_end.set()
+    exporter = LagExporter(refresh, "s", 10.0)
+    assert {messages(await scrape(exporter)) for _ in range(5)} == {1}
+    assert len(made) == 1
+    await exporter.close()
+
+
+@pytest.mark.parametrize("target", ["//[", "/[", "//[::1", "/metrics[", "//metrics"])
+async def test_a_target_that_is_no_path_of_ours(target: str) -> None:
+    exporter = LagExporter(Refresh(), "s", 1.0)
+    answer = exporter.respond(Request(target, {}, True))
+    assert isinstance(answer, Answer)
+    assert answer.status == 404
+
+
 async def test_a_scrape_waits_no_longer_than_prometheus_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """The refresh goes on, and the next scrape gets its answer."""
     assert lag_exporter.SCRAPE_TIMEOUT < 10
@@ -136,6 +210,43 @@ async def test_closing_ends_a_refresh() -> None:
     assert refresh.at_once == 0
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_a_management_api_that_hangs_is_asked_no_more_for_each_partition() -> None:
+    """A scrape, and a plain ``lag``, fail after one time limit, and not after one for each few partitions."""
+    async with (
+        EmbeddedBroker() as broker,
+        serving(Visit.gone) as web,
+        Client(ConnectionOptions(endpoints=(Endpoint(broker.host, broker.port),))) as client,
+    ):
+        await client.create_super_stream("orders", partitions=20)
+        address = ManagementAddress("localhost", web.port, tls=False)
+        with open_api(ConnectionOptions(request_timeout=0.2), address, ssl.create_default_context) as api:
+            survey = LagSurvey(client, "orders", [], api, time.time)
+            with pytest.raises(ManagementUnavailable, match="has not answered in time"):
+                await survey.refresh()
+        assert len(web.visits) <= 2 * http_client.MAX_CONNECTIONS  # and those that had a free place at once
+
+
+async def test_a_name_with_several_addresses_has_one_port_at_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that is printed leads to the metrics at each."""
+    with_two_addresses(monkeypatch)
+    printed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(
+        lag_exporter.serve(LagExporter(Refresh(), "s", 1.0), "localhost", 0, printed.set_result)
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            found = re.fullmatch(r"http://localhost:(\d+)/metrics", await printed)
+            assert found
+            for address in ("127.0.0.1", "127.0.0.2"):
+                reader, writer = await asyncio.open_connection(address, int(found[1]))
+                writer.write(b"GET / HTTP/1.0\r\n\r\n")
+                assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
+                writer.close()
+    finally:
+        serving.cancel()
+        await asyncio.wait({serving})
 
 
 # The program.
@@ -215,7 +326,7 @@ def test_other_requests(env: dict[str, str]) -> None:
         status, text, fields = scraped.ask(verb="HEAD")
         assert (status, text) == (200, "")
         assert int(fields["content-length"]) > 0
-        for path in ("/metric", "/metrics/", "//metrics", "/api/nodes"):
+        for path in ("/metric", "/metrics/", "//metrics", "/api/nodes", "//["):
             assert scraped.ask(path)[:2] == (404, "404 Not Found\n")
         for verb in ("POST", "PUT", "DELETE", "OPTIONS"):
             status, text, fields = scraped.ask(verb=verb)
@@ -279,6 +390,7 @@ def test_a_broker_that_is_gone_for_a_while(tmp_path: Any) -> None:
         (("--listen", "a b:1"), 2, "--listen: cannot listen on 'a b': "),
         (("--listen", "::1:1"), 2, "--listen: not an address: '::1:1'"),
         (("--listen", "no.such.host.invalid:0"), 2, "--listen: cannot listen on 'no.such.host.invalid': "),
+        ((f"--listen={'a' * 70}:0",), 2, f"--listen: cannot listen on '{'a' * 70}': it is not a host name"),
         (("--listen", "0", "--name", "nobody"), 4, "no offset is stored as 'nobody' in any partition of super stream"),
     ],
 )

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from rstream_core import Client, ConfigurationError, ConnectionOptions, EmbeddedBroker, Endpoint, http_server
-from tests.clients import PATIENCE
+from tests.clients import PATIENCE, with_two_addresses
 
 GUEST = f"Basic {base64.b64encode(b'guest:guest').decode()}"
 
@@ -138,7 +138,7 @@ async def test_no_more_is_read_while_answers_wait(broker: EmbeddedBroker) -> Non
 
 
 async def test_a_head_byte_by_byte(caller: Caller) -> None:
-    for byte in f"GET /api/queues/%2F/a HTTP/1.1\r\nAuthorization: {GUEST}\r\n\r\n".encode():
+    for byte in f"GET /api/queues/%2F/a HTTP/1.1\r\nHost: localhost\r\nAuthorization: {GUEST}\r\n\r\n".encode():
         caller.writer.write(bytes([byte]))
         await caller.writer.drain()
         await asyncio.sleep(0)
@@ -224,7 +224,6 @@ async def test_a_login_that_is_refused_later_ends_the_connection(caller: Caller)
         *(
             ({"host": host}, 200)
             for host in (
-                "",
                 "localhost",
                 "LOCALHOST.:15672",
                 "127.0.0.1",
@@ -249,6 +248,7 @@ async def test_a_login_that_is_refused_later_ends_the_connection(caller: Caller)
                 ":15672",
             )
         ),
+        ({"host": ""}, 400),
         ({"origin": "https://evil.example"}, 403),
         ({"origin": "null"}, 403),
         ({"origin": "http://localhost:15672"}, 403),
@@ -279,10 +279,11 @@ async def test_users_of_the_broker_log_in() -> None:
         (b"GET /api/nodes\r\n\r\n", 400),
         (b"GET api/nodes HTTP/1.1\r\n\r\n", 400),
         (b"GET /api/nodes HTTP/2\r\n\r\n", 400),
-        (b"DELETE /api/queues/%2F/a HTTP/1.1\r\n\r\n", 405),
-        (b"POST /api/nodes HTTP/1.1\r\ncontent-length: 9\r\n\r\n", 405),
-        (b"GET /api/nodes HTTP/1.1\r\ncontent-length: 9\r\n\r\n", 413),
-        (b"GET /api/nodes HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", 413),
+        (b"GET /api/nodes HTTP/1.1\r\n\r\n", 400),
+        (b"DELETE /api/queues/%2F/a HTTP/1.1\r\nhost: localhost\r\n\r\n", 405),
+        (b"POST /api/nodes HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n", 405),
+        (b"GET /api/nodes HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n", 413),
+        (b"GET /api/nodes HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n", 413),
         (b"GET /" + b"a" * http_server.MAX_HEAD, 431),
         (b"GET /" + b"a" * http_server.MAX_HEAD + b" HTTP/1.1\r\n\r\n", 431),
     ],
@@ -329,7 +330,7 @@ async def test_who_does_not_read_is_left(broker: EmbeddedBroker, monkeypatch: py
         while not running._management.server.connections:  # noqa: ASYNC110 - the other end of the connection
             await asyncio.sleep(0.01)
         (connection,) = running._management.server.connections
-        request = f"GET /api/queues/%2F HTTP/1.1\r\nAuthorization: {GUEST}\r\n\r\n".encode()
+        request = f"GET /api/queues/%2F HTTP/1.1\r\nHost: localhost\r\nAuthorization: {GUEST}\r\n\r\n".encode()
         with contextlib.suppress(ConnectionError):
             async with asyncio.timeout(PATIENCE):
                 while running._management.server.connections:
@@ -382,3 +383,13 @@ async def test_ports_and_addresses() -> None:
     for wrong in (-1, 65_536, "15672", True):
         with pytest.raises(ConfigurationError, match="management_port"):
             EmbeddedBroker(management_port=wrong)  # type: ignore[arg-type]
+
+
+async def test_a_name_with_several_addresses_has_one_port_at_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_two_addresses(monkeypatch)
+    async with EmbeddedBroker(host="localhost", management_port=0) as broker:
+        running = broker._running
+        for server in (running._server, running._management_server):
+            assert server is not None
+            assert sorted(sock.getsockname()[0] for sock in server.sockets) == ["127.0.0.1", "127.0.0.2"]
+            assert len({sock.getsockname()[1] for sock in server.sockets}) == 1

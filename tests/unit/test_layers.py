@@ -27,6 +27,7 @@ FOR_BROKER = (
     "rstream_core.text",
     "rstream_core.checks",
     "rstream_core.http_server",
+    "rstream_core.listening",
     "rstream_core.addresses",
     "rstream_core.tokens",
     "rstream_core.version",
