@@ -41,6 +41,7 @@ from rstream_core.errors import (
     ProtocolError,
     ServerError,
     StreamDoesNotExist,
+    StreamNotAvailable,
     VirtualHostAccessFailure,
 )
 from rstream_core.text import harmless
@@ -130,10 +131,15 @@ class ManagementApi(AbstractContextManager["ManagementApi"]):
         return await self._list(f"/api/stream/publishers/{self._vhost}", publisher_of)
 
     async def tracking(self, stream: str) -> Tracking:
-        """The stored offsets and publishing ids of a stream. Raises ``StreamDoesNotExist``."""
+        """The stored offsets and publishing ids of a stream.
+
+        Raises ``StreamDoesNotExist``, and ``StreamNotAvailable`` for one without a leader.
+        """
         if stream in _NO_SEGMENTS:
             raise ManagementUnavailable(f"the management API cannot be asked for a stream of the name {stream!r}")
-        answer = await self._of_streams(f"/api/stream/{self._vhost}/{_in_path(stream)}/tracking")
+        answer = await self._of_streams(f"/api/stream/{self._vhost}/{_in_path(stream)}/tracking", but=(503,))
+        if answer.status == 503:
+            raise StreamNotAvailable(f"stream {stream!r}: {StreamNotAvailable.summary}")
         if answer.status == 404:
             raise _no_stream(stream)
         return tracking_of(Fields(answer.address, self._json(answer)))
@@ -192,15 +198,15 @@ class ManagementApi(AbstractContextManager["ManagementApi"]):
                 raise ProtocolError(f"{answer.address} tells of more entries than the {len(found):,} that were read")
         return [found[name] for name in sorted(found)]
 
-    async def _of_streams(self, target: str) -> Answer:
-        """Asks what the plugin rabbitmq_stream_management answers."""
-        answer = await self._get(target, but=(400,))
+    async def _of_streams(self, target: str, *, but: Sequence[int] = ()) -> Answer:
+        """Asks what the plugin rabbitmq_stream_management answers. ``but``: see ``_get``."""
+        answer = await self._get(target, but=(400, *but))
         if answer.status in (400, 404) and not await self._has_stream_plugin():
             raise ManagementUnavailable(
                 f"{answer.address} cannot tell this: the plugin rabbitmq_stream_management is not enabled there",
                 hint="on each node: `rabbitmq-plugins enable rabbitmq_stream_management`",
             )
-        return self._checked(answer)
+        return answer if answer.status in but else self._checked(answer)
 
     async def _has_stream_plugin(self) -> bool:
         """Whether the plugin is there: without it, its paths answer as if something were wrong with the request."""

@@ -31,6 +31,7 @@ from rstream_core import (
     ProtocolError,
     RstreamError,
     StreamDoesNotExist,
+    StreamNotAvailable,
     TlsError,
     VirtualHostAccessFailure,
 )
@@ -261,6 +262,26 @@ class TestAnswers:
                     await api.tracking("s")
                 with pytest.raises(wanted[1]):
                     await api.consumers()
+
+    async def test_a_stream_without_a_leader(self) -> None:
+        """RabbitMQ answers 503 for its offsets, which says nothing about the API, nor about other streams."""
+
+        async def answer(visit: Visit) -> None:
+            if visit.target.endswith("/s/tracking"):
+                await visit.answer({"error": "Service Unavailable"}, "503 Service Unavailable")
+            elif visit.target.endswith("/tracking"):
+                await visit.answer({"offsets": {"r": 7}, "writers": {}})
+            else:
+                await visit.answer(b"", "503 Service Unavailable")
+
+        async with serving(answer) as web:
+            with api_at(web.port) as api:
+                with pytest.raises(StreamNotAvailable, match="stream 's': "):
+                    await api.tracking("s")
+                assert (await api.tracking("t")).offsets == {"r": 7}
+                for ask in (api.consumers, api.streams):
+                    with pytest.raises(ManagementUnavailable, match="503"):
+                        await ask()
 
     @pytest.mark.parametrize(
         ("reason", "error", "words"),
