@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn, Protocol
 
@@ -13,13 +13,17 @@ from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.lag_survey import LagSurvey, check_names
 from rstream_cli.lags import Lags, Limit, Total
 from rstream_cli.management.answers import ListedConsumer
+from rstream_cli.management.errors import ManagementUnavailable
 from rstream_cli.pretty_json import write_answer
 from rstream_cli.render import prometheus, words
 from rstream_cli.render.lag_table import behind, records, table
+from rstream_core.errors import RstreamError
 from rstream_core.text import harmless
 
 LATE = 2.0
 """Seconds after which a display says that there is no answer."""
+_TRY_AGAIN = 1.0
+"""Seconds until a refresh that has failed is tried again."""
 _MOST_TOLD = 3
 """Names over the limit, or consumers without a stored offset, that a line tells of."""
 
@@ -66,10 +70,16 @@ def check_limit(lags: Lags, limit: Limit | None) -> None:
 
 
 def check_all(lags: Lags, limit: Limit | None) -> None:
-    """As ``check_limit``; and raises the reason where something cannot be known."""
+    """As ``check_limit``; and raises the reason where something cannot be known. All but these have exit code 6."""
     check_limit(lags, limit)
     if lags.unknown:
-        raise lags.unknown[0].error
+        first = lags.unknown[0]
+        many = f"{words.count(len(lags.unknown))} of {words.count(len(lags.streams))} streams"
+        raise CommandError(
+            f"{many} could not be asked: {first.stream!r}: {first.error}",
+            hint=first.error.hint,
+            status=ExitStatus.CONNECTION,
+        )
     if limit is None:
         return
     found = lags.by_name()
@@ -146,10 +156,13 @@ def view_for(env: Environment, output: str, interval: float, pretty: PrettyChoic
     return LagView(env, color=env.use_color(color, stdout=True), interval=interval)
 
 
-async def watch(survey: LagSurvey, view: View, names: Sequence[str], interval: float, limit: Limit | None) -> NoReturn:
+async def watch(
+    survey: LagSurvey, view: View, names: Sequence[str], interval: float, limit: Limit | None, patience: float
+) -> NoReturn:
     """Refreshes and shows lags every ``interval`` seconds, until a name is over the limit, or an error or a signal.
 
-    A stream that cannot be asked for a while ends nothing; ``names`` must be stored when it begins.
+    Where nothing can be asked, tries again until that has gone on for ``patience`` seconds, and raises the last error;
+    not at the start. ``names`` must be stored then.
     """
     try:
         lags = await survey.refresh()
@@ -158,19 +171,40 @@ async def watch(survey: LagSurvey, view: View, names: Sequence[str], interval: f
             view.update(lags)
             check_limit(lags, limit)
             await asyncio.sleep(interval)
-            lags = await _next(survey, view)
+            lags = await _next(survey, view, patience)
     finally:
         view.close()
 
 
-async def _next(survey: LagSurvey, view: View) -> Lags:
+async def _next(survey: LagSurvey, view: View, patience: float) -> Lags:
     """The next lags. While they do not come, the view says so."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    refreshing = asyncio.create_task(survey.refresh())
+    why = ""
+
+    def note() -> None:
+        view.note(f"no answer for {words.rough(loop.time() - began)}{why}")
+
+    while True:
+        try:
+            return await _answered(survey.refresh(), note)
+        except RstreamError as error:
+            # The core tries again only after a lost connection: not where the management API is down, or a leader.
+            if not (error.retriable or isinstance(error, ManagementUnavailable)):
+                raise
+            if loop.time() - began >= patience:
+                raise
+            why = f": {terminal.line(str(error))}"
+            note()
+        await asyncio.sleep(min(_TRY_AGAIN, max(began + patience - loop.time(), 0.0)))
+
+
+async def _answered(asked: Coroutine[Any, Any, Lags], note: Callable[[], None]) -> Lags:
+    """The answer. Calls ``note`` every ``LATE`` seconds until it is there."""
+    refreshing = asyncio.create_task(asked)
     try:
         while not (await asyncio.wait({refreshing}, timeout=LATE))[0]:
-            view.note(f"no answer for {words.rough(loop.time() - began)}")
+            note()
         return refreshing.result()
     finally:
         if not refreshing.done():

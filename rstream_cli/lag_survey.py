@@ -10,21 +10,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from rstream_cli.exit_status import CommandError, ExitStatus, first_error
 from rstream_cli.kinds import find_streams
 from rstream_cli.lags import Lag, Lags, Place, Places, Unknown, begins_at, following, lag_of, rows_of
+from rstream_cli.management.errors import ManagementUnavailable
 from rstream_cli.names import Kind
 from rstream_core import (
     AccessRefused,
     ChunkSpan,
     Client,
+    ConnectionClosed,
+    ConnectionFailed,
     ConsumerOffsetSpecification,
+    CredentialsFailed,
     LeaderNotAvailable,
     OffsetNotFound,
     OffsetType,
     RequestTimeout,
+    RstreamError,
+    ServerError,
     StreamDoesNotExist,
     StreamNotAvailable,
 )
@@ -45,8 +52,11 @@ REMEMBERED_FOR = 600.0
 T = TypeVar("T")
 R = TypeVar("R")
 
-_OF_ONE_STREAM = (AccessRefused, LeaderNotAvailable, RequestTimeout, StreamDoesNotExist, StreamNotAvailable)
+_WITHOUT_LEADER = (LeaderNotAvailable, StreamNotAvailable)
+_OF_ONE_STREAM = (AccessRefused, RequestTimeout, StreamDoesNotExist, *_WITHOUT_LEADER)
 """Errors that say nothing about other streams."""
+_OF_ALL = (CredentialsFailed, ManagementUnavailable)
+"""Errors of connecting that are no other for the next stream."""
 _LAST = ConsumerOffsetSpecification(OffsetType.LAST)
 
 
@@ -82,14 +92,20 @@ class LagSurvey:
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
         self._remembered: dict[str, dict[Place, float]] = {}
         """By stream, the places that the last refresh has used, and when each was read: seconds since 1970."""
+        self._leaderless: set[str] = set()
+        """The streams that the last refresh has found without a leader."""
+        self._is_impatient = False
+        """Whether this refresh has waited for a leader in vain."""
 
     async def refresh(self) -> Lags:
         """Asks for all lags now.
 
-        A stream that cannot be asked is among the unknown ones. Where none can, raises the error of the first, and at
-        once one that is about more than a stream: ``ManagementUnavailable``, ``ConnectionFailed`` and so on. Raises
+        A stream that cannot be asked is among the unknown ones, also where its node alone cannot be reached. Where none
+        can be asked, raises the error of the first; and at once one that is about more than a stream:
+        ``ManagementUnavailable``, ``AuthenticationFailure``, or ``ConnectionFailed`` where no node answers. Raises
         ``StreamDoesNotExist`` where there is neither stream nor super stream. May be cancelled.
         """
+        self._is_impatient = False
         super_stream, streams = await find_streams(self._client, [self._target], Kind.EITHER)
         unknown: list[Unknown] = []
         seen = await self._of_each(streams, self._see, unknown)
@@ -104,6 +120,7 @@ class LagSurvey:
             return await self._lags(stream, asked[stream], seen[stream].end, at)
 
         found = await self._of_each(seen, lags, unknown)
+        self._leaderless = {each.stream for each in unknown if isinstance(each.error, _WITHOUT_LEADER)}
         if unknown and not found:
             raise unknown[0].error
         self._remembered = {stream: kept for stream, kept in self._remembered.items() if stream in found}
@@ -128,14 +145,39 @@ class LagSurvey:
             async with room:
                 try:
                     return await ask(stream)
-                except _OF_ONE_STREAM as error:
+                except RstreamError as error:
+                    if not await self._is_of_one_stream(stream, error):
+                        raise
+                    self._is_impatient = self._is_impatient or isinstance(error, _WITHOUT_LEADER)
                     return Unknown(stream, error)
 
         answers = dict(zip(streams, await _all(one, streams), strict=True))
         unknown += [answer for answer in answers.values() if isinstance(answer, Unknown)]
         return {stream: answer for stream, answer in answers.items() if not isinstance(answer, Unknown)}
 
+    async def _is_of_one_stream(self, stream: str, error: RstreamError) -> bool:
+        """Whether an error says nothing about other streams.
+
+        A lost or refused connection does not, where the broker still tells where the stream is: it was to another node.
+        Raises the error of that question.
+        """
+        if isinstance(error, (ConnectionFailed, ConnectionClosed)) and not isinstance(error, _OF_ALL):
+            with suppress(*_OF_ONE_STREAM):
+                await self._client.metadata(stream)
+            return True
+        return isinstance(error, _OF_ONE_STREAM) or (isinstance(error, ServerError) and error.is_fault)
+
+    async def _check_leader(self, stream: str) -> None:
+        """Raises an error for a stream without a leader, at once: other questions wait some seconds for one.
+
+        A place among those that are asked at the same time is not to be taken by many such streams, one after another.
+        """
+        if (await self._client.metadata(stream)).leader is None:
+            raise LeaderNotAvailable(f"stream {stream!r} has no leader at the moment")
+
     async def _see(self, stream: str) -> _Seen:
+        if self._is_impatient or stream in self._leaderless:
+            await self._check_leader(stream)
         stored = await self._stored(stream)  # before the end: a consumer may store while it is asked for
         return _Seen(stored, await self._client.chunk_span(stream, _LAST))
 

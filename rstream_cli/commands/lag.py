@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -157,12 +157,14 @@ def lag(
     async def main(context: CommandContext) -> ExitStatus:
         from rstream_cli import lag_run
         from rstream_cli.lag_survey import check_names
+        from rstream_core.errors import RstreamError
 
         env = context.env
         async with _survey(context, target, names, seconds if goes_on else None, watch=watch) as survey:
             if watch:
                 view = lag_run.view_for(env, form, seconds, pretty, connection.color)
-                await lag_run.watch(survey, view, names, seconds, limit)
+                patience = 0.0 if connection.recovery is None else connection.recovery.seconds
+                await lag_run.watch(survey, view, names, seconds, limit, patience)
             lags = await survey.refresh()
             check_names(lags, names)
             if address is not None:
@@ -171,9 +173,9 @@ def lag(
             if not lags.known and not lags.unknown:
                 connection.tell(f"no offset is stored in {target!r}")
             if env.stderr_is_tty and form is LagOutput.TABLE:
-                others = await survey.others(lags)
-                if others:
-                    connection.tell(lag_run.told_of_others(others))
+                with suppress(RstreamError):  # what is only told of decides nothing
+                    if others := await survey.others(lags):
+                        connection.tell(lag_run.told_of_others(others))
         lag_run.check_all(lags, limit)
         return ExitStatus.OK
 

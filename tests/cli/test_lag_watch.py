@@ -7,12 +7,16 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from rstream_core import EmbeddedBroker
 from tests.cli.conftest import Run, run_rstream
-from tests.cli.process import ended, interrupt, running
+from tests.cli.killable import Killable
+from tests.cli.process import ended, interrupt, limited, running
 from tests.cli.terminal import Terminal
 
 HOSTILE = 'bil"l\\\x1b[2J\n'
@@ -160,3 +164,44 @@ def test_metrics_on_a_terminal_are_harmless(env: dict[str, str]) -> None:
         terminal.read(0.2)
     assert "\x1b" not in terminal.shown
     assert r'name="bil\"l\\\x1b[2J\n"' in terminal.shown
+
+
+def test_over_a_broker_that_is_killed_and_comes_back(killable: Killable) -> None:
+    env = {"RSTREAM_URI": killable.uri}
+    assert run_rstream("publish", "s", stdin=b"x\n" * 3, env=env).returncode == 0
+    assert run_rstream("offset", "store", "s", "0", "--name", "n", env=env).returncode == 0
+    words = ("lag", "s", "--name", "n", "--json", "--watch", "--interval", "50ms")
+    with running(*words, env=env) as process:
+        assert process.stdout is not None
+        with limited(process, 120):
+            first = json.loads(process.stdout.readline())
+            killable.kill()
+            killable.start()
+            assert run_rstream("publish", "s", stdin=b"x\n", env=env, timeout=60).returncode == 0
+            found = first
+            while found["lags"][0]["last_offset"] == first["lags"][0]["last_offset"]:
+                found = json.loads(process.stdout.readline())
+        interrupt(process)
+        assert ended(process) == (130, "")
+    assert first["lags"][0]["lag_messages"] == 2
+    assert found["lags"][0]["lag_messages"] >= 3
+
+
+def test_over_a_management_api_that_comes_back_after_the_broker(tmp_path: Path) -> None:
+    """So it does where a broker starts: the port of the stream protocol is there first."""
+    with Terminal(200) as terminal, ExitStack() as stack:
+        with EmbeddedBroker(data=tmp_path, management_port=0) as broker:
+            port, management = broker.port, str(broker.management_uri)
+            env = {"RSTREAM_URI": broker.uri, "RSTREAM_MANAGEMENT_URI": management, "TERM": "xterm"}
+            assert run_rstream("publish", "s", "--create", "-m", "x", env=env).returncode == 0
+            assert run_rstream("offset", "store", "s", "0", "--name", "n", env=env).returncode == 0
+            words = ("lag", "s", "--watch", "--interval", "50ms")
+            process = stack.enter_context(running(*words, env=env, stdout=terminal.descriptor))
+            terminal.read_until("every 0.05 s")
+        with EmbeddedBroker(data=tmp_path, port=port):
+            terminal.read_until(f" s: {management}")
+        with EmbeddedBroker(data=tmp_path, port=port, management_port=urlsplit(management).port or 0):
+            assert run_rstream("offset", "store", "s", "0", "--name", "later", env=env).returncode == 0
+            terminal.read_until("later")
+            interrupt(process)
+            assert ended(process) == (130, "")
