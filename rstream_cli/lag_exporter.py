@@ -43,7 +43,6 @@ class LagExporter:
     def __init__(
         self,
         refresh: Callable[[], Awaitable[Lags]],
-        target: str,
         interval: float,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -52,7 +51,6 @@ class LagExporter:
         ``tell`` is called when asking fails, and when it succeeds again.
         """
         self._refresh = refresh
-        self._target = target
         self._interval = interval
         self._tell = tell
         self._loop = asyncio.get_running_loop()
@@ -81,7 +79,7 @@ class LagExporter:
             found = f"no answer within {SCRAPE_TIMEOUT:g} s"
         if isinstance(found, bytes):
             return Answer(HTTPStatus.OK, found, prometheus.CONTENT_TYPE)
-        text = prometheus.failure(self._target, found if is_local else _NO_REASON)
+        text = prometheus.failure(found if is_local else _NO_REASON)
         return Answer(HTTPStatus.SERVICE_UNAVAILABLE, text.encode(), prometheus.CONTENT_TYPE)
 
     async def metrics(self) -> bytes | str:

@@ -97,7 +97,9 @@ def check_all(lags: Lags, limit: Limit | None) -> None:
 
 def _told(total: Total) -> str:
     text = f"{total.name!r} is {words.messages(total.messages)} ({behind(total.seconds)}) behind"
-    return f"{text}, and retention took {words.count(total.gone)} more" if total.gone else text
+    if not total.gone:
+        return text
+    return f"{text}, and retention took {words.count(total.gone)} offset{'' if total.gone == 1 else 's'} unread"
 
 
 # Again and again.

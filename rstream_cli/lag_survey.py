@@ -125,7 +125,8 @@ class LagSurvey:
             raise unknown[0].error
         self._remembered = {stream: kept for stream, kept in self._remembered.items() if stream in found}
         known = sorted((lag for each in found.values() for lag in each), key=lambda lag: lag.rank)
-        return Lags(self._target, super_stream, streams, at, known, unknown)
+        ends = {stream: end.last for stream in found if (end := seen[stream].end) is not None}
+        return Lags(self._target, super_stream, streams, at, known, unknown, ends)
 
     async def others(self, lags: Lags) -> list[ListedConsumer]:
         """Consumers that have no stored offset under their name, as the management API tells; none without it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple
 
@@ -63,6 +63,8 @@ class Lags:
     known: Sequence[Lag]
     """Sorted: those furthest behind first."""
     unknown: Sequence[Unknown]
+    ends: Mapping[str, int] = field(default_factory=dict)
+    """By stream, the offset of its last message; none for an empty stream, or one that could not be asked."""
 
     @property
     def names(self) -> list[str]:
@@ -180,7 +182,7 @@ class Limit:
     def is_passed(self, total: Total, lags: Iterable[Lag]) -> bool | None:
         """Whether a name is over the limit in all its streams together. None: it cannot be known.
 
-        A name of which retention took messages is over every limit.
+        A name of which retention took offsets is over every limit: they may have been messages.
         """
         if total.gone:
             return True

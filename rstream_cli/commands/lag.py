@@ -121,15 +121,15 @@ def lag(
     """Show how far consumers are behind, in messages and in time.
 
     For each name under which an offset is stored: that offset, the last one of the stream, how many messages lie
-    behind the stored one, and how old the first of them is. Those furthest behind come first. `gone` counts what
-    retention took before it was read. Of a super stream, each partition has a line, and each name a total.
+    behind the stored one, and how old the first of them is. Those furthest behind come first. `gone` counts the offsets
+    that retention took before they were read. Of a super stream, each partition has a line, and each name a total.
 
     Messages are counted by their offsets. The broker's own records take some, such as each stored offset, so a lag may
     be a little too large. A name that has read everything is 0 behind. Where a name has no stored offset in a
     partition, everything counts that is there. Consumers that store no offset are not seen.
 
     --fail-over makes a check of it: the exit code is 10 where a name is over the limit, or where retention took
-    messages that it had not read. Where a stream cannot be asked, and no name is over in the others, it is 6. For a
+    offsets that it had not read. Where a stream cannot be asked, and no name is over in the others, it is 6. For a
     name that is stored nowhere it is 4.
 
     --watch draws the table again and again on a terminal. Elsewhere it prints one table after the other, each below its
@@ -168,7 +168,7 @@ def lag(
             lags = await survey.refresh()
             check_names(lags, names)
             if address is not None:
-                await _serve(survey, target, address, seconds, connection)
+                await _serve(survey, address, seconds, connection)
             lag_run.show(lags, env, form, pretty, connection.color)
             if not lags.known and not lags.unknown:
                 connection.tell(f"no offset is stored in {target!r}")
@@ -226,7 +226,7 @@ def _check_alone(*, watch: bool, fail_over: str | None, output: LagOutput | None
 
 
 async def _serve(
-    survey: LagSurvey, target: str, address: tuple[str, int], interval: float, connection: ConnectionSettings
+    survey: LagSurvey, address: tuple[str, int], interval: float, connection: ConnectionSettings
 ) -> NoReturn:
     from rstream_cli.lag_exporter import LagExporter, serve
 
@@ -234,7 +234,7 @@ async def _serve(
         connection.env.stdout.write(f"{url}\n")
         connection.env.stdout.flush()
 
-    await serve(LagExporter(survey.refresh, target, interval, connection.warn), *address, tell)
+    await serve(LagExporter(survey.refresh, interval, connection.warn), *address, tell)
 
 
 @asynccontextmanager

@@ -33,17 +33,16 @@ MESSAGES = Metric(
 SECONDS = Metric("rstream_consumer_lag_seconds", "Age of the first message behind the stored offset; 0 without one.")
 STORED = Metric("rstream_consumer_stored_offset", "Offset of the last message done with, as it is stored.")
 GONE = Metric(
-    "rstream_consumer_gone_messages", "Messages behind the stored offset that retention took before they were read."
+    "rstream_consumer_gone_messages", "Offsets behind the stored one that retention took before they were read."
 )
 
 
 def exposition(lags: Lags) -> str:
     """All metrics of these lags."""
     up = dict.fromkeys(lags.streams, 1) | {each.stream: 0 for each in lags.unknown}
-    ends = {lag.stream: lag.last for lag in lags.known if lag.last is not None}
     blocks = [
         _block(UP, ((_of_stream(lags, stream), value) for stream, value in up.items())),
-        _block(LAST, ((_of_stream(lags, stream), last) for stream, last in ends.items())),
+        _block(LAST, ((_of_stream(lags, stream), last) for stream, last in lags.ends.items())),
         _block(MESSAGES, ((_of_name(lags, lag), lag.messages) for lag in lags.known)),
         _block(SECONDS, ((_of_name(lags, lag), lag.seconds) for lag in lags.known)),
         _block(STORED, ((_of_name(lags, lag), lag.stored) for lag in lags.known)),
@@ -52,9 +51,9 @@ def exposition(lags: Lags) -> str:
     return "".join(blocks)
 
 
-def failure(target: str, reason: str) -> str:
-    """What stands in the place of the metrics where nothing could be asked."""
-    return f"# {terminal.line(reason)}\n" + _block(UP, [({"stream": target}, 0)])
+def failure(reason: str) -> str:
+    """What stands in the place of the metrics where nothing could be asked: no sample, as the streams are not known."""
+    return f"# {terminal.line(reason)}\n"
 
 
 def _of_stream(lags: Lags, stream: str) -> Labels:

@@ -301,7 +301,7 @@ def test_what_retention_has_taken(run: Run, aside: Aside, stream_name: str) -> N
         assert failed.stderr.decode().startswith(
             f"error: 1 of 2 over --fail-over in '{stream_name}': 'billing' is {last - first + 1} messages ("
         )
-        assert failed.stderr.decode().endswith(" behind, and retention took 4 more\n")
+        assert failed.stderr.decode().endswith(" behind, and retention took 4 offsets unread\n")
         assert run("lag", stream_name, "--name", "done", "--fail-over", "0").returncode == 0
     finally:
         aside(lambda client: client.delete_stream(stream_name, missing_ok=True))
