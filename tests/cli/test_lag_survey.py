@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -13,7 +14,10 @@ import pytest
 
 from rstream_cli.lag_survey import READS_AT_ONCE, REMEMBERED_FOR, STREAMS_AT_ONCE, LagSurvey
 from rstream_cli.lags import Unknown
+from rstream_cli.management.address import parse_management_uri
+from rstream_cli.management.api import open_api
 from rstream_cli.management.errors import ManagementUnavailable
+from rstream_cli.management.http_client import HttpClient
 from rstream_core import (
     AccessRefused,
     AuthenticationFailure,
@@ -114,6 +118,37 @@ async def test_a_hundred_partitions_with_twenty_names(monkeypatch: pytest.Monkey
         assert asked.most_subscriptions <= STREAMS_AT_ONCE + READS_AT_ONCE
     # One for questions, one for chunks.
     assert (first.connections, second.connections, later.connections) == (2, 0, 0)
+
+
+async def test_the_names_of_a_stream_take_one_request_of_the_management_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    get = HttpClient.get
+
+    async def counting(http: HttpClient, target: str, *rest: Any) -> Any:
+        asked.append(target)
+        return await get(http, target, *rest)
+
+    monkeypatch.setattr(HttpClient, "get", counting)
+    with EmbeddedBroker(management_port=0) as broker:
+        options = options_for(broker_at(broker.uri))
+        address = parse_management_uri(str(broker.management_uri))
+        async with Client(options, idle_timeout=60) as client:
+            streams = await client.create_super_stream("p", partitions=5)
+            for stream in streams:
+                await fill(client, stream)
+            await client.query_offset(streams[-1], NAMES[-1])  # all are stored
+            with open_api(options, address, ssl.create_default_context) as api:
+                survey = LagSurvey(client, "p", [], api, time.time)
+                for _ in range(2):
+                    asked.clear()
+                    protocol = Asked()
+                    with protocol.counted(monkeypatch):
+                        lags = await survey.refresh()
+                    assert len(lags.known) == len(streams) * len(NAMES)
+                    assert sorted(asked) == [f"/api/stream/%2F/{stream}/tracking" for stream in streams]
+                    assert protocol.requests["QueryOffset"] == 0
+                await survey.others(lags)
+                assert asked[len(streams) :] == ["/api/stream/consumers/%2F"]
 
 
 @pytest.fixture
