@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from rstream_cli.consume_plan import ConsumePlan
 from rstream_cli.consume_report import ConsumeReports
-from rstream_cli.displayed_run import signal_name, take_leave
+from rstream_cli.displayed_run import end_beside, signal_name, take_leave
 from rstream_cli.ended import NOTHING_TO_READ, UNTIL_REACHED, Ended
 from rstream_cli.endpoints.stdout import GRACE, StdoutSink
 from rstream_cli.exit_status import ExitStatus, status_of
@@ -85,12 +85,12 @@ class ConsumeRun:
                 return Ended(ended.reason, ExitStatus.PARTLY_DONE)
             return ended
         finally:
-            signals.cancel()
             if timer is not None:
                 timer.cancel()
             self._stats.update()
             self._sink.close()
             await take_leave(client, client.close(), hurry=context.interrupt.forced)
+            await end_beside(signals)
 
     async def _open_and_read(self, client: Client) -> Ended:
         context = self._context
@@ -117,10 +117,10 @@ class ConsumeRun:
                 raise
             return Ended(f"{signal_name(context)} twice, stopped at once")
         finally:
-            if idle is not None:
-                idle.cancel()
             if not context.interrupt.forced:
                 await take_leave(client, source.close())
+            if idle is not None:
+                await end_beside(idle)
 
     async def _write_head(self) -> Ended:
         """Writes what comes before the first message, where there is none."""

@@ -46,6 +46,14 @@ async def take_leave(client: Client, closing: Coroutine[object, object, object],
         task.cancel()
 
 
+async def end_beside(task: asyncio.Task[None]) -> None:
+    """Cancels a task that works beside a run, and waits for its end. Raises the error with which it had failed."""
+    task.cancel()
+    await asyncio.wait((task,), timeout=GOODBYE)
+    if task.done() and not task.cancelled():
+        task.result()
+
+
 async def run_displayed(context: CommandContext, display: Display, work: Work) -> ExitStatus:
     """Does the work, shows how it ended, and returns the exit code. Raises an error that the runner must report."""
     try:

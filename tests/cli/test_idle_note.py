@@ -128,3 +128,17 @@ def test_numbers_of_every_broker(told: StreamStats, number: int | None) -> None:
 def test_a_broker_that_does_not_tell() -> None:
     line = idle_note.idle_line("'s'", is_new=True, holds=None, left_out=0)
     assert line == "waiting for new messages of 's' (--offset first reads those that are there)"
+
+
+def test_a_failure_of_the_note_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str], run: Run, stream: str
+) -> None:
+    """It is told when the run is over."""
+
+    def fails(*_: object, **__: object) -> str:
+        raise ValueError("no words for it")
+
+    monkeypatch.setattr(idle_note, "idle_line", fails)
+    done = run_here("consume", stream, "--timeout", "1s", env=env, terminal=True)
+    assert done.status == 1
+    assert "no words for it" in done.errors
