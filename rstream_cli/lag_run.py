@@ -37,8 +37,13 @@ def show(lags: Lags, env: Environment, output: str, pretty: PrettyChoice, color:
         text = harmless(text, lines=True) if env.stdout_is_tty else text
         terminal.write_json(env.stdout, text, is_tty=env.stdout_is_tty)
     else:
-        env.stdout.write(table(lags, env.size_of(env.stdout)[0]) if env.stdout_is_tty else table(lags))
+        env.stdout.write(_table(lags, env))
         env.stdout.flush()
+
+
+def _table(lags: Lags, env: Environment) -> str:
+    """As wide as the terminal, where stdout is one."""
+    return table(lags, env.size_of(env.stdout)[0]) if env.stdout_is_tty else table(lags)
 
 
 def told_of_others(others: Sequence[ListedConsumer]) -> str:
@@ -117,14 +122,14 @@ class Blocks:
     """A table after the other, each below its time: for whatever is no terminal."""
 
     def __init__(self, env: Environment) -> None:
-        self._stdout = env.stdout
+        self._env = env
         self._is_first = True
 
     def update(self, lags: Lags) -> None:
         blank = "" if self._is_first else "\n"
         self._is_first = False
-        self._stdout.write(f"{blank}{_time(lags)}\n{table(lags)}")
-        self._stdout.flush()
+        self._env.stdout.write(f"{blank}{_time(lags)}\n{_table(lags, self._env)}")
+        self._env.stdout.flush()
 
     def note(self, text: str) -> None:
         """Nothing: the next block shows by its time that it was late."""

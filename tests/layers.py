@@ -120,7 +120,7 @@ rstream_cli.bench: load
 rstream_cli.bench: consume_load publish_load
 rstream_cli: formats
 rstream_cli.records: template values
-rstream_cli.render: . columns stats
+rstream_cli.render: . columns screen stats
 rstream_cli: lags
 rstream_cli.render: words
 rstream_cli.bench: metrics

@@ -21,6 +21,7 @@ from rstream_cli.exit_status import CommandError
 from rstream_cli.names import check_stream_name
 from rstream_cli.options.declaring import shared_options
 from rstream_cli.project import Project, read_project
+from rstream_cli.render.columns import fitting_stderr
 from rstream_cli.typer_support import environment_of
 
 if TYPE_CHECKING:
@@ -411,7 +412,7 @@ class ConnectionSettings:
 
     def _write(self, line: str) -> None:
         try:
-            self.env.stderr.write(terminal.line(line) + "\n")
+            self.env.stderr.write(fitting_stderr(terminal.line(line), self.env) + "\n")
             self.env.stderr.flush()
         except OSError:
             pass  # stderr is closed

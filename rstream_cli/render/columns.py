@@ -17,6 +17,8 @@ FREE = 3
 _NARROWEST = 20
 """Columns: a terminal that says it has fewer gets lines of so many."""
 _INDENT = "  "
+_GAP = re.compile("((?<![0-9 ]) +|(?<=[0-9]) +(?!(?:[kMGTP]?B|µs|ms|s|min|h|days?)\\b))")
+"""Where a line may break: at blanks, but not at those between a number and a unit of ``words``."""
 
 
 def width(text: str) -> int:
@@ -67,11 +69,11 @@ def columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
 def wrapped(line: str, columns: int, indent: str = _INDENT) -> str:
     """The line in lines of at most so many columns, which break between words; all but the first are indented.
 
-    A word that is wider than that stays whole.
+    A word that is wider than that stays whole, and so does a number with its unit.
     """
     lines = [""]
     gap = ""
-    for place, part in enumerate(re.split("( +)", line)):
+    for place, part in enumerate(_GAP.split(line)):
         if place % 2:
             gap = part
         elif not lines[-1].strip() or width(lines[-1]) + width(gap) + width(part) <= columns:

@@ -282,7 +282,7 @@ class Display:
         if self.mode is StatsMode.LIVE and not self._may_draw():
             self._close()
         else:
-            self._view.update(self._stats.snapshot())
+            self._view.update(self._stats.snapshot(in_parts=self.mode is StatsMode.LIVE))
 
     def _may_draw(self) -> bool:
         return not self._gives_way or self._env.is_in_foreground()

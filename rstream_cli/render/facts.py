@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from rstream_cli import terminal
 from rstream_cli.management.answers import ListedConsumer, ListedPublisher, ListedStream
 from rstream_cli.render import words
-from rstream_cli.render.columns import padded, width
+from rstream_cli.render.columns import padded, width, wrapped
 from rstream_cli.stream_facts import Facts, Listed
 
 WIDTH = 60
@@ -49,10 +48,7 @@ def _rows(
 
 
 def _lines(label: str, text: str) -> list[str]:
-    wrapped = textwrap.wrap(
-        text, WIDTH - _LABEL, break_long_words=False, break_on_hyphens=False, replace_whitespace=False
-    )
-    first, *rest = wrapped or [text]
+    first, *rest = wrapped(text, WIDTH - _LABEL, "").split("\n")
     return [f"{label:<{_LABEL}}{first}\n", *(f"{'':<{_LABEL}}{line}\n" for line in rest)]
 
 

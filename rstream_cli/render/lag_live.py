@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from rich.console import Console, ConsoleDimensions
 from rich.live import Live
 from rich.text import Text
 
 from rstream_cli.environment import Environment
 from rstream_cli.lags import Lags
 from rstream_cli.render import words
-from rstream_cli.render.lag_table import ALL, table
+from rstream_cli.render.lag_table import Kind, Line, lines_of
+from rstream_cli.render.screen import fit, new_console, start_live
+
+_STYLES = {Kind.HEAD: "bold", Kind.TOTAL: "bold", Kind.ROW: ""}
 
 
 class LagView:
@@ -25,19 +27,7 @@ class LagView:
         """``interval``: seconds between two refreshes, as the heading says."""
         self._env = env
         self._interval = interval
-        columns, lines = env.size_of(env.stdout)
-        self._console = Console(
-            file=env.stdout,
-            width=columns,
-            height=lines,
-            force_terminal=True,
-            no_color=not color,
-            color_system="auto" if color else None,
-            highlight=False,
-            markup=False,
-            emoji=False,
-            _environ=env.variables,
-        )
+        self._console = new_console(env, env.stdout, color=color)
         self._live: Live | None = None
         self._lags: Lags | None = None
 
@@ -59,34 +49,27 @@ class LagView:
     def _draw(self, note: str) -> None:
         if self._lags is None:
             return
-        columns, lines = self._env.size_of(self._env.stdout)
-        self._console.size = ConsoleDimensions(columns, lines)
+        columns, lines = fit(self._console, self._env, self._env.stdout)
         if self._live is None:
-            self._live = Live(
-                console=self._console,
-                auto_refresh=False,
-                redirect_stdout=False,
-                redirect_stderr=False,
-                vertical_overflow="crop",
-            )
-            self._live.start()
+            self._live = start_live(self._console, transient=False)
         # A column and a line stay free: terminals wrap at the last one, and show ^C behind the text.
         drawn = layout(self._lags, self._interval, note, columns - 1, lines - 1)
         self._live.update(Text("\n").join(drawn), refresh=True)
 
 
 def layout(lags: Lags, interval: float, note: str, columns: int, lines: int) -> list[Text]:
-    """The lines of the display: at most ``lines``, none wider than ``columns``."""
+    """The lines of the display: at most ``lines``, but one at least, none wider than ``columns``."""
     at = datetime.fromtimestamp(lags.at, UTC)
     heading = Text(f"{at:%H:%M:%S} UTC, every {interval:g} s", style="dim")
     if note:
         heading.append(f"  {note}", style="bold yellow")
-    head, *rows = table(lags, columns).splitlines() or ["no offset is stored"]
-    shown = [heading, Text(head, style="bold")]
-    room = max(lines - len(shown), 1)
-    if len(rows) > room:
-        rows = [*rows[: room - 1], f"and {words.count(len(rows) - room + 1)} more lines"]
-    shown += [Text(row, style="bold" if ALL in row else "") for row in rows]
+    found = lines_of(lags, columns) or [Line("no offset is stored", Kind.HEAD)]
+    head = [line for line in found if line.kind is Kind.HEAD]
+    rows = found[len(head) :]
+    room = max(lines - 1 - len(head), 0)
+    if len(rows) > room > 0:
+        rows = [*rows[: room - 1], Line(f"and {words.count(len(rows) - room + 1)} more lines", Kind.ROW)]
+    shown = [heading, *(Text(line.text, style=_STYLES[line.kind]) for line in (*head, *rows))][: max(lines, 1)]
     for line in shown:
         line.no_wrap = True
         line.truncate(max(columns, 1), overflow="ellipsis")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console, ConsoleDimensions
 from rich.live import Live
 from rich.text import Text
 
@@ -17,6 +16,7 @@ from rstream_cli import terminal
 from rstream_cli.environment import Environment
 from rstream_cli.render import columns, words
 from rstream_cli.render.columns import FREE, fitting_stderr
+from rstream_cli.render.screen import fit, new_console, start_live
 from rstream_cli.render.stats import Part, Progress, Snapshot
 
 _GAP = "   "
@@ -37,44 +37,15 @@ class LiveView:
         self._env = env
         self._stream = env.stderr
         self._color = color
-        self._console = self._new_console()
+        self._console = new_console(env, self._stream, color=color)
         self._live: Live | None = None
-
-    def _new_console(self) -> Console:
-        columns, lines = self._env.size_of(self._stream)
-        return Console(
-            file=self._stream,
-            width=columns,
-            height=lines,
-            force_terminal=True,
-            no_color=not self._color,
-            color_system="auto" if self._color else None,
-            highlight=False,
-            markup=False,
-            emoji=False,
-            _environ=self._env.variables,
-        )
 
     def update(self, snapshot: Snapshot) -> None:
         """Draws a snapshot."""
-        self._console.size = ConsoleDimensions(*self._env.size_of(self._stream))
-        width = max(self._console.width - FREE, 10)
-        height = self._console.height
+        width, height = fit(self._console, self._env, self._stream)
         if self._live is None:
-            self._live = self._start()
-        self._live.update(Text("\n").join(layout(snapshot, width, height)), refresh=True)
-
-    def _start(self) -> Live:
-        live = Live(
-            console=self._console,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-            vertical_overflow="crop",
-        )
-        live.start()
-        return live
+            self._live = start_live(self._console, transient=True)
+        self._live.update(Text("\n").join(layout(snapshot, max(width - FREE, 10), height)), refresh=True)
 
     def note(self, line: str) -> None:
         """Writes a line above the display, which stays."""
@@ -90,7 +61,8 @@ class LiveView:
             live.stop()
         else:
             self._console.show_cursor()
-            self._console = self._new_console()  # the old console would redraw the display around every line
+            # The old console would redraw the display around every line.
+            self._console = new_console(self._env, self._stream, color=self._color)
 
     def finish(self, snapshot: Snapshot, reason: str, status: int, error: str | None) -> None:
         """Writes the summary."""

@@ -249,8 +249,11 @@ class Stats:
             with self._updating:
                 self.bring_up_to_date()
 
-    def snapshot(self, *, final: bool = False) -> Snapshot:
-        """Returns the present numbers; called in the display's thread. ``final``: with the rates of the whole run."""
+    def snapshot(self, *, final: bool = False, in_parts: bool = True) -> Snapshot:
+        """Returns the present numbers; called in the display's thread. ``final``: with the rates of the whole run.
+
+        ``in_parts``: with those of each stream, unless it is ``final``. They cost some time where streams are many.
+        """
         self.update()
         now = self.clock()
         elapsed = now - self.started
@@ -282,7 +285,7 @@ class Stats:
             reconnecting=self.reconnecting,
             unconfirmed=now - self._progress[1],
             streams=self.streams,
-            parts=() if final or self.parts is None else tuple(self._with_rates(self.parts(), now)),
+            parts=tuple(self._with_rates(self.parts(), now)) if in_parts and not final and self.parts else (),
         )
 
     def _with_rates(self, parts: Sequence[Part], now: float) -> Iterator[Part]:

@@ -100,6 +100,13 @@ class TestText:
         assert "replicas    3 of 3 online\n" in text
         rows_of(text)
 
+    def test_wide_names_count_as_wide_as_they_are_shown(self) -> None:
+        """A Chinese character takes two columns."""
+        listed = Listed({"s": listed_stream()}, [consumer("消费者" * 3) for _ in range(8)], None)
+        lines = stream_text(facts(), listed, (None, None), NOW).splitlines()
+        assert sum("消费者" in line for line in lines) > 2
+        assert all(width(line) <= WIDTH for line in lines)
+
     def test_what_a_peer_says_is_harmless(self) -> None:
         bad = "\x1b[2J\u202e"
         stream = listed_stream(bad, policy=bad, replicas=(bad,), online=(), arguments={"max-age": bad})

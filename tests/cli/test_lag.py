@@ -378,7 +378,7 @@ def test_a_person_is_told_of_consumers_without_a_stored_offset(
     broker: Broker, aside: Aside, events: str, managed: dict[str, str]
 ) -> None:
     aside.store_offset(events, NAME, 3)
-    env = {"RSTREAM_URI": broker.uri, **managed}
+    env = {"RSTREAM_URI": broker.uri, "COLUMNS": "200", **managed}
 
     async def reading(client: Client) -> str:
         async with await client.subscribe(events, FIRST, properties={"name": "viewer"}) as subscription:

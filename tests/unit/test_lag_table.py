@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
+
 import pytest
 
+from rstream_cli.environment import ColorChoice, Environment, PrettyChoice
+from rstream_cli.lag_run import view_for
 from rstream_cli.lags import Lag, Lags, Place, Places, Unknown, lag_of
+from rstream_cli.render.columns import width
 from rstream_cli.render.lag_live import layout
 from rstream_cli.render.lag_table import behind, records, table
 from rstream_cli.render.prometheus import exposition
@@ -62,7 +68,7 @@ def test_durations(seconds: float | None, shown: str) -> None:
 def test_a_display_is_never_larger_than_its_terminal(columns: int, lines: int) -> None:
     shown = layout(ORDERS, 2.0, "no answer for 4 s", columns, lines)
     assert max(line.cell_len for line in shown) <= columns
-    assert len(shown) <= max(lines, 3)
+    assert len(shown) <= lines
     if columns == 80 and lines == 4:
         assert [line.plain for line in shown] == [
             "13:50:45 UTC, every 2 s  no answer for 4 s",
@@ -70,6 +76,47 @@ def test_a_display_is_never_larger_than_its_terminal(columns: int, lines: int) -
             "audit    (all)                                  100       -    30",
             "and 6 more lines",
         ]
+
+
+def test_all_of_the_head_is_bold_and_each_total() -> None:
+    """The head has two lines where the names stand in lines of their own, and so has a total. A name is not one."""
+    lags = Lags("p", "p", ["p-0", "p-1"], 0.0, [Lag("p-0", "x (all)", 3, 9, 6, 90.0, 0)], [])
+    assert bold(lags, 80) == ["name     partition  stored  last  messages  behind"]
+    assert bold(lags, 36) == ["name  partition", "  stored  last  messages  behind"]
+    both = replace(lags, known=[*lags.known, Lag("p-1", "x (all)", 9, 9, 0, 0.0, 0)])
+    assert [line.split() for line in bold(both, 80)[1:]] == [["x", "(all)", "(all)", "6", "90", "s"]]
+    assert [line.split() for line in bold(both, 36)[2:]] == [["x", "(all)", "(all)"], ["6", "90", "s"]]
+
+
+def bold(lags: Lags, columns: int) -> list[str]:
+    return [line.plain for line in layout(lags, 2.0, "", columns, 24) if line.style == "bold"]
+
+
+def test_wide_names_count_as_wide_as_they_are_shown() -> None:
+    """A Chinese character takes two columns."""
+    lags = Lags("s", None, ["s"], 0.0, [Lag("s", "消费者" * 8, 3, 9, 6, 90.0, 0)], [])
+    for columns in (60, 70, 79, 80):
+        lines = table(lags, columns).splitlines()
+        assert (len(lines) == 2) is (columns >= max(map(width, table(lags, 1000).splitlines())))
+        assert max(map(width, lines)) <= columns
+
+
+def test_a_dumb_terminal_has_a_table_of_its_width() -> None:
+    name = "n" * 40
+    lags = Lags("s", None, ["s"], 0.0, [Lag("s", name, 3, 9, 6, 90.0, 0)], [])
+    for columns, lines in ((60, 5), (80, 3)):
+        screen = io.StringIO()
+        env = Environment(
+            stdin=io.StringIO(),
+            stdout=screen,
+            stderr=io.StringIO(),
+            variables={"TERM": "dumb", "COLUMNS": str(columns)},
+            stdout_is_tty=True,
+        )
+        view_for(env, "table", 2.0, PrettyChoice.AUTO, ColorChoice.AUTO).update(lags)
+        shown = screen.getvalue().splitlines()
+        assert len(shown) == lines
+        assert max(map(len, shown)) <= columns
 
 
 @pytest.mark.parametrize("timestamp", [-(2**63), -1, 0, 2**63 - 1])

@@ -34,7 +34,7 @@ FOR_BROKER = (
 )
 """All of the core that the embedded broker may use: never the client that it serves."""
 USERS_OF_BROKER = ("rstream_core.broker", "rstream_cli")
-PLACES_OF_RICH = ("rstream_cli.render.live", "rstream_cli.render.lag_live")
+PLACES_OF_RICH = ("rstream_cli.render.screen", "rstream_cli.render.live", "rstream_cli.render.lag_live")
 
 
 def is_above(module: str, imported: str) -> bool:
@@ -162,6 +162,7 @@ def test_a_breach_is_found(module: str, source: str) -> None:
         ("rstream_cli.commands.broker", "from rstream_core.broker import EmbeddedBroker"),
         ("rstream_cli.render.live", "import rich"),
         ("rstream_cli.render.lag_live", "import rich"),
+        ("rstream_cli.render.screen", "import rich"),
         ("rstream_cli.app", "import typer\nfrom rstream_core import Client"),
     ],
 )

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
@@ -20,7 +20,8 @@ from unittest import mock
 import pytest
 
 import rstream_cli
-from rstream_cli.environment import Environment
+from rstream_cli.environment import ColorChoice, Environment
+from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.render import words
 from rstream_cli.render.columns import columns, tail, width, wrapped
 from rstream_cli.render.display import Display, StatsMode, choose_mode
@@ -215,6 +216,61 @@ def test_notes_fit_the_terminal_too(mode: StatsMode) -> None:
         assert all(len(line) <= 57 for line in shown) is tty
 
 
+@pytest.mark.parametrize(
+    ("line", "columns", "shown"),
+    [
+        ("it took 1.2 s", 11, "it took\n  1.2 s"),
+        ("it took 1.2 s", 13, "it took 1.2 s"),
+        ("at 12.3 MB/s, 850 µs; 2 days ago", 10, "at\n  12.3 MB/s,\n  850 µs;\n  2 days\n  ago"),
+        ("offset 5 stands", 9, "offset 5\n  stands"),
+        ("5 parts of s", 6, "5\n  parts\n  of s"),
+        ("of s 5 s", 6, "of s\n  5 s"),
+    ],
+)
+def test_a_number_and_its_unit_stay_together(line: str, columns: int, shown: str) -> None:
+    assert wrapped(line, columns) == shown
+
+
+@pytest.mark.parametrize(
+    "show",
+    [words.size, words.latency, words.rough],
+    ids=lambda show: show.__name__,
+)
+def test_so_they_do_with_each_unit(show: Callable[[float], str]) -> None:
+    for number in (0.00001, 0.002, 0.5, 5, 1_000, 10_000, 1e6, 1e9, 1e12, 1e15):
+        shown = show(number)
+        assert wrapped(f"it took {shown}", 1) == f"it\n  took\n  {shown}"
+
+
+def test_only_the_live_display_meters_parts() -> None:
+    for mode, asked in ((StatsMode.LIVE, True), (StatsMode.LINE, False), (StatsMode.JSON, False)):
+        calls: list[int] = []
+        stats = Stats("consume", "s", ConsumeCounts())
+        stats.parts = lambda calls=calls: [part(0, messages=len(calls))] if calls.append(1) is None else []
+        screen = io.StringIO()
+        display = Display(mode, stats, environment(screen, tty=True), interval=0.01, gives_way=False)
+        display.start()
+        eventually(screen.getvalue)
+        display.stop()
+        assert bool(calls) is asked
+
+
+def test_what_a_command_tells_fits_the_terminal() -> None:
+    line = "offset 5 is stored under the name 'billing' in all partitions of super stream 'orders' now"
+    for tty in (True, False):
+        screen = io.StringIO()
+        env = environment(screen, tty=tty, variables={"COLUMNS": "60", "TERM": "dumb"})
+        settings = ConnectionSettings(
+            env=env, values={}, verbosity=0, quiet=False, color=ColorChoice.AUTO, command="rstream"
+        )
+        settings.tell(line)
+        assert bool(screen.getvalue()) is tty
+        settings.warn(line)
+        shown = screen.getvalue().splitlines()
+        assert all(len(line) <= 57 for line in shown) is tty
+        assert " ".join(" ".join(shown).split()) == (f"{line} warning: {line}" if tty else f"warning: {line}")
+
+
 def test_lines_may_be_indented_further() -> None:
     assert wrapped("a: one two three", 9, "   ") == "a: one\n   two\n   three"
     assert wrapped("   one two", 6, "   ") == "   one\n   two"
@@ -390,7 +446,7 @@ def test_rich_is_imported_by_the_live_displays_alone() -> None:
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if any(name.split(".")[0] == "rich" for name in names):
                 importers.add(path.relative_to(folder).as_posix())
-    assert importers == {"render/live.py", "render/lag_live.py"}
+    assert importers == {"render/screen.py", "render/live.py", "render/lag_live.py"}
 
 
 def test_rich_is_imported_late() -> None:
