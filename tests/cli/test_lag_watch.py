@@ -9,12 +9,15 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import pytest
 
+from rstream_cli.management.api import ManagementApi
+from rstream_cli.management.errors import ManagementUnavailable
 from rstream_core import EmbeddedBroker
-from tests.cli.conftest import Run, run_rstream
+from tests.cli.conftest import Run, run_here, run_rstream
 from tests.cli.killable import Killable
 from tests.cli.process import ended, interrupt, limited, running
 from tests.cli.terminal import Terminal
@@ -205,3 +208,16 @@ def test_over_a_management_api_that_comes_back_after_the_broker(tmp_path: Path) 
             terminal.read_until("later")
             interrupt(process)
             assert ended(process) == (130, "")
+
+
+def test_a_check_does_not_need_what_is_only_told_of(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person is told of consumers without a stored offset; where the API fails then, the check still decides."""
+
+    async def fails(api: ManagementApi) -> NoReturn:
+        raise ManagementUnavailable("it is down")
+
+    monkeypatch.setattr(ManagementApi, "consumers", fails)
+    for limit, status in (("1", 10), ("1000", 0)):
+        done = run_here("lag", "events", "--fail-over", limit, env=env, terminal=True)
+        assert done.status == status
+        assert "it is down" not in done.errors
