@@ -131,10 +131,7 @@ class ManagementApi(AbstractContextManager["ManagementApi"]):
         return await self._list(f"/api/stream/publishers/{self._vhost}", publisher_of)
 
     async def tracking(self, stream: str) -> Tracking:
-        """The stored offsets and publishing ids of a stream.
-
-        Raises ``StreamDoesNotExist``, and ``StreamNotAvailable`` for one without a leader.
-        """
+        """Stored offsets and publishing ids of a stream. Raises ``StreamDoesNotExist``, ``StreamNotAvailable``."""
         if stream in _NO_SEGMENTS:
             raise ManagementUnavailable(f"the management API cannot be asked for a stream of the name {stream!r}")
         answer = await self._of_streams(f"/api/stream/{self._vhost}/{_in_path(stream)}/tracking", but=(503,))
