@@ -68,8 +68,9 @@ async def test_every_command_waits(
 
 @pytest.mark.parametrize(("more", "is_told"), [((), True), (("-q",), False)])
 async def test_a_person_is_told_what_it_waits_for(starting: Starting, more: tuple[str, ...], is_told: bool) -> None:
+    words = ("stream", "delete", "none", "--missing-ok", "--yes", *more)
     async with starting() as variables:
-        done = await run_in_thread(variables, "stream", "delete", "none", "--missing-ok", "--yes", *more, terminal=True)
+        done = await run_in_thread({**variables, "COLUMNS": "200"}, *words, terminal=True)
     assert done.status == 0
     place = variables["RSTREAM_URI"].rpartition("@")[2]
     # The proxy's end of the connection is a reset where bytes were under way.
