@@ -50,10 +50,10 @@ class Aside:
         """Returns when it lies in the stream; it shows before that."""
 
         async def store(client: Client) -> None:
-            before = (await client.stats(stream)).committed_offset
+            before = (await client.stats(stream)).committed_chunk_id
             await client.store_offset(stream, name, offset)
             async with asyncio.timeout(30):
-                while (await client.stats(stream)).committed_offset == before:  # noqa: ASYNC110 - nobody tells
+                while (await client.stats(stream)).committed_chunk_id == before:  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(0.01)
 
         self(store)
