@@ -183,19 +183,9 @@ def write_contexts(contexts: Contexts) -> None:
     try:
         data = "".join(lines).encode()
         _make_folders(folder)
-        import tempfile
+        from rstream_cli.whole_files import replace_file
 
-        descriptor, new = tempfile.mkstemp(prefix=".contexts-", dir=folder)  # with mode 600
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(descriptor)
-            os.replace(new, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(new)
-            raise
+        replace_file(path, data)
     except UnicodeEncodeError:
         raise CommandError("a setting is not UTF-8") from None
     except OSError as error:

@@ -23,6 +23,7 @@ from rstream_cli.render import prometheus
 from rstream_core.errors import RstreamError
 from rstream_core.http_server import Answer, HttpServer, Request
 from rstream_core.listening import listen
+from rstream_core.types import Endpoint
 
 logger = logging.getLogger("rstream_cli")
 
@@ -141,8 +142,7 @@ async def serve(exporter: LagExporter, host: str, port: int, listening: Callable
         why = os.strerror(error.errno) if error.errno else str(error)
         raise CommandError(f"--listen: cannot listen on {host}:{port}: {why}") from None
     try:
-        where = f"[{host}]" if ":" in host else host
-        listening(f"http://{where}:{server.sockets[0].getsockname()[1]}/metrics")
+        listening(f"http://{Endpoint(host, server.sockets[0].getsockname()[1])}/metrics")
         while True:
             await loop.create_future()  # until a signal cancels it
     finally:

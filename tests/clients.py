@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from rstream_core import (
+    AMQPMessage,
     Client,
     ConnectionOptions,
     ConsumerOffsetSpecification,
@@ -131,6 +132,19 @@ async def lose(producer: Producer, key: tuple[str, str | None], count: int) -> N
     ids = await producer.send_batch(stream, bodies(count), name)
     publisher.on_rejected([c.MessageError(publishing_id, 15) for publishing_id in ids])
     unmute()
+
+
+def numbers(*values: int) -> list[bytes]:
+    """A message for each, with the number as its body."""
+    return [AMQPMessage(body=str(value)).encode() for value in values]
+
+
+async def create_two_chunks(client: Client, stream: str, pause: float) -> None:
+    """Makes a stream of the messages 0 to 9 in one chunk, and 10 to 19 in another one, so many seconds younger."""
+    await client.create_stream(stream)
+    await publish(client, stream, numbers(*range(10)))
+    await asyncio.sleep(pause)
+    await publish(client, stream, numbers(*range(10, 20)))
 
 
 async def publish(client: Client, stream: str, *batches: Iterable[bytes]) -> None:

@@ -33,6 +33,7 @@ from rstream_core.protocol.session import Session, SessionOptions
 from rstream_core.protocol.sub_batch import write_sub_batch
 from rstream_core.types import CompressionType
 from tests import twin_checks as seam
+from tests.receiving import receive
 from tests.vectors import vectors
 
 SLOWEST = 0.1
@@ -216,8 +217,8 @@ def _frames(data: bytes) -> None:
 def _session(data: bytes) -> None:
     session = Session(SessionOptions())
     session.start(0.0)
-    session.receive(data, 0.0)
-    session.receive(b"", 1.0)
+    receive(session, data, 0.0)
+    receive(session, b"", 1.0)
 
 
 def _entries(data: bytes) -> None:

@@ -97,7 +97,7 @@ rstream_core.consumers: consumer
 rstream_core.consumers: superstream_consumer
 rstream_core: .
 rstream_pytest: .
-rstream_cli: . completable completion_scripts version environment lookups output
+rstream_cli: . completable completion_scripts version environment lookups output whole_files
 rstream_cli: completion_table
 rstream_cli: terminal
 rstream_cli: pretty_json

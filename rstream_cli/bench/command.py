@@ -30,6 +30,7 @@ from rstream_cli.options.benchmarks import ConsumerOptions, LoadOptions, Produce
 from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.options.publishing import Compression
 from rstream_cli.pretty_json import write_answer
+from rstream_cli.render import words
 from rstream_cli.render.columns import fitting_stderr
 from rstream_cli.runner import CommandContext, run_command, write_stderr
 from rstream_cli.runner import report as report_error
@@ -317,7 +318,7 @@ class _Session:
                     until[stream] = -1 if last is None else last
             return await self._running(self._consuming(run, streams, until=until, count=load.count)).measure()
         count = bench.fill_count
-        self._around.tell(f"publishing {count:,} messages to be consumed")
+        self._around.tell(f"publishing {words.messages(count)} to be consumed")
         filling = Publishing(
             run=run,
             warm_up=0.0,

@@ -11,6 +11,7 @@ import asyncio
 import resource
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,7 +90,7 @@ class Window:
         return {**found, "begin": begin, "end": end}
 
 
-class Load:
+class Load(ABC):
     """The base of both kinds of load: one process' part of a run. ``run`` is called once."""
 
     def __init__(self, part: Part, client: Client, tell: Callable[[dict[str, Any]], None]) -> None:
@@ -159,21 +160,21 @@ class Load:
         for task in self._tasks:
             task.cancel()
 
+    @abstractmethod
     def works(self) -> Sequence[Coroutine[Any, Any, None]]:
         """What is done at once, from the beginning of the run on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def count(self) -> tuple[int, int]:
         """Messages, and bytes of their bodies, that were confirmed or consumed so far."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def open(self) -> None:
         """Opens what the load needs. Raises the client's errors."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def finish(self) -> None:
         """Closes it."""
-        raise NotImplementedError
 
     def result(self) -> dict[str, Any]:
         """What was measured."""

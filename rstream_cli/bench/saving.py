@@ -10,13 +10,13 @@ import contextlib
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from rstream_cli.exit_status import CommandError
 from rstream_cli.version import program_version
+from rstream_cli.whole_files import replace_file
 from rstream_core.connecting.locator import Locator
 from rstream_core.protocol.wire_choice import CHOICE
 from rstream_core.types import ConnectionOptions
@@ -89,18 +89,7 @@ def write(path: str, text: str) -> None:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
         return
-    descriptor, new = tempfile.mkstemp(prefix=".rstream-bench-", dir=os.path.dirname(path))
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fchmod(descriptor, 0o666 & ~_umask())
-            os.fsync(descriptor)
-        os.replace(new, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(new)
-        raise
+    replace_file(path, text.encode(), mode=0o666 & ~_umask())
 
 
 def read(path: str) -> dict[str, Any]:

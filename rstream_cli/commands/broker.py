@@ -166,6 +166,7 @@ def run(
         port = TLS_PORT if context else PLAIN_PORT
     from rstream_core.addresses import is_loopback
     from rstream_core.broker import checks
+    from rstream_core.types import Endpoint
 
     port = checks.check_number("--port", port, 0, 65_535)
     if management_port is not None:
@@ -205,8 +206,7 @@ def run(
         async with serving:
             if users is None and host != "localhost" and not is_loopback(host):
                 settings.warn("clients can log in from this machine only, as guest; --user adds other users")
-            where = f"[{host}]" if ":" in host else host
-            settings.tell(f"listening on {where}:{serving.port}; {_where(data)}; Ctrl-C ends it")
+            settings.tell(f"listening on {Endpoint(host, serving.port)}; {_where(data)}; Ctrl-C ends it")
             command.env.stdout.write(f"{_uri(serving.uri)}\n")
             if serving.management_uri is not None:
                 command.env.stdout.write(f"{serving.management_uri}\n")

@@ -30,8 +30,7 @@ class ManagementAddress:
     """Those of its URI; None where it has none."""
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.tls else 'http'}://{host}:{self.port}{self.path}"
+        return f"{'https' if self.tls else 'http'}://{Endpoint(self.host, self.port)}{self.path}"
 
 
 def is_loopback(host: str) -> bool:

@@ -308,7 +308,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _receive(self, size: int) -> None:
         try:
-            frames = self.session.receive_filled(size, self._loop.time())
+            frames = self.session.receive(size, self._loop.time())
         except RstreamError as error:
             self._flush()
             self._end(self._explain(error))

@@ -74,9 +74,8 @@ NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LA
 
 async def _addresses(loop: asyncio.AbstractEventLoop, endpoint: Endpoint) -> list[_Address]:
     """A host's addresses in the order in which to try them: the families take turns (RFC 8305)."""
-    host = (
-        endpoint.host.encode() if endpoint.host.isascii() else endpoint.host
-    )  # for text, Python imports its IDNA tables
+    # As bytes where that is the same: for text, Python imports its tables of international names.
+    host = endpoint.host.encode() if endpoint.host.isascii() else endpoint.host
     try:
         ipaddress.ip_address(endpoint.host)
     except ValueError:

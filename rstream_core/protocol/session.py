@@ -144,8 +144,12 @@ class Session:
         self.send(message, correlation_id=correlation_id)
         return correlation_id
 
-    def receive(self, data: bytes, now: float) -> list[c.Frame]:
-        """Takes received bytes, and returns the frames that the connection must handle.
+    def room(self) -> memoryview:
+        """Returns memory to receive into, which ``receive`` must follow."""
+        return self._incoming.room()
+
+    def receive(self, size: int, now: float) -> list[c.Frame]:
+        """Takes the first bytes of what ``room`` has returned, and returns the frames that the connection must handle.
 
         A chunk comes as a ``Delivery``.
 
@@ -153,23 +157,9 @@ class Session:
         step of the handshake, and ``ServerClosed`` where it closes (the answer is then in the output). Any of these
         closes the session. If frames came before the error, they are returned, and the next call raises the error.
         """
-        if self._failure is None:
-            self._incoming.feed(data)
-        return self._frames(now)
-
-    def room(self) -> memoryview:
-        """Returns memory to receive into, which ``receive_filled`` must follow."""
-        return self._incoming.room()
-
-    def receive_filled(self, size: int, now: float) -> list[c.Frame]:
-        """As ``receive``, for the first ``size`` bytes of what ``room`` has returned."""
-        if self._failure is None:
-            self._incoming.filled(size)
-        return self._frames(now)
-
-    def _frames(self, now: float) -> list[c.Frame]:
         if self._failure is not None:
             raise self._failure
+        self._incoming.filled(size)
         self._last_read = now
         frames: list[c.Frame] = []
         try:

@@ -12,19 +12,15 @@ from typing import Any
 
 import pytest
 
-from rstream_core import AMQPMessage, Client
+from rstream_core import Client
 from tests.brokers import Broker
 from tests.cli.conftest import Run, run_here
 from tests.cli.process import eventually
 from tests.cli.test_consume_trust import LONG, SMALL, Aside
-from tests.clients import FIRST, closed_port, options_for, publish
+from tests.clients import FIRST, closed_port, create_two_chunks, numbers, options_for, publish
 
 NAME = "billing"
 PARTITIONS = 6
-
-
-def numbers(*values: int) -> list[bytes]:
-    return [AMQPMessage(body=str(value)).encode() for value in values]
 
 
 @pytest.fixture
@@ -40,14 +36,7 @@ def managed(broker: Broker) -> dict[str, str]:
 @pytest.fixture
 def events(aside: Aside, stream_name: str) -> Iterator[str]:
     """A stream of the messages 0 to 9 in one chunk, and 10 to 19 in another one, which is younger."""
-
-    async def create(client: Client) -> None:
-        await client.create_stream(stream_name)
-        await publish(client, stream_name, numbers(*range(10)))
-        await asyncio.sleep(0.3)
-        await publish(client, stream_name, numbers(*range(10, 20)))
-
-    aside(create)
+    aside(lambda client: create_two_chunks(client, stream_name, 0.3))
     yield stream_name
     aside(lambda client: client.delete_stream(stream_name, missing_ok=True))
 

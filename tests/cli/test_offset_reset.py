@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from rstream_core import AMQPMessage, Client, OffsetNotFound
+from rstream_core import Client, OffsetNotFound
 from tests.brokers import Broker
 from tests.cli.conftest import Run, environment
 from tests.cli.in_process import Run as InProcess
 from tests.cli.test_consume_trust import LONG, SMALL, Aside
-from tests.clients import publish
+from tests.clients import create_two_chunks, numbers, publish
 
 NAME = "billing"
-
-
-def numbers(*values: int) -> list[bytes]:
-    return [AMQPMessage(body=str(value)).encode() for value in values]
 
 
 @pytest.fixture
@@ -31,14 +26,7 @@ def aside(broker: Broker) -> Aside:
 @pytest.fixture
 def filled(aside: Aside, stream_name: str) -> Iterator[str]:
     """A stream of the messages 0 to 9 in one chunk, and 10 to 19 in another one, which is younger."""
-
-    async def create(client: Client) -> None:
-        await client.create_stream(stream_name)
-        await publish(client, stream_name, numbers(*range(10)))
-        await asyncio.sleep(0.05)
-        await publish(client, stream_name, numbers(*range(10, 20)))
-
-    aside(create)
+    aside(lambda client: create_two_chunks(client, stream_name, 0.05))
     yield stream_name
     aside(lambda client: client.delete_stream(stream_name, missing_ok=True))
 

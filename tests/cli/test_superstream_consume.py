@@ -19,7 +19,7 @@ from rstream_core import AMQPMessage, Client
 from tests.brokers import Broker
 from tests.cli.conftest import Run, run_rstream
 from tests.cli.process import ended, eventually, interrupt, running, summary_of
-from tests.clients import at, options_for, publish, publish_filtered
+from tests.clients import at, numbers, options_for, publish, publish_filtered
 
 
 @pytest.fixture
@@ -44,10 +44,6 @@ def orders(broker: Broker, stream_name: str) -> Iterator[str]:
     asyncio.run(asyncio.wait_for(create(), 60))
     yield stream_name
     asyncio.run(delete())
-
-
-def numbers(*values: int) -> list[bytes]:
-    return [AMQPMessage(body=str(value)).encode() for value in values]
 
 
 def lines(data: bytes) -> list[str]:

@@ -28,6 +28,7 @@ from rstream_core.protocol import commands as c
 from rstream_core.protocol.framing import FrameBuffer
 from rstream_core.protocol.session import Session, SessionOptions, State, negotiate, sasl_authenticate
 from rstream_core.types import Credentials, Endpoint
+from tests.receiving import receive
 from tests.vectors import vectors
 
 Reply = Callable[[int], bytes]
@@ -58,7 +59,7 @@ class Walk:
     def answer(self, reply: Reply, now: float = 0.0) -> list[c.Frame]:
         frames = self.asked()
         correlation_id = next((f.correlation_id for f in reversed(frames) if f.correlation_id is not None), 0)
-        return self.session.receive(reply(correlation_id), now)
+        return receive(self.session, reply(correlation_id), now)
 
     def steps(self, version: str = "4.3.6", mechanisms: tuple[str, ...] = ("PLAIN", "EXTERNAL")) -> list[Reply]:
         tune = c.encode(c.Tune(1048576, 60))
@@ -98,7 +99,7 @@ def test_the_whole_handshake() -> None:
         frames = walk.asked()
         said += [frame.message for frame in frames]
         correlation_id = frames[-1].correlation_id if frames else 0
-        assert walk.session.receive(reply(correlation_id or 0), 0.0) == []
+        assert receive(walk.session, reply(correlation_id or 0), 0.0) == []
     assert walk.session.state is State.READY
     assert said == [
         c.PeerProperties({"product": "test"}),
@@ -121,7 +122,7 @@ def test_the_whole_handshake_byte_by_byte_and_in_one_piece() -> None:
             frames = walk.asked()
             data = reply(next((f.correlation_id or 0 for f in reversed(frames)), 0))
             for at in range(0, len(data), size):
-                walk.session.receive(data[at : at + size], 0.0)
+                receive(walk.session, data[at : at + size], 0.0)
         assert walk.session.state is State.READY
 
 
@@ -184,7 +185,7 @@ def test_an_answer_to_another_request_is_a_protocol_error(state: State) -> None:
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.name)
 def test_heartbeats_are_passed_over_everywhere(state: State) -> None:
     walk = Walk().to(state)
-    assert walk.session.receive(c.encode(c.Heartbeat()), 1.0) == []
+    assert receive(walk.session, c.encode(c.Heartbeat()), 1.0) == []
     assert walk.session.state is state
 
 
@@ -193,7 +194,7 @@ def test_a_close_is_answered_and_raised_everywhere(state: State) -> None:
     walk = Walk().to(state)
     walk.asked()
     with pytest.raises(ServerClosed, match="going home") as caught:
-        walk.session.receive(c.encode(c.Close(15, "going home"), correlation_id=99), 1.0)
+        receive(walk.session, c.encode(c.Close(15, "going home"), correlation_id=99), 1.0)
     assert (caught.value.code, caught.value.reason) == (15, "going home")
     assert walk.session.state is State.CLOSED
     assert walk.asked() == [c.Frame(c.CloseResponse(), 99, 1, 0x8016)]
@@ -203,10 +204,10 @@ def test_what_came_before_a_close_is_not_lost() -> None:
     """A broker may confirm, and close in the same segment."""
     walk = Walk().to(State.READY)
     confirm = c.encode(c.PublishConfirm(0, (1,)))
-    frames = walk.session.receive(confirm + c.encode(c.Close(1, "bye"), correlation_id=1), 1.0)
+    frames = receive(walk.session, confirm + c.encode(c.Close(1, "bye"), correlation_id=1), 1.0)
     assert [frame.message for frame in frames] == [c.PublishConfirm(0, (1,))]
     with pytest.raises(ServerClosed):
-        walk.session.receive(b"", 1.0)
+        receive(walk.session, b"", 1.0)
     assert walk.session.state is State.CLOSED
 
 
@@ -392,31 +393,31 @@ def test_a_large_deliver_is_taken_and_a_large_rest_is_not() -> None:
     walk = Walk(frame_max=5000).to(State.READY)
     walk.session.request(SUBSCRIBE)
     chunk = bytes(20 * 1024 * 1024)
-    (frame,) = walk.session.receive(c.encode(c.DeliverCommitted(1, 2, chunk)), 0.0)
+    (frame,) = receive(walk.session, c.encode(c.DeliverCommitted(1, 2, chunk)), 0.0)
     assert frame.message[:2] == (1, 2)
     assert frame.message.frame[frame.message.start :] == chunk
     with pytest.raises(FrameSizeExceeded):
-        walk.session.receive(bytes.fromhex("7fffffff 00030001"), 0.0)
+        receive(walk.session, bytes.fromhex("7fffffff 00030001"), 0.0)
 
 
 def test_a_huge_frame_is_refused_before_login() -> None:
     for key in ("8011", "0008", "0003"):
         with pytest.raises(FrameSizeExceeded):
-            Walk().session.receive(bytes.fromhex(f"00200000 {key}0001"), 0.0)
+            receive(Walk().session, bytes.fromhex(f"00200000 {key}0001"), 0.0)
 
 
 def test_frames_are_as_large_as_what_was_asked_for() -> None:
     deliver, confirm, other = (bytes.fromhex(f"00200000 {key}0001") for key in ("0008", "0003", "800f"))
     for head in (deliver, confirm, other):  # of two megabytes, where nobody publishes or consumes
         with pytest.raises(FrameSizeExceeded):
-            Walk().to(State.READY).session.receive(head, 0.0)
+            receive(Walk().to(State.READY).session, head, 0.0)
     for head, size in ((deliver, 0x200000), (confirm, 0x200000)):
         walk = Walk().to(State.READY)
         walk.session.request(SUBSCRIBE)
         walk.session.expect_confirms(200_000)  # a publisher with so many in flight
-        assert walk.session.receive(head + bytes(size - 5), 0.0) == []
+        assert receive(walk.session, head + bytes(size - 5), 0.0) == []
         with pytest.raises(FrameSizeExceeded):
-            Walk().to(State.READY).session.receive(other, 0.0)
+            receive(Walk().to(State.READY).session, other, 0.0)
 
 
 # Heartbeats: 10 seconds, by a clock that only the test moves.
@@ -460,7 +461,7 @@ def test_two_intervals_of_silence_are_an_error() -> None:
 @pytest.mark.parametrize("data", [c.encode(c.Heartbeat()), b"\0"])
 def test_any_byte_counts_as_a_sign_of_life(data: bytes) -> None:
     walk = beating()
-    walk.session.receive(data, 15.0)
+    receive(walk.session, data, 15.0)
     assert walk.session.tick(34.0) is not None
     with pytest.raises(HeartbeatMissed):
         walk.session.tick(35.0)
@@ -483,7 +484,7 @@ def test_no_heartbeat_before_the_end_of_the_handshake() -> None:
 def test_a_tick_never_asks_to_be_called_at_once_for_ever() -> None:
     walk = beating()
     walk.session.last_write = 20.0
-    walk.session.receive(b"", 19.9999999)
+    receive(walk.session, b"", 19.9999999)
     delay = walk.session.tick(19.9999999)
     assert delay is not None
     assert delay > 0
@@ -496,7 +497,7 @@ def test_frames_of_the_application_come_out_in_order() -> None:
     walk = Walk().to(State.READY)
     messages = [c.PublishConfirm(1, range(1, 3)), c.MetadataUpdate(6, "s"), c.PublishConfirm(1, (3,))]
     data = b"".join(map(c.encode, messages)) + c.encode(c.Heartbeat())
-    assert [frame.message for frame in walk.session.receive(data, 0.0)] == messages
+    assert [frame.message for frame in receive(walk.session, data, 0.0)] == messages
 
 
 def test_correlation_ids_count_up_and_wrap() -> None:
@@ -511,9 +512,9 @@ def test_correlation_ids_count_up_and_wrap() -> None:
 def test_a_closed_session_takes_no_bytes() -> None:
     walk = Walk().to(State.READY)
     with pytest.raises(ServerClosed):
-        walk.session.receive(c.encode(c.Close(1, "bye"), correlation_id=1), 0.0)
+        receive(walk.session, c.encode(c.Close(1, "bye"), correlation_id=1), 0.0)
     with pytest.raises(RstreamError):
-        walk.session.receive(c.encode(c.PublishConfirm(1, (1,))), 0.0)
+        receive(walk.session, c.encode(c.PublishConfirm(1, (1,))), 0.0)
 
 
 def test_credentials_show_in_no_repr() -> None:
