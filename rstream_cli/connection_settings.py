@@ -96,9 +96,14 @@ class Layer:
         return name in self.values
 
 
-def command_line_layer(values: Mapping[str, str]) -> Layer:
+def flag_of(name: str) -> str:
+    """Returns the option of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def command_line_layer(values: Mapping[str, str], label: Callable[[str], str] = flag_of) -> Layer:
     """Returns the layer of the options. Several URIs are one text, separated by newlines."""
-    layer = Layer(values, lambda name: "--" + name.replace("_", "-"), explicit=True)
+    layer = Layer(values, label, explicit=True)
     for name, text in values.items():
         if not text.strip():  # usually an unset variable of a script, which a default would hide
             raise ConfigurationError(f"{layer.label(name)} is empty")
@@ -392,8 +397,7 @@ def _credentials(
         return Credentials(user, typed)
     raise ConfigurationError(
         f"no password is given for the user {user!r}",
-        hint=_withheld_password(layers)
-        or "pass --password-file FILE or --password-command CMD, or set RSTREAM_PASSWORD",
+        hint=_withheld_password(layers) or passwords.ways,
     )
 
 

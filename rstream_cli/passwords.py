@@ -39,6 +39,8 @@ class PasswordSources:
     terminal: str | None = None
     """The path of the terminal on which a person can be asked."""
     signals: Signals = field(default_factory=Signals, repr=False)
+    ways: str = "pass --password-file FILE or --password-command CMD, or set RSTREAM_PASSWORD"
+    """How the user can give a password, for the hint where there is none."""
 
     @classmethod
     def of(cls, env: Environment) -> PasswordSources:

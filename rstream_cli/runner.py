@@ -111,6 +111,10 @@ class CommandContext:
             self.options, recovery=recovery, on_recovery=on_recovery, on_gap=on_gap, idle_timeout=idle_timeout
         )
 
+    def at(self, other: ConnectionSettings | None) -> CommandContext:
+        """Returns the same on the other side, whose settings ``run_command`` got too; None: this one."""
+        return self if other is None else replace(self, connection=other, options=other.options)
+
     @asynccontextmanager
     async def connected(self) -> AsyncGenerator[Client, None]:
         """A client that is connected, and is closed at the end."""
@@ -138,17 +142,22 @@ class CommandContext:
 Main = Callable[[CommandContext], Awaitable[ExitStatus]]
 
 
-def run_command(main: Main, *, connection: ConnectionSettings, graceful: bool = False) -> NoReturn:
+def run_command(
+    main: Main, *, connection: ConnectionSettings, other: ConnectionSettings | None = None, graceful: bool = False
+) -> NoReturn:
     """Runs ``main`` on an event loop to its end and raises ``typer.Exit`` with the exit code.
 
     ``graceful``: the command watches ``interrupt.requested``, drains, and returns the result of
-    ``Ended.status_after``. Otherwise the first signal cancels it. Errors are reported here.
+    ``Ended.status_after``. Otherwise the first signal cancels it. Errors are reported here. ``other``: the settings of
+    a second side, for ``CommandContext.at``.
     """
     import asyncio
 
     with _logging(connection):
         try:
-            _ = connection.options  # may ask for a password, while Ctrl-C raises KeyboardInterrupt
+            for side in (connection, other):
+                if side is not None:
+                    _ = side.options  # may ask for a password, while Ctrl-C raises KeyboardInterrupt
             status = asyncio.run(_supervise(main, connection, graceful))
         except (Exception, BaseExceptionGroup, KeyboardInterrupt, asyncio.CancelledError) as error:  # noqa: BLE001
             # Every error is reported and becomes an exit code.
@@ -157,7 +166,7 @@ def run_command(main: Main, *, connection: ConnectionSettings, graceful: bool = 
                 env=connection.env,
                 verbosity=connection.verbosity,
                 color=connection.color,
-                hint=start_hint(error, connection),
+                hint=start_hint(error, connection) if other is None else None,
             )
     raise typer.Exit(status)
 

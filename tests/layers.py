@@ -134,7 +134,7 @@ rstream_cli.bench: settings
 rstream_cli: effective
 rstream_cli.options: . answering declaring messages routing
 rstream_cli.options: connecting consuming publishing
-rstream_cli.options: benchmarks showing
+rstream_cli.options: benchmarks other_side showing
 rstream_cli: runner stream_facts stream_names
 rstream_cli: completing
 rstream_cli.bench: compare_command worker

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rstream_cli.contexts import Chosen
     from rstream_cli.management.address import ManagementAddress
     from rstream_cli.management.api import ManagementApi
+    from rstream_cli.passwords import PasswordSources
     from rstream_core.connecting.recovery import Recovery
     from rstream_core.types import ConnectionOptions
 
@@ -306,10 +307,14 @@ class ConnectionSettings:
         whose exit code is 2.
         """
         from rstream_cli.connection_settings import build_options
+
+        return build_options(self.layers, connection_name=self.command, warn=self.warn, passwords=self._passwords)
+
+    @property
+    def _passwords(self) -> PasswordSources:
         from rstream_cli.passwords import PasswordSources
 
-        passwords = PasswordSources.of(self.env)
-        return build_options(self.layers, connection_name=self.command, warn=self.warn, passwords=passwords)
+        return PasswordSources.of(self.env)
 
     @cached_property
     def recovery(self) -> Recovery | None:
