@@ -84,6 +84,7 @@ _files = Parameter('files', repeats=True, takes_file=True)
 _offset = Parameter('offset', ('--offset', '-o'), 'Where to start: first, last (the last chunk), next (only new messages), stored (behind the offset stored under --name), N (an offset), -N (the last N messages), or a time: -1h, 2026-11-23T10:00Z, @UNIX. Without a stored offset, stored starts at offset 0; if retention has deleted that, --on-gap decides. (default: next)', words=('first', 'last', 'next', 'stored'))
 _until = Parameter('until', ('--until',), 'Where to stop: end (the end of the stream when the command starts), N (an offset), or a time: -1h, 2026-11-23T10:00Z, @UNIX. The message at that offset or time is the last one.', words=('end',))
 _name_4 = Parameter('name', ('--name',), 'Store the offset of the last written message under this name, regularly and at the end. --store-every says how often.')
+_pace = Parameter('pace', ('--pace',), 'Write messages with the gaps in time with which they were stored: original, or shortened, such as 10x, or lengthened, such as 0.5x. The messages of a chunk have one time.')
 _idle_timeout = Parameter('idle_timeout', ('--idle-timeout',), 'Stop when no message has come for this long. The exit code is 0.')
 _timeout = Parameter('timeout', ('--timeout',), 'Stop after this time. The exit code is 124.')
 _output = Parameter('output', ('--output',), 'Write each body with a newline behind it (lines, the default) or a NUL (nul), with its length before it (len32: 32 bits, big endian), or with nothing between the bodies (raw). json writes everything about a message as one line of JSON, and csv its --columns as a row. On a terminal, all but raw make control characters visible.', words=('lines', 'nul', 'len32', 'json', 'csv', 'raw'))
@@ -255,8 +256,8 @@ COMMANDS = {
         (_stream, _files),
     ),
     'consume': Command(
-        (_offset, _until, _name_4, _count, _idle_timeout, _timeout, _output, _nul_2, _json_3, _pretty_2, _delimiter_2,
-         _template, _columns, _unbuffered, _codec_2, _on_error_2, _on_gap, _store_every, _filter_values,
+        (_offset, _until, _name_4, _pace, _count, _idle_timeout, _timeout, _output, _nul_2, _json_3, _pretty_2,
+         _delimiter_2, _template, _columns, _unbuffered, _codec_2, _on_error_2, _on_gap, _store_every, _filter_values,
          _filter_from_2, _match_unfiltered, _grep, _grep_not, _match, _credit, _stats, _stats_interval, _context,
          _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls, _ca_file, _cert, _cert_key,
          _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker,

@@ -25,6 +25,7 @@ from rstream_cli.parsing import (
     UntilKind,
     is_before,
     parse_offset,
+    parse_pace,
     parse_until,
     positive_duration,
 )
@@ -53,6 +54,7 @@ def run_consume(
     more: Sequence[str] = (),
     kind: Kind = Kind.STREAM,
     single_active: bool = False,
+    pace: str | None = None,
 ) -> NoReturn:
     """Checks the options and consumes. ``more``: streams beside the target. Raises ``typer.Exit`` at the end."""
     env = connection.env
@@ -75,6 +77,7 @@ def run_consume(
         raise CommandError(f"--until: {error}") from None
     if not numbers:
         _check_places(start, stop, kind)
+    speed = _pace(pace, more)
     every = _store_every(options.store_every, name)
     _check_name(name, start)
     raw = options.codec is Codec.RAW
@@ -110,6 +113,7 @@ def run_consume(
             unbuffered=options.unbuffered,
             skip_bad=options.on_error is OnError.SKIP,
             raw=raw,
+            pace=speed,
             fail_on_gap=options.on_gap is OnGap.FAIL,
         )
         counts = ConsumeCounts()
@@ -193,6 +197,20 @@ def _check_places(start: Start, stop: Until | None, kind: Kind) -> None:
             f"{absolute[0]}: a number is an offset of one {whose}",
             hint=f"{alone}, or give {_NO_NUMBERS[absolute[0]]}",
         )
+
+
+def _pace(text: str | None, more: Sequence[str]) -> float | None:
+    if text is None:
+        return None
+    if more:
+        raise CommandError(
+            "--pace takes one stream: the messages of several do not come in the order of their times",
+            hint="read each stream with a command of its own",
+        )
+    try:
+        return parse_pace(text)
+    except ValueError as error:
+        raise CommandError(f"--pace: {error}") from None
 
 
 def _check_name(name: str | None, start: Start) -> None:

@@ -46,6 +46,8 @@ class ConsumePlan:
     """Whether to skip a message that cannot be shown; otherwise it ends the run."""
     raw: bool = False
     """Whether the stored bytes are the body, not AMQP 1.0."""
+    pace: float | None = None
+    """By how much the gaps in time between messages are shortened; None: they come at once."""
     fail_on_gap: bool = False
     """Whether to end at a gap; otherwise it is reported."""
 

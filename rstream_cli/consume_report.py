@@ -6,11 +6,14 @@ from collections.abc import Sequence
 
 from rstream_cli.consume_plan import ConsumePlan
 from rstream_cli.parsing import StartKind
+from rstream_cli.render import words
 from rstream_cli.render.display import Display, Severity, StatsMode
 from rstream_cli.render.stats import ConsumeCounts, Stats
 from rstream_core import Gap
 from rstream_core.flow.stream_reading import ReadEvents, StreamReading
 
+LONG_PAUSE = 5.0
+"""Seconds from which on a wait of ``--pace`` is told of: a person might take it for the end."""
 MOST_TURNS = 10
 """Streams of which a live display tells each turn in a line; its table counts those of more streams."""
 
@@ -75,6 +78,12 @@ class ConsumeReports(ReadEvents):
         state = "active" if active else "idle"
         self._display.event(state, f"{state} on {stream!r}", stream=stream)
 
+    def pause(self, seconds: float) -> None:
+        """Tells of a long wait for the time of the next message, with ``--pace``."""
+        if seconds >= LONG_PAUSE:
+            line = f"the next message comes in {words.duration(seconds)}, as --pace has it"
+            self._display.event("pause", line, bounded=True, stream=self._plan.target, seconds=round(seconds, 3))
+
     def not_stored(self, stream: str, why: str) -> None:
         self._display.note(f"storing failed: {why}", Severity.WARNING)
 
@@ -87,8 +96,8 @@ class ConsumeReports(ReadEvents):
         self.counts.gone += gap.last - gap.first + 1
         if self._plan.fail_on_gap and self._display.mode is not StatsMode.JSON:
             return  # the error reports it
-        words = self.nothing_stored(gap.first).removesuffix("; ")
-        line = f"{gap} ({words})" if words else str(gap)
+        note = self.nothing_stored(gap.first).removesuffix("; ")
+        line = f"{gap} ({note})" if note else str(gap)
         self._display.event(
             "gap", line, Severity.WARNING, bounded=True, stream=gap.stream, first=gap.first, last=gap.last
         )

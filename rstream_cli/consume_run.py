@@ -29,6 +29,7 @@ from rstream_core import (
 )
 from rstream_core.flow.acks import Account, Verdict
 from rstream_core.flow.block import Block
+from rstream_core.flow.gate import Pace
 from rstream_core.flow.run import Run
 from rstream_core.flow.stages import Count, Select, Stage, Stop
 from rstream_core.flow.stream_source import StreamSource
@@ -144,7 +145,8 @@ class ConsumeRun:
             count = Count(plan.count, "the number of messages is reached", lambda: account.by[Verdict.BAD])
             stages.append(count)
             ends.append(count.end)
-        run = self._run = Run(source, stages, self._sink, account, ends=ends)
+        gate = None if plan.pace is None else Pace(plan.pace, self._reports.pause)
+        run = self._run = Run(source, stages, self._sink, account, gate=gate, gate_gives_back=True, ends=ends)
         if self._why is not None:
             self._stop(self._why)
         why = await run.work()

@@ -174,6 +174,22 @@ def parse_rate(text: str) -> Rate:
     return Rate(messages_per_second=per_second)
 
 
+def parse_pace(text: str) -> float:
+    """By how much gaps in time are shortened: ``original`` (1), ``10x``, ``0.5x``; 0.001 to 1,000,000. Raises
+    ValueError."""
+    cleaned = text.strip().lower()
+    if cleaned == "original":
+        return 1.0
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)x", cleaned)
+    if match is None:
+        hint = f"; give {cleaned}x" if re.fullmatch(r"[0-9]{1,7}", cleaned) else ""
+        raise ValueError(f"not a pace: {text!r}; original, or a factor such as 10x or 0.5x{hint}")
+    pace = float(match[1])
+    if not 0.001 <= pace <= 1_000_000:
+        raise ValueError(f"a pace is 0.001x to 1000000x: {text!r}")
+    return pace
+
+
 # --- bytes and pairs --------------------------------------------------------------------------------------
 
 _ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|.|$)", re.DOTALL)

@@ -20,6 +20,7 @@ rstream consume events -o -10 --until end --json
 rstream consume events -o -1h --format '%o %I %s\n'
 rstream consume events --name backup -o stored --store-every 10s >> backup.txt
 rstream consume events -o first --filter eu --filter-from .region
+rstream consume events -o -1h --until end --pace 10x
 rstream consume events audit billing -o -5m --json
 """
 
@@ -66,6 +67,16 @@ def consume(
         ),
     ] = None,
     *,
+    pace: Annotated[
+        str | None,
+        typer.Option(
+            "--pace",
+            metavar="PACE",
+            help="Write messages with the gaps in time with which they were stored: original, or shortened, such as"
+            " 10x, or lengthened, such as 0.5x. The messages of a chunk have one time.",
+            rich_help_panel=READING,
+        ),
+    ] = None,
     options: ConsumeOptions,
     showing: ShowingOptions,
     connection: ConnectionSettings,
@@ -81,4 +92,4 @@ def consume(
     one stream, so it is refused for several.
     """
     first, *more = connection.streams(streams)
-    run_consume(first, offset, until, name, options, showing, connection, more=more)
+    run_consume(first, offset, until, name, options, showing, connection, more=more, pace=pace)

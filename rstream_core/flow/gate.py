@@ -1,4 +1,4 @@
-"""What limits how fast a run goes. The clock is an argument."""
+"""What decides when the messages of a run go on: how fast, or with which gaps. The clock is an argument."""
 
 from __future__ import annotations
 
@@ -57,3 +57,37 @@ class Rate:
         totals = list(accumulate(self._sizes(block.messages)))
         count = min(max(bisect_right(totals, self._most), 1), block.count)
         return count, max(totals[count - 1], 1)
+
+
+class Pace:
+    """Admits messages with the gaps in time that they had, for ``--pace``.
+
+    When a message is due follows from the times at which the broker stored it and the first one, so that small delays
+    do not add up: what is late goes at once. The messages of a chunk have one time. They have to come in its order, as
+    those of one stream do; a time that lies before an earlier one is past, too.
+    """
+
+    def __init__(self, speed: float = 1.0, on_wait: Callable[[float], None] | None = None) -> None:
+        """``speed``: by how much the gaps are shortened, more than 0; 1.0 leaves them as they were. ``on_wait`` is told
+        the seconds of each wait when it begins."""
+        self._ms_per_second = 1000.0 * speed
+        self._on_wait = on_wait
+        self._start: tuple[int, float] | None = None
+        """When the first message was stored, and when it came here."""
+        self._told = 0.0
+        """The end of the wait that was told of last."""
+
+    def admit(self, block: Block, now: float) -> Admission:
+        """Admits all of a block, or nothing. One without a time goes at once."""
+        if block.timestamp is None:
+            return Admission(block, None, now)
+        if self._start is None:
+            self._start = block.timestamp, now
+        first, began = self._start
+        due = began + (block.timestamp - first) / self._ms_per_second
+        if due <= now:
+            return Admission(block, None, now)
+        if self._on_wait is not None and due > self._told:
+            self._told = due
+            self._on_wait(due - now)
+        return Admission(None, block, due)

@@ -113,22 +113,25 @@ class Run:
         account: Account,
         *,
         gate: Gate | None = None,
+        gate_gives_back: bool = False,
         prepare: Callable[[Block], Awaitable[None] | None] | None = None,
         ends: Sequence[Callable[[], Stop | None]] = (),
         most_open: int = MOST_OPEN,
         is_full: Callable[[], bool] | None = None,
     ) -> None:
-        """``prepare`` sees each block before the stages do, and returns what to wait for first: whoever has to ask a
-        broker for what a stage needs does so there. Its errors are ``RstreamError``. ``ends`` are asked after each
-        block whether it was the last one. ``most_open`` messages may be open, and as many more as one block has.
-        ``is_full`` is asked whether the sink has bounds of its own that are reached: then no block is read until the
-        sink wakes the run, and what is due is done meanwhile.
+        """``gate_gives_back``: what the gate holds when the run is stopped stays open instead of going on: for a source
+        that can read it again. ``prepare`` sees each block before the stages do, and returns what to wait for first:
+        whoever has to ask a broker for what a stage needs does so there. Its errors are ``RstreamError``. ``ends`` are
+        asked after each block whether it was the last one. ``most_open`` messages may be open, and as many more as one
+        block has. ``is_full`` is asked whether the sink has bounds of its own that are reached: then no block is read
+        until the sink wakes the run, and what is due is done meanwhile.
         """
         self._source = source
         self._stages = stages
         self._sink = sink
         self._account = account
         self._gate = gate
+        self._gate_gives_back = gate_gives_back
         self._prepare = prepare
         self._ends = ends
         self._most_open = most_open
@@ -272,6 +275,8 @@ class Run:
 
     def _next(self) -> tuple[int, Block | None]:
         """Returns a block, and the index of the stage that it comes to."""
+        if self._gate_gives_back and self._why is not None and self._is_held_by_gate:
+            self._leave_behind()
         if self._held:
             index, block = self._held[-1]
             if self._is_held_by_gate and self._why is None and self._loop.time() < self._gate_due:
