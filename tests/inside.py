@@ -384,3 +384,11 @@ def descriptors(segment: Segment) -> tuple[int, int]:
 def ring(alarm: _Alarm) -> None:
     """Calls what an alarm calls, at once."""
     alarm._ring()
+
+
+# What compat has told already.
+
+
+def forget_compat_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the next ones be told once again."""
+    monkeypatch.setattr("rstream_core.compat.differences._told", set())

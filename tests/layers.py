@@ -95,6 +95,12 @@ rstream_core.consumers: delivering iteration
 rstream_core.consumers: subscriber_iteration
 rstream_core.consumers: consumer
 rstream_core.consumers: superstream_consumer
+rstream_core.compat: amqp constants differences exceptions recovery restarting utils
+rstream_core.compat: compression losses superstream
+rstream_core.compat: connecting
+rstream_core.compat: consumer producer
+rstream_core.compat: superstream_consumer superstream_producer
+rstream_core.compat: .
 rstream_core: .
 rstream_pytest: .
 rstream_cli: . completable completion_scripts version environment lookups output whole_files

@@ -80,6 +80,8 @@ class EventContext(NamedTuple):
     """The name that the consumers share."""
     offset: int | None
     """The last one processed, with all before it, in the turn that ends; None where there was none."""
+    subscriber_id: int
+    """The number that ``subscribe`` returns, perhaps after the first turn has begun."""
 
 
 Callback = Callable[[Any, MessageContext], Awaitable[None] | None]
@@ -373,13 +375,14 @@ class Consumer(StreamAdministration):
 
     async def _subscribe(self, stream: str, decoder: Decoder | None, wishes: _Wishes) -> Subscriber:
         self._check_open()
+        number = next(self._ids)
         name = wishes.name or wishes.group
         offsets = None
         if wishes.store_every is not None:
             offsets = ProcessedOffsets(self._client, wishes.store_name, wishes.store_every)
         single_active = None
         if wishes.group is not None:
-            listener = partial(_on_turn, self, wishes.name or wishes.group, wishes, offsets)
+            listener = partial(_on_turn, self, number, wishes.name or wishes.group, wishes, offsets)
             single_active = SingleActiveConsumer(wishes.group, wishes.super_stream, listener)
         try:
             subscription = await self._client.subscribe(
@@ -401,7 +404,7 @@ class Consumer(StreamAdministration):
             await subscription.close()
             raise
         subscription.reads_plain = decoder is amqp_decoder
-        subscriber = Subscriber(next(self._ids), name, subscription, decoder, wishes.filter.predicate, offsets)
+        subscriber = Subscriber(number, name, subscription, decoder, wishes.filter.predicate, offsets)
         self._subscribers.add(subscriber)
         if offsets is not None:
             subscriber.storing = asyncio.create_task(offsets.store_now_and_then(subscription))
@@ -410,6 +413,7 @@ class Consumer(StreamAdministration):
 
 async def _on_turn(
     consumer: Consumer,
+    number: int,
     name: str,
     wishes: _Wishes,
     offsets: ProcessedOffsets | None,
@@ -423,7 +427,7 @@ async def _on_turn(
     if wishes.listener is None:
         return None
     _called.set(_Called(consumer, subscription.stream, name))
-    context = EventContext(consumer, subscription.stream, name, wishes.group, subscription.processed)
+    context = EventContext(consumer, subscription.stream, name, wishes.group, subscription.processed, number)
     answer = wishes.listener(active, context)
     return await answer if inspect.isawaitable(answer) else answer
 

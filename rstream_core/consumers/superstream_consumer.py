@@ -60,7 +60,7 @@ class SuperStreamConsumer(OfOneSuperStream):
     ) -> None:
         check_name("super_stream", super_stream)
         self.super_stream = super_stream
-        self._consumer = Consumer(  # owns the client, since a callback may close the consumer in its context
+        self._consumer = self._make_consumer(  # owns the client: a callback may close the consumer in its context
             host,
             port,
             client=client,
@@ -74,6 +74,10 @@ class SuperStreamConsumer(OfOneSuperStream):
         """By the numbers that ``subscribe`` returned: the name, and the numbers of the partitions' subscriptions."""
         self._numbers = itertools.count()
         super().__init__("this consumer", self._consumer.client, owns_client=False)
+
+    def _make_consumer(self, *where: Any, **arguments: Any) -> Consumer:
+        """The consumer that this is a view of. A subclass may make another one, of its own arguments."""
+        return Consumer(*where, **arguments)
 
     async def run(self) -> None:
         """See ``Consumer.run``: the error is that of any partition."""

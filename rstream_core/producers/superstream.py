@@ -124,7 +124,7 @@ class SuperStreamProducer(OfOneSuperStream):
         self.super_stream = super_stream
         self._routing = routing
         self._extract = routing_extractor
-        self._producer = Producer(host, port, **arguments)
+        self._producer = self._make_producer(host, port, **arguments)
         self._router: Router | None = None
         self._order = asyncio.Lock()
         self._failures = 0
@@ -132,6 +132,10 @@ class SuperStreamProducer(OfOneSuperStream):
         self._failure: Exception | None = None
         """The error of the last failed attempt, which every call that waited for the attempt raises."""
         super().__init__("this producer", self._producer.client, owns_client=False)  # its producer closes it
+
+    def _make_producer(self, *where: Any, **arguments: Any) -> Producer:
+        """The producer that does the rest. A subclass may make another one, of its own arguments."""
+        return Producer(*where, **arguments)
 
     async def __aenter__(self) -> Self:
         try:

@@ -1,0 +1,60 @@
+"""The exceptions that programs of the published client catch. They are those of ``rstream_core``, and one more."""
+
+from rstream_core.errors import (
+    AccessRefused,
+    AuthenticationFailure,
+    ClientError,
+    ConnectionClosed,
+    FrameTooLarge,
+    InternalError,
+    LeaderNotAvailable,
+    MaxConsumersPerInstance,
+    MaxPublishersPerInstance,
+    OffsetNotFound,
+    PreconditionFailed,
+    PublisherDoesNotExist,
+    SASLAuthenticationFailureLoopback,
+    SASLChallenge,
+    SASLError,
+    SASLMechanismNotSupported,
+    ServerError,
+    StreamAlreadyExists,
+    StreamDoesNotExist,
+    StreamNotAvailable,
+    SubscriptionIDAlreadyExists,
+    SubscriptionIDDoesNotExist,
+    UnknownFrame,
+    VirtualHostAccessFailure,
+)
+
+__all__ = [
+    "AccessRefused",
+    "AuthenticationFailure",
+    "ClientError",
+    "ConnectionClosed",
+    "FrameTooLarge",
+    "InternalError",
+    "LeaderNotAvailable",
+    "MaxConsumersPerInstance",
+    "MaxPublishersPerInstance",
+    "OffsetNotFound",
+    "PreconditionFailed",
+    "PublisherDoesNotExist",
+    "SASLAuthenticationFailureLoopback",
+    "SASLChallenge",
+    "SASLError",
+    "SASLMechanismNotSupported",
+    "ServerError",
+    "StreamAlreadyExists",
+    "StreamAlreadySubscribed",
+    "StreamDoesNotExist",
+    "StreamNotAvailable",
+    "SubscriptionIDAlreadyExists",
+    "SubscriptionIDDoesNotExist",
+    "UnknownFrame",
+    "VirtualHostAccessFailure",
+]
+
+
+class StreamAlreadySubscribed(ClientError):
+    """A consumer has a subscription to this stream already, and takes one for each stream."""
