@@ -10,6 +10,7 @@ import pytest
 
 from rstream_core import Client, ConnectionClosed, NotConfirmed, compat
 from rstream_core.compat.recovery import IReliableEntity
+from tests import inside
 from tests.brokers import Broker
 from tests.clients import PATIENCE, arguments_for, eventually, publish, read
 from tests.proxy import Proxy
@@ -117,6 +118,29 @@ async def test_version_0_is_told_the_error_and_recovers_by_itself(
             await running
         assert [isinstance(reason, ConnectionClosed) for reason in reasons] == [True] * attempt
     assert seen == [(b"0", 0)] * 2
+
+
+async def test_version_0_recovers_nothing(proxy: Proxy, through: dict[str, Any], client: Client, stream: str) -> None:
+    """Where the handler only takes note; a strategy beside it does what it is for."""
+    told: list[Exception] = []
+    async with compat.Consumer(**through, connection_closed_handler=told.append) as consumer:
+        await consumer.subscribe(stream, Seen())
+        running = asyncio.create_task(consumer.run())
+        proxy.cut()
+        await eventually(lambda: bool(told))
+        await eventually(lambda: not inside.subscriptions(consumer), 2)
+        assert not running.done()
+    await running
+    strategy = compat.BackOffRecoveryStrategy()
+    seen = Seen()
+    async with compat.Consumer(
+        **through, connection_closed_handler=told.append, recovery_strategy=strategy
+    ) as consumer:
+        await consumer.subscribe(stream, seen)
+        proxy.cut()
+        await eventually(lambda: len(told) == 2)
+        await publish(client, stream, [b"0"])
+        await eventually(lambda: bool(seen))
 
 
 async def test_a_disabled_strategy(proxy: Proxy, through: dict[str, Any], client: Client, stream: str) -> None:
