@@ -115,6 +115,7 @@ class AMQPMessage(CoreMessage):
 
     @classmethod
     def from_bytes(cls, data: bytes | bytearray | memoryview) -> Self:
+        """Returns the message that these bytes encode. See the core's method."""
         self = super().from_bytes(data)
         self._arrived = None
         self._seen = {}

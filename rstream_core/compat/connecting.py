@@ -14,7 +14,7 @@ from rstream_core.compat.losses import ConnectionClosedHandler, Losses, OnClose
 from rstream_core.compat.recovery import IReliableEntity, RecoveryStrategy
 from rstream_core.types import Endpoint
 
-MAX_RETRIES = 20
+_RETRIES = 20
 """The published client's default."""
 
 
@@ -61,7 +61,7 @@ def losses_of(given: Connecting, entity: IReliableEntity, restore: Callable[[str
 
 def connection_of(given: Connecting) -> ConnectionArguments:
     """The rest, as the core takes it."""
-    if given.get("max_retries", MAX_RETRIES) != MAX_RETRIES:
+    if given.get("max_retries", _RETRIES) != _RETRIES:
         differs("max_retries", "max_retries has no effect: the client tries as long as connect_timeout allows")
     told: dict[str, Any] = {name: value for name, value in given.items() if name not in _LOSSES}
     if not told.get("connection_name", "-"):
