@@ -12,6 +12,8 @@ from rstream_core.protocol.wire_choice import Compiled
 from rstream_core.publishing.columns import PlainColumns
 from tests.twins import THERE
 
+SUB_ENTRY = b"\x90\0\2\0\0\0\x0c\0\0\0\3abc"
+"""One of two messages, as far as it is looked at."""
 DELIMITERS = (b"\n", b"\0", b"ab")
 
 
@@ -47,6 +49,7 @@ def check_entries(compiled: Compiled, data: bytes, start: int, end: int, count: 
     chunk = (data, start, end, count)
     is_one = 0 <= start <= end and count <= len(data)
     assert compiled.split(*chunk) == (python.split(*chunk) if is_one else None)
+    check_placed(compiled, chunk, is_one=is_one)
     bodies = python.plain_bodies(*chunk) if is_one else None
     assert compiled.plain_bodies(*chunk) == bodies
     measured = None if bodies is None else (sum(map(len, bodies)), max(map(len, bodies)))
@@ -54,6 +57,28 @@ def check_entries(compiled: Compiled, data: bytes, start: int, end: int, count: 
     for delimiter in (b"\n", b"", b"\r\n"):
         lines = None if bodies is None else b"".join(body + delimiter for body in bodies)
         assert compiled.plain_lines(*chunk, delimiter) == lines
+
+
+def check_placed(compiled: Compiled, chunk: tuple[bytes, int, int, int], *, is_one: bool) -> None:
+    """Of one chunk whose messages stay where they are: its stretches, and the frames that are made of them there."""
+    surveyed = compiled.survey(*chunk)
+    assert surveyed == (python.survey(*chunk) if is_one else None)
+    data, start, end, _ = chunk
+    if not 0 <= start <= end:
+        assert compiled.cut_entries(data, start, end, 100, 10) is None
+    for begin, stop, count, _, kind in surveyed or ():
+        if kind:
+            assert compiled.publish_entries(7, range(1), data, begin - 11, stop) is None
+            continue
+        ids = range(1 << 40, (1 << 40) + count)
+        assert compiled.publish_entries(7, ids, data, begin, stop) == python.publish_entries(7, ids, data, begin, stop)
+        assert compiled.publish_entries(7, list(ids), data, begin, stop) is not None
+        for wrong in (ids[1:], range(count + 1), range(-1, count - 1)):
+            assert compiled.publish_entries(7, wrong, data, begin, stop) is None
+        for limit, most in ((len(data) // 3, 1000), (40, 7), (1 << 20, 1 << 20)):
+            parts = compiled.cut_entries(data, begin, stop, limit, most)
+            assert parts == python.cut_entries(data, begin, stop, limit, most)
+            assert compiled.cut_entries(data, begin, stop, limit, 0) is None
 
 
 def check_lines(compiled: Compiled, data: bytes, start: int, end: int, delimiter: bytes) -> None:
@@ -135,6 +160,7 @@ def seeds(chunks: Sequence[bytes]) -> Sequence[bytes]:
         *(chunk[HEADER.size :] for chunk in chunks),
         python.join_plain(bodies),
         python.join_plain([b"y" * 100] * 40),
+        python.join_entries([b"ab", b"c"]) + SUB_ENTRY * 2 + python.join_entries([b""]) + SUB_ENTRY,
         python.join_entries([b"\0Su\xa0\2ab", b"\0Su\xb0\0\0\0\2ab", b"ab"]),
         b"".join(body + b"\n" for body in [*bodies, *bodies]),
         b"\0" * 50,

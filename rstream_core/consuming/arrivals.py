@@ -11,7 +11,7 @@ how many credits that are.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -24,12 +24,15 @@ from rstream_core.protocol.chunk import (
     AnyChunk,
     ChunkHeader,
     ChunkReader,
+    PlacedChunk,
     PlainChunk,
     open_entries,
+    open_placed,
     open_plain,
     parse_header,
 )
 from rstream_core.protocol.commands import Delivery
+from rstream_core.protocol.placed import PlacedMessages
 from rstream_core.types import Chunk, ConsumerOffsetSpecification, OffsetType
 
 MORE_CHUNKS = 16
@@ -98,13 +101,13 @@ class Arrivals:
         return header, min(header.first_offset + header.records, MAX_OFFSET)
 
     def take(
-        self, is_held: Callable[[int], bool] | None = None, *, as_plain: bool = False
+        self, is_held: Callable[[int], bool] | None = None, *, as_plain: bool = False, placed: bool = False
     ) -> tuple[AnyChunk | None, int]:
         """Returns the next messages, or None where none are there; and how many credits are free by that.
 
         ``is_held`` says of a chunk's first offset whether it must not be handed out yet. ``as_plain``: a chunk whose
-        messages are all plain comes as a ``PlainChunk``. Raises ``ChunkError``, and drops everything: behind damaged
-        data nothing is handed out.
+        messages are all plain comes as a ``PlainChunk``. ``placed``: each comes as a ``PlacedChunk``. Raises
+        ``ChunkError``, and drops everything: behind damaged data nothing is handed out.
         """
         free = 0
         try:
@@ -114,7 +117,7 @@ class Arrivals:
                 elif is_held is not None and _is_held(self.waiting[0], is_held):
                     break
                 else:
-                    chunk = self._open(self.waiting.popleft(), as_plain=as_plain)
+                    chunk = self._open(self.waiting.popleft(), as_plain=as_plain, placed=placed)
                 if chunk is not None:
                     return chunk, free
                 free += 1
@@ -148,11 +151,11 @@ class Arrivals:
 
     # Inside.
 
-    def _open(self, arrival: Arrival, *, as_plain: bool) -> AnyChunk | None:
+    def _open(self, arrival: Arrival, *, as_plain: bool, placed: bool) -> AnyChunk | None:
         """Returns the first messages of a chunk that are wanted; None where it has none."""
         _, self._committed, frame, start = arrival.delivery
         header = arrival.header or parse_header(frame, start)
-        opened = open_plain if as_plain else open_entries
+        opened = open_placed if placed else open_plain if as_plain else open_entries
         found = opened(frame, start + HEADER.size, header)
         if header.kind != CHUNK_USER:
             return None
@@ -173,7 +176,7 @@ class Arrivals:
         self._reader = reader if self.has_pieces else None
         return self._hand_out(self.chunk_end, []) if piece is None else self._hand_out(*piece)
 
-    def _hand_out(self, offset: int, messages: list[bytes] | PlainMessages) -> AnyChunk | None:
+    def _hand_out(self, offset: int, messages: Sequence[bytes]) -> AnyChunk | None:
         """Makes a ``Chunk`` of the messages that were not handed out before; None where there are none."""
         end = offset + len(messages)
         self.seen = max(self.seen, end)
@@ -187,7 +190,10 @@ class Arrivals:
             return None
         if isinstance(messages, PlainMessages):
             return _new_plain_chunk((self._stream, offset, self._timestamp, messages, self._committed))
-        return Chunk(self._stream, offset, self._timestamp, messages, self._committed)
+        if isinstance(messages, PlacedMessages):
+            return PlacedChunk(self._stream, offset, self._timestamp, messages, self._committed)
+        found = messages if isinstance(messages, list) else list(messages)
+        return Chunk(self._stream, offset, self._timestamp, found, self._committed)
 
 
 def _is_held(arrival: Arrival, is_held: Callable[[int], bool]) -> bool:

@@ -120,10 +120,10 @@ class Intake(Attachment):
         """Whether nothing that has arrived is still to be handed out or to be finished."""
         return not self._held()
 
-    def next(self, *, as_plain: bool = False) -> AnyChunk | None:
+    def next(self, *, as_plain: bool = False, placed: bool = False) -> AnyChunk | None:
         """Returns the next chunk, or piece, if one is there: from then on it is held, and the one before it finished.
 
-        ``as_plain``: see ``Arrivals.take``. Raises ``ChunkError``, once.
+        ``as_plain``, ``placed``: see ``Arrivals.take``. Raises ``ChunkError``, once.
         """
         if self.progress.held is not None:
             self.finish(None)
@@ -131,7 +131,8 @@ class Intake(Attachment):
             self._return_credit()
         try:
             watch = self._gaps.watch
-            chunk, free = self.arrivals.take(None if watch.is_quiet else watch.holds, as_plain=as_plain)
+            held = None if watch.is_quiet else watch.holds
+            chunk, free = self.arrivals.take(held, as_plain=as_plain, placed=placed)
         except ChunkError as error:
             self.error = error.located(self._connection.endpoint)
             raise

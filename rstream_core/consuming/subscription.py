@@ -211,6 +211,10 @@ class Subscription(AsyncIterator[Chunk]):
             self._has_given_way = False
         return chunk
 
+    def poll_placed(self) -> AnyChunk | None:
+        """As ``poll``, for whoever passes messages on without a look inside: each chunk comes as a ``PlacedChunk``."""
+        return self._intake.next(placed=True)
+
     async def give_way(self) -> None:
         """Lets the event loop run between two pieces of a chunk, since a chunk may have thousands of pieces.
 

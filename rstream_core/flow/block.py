@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 from rstream_core.flow.acks import Acks, Verdict
 from rstream_core.protocol.amqp_sections import PlainMessages, join_messages
+from rstream_core.protocol.placed import PlacedMessages
 from rstream_core.protocol.wire import scatter
 
 T = TypeVar("T")
@@ -68,6 +69,10 @@ class Block:
             keys=None if self.keys is None else _at(self.keys, places),
             lanes=None if self.lanes is None else _at(self.lanes, places),
         )
+
+    def boundary(self, at: int) -> int:
+        """Returns the first place from ``at`` on at which ``split`` cuts no sub-entry in two."""
+        return self.messages.boundary(at) if isinstance(self.messages, PlacedMessages) else at
 
     def split(self, at: int) -> tuple[Self, Self]:
         """Returns the messages before the place ``at``, and those from there on."""

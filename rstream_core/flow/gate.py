@@ -50,12 +50,13 @@ class Rate:
         return Admission(part, rest, self._due)
 
     def _fitting(self, block: Block) -> tuple[int, int]:
-        """Returns how many messages make one slice, one at least, and what they count, one at least."""
+        """Returns how many messages make one slice, one at least, and what they count, one at least. A sub-entry that
+        is passed on whole counts to the slice that it begins in."""
         if self._sizes is None:
-            count = min(int(self._most), block.count)
+            count = block.boundary(min(int(self._most), block.count))
             return count, max(count, 1)
         totals = list(accumulate(self._sizes(block.messages)))
-        count = min(max(bisect_right(totals, self._most), 1), block.count)
+        count = block.boundary(min(max(bisect_right(totals, self._most), 1), block.count))
         return count, max(totals[count - 1], 1)
 
 

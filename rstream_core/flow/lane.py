@@ -38,6 +38,7 @@ class LanePublisher(Protocol):
         messages: Sequence[bytes],
         compression: CompressionType = CompressionType.No,
         *,
+        publishing_id: int | None = None,
         context: object = None,
         place: int = 0,
     ) -> int: ...

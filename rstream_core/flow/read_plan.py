@@ -69,5 +69,7 @@ class ReadPlan:
     handed out in an earlier turn. For a sink that may drop what it was handed."""
     as_plain: bool = False
     """Whether messages that are all plain come as ``PlainMessages``, for a run that looks at little but bodies."""
+    placed: bool = False
+    """Whether messages come as ``PlacedMessages``, for a run that passes them on without a look inside."""
     fail_on_gap: bool = False
     """Whether offsets that retention took end the reading with ``OffsetsGone``."""

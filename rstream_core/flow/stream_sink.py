@@ -221,7 +221,8 @@ class StreamSink:
         batching, place = self._batching, part.start
         messages = block.messages if part == slice(0, block.count) else block.messages[part]
         if batching.sub_entries is not None:
-            await _publish_sub_entry(publisher, messages, batching.sub_entries, context, place)
+            ids = None if block.ids is None else block.ids[part]
+            await _publish_sub_entry(publisher, messages, batching.sub_entries, ids, context, place)
         else:
             await publisher.publish(
                 messages,
@@ -259,14 +260,21 @@ class StreamSink:
 
 
 async def _publish_sub_entry(
-    publisher: LanePublisher, messages: Sequence[bytes], compression: CompressionType, context: object, place: int
+    publisher: LanePublisher,
+    messages: Sequence[bytes],
+    compression: CompressionType,
+    ids: Sequence[int] | None,
+    context: object,
+    place: int,
 ) -> None:
-    """Publishes a sub-entry, or several if one does not fit a frame."""
+    """Publishes a sub-entry, or several if one does not fit a frame: each under the id of its last message."""
+    last = None if ids is None else ids[-1]
     try:
-        await publisher.publish_sub_entry(messages, compression, context=context, place=place)
+        await publisher.publish_sub_entry(messages, compression, publishing_id=last, context=context, place=place)
     except MessageTooLarge:
         if len(messages) < 2:
             raise
         middle = len(messages) // 2
-        await _publish_sub_entry(publisher, messages[:middle], compression, context, place)
-        await _publish_sub_entry(publisher, messages[middle:], compression, context, place + middle)
+        first, second = (None, None) if ids is None else (ids[:middle], ids[middle:])
+        await _publish_sub_entry(publisher, messages[:middle], compression, first, context, place)
+        await _publish_sub_entry(publisher, messages[middle:], compression, second, context, place + middle)

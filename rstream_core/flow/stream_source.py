@@ -151,7 +151,10 @@ class StreamSource:
         subscription = reading.subscription
         assert subscription is not None
         while not reading.is_read_out:
-            chunk = subscription.poll_plain() if self._plan.as_plain else subscription.poll()
+            if self._plan.placed:
+                chunk = subscription.poll_placed()
+            else:
+                chunk = subscription.poll_plain() if self._plan.as_plain else subscription.poll()
             if chunk is None:
                 if subscription.error is not None:
                     self._failed = subscription
@@ -163,7 +166,7 @@ class StreamSource:
             if count and not reading.has_begun:
                 reading.has_begun = True
                 self._events.begins(reading, chunk.offset)
-            if count > MOST_AT_ONCE:
+            if count > MOST_AT_ONCE and not self._plan.placed:  # those are not taken out one by one
                 rest = self._rest = _Rest(reading, chunk, count, is_end)
                 return self._part(rest)
             if is_end:

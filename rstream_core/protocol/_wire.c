@@ -1000,6 +1000,218 @@ other:
 }
 
 
+/* Entries of a chunk to frames. */
+
+/* Bytes of the head of a sub-entry, behind its first one: records, size unpacked, size. */
+#define SUB_BATCH_HEAD 11u
+
+/* Finds the single message at `at`. Returns where the next entry begins; NULL where it is none, or does not end by
+   `end`. */
+static inline const uint8_t *
+next_single(const uint8_t *at, const uint8_t *end, size_t *size)
+{
+    if (end - at < 4 || (*size = load_u32(at)) >= SUB_BATCH_SIZE || *size > (size_t)(end - at) - 4) {
+        return NULL;
+    }
+    return at + 4 + *size;
+}
+
+/* Appends to what survey returns. */
+static int
+append_stretch(PyObject *found, size_t begin, size_t end, size_t count, size_t number, unsigned int kind)
+{
+    int failed;
+    PyObject *stretch = Py_BuildValue("(nnnnI)", (Py_ssize_t)begin, (Py_ssize_t)end, (Py_ssize_t)count,
+                                      (Py_ssize_t)number, kind);
+    if (stretch == NULL) {
+        return -1;
+    }
+    failed = PyList_Append(found, stretch);
+    Py_DECREF(stretch);
+    return failed;
+}
+
+PyDoc_STRVAR(survey_doc,
+"survey(data, start, end, count)\n--\n\n"
+"Returns the stretches of so many entries, which must be exactly data[start:end]. See wire_python.survey. None where\n"
+"they are not.");
+
+static PyObject *
+survey(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given)
+{
+    Span span;
+    Found result;
+    size_t start, count, messages = 0, longest = 0;
+    const uint8_t *data, *at, *first;
+    PyObject *found;
+    if (!has_arguments("survey", given, 4)) {
+        return NULL;
+    }
+    if ((result = span_arguments(arguments, &span)) != OK || (result = size_argument(arguments[1], &start)) != OK
+        || (result = size_argument(arguments[3], &count)) != OK) {
+        return given_up(result);
+    }
+    data = span.begin - start;
+    found = PyList_New(0);
+    if (found == NULL) {
+        return NULL;
+    }
+    at = first = span.begin;
+    for (size_t entry = 0; entry < count; entry++) {
+        size_t size = 0, records, plain;
+        const uint8_t *next = next_single(at, span.end, &size);
+        if (next != NULL) {
+            messages++;
+            longest = size > longest ? size : longest;
+            at = next;
+            continue;
+        }
+        if ((size_t)(span.end - at) < SUB_BATCH_HEAD || size < SUB_BATCH_SIZE) {
+            goto other;
+        }
+        if (messages && append_stretch(found, (size_t)(first - data), (size_t)(at - data), messages, longest, 0) < 0) {
+            goto failed;
+        }
+        records = (size_t)at[1] << 8 | at[2];
+        plain = load_u32(at + 3);
+        size = load_u32(at + 7);
+        if (size > (size_t)(span.end - at) - SUB_BATCH_HEAD || plain > PY_SSIZE_T_MAX) {
+            goto other;
+        }
+        first = at + SUB_BATCH_HEAD + size;
+        if (append_stretch(found, (size_t)(first - size - data), (size_t)(first - data), records, plain, at[0]) < 0) {
+            goto failed;
+        }
+        at = first;
+        messages = longest = 0;
+    }
+    if (at != span.end) {
+        goto other;
+    }
+    if (messages && append_stretch(found, (size_t)(first - data), (size_t)(at - data), messages, longest, 0) < 0) {
+        goto failed;
+    }
+    return found;
+other:
+    Py_DECREF(found);
+    return not_plain();
+failed:
+    Py_DECREF(found);
+    return NULL;
+}
+
+PyDoc_STRVAR(cut_entries_doc,
+"cut_entries(data, start, end, limit, most)\n--\n\n"
+"Returns where to cut single messages, each behind its size, so that those of each part make one Publish frame: see\n"
+"cut_lines. None where they are not exactly data[start:end].");
+
+static PyObject *
+cut_entries(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given)
+{
+    Span span;
+    size_t limit, most, start, place = 0, first = 0, used = 0, beside = 0, size = 0;
+    Found found;
+    const uint8_t *data, *at, *next;
+    PyObject *parts;
+    if (!has_arguments("cut_entries", given, 5)) {
+        return NULL;
+    }
+    if ((found = span_arguments(arguments, &span)) != OK || (found = size_argument(arguments[1], &start)) != OK
+        || (found = size_argument(arguments[3], &limit)) != OK || (found = size_argument(arguments[4], &most)) != OK) {
+        return given_up(found);
+    }
+    if (!most || span.begin == span.end) {
+        return not_plain();
+    }
+    data = span.begin - start;
+    limit = limit < FRAME_HEAD - 4 ? 0 : limit - (FRAME_HEAD - 4);
+    parts = PyList_New(0);
+    if (parts == NULL) {
+        return NULL;
+    }
+    for (at = span.begin; at != span.end; at = next, place++) {
+        size_t entry;
+        next = next_single(at, span.end, &size);
+        if (next == NULL) {
+            Py_DECREF(parts);
+            return not_plain();
+        }
+        entry = size + 8 + 4; /* the size is less than 2 GiB */
+        if (place > first && (place % most == 0 || used > limit || entry > limit - used)) {
+            if (append_part(parts, place, used - beside, (size_t)(at - data)) < 0) {
+                Py_DECREF(parts);
+                return NULL;
+            }
+            first = place;
+            used = beside = 0;
+        }
+        used += entry;
+        beside += 8 + 4;
+    }
+    if (append_part(parts, place, used - beside, (size_t)(at - data)) < 0) {
+        Py_DECREF(parts);
+        return NULL;
+    }
+    return parts;
+}
+
+PyDoc_STRVAR(publish_entries_doc,
+"publish_entries(publisher_id, ids, data, start, end)\n--\n\n"
+"Returns the Publish frame of single messages, each behind its size. None as from publish_frame and cut_entries, and\n"
+"where there are not as many messages as ids.");
+
+static PyObject *
+publish_entries(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t given)
+{
+    uint8_t publisher_id, *out = NULL;
+    Ids ids;
+    Span span;
+    size_t total;
+    Found found;
+    const uint8_t *at;
+    PyObject *frame;
+    if (!has_arguments("publish_entries", given, 5)) {
+        return NULL;
+    }
+    if ((found = publisher_argument(arguments[0], &publisher_id)) != OK
+        || (found = ids_argument(arguments[1], &ids)) != OK || (found = span_arguments(arguments + 2, &span)) != OK) {
+        return given_up(found);
+    }
+    /* Each message has at least its size: so no more is allocated than three times what is there. */
+    if (!ids.count || ids.count > size_of(&span) / 4 || ids.count > INT32_MAX || !multiply_sizes(ids.count, 8, &total)
+        || !add_size(&total, size_of(&span)) || !add_size(&total, FRAME_HEAD) || total - 4 > UINT32_MAX) {
+        return not_plain();
+    }
+    frame = new_bytes(total, &out);
+    if (frame == NULL) {
+        return NULL;
+    }
+    out = store_frame_head(out, total - 4, 1, publisher_id, ids.count);
+    at = span.begin;
+    for (size_t place = 0; place < ids.count; place++) {
+        uint64_t id;
+        size_t size = 0;
+        const uint8_t *entry = at;
+        at = next_single(at, span.end, &size);
+        if (at == NULL) {
+            found = OTHER;
+            goto other;
+        }
+        if ((found = id_at(&ids, place, &id)) != OK) {
+            goto other;
+        }
+        out = store_bytes(store_u64(out, id), entry, size + 4);
+    }
+    if (at == span.end) {
+        return frame;
+    }
+    found = OTHER;
+other:
+    Py_DECREF(frame);
+    return given_up(found);
+}
+
+
 /* Bodies to JSON, as orjson writes strings. */
 
 /* What becomes of a byte: itself; a backslash and a letter, which is the value; \u00 and two digits; or it is a part of a
@@ -1503,6 +1715,7 @@ static PyMethodDef functions[] = {
     FUNCTION(confirmed_ids),
     FUNCTION(count_byte),
     FUNCTION(crc32),
+    FUNCTION(cut_entries),
     FUNCTION(cut_lines),
     FUNCTION(join_entries),
     FUNCTION(join_plain),
@@ -1511,10 +1724,12 @@ static PyMethodDef functions[] = {
     FUNCTION(plain_bodies),
     FUNCTION(plain_json),
     FUNCTION(plain_lines),
+    FUNCTION(publish_entries),
     FUNCTION(publish_frame),
     FUNCTION(publish_lines),
     FUNCTION(publish_plain),
     FUNCTION(split),
+    FUNCTION(survey),
     {NULL, NULL, 0, NULL},
 };
 

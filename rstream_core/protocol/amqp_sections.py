@@ -279,31 +279,57 @@ class PlainMessages(Sequence[bytes]):
         return part
 
 
+class Measured(Sequence[bytes]):
+    """Messages that know their sizes without being taken out of where they are."""
+
+    __slots__ = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the messages together."""
+        raise NotImplementedError
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each message."""
+        raise NotImplementedError
+
+    @property
+    def most(self) -> int:
+        """A number of bytes that no message exceeds."""
+        raise NotImplementedError
+
+    def join(self, others: Sequence[Sequence[bytes]]) -> Sequence[bytes] | None:
+        """Returns these messages, and behind them the others; None where those are of another kind."""
+        raise NotImplementedError
+
+
 def size_of(messages: Sequence[bytes]) -> int:
     """Returns the bytes of all messages."""
-    return messages.size if isinstance(messages, PlainMessages) else sum(map(len, messages))
+    return messages.size if isinstance(messages, PlainMessages | Measured) else sum(map(len, messages))
 
 
 def sizes_of(messages: Sequence[bytes]) -> list[int]:
     """Returns the bytes of each message."""
     if isinstance(messages, PlainMessages):
         return [len(PREFIXES[length]) + length for length in messages.lengths]
-    return list(map(len, messages))
+    return messages.sizes if isinstance(messages, Measured) else list(map(len, messages))
 
 
 def most_of(messages: Sequence[bytes]) -> int:
     """Returns a number of bytes that no message exceeds: nearly always those of the largest one."""
     if isinstance(messages, PlainMessages):
         return len(PREFIXES[messages.most]) + messages.most
-    return max(map(len, messages), default=0)
+    return messages.most if isinstance(messages, Measured) else max(map(len, messages), default=0)
 
 
-def join_messages(parts: Sequence[Sequence[bytes]]) -> PlainMessages | list[bytes]:
-    """Returns the messages of all parts, one behind the other: held by their bodies where those of each part are."""
+def join_messages(parts: Sequence[Sequence[bytes]]) -> Sequence[bytes]:
+    """Returns the messages of all parts, one behind the other: held as those of each part are, if all are so."""
     plain = [part for part in parts if type(part) is PlainMessages]
     if len(plain) == len(parts):
         return _join_plain(plain)
-    return list(chain.from_iterable(parts))
+    joined = parts[0].join(parts[1:]) if isinstance(parts[0], Measured) else None
+    return list(chain.from_iterable(parts)) if joined is None else joined
 
 
 def _join_plain(parts: Sequence[PlainMessages]) -> PlainMessages:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 
-from rstream_core.errors import ProtocolError
+from rstream_core.errors import ChunkError, ProtocolError
 
 SUB_BATCH = struct.Struct(">BHII")
 SUB_BATCH_BIT = 0x80
@@ -20,6 +20,14 @@ SUB_BATCH_SIZE = SUB_BATCH_BIT << 24
 def codec_of(kind: int) -> int:
     """Returns the number of the codec in the first byte of a sub-batch, 0 to 7: perhaps none that is known."""
     return kind >> 4 & 7
+
+
+def check_claims(size: int, records: int, plain_size: int, available: int) -> None:
+    """Checks the head of a sub-entry. ``available``: the bytes behind it. Raises ``ChunkError``."""
+    if size > available:
+        raise ChunkError(f"a sub-entry claims {size} bytes and has {max(available, 0)}")
+    if records * 4 > plain_size:
+        raise ChunkError(f"a sub-entry claims {records} messages in {plain_size} bytes")
 
 
 def write_sub_batch(out: bytearray, compression: int, records: int, uncompressed_size: int, data: bytes) -> None:

@@ -40,6 +40,7 @@ __all__ = [
     "checksum",
     "confirmed_ids",
     "count_delimiters",
+    "cut_entries",
     "cut_for_frames",
     "encode_filter",
     "has_sub_entry",
@@ -49,6 +50,7 @@ __all__ = [
     "lines_of",
     "plain_bodies",
     "plain_messages",
+    "publish_entries",
     "publish_frame",
     "publish_plain",
     "publish_size",
@@ -57,6 +59,7 @@ __all__ = [
     "refit",
     "scatter",
     "split",
+    "survey",
 ]
 
 _compiled = CHOICE.compiled
@@ -89,6 +92,18 @@ def publish_plain(
     """See ``wire_python.publish_plain``."""
     frame = None if _compiled is None else _compiled.publish_plain(publisher_id, ids, bodies)
     return wire_python.publish_plain(publisher_id, ids, bodies, lengths, size) if frame is None else frame
+
+
+def publish_entries(publisher_id: int, ids: Sequence[int], data: bytes, start: int, end: int) -> bytes:
+    """See ``wire_python.publish_entries``."""
+    frame = None if _compiled is None else _compiled.publish_entries(publisher_id, ids, data, start, end)
+    return wire_python.publish_entries(publisher_id, ids, data, start, end) if frame is None else frame
+
+
+def cut_entries(data: bytes, start: int, end: int, limit: int, most: int) -> Sequence[tuple[int, int, int]]:
+    """See ``wire_python.cut_entries``."""
+    parts = None if _compiled is None else _compiled.cut_entries(data, start, end, limit, most)
+    return wire_python.cut_entries(data, start, end, limit, most) if parts is None else parts
 
 
 def join_entries(messages: Sequence[bytes]) -> bytes:
@@ -152,6 +167,13 @@ def split(data: bytes, start: int, end: int, count: int) -> list[bytes] | None:
     if _compiled is None:
         return wire_python.split(data, start, end, count)
     return _compiled.split(data, start, end, count)
+
+
+def survey(data: bytes, start: int, end: int, count: int) -> list[tuple[int, int, int, int, int]] | None:
+    """See ``wire_python.survey``."""
+    if _compiled is None:
+        return wire_python.survey(data, start, end, count)
+    return _compiled.survey(data, start, end, count)
 
 
 @dataclass(slots=True)

@@ -4,7 +4,8 @@ They take and return bytes, lists and numbers, and know nothing of publishers or
 once per message but by calls into C. ``wire``, which everybody calls, has the compiled twin of some of them.
 
 A function that reads returns None for what is not its plain case, such as a chunk with sub-entries or a frame that is
-cut off. The general code then reads the same bytes, and says what is wrong with them.
+cut off. The general code then reads the same bytes, and says what is wrong with them. The module is longer than
+others, since all that touches every message is in one place, as in the compiled twin.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TypeVar
 from rstream_core.checks import MAX_STRING, check_text
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.amqp_sections import DATA32, PREFIXES, SHORT_BODY
-from rstream_core.protocol.sub_batch import SUB_BATCH_BIT, SUB_BATCH_SIZE
+from rstream_core.protocol.sub_batch import SUB_BATCH, SUB_BATCH_BIT, SUB_BATCH_SIZE
 
 T = TypeVar("T")
 
@@ -126,6 +127,46 @@ def _packed_range(ids: range) -> tuple[list[bytes], list[bytes]]:
         high += [prefix.to_bytes(7)] * (min(last, prefix << 8 | 255) - max(first, prefix << 8) + 1)
     skipped = first & 255
     return high, (_BYTES * ((skipped + len(ids) >> 8) + 1))[skipped : skipped + len(ids)]
+
+
+def publish_entries(publisher_id: int, ids: Sequence[int], data: bytes, start: int, end: int) -> bytes:
+    """Returns the Publish frame of the single messages in ``data[start:end]``, each behind its size.
+
+    There are as many as ids. Raises ``TypeError`` for a publishing id that is no whole number, ``ValueError`` where the
+    messages are not exactly these bytes.
+    """
+    messages = split(data, start, end, len(ids))
+    if messages is None:
+        raise ValueError(f"{end - start} bytes are not {len(ids)} messages")
+    return publish_frame(publisher_id, ids, messages, list(map(len, messages)))
+
+
+def cut_entries(data: bytes, start: int, end: int, limit: int, most: int) -> list[tuple[int, int, int]]:
+    """Returns where to cut the single messages in ``data[start:end]``, each behind its size, for Publish frames.
+
+    Each part makes one frame of up to ``limit`` bytes behind its size; a part ends behind each ``most`` messages, and a
+    larger message has a part of its own. A part is the number of the message behind its last one, the bytes of its
+    messages, and where it ends in the data. Raises ``ValueError`` where the messages are not exactly these bytes.
+    """
+    budget = limit - (FRAME_HEAD.size - 4)
+    parts: list[tuple[int, int, int]] = []
+    size_at = _SIZE.unpack_from
+    pos, place, first, used = start, 0, 0, 0
+    try:
+        while pos < end:
+            (size,) = size_at(data, pos)
+            if place > first and (place % most == 0 or used + size + ENTRY_HEAD > budget):
+                parts.append((place, used - ENTRY_HEAD * (place - first), pos))
+                first, used = place, 0
+            used += size + ENTRY_HEAD
+            place += 1
+            pos += 4 + size
+    except struct.error:
+        pos = -1
+    if pos != end or not place:
+        raise ValueError(f"{end - start} bytes are not whole messages")
+    parts.append((place, used - ENTRY_HEAD * (place - first), pos))
+    return parts
 
 
 def encode_filter(value: str | None) -> bytes:
@@ -303,6 +344,45 @@ def split(data: bytes, start: int, end: int, count: int) -> list[bytes] | None:
     except struct.error:
         return None
     return messages if pos == end else None
+
+
+def survey(data: bytes, start: int, end: int, count: int) -> list[tuple[int, int, int, int, int]] | None:
+    """Returns what the ``count`` entries in ``data[start:end]`` are: stretches of single messages, and sub-entries.
+
+    Of single messages that lie behind each other: where the first begins and the last ends, how many there are, the
+    bytes of the longest, and 0. Of a sub-entry: where its data begin behind its head and end, how many messages it
+    claims and of how many bytes once unpacked, and the first byte of its head, which is not 0. None where the entries
+    are not exactly these bytes. They must lie in the data.
+    """
+    found: list[tuple[int, int, int, int, int]] = []
+    size_at = _SIZE.unpack_from
+    pos = first = start
+    messages = longest = 0
+    try:
+        for _ in repeat(None, count):
+            (size,) = size_at(data, pos)
+            if size < SUB_BATCH_SIZE:
+                messages += 1
+                longest = max(longest, size)
+                pos += 4 + size
+                if pos > end:
+                    return None
+                continue
+            if messages:
+                found.append((first, pos, messages, longest, 0))
+            kind, records, plain_size, size = SUB_BATCH.unpack_from(data, pos)
+            pos += SUB_BATCH.size
+            first = pos + size
+            if first > end:
+                return None
+            found.append((pos, first, records, plain_size, kind))
+            pos = first
+            messages = longest = 0
+    except struct.error:
+        return None
+    if messages:
+        found.append((first, pos, messages, longest, 0))
+    return found if pos == end else None
 
 
 # Chunks to bodies. An entry whose message is nothing but a data section has certain first bytes: its size, the start of

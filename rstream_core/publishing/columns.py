@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import ClassVar
 
@@ -13,6 +13,8 @@ from rstream_core.protocol import commands as c
 from rstream_core.protocol.amqp_sections import PREFIXES, SHORT_BODY, PlainMessages
 from rstream_core.protocol.chunk import join_sub_batch
 from rstream_core.protocol.compression import MAX_UNCOMPRESSED, check_compression, compress
+from rstream_core.protocol.placed import Packed, PlacedMessages, Singles
+from rstream_core.protocol.sub_batch import SUB_BATCH
 from rstream_core.protocol.wire import (
     MESSAGE_OVERHEAD,
     Lines,
@@ -156,6 +158,97 @@ class LineColumns:
         return self._lines.frame(publisher_id, some, *self._spans[low])
 
 
+class PlacedColumns:
+    """Single messages where they lie in a chunk: the frame is made of them there."""
+
+    sub_entry: ClassVar[None] = None
+    has_filters: ClassVar[bool] = False
+
+    __slots__ = ("_ends", "_singles")
+
+    def __init__(self, singles: Singles) -> None:
+        self._singles = singles
+        self._ends: dict[int, tuple[int, int]] = {}
+        """Of the frame that begins with a message: where it begins and ends in the data."""
+
+    def check(self, limit: int) -> None:
+        """See ``Columns.check``."""
+        most = limit - MESSAGE_OVERHEAD
+        if self._singles.longest > most:
+            sizes = self._singles.sizes
+            if max(sizes) > most:
+                raise too_large(sizes, most)
+
+    def parts(self, limit: int, most: int) -> Sequence[tuple[int, int, int]]:
+        """See ``Columns.parts``."""
+        parts: list[tuple[int, int, int]] = []
+        low, start = 0, self._singles.begin
+        for high, size, end in self._singles.parts(limit, most):
+            parts.append((low, high, size))
+            self._ends[low] = start, end
+            low, start = high, end
+        return parts
+
+    def frame(self, publisher_id: int, ids: Sequence[int], low: int, high: int) -> bytes:
+        """See ``Columns.frame``. It must be one of the ``parts``."""
+        some = ids if high - low == len(ids) else ids[low:high]
+        return self._singles.frame(publisher_id, some, *self._ends[low])
+
+
+class PackedColumns:
+    """A sub-entry that goes on as it came."""
+
+    has_filters: ClassVar[bool] = False
+
+    __slots__ = ("sub_entry",)
+
+    def __init__(self, packed: Packed) -> None:
+        self.sub_entry = packed
+
+    def fits(self, limit: int) -> bool:
+        """Returns whether a frame of ``limit`` bytes holds it."""
+        return publish_size(1, self.sub_entry.size) + SUB_BATCH.size - 4 <= limit
+
+    def parts(self, limit: int, most: int) -> Sequence[tuple[int, int, int]]:
+        """Returns its one part: see ``SubEntry.parts``."""
+        return ((0, 1, self.sub_entry.size),)
+
+    def frame(self, publisher_id: int, ids: Sequence[int], low: int, high: int) -> bytes:
+        """See ``SubEntry.frame``."""
+        packed = self.sub_entry
+        data = packed.data[packed.begin : packed.end]
+        entry = c.PublishedSubBatch(ids[low], packed.codec, packed.records, packed.plain_size, data)
+        return c.encode(c.Publish(publisher_id, (entry,)))
+
+
+def placed_columns(
+    messages: PlacedMessages, ids: Sequence[int] | None, limit: int
+) -> Iterator[tuple[PlacedColumns | PackedColumns, int, Sequence[int] | None]]:
+    """Yields the columns of messages in their place, for frames of ``limit`` bytes, in their order: with the number of
+    their messages, and their ids out of those of all messages. A sub-entry has that of its last message, so that a
+    stream that has it under a name is known to have all of them.
+
+    A sub-entry that no frame holds is unpacked. Raises ``ChunkError`` where that cannot be, and ``MessageTooLarge``.
+    """
+    begin = 0
+    for stretch in messages.stretches:
+        end = begin + stretch.records
+        if isinstance(stretch, Packed):
+            whole = PackedColumns(stretch)
+            if whole.fits(limit):
+                yield whole, stretch.records, None if ids is None else ids[end - 1 : end]
+                begin = end
+                continue
+            stretch = stretch.unpack()  # noqa: PLW2901 - the same messages, one by one
+        columns = PlacedColumns(stretch)
+        try:
+            columns.check(limit)
+        except MessageTooLarge as error:
+            raise too_large(stretch.sizes, limit - MESSAGE_OVERHEAD, begin, len(messages)) from error
+        yield columns, stretch.records, None if ids is None else ids[begin:end]
+        begin = end
+
+
 def columns_of(messages: Sequence[bytes], filter_values: FilterValues | None) -> Columns | LineColumns:
     """Returns the columns of encoded messages. Raises what ``Columns`` raises."""
     if isinstance(messages, PlainMessages) and filter_values is None and isinstance(messages.unsplit, Lines):
@@ -207,11 +300,15 @@ def check_frames(frames: Sequence[bytes], limit: int) -> None:
             raise too_large([len(frame) - 4 - MESSAGE_OVERHEAD], limit - MESSAGE_OVERHEAD)
 
 
-def too_large(sizes: Sequence[int], most: int) -> MessageTooLarge:
-    """Returns the error for the first of messages of these sizes that takes more than ``most`` bytes."""
-    position = next(at for at, size in enumerate(sizes) if size > most)
+def too_large(sizes: Sequence[int], most: int, before: int = 0, of: int | None = None) -> MessageTooLarge:
+    """Returns the error for the first of messages of these sizes that takes more than ``most`` bytes.
+
+    ``before``: how many messages stand before them, ``of``: how many there are in all.
+    """
+    at = next(at for at, size in enumerate(sizes) if size > most)
+    count = len(sizes) if of is None else of
     return MessageTooLarge(
-        f"message {position + 1} of {len(sizes)} takes {sizes[position]} bytes; the agreed frame size allows {most}",
-        position=position,
+        f"message {before + at + 1} of {count} takes {sizes[at]} bytes; the agreed frame size allows {most}",
+        position=before + at,
         hint=Hint.FRAME_LIMIT,
     )

@@ -39,8 +39,17 @@ from rstream_core.errors import (
 from rstream_core.flow.acks import Acks, Verdict
 from rstream_core.flow.block import Block
 from rstream_core.protocol import commands as c
+from rstream_core.protocol.placed import PlacedMessages
 from rstream_core.protocol.wire import publish_size
-from rstream_core.publishing.columns import Columns, LineColumns, SubEntry, columns_of
+from rstream_core.publishing.columns import (
+    Columns,
+    LineColumns,
+    PackedColumns,
+    PlacedColumns,
+    SubEntry,
+    columns_of,
+    placed_columns,
+)
 from rstream_core.publishing.in_flight import Batch, FilterValues, InFlight, Outcome
 from rstream_core.publishing.numbering import Numbering
 from rstream_core.publishing.outgoing import Outgoing
@@ -197,11 +206,14 @@ class Publisher(Attachment):
             raise ValueError(f"a frame has at least one message, not {most}")
         if not messages:
             return ()
+        if isinstance(messages, PlacedMessages) and filter_values is None:
+            return await self._publish_placed(messages, publishing_ids, context, place, most)
         columns = columns_of(messages, filter_values)
         if columns.has_filters:
             self.require_filters()
         columns.check(self._registered.limit)
-        return await self._publish(columns, len(messages), publishing_ids, context, place, most)
+        async with self._order:
+            return await self._publish(columns, len(messages), publishing_ids, context, place, most)
 
     def may_publish_at_once(self, ids: Sequence[int], size: int) -> bool:
         """Returns whether so many messages of ``size`` bytes together make one frame that can be written now, without
@@ -249,49 +261,73 @@ class Publisher(Attachment):
         entry = SubEntry(messages, compression)
         entry.check(self._registered.limit)
         chosen = None if publishing_id is None else (publishing_id,)
-        (number,) = await self._publish(entry, 1, chosen, context, place, None)
+        async with self._order:
+            (number,) = await self._publish(entry, 1, chosen, context, place, None)
         return number
+
+    async def _publish_placed(
+        self,
+        messages: PlacedMessages,
+        publishing_ids: Sequence[int] | None,
+        context: object,
+        place: int,
+        most: int | None,
+    ) -> Sequence[int]:
+        """Publishes messages where they lie. A sub-entry goes on whole, under the id of its last message, if it fits a
+        frame."""
+        parts = list(placed_columns(messages, publishing_ids, self._registered.limit))
+        ids: list[int] = []
+        async with self._order:
+            for columns, count, chosen in parts:
+                needed = 1 if isinstance(columns, PackedColumns) else count
+                some = await self._publish(columns, needed, chosen, context, place, most)
+                place += count
+                if publishing_ids is None:
+                    ids += [some[0]] * count if needed < count else some
+        return ids if publishing_ids is None else publishing_ids
 
     async def _publish(
         self,
-        given: Columns | LineColumns | SubEntry,
+        given: Columns | LineColumns | SubEntry | PlacedColumns | PackedColumns,
         count: int,
         chosen: Sequence[int] | None,
         context: object,
         place: int,
         most: int | None,
     ) -> Sequence[int]:
-        """Publishes what needs ``count`` ids, and returns them. ``chosen``: the ids that the caller has chosen."""
+        """Publishes what needs ``count`` ids, and returns them. ``chosen``: the ids that the caller has chosen.
+
+        Under the lock ``_order``: what one call publishes stays together, and ids stay in order.
+        """
         ledger, outgoing = self._ledger, self._outgoing
         sub_entry = given.sub_entry
         weight = 1 if sub_entry is None else len(sub_entry)
-        async with self._order:  # what one call publishes stays together, and ids stay in order
-            await self.check()
-            ids = await self._numbering.take(chosen, count, may_repeat=sub_entry is None)
-            most = ledger.most if most is None else min(ledger.most, most)
-            parts = given.parts(outgoing.frame_size(self._registered), most)
-            for number, (low, high, size) in enumerate(parts, 1):
-                messages = (high - low) * weight
-                gives_way = number % FRAMES_AT_ONCE == 0
-                if gives_way:
-                    await asyncio.sleep(0)
-                if gives_way or self._callbacks.escaped is not None or not outgoing.may_write(messages, size):
-                    await outgoing.room(messages, size)
-                if ledger.has_rejected:  # meanwhile
-                    await self._numbering.follow_rejected(None if chosen is None else ids[low:])
-                    await outgoing.room(messages, size)  # the stream may have moved while the broker was asked
-                frame = given.frame(outgoing.registered.id, ids, low, high)
-                some = ids if high - low == count else ids[low:high]
-                batch = Batch(
-                    some,
-                    frame,
-                    size,
-                    are_callers=chosen is not None,
-                    sub_entry=sub_entry,
-                    context=context,
-                    place=place + low,
-                )
-                self._write(batch)
+        await self.check()
+        ids = await self._numbering.take(chosen, count, may_repeat=sub_entry is None)
+        most = ledger.most if most is None else min(ledger.most, most)
+        parts = given.parts(outgoing.frame_size(self._registered), most)
+        for number, (low, high, size) in enumerate(parts, 1):
+            messages = (high - low) * weight
+            gives_way = number % FRAMES_AT_ONCE == 0
+            if gives_way:
+                await asyncio.sleep(0)
+            if gives_way or self._callbacks.escaped is not None or not outgoing.may_write(messages, size):
+                await outgoing.room(messages, size)
+            if ledger.has_rejected:  # meanwhile
+                await self._numbering.follow_rejected(None if chosen is None else ids[low:])
+                await outgoing.room(messages, size)  # the stream may have moved while the broker was asked
+            frame = given.frame(outgoing.registered.id, ids, low, high)
+            some = ids if high - low == count else ids[low:high]
+            batch = Batch(
+                some,
+                frame,
+                size,
+                are_callers=chosen is not None,
+                sub_entry=sub_entry,
+                context=context,
+                place=place + low,
+            )
+            self._write(batch)
         return ids
 
     def _write(self, batch: Batch) -> None:

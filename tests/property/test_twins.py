@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rstream_core.protocol import wire_python as python
 from rstream_core.protocol.amqp_sections import encode_bodies, size_of
 from tests.hostile import mutate
-from tests.twin_checks import check_all
+from tests.twin_checks import SUB_ENTRY, check_all, check_placed
 from tests.twins import THERE
 
 pytestmark = pytest.mark.skipif(THERE.compiled is None, reason=THERE.reason)
@@ -40,8 +40,13 @@ def chunks(draw: st.DrawFn) -> tuple[bytes, int, int, int]:
     if draw(st.booleans()):
         messages = encode_bodies(messages)
     before, data, behind = draw(st.binary(max_size=9)), python.join_entries(messages), draw(st.binary(max_size=9))
+    packed = draw(st.integers(0, 2))
+    data += SUB_ENTRY * packed
+    count = len(messages) + packed
+    if packed and draw(st.booleans()):
+        data, count = data + python.join_entries(messages), count + len(messages)
     entries = bytearray(before + data + behind)
-    start, end, count = len(before), len(before) + len(data), len(messages)
+    start, end = len(before), len(before) + len(data)
     for _ in range(draw(st.integers(0, 2)) if entries else 0):
         at = draw(st.integers(0, len(entries) - 1) | st.integers(0, min(40, len(entries) - 1)))
         entries[at] = draw(st.integers(0, 255))
@@ -65,6 +70,7 @@ def is_span(data: bytes, start: int, end: int) -> bool:
 @example((python.join_entries([b"\0Su\xa0\0" * 2]), 0, 14, 2**64))
 def test_entries_are_read_alike(chunk: tuple[bytes, int, int, int]) -> None:
     data, start, end, count = chunk
+    check_placed(compiled, chunk, is_one=is_span(data, start, end) and 0 <= count <= len(data))
     split, plain = compiled.split(*chunk), compiled.plain_bodies(*chunk)
     measured, lines = compiled.measure_plain(*chunk), compiled.plain_lines(*chunk, b"\r\n")
     if not is_span(data, start, end) or count < 0:

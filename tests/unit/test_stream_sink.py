@@ -62,13 +62,14 @@ class Publisher:
         messages: Sequence[bytes],
         compression: CompressionType = CompressionType.No,
         *,
+        publishing_id: int | None = None,
         context: object = None,
         place: int = 0,
     ) -> int:
         if len(messages) > self.largest_sub_entry:
             raise MessageTooLarge("too large")
         self.compressions.append(compression)
-        self.calls.append((list(messages), None, None))
+        self.calls.append((list(messages), None if publishing_id is None else [publishing_id], None))
         self._take(messages, context, place)
         return 1
 

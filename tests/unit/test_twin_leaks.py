@@ -24,6 +24,8 @@ FILTERS = [b"\xff\xff"] * len(BODIES)
 LAST_IS_WRONG = [*BODIES[1:], bytearray(b"x")]
 CONFIRMED = b"".join(number.to_bytes(8) for number in IDS)
 HEAD = b"head" * 5
+SUB_ENTRY = b"\x80\0\2\0\0\0\x0c\0\0\0\x0c" + b"\0\0\0\2ab" * 2
+MIXED = CHUNK + SUB_ENTRY + CHUNK
 
 CALLS: list[tuple[str, tuple[Any, ...]]] = [
     *((name, (*WHOLE, count)) for name in ("split", "plain_bodies", "measure_plain") for count in (60, 59, 61, 2**70)),
@@ -48,6 +50,10 @@ CALLS: list[tuple[str, tuple[Any, ...]]] = [
     ("measure_lines", (LINES, 0, len(LINES), b"\n")),
     ("measure_lines", (LINES, 0, len(LINES) - 1, b"\n")),
     *(("cut_lines", (LINES, 0, len(LINES), b"\n", limit, 7)) for limit in (400, 2**70, "x")),
+    *(("survey", (data, 0, len(data), count)) for data in (CHUNK, MIXED) for count in (60, 121, 122, "x")),
+    *(("cut_entries", (data, 0, len(data), limit, 7)) for data in (CHUNK, MIXED) for limit in (400, 2**70, "x")),
+    *(("publish_entries", (1, ids, *WHOLE)) for ids in (IDS, range(60), IDS[1:], [*IDS[1:], "x"])),
+    ("publish_entries", (1, range(121), MIXED, 0, len(MIXED))),
     *(("confirmed_ids", (data,)) for data in (CONFIRMED, CONFIRMED[8:] + CONFIRMED[:8], b"")),
     *(("count_byte", (LINES, byte)) for byte in (b"\n", b"ab", "x")),
     *(("crc32", (CHUNK, start, len(CHUNK))) for start in (0, 2**70, "x")),
