@@ -146,7 +146,7 @@ def _status_of_core_error(error: BaseException) -> ExitStatus | None:
         ((e.NotConfirmed,), ExitStatus.NOT_CONFIRMED),
         ((e.MessageTooLarge, e.AmqpError), ExitStatus.BAD_RECORD),
         (
-            (e.PreconditionFailed, e.StreamAlreadyExists, e.UnsupportedByBroker, e.OffsetsGone),
+            (e.PreconditionFailed, e.StreamAlreadyExists, e.UnsupportedByBroker, e.OffsetsGone, e.CopyRefused),
             ExitStatus.PRECONDITION,
         ),
         ((e.ProtocolError, e.ServerError), ExitStatus.CONNECTION),

@@ -38,6 +38,10 @@ def in_options(hint: str) -> str:
         Hint.TRUST: "pass --ca-file with the authority that signed it, or --server-name if it names another host",
         Hint.USE_PLAIN_FOR_TOKENS: "RabbitMQ takes a token where the password goes: leave out --sasl oauthbearer",
         Hint.FRAME_LIMIT: "send less at once, or raise --frame-max here and stream.frame_max on the broker",
+        Hint.COPY_APPENDS: "copy to an empty stream; --append copies behind what is there",
+        Hint.COPY_GOES_ON: "leave out --offset to go on with that copy; --append copies behind what is there",
+        Hint.COPY_OF_ANOTHER: "copy to another stream; or pass another --name, and --append",
+        Hint.COPY_BY_KEY: "pass --key-from for a target with other partitions",
         Hint.USE_TLS: "use rabbitmq-stream+tls:// or --tls for this port",
         Hint.IS_IT_A_TLS_PORT: "is it a TLS port? use rabbitmq-stream+tls:// or --tls for it",
         Hint.IS_IT_THE_TLS_PORT: "the TLS port is 5551 by default; for a port without TLS, such as 5552,"

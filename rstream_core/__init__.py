@@ -23,6 +23,7 @@ from rstream_core.errors import (
     ConfigurationError,
     ConnectionClosed,
     ConnectionFailed,
+    CopyRefused,
     CredentialsFailed,
     FrameSizeExceeded,
     FrameTooLarge,
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from rstream_core.consuming.gaps import Gap
     from rstream_core.consuming.subscription import SingleActiveConsumer, Subscription
     from rstream_core.consuming.subscriptions import Subscriptions
+    from rstream_core.copying.call import CopyResult
     from rstream_core.flow.blocks import Blocks, MessageBlock
     from rstream_core.flow.workers import work
     from rstream_core.producers.producer import Producer
@@ -118,6 +120,8 @@ __all__ = [
     "ConnectionOptions",
     "Consumer",
     "ConsumerOffsetSpecification",
+    "CopyRefused",
+    "CopyResult",
     "Credentials",
     "CredentialsFailed",
     "EmbeddedBroker",
@@ -200,6 +204,7 @@ _MODULES = {
     "SingleActiveConsumer": "rstream_core.consuming.subscription",
     "Subscription": "rstream_core.consuming.subscription",
     "Subscriptions": "rstream_core.consuming.subscriptions",
+    "CopyResult": "rstream_core.copying.call",
     "Blocks": "rstream_core.flow.blocks",
     "MessageBlock": "rstream_core.flow.blocks",
     "work": "rstream_core.flow.workers",

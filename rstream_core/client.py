@@ -22,11 +22,12 @@ from rstream_core.connecting.locator import Locator
 from rstream_core.connecting.pool import MAX_IDS, ConnectionPool
 from rstream_core.connecting.recovery import RECOVER, Recoveries, Recovery, RecoveryListener
 from rstream_core.consuming.credits import DEFAULT_CREDIT
-from rstream_core.consuming.offset_questions import query_offset, store_offset
+from rstream_core.consuming.offset_questions import query_offset, query_publishing_id, store_offset
 from rstream_core.errors import AlreadyClosed, RstreamError
 from rstream_core.loops import LoopGuard
 from rstream_core.types import (
     ChunkSpan,
+    CompressionType,
     ConnectionOptions,
     ConsumerOffsetSpecification,
     Credentials,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from rstream_core.consuming.gaps import Gap, GapListener
     from rstream_core.consuming.subscription import SingleActiveConsumer, Subscription
+    from rstream_core.copying.call import CopyResult
     from rstream_core.flow.blocks import Blocks
     from rstream_core.publisher_opener import PublisherOpener
     from rstream_core.publishing.in_flight import Outcome
@@ -172,6 +174,12 @@ class Client:
         """Returns the broker's version, such as ``4.3.1``."""
         self._check_open()
         return (await self._locator.again(self._locator.connection)).session.server_version
+
+    async def cluster_name(self) -> str:
+        """Returns the name of the cluster, as the broker tells it; empty where it tells none."""
+        self._check_open()
+        connection = await self._locator.again(self._locator.connection)
+        return connection.session.server_properties.get("cluster_name", "")
 
     async def update_password(self, password: str) -> None:
         """Logs in again on every connection, and on later ones, with another password of the same user.
@@ -321,6 +329,13 @@ class Client:
         check_name("stream", stream)
         check_name("reference", reference)
         return await query_offset(self._locator, stream, reference)
+
+    async def query_publishing_id(self, stream: str, reference: str) -> int:
+        """Returns the last publishing id that a stream has under a publisher's reference; 0 where it has none."""
+        self._check_open()
+        check_name("stream", stream)
+        check_name("reference", reference)
+        return await query_publishing_id(self._locator, stream, reference)
 
     async def resolve_offset(self, stream: str, spec: ConsumerOffsetSpecification) -> int:
         """Returns the offset of the first message that a subscription with this specification would get now.
@@ -504,6 +519,85 @@ class Client:
             max_open_bytes=check_whole("max_open_bytes", max_open_bytes, 1, MAX_OFFSET),
             check=self._check_open,
         )
+
+    async def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        to: Client | None = None,
+        super_stream: bool = False,
+        offset_type: OffsetType | None = None,
+        offset: int | datetime | None = None,
+        follow: bool = False,
+        until: int | datetime | None = None,
+        name: str | None = None,
+        append: bool = False,
+        filter_values: Sequence[str] = (),
+        match_unfiltered: bool = False,
+        wanted: Callable[[bytes], bool] | None = None,
+        routing_key: Callable[[bytes], str | bytes | None] | None = None,
+        selection: str = "",
+        filter_value: Callable[[bytes], str | None] | None = None,
+        compression: CompressionType | None = None,
+        rate: float | None = None,
+        credit: int = DEFAULT_CREDIT,
+        fail_on_gap: bool = False,
+    ) -> CopyResult:
+        """Copies the messages of a stream to another one, in their order and byte for byte, and returns what was done.
+
+        ``to`` is the client of the target, for another cluster, virtual host or user; None: this one. With
+        ``super_stream`` both names are super streams, and each partition goes to the one with the same place. Offsets,
+        timestamps and filter values are not kept. Sub-entries go on as they came, and nothing is decoded, unless an
+        argument below looks inside of messages.
+
+        **A copy that was interrupted goes on when it is called again with the same arguments**, and no message is
+        stored twice. It publishes under a name of its own, the id of a message is its offset + 1, and the last id that
+        the target has says where to go on. The name is ``name``, or one that shows the stream, and a hash of the
+        source and of what is copied. Under it the source has a stored offset, too. ``CopyRefused`` where messages
+        would be lost or doubled: the target holds messages that this copy did not publish (``append`` allows that); the
+        source was deleted and made anew since; both are the same stream; there is a copy from the first message already
+        and this one begins elsewhere; the super streams have different numbers of partitions.
+
+        Begins at the first message, or by ``offset_type`` and ``offset`` as ``Consumer.subscribe`` does; such a copy
+        has a name of its own. Ends behind the last message that a stream has when the copy begins, behind the offset
+        ``until`` or before the first chunk that is later than this time; with ``follow`` not at all, but by a
+        cancellation.
+
+        ``filter_values`` and ``match_unfiltered`` are those of ``subscribe``. ``wanted`` is called with each encoded
+        message, and returns whether to copy it. ``routing_key`` returns its key: the messages of a super stream then go
+        to partitions by the hash of that, and these may be more or fewer than in the source. ``selection`` says in
+        words what these two choose, and changes with them: it is a part of the hash. ``filter_value`` returns a filter
+        value for the target, or None. ``compression`` publishes sub-entries. ``rate``: at most so many messages a
+        second, of each stream. ``credit`` and ``fail_on_gap`` are those of ``subscribe``; the client's ``on_gap`` is
+        told of gaps.
+
+        Raises the error that ended it, ``NotConfirmed`` where the target rejected a message, ``MessageTooLarge`` where
+        one does not fit a frame of the target, what the functions raise, and what ``subscribe`` and ``publisher``
+        raise. Connections recover as those of the two clients do. A cancelled copy has stored a part, to go on from.
+        """
+        from rstream_core.copying.call import Choosing, copy_streams, plan_of
+
+        plan = plan_of(
+            source,
+            target,
+            is_super=super_stream,
+            offset_type=offset_type,
+            offset=offset,
+            follow=follow,
+            until=until,
+            name=name,
+            append=append,
+            filter_values=filter_values,
+            match_unfiltered=match_unfiltered,
+            choosing=Choosing(wanted, routing_key, filter_value, selection),
+            compression=compression,
+            rate=rate,
+            credit=credit,
+            fail_on_gap=fail_on_gap,
+        )
+        self._check_open()
+        return await copy_streams(self, to or self, plan, self._subscription_opener.tell_gap)
 
     @cached_property
     def _publisher_opener(self) -> PublisherOpener:

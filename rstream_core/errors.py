@@ -21,6 +21,7 @@
     │   ├── NotConfirmed               the broker did not confirm in time, or the connection ended first
     │   ├── LeaderNotAvailable         the stream has no leader now
     │   ├── OffsetsGone                retention took what was to be read
+    │   ├── CopyRefused                a copy would lose or double messages
     │   ├── RouteNotFound              a super stream has no partition for a routing key
     │   ├── UnsupportedByBroker        the broker is too old; names the version that is needed
     │   ├── MessageTooLarge            does not fit a frame
@@ -191,6 +192,10 @@ class OffsetsGone(ClientError):
         self.first = first
         self.last = last
         super().__init__(message)
+
+
+class CopyRefused(ClientError):
+    """A copy would lose messages, or store them twice: the message says which, and why."""
 
 
 class RouteNotFound(ClientError, LookupError):

@@ -52,3 +52,7 @@ class Hint(enum.StrEnum):
     PORT_IS_USED = "is another broker running there? choose another port"
     NOT_OF_THIS_MACHINE = "this machine does not have that address; 0.0.0.0 listens on all of its addresses"
     PORT_IS_RESERVED = "only a privileged user may listen there; choose a port above 1023"
+    COPY_APPENDS = "copy to an empty stream; append=True copies behind what is there"
+    COPY_GOES_ON = "leave the offset out to go on with that copy; append=True copies behind what is there"
+    COPY_OF_ANOTHER = "copy to another stream; or pass another name, and append=True"
+    COPY_BY_KEY = "pass routing keys for a target with other partitions"

@@ -28,6 +28,7 @@ rstream_core.protocol: amqp_sections primitives
 rstream_core.protocol: amqp_fields commands compression
 rstream_core.protocol: wire_python
 rstream_core.protocol: wire
+rstream_core.protocol: placed
 rstream_core.protocol: amqp chunk session
 rstream_core.broker: bloom disk groups holes refusal
 rstream_core.broker: checks publishing statistics tracking
@@ -77,6 +78,13 @@ rstream_core.flow: opening stream_sink
 rstream_core.flow: stream_source
 rstream_core.flow: blocks
 rstream_core.flow: workers
+rstream_core.copying: . names
+rstream_core.copying: plan resuming
+rstream_core.copying: access stages
+rstream_core.copying: looking
+rstream_core.copying: stream_copy
+rstream_core.copying: copy
+rstream_core.copying: call
 rstream_core: streams
 rstream_core: publisher_opener subscription_opener
 rstream_core: client

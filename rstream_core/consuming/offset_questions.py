@@ -108,6 +108,13 @@ async def query_offset(locator: Locator, stream: str, reference: str) -> int:
     return await locator.use(lambda connection: stored_offset(connection, stream, reference))
 
 
+async def query_publishing_id(locator: Locator, stream: str, reference: str) -> int:
+    """Returns the last publishing id that a stream has under a reference; 0 for none."""
+    message = c.QueryPublisherSequence(reference, stream)
+    what = f"the last publishing id of {reference!r} in stream {stream!r}"
+    return (await locator.use(lambda connection: connection.request(message, what))).sequence
+
+
 async def store_offset(
     locator: Locator, stream: str, reference: str, offset: int, verify_timeout: float | None = None
 ) -> None:
