@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from scripts._builds import BuildError, NoProgramError
 from tests.brokers import Broker
 from tests.clients import client, options, stream
 from tests.interop.languages import Language
-from tests.interop.programs import BuildError, NoProgramError, Program, Programs
+from tests.interop.programs import Program, Programs
 
 __all__ = ["client", "options", "stream"]
 

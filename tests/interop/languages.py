@@ -1,18 +1,20 @@
 """The table of languages: what builds and runs their programs, and what their clients can do.
 
-A language is an entry of ``LANGUAGES`` and a folder with its program, which speaks the protocol of README.md. A feature
-is an entry of ``FEATURES`` and tests that carry ``@having(feature)``. The table in docs/interoperability.md is made of
-both.
+A language is an entry of ``LANGUAGES`` and a folder with its program, which speaks the protocol of README.md and
+gets host, port, user, password and virtual host as its arguments. A feature is an entry of ``FEATURES`` and tests that
+carry ``@having(feature)``. The table in docs/interoperability.md is made of both.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
+from scripts import _builds
+from scripts._builds import Source
 
 HERE = Path(__file__).parent
 
@@ -44,40 +46,9 @@ TYPES = frozenset(
 
 
 @dataclasses.dataclass(frozen=True)
-class Tool:
-    """A program that must be there, and how old it may be."""
-
-    title: str
-    command: tuple[str, ...]
-    """Prints its version."""
-    version: str
-    """A regular expression; its groups are the numbers of the version."""
-    least: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Language:
+class Language(Source):
     """A language, and its client."""
 
-    name: str
-    title: str
-    client: str
-    """As its registry calls it."""
-    client_version: str
-    """A regular expression that finds the version in the file that names what is needed: its first source."""
-    sources: tuple[str, ...]
-    """What the program is built from, by patterns; the rest of the folder does not count."""
-    tools: tuple[Tool, ...]
-    build: tuple[str, ...]
-    """Runs in a copy of the sources. It fails where they are wrong."""
-    product: tuple[str, ...]
-    """What it leaves there that is kept."""
-    run: Callable[[Path], list[str]]
-    """The command, given where the product is; host, port, user, password and virtual host follow."""
-    fetch: tuple[str, ...] | None = None
-    """Runs there before: it gets what the build needs from the network, and fails where that has not got it."""
-    build_environment: Callable[[Path], Mapping[str, str]] = lambda _: {}
-    """Given a folder that stays from one build to the next."""
     lacks: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Features that the client does not have, each with what it has not."""
     cannot_write: frozenset[str] = frozenset()
@@ -92,37 +63,26 @@ class Language:
     reads_as: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Types that the client gives to its users as another one; not in properties, nor in bodies that are a value."""
 
-    @property
-    def folder(self) -> Path:
-        return HERE / self.name
-
-    def version(self) -> str:
-        """The version of the client."""
-        found = re.search(self.client_version, (self.folder / self.sources[0]).read_text())
-        assert found, f"{self.folder / self.sources[0]} names no version of {self.client}"
-        return found[1]
-
 
 JAVA = Language(
     name="java",
     title="Java",
     client="com.rabbitmq:stream-client",
     client_version=r"<artifactId>stream-client</artifactId>\s*<version>([\d.]+)</version>",
+    folder=HERE / "java",
+    cache="interop",
     sources=("pom.xml", "src/**/*.java"),
-    tools=(
-        Tool("Maven on Java", ("mvn", "--version"), r"Java version: (\d+)", (17,)),
-        Tool("Java", ("java", "--version"), r" (\d+)", (17,)),
-    ),
-    fetch=("mvn", "-B", "-q", "dependency:resolve-plugins", "dependency:resolve"),
-    build=("mvn", "-B", "-q", "compile", "dependency:copy-dependencies", "-DincludeScope=runtime"),
-    product=("target/classes", "target/dependency"),
+    tools=(_builds.MAVEN, _builds.JAVA),
+    fetch=_builds.FETCH_WITH_MAVEN,
+    build=_builds.BUILD_WITH_MAVEN,
+    product=_builds.BUILT_BY_MAVEN,
     run=lambda product: [
         "java",
         "-XX:TieredStopAtLevel=1",
         "-XX:+UseSerialGC",
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         "-cp",
-        f"{product}/target/classes:{product}/target/dependency/*",
+        _builds.class_path(product),
         "Interop",
     ],
     cannot_write_application=frozenset(("null", "list", "map")),
@@ -136,11 +96,13 @@ GO = Language(
     title="Go",
     client="github.com/rabbitmq/rabbitmq-stream-go-client",
     client_version=r"rabbitmq-stream-go-client v([\d.]+)",
+    folder=HERE / "go",
+    cache="interop",
     sources=("go.mod", "go.sum", "*.go"),
-    tools=(Tool("Go", ("go", "version"), r"go(\d+)\.(\d+)", (1, 25)),),
-    fetch=("go", "mod", "download"),
+    tools=(_builds.GO,),
+    fetch=_builds.FETCH_WITH_GO,
     build=("go", "build", "-o", "interop", "."),
-    build_environment=lambda _: {"GOTOOLCHAIN": "local"},  # none is fetched
+    build_environment=_builds.environment_of_go,
     product=("interop",),
     run=lambda product: [f"{product}/interop"],
     cannot_write=frozenset(("char", "symbol")),
@@ -154,12 +116,13 @@ RUST = Language(
     title="Rust",
     client="rabbitmq-stream-client",
     client_version=r'rabbitmq-stream-client = "=([\d.]+)"',
+    folder=HERE / "rust",
+    cache="interop",
     sources=("Cargo.toml", "Cargo.lock", "src/*.rs"),
-    tools=(Tool("Cargo", ("cargo", "--version"), r"cargo (\d+)\.(\d+)", (1, 85)),),
-    fetch=("cargo", "fetch", "--locked", "--quiet"),
+    tools=(_builds.CARGO,),
+    fetch=_builds.FETCH_WITH_CARGO,
     build=("cargo", "build", "--locked", "--quiet"),
-    # What it depends on takes minutes to build: not again for each change of the program.
-    build_environment=lambda kept: {"CARGO_TARGET_DIR": str(kept)},
+    build_environment=_builds.environment_of_cargo,
     product=("debug/interop",),
     run=lambda product: [f"{product}/debug/interop"],
     lacks={"sub-entries": "has no sub-entries"},

@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 
 from rstream_cli.bench.histogram import HIGHEST, Histogram
-from tests.interop.languages import JAVA
-from tests.interop.programs import NoProgramError, built
+from scripts import _builds
+from scripts._builds import NoProgramError, built
+from tests.interop.languages import HERE, JAVA
 
 HDR = dataclasses.replace(
     JAVA,
     name="histogram",
+    folder=HERE / "histogram",
     client="org.hdrhistogram:HdrHistogram",
     client_version=r"<artifactId>HdrHistogram</artifactId>\s*<version>([\d.]+)</version>",
-    run=lambda product: ["java", "-cp", f"{product}/target/classes:{product}/target/dependency/*", "Histograms"],
+    run=lambda product: ["java", "-cp", _builds.class_path(product), "Histograms"],
 )
 SHARES = (0.5, 0.9, 0.99, 0.999, 1.0)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from scripts._builds import KEPT, BuildError, NoProgramError, Tool, built
 from tests.brokers import Broker
-from tests.interop import languages
 from tests.interop.conftest import running
-from tests.interop.languages import Language, Tool
-from tests.interop.programs import KEPT, BuildError, NoProgramError, Program, ProgramError, Programs, built
+from tests.interop.languages import Language
+from tests.interop.programs import Program, ProgramError, Programs
 
 NO_BROKER = Broker("none", "", "localhost", 1, "", "", "/")
 
@@ -21,7 +21,6 @@ NO_BROKER = Broker("none", "", "localhost", 1, "", "", "/")
 def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Language:
     """A language that every machine has; it notes each build."""
     monkeypatch.setenv("RSTREAM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(languages, "HERE", tmp_path)
     (tmp_path / "shell").mkdir()
     (tmp_path / "shell" / "program").write_text("echo one")
     (tmp_path / "shell" / "notes").write_text("no part of it")
@@ -30,6 +29,8 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Language:
         title="Shell",
         client="none",
         client_version="",
+        folder=tmp_path / "shell",
+        cache="interop",
         sources=("program",),
         tools=(Tool("Shell", ("sh", "-c", "echo version 1.2"), r"version (\d+)\.(\d+)", (1, 2)),),
         build=("sh", "-c", f"echo built >> {tmp_path}/builds; ls > made; cat program >> made"),
@@ -87,7 +88,7 @@ def test_a_build_that_fails_says_what_it_wrote_and_leaves_nothing(shell: Languag
 
 
 def test_a_build_that_takes_too_long(shell: Language, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.interop.programs.BUILD_TIMEOUT", 0.1)
+    monkeypatch.setattr("scripts._builds.BUILD_TIMEOUT", 0.1)
     endless = dataclasses.replace(shell, build=("sh", "-c", "sleep 600 & wait"))
     with pytest.raises(BuildError, match="not done after"):
         built(endless)
