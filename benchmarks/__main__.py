@@ -1,4 +1,4 @@
-"""``make bench``: brings up a broker, runs every contender in turns, prints rates and ratios.
+"""Brings up a broker, measures ``goals``, ``peers`` or ``brokers`` on it, prints tables, and takes it down.
 
 Exits with 0 whatever the numbers are, and with 1 where something did not run or a count was wrong.
 """
@@ -9,248 +9,35 @@ import argparse
 import json
 import os
 import platform
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from functools import partial
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from benchmarks import brokers, goals
 from benchmarks.broker import embedded_broker, running_broker
-from benchmarks.programs import Failed, Result, Target, same_content, write_lines
-from benchmarks.report import BARE, PUBLISHED, Contender, Group, print_table
+from benchmarks.goals import Counts, Setting
+from benchmarks.peers import axes, clients
+from benchmarks.programs import Failed, Target
+from benchmarks.rounds import note
 from benchmarks.seed_venv import REQUIREMENT, seed_python
+from benchmarks.tables import minutes, table
+from scripts._builds import BuildError
 
-GROUPS = ("publish", "send", "consume", "broker", "memory")
-SIZE = 100
-MEMORY_LIMIT_MB = 100
-TURNS = 3
-MESSAGES, QUICK_MESSAGES = 1_000_000, 200_000
-
-
-class Benchmarks:
-    """All that is measured, on one broker. ``messages`` is for the fast ones; slow ones get a part of it."""
-
-    def __init__(self, target: Target, directory: Path, messages: int, turns: int, published: Path | None) -> None:
-        self._target = target
-        self._directory = directory
-        self._messages = messages
-        self._turns = turns
-        self._published = published
-        self._lines: dict[int, Path] = {}
-
-    def publish(self) -> Group:
-        """Until everything is confirmed."""
-        count = self._messages
-        lines = self._file(count)
-        contenders = [
-            Contender(BARE, partial(self._fresh, "bare_socket", "publish", count)),
-            Contender("core, Publisher.publish", partial(self._fresh, "core", "publish", count), BARE, 0.5),
-            Contender("core, Producer.send_batch", partial(self._fresh, "core", "send_batch", count), BARE),
-            Contender("rstream publish < file", partial(self._publish_file, lines, count), BARE, 0.5),
-        ]
-        if self._published:
-            slow = partial(self._fresh, "published_client", "send_batch", count // 5, self._published)
-            contenders.append(Contender(f"{PUBLISHED}, send_batch", slow, BARE))
-        return self._take_turns(Group("publish", contenders))
-
-    def send(self) -> Group:
-        """One message at a time, until everything is confirmed."""
-        reference = f"{PUBLISHED}, send"
-        contenders = [
-            Contender("core, Producer.send", partial(self._fresh, "core", "send", self._messages // 2), reference, 3)
-        ]
-        if self._published:
-            slow = partial(self._fresh, "published_client", "send", self._messages // 5, self._published)
-            contenders.append(Contender(reference, slow))
-        return self._take_turns(Group("send", contenders))
-
-    def consume(self) -> Group:
-        """A stream that is there already."""
-        count = 2 * self._messages
-        reference = f"{PUBLISHED}, callback"
-        copy = self._directory / "consumed"
-        with self._target.new_stream("consume") as stream:
-            self._note("filling a stream to consume")
-            self._check(self._target.worker("bare_socket", "publish", stream, count), count)
-            read = partial(self._read, stream)
-            contenders = [
-                Contender(BARE, partial(read, "bare_socket", "consume", count), reference),
-                Contender("core, chunks and bodies", partial(read, "core", "consume", count), reference, 5),
-                Contender("core, callback", partial(read, "core", "callback", count // 2), reference, 5),
-                Contender("rstream consume > /dev/null", partial(self._consume_to, stream, None, count), reference, 5),
-                Contender("rstream consume | cat > file", partial(self._consume_to, stream, copy, count), reference),
-            ]
-            if self._published:
-                slow = partial(read, "published_client", "callback", self._messages // 5, self._published)
-                contenders.append(Contender(reference, slow))
-            group = self._take_turns(Group("consume", contenders))
-        copy.unlink()
-        return group
-
-    def broker(self, embedded: Target) -> Group:
-        """The embedded broker beside RabbitMQ, at their limits."""
-        count = self._messages
-        with self._target.new_stream("drain") as theirs, embedded.new_stream("drain") as own:
-            self._note("filling a stream in each broker to drain")
-            for target, stream in ((self._target, theirs), (embedded, own)):
-                self._check(target.worker("bare_socket", "publish", stream, count), count)
-            contenders = [
-                Contender("RabbitMQ, publish", partial(self._fresh_at, self._target, count)),
-                Contender("embedded, publish", partial(self._fresh_at, embedded, count), "RabbitMQ, publish", 0.25),
-                Contender("RabbitMQ, drain", partial(self._drain, self._target, theirs, count)),
-                Contender("embedded, drain", partial(self._drain, embedded, own, count), "RabbitMQ, drain", 0.5),
-            ]
-            return self._take_turns(Group("bare socket, by broker", contenders))
-
-    def memory(self) -> list[tuple[str, int, Result]]:
-        """Pipes of two lengths, in and out; what comes out is compared with what went in."""
-        peaks: list[tuple[str, int, Result]] = []
-        copy = self._directory / "copy"
-        for count in (self._messages // 5, 2 * self._messages):
-            lines = self._file(count)
-            with self._target.new_stream("memory") as stream:
-                self._note(f"{count:,} lines through pipes")
-                published = self._check(self._target.publish_file(stream, lines, through_pipe=True), count)
-                self._count(stream, count)
-                consumed = self._consume_to(stream, copy, count)
-            peaks += [("cat file | rstream publish", count, published), ("rstream consume | cat", count, consumed)]
-        copy.unlink()
-        return sorted(peaks, key=lambda peak: peak[0])
-
-    def _take_turns(self, group: Group) -> Group:
-        for turn in range(self._turns):
-            # There and back again: nobody always comes after the same one.
-            for contender in group.contenders if turn % 2 == 0 else reversed(group.contenders):
-                result = contender.run()
-                contender.results.append(result)
-                self._note(f"{group.title} {turn + 1}/{self._turns}  {contender.label}: {result.rate:,.0f}/s")
-        return group
-
-    def _fresh(self, module: str, task: str, count: int, python: Path | None = None) -> Result:
-        """Publishes to a stream of its own, and counts what arrived."""
-        with self._target.new_stream("publish") as stream:
-            result = self._check(self._target.worker(module, task, stream, count, python), count)
-            self._count(stream, count)
-        return result
-
-    def _fresh_at(self, target: Target, count: int) -> Result:
-        with target.new_stream("publish") as stream:
-            return self._check(target.worker("bare_socket", "publish", stream, count), count)
-
-    def _drain(self, target: Target, stream: str, count: int) -> Result:
-        return self._check(target.worker("bare_socket", "consume", stream, count), count)
-
-    def _publish_file(self, lines: Path, count: int) -> Result:
-        with self._target.new_stream("publish") as stream:
-            result = self._check(self._target.publish_file(stream, lines), count)
-            self._count(stream, count)
-        return result
-
-    def _read(self, stream: str, module: str, task: str, count: int, python: Path | None = None) -> Result:
-        result = self._target.worker(module, task, stream, count, python)
-        if result.messages < count:
-            raise Failed(f"{module} {task}: {result.messages:,} messages instead of {count:,}")
-        return result
-
-    def _consume_to(self, stream: str, file: Path | None, count: int) -> Result:
-        result = self._check(self._target.consume_to(stream, file), count)
-        if file is not None and not same_content(file, self._file(count)):
-            raise Failed("what was consumed is not what was published")
-        return result
-
-    def _check(self, result: Result, count: int) -> Result:
-        if result.messages != count:
-            raise Failed(f"{result.messages:,} messages instead of {count:,}")
-        return result
-
-    def _count(self, stream: str, count: int) -> None:
-        held = self._target.admin("count", stream)
-        if held != count:
-            raise Failed(f"the stream holds {held:,} messages instead of {count:,}")
-
-    def _file(self, count: int) -> Path:
-        if count not in self._lines:
-            self._lines[count] = self._directory / f"lines-{count}"
-            write_lines(self._lines[count], self._target.size, count)
-        return self._lines[count]
-
-    def _note(self, line: str) -> None:
-        print(f"  {line}", file=sys.stderr, flush=True)
-
-
-def print_memory(peaks: list[tuple[str, int, Result]]) -> None:
-    rows = [("memory", "lines", "peak MB", "target", "")]
-    for label, count, result in peaks:
-        assert result.peak_mb is not None
-        passed = "pass" if result.peak_mb < MEMORY_LIMIT_MB else "MISS"
-        rows.append(("  " + label, f"{count:,}", f"{result.peak_mb:.1f}", f"< {MEMORY_LIMIT_MB}", passed))
-    print_table(rows)
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_MESSAGES:,} messages: a look, not a measurement")
-    parser.add_argument("--messages", type=int, metavar="N", help=f"for the fast contenders; {MESSAGES:,} by default")
-    parser.add_argument("--turns", type=int, default=TURNS, metavar="N", help=f"of each contender; {TURNS} by default")
-    parser.add_argument("--only", metavar="GROUPS", help=f"some of {','.join(GROUPS)}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there too")
-    given = parser.parse_args()
-    given.only = given.only.split(",") if given.only else list(GROUPS)
-    if unknown := set(given.only) - set(GROUPS):
-        parser.error(f"--only: no such group: {', '.join(sorted(unknown))}")
-    if given.messages is None:
-        given.messages = QUICK_MESSAGES if given.quick else MESSAGES
-    if given.messages < 10_000 or given.turns < 1:
-        parser.error("--messages is at least 10000, and --turns at least 1")
-    return given
-
-
-def measure(given: argparse.Namespace) -> None:
-    published = seed_python() if {"publish", "send", "consume"} & set(given.only) else None
-    load = os.getloadavg()[0]
-    with (
-        running_broker() as broker,
-        embedded_broker() as embedded,
-        tempfile.TemporaryDirectory(prefix="rstream-bench-") as directory,
-    ):
-        setting = (
-            f"{broker.description}, Python {platform.python_version()}, {os.cpu_count()} CPUs shared with it,"
-            f" load {load:.1f} before the start\n{SIZE}-byte bodies; medians of {given.turns} turns;"
-            f" published client: {REQUIREMENT if published else 'not installed'}"
-        )
-        benchmarks = Benchmarks(Target(broker.uri, SIZE), Path(directory), given.messages, given.turns, published)
-        groups: dict[str, Callable[[], Group]] = {
-            "publish": benchmarks.publish,
-            "send": benchmarks.send,
-            "consume": benchmarks.consume,
-            "broker": partial(benchmarks.broker, Target(embedded.uri, SIZE)),
-        }
-        measured = [run() for name, run in groups.items() if name in given.only]
-        peaks = benchmarks.memory() if "memory" in given.only else []
-    print(f"\n{setting}\n")
-    if measured:
-        print_table([row for group in measured for row in group.rows()])
-    if peaks:
-        print()
-        print_memory(peaks)
-    if given.json:
-        document: dict[str, Any] = {
-            "setting": setting,
-            "groups": [group.as_json() for group in measured],
-            "memory": [{"label": label, "lines": count, **result._asdict()} for label, count, result in peaks],
-        }
-        given.json.write_text(json.dumps(document, indent=2) + "\n")
+MESSAGES, QUICK_MESSAGES = 10_000_000, 2_000_000
+PEERS_MESSAGES, PEERS_QUICK_MESSAGES = 1_000_000, 200_000
+ROUNDS, PEERS_QUICK_ROUNDS = 5, 2
+FEWEST = 1000
 
 
 def main() -> int:
     given = parse_arguments()
-    signal.signal(signal.SIGTERM, _terminate)
     try:
-        measure(given)
-    except Failed as error:
+        given.run(given)
+    except (Failed, BuildError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except subprocess.CalledProcessError as error:
@@ -261,8 +48,138 @@ def main() -> int:
     return 0
 
 
-def _terminate(_number: int, _frame: object) -> NoReturn:
-    raise SystemExit(143)
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n\n")[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--quick", action="store_true", help="fewer messages: a look, not a measurement")
+    common.add_argument("--messages", type=int, metavar="N", help="of the fast contenders; others in proportion")
+    common.add_argument("--rounds", type=int, metavar="N", help=f"of each contender; {ROUNDS} by default")
+    common.add_argument("--json", type=Path, metavar="FILE", help="write every number there, too")
+    common.add_argument("--markdown", action="store_true", help="print tables for a page")
+    without = argparse.ArgumentParser(add_help=False)
+    left_out = f"leave out some of {','.join(clients.NAMES)}"
+    without.add_argument("--without", type=names_of(clients.NAMES), default=[], metavar="NAMES", help=left_out)
+
+    command = commands.add_parser("goals", parents=[common, without], help="what is aimed at, and what is reached")
+    command.add_argument(
+        "--only", type=names_of(goals.GROUPS), metavar="GROUPS", help=f"some of {','.join(goals.GROUPS)}"
+    )
+    command.add_argument("--pure", action="store_true", help="without the compiled part of this project")
+    command.set_defaults(run=run_goals, defaults=(MESSAGES, QUICK_MESSAGES, ROUNDS))
+
+    command = commands.add_parser("peers", parents=[common, without], help="the other clients, by one axis at a time")
+    command.add_argument(
+        "--axis",
+        action="append",
+        type=axes.parse_axis,
+        metavar="NAME[=VALUES]",
+        help=f"one of {', '.join(axes.AXES)}, and some values: size=100,1000; may be repeated (default: all)",
+    )
+    command.set_defaults(run=run_peers, defaults=(PEERS_MESSAGES, PEERS_QUICK_MESSAGES, PEERS_QUICK_ROUNDS))
+
+    command = commands.add_parser("brokers", parents=[common], help="the embedded broker beside RabbitMQ")
+    command.set_defaults(run=run_brokers, defaults=(PEERS_MESSAGES, PEERS_QUICK_MESSAGES, ROUNDS))
+
+    given = parser.parse_args(arguments)
+    messages, quick_messages, quick_rounds = given.defaults
+    if given.messages is None:
+        given.messages = quick_messages if given.quick else messages
+    if given.rounds is None:
+        given.rounds = quick_rounds if given.quick else ROUNDS
+    if given.messages < FEWEST or given.rounds < 1:
+        parser.error(f"--messages is at least {FEWEST}, and --rounds at least 1")
+    return given
+
+
+def names_of(known: Sequence[str] | Any) -> Callable[[str], list[str]]:
+    """Parses some of those names, with commas between them. They keep the order of ``known``."""
+
+    def parse(text: str) -> list[str]:
+        asked = set(text.split(","))
+        if unknown := asked - set(known):
+            raise argparse.ArgumentTypeError(
+                f"no such name: {', '.join(sorted(unknown))}; there are {', '.join(known)}"
+            )
+        return [name for name in known if name in asked]
+
+    return parse
+
+
+def run_goals(given: argparse.Namespace) -> None:
+    names = given.only or list(goals.GROUPS)
+    expected = goals.expected_seconds(names, given.messages, given.rounds)
+    peers = clients.build(given.without) if {"publish", "consume", "latency"} & set(names) else []
+    published = published_python(given) if "callback" in names else None
+    note(f"this takes about {minutes(expected)} on two cores that do nothing else")
+    began = time.monotonic()
+    with running_broker() as broker, tempfile.TemporaryDirectory(prefix="rstream-bench-") as folder:
+        target = Target(broker.uri, goals.SIZE, given.pure)
+        setting = Setting(target, Path(folder), Counts.of(given.messages), given.rounds, peers, published)
+        words = setting_words(given, broker.description, [peer.title for peer in peers], published)
+        if given.pure:
+            words += "; without the compiled part"
+        found = goals.measure(setting, names)
+    rows = goals.rows(found, names, given.pure)
+    tell(given, words, [("", table(rows, is_markdown=given.markdown))], began)
+    save(given, words, {"goals": goals.as_json(found, given.pure)})
+
+
+def run_peers(given: argparse.Namespace) -> None:
+    points = axes.points(given.axis or [], given.messages, given.quick)
+    peers = clients.build(given.without)
+    published = published_python(given)
+    expected = axes.expected_seconds(points, given.rounds)
+    note(f"this takes about {minutes(expected)} on two cores that do nothing else")
+    began = time.monotonic()
+    with running_broker() as broker, tempfile.TemporaryDirectory(prefix="rstream-bench-") as folder:
+        words = setting_words(given, broker.description, [peer.title for peer in peers], published)
+        measured = axes.measure(broker.uri, Path(folder), points, given.rounds, peers, published)
+    tables = [(title, table(rows, is_markdown=given.markdown, left=2)) for title, rows in axes.tables(measured)]
+    tell(given, words, tables, began)
+    save(given, words, {"points": axes.as_json(measured)})
+
+
+def run_brokers(given: argparse.Namespace) -> None:
+    began = time.monotonic()
+    with running_broker() as broker, embedded_broker() as embedded:
+        words = setting_words(given, broker.description, [], None)
+        rows = brokers.measure(
+            Target(broker.uri, goals.SIZE), Target(embedded.uri, goals.SIZE), given.messages, given.rounds
+        )
+    tell(given, words, [("", table(rows, is_markdown=given.markdown))], began)
+    save(given, words, {"rows": rows})
+
+
+def published_python(given: argparse.Namespace) -> Path | None:
+    return None if clients.PUBLISHED in given.without else seed_python()
+
+
+def setting_words(given: argparse.Namespace, broker: str, peers: Sequence[str], published: Path | None) -> str:
+    """What a reader must know beside the numbers."""
+    beside = [*peers, *([REQUIREMENT] if published else [])]
+    return (
+        f"{broker}, Python {platform.python_version()}, {os.cpu_count()} processors shared with it,"
+        f" load {os.getloadavg()[0]:.1f} before the start; {given.messages:,} messages,"
+        f" medians of {given.rounds} rounds" + (f"; beside {', '.join(beside)}" if beside else "")
+    )
+
+
+def tell(given: argparse.Namespace, words: str, tables: Sequence[tuple[str, str]], began: float) -> None:
+    print(f"\n{words}\n" if not given.markdown else words)
+    for title, text in tables:
+        if title:
+            print(f"\n### {title}\n" if given.markdown else f"\n{title}\n")
+        elif given.markdown:
+            print()
+        print(text)
+    sys.stdout.flush()
+    note(f"it took {minutes(time.monotonic() - began)}")
+
+
+def save(given: argparse.Namespace, words: str, document: dict[str, Any]) -> None:
+    if given.json:
+        given.json.write_text(json.dumps({"setting": words, **document}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

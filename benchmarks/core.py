@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
-from benchmarks.worker import CREDIT, DEADLINE, Stopwatch, Work, parse_work, report
+from benchmarks.worker import CREDIT, DEADLINE, RoundTrips, Stopwatch, Work, parse_work, report
 from rstream_core import (
     AMQPMessage,
     Client,
@@ -27,16 +29,18 @@ FIRST = ConsumerOffsetSpecification(OffsetType.FIRST)
 
 
 async def publish(work: Work) -> tuple[int, Stopwatch]:
-    """``Publisher.publish``: bodies are encoded and handed over in batches."""
+    """``Publisher.publish``: bodies are encoded and handed over in batches; streams take turns."""
     async with Client(options(work)) as client:
-        publisher = await client.publisher(work.stream)
+        publishers = [await client.publisher(name) for name in work.names]
         stopwatch = Stopwatch()
-        for bodies in work.batches():
+        for publisher, bodies in zip(itertools.cycle(publishers), work.batches(), strict=False):
             await publisher.publish(encode_bodies(bodies))
-        await publisher.flush(DEADLINE)
+        for publisher in publishers:
+            await publisher.flush(DEADLINE)
         stopwatch.stop()
-        await publisher.close()
-        return publisher.confirmed, stopwatch
+        for publisher in publishers:
+            await publisher.close()
+        return sum(publisher.confirmed for publisher in publishers), stopwatch
 
 
 async def send_batch(work: Work) -> tuple[int, Stopwatch]:
@@ -66,17 +70,32 @@ async def send(work: Work) -> tuple[int, Stopwatch]:
 
 
 async def consume(work: Work) -> tuple[int, Stopwatch]:
-    """``Client.subscribe``: chunk after chunk, and the bodies of its messages."""
-    consumed = 0
+    """``Client.subscribe``: chunk after chunk, and the bodies of its messages; of several streams at once."""
+    consumed = size = 0
+    done = asyncio.Event()
+
+    async def read(client: Client, name: str) -> None:
+        nonlocal consumed, size
+        async with await client.subscribe(name, FIRST, credit=CREDIT) as subscription:
+            async for chunk in subscription:
+                bodies = bodies_of(chunk.messages)
+                consumed += len(bodies)
+                size += sum(len(body) for body in bodies if body is not None)
+                if consumed >= work.messages:
+                    stopwatch.stop()
+                    done.set()
+                    break
+
     async with Client(options(work)) as client:
         await client.start()
         stopwatch = Stopwatch()
-        async with await client.subscribe(work.stream, FIRST, credit=CREDIT) as subscription:
-            async for chunk in subscription:
-                consumed += len(bodies_of(chunk.messages))
-                if consumed >= work.messages:
-                    break
-            stopwatch.stop()
+        async with asyncio.timeout(DEADLINE), asyncio.TaskGroup() as group:
+            readers = [group.create_task(read(client, name)) for name in work.names]
+            await done.wait()
+            for reader in readers:
+                reader.cancel()
+    if size != consumed * work.size:
+        raise RuntimeError(f"{consumed} bodies of {work.size} bytes came as {size} bytes")
     return consumed, stopwatch
 
 
@@ -128,10 +147,12 @@ async def send_wait(work: Work) -> tuple[int, Stopwatch]:
     """``Producer.send_wait``: the confirm of each message is waited for before the next one."""
     sent = 0
     async with Producer(**server(work)) as producer:
-        stopwatch = Stopwatch()
+        stopwatch = RoundTrips()
         for bodies in work.batches():
             for body in bodies:
+                began = time.perf_counter()
                 await producer.send_wait(work.stream, AMQPMessage(body=body))
+                stopwatch.times.append(time.perf_counter() - began)
                 sent += 1
         stopwatch.stop()
         return sent, stopwatch

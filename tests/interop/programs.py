@@ -1,6 +1,6 @@
 """Speaks to the programs of the other languages.
 
-``python -m tests.interop.programs`` builds all of them.
+``python -m tests.interop.programs`` builds all of them, and those of the benchmarks.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers import clients
 from scripts._builds import BuildError, NoProgramError, built
 from tests.brokers import Broker
 from tests.interop.languages import LANGUAGES, Language
@@ -159,5 +160,5 @@ class Programs:
 
 
 if __name__ == "__main__":
-    for each in LANGUAGES:
+    for each in (*LANGUAGES, *clients.LANGUAGES):
         print(f"{each.title}: {built(each)}", flush=True)

@@ -1,13 +1,14 @@
-"""The published client, ``rstream`` from PyPI, doing the tasks of ``core``. Runs in an environment of its own.
+"""The published client, ``rstream`` from PyPI, in the same tasks. Runs in an environment of its own.
 
 Its sending returns before the broker confirms, so the clock stops when the confirm of the last message, or of
-each message of the last batch, has come: on one stream the broker confirms in order, and ``__main__`` counts what
-is stored besides. What it holds back for half a second in ``send`` is its own doing, and is in its time.
+each message of each stream's last batch, has come: on one stream the broker confirms in order, and what is stored is
+counted besides. What it holds back for half a second in ``send`` is its own doing, and is in its time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -29,7 +30,7 @@ class Confirms:
     """Waits for a number of them."""
 
     def __init__(self) -> None:
-        self._left = 0
+        self._left = self.expected = 0
         self._done = asyncio.Event()
 
     def __call__(self, status: ConfirmationStatus) -> None:
@@ -40,7 +41,7 @@ class Confirms:
             self._done.set()
 
     def expect(self, count: int) -> Confirms:
-        self._left = count
+        self._left = self.expected = count
         return self
 
     async def wait(self) -> None:
@@ -53,10 +54,14 @@ async def send_batch(work: Work) -> tuple[int, Stopwatch]:
     confirms = Confirms()
     async with Producer(**server(work)) as producer:
         stopwatch = Stopwatch()
-        for bodies in work.batches():
+        confirms.expect(
+            min(work.messages, work.batch * (len(work.names) - 1) + (work.messages % work.batch or work.batch))
+        )
+        for name, bodies in zip(itertools.cycle(work.names), work.batches()):
             sent += len(bodies)
-            last = confirms.expect(len(bodies)) if sent == work.messages else None
-            await producer.send_batch(work.stream, [AMQPMessage(body=body) for body in bodies], on_publish_confirm=last)
+            # Of each stream the last batch.
+            last = confirms if sent > work.messages - confirms.expected else None
+            await producer.send_batch(name, [AMQPMessage(body=body) for body in bodies], on_publish_confirm=last)
         await confirms.wait()
         stopwatch.stop()
     return sent, stopwatch
@@ -95,13 +100,14 @@ async def callback(work: Work) -> tuple[int, Stopwatch]:
             stopwatch.stop()
             done.set()
 
-    await consumer.subscribe(
-        work.stream,
-        on_message,
-        decoder=amqp_decoder,
-        offset_specification=ConsumerOffsetSpecification(OffsetType.FIRST, None),
-        initial_credit=CREDIT,
-    )
+    for name in work.names:
+        await consumer.subscribe(
+            name,
+            on_message,
+            decoder=amqp_decoder,
+            offset_specification=ConsumerOffsetSpecification(OffsetType.FIRST, None),
+            initial_credit=CREDIT,
+        )
     await asyncio.wait_for(done.wait(), DEADLINE)
     await consumer.close()
     if size != work.messages * work.size:
