@@ -59,10 +59,10 @@ def test_the_other_goals(embedded: Broker, tmp_path: Path) -> None:
     assert 5 < values["peak memory of pipes, 100 B bodies"] < 1000
 
 
-def test_axes(broker: Broker, tmp_path: Path) -> None:
-    """Of this project alone: the other clients are in tests/interop."""
+def test_axes(embedded: Broker, tmp_path: Path) -> None:
+    """Of this project alone: the other clients are in tests/interop, on both brokers."""
     wanted = ("--axis", "streams=2", "--axis", "partitions=2", "--axis", "chunk=50", "--markdown")
-    shown, saved = measure(broker, tmp_path, "peers", *wanted, "--without", OTHERS)
+    shown, saved = measure(embedded, tmp_path, "peers", *wanted, "--without", OTHERS)
     found = [(point["axis"], point["task"], set(point["contenders"])) for point in saved["points"]]
     tasks = [("streams", "publish"), ("streams", "consume"), ("partitions", "publish"), ("partitions", "consume")]
     assert found == [(*each, {"rstream"}) for each in [*tasks, ("chunk", "consume")]]
