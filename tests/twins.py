@@ -1,15 +1,16 @@
 """Tests of the seam run with each of its twins: a module that imports ``each_twin`` does.
 
-    python -m tests.twins     says which twin all other tests are run with
+    python -m tests.twins               says which twin all other tests are run with
+    python -m tests.twins --compiled    the same, and ends with 1 where it is not the compiled one
 
-It ends with 1 where that is the one in Python though this machine can compile the other one, since a run of the tests
-would then show nothing of what most users have.
+It ends with 1 as well where this machine can compile it, and it is not used, since a run of the tests would then show
+nothing of what most users have.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -34,7 +35,7 @@ def each_twin(request: pytest.FixtureRequest) -> Iterator[str]:
     assert wire._compiled is CHOICE.compiled
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     import hatch_compile
 
     reason = hatch_compile.why_not()
@@ -44,9 +45,10 @@ def main() -> int:
     if reason is None:
         print("error: it can be compiled here, and is not: run rm .venv/.dev && make venv", file=sys.stderr)
         return 1
-    print(f"WARNING: NO TEST USES THE COMPILED PART: {reason}", file=sys.stderr)
-    return 0
+    is_required = "--compiled" in arguments
+    print(f"{'error' if is_required else 'WARNING'}: NO TEST USES THE COMPILED PART: {reason}", file=sys.stderr)
+    return int(is_required)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

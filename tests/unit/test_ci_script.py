@@ -13,7 +13,7 @@ from tests.brokers import SCRIPT
 
 STEPS = [
     "make check",
-    "python -m tests.twins",
+    "python -m tests.twins --compiled",
     "make referees",
     "fresh demo --timeout 900",
     "python -m tests.interop.programs",

@@ -113,3 +113,13 @@ def test_a_machine_that_can_compile_tests_the_compiled_one() -> None:
     """So that a run which says that it has tested it has done so."""
     assert THERE.compiled is not None, THERE.reason
     assert THERE.compiled.SOURCE == SOURCE
+
+
+def test_a_run_that_needs_the_compiled_part_fails_without_it() -> None:
+    """As .ci/run asks: else all tests might pass there with nothing of the compiled part tested."""
+    env = os.environ | {PURE_PYTHON: "1"}
+    program = [sys.executable, "-m", "tests.twins"]
+    done = subprocess.run(program, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "WARNING: NO TEST USES" in done.stderr) == (0, True)
+    done = subprocess.run([*program, "--compiled"], env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "error: NO TEST USES" in done.stderr) == (1, True)
