@@ -8,6 +8,7 @@ traceback only with ``-vv``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, ClassVar
 
 import typer
@@ -88,12 +89,18 @@ def root(
     """
 
 
+@cache
+def program() -> Any:
+    """Returns the command of the program. Typer makes it of declarations, which takes most of a short run."""
+    return typer.main.get_command(app)
+
+
 def run(arguments: Sequence[str], env: Environment) -> int:
     """Runs one command line, and returns the exit code."""
     context: Any = None
     command: Any = None
     try:
-        command = typer.main.get_command(app)
+        command = program()
         with command.make_context(PROGRAM, list(arguments), obj=env, color=env.use_color(stdout=True)) as context:
             command.invoke(context)
     except typer.Exit as done:

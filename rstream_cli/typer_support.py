@@ -100,6 +100,10 @@ class LazyGroup(TyperGroup):
 
     lazy: ClassVar[Mapping[str, Lazy]] = {}
 
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self._imported: dict[str, Any] = {}
+
     def get_params(self, ctx: Any) -> list[Any]:
         """Returns the parameters, with ``--help``."""
         return _quickly_read(super().get_params(ctx))
@@ -109,13 +113,15 @@ class LazyGroup(TyperGroup):
         return [*self.commands, *self.lazy]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Returns the command with this name, and imports its module."""
-        if cmd_name in self.lazy and cmd_name not in self.commands:
+        """Returns the command with this name. The first call imports its module, and makes it."""
+        if cmd_name not in self.lazy or cmd_name in self.commands:
+            return super().get_command(ctx, cmd_name)
+        command = self._imported.get(cmd_name)
+        if command is None:
             app: typer.Typer = importlib.import_module(self.lazy[cmd_name].module).app
-            command = typer.main.get_command(app)
+            command = self._imported[cmd_name] = typer.main.get_command(app)
             command.name = cmd_name
-            return command
-        return super().get_command(ctx, cmd_name)
+        return command
 
     def summaries(self, ctx: Any) -> list[tuple[str, str]]:
         """Returns name and summary of every command, without importing the lazy ones."""

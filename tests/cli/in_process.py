@@ -67,8 +67,7 @@ class Run:
     def finish(self) -> subprocess.CompletedProcess[bytes]:
         """Runs it to its end; what it wrote, and its exit code."""
         with _one_at_a_time, _as_before(self._before) as complaints:
-            if not gc.get_freeze_count():
-                gc.freeze()  # what is there already is looked through at each collection otherwise
+            gc.freeze()  # what is there already would be looked through below otherwise
             output, errors = self._run()
             gc.collect()  # what is collected later would complain to nobody
         if self._error is not None:
