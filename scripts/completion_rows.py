@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from rstream_cli.app import program
+from rstream_cli.app import app
 from rstream_cli.completable import CONTEXT, EITHER, STREAM, SUPER_STREAM
 from rstream_cli.mistakes import takes_value
 from rstream_cli.typer_support import PROGRAM, LazyGroup, help_of, kind_of
@@ -49,7 +49,7 @@ END = '''\
 
 def completion_table() -> str:
     """The source of the module."""
-    root = typer.Context(program(), info_name=PROGRAM)
+    root = typer.Context(typer.main.get_command(app), info_name=PROGRAM)
     root.help_option_names = ["-h", "--help"]
     rows: dict[str, str] = {}
     """The names of rows, by what they hold. Most commands share most options."""

@@ -20,7 +20,7 @@ from typing import Any
 import typer
 from completion_rows import completion_table
 
-from rstream_cli.app import program
+from rstream_cli.app import app
 from rstream_cli.commands.completion import Shell, completion_script
 from rstream_cli.environment import Environment
 from rstream_cli.typer_support import PROGRAM, LazyGroup, render_help
@@ -72,7 +72,7 @@ def _with_part(name: str, mark: str, part: str) -> str:
 
 def _reference() -> str:
     env = Environment(sys.stdin, sys.stdout, sys.stderr, {"COLUMNS": str(WIDTH)})
-    context = typer.Context(program(), info_name=PROGRAM, color=False, obj=env)
+    context = typer.Context(typer.main.get_command(app), info_name=PROGRAM, color=False, obj=env)
     context.help_option_names = ["-h", "--help"]
     sections = [f"## {context.command_path}\n\n```text\n{page}```\n" for context, page in _pages(context)]
     return "\n".join([HEAD, *sections])

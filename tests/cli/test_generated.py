@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from rstream_cli.app import COMMANDS, program
+from rstream_cli.app import COMMANDS, app
 from rstream_cli.typer_support import PROGRAM
 from tests.cli.conftest import environment, run_rstream
 
@@ -36,7 +36,7 @@ def test_the_files_are_up_to_date_wherever_they_are_generated(env: dict[str, str
 
 
 def test_the_summaries_of_the_table_are_those_of_the_commands() -> None:
-    context = typer.Context(program(), info_name=PROGRAM)
+    context = typer.Context(typer.main.get_command(app), info_name=PROGRAM)
     for name, lazy in COMMANDS.items():
         command = context.command.get_command(context, name)  # type: ignore[attr-defined]
         assert command.help.split("\n\n")[0].replace("\n", " ") == lazy.summary, name
@@ -44,7 +44,7 @@ def test_the_summaries_of_the_table_are_those_of_the_commands() -> None:
 
 def _commands() -> list[list[str]]:
     found: list[list[str]] = [[]]
-    context = typer.Context(program(), info_name=PROGRAM)
+    context = typer.Context(typer.main.get_command(app), info_name=PROGRAM)
     for name in COMMANDS:
         command = context.command.get_command(context, name)  # type: ignore[attr-defined]
         found.append([name])

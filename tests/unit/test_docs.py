@@ -15,7 +15,7 @@ import pytest
 import typer
 
 import rstream_core
-from rstream_cli.app import program
+from rstream_cli.app import app
 from rstream_cli.exit_status import ExitStatus
 from rstream_cli.typer_support import PROGRAM
 
@@ -90,7 +90,7 @@ def walk(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
             yield from walk(command.get_command(context, name), (*path, name))
 
 
-COMMANDS = dict(walk(program(), (PROGRAM,)))
+COMMANDS = dict(walk(typer.main.get_command(app), (PROGRAM,)))
 
 
 def section(words: str) -> str:

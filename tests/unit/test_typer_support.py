@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from rstream_cli.app import program
+from rstream_cli.app import app
 from rstream_cli.typer_support import PROGRAM, _Coercion, _is_known, kind_of
 
 
@@ -23,7 +23,7 @@ def parameters() -> Iterator[Any]:
         for name in getattr(command, "list_commands", lambda _: ())(context):
             yield from walk(command.get_command(context, name), (*words, name))
 
-    yield from walk(program(), (PROGRAM,))
+    yield from walk(typer.main.get_command(app), (PROGRAM,))
 
 
 @pytest.mark.parametrize("parameter", list(parameters()))
