@@ -1,0 +1,25 @@
+"""As producer_send_batch, of bytes that are stored as they are."""
+
+import asyncio
+import time
+
+from rstream_core.compat import Producer
+
+BROKER = {"host": "localhost", "port": 5552, "username": "guest", "password": "guest"}
+STREAM = "my-test-stream"
+LOOPS = 10
+BATCH = 100
+
+
+async def publish():
+    async with Producer(**BROKER) as producer:
+        await producer.create_stream(STREAM, exists_ok=True)
+        begin = time.perf_counter()
+        for _ in range(LOOPS):
+            await producer.send_batch(stream=STREAM, batch=[b"hello"] * BATCH)
+        seconds = time.perf_counter() - begin
+        count = LOOPS * BATCH
+        print(f"Sent {count} messages in {seconds:.4f} seconds. {count / seconds:.4f} messages per second")
+
+
+asyncio.run(publish())
