@@ -11,6 +11,7 @@ import contextlib
 import io
 import re
 import signal
+import subprocess
 import types
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -215,3 +216,39 @@ def test_a_reliable_client(broker: Broker, stream: str) -> None:
     assert lines[-1] == "confirmed 30, consumed 60"
     told = [f"closed: ['{stream}-plain'], Metadata Update"] * (len(lines) - 1)
     assert lines[:-1] == told
+
+
+# --- the same programs, run by the published client --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "until", "count"),
+    [
+        ("send_batch_with_confirmation", None, 0),
+        ("producer_ded", None, 0),
+        ("basic_consumer", 10, 10),
+        ("filtering", 20, 0),
+        ("offset_tracking", 26, 25),
+        ("super_stream_producer_key", None, 0),
+    ],
+)
+def test_the_published_client_prints_the_same(
+    published_python: Path, embedded: Broker, stream_name: str, name: str, until: int | None, count: int
+) -> None:
+    """With the import changed back: so they are programs of that client, and compat does what it does."""
+    if count:
+        filled(embedded, stream_name, count, amqp)
+    program = source(name, embedded, stream_name).replace("rstream_core.compat", "rstream")
+    command = [str(published_python), "-u", "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process, limited():
+        assert process.stdout is not None
+        theirs = [process.stdout.readline() for _ in range(until or 0)]
+        if until is not None:
+            process.send_signal(signal.SIGINT)
+        rest, errors = process.communicate()
+    assert process.returncode == 0, errors
+    lines = "".join((*theirs, rest)).splitlines()
+    ours = f"{stream_name}-ours"
+    if count:
+        filled(embedded, ours, count, amqp)
+    assert [line.replace(ours, stream_name) for line in run(name, embedded, ours, until=until)] == lines

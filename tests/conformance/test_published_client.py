@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from benchmarks.seed_venv import REQUIREMENT, seed_python
 from rstream_core import (
     AMQPMessage,
     CompressionType,
@@ -32,20 +28,11 @@ ROUTER = Path(__file__).with_name("published_client_router.py")
 READER = Path(__file__).with_name("published_client_reader.py")
 
 
-@pytest.fixture(scope="module")
-def python() -> Path:
-    """The interpreter that has it."""
-    found = seed_python()
-    if found is None:
-        if os.environ.get("RSTREAM_REQUIRE_RABBITMQ") == "1":
-            pytest.fail(f"{REQUIREMENT} cannot be installed here", pytrace=False)
-        pytest.skip(f"{REQUIREMENT} cannot be installed here")
-    return found
-
-
-def test_it_creates_publishes_consumes_and_stores_offsets(python: Path, broker: Broker, stream_name: str) -> None:
+def test_it_creates_publishes_consumes_and_stores_offsets(
+    published_python: Path, broker: Broker, stream_name: str
+) -> None:
     done = subprocess.run(
-        [python, PROGRAM, broker.host, str(broker.port), broker.username, broker.password, stream_name],
+        [published_python, PROGRAM, broker.host, str(broker.port), broker.username, broker.password, stream_name],
         capture_output=True,
         text=True,
         timeout=120,
@@ -67,7 +54,7 @@ def test_it_creates_publishes_consumes_and_stores_offsets(python: Path, broker: 
     }
 
 
-async def test_both_send_a_key_to_the_same_partition(python: Path, broker: Broker, stream_name: str) -> None:
+async def test_both_send_a_key_to_the_same_partition(published_python: Path, broker: Broker, stream_name: str) -> None:
     """By ``RouteType.PythonHash``, for fleets in which both publish."""
     keys = [f"key-{number}" for number in range(40)] + ["", "größe", "日本", "emoji 😀", "x" * 200]
     ours = SuperStreamProducer(
@@ -78,7 +65,7 @@ async def test_both_send_a_key_to_the_same_partition(python: Path, broker: Broke
     )
     partitions = await ours.create_super_stream(partitions=3)
     where = [broker.host, str(broker.port), broker.username, broker.password, stream_name, json.dumps(keys)]
-    process = await asyncio.create_subprocess_exec(python, ROUTER, *where, stderr=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(published_python, ROUTER, *where, stderr=asyncio.subprocess.PIPE)
     async with asyncio.timeout(90):
         _, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()
@@ -94,7 +81,7 @@ async def test_both_send_a_key_to_the_same_partition(python: Path, broker: Broke
     await ours.close()
 
 
-async def test_it_reads_what_this_client_writes(python: Path, broker: Broker, stream_name: str) -> None:
+async def test_it_reads_what_this_client_writes(published_python: Path, broker: Broker, stream_name: str) -> None:
     """Plain bodies, properties of every type, and the same in a gzip sub-entry."""
     fields: dict[str, Any] = {
         "message_id": "id",
@@ -124,7 +111,7 @@ async def test_it_reads_what_this_client_writes(python: Path, broker: Broker, st
         await producer.flush(PATIENCE)
         where = [broker.host, str(broker.port), broker.username, broker.password, stream_name, "6"]
         process = await asyncio.create_subprocess_exec(
-            python, READER, *where, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            published_python, READER, *where, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
         async with asyncio.timeout(60):
             output, errors = await process.communicate()
