@@ -17,6 +17,7 @@
     │   │   ├── FrameSizeExceeded      a frame larger than what was negotiated
     │   │   ├── AmqpError              a message that is not AMQP 1.0; the connection goes on
     │   │   └── ChunkError             a chunk that is damaged or lies about its size
+    │   ├── DumpError                  a dump, or a segment of a broker, that is damaged or none at all
     │   ├── RequestTimeout             no answer in time
     │   ├── NotConfirmed               the broker did not confirm in time, or the connection ended first
     │   ├── LeaderNotAvailable         the stream has no leader now
@@ -162,6 +163,19 @@ class AmqpError(ProtocolError):
     def __init__(self, message: str, position: int | None = None) -> None:
         self.position = position
         super().__init__(message if position is None else f"{message} (at byte {position})")
+
+
+class DumpError(ClientError):
+    """A dump, or a segment of a broker, that is damaged, or a file that is neither.
+
+    ``position`` is the byte of the file at which it shows, where that is known. ``may_go_on``: whether what lies behind
+    may be read.
+    """
+
+    def __init__(self, message: str, *, position: int | None = None, may_go_on: bool = False) -> None:
+        self.position = position
+        self.may_go_on = may_go_on
+        super().__init__(message)
 
 
 class RequestTimeout(ClientError, TimeoutError):

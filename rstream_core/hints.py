@@ -48,6 +48,7 @@ class Hint(enum.StrEnum):
     NO_SUB_ENTRY = "use send_batch, or a producer without an extractor"
     INSTALL_UAMQP = "install the extra rstream-cli[uamqp]: x86-64, Python 3.13 and older"
     FRAME_LIMIT = "send less at once, or raise frame_max here and stream.frame_max on the broker"
+    UNPACK_ZSTD = "it was compressed by another program: unpack it with `zstd -d`"
     FOLDER_IS_USED = "stop it, or choose another folder"
     PORT_IS_USED = "is another broker running there? choose another port"
     NOT_OF_THIS_MACHINE = "this machine does not have that address; 0.0.0.0 listens on all of its addresses"

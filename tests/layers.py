@@ -30,6 +30,10 @@ rstream_core.protocol: wire_python
 rstream_core.protocol: wire
 rstream_core.protocol: placed
 rstream_core.protocol: amqp chunk session
+rstream_core.protocol: delivered
+rstream_core.dump: . buffer frames layout
+rstream_core.dump: manifest
+rstream_core.dump: reading
 rstream_core.broker: bloom disk groups holes refusal
 rstream_core.broker: checks publishing statistics tracking
 rstream_core.broker: folder segment session
@@ -149,29 +153,32 @@ rstream_cli: effective
 rstream_cli.options: . answering declaring messages routing
 rstream_cli.options: connecting consuming publishing
 rstream_cli.options: benchmarks other_side showing
-rstream_cli: runner stream_facts stream_names
-rstream_cli: completing
+rstream_cli: dump_sources runner stream_facts stream_names
+rstream_cli: completing dump_survey
 rstream_cli.bench: compare_command worker
 rstream_cli.bench: workers
 rstream_cli.bench: running
 rstream_cli.render: facts
-rstream_cli.render: status
+rstream_cli.render: dump_facts status
 rstream_cli: diagnosis displayed_run kinds outages rendering
 rstream_cli: lag_exporter lag_survey management_diagnosis
 rstream_cli.bench: command
 rstream_cli: filtering grepping lag_run matching
 rstream_cli.endpoints: . stdout
+rstream_cli: dump_file dump_manifest
+rstream_cli: dump_target
 rstream_cli.records: csv_out
 rstream_cli: outputs
-rstream_cli: consume_plan encoding publish_report
+rstream_cli: consume_plan dump_options encoding publish_report
 rstream_cli.records: csv_in
 rstream_cli: inputs publish_plan selecting
 rstream_cli: consume_report publish_ending publish_stages
+rstream_cli: consume_sink
 rstream_cli: idle_note
-rstream_cli.endpoints: publishers records
+rstream_cli.endpoints: dump_records publishers records
 rstream_cli: consume_run publish_run
 rstream_cli: consume_command publish_command
-rstream_cli.commands: . bench broker completion consume context doctor lag offset_list offset_reset publish
+rstream_cli.commands: . bench broker completion consume context doctor dump lag offset_list offset_reset publish
 rstream_cli.commands: offset sac_consume stream_list version
 rstream_cli.commands: stream
 rstream_cli.commands: superstream_consume superstream_publish

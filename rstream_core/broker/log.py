@@ -17,11 +17,8 @@ from rstream_core.broker import bloom
 from rstream_core.broker.disk import sync_directory, write_all
 from rstream_core.broker.scan import Dropped, Scan
 from rstream_core.broker.segment import (
-    CHUNK_SNAPSHOT,
-    CHUNK_TRACKING,
     INDEX_HEAD,
     INDEX_RECORD,
-    SEGMENT_HEAD,
     SUM_AT,
     Segment,
     Span,
@@ -29,7 +26,15 @@ from rstream_core.broker.segment import (
     write_range,
 )
 from rstream_core.broker.tracking import Tracking, sequence_records
-from rstream_core.protocol.chunk import CHUNK_USER, HEADER, MAGIC_AND_VERSION, parse_header
+from rstream_core.protocol.chunk import (
+    CHUNK_SNAPSHOT,
+    CHUNK_TRACKING,
+    CHUNK_USER,
+    HEADER,
+    MAGIC_AND_VERSION,
+    SEGMENT_HEAD,
+    parse_header,
+)
 
 SEGMENT_SIZE = 500_000_000
 MAX_CHUNKS = 256_000

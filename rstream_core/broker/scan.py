@@ -17,10 +17,8 @@ from typing import NamedTuple
 
 from rstream_core.broker.disk import name_aside
 from rstream_core.broker.segment import (
-    CHUNK_TRACKING,
     INDEX_HEAD,
     INDEX_RECORD,
-    SEGMENT_HEAD,
     SUM_AT,
     Segment,
     header_sum,
@@ -28,7 +26,7 @@ from rstream_core.broker.segment import (
 )
 from rstream_core.broker.tracking import Tracking
 from rstream_core.errors import ChunkError
-from rstream_core.protocol.chunk import CHUNK_USER, HEADER, MAX_DATA, parse_header
+from rstream_core.protocol.chunk import CHUNK_TRACKING, CHUNK_USER, HEADER, MAX_DATA, SEGMENT_HEAD, parse_header
 
 _EPOCH_AND_OFFSET = struct.Struct(">QQ")
 """Epoch and first offset as in a chunk's header."""

@@ -20,9 +20,8 @@ from typing import NamedTuple
 
 from rstream_core.broker.disk import write_all
 from rstream_core.errors import ChunkError
+from rstream_core.protocol.chunk import SEGMENT_HEAD
 
-CHUNK_TRACKING, CHUNK_SNAPSHOT = 1, 2
-SEGMENT_HEAD = b"OSIL\0\0\0\1"
 INDEX_HEAD = b"OSII\0\0\0\1"
 INDEX_RECORD = struct.Struct(">QqQIB")
 SUM_AT = 45

@@ -21,7 +21,6 @@ from rstream_core.protocol.amqp_sections import PlainMessages
 from rstream_core.protocol.chunk import (
     CHUNK_USER,
     HEADER,
-    AnyChunk,
     ChunkHeader,
     ChunkReader,
     PlacedChunk,
@@ -32,6 +31,7 @@ from rstream_core.protocol.chunk import (
     parse_header,
 )
 from rstream_core.protocol.commands import Delivery
+from rstream_core.protocol.delivered import DeliveredChunk, DeliveredMessages, ReadChunk, open_delivered
 from rstream_core.protocol.placed import PlacedMessages
 from rstream_core.types import Chunk, ConsumerOffsetSpecification, OffsetType
 
@@ -101,13 +101,19 @@ class Arrivals:
         return header, min(header.first_offset + header.records, MAX_OFFSET)
 
     def take(
-        self, is_held: Callable[[int], bool] | None = None, *, as_plain: bool = False, placed: bool = False
-    ) -> tuple[AnyChunk | None, int]:
+        self,
+        is_held: Callable[[int], bool] | None = None,
+        *,
+        as_plain: bool = False,
+        placed: bool = False,
+        as_delivered: bool = False,
+    ) -> tuple[ReadChunk | None, int]:
         """Returns the next messages, or None where none are there; and how many credits are free by that.
 
         ``is_held`` says of a chunk's first offset whether it must not be handed out yet. ``as_plain``: a chunk whose
-        messages are all plain comes as a ``PlainChunk``. ``placed``: each comes as a ``PlacedChunk``. Raises
-        ``ChunkError``, and drops everything: behind damaged data nothing is handed out.
+        messages are all plain comes as a ``PlainChunk``. ``placed``: each comes as a ``PlacedChunk``. ``as_delivered``:
+        each comes whole, as a ``DeliveredChunk``. Raises ``ChunkError``, and drops everything: behind damaged data
+        nothing is handed out.
         """
         free = 0
         try:
@@ -117,7 +123,10 @@ class Arrivals:
                 elif is_held is not None and _is_held(self.waiting[0], is_held):
                     break
                 else:
-                    chunk = self._open(self.waiting.popleft(), as_plain=as_plain, placed=placed)
+                    opened = open_plain if as_plain else open_entries
+                    if placed or as_delivered:
+                        opened = open_placed if placed else open_delivered
+                    chunk = self._open(self.waiting.popleft(), opened)
                 if chunk is not None:
                     return chunk, free
                 free += 1
@@ -151,11 +160,12 @@ class Arrivals:
 
     # Inside.
 
-    def _open(self, arrival: Arrival, *, as_plain: bool, placed: bool) -> AnyChunk | None:
+    def _open(
+        self, arrival: Arrival, opened: Callable[[bytes, int, ChunkHeader], Sequence[bytes] | ChunkReader]
+    ) -> ReadChunk | None:
         """Returns the first messages of a chunk that are wanted; None where it has none."""
         _, self._committed, frame, start = arrival.delivery
         header = arrival.header or parse_header(frame, start)
-        opened = open_placed if placed else open_plain if as_plain else open_entries
         found = opened(frame, start + HEADER.size, header)
         if header.kind != CHUNK_USER:
             return None
@@ -169,14 +179,14 @@ class Arrivals:
             self.is_behind = True
         return self._next_piece(found) if isinstance(found, ChunkReader) else self._hand_out(offset, found)
 
-    def _next_piece(self, reader: ChunkReader) -> AnyChunk | None:
+    def _next_piece(self, reader: ChunkReader) -> ReadChunk | None:
         """Returns the next wanted messages of a chunk; None where it has no more."""
         piece = reader.read(self._first_wanted)
         self.has_pieces = not reader.is_done
         self._reader = reader if self.has_pieces else None
         return self._hand_out(self.chunk_end, []) if piece is None else self._hand_out(*piece)
 
-    def _hand_out(self, offset: int, messages: Sequence[bytes]) -> AnyChunk | None:
+    def _hand_out(self, offset: int, messages: Sequence[bytes]) -> ReadChunk | None:
         """Makes a ``Chunk`` of the messages that were not handed out before; None where there are none."""
         end = offset + len(messages)
         self.seen = max(self.seen, end)
@@ -192,6 +202,8 @@ class Arrivals:
             return _new_plain_chunk((self._stream, offset, self._timestamp, messages, self._committed))
         if isinstance(messages, PlacedMessages):
             return PlacedChunk(self._stream, offset, self._timestamp, messages, self._committed)
+        if isinstance(messages, DeliveredMessages):
+            return DeliveredChunk(self._stream, offset, self._timestamp, messages, self._committed)
         found = messages if isinstance(messages, list) else list(messages)
         return Chunk(self._stream, offset, self._timestamp, found, self._committed)
 

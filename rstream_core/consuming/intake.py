@@ -41,7 +41,7 @@ from rstream_core.errors import (
     RstreamError,
 )
 from rstream_core.protocol import commands as c
-from rstream_core.protocol.chunk import AnyChunk
+from rstream_core.protocol.delivered import ReadChunk
 from rstream_core.types import ConsumerOffsetSpecification, Endpoint
 
 logger = logging.getLogger("rstream_core")
@@ -120,10 +120,10 @@ class Intake(Attachment):
         """Whether nothing that has arrived is still to be handed out or to be finished."""
         return not self._held()
 
-    def next(self, *, as_plain: bool = False, placed: bool = False) -> AnyChunk | None:
+    def next(self, *, as_plain: bool = False, placed: bool = False, as_delivered: bool = False) -> ReadChunk | None:
         """Returns the next chunk, or piece, if one is there: from then on it is held, and the one before it finished.
 
-        ``as_plain``, ``placed``: see ``Arrivals.take``. Raises ``ChunkError``, once.
+        ``as_plain``, ``placed``, ``as_delivered``: see ``Arrivals.take``. Raises ``ChunkError``, once.
         """
         if self.progress.held is not None:
             self.finish(None)
@@ -132,7 +132,7 @@ class Intake(Attachment):
         try:
             watch = self._gaps.watch
             held = None if watch.is_quiet else watch.holds
-            chunk, free = self.arrivals.take(held, as_plain=as_plain, placed=placed)
+            chunk, free = self.arrivals.take(held, as_plain=as_plain, placed=placed, as_delivered=as_delivered)
         except ChunkError as error:
             self.error = error.located(self._connection.endpoint)
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rstream_core.protocol.chunk import AnyChunk
+from rstream_core.protocol.delivered import ReadChunk
 
 
 class Progress:
@@ -12,9 +12,9 @@ class Progress:
     """
 
     def __init__(self) -> None:
-        self.held: AnyChunk | None = None
+        self.held: ReadChunk | None = None
         """The chunk that was handed out and is not finished."""
-        self._overdue: AnyChunk | None = None
+        self._overdue: ReadChunk | None = None
         """The chunk that was still held when a turn began: it belongs to an earlier turn."""
         self.processed: int | None = None
         """The last offset that the application is done with, and with all before it, in this turn."""
@@ -56,7 +56,7 @@ class Progress:
         if self.processed is not None and self.processed >= first:
             self.processed = behind
 
-    def is_overdue(self, chunk: AnyChunk) -> bool:
+    def is_overdue(self, chunk: ReadChunk) -> bool:
         """Whether the turn in which this chunk was handed out is over, and another one has begun."""
         return chunk is self._overdue
 

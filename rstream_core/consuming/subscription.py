@@ -29,6 +29,7 @@ from rstream_core.consuming.start import Position
 from rstream_core.errors import RstreamError
 from rstream_core.loops import LoopGuard
 from rstream_core.protocol.chunk import AnyChunk
+from rstream_core.protocol.delivered import DeliveredChunk, ReadChunk
 from rstream_core.timeslice import TimeSlice
 from rstream_core.types import Chunk, ConsumerOffsetSpecification, Endpoint
 
@@ -209,7 +210,11 @@ class Subscription(AsyncIterator[Chunk]):
         chunk = self._intake.next(as_plain=True)
         if chunk is not None:
             self._has_given_way = False
-        return chunk
+        return cast("AnyChunk | None", chunk)
+
+    def poll_delivered(self) -> DeliveredChunk | None:
+        """As ``poll``, for whoever keeps chunks as they were delivered: each comes whole."""
+        return cast("DeliveredChunk | None", self._intake.next(as_delivered=True))
 
     def poll_placed(self) -> AnyChunk | None:
         """As ``poll``, for whoever passes messages on without a look inside: each chunk comes as a ``PlacedChunk``."""
@@ -248,7 +253,7 @@ class Subscription(AsyncIterator[Chunk]):
         """
         self._intake.progress.take_back(behind)
 
-    def is_wanted(self, chunk: AnyChunk) -> bool:
+    def is_wanted(self, chunk: ReadChunk) -> bool:
         """Returns whether to go on with a chunk: False where the turn in which it was handed out is over."""
         return self.active and not self._intake.progress.is_overdue(chunk)
 

@@ -40,7 +40,9 @@ class Block:
     keys: Sequence[bytes] | None = None
     """Routing keys."""
     lanes: Sequence[int] | None = None
-    """Which of a sink's streams each message goes to, by index; None: the first."""
+    """Which of a sink's streams each message goes to, by index; None: all go to ``lane``."""
+    lane: int = 0
+    """Which of a sink's streams all messages go to, where there are no ``lanes``."""
     unreadable: Collection[int] = ()
     """Positions of messages that a stage could not read. They stay, for the one who says what is wrong with them."""
 

@@ -19,7 +19,7 @@ from rstream_core.flow.access import StreamAccess
 from rstream_core.flow.read_plan import ReadPlan
 from rstream_core.flow.stages import Stop
 from rstream_core.flow.stream_reading import StreamReading
-from rstream_core.protocol.chunk import AnyChunk
+from rstream_core.protocol.delivered import ReadChunk
 
 FILTER_INTERVAL = 0.2
 """With a filter: seconds without a chunk after which the broker is asked whether it has more to send."""
@@ -104,7 +104,7 @@ class Ends:
         """Returns whether an end may be found before any message has come: ``before_start`` must then be right."""
         return reading.is_to_come or (self._until_time is not None and reading.end is None)
 
-    def cut(self, reading: StreamReading, chunk: AnyChunk) -> tuple[int, bool]:
+    def cut(self, reading: StreamReading, chunk: ReadChunk) -> tuple[int, bool]:
         """Returns how many messages of a chunk are wanted, and whether it shows that none behind them is."""
         if self._until_time is not None and chunk.timestamp > self._until_time:
             return 0, True

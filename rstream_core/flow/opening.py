@@ -64,9 +64,13 @@ class Opening:
         for reading in wanted:
             await self._subscribe(reading, on_turn)
 
+    def _start_of(self, stream: str) -> StartAt:
+        offset = self._plan.starts.get(stream)
+        return self._plan.start if offset is None else from_offset(offset)
+
     async def _find_gap(self, stream: str) -> None:
         """Tells of the gap of an empty stream that is not read: it may have had the requested messages."""
-        start = self._plan.start
+        start = self._start_of(stream)
         if isinstance(start, LastMessages) or (
             not isinstance(start, AfterStored) and start.offset_type is not OffsetType.OFFSET
         ):
@@ -139,7 +143,7 @@ class Opening:
 
     async def _resolve_start(self, stream: str) -> ConsumerOffsetSpecification:
         plan = self._plan
-        start = plan.start
+        start = self._start_of(stream)
         if isinstance(start, AfterStored) and plan.single_active:
             start = start.otherwise  # if none is stored; the broker is asked at each turn
         spec = await resolve_start(self._client, stream, start)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from rstream_core.consuming.offsets import from_offset
 from rstream_core.types import ConsumerOffsetSpecification
@@ -71,5 +72,9 @@ class ReadPlan:
     """Whether messages that are all plain come as ``PlainMessages``, for a run that looks at little but bodies."""
     placed: bool = False
     """Whether messages come as ``PlacedMessages``, for a run that passes them on without a look inside."""
+    as_delivered: bool = False
+    """Whether chunks come as they were delivered, as ``DeliveredMessages``: a block is one chunk, or a part of it."""
+    starts: Mapping[str, int] = field(default_factory=dict)
+    """The offsets at which some of the streams start, instead of at ``start``."""
     fail_on_gap: bool = False
     """Whether offsets that retention took end the reading with ``OffsetsGone``."""

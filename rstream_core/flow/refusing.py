@@ -65,7 +65,7 @@ class LeaveOutKnown:
         if block.ids is None:
             return Step(block)
         if block.lanes is None:
-            count = bisect_right(block.ids, self._known[0])
+            count = bisect_right(block.ids, self._known[block.lane])
             known: Sequence[int] = range(count)
             kept: Sequence[int] = range(count, block.count)
         else:

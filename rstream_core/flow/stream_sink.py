@@ -166,7 +166,7 @@ class StreamSink:
         if self._messages < self._batching.messages:  # otherwise it makes no difference
             self._size += size_of(block.messages)
         if block.lanes is None:
-            self.lanes[0].add(block)
+            self.lanes[block.lane].add(block)
             return
         for lane, part in block.scatter():
             self.lanes[lane].add(part)

@@ -26,7 +26,7 @@ from rstream_core.flow.read_plan import ReadPlan
 from rstream_core.flow.stages import Stop
 from rstream_core.flow.stores import STORE_TIMEOUT, StoreEvery, Stores
 from rstream_core.flow.stream_reading import ReadEvents, StreamReading
-from rstream_core.protocol.chunk import AnyChunk
+from rstream_core.protocol.delivered import ReadChunk
 
 MOST_AT_ONCE = 4096
 """The most messages of a block: the most that a usual chunk of a broker has."""
@@ -48,7 +48,7 @@ class _Rest:
 
     __slots__ = ("at", "chunk", "count", "is_end", "reading")
 
-    def __init__(self, reading: StreamReading, chunk: AnyChunk, count: int, is_end: bool) -> None:
+    def __init__(self, reading: StreamReading, chunk: ReadChunk, count: int, is_end: bool) -> None:
         self.reading = reading
         self.chunk = chunk
         self.count = count
@@ -151,10 +151,7 @@ class StreamSource:
         subscription = reading.subscription
         assert subscription is not None
         while not reading.is_read_out:
-            if self._plan.placed:
-                chunk = subscription.poll_placed()
-            else:
-                chunk = subscription.poll_plain() if self._plan.as_plain else subscription.poll()
+            chunk = self._poll(subscription)
             if chunk is None:
                 if subscription.error is not None:
                     self._failed = subscription
@@ -166,7 +163,8 @@ class StreamSource:
             if count and not reading.has_begun:
                 reading.has_begun = True
                 self._events.begins(reading, chunk.offset)
-            if count > MOST_AT_ONCE and not self._plan.placed:  # those are not taken out one by one
+            is_whole = self._plan.placed or self._plan.as_delivered  # those are not taken out one by one
+            if count > MOST_AT_ONCE and not is_whole:
                 rest = self._rest = _Rest(reading, chunk, count, is_end)
                 return self._part(rest)
             if is_end:
@@ -174,6 +172,13 @@ class StreamSource:
             if count:
                 return self._block(reading, chunk, 0, count)
         return None
+
+    def _poll(self, subscription: Subscription) -> ReadChunk | None:
+        if self._plan.as_delivered:
+            return subscription.poll_delivered()
+        if self._plan.placed:
+            return subscription.poll_placed()
+        return subscription.poll_plain() if self._plan.as_plain else subscription.poll()
 
     def _next_part(self, rest: _Rest) -> Block | None:
         """Returns the next part of a chunk. Where its turn as single active consumer is over, the rest is not wanted:
@@ -200,7 +205,7 @@ class StreamSource:
         if rest is not None and rest.reading.subscription is not None:
             rest.reading.subscription.finish(rest.chunk.offset + rest.at - 1)
 
-    def _block(self, reading: StreamReading, chunk: AnyChunk, begin: int, end: int) -> Block:
+    def _block(self, reading: StreamReading, chunk: ReadChunk, begin: int, end: int) -> Block:
         messages: Sequence[bytes] = chunk.messages
         first = chunk.offset + begin
         if end - begin < len(messages):

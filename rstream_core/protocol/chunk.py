@@ -36,7 +36,10 @@ MAX_DATA = 1024 * 1024 * 1024
 PIECE_BYTES = 4 * 1024 * 1024
 PIECE_MESSAGES = 65_536
 """The bounds of a piece. Without sub-entries, a chunk of up to ``PIECE_BYTES`` is one piece."""
-CHUNK_USER = 0
+CHUNK_USER, CHUNK_TRACKING, CHUNK_SNAPSHOT = 0, 1, 2
+SEGMENT_HEAD = b"OSIL\0\0\0\1"
+"""How a file begins in which a broker keeps chunks, each with its Bloom filter in front of its data and its trailer
+behind: magic and version."""
 _CUT_BYTES = 1024 * 1024
 """Bytes of a piece of a sub-entry that is larger than ``PIECE_BYTES`` and was unpacked at once."""
 

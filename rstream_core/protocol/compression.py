@@ -54,8 +54,8 @@ def check_compression(compression: CompressionType) -> CompressionType:
         raise TypeError(f"a compression is a CompressionType, not {compression!r:.80}") from None
 
 
-def compress(compression: CompressionType, data: bytes) -> bytes:
-    """Returns ``data`` compressed; unchanged for ``CompressionType.No``."""
+def compress(compression: CompressionType, data: bytes, *, level: int | None = None) -> bytes:
+    """Returns ``data`` compressed; unchanged for ``CompressionType.No``. ``level``: of zstd; None for its usual one."""
     if compression is CompressionType.No:
         return data
     module = _module(compression)
@@ -63,7 +63,7 @@ def compress(compression: CompressionType, data: bytes) -> bytes:
         packer = module.Compressor(content_checksum=True, block_linked=False)
         packer.compress(data)
         return bytes(packer.finish())
-    return bytes(module.compress(data))
+    return bytes(module.compress(data) if level is None else module.compress(data, level=level))
 
 
 def decompress(compression: int, data: bytes, uncompressed_size: int) -> bytes:

@@ -16,10 +16,10 @@ from rstream_core.broker import bloom
 from rstream_core.broker.disk import sync_folder
 from rstream_core.broker.log import Cursor, Log, NewChunk
 from rstream_core.broker.publishing import ENTRIES_AT, split_filtered
-from rstream_core.broker.segment import INDEX_HEAD, INDEX_RECORD, SEGMENT_HEAD, Span
+from rstream_core.broker.segment import INDEX_HEAD, INDEX_RECORD, Span
 from rstream_core.broker.tracking import MAX_SEQUENCES, Tracking, offset_records, sequence_records
 from rstream_core.errors import ChunkError
-from rstream_core.protocol.chunk import HEADER, parse_chunk, parse_header
+from rstream_core.protocol.chunk import HEADER, SEGMENT_HEAD, parse_chunk, parse_header
 
 FIRST_SEGMENT = f"{0:020}.segment"
 
