@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
+from rstream_cli.dump_options import check_dump_options, check_no_dump_options, dump_target
 from rstream_cli.ended import NOTHING_TO_READ, UNTIL_REACHED, Ended
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.mistakes import looks_like_offset, offset_hint
 from rstream_cli.names import Kind, check_option, check_reference
 from rstream_cli.options.connecting import ConnectionSettings
-from rstream_cli.options.consuming import ConsumeOptions, OnGap
+from rstream_cli.options.consuming import ConsumeOptions, OnGap, OutputFormat
 from rstream_cli.options.messages import Codec, OnError
 from rstream_cli.options.showing import ShowingOptions
 from rstream_cli.parsing import (
@@ -44,7 +45,7 @@ DEFAULT_STORE_EVERY = "5s"
 
 def run_consume(
     target: str,
-    offset: str,
+    given_offset: str | None,
     until: str | None,
     name: str | None,
     options: ConsumeOptions,
@@ -56,8 +57,11 @@ def run_consume(
     single_active: bool = False,
     pace: str | None = None,
 ) -> NoReturn:
-    """Checks the options and consumes. ``more``: streams beside the target. Raises ``typer.Exit`` at the end."""
+    """Checks the options and consumes. ``given_offset``: None where the user has not said where to start. ``more``:
+    streams beside the target. Raises ``typer.Exit`` at the end."""
     env = connection.env
+    is_dump = options.output is OutputFormat.DUMP
+    offset = given_offset or ("first" if is_dump else "next")
     for stream in more:
         if looks_like_offset(stream):  # a stream of such a name can be read alone, or named first
             raise CommandError(f"got unexpected extra argument(s) ({stream})", hint=offset_hint(stream))
@@ -83,7 +87,12 @@ def run_consume(
     raw = options.codec is Codec.RAW
     filtered = _filter(options)
     selects = choosers_of(options, raw=raw)
-    render = _renderer(options, connection, raw=raw)
+    if is_dump:
+        check_dump_options(options, name, more=more, single_active=single_active)
+    else:
+        check_no_dump_options(options)
+    dump = dump_target(options, given_offset, connection) if is_dump else None
+    render = _renderer(options, connection, raw=raw) if dump is None else dump
     mode = showing.mode(connection, terminal_is_used=env.stdout_is_tty)
     is_selective = filtered is not None or bool(selects) or options.count == 0
 
@@ -115,6 +124,7 @@ def run_consume(
             raw=raw,
             pace=speed,
             fail_on_gap=options.on_gap is OnGap.FAIL,
+            dump=dump,
         )
         counts = ConsumeCounts()
         shown = ", ".join([target, *more])
@@ -144,7 +154,11 @@ def run_consume(
 
         return await run_displayed(context, display, work)
 
-    run_command(main, connection=connection, graceful=True)
+    try:
+        run_command(main, connection=connection, graceful=True)
+    finally:
+        if dump is not None:
+            dump.close()
 
 
 def _tell_until_before(display: Display, stream: str | Sequence[str], offset: str, until: str | None, why: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rstream_cli.filtering import BrokerFilter
 from rstream_cli.names import Kind
@@ -15,6 +16,9 @@ from rstream_core.flow.read_plan import AfterStored, LastMessages, ReadPlan, Sta
 from rstream_core.flow.stages import Chooser
 from rstream_core.flow.stores import StoreEvery
 from rstream_core.types import EARLIEST_TIMESTAMP
+
+if TYPE_CHECKING:
+    from rstream_cli.dump_target import DumpTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,14 @@ class ConsumePlan:
     """By how much the gaps in time between messages are shortened; None: they come at once."""
     fail_on_gap: bool = False
     """Whether to end at a gap; otherwise it is reported."""
+    dump: DumpTarget | None = None
+    """What writes a dump, if one is asked for: it is ``render``, too."""
 
-    def read_plan(self, streams: Sequence[str], super_stream: str | None) -> ReadPlan:
-        """Returns what the source is to read: these streams, which are partitions of the super stream, if any."""
+    def read_plan(
+        self, streams: Sequence[str], super_stream: str | None, starts: Mapping[str, int] | None = None
+    ) -> ReadPlan:
+        """Returns what the source is to read: these streams, which are partitions of the super stream, if any.
+        ``starts``: the offsets at which some of them start, instead of where the user said."""
         return ReadPlan(
             tuple(streams),
             start_at(self.start, self.name),
@@ -65,6 +74,8 @@ class ConsumePlan:
             match_unfiltered=self.filter is not None and self.filter.match_unfiltered,
             credit=self.credit,
             as_plain=not self.raw,
+            as_delivered=self.dump is not None,
+            starts=starts or {},
             fail_on_gap=self.fail_on_gap,
         )
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from rstream_cli.consume_plan import ConsumePlan
 from rstream_cli.consume_report import ConsumeReports
+from rstream_cli.consume_sink import sink_of
 from rstream_cli.displayed_run import end_beside, signal_name, take_leave
 from rstream_cli.ended import NOTHING_TO_READ, UNTIL_REACHED, Ended
 from rstream_cli.endpoints.stdout import GRACE, StdoutSink
@@ -33,6 +35,9 @@ from rstream_core.flow.gate import Pace
 from rstream_core.flow.run import Run
 from rstream_core.flow.stages import Count, Select, Stage, Stop
 from rstream_core.flow.stream_source import StreamSource
+
+if TYPE_CHECKING:
+    from rstream_cli.dump_target import DumpTarget
 
 _REASONS = {"count": "--count is reached", "until": UNTIL_REACHED}
 """Why a run ends, in the words of the options."""
@@ -67,13 +72,7 @@ class ConsumeRun:
             ran_out = Stop(f"--timeout of {plan.timeout:g} s ran out", "timeout")
             timer = asyncio.get_running_loop().call_later(plan.timeout, self._stop, ran_out)
         client = context.client(self._outages, self._reports.gap)
-        self._sink = StdoutSink(
-            context.env.stdout.fileno(),
-            plan.render,
-            on_skip=self._reports.skipped if plan.skip_bad else None,
-            unbuffered=plan.unbuffered,
-            gathers=plan.store_every.messages is None,
-        )
+        self._sink = sink_of(plan, context, self._reports)
         self._sink.start(self._end_with_sink)
         self._stats.bring_up_to_date = self._count
         try:
@@ -133,12 +132,16 @@ class ConsumeRun:
         except TimeoutError:
             if self._why is None:
                 raise
+        if self._plan.dump is not None and self._why is None and self._sink.failed is None:
+            await self._end_dump(self._plan.dump, Stop(NOTHING_TO_READ))
         why = self._why or self._sink.failed
         return Ended(NOTHING_TO_READ) if why is None else self._ended(why)
 
     async def _read(self, source: StreamSource) -> Stop:
         plan, account = self._plan, self._account
         stages: list[Stage] = [Select(chooser) for chooser in plan.selects]
+        if plan.dump is not None:
+            stages.append(plan.dump.know_again)
         stages.append(self._count_chunk)
         ends: list[Callable[[], Stop | None]] = []
         if plan.count is not None:
@@ -156,7 +159,22 @@ class ConsumeRun:
         if self._sink.failed is None or self._sink.failed.kind != "sink closed":
             # Not after stdout was closed: data in the pipe is lost, so the stored offsets must not change.
             await source.settle(quietly=has_failed)
+        if plan.dump is not None and why.error is None and self._sink.failed is None:
+            why = await self._end_dump(plan.dump, why)
         return why
+
+    async def _end_dump(self, dump: DumpTarget, why: Stop) -> Stop:
+        """Writes what says that the dump is whole, and has it on the disk. Returns why the run ends by now."""
+        self._sink.put_in(dump.end_mark(self._ended(why).reason))
+        writing = self._sink.tick()
+        if writing is not None:
+            await writing
+        if self._sink.failed is None:
+            try:
+                await dump.sync()
+            except OSError as error:
+                self._sink.fail(error)
+        return self._sink.failed or why
 
     def _count_chunk(self, block: Block) -> Block:
         self._counts.chunks += 1
@@ -191,11 +209,20 @@ class ConsumeRun:
         await self._context.connect(client)
         super_stream, reports.streams = await self._find_streams(client)
         reports.is_super_stream = super_stream is not None
+        starts: Mapping[str, int] = {}
+        if plan.dump is not None:
+            from rstream_cli.dump_manifest import manifest_of
+
+            manifest = await manifest_of(
+                client, self._context.connection, reports.streams, super_stream, plan.dump.selection
+            )
+            head, starts = await plan.dump.begin(client, manifest)
+            self._sink.put_in(head)
         if plan.count == 0:
             return
         self._source = StreamSource(
             client,
-            plan.read_plan(reports.streams, super_stream),
+            plan.read_plan(reports.streams, super_stream, starts),
             self._account,
             reports,
             store_every=plan.store_every,

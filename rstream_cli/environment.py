@@ -55,10 +55,13 @@ class ErrorForm(enum.Enum):
 
 
 class StdoutError(OSError):
-    """Writing to stdout failed, for example on a full disk. A closed pipe is a ``BrokenPipeError`` instead."""
+    """Writing to stdout, or to what stands for it, failed: for example on a full disk. A closed pipe is a
+    ``BrokenPipeError`` instead."""
+
+    name = "stdout"
 
     def __str__(self) -> str:
-        return f"cannot write to stdout: {self.strerror}"
+        return f"cannot write to {self.name}: {self.strerror}"
 
 
 class Signals:

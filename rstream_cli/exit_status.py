@@ -35,7 +35,7 @@ class ExitStatus(enum.IntEnum):
     PRECONDITION = 9
     """Exists already with other arguments, or a precondition failed."""
     CHECK_FAILED = 10
-    """A check that was asked for did not hold (``lag --fail-over``)."""
+    """A check that was asked for did not hold (``lag --fail-over``, ``dump verify``)."""
     TIMED_OUT = 124
     """``--timeout`` ran out."""
     INTERRUPTED = 130
@@ -144,7 +144,7 @@ def _status_of_core_error(error: BaseException) -> ExitStatus | None:
             ExitStatus.CONNECTION,
         ),
         ((e.NotConfirmed,), ExitStatus.NOT_CONFIRMED),
-        ((e.MessageTooLarge, e.AmqpError), ExitStatus.BAD_RECORD),
+        ((e.MessageTooLarge, e.AmqpError, e.DumpError), ExitStatus.BAD_RECORD),
         (
             (e.PreconditionFailed, e.StreamAlreadyExists, e.UnsupportedByBroker, e.OffsetsGone, e.CopyRefused),
             ExitStatus.PRECONDITION,

@@ -18,8 +18,8 @@ from rstream_cli.records.paths import Path, parse_path
 class InputShape(NamedTuple):
     """How records are read and encoded."""
 
-    reader: Callable[[PublishOptions, Looks], RecordReader]
-    """Makes what cuts the input into records."""
+    reader: Callable[[PublishOptions, Looks], RecordReader | None]
+    """Makes what cuts the input into records; None where the input has messages, and no records."""
     encoder: Callable[[PublishOptions, Looks, Extras, bool], Encoder]
     """Makes what makes messages of records; the last argument is whether their bytes are stored as they are."""
     implied_by: Mapping[str, str] = {}
@@ -28,6 +28,8 @@ class InputShape(NamedTuple):
     """The options that go with this format and not with all, with their fields of ``PublishOptions``."""
     messages_too: Set[str] | None = None
     """Which of these go with ``--message`` too; None: what stands behind ``--message`` cannot have this format."""
+    refused: Mapping[str, str] = {}
+    """The options of all other formats that do not go with this one, with their fields of ``PublishOptions``."""
     no_key_delimiter: str = ""
     """A hint for whoever gives ``--key-delimiter``, if records of this format cannot have a key in front."""
     path: Callable[[str], Path] = parse_path
@@ -76,6 +78,24 @@ INPUTS: Mapping[InputFormat, InputShape] = {
         no_key_delimiter="use --key-from COLUMN",
         path=_column,
     ),
+    InputFormat.DUMP: InputShape(
+        lambda *_: None,
+        _plain,
+        options={"--append": "append"},
+        refused={
+            "--name": "name",
+            "--id-from": "id_from",
+            "--filter": "filter_value",
+            "--filter-from": "filter_from",
+            "--header": "header",
+            "--property": "properties",
+            "--annotation": "annotation",
+            "--method": "method",
+            "--compression": "compression",
+            "--failed-to": "failed_to",
+        },
+        no_key_delimiter="the messages of a dump go to the partitions that they are from",
+    ),
 }
 
 
@@ -93,6 +113,10 @@ def check_options(given: PublishOptions, format: InputFormat, *, key_delimiter: 
         raise CommandError(f"--message cannot be used with {where}")
     if key_delimiter and shape.no_key_delimiter:
         raise CommandError(f"--key-delimiter cannot be used with {where}", hint=shape.no_key_delimiter)
+    for flag, field in shape.refused.items():
+        if is_given(given, field):
+            hint = "messages are published as they are, under ids of their own: a restore can be run again"
+            raise CommandError(f"{flag} cannot be used with {where}", hint=hint)
     fitting: Set[str] = shape.options.keys()
     if shape.messages_too is not None and given.message:
         fitting, where = shape.messages_too, "--message"

@@ -61,6 +61,11 @@ def _csv(options: ConsumeOptions, raw: bool, shown: Shown) -> Renderer:
     return csv_renderer(columns, raw=raw, shown=shown.bodies)
 
 
+def _dump(options: ConsumeOptions, raw: bool, shown: Shown) -> Renderer:
+    """The target of a dump, which writes to a file, too, is made before."""
+    raise AssertionError("a dump is rendered by its target")
+
+
 def _template(options: ConsumeOptions, raw: bool, shown: Shown) -> Renderer:
     from rstream_cli.records.template import Template
 
@@ -86,6 +91,7 @@ OUTPUTS: Mapping[OutputFormat, OutputShape] = {
     OutputFormat.JSON: OutputShape(_json, {"--json": "json"}),
     OutputFormat.CSV: OutputShape(_csv, {"--columns": "columns"}),
     OutputFormat.RAW: OutputShape(_raw),
+    OutputFormat.DUMP: OutputShape(_dump),
 }
 
 

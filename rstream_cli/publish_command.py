@@ -61,6 +61,8 @@ def run_publish(
         check_new_stream_name(target)
     plan = _plan(target, files, given, connection.env, create=create, routing=routing)
     from_terminal = not given.message and connection.env.stdin_is_tty and "-" in plan.sources
+    if from_terminal and plan.is_dump:
+        raise CommandError("a dump cannot be typed", hint="name its FILE, or pipe it in")
     if from_terminal:
         connection.tell("publishing each line that you type; Ctrl-D ends the input")
     mode = showing.mode(connection, terminal_is_used=from_terminal)
@@ -208,9 +210,14 @@ def _plan(
     from rstream_core import RouteType
 
     shape = input_format(given)
+    is_dump = shape is InputFormat.DUMP
     sources = list(files or ["-"])
     for source in sources:
         check_no_uri("name of a file", source)
+    if is_dump:
+        from rstream_cli.dump_sources import dump_sources
+
+        sources = dump_sources(sources)
     _check_sources(sources, files, given)
     check_options(given, shape, key_delimiter=routing is not None and routing.key_delimiter is not None)
     if given.name is not None:
@@ -226,7 +233,7 @@ def _plan(
         )
     reader = None if given.message else _input(shape).reader(given, looks)
     size = None if given.message else _size_of(sources, env.stdin.fileno())
-    route_type = None if routing is None else RouteType(routing.method.value)
+    route_type = None if routing is None or is_dump else RouteType(routing.method.value)
     return PublishPlan(
         stream=target,
         encoder=_input(shape).encoder(given, looks, extras, raw),
@@ -238,10 +245,13 @@ def _plan(
         batch_size=given.batch_size,
         linger=given.linger,
         name=given.name,
-        has_ids=given.id_from is not None,
+        has_ids=given.id_from is not None or is_dump,
         ids_are_numbers=given.id_from == _LINE,
         has_filters=looks.filter_value is not None or looks.filter_from is not None,
         routing=route_type,
+        is_dump=is_dump,
+        is_super_stream=is_dump and routing is not None,
+        append=given.append,
         create=create,
         rate=given.rate,
         count=given.count,
@@ -252,7 +262,7 @@ def _plan(
         failed_to=None
         if given.failed_to is None
         else _open_failed(given.failed_to, [] if given.message else sources, env.stdin.fileno()),
-        raw=raw,
+        raw=raw or is_dump,
         input_size=size,
     )
 

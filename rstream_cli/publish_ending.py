@@ -41,7 +41,7 @@ def how_it_ended(
     if isinstance(fed.error, CommandError):  # a bad record, or a file that cannot be read
         stated = CommandError(fed.reason, status=fed.error.status, hint=fed.error.hint)
         return Ended(fed.reason, stated.status, stated)
-    return Ended(reason, ExitStatus.PARTLY_DONE) if counts.bad else Ended(reason)
+    return Ended(reason, ExitStatus.PARTLY_DONE) if counts.bad or report.is_partial else Ended(reason)
 
 
 def _not_confirmed(

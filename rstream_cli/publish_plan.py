@@ -45,6 +45,12 @@ class PublishPlan:
     has_filters: bool = False
     """Whether the options set filter values, which older brokers do not support."""
     routing: RouteType | None = None
+    is_dump: bool = False
+    """Whether the sources are a dump: it says the ids, and the name under which it is published."""
+    is_super_stream: bool = False
+    """Whether a dump goes to the partitions of a super stream."""
+    append: bool = False
+    """Whether a dump may go into a stream that holds messages of others."""
     create: bool = False
     rate: Rate | None = None
     count: int | None = None

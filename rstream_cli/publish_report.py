@@ -99,7 +99,10 @@ class PublishReport:
         """One for each lane."""
         self._display = display
         self._file = failed_file
-        self._name = name
+        self.name = name
+        """The publisher's; that of a dump is known once its manifest is read."""
+        self.is_partial = False
+        """Whether something of the input was left out that is no record."""
         self._has_ids = has_ids
         self._ids_are_numbers = ids_are_numbers
         self._unsent_ids: list[int] = []
@@ -151,10 +154,10 @@ class PublishReport:
         for lane in self.losses:
             last = lane.last_known
             if passed := lane.passed_ids:
-                why = f"the broker's last publishing id of {self._name!r} is {last}"
+                why = f"the broker's last publishing id of {self.name!r} is {last}"
                 self._tell_of_hole(lane, passed, "skips", why)
             if doubtful := lane.doubtful_ids:
-                why = f"the broker did not say its last publishing id of {self._name!r}"
+                why = f"the broker did not say its last publishing id of {self.name!r}"
                 self._tell_of_hole(lane, doubtful, "may skip", why)
 
     def _tell_of_hole(self, lane: Losses, numbers: list[int], skips: str, why: str) -> None:

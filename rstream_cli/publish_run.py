@@ -12,6 +12,9 @@ With ids of the user's own (``--id-from``), records up to the last id that the b
 would drop and confirm them, and the summary would say that they were published just now. For the same reason a run with
 such ids stops where a message is rejected: if later ids were stored, the next run would take the rejected one for
 published. Messages in flight then get their answers, and the run reports which records are not stored.
+
+``PublishRun`` is longer than other classes, since the accounts of its parts, and what is told of them, come together in
+it.
 """
 
 from __future__ import annotations
@@ -19,12 +22,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rstream_cli.displayed_run import signal_name, take_leave
 from rstream_cli.ended import Ended
-from rstream_cli.endpoints.publishers import Opened, open_publishers
+from rstream_cli.endpoints.publishers import Opened, open_for_dump, open_publishers
 from rstream_cli.endpoints.records import Records
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.input import Input
@@ -36,13 +40,16 @@ from rstream_cli.publish_stages import gate_for, sizes_for, stages_for
 from rstream_cli.render.display import Display, Severity
 from rstream_cli.render.stats import Part, PublishCounts, Stats
 from rstream_cli.runner import CommandContext
-from rstream_core import Outcome, Publisher, RequestTimeout, RstreamError
+from rstream_core import Client, Outcome, Publisher, RequestTimeout, RstreamError
 from rstream_core.flow import run as driver
 from rstream_core.flow.acks import Account, Verdict
 from rstream_core.flow.block import Block
 from rstream_core.flow.refusing import Bad
 from rstream_core.flow.stages import Stop
 from rstream_core.flow.stream_sink import StreamSink
+
+if TYPE_CHECKING:
+    from rstream_cli.endpoints.dump_records import DumpRecords
 
 _ASK_TIMEOUT = 5.0
 """Seconds to ask the broker for its last publishing ids, at the end of a run in which it rejected messages."""
@@ -70,7 +77,7 @@ class PublishRun:
         self._is_over = False
         """Whether the flow has ended, so that what is read on is only counted."""
         self._sink: StreamSink
-        self._source: Records
+        self._source: Records | DumpRecords
         self._run: driver.Run
 
     @property
@@ -85,7 +92,7 @@ class PublishRun:
         client = context.client(outages)
         self._sink = StreamSink(plan.batching, on_outcome=self._on_outcome, stops_at_rejected=plan.has_ids)
         inputs = None
-        if plan.reader is not None:
+        if plan.reader is not None or plan.is_dump:
             inputs = Input(plan.sources, context.env.stdin.fileno(), **plan.input_settings)
         self._source = self._records(inputs)
         self._stats.bring_up_to_date = self._count
@@ -96,8 +103,7 @@ class PublishRun:
         try:
             try:
                 async with scope:
-                    await context.connect(client)
-                    opened = await open_publishers(client, plan, self._sink)
+                    opened = await self._open(client)
             except TimeoutError:
                 if not context.interrupt.requested.is_set():
                     raise
@@ -127,8 +133,25 @@ class PublishRun:
 
     # The parts of the flow.
 
-    def _records(self, inputs: Input | None) -> Records:
+    async def _open(self, client: Client) -> Opened:
+        """Connects, and opens the publishers: for a dump, once its manifest is read, under a name that comes of it."""
+        source, connect = self._source, self._context.connect
+        if isinstance(source, Records):
+            await connect(client)
+            return await open_publishers(client, self._plan, self._sink)
+        manifest = await source.open()
+        self._plan = replace(self._plan, name=source.name)
+        self._report.name = source.name
+        await connect(client)
+        return await open_for_dump(client, self._plan, self._sink, manifest)
+
+    def _records(self, inputs: Input | None) -> Records | DumpRecords:
         plan = self._plan
+        if plan.is_dump:
+            from rstream_cli.endpoints.dump_records import dump_of
+
+            assert inputs is not None
+            return dump_of(plan, self._account, inputs, self._tell_damage)
         return Records(
             plan.encoder,
             self._account,
@@ -258,6 +281,10 @@ class PublishRun:
         line = f"{where} is skipped: {why}"
         self._display.event("skipped", line, Severity.WARNING, bounded=True, record=number, reason=why)
         return None
+
+    def _tell_damage(self, what: str) -> None:
+        self._report.is_partial = True
+        self._display.event("damaged", f"left out: {what}", Severity.WARNING, bounded=True, reason=what)
 
     def _tell_of_a_cut(self) -> None:
         if not self._is_over:

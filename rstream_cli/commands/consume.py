@@ -37,7 +37,7 @@ def consume(
         typer.Argument(metavar="[STREAM]", help="The streams (default: the variable RSTREAM_STREAM)."),
     ] = None,
     offset: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--offset",
             "-o",
@@ -46,9 +46,10 @@ def consume(
             " stored under --name), N (an offset), -N (the last N messages), or a time: -1h, 2026-11-23T10:00Z,"
             " @UNIX. Without a stored offset, stored starts at offset 0; if retention has deleted that, --on-gap"
             " decides.",
+            show_default="next; first with --output dump",
             rich_help_panel=WHERE,
         ),
-    ] = "next",
+    ] = None,
     until: Annotated[
         str | None,
         until_option(

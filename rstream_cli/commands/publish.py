@@ -20,6 +20,7 @@ rstream publish events -m hello -H source=shell
 rstream publish events data.bin --whole --property content_type=image/png
 rstream consume events -o first --until end --json | rstream publish copy --json
 rstream publish orders orders.jsonl --name import --id-from .number --filter-from .region
+rstream publish restored --create --input dump events.dump
 """
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -52,6 +53,9 @@ def publish(
     this, ids must grow, and the run stops at a message that the broker rejects and says which records are not stored.
     Options with .PATH take a value from the record's JSON (.region, .list[0].id), or from its envelope with --json
     (.headers.region).
+
+    With --input dump, the chunks of a dump are published as they are, or those of a broker's segment files, of which
+    FILE may be a folder. It can be run again after any end: each message is stored once.
 
     After SIGINT or SIGTERM, the messages that were read are published and confirmed, then the run ends with exit code
     130 or 143. A second signal ends it at once. If a message was rejected or not confirmed, the exit code is 7.

@@ -33,7 +33,7 @@ def consume(
         typer.Argument(metavar="[NAME]", help="The super stream (default: the variable RSTREAM_STREAM)."),
     ] = None,
     offset: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--offset",
             "-o",
@@ -42,9 +42,10 @@ def consume(
             " (behind the offset stored under --name), -N (the last N messages), or a time: -1h,"
             " 2026-11-23T10:00Z, @UNIX. Without a stored offset, stored starts at offset 0; if retention has"
             " deleted that, --on-gap decides.",
+            show_default="next; first with --output dump",
             rich_help_panel=WHERE,
         ),
-    ] = "next",
+    ] = None,
     until: Annotated[
         str | None,
         until_option(

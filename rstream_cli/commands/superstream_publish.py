@@ -10,7 +10,7 @@ from rstream_cli.exit_status import CommandError
 from rstream_cli.names import check_stream_name
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
 from rstream_cli.options.declaring import shared_options
-from rstream_cli.options.publishing import PublishOptions
+from rstream_cli.options.publishing import InputFormat, PublishOptions
 from rstream_cli.options.routing import RoutingMethod
 from rstream_cli.options.showing import ShowingOptions
 from rstream_cli.publish_command import Routing, run_publish
@@ -79,13 +79,17 @@ def publish(
     """Publish lines, files or JSON to a super stream.
 
     Each message goes to the partition of its routing key. One of --key, --key-from and --key-delimiter gives the key.
+    With --input dump, each goes to the partition that it is from, by the order of the partitions.
     Everything else works as in `rstream publish`. The messages of one partition keep their order. All partitions share
     the limit of --max-in-flight. The lines of --failed-to name the partition as their stream; publish them again to
     that partition.
     """
     check_stream_name(super_stream)
     sources = (routing_key, key_from, key_delimiter)
-    if sum(source is not None for source in sources) != 1:
+    if given.input_format is InputFormat.DUMP:
+        if any(source is not None for source in sources):
+            raise CommandError("the messages of a dump go to the partitions that they are from, not by a key")
+    elif sum(source is not None for source in sources) != 1:
         raise CommandError(
             "pass one of --key, --key-from and --key-delimiter",
             hint=r"such as --key-delimiter '\t' for lines of a key, a tab and a text",

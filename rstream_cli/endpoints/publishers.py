@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.publish_plan import PublishPlan
 from rstream_core import Client, Publisher
 from rstream_core.client import MAX_IN_FLIGHT_BYTES
@@ -12,6 +13,7 @@ from rstream_core.flow.stream_sink import Listener, OnEnd, StreamSink
 
 if TYPE_CHECKING:
     from rstream_core import Router
+    from rstream_core.dump.manifest import Manifest
 
 _LEAST_IN_FLIGHT_BYTES = 256 * 1024
 """The least ``max_in_flight_bytes`` of a partition, however many partitions there are."""
@@ -41,6 +43,41 @@ async def open_publishers(client: Client, plan: PublishPlan, sink: StreamSink) -
     elif plan.create and not await client.stream_exists(plan.stream):
         await client.create_stream(plan.stream, exists_ok=True)
     return Opened([await _open(client, plan, sink, stream, len(streams)) for stream in streams], router)
+
+
+async def open_for_dump(client: Client, plan: PublishPlan, sink: StreamSink, manifest: Manifest | None) -> Opened:
+    """Opens a lane for each stream of a dump, in their order; segments, which have no manifest, are of one stream.
+
+    Raises ``CommandError`` where the target has not as many streams, or has messages that are not from this dump; and
+    what ``open_publishers`` raises.
+    """
+    number = 1 if manifest is None else len(manifest.streams)
+    streams: Sequence[str] = [plan.stream]
+    if plan.is_super_stream:
+        streams = await client.partitions(plan.stream)
+        if len(streams) != number:
+            text = f"the dump is of {number} partitions, and {plan.stream!r} has {len(streams)}"
+            raise CommandError(text, status=ExitStatus.PRECONDITION)
+    elif number > 1:
+        raise CommandError(
+            f"the dump is of a super stream with {number} partitions",
+            hint="create a super stream with as many, and use `rstream superstream publish`",
+        )
+    elif plan.create and not await client.stream_exists(plan.stream):
+        known = None if manifest is None else manifest.streams[0].arguments
+        await client.create_stream(
+            plan.stream, {key: str(value) for key, value in (known or {}).items()}, exists_ok=True
+        )
+    publishers = [await _open(client, plan, sink, stream, len(streams)) for stream in streams]
+    if not plan.append:
+        for publisher in publishers:
+            if not publisher.known_publishing_id and await client.last_offset(publisher.stream) is not None:
+                raise CommandError(
+                    f"stream {publisher.stream!r} holds messages that are not from this dump",
+                    hint="--append publishes behind them",
+                    status=ExitStatus.PRECONDITION,
+                )
+    return Opened(publishers, None)
 
 
 async def _open(client: Client, plan: PublishPlan, sink: StreamSink, stream: str, number: int) -> Publisher:

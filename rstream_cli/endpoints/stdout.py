@@ -66,10 +66,14 @@ class StdoutSink:
         on_skip: SkipListener | None = None,
         unbuffered: bool = False,
         gathers: bool = True,
+        enough: int = GATHERED,
+        pack: Callable[[bytes], bytes] | None = None,
+        name: str = "stdout",
     ) -> None:
         """``on_skip``: told of each message that cannot be shown; None: such a message ends the run. ``unbuffered``:
         each message is written by itself. ``gathers``: False where each block must be acknowledged before the next
-        one is read."""
+        one is read. ``enough``: bytes of output that are written without waiting for more. ``pack`` makes what is
+        written of the output that was gathered. ``name`` is what is written to, for people."""
         self.failed: Stop | None = None
         self.bytes = 0
         """Written so far."""
@@ -78,7 +82,9 @@ class StdoutSink:
         self._render = render
         self._on_skip = on_skip
         self._unbuffered = unbuffered
-        self._enough = GATHERED if gathers and not unbuffered else 0
+        self._enough = enough if gathers and not unbuffered else 0
+        self._pack = pack
+        self._name = name
         self._head = render.head
         """What comes before the first message, until it is written."""
         self._gathered: list[_Rendered] = []
@@ -103,6 +109,10 @@ class StdoutSink:
             return self._put_singly(block)
         return self._put(block)
 
+    def put_in(self, data: bytes) -> None:
+        """What is to be written next: before the first message, or behind the last one. ``tick`` writes it."""
+        self._head = data
+
     def due(self) -> float | None:
         """What comes before the first message is due at once, and what is gathered where there is no other block."""
         return 0.0 if self._head or self._gathered else None
@@ -112,10 +122,12 @@ class StdoutSink:
         head, self._head = self._head, b""
         if not head:
             return self._write_gathered()
+        if self._pack is not None:
+            head = self._pack(head)
         try:
             written = self._output.write(head)
         except OSError as error:
-            self._fail(error)
+            self.fail(error)
             return None
         if written is not None:
             return self._finish_head(written, len(head))
@@ -143,7 +155,7 @@ class StdoutSink:
         try:
             await written
         except OSError as error:
-            self._fail(error)
+            self.fail(error)
         else:
             self.bytes += size
 
@@ -191,9 +203,9 @@ class StdoutSink:
         self._gathered, self._data, self._size = [], [], 0
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         try:
-            written = self._output.write(data)
+            written = self._output.write(data if self._pack is None else self._pack(data))
         except OSError as error:
-            self._fail(error)
+            self.fail(error)
             return None
         if written is not None:
             return self._finish(written, gathered)
@@ -205,7 +217,7 @@ class StdoutSink:
         try:
             await written
         except OSError as error:
-            self._fail(error)
+            self.fail(error)
         else:
             for rendered in gathered:
                 self._note(rendered)
@@ -223,7 +235,7 @@ class StdoutSink:
                     await written
                 size += len(piece)
         except OSError as error:
-            self._fail(error)
+            self.fail(error)
         else:
             self._note(rendered._replace(size=size))
 
@@ -252,13 +264,15 @@ class StdoutSink:
         rendered.ack.done(positions)
         self.bytes += rendered.size
 
-    def _fail(self, error: OSError) -> None:
+    def fail(self, error: OSError) -> None:
+        """Takes nothing more, as what was written may not be kept. The first reason counts."""
         if self.failed is not None:
             return
         if isinstance(error, BrokenPipeError):
             self.failed = _closed(error)
         else:
             problem = StdoutError(error.errno, error.strerror)
+            problem.name = self._name
             self.failed = Stop(str(problem), "error", problem)
 
     def _reader_left(self) -> None:

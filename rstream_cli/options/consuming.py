@@ -33,6 +33,14 @@ class OutputFormat(enum.StrEnum):
     JSON = "json"
     CSV = "csv"
     RAW = "raw"
+    DUMP = "dump"
+
+
+class DumpCompression(enum.StrEnum):
+    """The values of ``--dump-compression``."""
+
+    NONE = "none"
+    ZSTD = "zstd"
 
 
 def until_option(help: str, metavar: str = "SPEC") -> Any:  # noqa: A002
@@ -63,8 +71,9 @@ class ConsumeOptions:
             "--output",
             help="Write each body with a newline behind it (lines, the default) or a NUL (nul), with its length"
             " before it (len32: 32 bits, big endian), or with nothing between the bodies (raw). json writes"
-            " everything about a message as one line of JSON, and csv its --columns as a row. On a terminal, all but"
-            " raw make control characters visible.",
+            " everything about a message as one line of JSON, and csv its --columns as a row. dump writes chunks as"
+            " the broker delivers them, for `publish --input dump`. On a terminal, all but raw make control characters"
+            " visible.",
             rich_help_panel=OUTPUT,
         ),
     ] = None
@@ -108,6 +117,26 @@ class ConsumeOptions:
             help="The columns of --output csv, which it implies: offset, timestamp, stream, body, and paths in the"
             " envelope that --json shows or in a JSON body, such as properties.subject, headers.n and body.region.",
             show_default="stream,offset,timestamp,body",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    output_file: Annotated[
+        str | None,
+        typer.Option(
+            "--output-file",
+            metavar="FILE",
+            help="With --output dump: write to this file. If it is a dump of the same stream, the run goes on behind"
+            " its last whole chunk.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    dump_compression: Annotated[
+        DumpCompression | None,
+        typer.Option(
+            "--dump-compression",
+            help="With --output dump: compress with zstd, in frames that are independent of each other. `zstd -d` makes"
+            " the plain dump of it.",
+            show_default="none, or as the file is",
             rich_help_panel=OUTPUT,
         ),
     ] = None

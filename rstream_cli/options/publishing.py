@@ -27,6 +27,7 @@ class InputFormat(enum.StrEnum):
     WHOLE = "whole"
     JSON = "json"
     CSV = "csv"
+    DUMP = "dump"
 
 
 class Method(enum.StrEnum):
@@ -66,9 +67,11 @@ class PublishOptions:
         InputFormat | None,
         typer.Option(
             "--input",
+            metavar="FORMAT",
             help="How the input is divided into records: at line ends (lines, the default), at NULs (nul), by a"
             " length before each record (len32: 32 bits, big endian), each file as one record (whole), a line"
-            " of JSON each, as consume --json writes it (json), or as rows below a row of names (csv).",
+            " of JSON each, as consume --json writes it (json), as rows below a row of names (csv), or as chunks of"
+            " a dump, or of a broker's segment files (dump).",
             rich_help_panel=INPUT,
         ),
     ] = None
@@ -105,6 +108,15 @@ class PublishOptions:
             rich_help_panel=INPUT,
         ),
     ] = None
+    append: Annotated[
+        bool,
+        typer.Option(
+            "--append",
+            help="With --input dump: publish also into a stream that holds messages of others. Without it, such a"
+            " stream is refused.",
+            rich_help_panel=INPUT,
+        ),
+    ] = False
     count: Annotated[
         int | None,
         typer.Option("--count", "-n", min=0, metavar="N", help="Stop after N messages.", rich_help_panel=INPUT),

@@ -13,13 +13,13 @@ from rstream_cli.stream_facts import Facts, Listed
 
 WIDTH = 60
 _LABEL = 12
-_MOST_NAMES = 8
+MOST_NAMES = 8
 """Names of readers or publishers that are shown."""
 
 
 def stream_text(facts: Facts, listed: Listed | None, times: tuple[int | None, int | None], now: float) -> str:
     """A line, or more, for each fact. ``times`` are milliseconds since 1970, ``now`` seconds."""
-    return "".join(line for label, text in _rows(facts, listed, times, now) for line in _lines(label, text))
+    return "".join(line for label, text in _rows(facts, listed, times, now) for line in labelled(label, text))
 
 
 def _rows(
@@ -29,8 +29,8 @@ def _rows(
     told = None if listed is None else listed.streams.get(metadata.stream)
     yield "stream", terminal.name(metadata.stream)
     yield "messages", messages(facts)
-    yield "first", _place(facts.stats.first_offset if facts.messages else None, times[0], now)
-    yield "last", _place(facts.last_offset, times[1], now)
+    yield "first", place(facts.stats.first_offset if facts.messages else None, times[0], now)
+    yield "last", place(facts.last_offset, times[1], now)
     yield "leader", "-" if metadata.leader is None else terminal.name(str(metadata.leader))
     replicas = ", ".join(terminal.name(str(replica)) for replica in metadata.replicas) or "-"
     yield "replicas", replicas if told is None else online(told)
@@ -47,7 +47,8 @@ def _rows(
                 yield label, _names(found)
 
 
-def _lines(label: str, text: str) -> list[str]:
+def labelled(label: str, text: str) -> list[str]:
+    """A fact in lines of 60 columns, with its label before the first."""
     first, *rest = wrapped(text, WIDTH - _LABEL, "").split("\n")
     return [f"{label:<{_LABEL}}{first}\n", *(f"{'':<{_LABEL}}{line}\n" for line in rest)]
 
@@ -60,7 +61,8 @@ def messages(facts: Facts) -> str:
     return f"about {words.count(number)}" if number else "0"
 
 
-def _place(offset: int | None, milliseconds: int | None, now: float) -> str:
+def place(offset: int | None, milliseconds: int | None, now: float) -> str:
+    """An offset, and when it was written: in milliseconds since 1970; ``now`` in seconds."""
     if offset is None:
         return "-"
     if milliseconds is None:
@@ -100,11 +102,11 @@ def _names(found: Sequence[ListedConsumer] | Sequence[ListedPublisher]) -> str:
     if not found:
         return "none"
     shown = []
-    for one in found[:_MOST_NAMES]:
+    for one in found[:MOST_NAMES]:
         waits = isinstance(one, ListedConsumer) and not one.is_active
         shown.append((terminal.name(one.name) if one.name else "(no name)") + (" (waits)" if waits else ""))
-    if len(found) > _MOST_NAMES:
-        shown.append(f"and {words.count(len(found) - _MOST_NAMES)} more")
+    if len(found) > MOST_NAMES:
+        shown.append(f"and {words.count(len(found) - MOST_NAMES)} more")
     return f"{words.count(len(found))}: {', '.join(shown)}"
 
 

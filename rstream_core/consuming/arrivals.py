@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from rstream_core.checks import MAX_OFFSET
 from rstream_core.errors import ChunkError, ProtocolError
@@ -52,6 +52,8 @@ _new_plain_chunk: Callable[[tuple[str, int, int, PlainMessages, int | None]], Pl
     tuple.__new__, PlainChunk
 )
 """Do the same as the names of the types, without their Python code: that is much for a chunk of few messages."""
+_Opener: TypeAlias = Callable[[bytes, int, ChunkHeader], Sequence[bytes] | ChunkReader]
+"""Takes the messages of a chunk out, or says where they are: ``open_entries``, or one like it."""
 
 
 class Arrivals:
@@ -123,7 +125,7 @@ class Arrivals:
                 elif is_held is not None and _is_held(self.waiting[0], is_held):
                     break
                 else:
-                    opened = open_plain if as_plain else open_entries
+                    opened: _Opener = open_plain if as_plain else open_entries
                     if placed or as_delivered:
                         opened = open_placed if placed else open_delivered
                     chunk = self._open(self.waiting.popleft(), opened)
@@ -160,9 +162,7 @@ class Arrivals:
 
     # Inside.
 
-    def _open(
-        self, arrival: Arrival, opened: Callable[[bytes, int, ChunkHeader], Sequence[bytes] | ChunkReader]
-    ) -> ReadChunk | None:
+    def _open(self, arrival: Arrival, opened: _Opener) -> ReadChunk | None:
         """Returns the first messages of a chunk that are wanted; None where it has none."""
         _, self._committed, frame, start = arrival.delivery
         header = arrival.header or parse_header(frame, start)

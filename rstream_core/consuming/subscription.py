@@ -29,7 +29,7 @@ from rstream_core.consuming.start import Position
 from rstream_core.errors import RstreamError
 from rstream_core.loops import LoopGuard
 from rstream_core.protocol.chunk import AnyChunk
-from rstream_core.protocol.delivered import DeliveredChunk, ReadChunk
+from rstream_core.protocol.delivered import ReadChunk
 from rstream_core.timeslice import TimeSlice
 from rstream_core.types import Chunk, ConsumerOffsetSpecification, Endpoint
 
@@ -212,13 +212,10 @@ class Subscription(AsyncIterator[Chunk]):
             self._has_given_way = False
         return cast("AnyChunk | None", chunk)
 
-    def poll_delivered(self) -> DeliveredChunk | None:
-        """As ``poll``, for whoever keeps chunks as they were delivered: each comes whole."""
-        return cast("DeliveredChunk | None", self._intake.next(as_delivered=True))
-
-    def poll_placed(self) -> AnyChunk | None:
-        """As ``poll``, for whoever passes messages on without a look inside: each chunk comes as a ``PlacedChunk``."""
-        return self._intake.next(placed=True)
+    def poll_whole(self, *, placed: bool) -> ReadChunk | None:
+        """As ``poll``, for whoever does not take messages out: a chunk comes as a ``PlacedChunk``, to pass its messages
+        on, or as a ``DeliveredChunk``, to keep it as it is."""
+        return self._intake.next(placed=placed, as_delivered=not placed)
 
     async def give_way(self) -> None:
         """Lets the event loop run between two pieces of a chunk, since a chunk may have thousands of pieces.

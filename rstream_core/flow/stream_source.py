@@ -174,10 +174,8 @@ class StreamSource:
         return None
 
     def _poll(self, subscription: Subscription) -> ReadChunk | None:
-        if self._plan.as_delivered:
-            return subscription.poll_delivered()
-        if self._plan.placed:
-            return subscription.poll_placed()
+        if self._plan.placed or self._plan.as_delivered:
+            return subscription.poll_whole(placed=self._plan.placed)
         return subscription.poll_plain() if self._plan.as_plain else subscription.poll()
 
     def _next_part(self, rest: _Rest) -> Block | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias, overload
 
-from rstream_core.protocol.chunk import HEADER, AnyChunk, ChunkHeader, ChunkReader, open_plain
+from rstream_core.protocol.chunk import HEADER, AnyChunk, ChunkHeader, open_placed
 
 
 class DeliveredMessages(Sequence[bytes]):
@@ -49,13 +49,7 @@ class DeliveredMessages(Sequence[bytes]):
         return DeliveredMessages(self.data, self.begin, self.header, places.start, max(places.start, places.stop))
 
     def _all(self) -> Sequence[bytes]:
-        found = open_plain(self.data, self.begin, self.header, verify_crc=False)
-        if not isinstance(found, ChunkReader):
-            return found
-        messages: list[bytes] = []
-        while (piece := found.read()) is not None:
-            messages += piece[1]
-        return messages
+        return open_placed(self.data, self.begin, self.header, verify_crc=False)
 
 
 class DeliveredChunk(NamedTuple):
@@ -78,5 +72,5 @@ ReadChunk: TypeAlias = AnyChunk | DeliveredChunk
 def open_delivered(data: bytes, begin: int, header: ChunkHeader) -> DeliveredMessages:
     """Checks the checksum of a chunk, and that its entries are as many messages as it claims. Its sub-entries are not
     unpacked. The entries begin at ``begin`` in ``data``, right behind the header. Raises ``ChunkError``."""
-    open_plain(data, begin, header)
+    open_placed(data, begin, header)
     return DeliveredMessages(data, begin, header, 0, header.records)

@@ -26,6 +26,8 @@ ANSWERING = {
     "context list",
     "context show",
     "doctor",
+    "dump info",
+    "dump verify",
     "lag",
     "offset list",
     "offset query",

@@ -22,6 +22,19 @@ NAME = "n\xe9 \U0001f600"
 ESCAPED = r"n\xe9 \U0001f600"
 
 
+DUMP = "the file with a dump"
+"""Stands for its path in the words of a command."""
+
+
+@pytest.fixture(scope="module")
+def dump(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A dump of the stream."""
+    path = str(tmp_path_factory.mktemp("dump") / "d")
+    words = ("consume", NAME, "--output", "dump", "--output-file", path, "--until", "end")
+    assert process_rstream(*words, env=env).returncode == 0
+    return path
+
+
 @pytest.fixture(scope="module")
 def env() -> Iterator[dict[str, str]]:
     """Where a broker is, in a locale that has no more than ASCII."""
@@ -54,6 +67,8 @@ JSON_COMMANDS = {
     "offset list": (NAME,),
     "offset reset": (NAME, "--name", NAME, "--to", "1", "--dry-run"),
     "doctor": ("--stream", NAME),
+    "dump info": (DUMP,),
+    "dump verify": (DUMP,),
     "consume": (NAME, "-o", "first", "--until", "end"),
     "bench publish": (NAME, "--count", "1", "-q"),
     "bench consume": (NAME, "-q"),
@@ -69,8 +84,8 @@ def test_no_command_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("command", [(*name.split(), *rest, "--json") for name, rest in JSON_COMMANDS.items()])
-def test_json_is_utf_8(run: Run, command: tuple[str, ...]) -> None:
-    done = run(*command)
+def test_json_is_utf_8(run: Run, dump: str, command: tuple[str, ...]) -> None:
+    done = run(*(dump if word == DUMP else word for word in command))
     assert (done.returncode, done.stderr) == (0, b"")
     for line in done.stdout.decode().splitlines():
         assert json.loads(line)

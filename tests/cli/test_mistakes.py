@@ -70,7 +70,7 @@ COMMANDS: tuple[Row, ...] = (
         "info s",
         USAGE,
         "no such command: 'info'",
-        "did you mean `rstream stream info` or `rstream superstream info`?",
+        "did you mean `rstream stream info` or `rstream superstream info` or `rstream dump info`?",
     ),
     (
         "rm s",

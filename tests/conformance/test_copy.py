@@ -61,7 +61,7 @@ async def sub_entries_of(client: Client, stream: str) -> list[tuple[int, int, by
     async with await client.subscribe(stream, FIRST) as subscription:
         end = 0
         while end <= last:
-            chunk = subscription.poll_placed()
+            chunk = subscription.poll_whole(placed=True)
             if chunk is None:
                 subscription.arrived.clear()
                 await asyncio.wait_for(subscription.arrived.wait(), PATIENCE)
