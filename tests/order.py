@@ -7,6 +7,7 @@ take longest begin first. In the order of their names the property tests would b
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +41,7 @@ MOST_WORKERS = 8
 """Each worker may start a RabbitMQ of its own, which takes 200 MB."""
 
 
+@cache
 def place_of(path: Path) -> int:
     """Returns the place of a file among those that take long; all others have the same place behind them."""
     return _PLACES.get(path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else "", len(LONG))

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from scripts._builds import BuildError, NoProgramError
+from scripts._builds import BUILD_TIMEOUT, BuildError, NoProgramError
 from tests.brokers import Broker
 from tests.clients import client, options, stream
 from tests.interop.languages import Language
 from tests.interop.programs import Program, Programs
 
 __all__ = ["client", "options", "stream"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test of a language builds its programs, and tests in other processes wait for that."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.timeout(BUILD_TIMEOUT + 300))
 
 
 @pytest.fixture(scope="session")
