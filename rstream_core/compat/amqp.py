@@ -98,6 +98,19 @@ class AMQPMessage(CoreMessage):
         publishing_id: int | None = None,
     ) -> None:
         super().__init__(body, publishing_id=publishing_id)
+        self._arrived = None
+        self._seen = {}
+        if (
+            properties is None
+            and application_properties is None
+            and message_annotations is None
+            and header is None
+            and delivery_annotations is None
+            and footer is None
+            and sequence is None
+            and value is None
+        ):
+            return
         given = {
             "header": header,
             "delivery_annotations": delivery_annotations,
@@ -108,8 +121,7 @@ class AMQPMessage(CoreMessage):
             "value": value,
             "footer": footer,
         }
-        self._arrived = None
-        self._seen = {name: section for name, section in given.items() if section is not None}
+        self._seen.update((name, section) for name, section in given.items() if section is not None)
         if sum(part is not None for part in (body, sequence, value)) > 1:
             raise ValueError("a message has one body: data, a sequence or a value")
 
@@ -167,6 +179,8 @@ class AMQPMessage(CoreMessage):
 
     def encode(self) -> bytes:
         """See the core's method; the sections that the program changed are encoded as it would encode them."""
+        if not self._seen:
+            return super().encode()
         sections = self._seen.get("sequence")
         if sections and len(sections) > 1 and self._is_changed("sequence"):
             return self._with_sections(sections).encode()

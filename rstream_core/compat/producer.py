@@ -25,9 +25,11 @@ from rstream_core.types import ConfirmationStatus as CoreStatus
 __all__ = ["ConfirmationStatus", "Producer", "RawMessage"]
 
 _NEVER_ANSWERED = -1
+_SENT = (CoreMessage, bytes)
+"""What the core publishes as it is."""
 
 
-@dataclass
+@dataclass(slots=True)
 class ConfirmationStatus:
     """The outcome of one message: the argument of ``on_publish_confirm``."""
 
@@ -144,7 +146,7 @@ class Producer(Restartable, CoreProducer, IReliableEntity):
 
 def as_message(message: Any) -> Message:
     """What the core publishes: anything with ``__bytes__``, and perhaps a ``publishing_id``, is a raw message."""
-    if isinstance(message, CoreMessage | bytes) or not hasattr(message, "__bytes__"):
+    if isinstance(message, _SENT) or not hasattr(message, "__bytes__"):
         return message
     return RawMessage(bytes(message), getattr(message, "publishing_id", None))
 
