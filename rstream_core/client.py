@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from rstream_core import streams
+from rstream_core.arguments import options_of_uri
 from rstream_core.checks import MAX_OFFSET, check_callable, check_name, check_seconds, check_text, check_whole
 from rstream_core.connecting.locator import Locator
 from rstream_core.connecting.pool import MAX_IDS, ConnectionPool
@@ -62,7 +63,8 @@ MAX_OPEN_BYTES = 16 * 1024 * 1024
 
 class Client:
     """Connects when it is first needed, or by ``start()``. For the tasks of one event loop, that of the first call:
-    ``ConfigurationError`` in another one, in another thread, and after a fork.
+    ``ConfigurationError`` in another one, in another thread, and after a fork. ``options`` may be a URI, see
+    ``parse_uri``.
 
     Every method that asks the broker raises the ``ServerError`` of its answer, ``ConnectionFailed``,
     ``ConnectionClosed`` or their subclasses, ``ProtocolError`` for an answer that makes no sense, or
@@ -87,7 +89,7 @@ class Client:
 
     def __init__(
         self,
-        options: ConnectionOptions | None = None,
+        options: ConnectionOptions | str | None = None,
         *,
         recovery: Recovery | None = RECOVER,
         on_recovery: RecoveryListener | None = None,
@@ -99,6 +101,8 @@ class Client:
         check_seconds("idle_timeout", idle_timeout)
         check_whole("max_publishers_by_connection", max_publishers_by_connection, 1, MAX_IDS)
         check_whole("max_subscribers_by_connection", max_subscribers_by_connection, 1, MAX_IDS)
+        if isinstance(options, str):
+            options = options_of_uri(options, "rstream-client")
         self.options = options or ConnectionOptions()
         for what, listener in (("on_recovery", on_recovery), ("on_gap", on_gap)):
             if listener is not None:

@@ -247,6 +247,8 @@ class Endpoint:
     @property
     def problem(self) -> str | None:
         """A sentence on why no such endpoint can exist; None where it can."""
+        if "://" in self.host:  # not shown: it may hold a password
+            return "a host is a name or an address, and no URI: parse_uri() gives the parts of one"
         if "@" in self.host:
             return "a host name has no @"  # the name is not shown: it may begin with a user and a password
         if not self.host or len(self.host) > MAX_HOST or not is_harmless(self.host):

@@ -24,6 +24,7 @@ class Connecting(TypedDict, total=False):
     username: str
     password: str | Callable[[], str | Awaitable[str]]
     vhost: str
+    tls: ssl.SSLContext | None
     ssl_context: ssl.SSLContext | None
     server_name: str | None
     frame_max: int
@@ -32,6 +33,7 @@ class Connecting(TypedDict, total=False):
     resolver: Callable[[Endpoint], Endpoint] | None
     connection_name: str | None
     """None and the empty text are the default name."""
+    mechanism: str
     sasl_configuration_mechanism: SlasMechanism | str
     connect_timeout: float
     request_timeout: float

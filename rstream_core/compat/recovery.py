@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from rstream_core.connecting.recovery import Backoff, Recovery, Retries
+from rstream_core.connecting.recovery import RECOVER, Backoff, Recovery, Retries
 from rstream_core.errors import RstreamError
 
 __all__ = ["BackOffRecoveryStrategy", "IReliableEntity", "RecoveryStrategy"]
@@ -74,7 +74,7 @@ class BackOffRecoveryStrategy(RecoveryStrategy):
             return None
         delays = (min(self.backoff_seconds * 2**attempt, MAX_DELAY) for attempt in range(self._max_retries))
         seconds = sum(delays) + self._max_retries * self.jitter
-        return Recovery(seconds=max(seconds, 1.0), backoff=Backoff(attempts=10_000, initial=0.1, maximum=5.0))
+        return Recovery(seconds=max(seconds, 1.0), backoff=RECOVER.backoff)
 
     async def recover(
         self,

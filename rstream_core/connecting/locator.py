@@ -47,7 +47,7 @@ LEADER_WAIT = Backoff(attempts=8)
 """Waits for a leader: a new stream, or one whose leader moves, has none for a moment."""
 GONE_WAIT = Backoff(attempts=5, maximum=0.2)
 """Waits for metadata: a broker's notice that a stream is gone comes a moment before its metadata says so."""
-FIRST_WAIT = Backoff(attempts=1_000_000, initial=0.1, maximum=1.0)
+FIRST_WAIT = Backoff(initial=0.1, maximum=1.0)
 """Between attempts to reach a broker that may be starting. Their time is what bounds them."""
 
 

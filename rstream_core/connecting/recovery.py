@@ -17,6 +17,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, NamedTuple, TypeVar
 
 from rstream_core.callbacks import Callbacks, own_task
@@ -34,17 +35,20 @@ STEADY = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Delays in seconds that grow by ``factor`` up to ``maximum``, each shortened at random by up to half."""
+    """Delays in seconds that grow by ``factor`` up to ``maximum``, each shortened at random by up to half.
 
-    attempts: int = 8
+    ``attempts``: how many there are; None: as many as there is time for.
+    """
+
+    attempts: int | None = None
     initial: float = 0.05
     factor: float = 2.0
     maximum: float = 2.0
 
     def delays(self) -> Iterator[float]:
-        """Yields the delays between attempts, in seconds: one fewer than ``attempts``."""
+        """Yields the delays between attempts, in seconds: one fewer than ``attempts``, or without an end."""
         delay = self.initial
-        for _ in range(self.attempts - 1):
+        for _ in repeat(None) if self.attempts is None else repeat(None, self.attempts - 1):
             yield delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
             delay = min(delay * self.factor, self.maximum)
 
@@ -53,8 +57,8 @@ class Backoff:
 class Recovery:
     """How publishers and subscriptions go on after a lost connection, or when their stream has moved.
 
-    An outage ends a publisher or subscription once ``seconds`` or the attempts of ``backoff`` are used up, or at once
-    where no retry can help: a deleted stream, refused access.
+    An outage ends a publisher or subscription once ``seconds`` are used up, or the attempts of a ``backoff`` that has
+    a number of them; or at once where no retry can help: a deleted stream, refused access.
     """
 
     seconds: float = 60.0
@@ -62,12 +66,13 @@ class Recovery:
     resend: bool = True
     """Whether a publisher without a name sends unconfirmed messages again, so that they may be stored twice. With False
     they fail. A publisher with a name always sends them again: the broker drops those that it has."""
-    backoff: Backoff = Backoff(attempts=100, initial=0.1, maximum=5.0)
+    backoff: Backoff = Backoff(initial=0.1, maximum=5.0)
     spread: float = 0.25
     """Seconds over which the first attempts are spread, at random: a node that ends loses all its clients at once."""
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0 or self.backoff.attempts < 1 or self.spread < 0:
+        attempts = self.backoff.attempts
+        if self.seconds <= 0 or (attempts is not None and attempts < 1) or self.spread < 0:
             raise ConfigurationError(
                 "a recovery takes more than 0 seconds, at least one attempt, and no negative spread"
             )
@@ -127,6 +132,7 @@ class Retries:
     """One use of a policy: counts the attempts and the time that are used up."""
 
     def __init__(self, backoff: Backoff, seconds: float | None = None, *, spread: float = 0.0) -> None:
+        assert backoff.attempts is not None or seconds is not None, "nothing would end it"
         self.attempts = 0
         self._first = random.uniform(0.0, spread)  # noqa: S311 - spreads load, keeps no secret
         self._delays = backoff.delays()

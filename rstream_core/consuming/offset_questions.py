@@ -37,7 +37,7 @@ from rstream_core.types import ChunkSpan, ConsumerOffsetSpecification, OffsetTyp
 
 T = TypeVar("T")
 
-STORED_WAIT = Backoff(attempts=1_000_000, initial=0.005, maximum=0.25)
+STORED_WAIT = Backoff(initial=0.005, maximum=0.25)
 """Delays between questions for a stored offset. A time limit bounds them, not the number of attempts."""
 FIRST = ConsumerOffsetSpecification(OffsetType.FIRST)
 LAST = ConsumerOffsetSpecification(OffsetType.LAST)

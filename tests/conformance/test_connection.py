@@ -277,6 +277,24 @@ async def test_a_request_that_is_never_answered() -> None:
         await client.close()
 
 
+# URIs.
+
+
+async def test_a_uri_is_all_that_is_needed(broker: Broker, stream_name: str) -> None:
+    async with (
+        Producer(broker.uri) as producer,
+        Consumer(broker.uri) as consumer,
+        Client(broker.uri) as client,
+        asyncio.timeout(PATIENCE),
+    ):
+        await client.create_stream(stream_name)
+        await producer.send_wait(stream_name, b"by URI")
+        async for message, _ in consumer.messages(stream_name):
+            assert message == b"by URI"
+            break
+        await client.delete_stream(stream_name)
+
+
 # TLS.
 
 

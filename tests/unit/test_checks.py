@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -27,6 +28,7 @@ from rstream_core import (
     SuperStreamConsumer,
     SuperStreamProducer,
 )
+from rstream_core.arguments import options_from
 from rstream_core.protocol.wire import encode_filter, publish_frame
 from rstream_core.types import EARLIEST_TIMESTAMP
 from tests.clients import FIRST, listening
@@ -730,7 +732,11 @@ async def test_an_idle_timeout_that_cannot_be(seconds: Any, error: type[Exceptio
 @pytest.mark.parametrize(
     ("host", "words"),
     [
-        ("rabbitmq-stream://guest:secret@localhost:5552/", r"^host is a name or an address, and no URI: parse_uri\(\)"),
+        (
+            "amqp://guest:secret@localhost:5672/",
+            "^a URI begins with rabbitmq-stream:// or rabbitmq-stream[+]tls://, not",
+        ),
+        ("rabbitmq-stream://guest:secret@:5552", "^the URI names no host$"),
         ("localhost:5552", "^host is a name or an address alone: pass 5552 as the port$"),
     ],
 )
@@ -739,6 +745,75 @@ def test_a_host_that_is_more_than_one(make: Callable[..., object], host: str, wo
     with pytest.raises(ConfigurationError, match=words) as raised:
         make(host)
     assert "secret" not in str(raised.value)
+
+
+def test_a_uri_in_place_of_a_host() -> None:
+    options = options_from("rabbitmq-stream://app:se%40cret@rabbit-1:1234/a%2fb", 5552, "name", heartbeat=5)
+    assert options == ConnectionOptions(
+        endpoints=(Endpoint("rabbit-1", 1234),),
+        credentials=Credentials("app", "se@cret"),
+        vhost="a/b",
+        heartbeat=5,
+        connection_name="name",
+    )
+    options = options_from("rabbitmq-stream://rabbit-1", 5552, "", username="app", password="secret", vhost="v")
+    assert options.endpoints == (Endpoint("rabbit-1", 5552),)
+    assert (options.credentials, options.vhost, options.tls) == (Credentials("app", "secret"), "v", None)
+    assert Client("rabbitmq-stream://app:x@rabbit-1").options.credentials == Credentials("app", "x")
+    assert Client("rabbitmq-stream://rabbit-1").options.connection_name == "rstream-client"
+
+
+def test_tls_by_a_uri_verifies_the_broker() -> None:
+    context = options_from("rabbitmq-stream+tls://rabbit-1", 5552, "").tls
+    assert context is not None
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    own = ssl.create_default_context()
+    options = options_from("rabbitmq-stream+tls://rabbit-1", 5552, "", tls=own)
+    assert (options.tls, options.endpoints) == (own, (Endpoint("rabbit-1", 5551),))
+
+
+@pytest.mark.parametrize(
+    ("uri", "given", "words"),
+    [
+        ("rabbitmq-stream://h:1", {"port": 1}, "^the port is that of the URI"),
+        ("rabbitmq-stream://app@h", {"username": "app"}, "^the URI has the username"),
+        ("rabbitmq-stream://app:secret@h", {"password": "x"}, "^the URI has the password: pass no other one$"),
+        ("rabbitmq-stream://h/v", {"vhost": "v"}, "^the URI has the vhost"),
+        (
+            "rabbitmq-stream://h",
+            {"tls": ssl.create_default_context()},
+            r"^with tls, a URI begins with rabbitmq-stream\+tls",
+        ),
+    ],
+)
+@pytest.mark.parametrize("make", [Producer, Consumer])
+def test_what_a_uri_says_is_said_once(make: Callable[..., object], uri: str, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words) as raised:
+        make(uri, **given)
+    assert "secret" not in str(raised.value)
+
+
+def test_both_names_of_a_keyword() -> None:
+    context = ssl.create_default_context()
+    for given in ({"tls": context, "mechanism": "EXTERNAL"}, {"ssl_context": context, "mechanism": "EXTERNAL"}):
+        options = options_from("h", 1, "", **given)  # type: ignore[arg-type]
+        assert (options.tls, options.mechanism) == (context, "EXTERNAL")
+    assert options_from("h", 1, "", sasl_configuration_mechanism="EXTERNAL").mechanism == "EXTERNAL"
+    assert options_from("h", 1, "", tls=context, ssl_context=None).tls is context
+    with pytest.raises(ConfigurationError, match=r"^pass tls or ssl_context, which are the same$"):
+        options_from("h", 1, "", tls=context, ssl_context=context)
+    with pytest.raises(ConfigurationError, match=r"^pass mechanism or sasl_configuration_mechanism"):
+        options_from("h", 1, "", mechanism="PLAIN", sasl_configuration_mechanism="PLAIN")
+
+
+def test_a_uri_where_only_a_host_can_be() -> None:
+    uri = "rabbitmq-stream://guest:secret@rabbit-1"
+    with pytest.raises(ConfigurationError, match=r"^a host is a name or an address, and no URI") as raised:
+        ConnectionOptions(endpoints=(Endpoint(uri, 5552),))
+    assert "secret" not in str(raised.value)
+    for no_uri in ("rabbit-1", "rabbit-1:5552", ""):
+        with pytest.raises(ConfigurationError, match=r"^a URI begins with rabbitmq-stream://"):
+            Client(no_uri)
 
 
 @pytest.mark.parametrize("value", ["20GB", -1, 1.5, "", True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
+from itertools import islice
 
 import pytest
 
@@ -26,7 +27,8 @@ from rstream_core import (
 from rstream_core.connecting.recovery import RECOVER, STEADY, Outages, Recoveries, Retries, retry
 from tests.clients import PATIENCE
 
-QUICK = Backoff(attempts=4, initial=0.001)
+ATTEMPTS = 4
+QUICK = Backoff(ATTEMPTS, initial=0.001)
 
 
 def test_delays_grow_with_jitter_up_to_the_maximum() -> None:
@@ -36,6 +38,21 @@ def test_delays_grow_with_jitter_up_to_the_maximum() -> None:
     for delays in runs:
         assert all(most / 2 <= delay <= most for delay, most in zip(delays, full, strict=True))
     assert len({tuple(delays) for delays in runs}) == 50
+
+
+def test_delays_without_an_end() -> None:
+    policy = Recovery(seconds=3600, backoff=Backoff(initial=0.1, maximum=1.0)).backoff
+    delays = list(islice(policy.delays(), 5000))
+    assert len(delays) == 5000
+    assert 0.5 <= min(delays[10:]) <= max(delays) <= 1.0
+
+
+async def test_seconds_are_the_only_limit_where_no_attempts_are_given() -> None:
+    """However many there are: there were 100, whatever the seconds."""
+    operation = Operation(*(ConnectionClosed(str(number)) for number in range(500)))
+    policy = Recovery(seconds=PATIENCE, backoff=Backoff(initial=0.0001, maximum=0.0001), spread=0)
+    assert await policy.retries().retry(operation) == "done"
+    assert operation.calls == 501
 
 
 @pytest.mark.parametrize(
@@ -57,8 +74,8 @@ async def test_the_least_that_a_policy_may_be() -> None:
 
 def test_what_is_done_by_default() -> None:
     """docs/python.md tells of it."""
-    assert (RECOVER.seconds, RECOVER.resend, RECOVER.backoff.attempts, RECOVER.spread) == (60, True, 100, 0.25)
-    assert len(list(Backoff().delays())) == 7
+    assert (RECOVER.seconds, RECOVER.resend, RECOVER.backoff.attempts, RECOVER.spread) == (60, True, None, 0.25)
+    assert Backoff().attempts is None
 
 
 async def test_first_attempts_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +192,7 @@ async def test_progress_ends_an_outage() -> None:
     assert [event.state for event in events] == [RecoveryState.LOST, RecoveryState.RECOVERED] * 10
     assert [event.attempts for event in events[1::2]] == [2] * 10
     with pytest.raises(ConnectionClosed, match="3"):
-        await lose(outages, *[ConnectionClosed(str(number)) for number in range(QUICK.attempts)])
+        await lose(outages, *[ConnectionClosed(str(number)) for number in range(ATTEMPTS)])
     assert (events[-1].state, events[-1].attempts) == (RecoveryState.GIVEN_UP, QUICK.attempts)
 
 
@@ -229,7 +246,7 @@ async def test_steady_seconds_end_an_outage(pause: float, is_over: bool) -> None
     outages = Outages(Recoveries(Recovery(backoff=QUICK), events.append), "s", "subscription")
     clock = Clock()
     outages._loop = clock  # type: ignore[assignment]
-    for _ in range(QUICK.attempts):
+    for _ in range(ATTEMPTS):
         await lose(outages)
         clock.now += pause
     if is_over:
@@ -250,7 +267,7 @@ async def test_steady_seconds_begin_when_it_has_recovered() -> None:
         clock.now += STEADY * 2
 
     loss = ConnectionClosed("lost")
-    for _ in range(QUICK.attempts):
+    for _ in range(ATTEMPTS):
         outages.begin(loss)
         await outages.recover(loss, attach)
         clock.now += 1
