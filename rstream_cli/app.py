@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, Lazy] = {
     "stream": Lazy("rstream_cli.commands.stream", "Create, delete, list and describe streams."),
     "publish": Lazy("rstream_cli.commands.publish", "Publish lines, files or JSON to a stream."),
     "consume": Lazy("rstream_cli.commands.consume", "Read a stream."),
+    "copy": Lazy("rstream_cli.commands.copy", "Copy a stream to another one, here or on another broker."),
     "superstream": Lazy(
         "rstream_cli.commands.superstream", "Work with super streams: streams divided into partitions."
     ),

@@ -89,6 +89,12 @@ _offset = Parameter('offset', ('--offset', '-o'), 'Where to start: first, last (
 _until = Parameter('until', ('--until',), 'Where to stop: end (the end of the stream when the command starts), N (an offset), or a time: -1h, 2026-11-23T10:00Z, @UNIX. The message at that offset or time is the last one.', words=('end',))
 _name_4 = Parameter('name', ('--name',), 'Store the offset of the last written message under this name, regularly and at the end. --store-every says how often.')
 _pace = Parameter('pace', ('--pace',), 'Write messages with the gaps in time with which they were stored: original, or shortened, such as 10x, or lengthened, such as 0.5x. The messages of a chunk have one time.')
+_filter_values = Parameter('filter_values', ('--filter',), 'Ask the broker for messages that were published with this filter value. Repeat the option for more values. The broker leaves out whole chunks only, so other messages come too; --filter-from removes them.', repeats=True)
+_filter_from_2 = Parameter('filter_from', ('--filter-from',), 'With --filter: take only messages that hold one of the values at this path. The path leads into a JSON body (.name, .name.inner, .list[0]) or into the envelope that --json shows (.headers.region).')
+_match_unfiltered = Parameter('match_unfiltered', ('--match-unfiltered',), 'With --filter: also take messages without a filter value.', takes_value=False)
+_grep = Parameter('grep', ('--grep',), "Take only the messages in whose body this regular expression is found. It has Python's syntax and looks at bytes. If repeated, a body must have all of them.", repeats=True)
+_grep_not = Parameter('grep_not', ('--grep-not',), 'Leave out the messages in whose body this regular expression is found; repeatable.', repeats=True)
+_match = Parameter('match', ('--match',), 'Take only the messages that have this value in the envelope that --json shows, such as .properties.subject=order or .headers.n=5, or in a JSON body, such as .body.region=eu. If repeated, all must hold.', repeats=True)
 _idle_timeout = Parameter('idle_timeout', ('--idle-timeout',), 'Stop when no message has come for this long. The exit code is 0.')
 _timeout = Parameter('timeout', ('--timeout',), 'Stop after this time. The exit code is 124.')
 _output = Parameter('output', ('--output',), 'Write each body with a newline behind it (lines, the default) or a NUL (nul), with its length before it (len32: 32 bits, big endian), or with nothing between the bodies (raw). json writes everything about a message as one line of JSON, and csv its --columns as a row. dump writes chunks as the broker delivers them, for `publish --input dump`. On a terminal, all but raw make control characters visible.', words=('lines', 'nul', 'len32', 'json', 'csv', 'raw', 'dump'))
@@ -105,45 +111,56 @@ _codec_2 = Parameter('codec', ('--codec',), 'Decode AMQP 1.0 messages (amqp), or
 _on_error_2 = Parameter('on_error', ('--on-error',), 'What to do with a message that is not AMQP 1.0, or that JSON cannot hold when the output, --filter-from or --match needs JSON. stop ends the run with exit code 8. skip leaves the message out and counts it; the exit code is then 3. (default: stop)', words=('stop', 'skip'))
 _on_gap = Parameter('on_gap', ('--on-gap',), 'What to do when retention has deleted messages before they were read: at the requested offset, behind the stored offset, or during the run. tell warns and names the first and the last missing offset. fail ends the run with exit code 9. (default: tell)', words=('tell', 'fail'))
 _store_every = Parameter('store_every', ('--store-every',), 'With --name: store the offset after this many messages or this much time (default: 5s).')
-_filter_values = Parameter('filter_values', ('--filter',), 'Ask the broker for messages that were published with this filter value. Repeat the option for more values. The broker leaves out whole chunks only, so other messages come too; --filter-from removes them.', repeats=True)
-_filter_from_2 = Parameter('filter_from', ('--filter-from',), 'With --filter: take only messages that hold one of the values at this path. The path leads into a JSON body (.name, .name.inner, .list[0]) or into the envelope that --json shows (.headers.region).')
-_match_unfiltered = Parameter('match_unfiltered', ('--match-unfiltered',), 'With --filter: also take messages without a filter value.', takes_value=False)
-_grep = Parameter('grep', ('--grep',), "Take only the messages in whose body this regular expression is found. It has Python's syntax and looks at bytes. If repeated, a body must have all of them.", repeats=True)
-_grep_not = Parameter('grep_not', ('--grep-not',), 'Leave out the messages in whose body this regular expression is found; repeatable.', repeats=True)
-_match = Parameter('match', ('--match',), 'Take only the messages that have this value in the envelope that --json shows, such as .properties.subject=order or .headers.n=5, or in a JSON body, such as .body.region=eu. If repeated, all must hold.', repeats=True)
 _credit = Parameter('credit', ('--credit',), 'Let the broker send this many chunks ahead. Later brokers may refuse more than 200. (default: 10)')
 _streams = Parameter('streams', repeats=True, kind=STREAM)
+_offset_2 = Parameter('offset', ('--offset', '-o'), 'Where a copy begins: first, last (the last chunk), next (only new messages), N (an offset), -N (the last N messages), or a time: -1h, 2026-11-23T10:00Z, @UNIX. Where it goes on does not depend on this. (default: first)', words=('first', 'last', 'next', 'stored'))
+_until_2 = Parameter('until', ('--until',), 'Where to stop: end (the end of the stream when the command starts, the default), N (an offset), or a time: -1h, 2026-11-23T10:00Z, @UNIX. The message at that offset or time is the last one.', words=('end',))
+_follow = Parameter('follow', ('--follow',), 'Go on with new messages at the end, until SIGINT or SIGTERM.', takes_value=False)
+_name_5 = Parameter('name', ('--name',), "Publish under this name, with a hash of the source and the selection behind it (default: copy- and the source's name).")
+_append_2 = Parameter('append', ('--append',), 'Copy also to a stream that holds messages of others.', takes_value=False)
+_key_from = Parameter('key_from', ('--key-from',), 'Send each message to the partition of the key at this path, by its hash: for a super stream with other partitions. The path leads into a JSON body (.name) or into the envelope that consume --json shows (.headers.region).')
+_set_filter_from = Parameter('set_filter_from', ('--set-filter-from',), 'Give each message the filter value at this path, as --key-from has it. Those of the source are not delivered, and so not kept.')
+_compression_2 = Parameter('compression', ('--compression',), 'Pack the messages anew into sub-entries, compressed like this. Without it, messages and sub-entries go on as they came.', words=('none', 'gzip', 'snappy', 'lz4', 'zstd'))
+_rate_2 = Parameter('rate', ('--rate',), 'Copy no faster than this: 500/s, 30/m, 2MB/s; all partitions together.')
+_pace_2 = Parameter('pace', ('--pace',), 'Copy messages with the gaps in time with which they were stored: original, or shortened, such as 10x, or lengthened, such as 0.5x.')
+_codec_3 = Parameter('codec', ('--codec',), 'What --grep, --match and the paths look at: AMQP 1.0 messages (amqp), or the stored bytes as they are (raw). What is copied does not depend on it. (default: amqp)', words=('amqp', 'raw'))
+_on_gap_2 = Parameter('on_gap', ('--on-gap',), 'What to do when retention has deleted messages before they were copied. tell warns and names the first and the last missing offset. fail ends the copy with exit code 9. (default: tell)', words=('tell', 'fail'))
+_to_context = Parameter('to_context', ('--to-context',), 'Reach the second stream with the settings of this context (default: as the first one).', kind=CONTEXT)
+_to_uri = Parameter('to_uri', ('--to-uri',), 'Reach the second stream at this address: rabbitmq-stream://user@host:5552/vhost, without a password. Several seed nodes are separated by commas. For certificates of your own use --to-context.')
+_to_password_file = Parameter('to_password_file', ('--to-password-file',), 'Read the password for the other side from the first line of this file. The variable RSTREAM_TO_PASSWORD can hold it instead.', takes_file=True)
+_source = Parameter('source', kind=EITHER)
+_target = Parameter('target')
 _partitions = Parameter('partitions', ('--partitions',), 'Create N partitions: NAME-0, NAME-1, … with the binding keys 0, 1, …')
 _routing_keys = Parameter('routing_keys', ('--routing-keys',), 'Create a partition NAME-KEY for each of these keys, which are separated by commas.')
 _exists_ok_2 = Parameter('exists_ok', ('--exists-ok',), 'Succeed if the super stream exists already with the same partitions.', takes_value=False)
 _missing_ok_2 = Parameter('missing_ok', ('--missing-ok',), 'Succeed if a super stream does not exist.', takes_value=False)
 _names_2 = Parameter('names', repeats=True, kind=SUPER_STREAM)
-_name_5 = Parameter('name', kind=SUPER_STREAM)
+_name_6 = Parameter('name', kind=SUPER_STREAM)
 _routing = Parameter('routing', ('--routing',), "How a key selects a partition: by its hash as the Java, Go and Rust clients compute it (hash) or as the Python client rstream does (python-hash), or by the broker's bindings (key). (default: hash)", words=('hash', 'python-hash', 'key'))
 _json_4 = Parameter('json', ('--json',), 'Print one JSON object a line, for each key.', takes_value=False)
 _keys = Parameter('keys', repeats=True)
 _routing_2 = Parameter('routing', ('--routing',), "How a routing key selects a partition: by its hash as the Java, Go and Rust clients compute it (hash) or as the Python client rstream does (python-hash), or by the broker's bindings (key). A record whose key is bound to no partition is a bad record. (default: hash)", words=('hash', 'python-hash', 'key'))
 _routing_key = Parameter('routing_key', ('--key',), 'Use this routing key for every message.')
-_key_from = Parameter('key_from', ('--key-from',), "Take the routing key from this path in the record's JSON, or in its envelope with --json, or from this column with --input csv.")
+_key_from_2 = Parameter('key_from', ('--key-from',), "Take the routing key from this path in the record's JSON, or in its envelope with --json, or from this column with --input csv.")
 _key_delimiter = Parameter('key_delimiter', ('--key-delimiter',), 'Split each record at this text: the routing key is before it, the message is behind it. Escapes such as \\t work. A record without it is a bad record.')
 _super_stream = Parameter('super_stream', kind=SUPER_STREAM)
-_offset_2 = Parameter('offset', ('--offset', '-o'), 'Where to start in each partition: first, last (the last chunk), next (only new messages), stored (behind the offset stored under --name), -N (the last N messages), or a time: -1h, 2026-11-23T10:00Z, @UNIX. Without a stored offset, stored starts at offset 0; if retention has deleted that, --on-gap decides. (default: next; first with --output dump)', words=('first', 'last', 'next', 'stored'))
-_until_2 = Parameter('until', ('--until',), 'Where to stop in each partition: end (its end when the command starts), or a time: -1h, 2026-11-23T10:00Z, @UNIX. The message at that time is the last one.', words=('end',))
-_name_6 = Parameter('name', ('--name',), 'Store the offset of the last written message of each partition under this name, regularly and at the end. --store-every says how often.')
-_name_7 = Parameter('name', ('--name',), 'The name of the group. All its consumers pass the same name, and offsets are stored under it. (required)')
-_offset_3 = Parameter('offset', ('--offset', '-o'), 'Where a group starts that has not stored an offset yet: stored (offset 0; if retention has deleted that, --on-gap decides), first, last, next, N (of a stream, not of a super stream), -N, or a time. -N and relative times count from when this command starts. (default: stored)', words=('first', 'last', 'next', 'stored'))
-_until_3 = Parameter('until', ('--until',), 'Stop when the group has read every message that was there when the command started.', words=('end',))
+_offset_3 = Parameter('offset', ('--offset', '-o'), 'Where to start in each partition: first, last (the last chunk), next (only new messages), stored (behind the offset stored under --name), -N (the last N messages), or a time: -1h, 2026-11-23T10:00Z, @UNIX. Without a stored offset, stored starts at offset 0; if retention has deleted that, --on-gap decides. (default: next; first with --output dump)', words=('first', 'last', 'next', 'stored'))
+_until_3 = Parameter('until', ('--until',), 'Where to stop in each partition: end (its end when the command starts), or a time: -1h, 2026-11-23T10:00Z, @UNIX. The message at that time is the last one.', words=('end',))
+_name_7 = Parameter('name', ('--name',), 'Store the offset of the last written message of each partition under this name, regularly and at the end. --store-every says how often.')
+_name_8 = Parameter('name', ('--name',), 'The name of the group. All its consumers pass the same name, and offsets are stored under it. (required)')
+_offset_4 = Parameter('offset', ('--offset', '-o'), 'Where a group starts that has not stored an offset yet: stored (offset 0; if retention has deleted that, --on-gap decides), first, last, next, N (of a stream, not of a super stream), -N, or a time. -N and relative times count from when this command starts. (default: stored)', words=('first', 'last', 'next', 'stored'))
+_until_4 = Parameter('until', ('--until',), 'Stop when the group has read every message that was there when the command started.', words=('end',))
 _stream_2 = Parameter('stream', kind=EITHER)
-_name_8 = Parameter('name', ('--name',), 'The name under which the offset is stored. (required)')
-_offset_4 = Parameter('offset')
-_name_9 = Parameter('name', ('--name',), 'The name under which the offset is stored.')
+_name_9 = Parameter('name', ('--name',), 'The name under which the offset is stored. (required)')
+_offset_5 = Parameter('offset')
+_name_10 = Parameter('name', ('--name',), 'The name under which the offset is stored.')
 _spec = Parameter('spec')
 _json_5 = Parameter('json', ('--json',), 'Print one JSON object a line, for each stored offset.', takes_value=False)
-_name_10 = Parameter('name', ('--name',), 'The name under which offsets are stored. (required)')
+_name_11 = Parameter('name', ('--name',), 'The name under which offsets are stored. (required)')
 _to = Parameter('to', ('--to',), 'The message to read next: first, last (of the last chunk), next (the next that is published), N (an offset), -N (the last N messages), or a time: -1h, 2026-11-23T10:00Z, @UNIX. (required)')
 _dry_run = Parameter('dry_run', ('--dry-run',), 'Only show what would change.', takes_value=False)
 _json_6 = Parameter('json', ('--json',), 'Print one JSON object for each stream.', takes_value=False)
-_name_11 = Parameter('name', ('--name',), 'Show the consumers that store offsets under this name; may be repeated. Without it, all names are shown that the management API knows.', repeats=True)
+_name_12 = Parameter('name', ('--name',), 'Show the consumers that store offsets under this name; may be repeated. Without it, all names are shown that the management API knows.', repeats=True)
 _fail_over = Parameter('fail_over', ('--fail-over',), 'Fail where a name has more than N messages left to read, in all partitions together, or where the first of them is older than DURATION (90s, 5m). The exit code is 10.')
 _output_2 = Parameter('output', ('--output',), 'Print a table, the default, one JSON object a line, or metrics as Prometheus reads them.', words=('table', 'json', 'prometheus'))
 _json_7 = Parameter('json', ('--json',), 'Print one JSON object a line: same as --output json.', takes_value=False)
@@ -152,17 +169,17 @@ _listen = Parameter('listen', ('--listen',), 'Serve metrics for Prometheus at ht
 _interval = Parameter('interval', ('--interval',), 'With --watch, ask this often; with --listen, no more often than this. (default: 2s, with --listen 5s)')
 _json_8 = Parameter('json', ('--json',), 'Print JSON.', takes_value=False)
 _effective = Parameter('effective', ('--effective',), 'Show what a command would use here, and where each value comes from.', takes_value=False)
-_name_12 = Parameter('name', kind=CONTEXT)
+_name_13 = Parameter('name', kind=CONTEXT)
 _stream_3 = Parameter('stream', ('--stream',), 'Use this stream where a command names none.', kind=STREAM)
 _none = Parameter('none', ('--none',), 'Use no context from now on.', takes_value=False)
 _missing_ok_3 = Parameter('missing_ok', ('--missing-ok',), 'Accept a context that does not exist.', takes_value=False)
 _names_3 = Parameter('names', repeats=True, kind=CONTEXT)
 _producers = Parameter('producers', ('--producers',), 'Publish with N producers. (default: 1)')
-_rate_2 = Parameter('rate', ('--rate',), "Publish N messages a second, all producers together: 5000/s. Without it, they publish as fast as the broker confirms. With it, a message's latency counts from when it was due, also if it was sent late.")
+_rate_3 = Parameter('rate', ('--rate',), "Publish N messages a second, all producers together: 5000/s. Without it, they publish as fast as the broker confirms. With it, a message's latency counts from when it was due, also if it was sent late.")
 _max_in_flight_2 = Parameter('max_in_flight', ('--max-in-flight',), 'Let each producer have at most N unconfirmed messages (default: 50000). Without --rate, fewer mean shorter latencies.')
 _size = Parameter('size', ('--size',), 'Publish bodies of this size: 100 (bytes, the default), 1kB, a range 100..2000, or @FILE: the contents of the file. Below 16 bytes, there is no end-to-end latency; the least is 8.')
 _batch_size_2 = Parameter('batch_size', ('--batch-size',), 'Publish up to N messages in one go (default: 1000).')
-_compression_2 = Parameter('compression', ('--compression',), 'Publish each batch as one sub-entry, compressed like this.', words=('none', 'gzip', 'snappy', 'lz4', 'zstd'))
+_compression_3 = Parameter('compression', ('--compression',), 'Publish each batch as one sub-entry, compressed like this.', words=('none', 'gzip', 'snappy', 'lz4', 'zstd'))
 _superstream = Parameter('superstream', ('--superstream',), 'Make a super stream with N partitions instead of a stream. A message goes to one by the hash of its number.')
 _processes = Parameter('processes', ('--processes',), 'Share out the producers to N processes, and the consumers to N others. (default: 1)')
 _duration = Parameter('duration', ('--duration',), 'Measure for this long (default: 10s, unless --count is given).')
@@ -202,6 +219,7 @@ COMMANDS = {
             ('stream', 'Create, delete, list and describe streams.'),
             ('publish', 'Publish lines, files or JSON to a stream.'),
             ('consume', 'Read a stream.'),
+            ('copy', 'Copy a stream to another one, here or on another broker.'),
             ('superstream', 'Work with super streams: streams divided into partitions.'),
             ('sac-consume', 'Read a stream as one of a group of consumers.'),
             ('offset', 'Store, query, list, reset and resolve offsets.'),
@@ -263,13 +281,22 @@ COMMANDS = {
         (_stream, _files),
     ),
     'consume': Command(
-        (_offset, _until, _name_4, _pace, _count, _idle_timeout, _timeout, _output, _nul_2, _json_3, _pretty_2,
-         _delimiter_2, _template, _columns, _output_file, _dump_compression, _unbuffered, _codec_2, _on_error_2,
-         _on_gap, _store_every, _filter_values, _filter_from_2, _match_unfiltered, _grep, _grep_not, _match, _credit,
-         _stats, _stats_interval, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command,
-         _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout,
-         _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
+        (_offset, _until, _name_4, _pace, _filter_values, _filter_from_2, _match_unfiltered, _grep, _grep_not, _match,
+         _count, _idle_timeout, _timeout, _output, _nul_2, _json_3, _pretty_2, _delimiter_2, _template, _columns,
+         _output_file, _dump_compression, _unbuffered, _codec_2, _on_error_2, _on_gap, _store_every, _credit, _stats,
+         _stats_interval, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls,
+         _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat,
+         _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
         (_streams,),
+    ),
+    'copy': Command(
+        (_filter_values, _filter_from_2, _match_unfiltered, _grep, _grep_not, _match, _offset_2, _until_2, _follow,
+         _name_5, _append_2, _key_from, _set_filter_from, _compression_2, _rate_2, _pace_2, _codec_3, _on_gap_2,
+         _credit, _stats, _stats_interval, _to_context, _to_uri, _to_password_file, _context, _uri, _host, _port,
+         _vhost, _username, _password_file, _password_command, _tls, _ca_file, _cert, _cert_key, _server_name,
+         _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for,
+         _management_uri, _quiet, _verbose, _color, _help),
+        (_source, _target),
     ),
     'superstream': Command(
         (_help,),
@@ -301,17 +328,17 @@ COMMANDS = {
         (_json, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls,
          _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat,
          _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
-        (_name_5,),
+        (_name_6,),
     ),
     'superstream route': Command(
         (_routing, _json_4, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file,
          _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer,
          _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose,
          _color, _help),
-        (_name_5, _keys),
+        (_name_6, _keys),
     ),
     'superstream publish': Command(
-        (_routing_2, _routing_key, _key_from, _key_delimiter, _message, _input_format, _nul, _whole, _json_lines,
+        (_routing_2, _routing_key, _key_from_2, _key_delimiter, _message, _input_format, _nul, _whole, _json_lines,
          _delimiter, _crlf, _skip_empty, _body_from, _append, _count, _on_error, _header, _properties, _annotation,
          _filter_value, _filter_from, _codec, _name_3, _id_from, _method, _compression, _batch_size, _linger, _rate,
          _max_in_flight, _confirm_timeout, _drain_timeout, _failed_to, _stats, _stats_interval, _context, _uri, _host,
@@ -321,21 +348,21 @@ COMMANDS = {
         (_super_stream, _files),
     ),
     'superstream consume': Command(
-        (_offset_2, _until_2, _name_6, _count, _idle_timeout, _timeout, _output, _nul_2, _json_3, _pretty_2,
-         _delimiter_2, _template, _columns, _output_file, _dump_compression, _unbuffered, _codec_2, _on_error_2,
-         _on_gap, _store_every, _filter_values, _filter_from_2, _match_unfiltered, _grep, _grep_not, _match, _credit,
-         _stats, _stats_interval, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command,
-         _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout,
-         _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
+        (_offset_3, _until_3, _name_7, _filter_values, _filter_from_2, _match_unfiltered, _grep, _grep_not, _match,
+         _count, _idle_timeout, _timeout, _output, _nul_2, _json_3, _pretty_2, _delimiter_2, _template, _columns,
+         _output_file, _dump_compression, _unbuffered, _codec_2, _on_error_2, _on_gap, _store_every, _credit, _stats,
+         _stats_interval, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls,
+         _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat,
+         _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
         (_super_stream,),
     ),
     'sac-consume': Command(
-        (_name_7, _offset_3, _until_3, _count, _idle_timeout, _timeout, _output, _nul_2, _json_3, _pretty_2,
-         _delimiter_2, _template, _columns, _output_file, _dump_compression, _unbuffered, _codec_2, _on_error_2,
-         _on_gap, _store_every, _filter_values, _filter_from_2, _match_unfiltered, _grep, _grep_not, _match, _credit,
-         _stats, _stats_interval, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command,
-         _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout,
-         _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
+        (_name_8, _offset_4, _until_4, _filter_values, _filter_from_2, _match_unfiltered, _grep, _grep_not, _match,
+         _count, _idle_timeout, _timeout, _output, _nul_2, _json_3, _pretty_2, _delimiter_2, _template, _columns,
+         _output_file, _dump_compression, _unbuffered, _codec_2, _on_error_2, _on_gap, _store_every, _credit, _stats,
+         _stats_interval, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls,
+         _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat,
+         _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
         (_stream_2,),
     ),
     'offset': Command(
@@ -350,19 +377,19 @@ COMMANDS = {
         ),
     ),
     'offset store': Command(
-        (_name_8, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls, _ca_file,
+        (_name_9, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls, _ca_file,
          _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max,
          _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
-        (_stream, _offset_4),
+        (_stream, _offset_5),
     ),
     'offset query': Command(
-        (_name_8, _json, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command,
+        (_name_9, _json, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command,
          _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout,
          _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
         (_stream,),
     ),
     'offset resolve': Command(
-        (_name_9, _json, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command,
+        (_name_10, _json, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command,
          _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout,
          _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
         (_stream, _spec),
@@ -374,14 +401,14 @@ COMMANDS = {
         (_stream,),
     ),
     'offset reset': Command(
-        (_name_10, _to, _dry_run, _yes, _json_6, _pretty, _context, _uri, _host, _port, _vhost, _username,
+        (_name_11, _to, _dry_run, _yes, _json_6, _pretty, _context, _uri, _host, _port, _vhost, _username,
          _password_file, _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl,
          _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri,
          _quiet, _verbose, _color, _help),
         (_stream,),
     ),
     'lag': Command(
-        (_name_11, _fail_over, _output_2, _json_7, _pretty, _watch, _listen, _interval, _context, _uri, _host, _port,
+        (_name_12, _fail_over, _output_2, _json_7, _pretty, _watch, _listen, _interval, _context, _uri, _host, _port,
          _vhost, _username, _password_file, _password_command, _tls, _ca_file, _cert, _cert_key, _server_name,
          _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for,
          _management_uri, _quiet, _verbose, _color, _help),
@@ -423,17 +450,17 @@ COMMANDS = {
          _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer,
          _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose,
          _color, _help),
-        (_name_12,),
+        (_name_13,),
     ),
     'context set': Command(
         (_stream_3, _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls,
          _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat,
          _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
-        (_name_12,),
+        (_name_13,),
     ),
     'context use': Command(
         (_none, _quiet, _verbose, _color, _help),
-        (_name_12,),
+        (_name_13,),
     ),
     'context delete': Command(
         (_missing_ok_3, _yes, _quiet, _verbose, _color, _help),
@@ -450,7 +477,7 @@ COMMANDS = {
         ),
     ),
     'bench publish': Command(
-        (_producers, _rate_2, _max_in_flight_2, _size, _batch_size_2, _compression_2, _superstream, _processes,
+        (_producers, _rate_3, _max_in_flight_2, _size, _batch_size_2, _compression_3, _superstream, _processes,
          _duration, _count_2, _warm_up, _runs, _json_9, _pretty, _save, _plot, _yes_2, _context, _uri, _host, _port,
          _vhost, _username, _password_file, _password_command, _tls, _ca_file, _cert, _cert_key, _server_name,
          _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for,
@@ -458,7 +485,7 @@ COMMANDS = {
         (_stream_2,),
     ),
     'bench consume': Command(
-        (_consumers, _credit_2, _size, _batch_size_2, _compression_2, _superstream, _processes, _duration, _count_2,
+        (_consumers, _credit_2, _size, _batch_size_2, _compression_3, _superstream, _processes, _duration, _count_2,
          _warm_up, _runs, _json_9, _pretty, _save, _plot, _yes_2, _context, _uri, _host, _port, _vhost, _username,
          _password_file, _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl,
          _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri,
@@ -466,7 +493,7 @@ COMMANDS = {
         (_stream_2,),
     ),
     'bench both': Command(
-        (_producers, _rate_2, _max_in_flight_2, _consumers, _credit_2, _size, _batch_size_2, _compression_2,
+        (_producers, _rate_3, _max_in_flight_2, _consumers, _credit_2, _size, _batch_size_2, _compression_3,
          _superstream, _processes, _duration, _count_2, _warm_up, _runs, _json_9, _pretty, _save, _plot, _yes_2,
          _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls, _ca_file, _cert,
          _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max,

@@ -14,7 +14,7 @@ from rstream_cli.ended import NOTHING_TO_READ, UNTIL_REACHED, Ended
 from rstream_cli.environment import Environment
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.mistakes import looks_like_offset, offset_hint
-from rstream_cli.names import Kind, check_option, check_reference
+from rstream_cli.names import Kind, check_reference
 from rstream_cli.options.connecting import ConnectionSettings
 from rstream_cli.options.consuming import ConsumeOptions, OnGap, OutputFormat
 from rstream_cli.options.messages import Codec, OnError
@@ -32,10 +32,9 @@ from rstream_cli.parsing import (
 )
 from rstream_cli.render.display import Display, Severity
 from rstream_cli.runner import CommandContext, run_command
-from rstream_cli.selecting import choosers_of
+from rstream_cli.selecting import broker_filter, choosers_of
 
 if TYPE_CHECKING:
-    from rstream_cli.filtering import BrokerFilter
     from rstream_cli.rendering import Renderer
     from rstream_cli.terminal import Bodies
     from rstream_core.flow.stores import StoreEvery
@@ -85,7 +84,7 @@ def run_consume(
     every = _store_every(options.store_every, name)
     _check_name(name, start)
     raw = options.codec is Codec.RAW
-    filtered = _filter(options)
+    filtered = broker_filter(options)
     selects = choosers_of(options, raw=raw)
     if is_dump:
         check_dump_options(options, name, more=more, single_active=single_active)
@@ -172,21 +171,6 @@ def _tell_ambiguous(display: Display, stream: str) -> None:
         " or another --delimiter keeps records apart"
     )
     display.event("ambiguous", line, Severity.WARNING, stream=stream)
-
-
-def _filter(options: ConsumeOptions) -> BrokerFilter | None:
-    """Returns what the broker is asked for."""
-    values = tuple(options.filter_values or ())
-    for value in values:
-        check_option("--filter", value)
-    if not values:
-        for said, flag in ((options.filter_from, "--filter-from"), (options.match_unfiltered, "--match-unfiltered")):
-            if said:
-                raise CommandError(f"{flag} needs --filter", hint="pass --filter VALUE, once for each value")
-        return None
-    from rstream_cli.filtering import BrokerFilter
-
-    return BrokerFilter(values, options.match_unfiltered)
 
 
 _NO_NUMBERS = {"--offset": "first, last, next, stored, -N or a time", "--until": "end or a time"}

@@ -65,7 +65,7 @@ class ConsumePlan:
         return ReadPlan(
             tuple(streams),
             start_at(self.start, self.name),
-            until=_until(self.until),
+            until=None if self.until is None else until_at(self.until),
             name=self.name,
             single_active=self.single_active,
             super_stream=super_stream,
@@ -103,9 +103,8 @@ _WORDS = {
 }
 
 
-def _until(until: Until | None) -> read_plan.Until | None:
-    if until is None:
-        return None
+def until_at(until: Until) -> read_plan.Until:
+    """Returns the core's end."""
     return read_plan.Until(
         offset=until.value if until.kind is UntilKind.ABSOLUTE else None,
         time=until.value if until.kind is UntilKind.TIMESTAMP else None,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rstream_cli.exit_status import CommandError
-from rstream_cli.options.consuming import ConsumeOptions
+from rstream_cli.options.selecting import SelectOptions
 from rstream_cli.records.paths import Path, PathError, parse_path
 from rstream_cli.records.tagged_values import EnvelopeError, at_path, loads, value_to_json
 from rstream_cli.records.values import UNSHOWABLE, Where, look_into, untagged
@@ -62,7 +62,7 @@ class ExactFilter:
         return not wanted.isdisjoint(values) if values else self.match_unfiltered
 
 
-def choosers(options: ConsumeOptions, *, raw: bool) -> Iterator[ExactFilter]:
+def choosers(options: SelectOptions, *, raw: bool) -> Iterator[ExactFilter]:
     """Yields what ``--filter-from`` asks for. Raises CommandError. ``raw``: the stored bytes are the body."""
     if options.filter_from is not None:
         try:
@@ -81,6 +81,12 @@ def filter_value(value: Any) -> bytes | None:
         return untagged(value_to_json(value))
     except EnvelopeError:
         return None
+
+
+def value_in(text: bytes, path: Path) -> bytes | None:
+    """Returns the value at a path in JSON, as a filter value; None where there is none, or no JSON."""
+    found = _find(text, path)
+    return None if found is None else filter_value(found)
 
 
 def _find(text: bytes, path: Path) -> Any:

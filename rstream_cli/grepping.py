@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from rstream_cli.exit_status import CommandError
-from rstream_cli.options.consuming import ConsumeOptions
+from rstream_cli.options.selecting import SelectOptions
 from rstream_cli.records.envelope import body_bytes
 from rstream_cli.records.values import UNSHOWABLE
 from rstream_core import AMQPMessage
@@ -55,7 +55,7 @@ def _bodies(messages: Sequence[bytes]) -> tuple[Sequence[bytes | None], Sequence
     return found, [place for place, body in enumerate(found) if body is None]
 
 
-def choosers(options: ConsumeOptions, *, raw: bool) -> Iterator[Grep]:
+def choosers(options: SelectOptions, *, raw: bool) -> Iterator[Grep]:
     """Yields what the options ask for. Raises CommandError."""
     for flag, patterns, found in (("--grep", options.grep, True), ("--grep-not", options.grep_not, False)):
         for text in patterns or ():

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from rstream_cli.exit_status import CommandError
-from rstream_cli.options.consuming import ConsumeOptions
+from rstream_cli.options.selecting import SelectOptions
 from rstream_cli.records.paths import Path, parse_path
 from rstream_cli.records.values import UNSHOWABLE, UnknownKeyError, Where, check_path, values_at
 from rstream_core import AMQPMessage
@@ -43,7 +43,7 @@ class Match:
         return Choice(places, unreadable)
 
 
-def choosers(options: ConsumeOptions, *, raw: bool) -> Iterator[Match]:
+def choosers(options: SelectOptions, *, raw: bool) -> Iterator[Match]:
     """Yields what the options ask for. Raises CommandError."""
     for text in options.match or ():
         yield Match(*_parsed(text), raw=raw)

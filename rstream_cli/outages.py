@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from rstream_cli.render.display import Display, Severity
-from rstream_cli.render.stats import PublishCounts, Stats
+from rstream_cli.render.stats import CopyCounts, PublishCounts, Stats
 from rstream_core import Recovery, RecoveryEvent, RecoveryState
 
 _WORTH_A_LINE = 0.5
@@ -66,7 +66,9 @@ class OutageReports:
         self._display.event("lost", line, Severity.WARNING, stream=event.stream, reason=str(event.error))
 
 
-async def report_unconfirmed(display: Display, account: Callable[[], PublishCounts], outages: OutageReports) -> None:
+async def report_unconfirmed(
+    display: Display, account: Callable[[], PublishCounts | CopyCounts], outages: OutageReports
+) -> None:
     """Reports, once each time, that no message has been confirmed for long. Live displays show that themselves.
 
     ``account`` returns up-to-date numbers: a call that waits for room has not updated the statistics yet.

@@ -182,19 +182,6 @@ def _check_property(name: str) -> None:
         )
 
 
-def _compression(given: Compression | None) -> Any:
-    from rstream_core.types import CompressionType
-
-    return {
-        None: CompressionType.No,
-        Compression.NONE: CompressionType.No,
-        Compression.GZIP: CompressionType.Gzip,
-        Compression.SNAPPY: CompressionType.Snappy,
-        Compression.LZ4: CompressionType.Lz4,
-        Compression.ZSTD: CompressionType.Zstd,
-    }[given]
-
-
 def _plan(
     target: str,
     files: list[str] | None,
@@ -241,7 +228,7 @@ def _plan(
         sources=sources,
         inline=[os.fsencode(text) for text in given.message or ()],
         method=str(method),
-        compression=_compression(given.compression),
+        compression=(given.compression or Compression.NONE).core,
         batch_size=given.batch_size,
         linger=given.linger,
         name=given.name,

@@ -573,8 +573,8 @@ class Client:
         to partitions by the hash of that, and these may be more or fewer than in the source. ``selection`` says in
         words what these two choose, and changes with them: it is a part of the hash. ``filter_value`` returns a filter
         value for the target, or None. ``compression`` publishes sub-entries. ``rate``: at most so many messages a
-        second, of each stream. ``credit`` and ``fail_on_gap`` are those of ``subscribe``; the client's ``on_gap`` is
-        told of gaps.
+        second, of all streams together. ``credit`` and ``fail_on_gap`` are those of ``subscribe``; the client's
+        ``on_gap`` is told of gaps.
 
         Raises the error that ended it, ``NotConfirmed`` where the target rejected a message, ``MessageTooLarge`` where
         one does not fit a frame of the target, what the functions raise, and what ``subscribe`` and ``publisher``

@@ -27,7 +27,7 @@ _NAMED = {
     **dict.fromkeys(
         (f"superstream {verb}" for verb in ("publish", "consume", "info", "delete", "route")), SUPER_STREAM
     ),
-    **dict.fromkeys(("sac-consume", "lag", "bench publish", "bench consume", "bench both"), EITHER),
+    **dict.fromkeys(("sac-consume", "lag", "copy", "bench publish", "bench consume", "bench both"), EITHER),
 }
 """Commands whose first argument names what is there already."""
 _KINDS = {STREAM: "STREAM", SUPER_STREAM: "SUPER_STREAM", EITHER: "EITHER", CONTEXT: "CONTEXT"}

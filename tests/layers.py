@@ -151,8 +151,9 @@ rstream_cli: connection_settings contexts project
 rstream_cli.bench: settings
 rstream_cli: effective
 rstream_cli.options: . answering declaring messages routing
-rstream_cli.options: connecting consuming publishing
-rstream_cli.options: benchmarks other_side showing
+rstream_cli.options: connecting publishing selecting
+rstream_cli.options: consuming
+rstream_cli.options: benchmarks copying other_side showing
 rstream_cli: dump_sources runner stream_facts stream_names
 rstream_cli: completing dump_survey
 rstream_cli.bench: compare_command worker
@@ -165,20 +166,21 @@ rstream_cli: lag_exporter lag_survey management_diagnosis
 rstream_cli.bench: command
 rstream_cli: filtering grepping lag_run matching
 rstream_cli.endpoints: . stdout
+rstream_cli: copy_values
 rstream_cli: dump_file dump_manifest
 rstream_cli: dump_target
 rstream_cli.records: csv_out
 rstream_cli: outputs
-rstream_cli: consume_plan dump_options encoding publish_report
+rstream_cli: consume_plan copy_request dump_options encoding publish_report
 rstream_cli.records: csv_in
 rstream_cli: inputs publish_plan selecting
-rstream_cli: consume_report publish_ending publish_stages
+rstream_cli: consume_report copy_report publish_ending publish_stages
 rstream_cli: consume_sink
 rstream_cli: idle_note
 rstream_cli.endpoints: dump_records publishers records
-rstream_cli: consume_run publish_run
-rstream_cli: consume_command publish_command
-rstream_cli.commands: . bench broker completion consume context doctor dump lag offset_list offset_reset publish
+rstream_cli: consume_run copy_run publish_run
+rstream_cli: consume_command copy_command publish_command
+rstream_cli.commands: . bench broker completion consume context copy doctor dump lag offset_list offset_reset publish
 rstream_cli.commands: offset sac_consume stream_list version
 rstream_cli.commands: stream
 rstream_cli.commands: superstream_consume superstream_publish

@@ -8,8 +8,9 @@ import typer
 
 from rstream_cli.consume_command import run_consume
 from rstream_cli.options.connecting import ConnectionSettings, connection_options
-from rstream_cli.options.consuming import READING, WHERE, ConsumeOptions, until_option
+from rstream_cli.options.consuming import WHERE, ConsumeOptions, until_option
 from rstream_cli.options.declaring import shared_options
+from rstream_cli.options.selecting import READING
 from rstream_cli.options.showing import ShowingOptions
 from rstream_cli.typer_support import Command
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import enum
 import pathlib
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rstream_cli.options.declaring import duration
 from rstream_cli.options.messages import Codec, OnError
 from rstream_cli.parsing import parse_rate
+
+if TYPE_CHECKING:
+    from rstream_core.types import CompressionType
 
 INPUT = "Input"
 SENDING = "Sending"
@@ -47,6 +50,13 @@ class Compression(enum.StrEnum):
     SNAPPY = "snappy"
     LZ4 = "lz4"
     ZSTD = "zstd"
+
+    @property
+    def core(self) -> CompressionType:
+        """The same for the core."""
+        from rstream_core.types import CompressionType
+
+        return CompressionType[{"none": "No"}.get(self.value, self.value.capitalize())]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,9 @@ def document(snapshot: Snapshot, event: str) -> dict[str, Any]:
         "rate": round(snapshot.rate, 1),
         "byte_rate": round(snapshot.byte_rate, 1),
     }
-    if snapshot.verb == "publish":
+    if snapshot.verb == "copy":
+        shown |= {"target": snapshot.target, "not_kept": list(snapshot.not_kept)}
+    if snapshot.verb != "consume":
         shown["latency_p50_ms"] = _milliseconds(snapshot.p50)
         shown["latency_p99_ms"] = _milliseconds(snapshot.p99)
     if snapshot.progress is not None:

@@ -8,16 +8,21 @@ from rstream_cli.render import words
 from rstream_cli.render.columns import fitting_stderr
 from rstream_cli.render.stats import Snapshot
 
+_FIGURES = {
+    "publish": ("published", "confirmed", "failed", "in_flight"),
+    "copy": ("read", "written", "confirmed", "failed", "in_flight"),
+}
+"""What is counted on the way to a broker."""
+
 
 def progress_line(snapshot: Snapshot) -> str:
     """Returns a snapshot as one line."""
     counts = snapshot.counts
     parts = [words.clock(snapshot.elapsed)]
-    if snapshot.verb == "publish":
-        parts += [
-            f"{name.replace('_', ' ')} {words.count(counts[name] or 0)}"
-            for name in ("published", "confirmed", "failed", "in_flight")
-        ]
+    if snapshot.verb in _FIGURES:
+        parts += [f"{name.replace('_', ' ')} {words.count(counts[name] or 0)}" for name in _FIGURES[snapshot.verb]]
+        if counts.get("lag") is not None:
+            parts.append(f"lag {words.count(counts['lag'] or 0)}")
     else:
         parts.append(f"consumed {words.count(snapshot.messages)}")
         if counts["last_offset"] is not None:

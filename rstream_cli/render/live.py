@@ -7,7 +7,7 @@ same pieces as 200.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.live import Live
 from rich.text import Text
@@ -26,6 +26,7 @@ _FREE_LINES = 4
 """Lines of the terminal beside the display and the rows of streams: its head, the rest, the prompt, and a note."""
 _NARROWEST = 7
 """Columns of a column of the table, at least: rows do not move with each digit."""
+_TITLES = {"publish": "publishing to", "consume": "consuming from", "copy": "copying"}
 _STATES = {"active": "green", "waiting": "dim", "done": "dim"}
 """The states of a stream, in the order in which rows are shown."""
 
@@ -103,7 +104,7 @@ def table(snapshot: Snapshot, width: int, most: int) -> list[Text]:
     order = {state: place for place, state in enumerate(_STATES)}
     parts = sorted(snapshot.parts, key=lambda part: order.get(part.state, 0))
     has_states = any(part.state for part in parts)
-    publishes = snapshot.verb == "publish"
+    publishes = snapshot.verb != "consume"
     heads = ("done", "in flight", "msg/s") if publishes else ("offset", "msg/s")
     rows = [("partition", "state" if has_states else "", *heads)]
     rows += [(terminal.name(part.stream), part.state, *_figures(part, publishes=publishes)) for part in parts[:most]]
@@ -144,9 +145,10 @@ def _rest(parts: Sequence[Part]) -> Text:
 
 
 def _title(snapshot: Snapshot, width: int) -> Text:
-    verb, arrow = ("publishing", "to") if snapshot.verb == "publish" else ("consuming", "from")
     elapsed = words.clock(snapshot.elapsed)
-    title = Text.assemble((f"{verb} {arrow} ", "dim"), (terminal.line(snapshot.stream), "bold"))
+    title = Text.assemble((f"{_TITLES[snapshot.verb]} ", "dim"), (terminal.line(snapshot.stream), "bold"))
+    if snapshot.target:
+        title.append(" to ", "dim").append(terminal.line(snapshot.target), "bold")
     if trouble := words.trouble(snapshot):
         title.append(f"  {trouble}", "bold yellow")
     title.truncate(max(width - len(elapsed) - 1, 1), overflow="ellipsis")
@@ -176,6 +178,8 @@ def _pieces(snapshot: Snapshot) -> list[Text]:
         ]
         if counts["not_published"]:
             pieces.append(_piece("not published", words.count(counts["not_published"]), "bold red"))
+    elif snapshot.verb == "copy":
+        pieces += _pieces_of_copy(counts)
     else:
         pieces.append(_piece("consumed", words.count(snapshot.messages)))
         if counts["last_offset"] is not None:
@@ -186,9 +190,20 @@ def _pieces(snapshot: Snapshot) -> list[Text]:
             if counts[name]:
                 pieces.append(_piece(name, words.count(counts[name] or 0), "bold red"))
     pieces.append(_piece("total", words.size(snapshot.bytes)))
-    if snapshot.verb == "publish":
+    if snapshot.verb != "consume":
         pieces.append(_piece("p50", words.latency(snapshot.p50)))
         pieces.append(_piece("p99", words.latency(snapshot.p99)))
+    return pieces
+
+
+def _pieces_of_copy(counts: Mapping[str, int | None]) -> list[Text]:
+    """Of both sides: what is read, what is written, and what lies between."""
+    names = ["read", *(name for name in ("left_out", "already_there") if counts[name]), "written", "confirmed"]
+    pieces = [_piece(name.replace("_", " "), words.count(counts[name] or 0)) for name in (*names, "in_flight")]
+    wrong = [name for name in ("failed", "gone") if counts[name]]
+    pieces += [_piece(name, words.count(counts[name] or 0), "bold red") for name in wrong]
+    if counts["lag"] is not None:
+        pieces.append(_piece("lag", words.count(counts["lag"])))
     return pieces
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import ClassVar, Literal, NamedTuple
 
-Verb = Literal["publish", "consume"]
+Verb = Literal["publish", "consume", "copy"]
 
 _BUCKETS_PER_OCTAVE = 8
 _SMALLEST = 1e-6
@@ -162,6 +162,36 @@ class ConsumeCounts:
         return self.consumed
 
 
+@dataclass(slots=True)
+class CopyCounts:
+    """``read == left_out + already_there + confirmed + failed``, and what is on its way."""
+
+    sent: ClassVar[float] = 1.0
+    settled: ClassVar[float] = 1.0
+
+    read: int = 0
+    """Messages that came from the source."""
+    left_out: int = 0
+    """Messages that the selection left out."""
+    already_there: int = 0
+    """Messages that the target had from an earlier run: only with ``--key-from``."""
+    written: int = 0
+    """Messages passed to the target's publishers."""
+    confirmed: int = 0
+    failed: int = 0
+    """Rejected, or not confirmed by the end."""
+    in_flight: int = 0
+    lag: int | None = None
+    """Messages between the last one that is done with and the end of the source; None where that is unknown."""
+    gone: int = 0
+    """Offsets that retention took before they were read."""
+
+    @property
+    def messages(self) -> int:
+        """The number whose rate is shown."""
+        return self.confirmed
+
+
 class Part(NamedTuple):
     """One of several streams of a run, such as a partition of a super stream."""
 
@@ -205,6 +235,10 @@ class Snapshot:
     """The streams, where they are several."""
     parts: tuple[Part, ...] = ()
     """The figures of each stream; empty for a run of one stream without turns."""
+    target: str = ""
+    """What is copied to."""
+    not_kept: tuple[str, ...] = ()
+    """What a copy cannot keep, in words."""
 
 
 @dataclass(slots=True)
@@ -213,7 +247,7 @@ class Stats:
 
     verb: Verb
     stream: str
-    counts: PublishCounts | ConsumeCounts
+    counts: PublishCounts | ConsumeCounts | CopyCounts
     bytes: int = 0
     """Publishing: of message bodies that were read. Consuming: written to stdout, with all that is around bodies."""
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
@@ -230,6 +264,8 @@ class Stats:
     reconnecting: bool = False
     streams: tuple[str, ...] = ()
     """See ``Snapshot``."""
+    target: str = ""
+    not_kept: tuple[str, ...] = ()
     _updating: Lock = field(default_factory=Lock)
     _progress: tuple[int, float] = (0, 0.0)
     """The number of confirmed messages, and the last time when it had changed or no message was in flight."""
@@ -285,6 +321,8 @@ class Stats:
             reconnecting=self.reconnecting,
             unconfirmed=now - self._progress[1],
             streams=self.streams,
+            target=self.target,
+            not_kept=self.not_kept,
             parts=tuple(self._with_rates(self.parts(), now)) if in_parts and not final and self.parts else (),
         )
 

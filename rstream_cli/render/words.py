@@ -138,6 +138,8 @@ def summary(snapshot: Snapshot, reason: str) -> str:
         if counts["gone"]:
             parts.append(f"offsets gone {count(counts['gone'])}")
         return f"{'; '.join(parts)}; {reason}"
+    if snapshot.verb == "copy":
+        return _summary_of_copy(snapshot, reason, took)
     published = counts["published"] or 0
     parts = [f"published {messages(published)} ({size(snapshot.bytes)}) to {snapshot.stream} {took}"]
     parts.append(f"confirmed {count(counts['confirmed'] or 0)}, failed {count(counts['failed'] or 0)}")
@@ -155,3 +157,27 @@ def summary(snapshot: Snapshot, reason: str) -> str:
     if snapshot.p50 is not None:
         parts.append(f"confirm latency p50 {latency(snapshot.p50)}, p99 {latency(snapshot.p99)}")
     return f"{'; '.join(parts)}; {reason}"
+
+
+def _summary_of_copy(snapshot: Snapshot, reason: str, took: str) -> str:
+    counts = snapshot.counts
+    copied = messages(counts["confirmed"] or 0)
+    parts = [f"copied {copied} ({size(snapshot.bytes)}) from {snapshot.stream} to {snapshot.target} {took}"]
+    shown = (
+        ("failed", "failed"),
+        ("left_out", "left out"),
+        ("already_there", "already there"),
+        ("gone", "offsets gone"),
+    )
+    parts += [f"{label} {count(counts[name] or 0)}" for name, label in shown if counts[name]]
+    if counts["lag"]:
+        parts.append(f"lag {count(counts['lag'])}")
+    parts.append(f"kept messages and their order, but no {_listed(snapshot.not_kept)}")
+    if snapshot.p50 is not None:
+        parts.append(f"confirm latency p50 {latency(snapshot.p50)}, p99 {latency(snapshot.p99)}")
+    return f"{'; '.join(parts)}; {reason}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """``offsets``, ``offsets or timestamps``, ``offsets, timestamps or filter values``."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

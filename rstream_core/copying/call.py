@@ -125,6 +125,7 @@ def plan_of(
         source,
         target,
         is_super=is_super,
+        to_super=is_super,
         start=start,
         until=_end_of(until, follow=follow, is_super=is_super),
         name=None if name is None else check_prefix(name),
@@ -136,7 +137,7 @@ def plan_of(
         filters_of=None if choosing.filter_value is None else partial(_filters_of, choosing.filter_value),
         keys=None if choosing.routing_key is None else Keys(partial(_keys_of, choosing.routing_key), "hash"),
         compression=None if compression is None else check_compression(compression),
-        make_gate=None if rate is None else partial(Rate, rate),
+        gate=None if rate is None else Rate(rate),
         credit=credit,
         fail_on_gap=fail_on_gap,
     )

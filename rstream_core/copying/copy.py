@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rstream_core.callbacks import own_task
 from rstream_core.copying.access import CopyAccess
@@ -61,8 +62,9 @@ class Copy:
         }
         for looking in looks:
             await looking.decide([place.stream in begun for place in looking.targets])
+        surroundings = replace(self._surroundings, publishers=sum(len(targets) for _, targets in pairs))
         copies = self.copies = [
-            StreamCopy(self._plan, self._from, self._to, looking, self._events, self._surroundings) for looking in looks
+            StreamCopy(self._plan, self._from, self._to, looking, self._events, surroundings) for looking in looks
         ]
         for copy in copies:
             await copy.begin()
@@ -70,17 +72,16 @@ class Copy:
     async def _pairs(self) -> list[tuple[Place, list[Place]]]:
         """Returns each stream of the source, with the streams that it is copied to."""
         plan = self._plan
-        if not plan.is_super:
-            names, onto = [plan.source], [plan.target]
-        else:
-            names, onto = await self._from.partitions(plan.source), await self._to.partitions(plan.target)
+        names = await self._from.partitions(plan.source) if plan.is_super else [plan.source]
+        onto = await self._to.partitions(plan.target) if plan.to_super else [plan.target]
         sources = [await _place_of(self._from, name) for name in names]
         targets = [await _place_of(self._to, name) for name in onto]
         if plan.keys is not None:
             return [(source, targets) for source in sources]
         if len(sources) != len(targets):
             raise CopyRefused(
-                f"super stream {plan.source!r} has {len(sources)} partitions, and {plan.target!r} has {len(targets)}",
+                f"{plan.source!r} has {_partitions(plan.is_super, sources)}, and {plan.target!r} has"
+                f" {_partitions(plan.to_super, targets)}",
                 hint=Hint.COPY_BY_KEY,
             )
         return [(source, [target]) for source, target in zip(sources, targets, strict=True)]
@@ -119,6 +120,10 @@ class Copy:
     async def close(self) -> None:
         """Ends both sides of each stream. May be repeated."""
         await asyncio.gather(*(copy.close() for copy in self.copies))
+
+
+def _partitions(is_super: bool, places: Sequence[Place]) -> str:
+    return f"{len(places)} partition{'s' if len(places) > 1 else ''}" if is_super else "no partitions"
 
 
 async def _place_of(client: CopyAccess, stream: str) -> Place:

@@ -32,7 +32,9 @@ class CopyPlan:
     source: str
     target: str
     is_super: bool = False
-    """Whether both are super streams: then each partition goes to the one with the same place, but with ``keys``."""
+    """Whether the source is a super stream. Each partition goes to the one with the same place, but with ``keys``."""
+    to_super: bool = False
+    """Whether the target is one."""
     start: StartAt | None = None
     """Where to begin; None for the first message. A copy that has begun goes on by itself."""
     until: Until | None = END
@@ -53,8 +55,8 @@ class CopyPlan:
     keys: Keys | None = None
     compression: CompressionType | None = None
     """Publishes sub-entries, compressed like this; None: messages and sub-entries go on as they came."""
-    make_gate: Callable[[], Gate] | None = None
-    """Makes what limits the speed of one stream; None: nothing does."""
+    gate: Gate | None = None
+    """What limits the speed of all streams together; None: nothing does."""
     credit: int = 10
     """Chunks that the source's broker may send ahead, for each stream."""
     fail_on_gap: bool = False

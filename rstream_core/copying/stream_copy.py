@@ -46,6 +46,12 @@ from rstream_core.types import ConsumerOffsetSpecification, OffsetType
 
 BATCH = 2048
 """The most messages of a batch that is copied."""
+IN_FLIGHT = 50_000
+"""Messages that all publishers of a copy may have in flight together."""
+IN_FLIGHT_BYTES = 16 * 1024 * 1024
+"""Their bytes."""
+LEAST_IN_FLIGHT_BYTES = 256 * 1024
+"""The least of those that one publisher has, however many there are."""
 MARK_TIMEOUT = 5.0
 """Seconds in which a mark must show in the source."""
 STORE_EVERY = 5.0
@@ -75,6 +81,8 @@ class Surroundings:
     """See ``StreamSource``."""
     outage_until: Callable[[], float] = lambda: 0.0
     """See ``StreamSource``."""
+    publishers: int = 1
+    """How many publishers share what may be in flight."""
 
 
 class StreamCopy:
@@ -159,6 +167,8 @@ class StreamCopy:
                 self.name,
                 listener=listener,
                 on_end=on_end,
+                max_in_flight=max(IN_FLIGHT // self._surroundings.publishers, BATCH),
+                max_in_flight_bytes=max(IN_FLIGHT_BYTES // self._surroundings.publishers, LEAST_IN_FLIGHT_BYTES),
                 confirm_timeout=self._plan.confirm_timeout,
             )
 
@@ -194,8 +204,8 @@ class StreamCopy:
         assert source is not None
         if source.end is not None:
             return source.end
-        gate = None if self._plan.make_gate is None else self._plan.make_gate()
-        self._run = Run(source, self._stages(), self._sink, self.account, gate=gate)
+        gate = self._plan.gate
+        self._run = Run(source, self._stages(), self._sink, self.account, gate=gate, gate_gives_back=True)
         if self._why is not None:
             self._run.stop(*self._why)
         why = await self._run.work()

@@ -206,6 +206,27 @@ COMMANDS: tuple[Row, ...] = (
         "--fail-over: neither a number of messages nor a duration: 'soon'; give 1000, 90s or 5m",
         None,
     ),
+    ("copy s", USAGE, "missing argument 'TARGET'", HELP.format("copy")),
+    ("copy s t --follow --until end", USAGE, "--follow and --until contradict each other", None),
+    ("copy s t --rate 5/s --pace 2x", USAGE, "--rate and --pace contradict each other", None),
+    (
+        "copy s t --offset stored",
+        USAGE,
+        "--offset stored: a copy goes on by itself",
+        "leave out --offset, and run the same command again",
+    ),
+    (
+        "copy s t --match-unfiltered",
+        USAGE,
+        "--match-unfiltered needs --filter",
+        "pass --filter VALUE, once for each value",
+    ),
+    (
+        "copy s t --set-filter-from .x --compression gzip",
+        USAGE,
+        "--set-filter-from and --compression contradict each other: a sub-entry has no filter values",
+        None,
+    ),
     ("doctor s", USAGE, "got unexpected extra argument(s) (s)", "to look at a stream, write `--stream s`"),
     ("offset resolve s stored", USAGE, "stored needs --name", "pass --name REF"),
     (

@@ -380,7 +380,7 @@ async def test_each_partition_goes_to_the_one_in_its_place(client: Client, super
     assert (await client.copy(source, target, super_stream=True)).copied == 33
     assert await messages_by_partition(client, target) == await messages_by_partition(client, source)
     assert (await client.copy(source, target, super_stream=True)).copied == 0
-    with pytest.raises(CopyRefused, match=r"has 3 partitions, and .* has 2"):
+    with pytest.raises(CopyRefused, match=r"has 3 partitions, and .* has 2 partitions"):
         await client.copy(source, two, super_stream=True)
     with pytest.raises(CopyRefused, match="the same stream"):
         await client.copy(source, source, super_stream=True)
