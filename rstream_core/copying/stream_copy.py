@@ -26,7 +26,7 @@ from rstream_core.errors import (
     RequestTimeout,
     RstreamError,
 )
-from rstream_core.flow.acks import Account
+from rstream_core.flow.acks import Account, Verdict
 from rstream_core.flow.block import Block
 from rstream_core.flow.fitting import SUB_ENTRY_TARGET, TooLarge
 from rstream_core.flow.read_plan import ReadPlan
@@ -212,6 +212,8 @@ class StreamCopy:
         has_failed = isinstance(why.error, RstreamError)
         if has_failed and self._why is None:
             await self._sink.finish(self._plan.confirm_timeout)  # what is in flight counts as it ends
+        if self.account.by[Verdict.FAILED]:
+            return why  # the low-water mark lies behind what the target did not take: it must not be stored
         try:
             await source.settle(quietly=has_failed)
         except RstreamError as error:

@@ -1,0 +1,40 @@
+"""Copies whose target fails: the next one goes on where the target ends, whatever was read before."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from rstream_core import Client, ConnectionOptions, EmbeddedBroker, NotConfirmed, parse_uri
+from rstream_core.protocol.commands import Key
+from tests.clients import bodies, publish
+from tests.recovering import stored
+
+
+@pytest.fixture
+async def faulty() -> AsyncIterator[EmbeddedBroker]:
+    async with EmbeddedBroker() as broker:
+        yield broker
+
+
+@pytest.fixture
+async def own(faulty: EmbeddedBroker) -> AsyncIterator[Client]:
+    async with Client(ConnectionOptions(endpoints=(parse_uri(faulty.uri).endpoint,))) as client:
+        await client.create_stream("source")
+        await client.create_stream("target")
+        yield client
+
+
+async def test_what_a_target_did_not_take_is_read_again(faulty: EmbeddedBroker, own: Client) -> None:
+    """Where not all is copied, the offset that is stored in the source says what need not be read again."""
+    all_of_them: dict[str, Any] = {"wanted": lambda message: True, "selection": "all"}
+    await publish(own, "source", bodies(10))
+    await own.copy("source", "target", until=4, **all_of_them)
+    faulty.faults.answer(Key.PUBLISH, 15)
+    with pytest.raises(NotConfirmed):
+        await own.copy("source", "target", **all_of_them)
+    assert await stored(own, "target") == bodies(5)
+    await own.copy("source", "target", **all_of_them)
+    assert await stored(own, "target") == bodies(10)
