@@ -50,9 +50,7 @@ class Looking:
         """Looks how far the copy is. Nothing is changed."""
         stream = self.source.stream
         self.start = await self._resolved_start()
-        name = copy_name(
-            self.source, FIRST if self.start is None else str(self.start), self._selection, self._plan.name
-        )
+        name = self._name_of(FIRST if self.start is None else str(self.start))
         self.mark = await self._stored(name)
         self._found = await self._look_at_targets(name)
         if self.mark is None and not any(last for last, _ in self._found):
@@ -80,7 +78,7 @@ class Looking:
         ]
         other = None
         if self.start is not None and not self.is_resumed:
-            default = copy_name(self.source, FIRST, self._selection, plan.name)
+            default = self._name_of(FIRST)
             other = default if any(last for last, _ in await self._look_at_targets(default)) else None
         self.begins = begin_at(
             Found(
@@ -98,14 +96,11 @@ class Looking:
             )
         )
 
-    @property
-    def _selection(self) -> str:
+    def _name_of(self, start: str) -> str:
         """What decides where a message goes is a part of it: under one name, a key has one lane."""
-        keys = self._plan.keys
-        if keys is None:
-            return self._plan.selection
-        lanes = ",".join(place.stream for place in self.targets)
-        return f"{self._plan.selection}\n{keys.what}\n{lanes}"
+        plan = self._plan
+        selection = plan.selection if plan.keys is None else f"{plan.selection}\n{plan.keys.what}"
+        return copy_name(self.source, self.targets, start, selection, plan.name)
 
     async def _resolved_start(self) -> int | None:
         """A start that moves is resolved now: copies that begin at different offsets never share a name."""

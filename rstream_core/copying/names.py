@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rstream_core.checks import check_name, check_text
@@ -44,13 +45,15 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
-def copy_name(source: Place, start: str, selection: str, prefix: str | None = None) -> str:
+def copy_name(source: Place, targets: Sequence[Place], start: str, selection: str, prefix: str | None = None) -> str:
     """Returns the name, of at most 255 bytes.
 
+    ``targets`` are a part of it, since the source stores under it how far the copy is: one to another target is not.
     ``start``: where the copy begins, in words that always mean the same. ``selection``: all that decides which messages
     are copied, and where to. ``prefix``: what a person has chosen; None for a name that shows the stream.
     """
-    what = json.dumps([source.cluster, source.vhost, source.stream, start, selection])
+    places = [[place.cluster, place.vhost, place.stream] for place in (source, *targets)]
+    what = json.dumps([places, start, selection])
     digest = hashlib.sha256(what.encode()).hexdigest()[:_DIGEST]
     shown = f"copy-{source.stream}" if prefix is None else prefix
     return f"{shown.encode()[:MAX_PREFIX].decode(errors='ignore')}-{digest}"

@@ -271,6 +271,29 @@ async def test_a_target_that_was_made_anew_gets_all(client: Client, pair: Pair) 
     assert await messages_of(client, pair.target) == bodies(10)
 
 
+async def test_copies_to_two_targets_know_nothing_of_each_other(client: Client, pair: Pair) -> None:
+    """How far one is, and whether its source was made anew, says nothing of the other one."""
+    other = f"{pair.target}-2"
+    await client.create_stream(other)
+    all_of_them = {"wanted": lambda message: True, "selection": "all"}
+    try:
+        await publish(client, pair.source, bodies(10))
+        await client.copy(*pair, until=4, **all_of_them)  # type: ignore[arg-type]
+        await client.copy(pair.source, other, **all_of_them)  # type: ignore[arg-type]
+        await client.copy(*pair, **all_of_them)  # type: ignore[arg-type]
+        assert await messages_of(client, pair.target) == bodies(10)
+        await client.delete_stream(pair.source)
+        await client.create_stream(pair.source)
+        await publish(client, pair.source, bodies(30, "new-"))
+        await client.delete_stream(other)
+        await client.create_stream(other)
+        await client.copy(pair.source, other, **all_of_them)  # type: ignore[arg-type]
+        with pytest.raises(CopyRefused, match="it was deleted and made anew"):
+            await client.copy(*pair, **all_of_them)  # type: ignore[arg-type]
+    finally:
+        await client.delete_stream(other)
+
+
 async def test_another_start_is_refused_after_a_copy_from_the_first_message(client: Client, pair: Pair) -> None:
     await publish(client, pair.source, bodies(10))
     await client.copy(*pair)

