@@ -42,6 +42,8 @@ class DumpFile:
 
     path: str
     descriptor: int
+    is_made: bool
+    """Whether this has made the file; otherwise it was there."""
     manifest: Manifest | None = None
     """What is there already says so; None in a new file."""
     is_compressed: bool = False
@@ -55,10 +57,10 @@ class DumpFile:
     def open(cls, path: str, tell: Callable[[str], None]) -> DumpFile:
         """Opens, locks and checks a file, or makes it. Raises ``CommandError``, and leaves the file as it was."""
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor, is_made = _open(path)
         except OSError as error:
             raise CommandError(f"--output-file: {path}: {error.strerror}") from None
-        file = cls(path, descriptor)
+        file = cls(path, descriptor, is_made)
         try:
             file._check(tell)
         except OSError as error:
@@ -79,7 +81,7 @@ class DumpFile:
         if self.descriptor < 0:
             return
         with suppress(OSError):
-            if not self.size and not os.fstat(self.descriptor).st_size:
+            if self.is_made and not os.fstat(self.descriptor).st_size:
                 os.unlink(self.path)
         os.close(self.descriptor)
         self.descriptor = -1
@@ -95,7 +97,10 @@ class DumpFile:
         except BlockingIOError:
             text = f"--output-file: another program writes to {self.path}"
             raise CommandError(text, status=ExitStatus.PRECONDITION) from None
-        self.size = found.st_size
+        if not _is_at(self.path, found):  # whoever had the lock has made it, and removed it as it stayed empty
+            text = f"--output-file: another program has removed {self.path} in this moment"
+            raise CommandError(text, hint="run this again", status=ExitStatus.PRECONDITION)
+        self.size = os.fstat(self.descriptor).st_size
         if self.size >= _TOLD_FROM:
             tell(f"checking {self.path} ({words.size(self.size)}) from its beginning")
         if self.size:
@@ -153,3 +158,21 @@ class DumpFile:
             hint="it is left as it is: `rstream dump verify` shows what is whole; begin another file",
             status=ExitStatus.BAD_RECORD,
         )
+
+
+def _open(path: str) -> tuple[int, bool]:
+    """Returns the descriptor of a file, and whether it was made. Raises ``OSError``."""
+    flags = os.O_RDWR | os.O_CLOEXEC
+    with suppress(FileNotFoundError):
+        return os.open(path, flags), False
+    try:
+        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), True
+    except FileExistsError:  # it was made in this moment, or is a link to one that is yet to be made
+        return os.open(path, flags | os.O_CREAT, 0o666), False
+
+
+def _is_at(path: str, found: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), found)
+    except FileNotFoundError:
+        return False
