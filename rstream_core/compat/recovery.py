@@ -60,7 +60,8 @@ class RecoveryStrategy(ABC):
 class BackOffRecoveryStrategy(RecoveryStrategy):
     """Tries again, with delays that grow: ``backoff_seconds``, twice as much, and so on, each with a ``jitter``.
 
-    For a producer or a consumer it is read when that starts, and means: recover, for as long as these delays take.
+    For a producer or a consumer it is read when that is made, and when it starts again after ``close()``. It means:
+    recover, for as long as these delays take.
     """
 
     def __init__(self, enable: bool = True, jitter: int = 8) -> None:
