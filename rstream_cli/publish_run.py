@@ -121,7 +121,9 @@ class PublishRun:
             is_unresponsive = problem is not None and not self._report.is_rejected
             await take_leave(client, self._close_publishers(), hurry=is_unresponsive)
             self._settle(has_problem=problem is not None)
-            self._report.tell_of_repetitions(self._sink.sent_again, sub_entries=plan.sub_entries is not None)
+            self._report.tell_of_repetitions(
+                self._sink.sent_again, sub_entries=plan.sub_entries is not None or plan.is_dump
+            )
             self._report.tell_of_holes()
             return how_it_ended(plan, self._counts, self._report, context.interrupt, ended, problem)
         finally:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable, Sequence
 
 from rstream_core.dump import frames
-from rstream_core.dump.layout import END, HEAD, MAGIC, MANIFEST, chunk_head, record
+from rstream_core.dump.layout import CHUNK, CHUNK_HEAD, END, HEAD, MAGIC, MANIFEST, MARKER, WANTED, chunk_head, record
 from rstream_core.dump.manifest import DumpedStream, Manifest
 from rstream_core.dump.reading import DumpedChunk, DumpReader, Item
 from rstream_core.errors import DumpError
-from rstream_core.protocol.chunk import HEADER, build_chunk, parse_header
+from rstream_core.protocol.chunk import HEADER, SEGMENT_HEAD, build_chunk, parse_header
 
 ID = "0123456789abcdef" * 2
 
@@ -74,4 +75,41 @@ def ranges(found: Iterable[Item]) -> list[tuple[int, int, int]]:
     return [(item.stream, item.first, item.end - 1) for item in found if isinstance(item, DumpedChunk)]
 
 
-RECORD_HEAD = HEAD.size
+def segment(*, torn: int = 0) -> bytes:
+    """As osiris writes it: Bloom bits, trailers, and chunks of its own between those with messages."""
+    parts = [SEGMENT_HEAD]
+    offset = 0
+    for kind, messages, bits, trailer in (
+        (0, [b"one", b"two"], b"", b""),
+        (1, [b"tracking"], b"", b""),
+        (0, [b"three"], b"\1" * 16, b"t" * 300),
+        (0, [b"four", b"five"], b"", b"trailer"),
+    ):
+        made = bytearray(build_chunk(messages, first_offset=offset, timestamp=1, kind=kind))
+        made[40:44] = len(trailer).to_bytes(4)
+        made[44] = len(bits)
+        parts += [bytes(made[:48]), bits, bytes(made[48:]), trailer]
+        offset += len(messages)
+    data = b"".join(parts)
+    return data[: len(data) - torn]
+
+
+def repaired(data: bytes) -> bytes:
+    """The same with checksums that match, as far as it looks like a plain dump: what is behind them is reached, too."""
+    fixed, at = bytearray(data), len(MAGIC)
+    while at + HEAD.size <= len(fixed):
+        _, kind, flags, stream, length, _, _ = HEAD.unpack_from(fixed, at)
+        length = min(length, len(fixed) - at - HEAD.size)
+        begin = at + HEAD.size
+        if kind == CHUNK and length >= CHUNK_HEAD:
+            data_at = begin + CHUNK_HEAD
+            size = length - CHUNK_HEAD
+            header = begin + WANTED.size
+            fixed[header + 32 : header + 36] = zlib.crc32(fixed[data_at : data_at + size]).to_bytes(4)
+            fixed[header + 36 : header + 40] = size.to_bytes(4)
+        checked = min(CHUNK_HEAD, length) if kind == CHUNK else length
+        checksum = zlib.crc32(fixed[begin : begin + checked])
+        head = HEAD.pack(MARKER, kind, flags, stream, length, checksum, 0)[:-4]
+        fixed[at:begin] = head + zlib.crc32(head).to_bytes(4)
+        at = begin + length
+    return bytes(fixed)

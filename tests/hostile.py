@@ -14,6 +14,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from rstream_cli.parsing import parse_delimiter, parse_header, parse_offset, parse_rate, parse_until
@@ -23,15 +24,26 @@ from rstream_cli.records.envelope import from_json, to_json
 from rstream_cli.records.framing_in import DelimiterReader, Len32Reader, RecordError
 from rstream_cli.records.tagged_values import EnvelopeError
 from rstream_cli.records.template import Template
-from rstream_core import AmqpError, AMQPMessage, ChunkError, ConfigurationError, ProtocolError, RstreamError, parse_uri
+from rstream_core import (
+    AmqpError,
+    AMQPMessage,
+    ChunkError,
+    ConfigurationError,
+    DumpError,
+    ProtocolError,
+    RstreamError,
+    parse_uri,
+)
+from rstream_core.dump.reading import DumpedChunk
 from rstream_core.protocol import commands as c
 from rstream_core.protocol.amqp import bodies_of
-from rstream_core.protocol.chunk import build_chunk, parse_chunk
+from rstream_core.protocol.chunk import build_chunk, open_placed, parse_chunk
 from rstream_core.protocol.compression import compress
 from rstream_core.protocol.framing import FrameBuffer
 from rstream_core.protocol.session import Session, SessionOptions
 from rstream_core.protocol.sub_batch import write_sub_batch
 from rstream_core.types import CompressionType
+from tests import dumps
 from tests import twin_checks as seam
 from tests.receiving import receive
 from tests.vectors import vectors
@@ -100,9 +112,33 @@ def targets() -> list[Target]:
         Target("uri", lambda data: parse_uri(data.decode("utf-8", "surrogateescape")), (ConfigurationError,), _URIS),
         Target("envelope", _envelope, (EnvelopeError, AmqpError), envelopes),
         Target("records", _records, (RecordError,), [b"a\nb\n\nc", b"\0\0\0\1a\0\0\0\0", b"\xff\xff\xff\xff"]),
+        Target("dump", _dump, (DumpError,), _dumps()),
         Target("rows", _rows, (), [b'n,body\r\n1,"a\n""b"\r\n\n2,c,d\n', b'\xef\xbb\xbfbody\n"', b'body\n5" x\n']),
         Target("options", _options, (), [b"-1h", b"@17", b"2026-11-23T10:00Z", b"500/s", rb"\x00\n", b"k:={}", b"%s"]),
     ]
+
+
+def _dumps() -> list[bytes]:
+    parts = [
+        dumps.head(dumps.manifest("a", "b", super_stream="s")),
+        dumps.chunk([b"one", b"", b"x" * 300], 0),
+        *(dumps.record_of(chunk, stream=1) for chunk in islice(_sub_batches(), 2, 3)),
+        dumps.chunk([b"two"], 1 << 40, stream=1),
+        dumps.end_mark(),
+    ]
+    return [b"".join(parts), dumps.packed(parts), dumps.segment(), dumps.segment(torn=5)]
+
+
+def _dump(data: bytes) -> None:
+    """Reads all of it, and behind each damage; then again with checksums that match, so that more is looked at."""
+    for given in (data, dumps.repaired(data)):
+        found, _, _ = dumps.read_all(dumps.pieces(given, 500))
+        for item in found:
+            if isinstance(item, DumpedChunk):
+                try:
+                    list(open_placed(item.data, item.begin, item.header, verify_crc=False))
+                except ChunkError:
+                    continue
 
 
 def hammer(target: Target, inputs: int, seed: int, report: Report, *, measured: int = MEASURED) -> None:

@@ -17,8 +17,9 @@ import pytest
 
 from rstream_core import AMQPMessage, Header, Properties
 from tests import dumps
+from tests.brokers import Broker
 from tests.cli.conftest import RSTREAM, Run, as_lines, environment, run_here
-from tests.cli.process import eventually, running
+from tests.cli.process import eventually, running, told
 from tests.interop.test_messages import FIELDS, IDS, VALUES
 
 ALL = ("-o", "first", "--until", "end")
@@ -148,11 +149,14 @@ def test_a_torn_file_is_cut_and_gone_on_with(run: Run, stream: str, tmp_path: Pa
     options = ("--output-file", str(file), "--dump-compression", compression)
     dumped(run, stream, *options)
     whole = file.read_bytes()
-    for size in (3, 9, 100, len(whole) // 2, len(whole) - 60, len(whole) - 1):
-        file.write_bytes(whole[:size])
+    sizes = (3, 9, 100, len(whole) // 2, len(whole) - 60, len(whole) - 1)
+    for torn in (*(whole[:size] for size in sizes), whole + bytes(5000)):
+        file.write_bytes(torn)
         dumped(run, stream, *options)
-        (held,) = info(run, str(file))["streams"]
-        assert (held["messages"], held["first_offset"], held["last_offset"]) == (3, 0, 2), size
+        found = info(run, str(file))
+        (held,) = found["streams"]
+        told_of = (held["messages"], held["first_offset"], held["last_offset"], found["whole"])
+        assert told_of == (3, 0, 2, True), len(torn)
 
 
 def test_damage_is_told_with_its_place_and_changes_nothing(run: Run, stream: str, copy: str, tmp_path: Path) -> None:
@@ -344,3 +348,76 @@ def test_zstd_makes_a_plain_dump_of_a_compressed_one(run: Run, stream: str, copy
     assert (refused.returncode, "`zstd -d`" in refused.stderr.decode()) == (8, True)
     assert run("publish", copy, "--create", "--input", "dump", stdin=plain).returncode == 0
     assert stored(run, copy) == data
+
+
+def test_a_restore_that_was_killed_is_finished_by_running_it_again(
+    run: Run, env: dict[str, str], stream: str, copy: str, tmp_path: Path
+) -> None:
+    file = str(tmp_path / "d")
+    run("publish", stream, stdin=b"".join(b"%d\n" % number for number in range(3000)))
+    run("publish", stream, "--compression", "gzip", stdin=b"".join(b"%d\n" % number for number in range(3000)))
+    data = stored(run, stream)
+    dumped(run, stream, "--output-file", file)
+    run("stream", "create", copy)
+    words = ("publish", copy, "--input", "dump", file)
+    slow = ("--rate", "3000/s", "--stats", "json", "--stats-interval", "100ms")
+
+    def has_come_to(least: int, event: dict[str, Any]) -> bool:
+        return int(event.get("confirmed", 0)) + int(event.get("already_published", 0)) > least
+
+    for least in (500, 3500):
+        with running(*words, *slow, env=env) as process:
+            told(process, partial(has_come_to, least))
+            process.kill()
+            process.wait(30)
+    done = run(*words, "--stats", "json")
+    last = json.loads(done.stderr.splitlines()[-1])
+    known = last["already_published"]
+    assert (done.returncode, known + last["published"], 500 < known < 6000) == (0, 6000, True), last
+    assert stored(run, copy) == data
+
+
+def test_the_manifest_has_what_the_management_api_tells(
+    run: Run, broker: Broker, stream_name: str, copy: str, tmp_path: Path
+) -> None:
+    file, asking = str(tmp_path / "d"), {"RSTREAM_MANAGEMENT_URI": broker.management_uri}
+    run("stream", "create", stream_name, "--max-age", "7d", "--max-segment-size", "2MB")
+    run("publish", stream_name, stdin=b"1\n2\n3\n")
+    run("offset", "store", stream_name, "1", "--name", "reader")
+    words = ("consume", stream_name, "--output", "dump", "--output-file", file, "--until", "end")
+    assert run(*words, env=asking).returncode == 0
+    (held,) = info(run, file)["streams"]
+    assert held["stored_offsets"] == {"reader": 1}
+    assert held["arguments"]["max-age"] == "7D"
+    assert run("publish", copy, "--create", "--input", "dump", file).returncode == 0
+    there = json.loads(run("stream", "info", copy, "--json", env=asking).stdout)
+    assert there["arguments"] == held["arguments"]
+    run("stream", "delete", stream_name, "--yes")
+
+
+def test_retention_took_what_a_file_ends_with(run: Run, stream_name: str, copy: str, tmp_path: Path) -> None:
+    """Then nothing can be known again; the run goes on behind the gap, and says so, or ends in 9."""
+    file = tmp_path / "d"
+    run("stream", "create", stream_name, "--max-length-bytes", "1MB", "--max-segment-size", "1MB")
+    lines = b"".join(b"%d %s\n" % (number, b"x" * 1000) for number in range(4000))
+    run("publish", stream_name, stdin=b"first\nsecond\n")
+    words = ("consume", stream_name, "--output", "dump", "--output-file", str(file), "--until", "end")
+    assert run(*words).returncode == 0
+    whole = file.read_bytes()
+
+    def begin() -> int:
+        found = json.loads(run("stream", "info", stream_name, "--json").stdout)
+        return int(found["first_offset"])
+
+    while begin() < 2:
+        assert run("publish", stream_name, stdin=lines).returncode == 0
+    failed = run(*words, "--on-gap", "fail")
+    assert (failed.returncode, file.read_bytes()) == (9, whole), failed.stderr
+    first = begin()
+    done = run(*words)
+    assert (done.returncode, "2" in done.stderr.decode()) == (0, True), done.stderr
+    (held,) = info(run, str(file))["streams"]
+    assert (held["first_offset"], held["last_offset"] > first) == (0, True)
+    assert run("publish", copy, "--create", "--input", "dump", str(file)).returncode == 0
+    assert run("consume", copy, "-o", "first", "--count", "2").stdout == b"first\nsecond\n"
+    run("stream", "delete", stream_name, "--yes")

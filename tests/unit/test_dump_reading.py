@@ -31,25 +31,6 @@ RANGES = [(0, 0, 1), (0, 2, 2), (0, 7, 9)]
 FORMS = pytest.mark.parametrize("data", [PLAIN, PACKED], ids=["plain", "zstd"])
 
 
-def segment(*, torn: int = 0) -> bytes:
-    """As osiris writes it: Bloom bits, trailers, and chunks of its own between those with messages."""
-    parts = [SEGMENT_HEAD]
-    offset = 0
-    for kind, messages, bits, trailer in (
-        (0, [b"one", b"two"], b"", b""),
-        (1, [b"tracking"], b"", b""),
-        (0, [b"three"], b"\1" * 16, b"t" * 300),
-        (0, [b"four", b"five"], b"", b"trailer"),
-    ):
-        made = bytearray(build_chunk(messages, first_offset=offset, timestamp=1, kind=kind))
-        made[40:44] = len(trailer).to_bytes(4)
-        made[44] = len(bits)
-        parts += [bytes(made[:48]), bits, bytes(made[48:]), trailer]
-        offset += len(messages)
-    data = b"".join(parts)
-    return data[: len(data) - torn]
-
-
 @FORMS
 @pytest.mark.parametrize("size", [1, 7, 64, 1 << 20])
 def test_a_dump_is_read_in_any_pieces(data: bytes, size: int) -> None:
@@ -101,22 +82,22 @@ def test_each_changed_byte_is_found_and_the_rest_is_read(data: bytes) -> None:
 
 @pytest.mark.parametrize("size", [1, 50, 1 << 20])
 def test_a_segment_gives_the_chunks_with_messages(size: int) -> None:
-    found, wrong, cut_off = dumps.read_all(dumps.pieces(segment(), size))
+    found, wrong, cut_off = dumps.read_all(dumps.pieces(dumps.segment(), size))
     assert (dumps.ranges(found), wrong, cut_off) == ([(0, 0, 1), (0, 3, 3), (0, 4, 5)], [], 0)
 
 
 def test_a_torn_segment_gives_what_is_whole() -> None:
-    whole = len(segment())
+    whole = len(dumps.segment())
     for torn in range(1, whole - len(SEGMENT_HEAD)):
-        found, wrong, cut_off = dumps.read_all([segment(torn=torn)])
+        found, wrong, cut_off = dumps.read_all([dumps.segment(torn=torn)])
         assert not wrong
         assert dumps.ranges(found) == [(0, 0, 1), (0, 3, 3), (0, 4, 5)][: len(found)]
-    found, wrong, cut_off = dumps.read_all([segment(torn=1)])
+    found, wrong, cut_off = dumps.read_all([dumps.segment(torn=1)])
     assert (len(found), cut_off > 0) == (3, True)  # the trailer alone is torn
 
 
 def test_each_changed_byte_of_the_data_of_a_segment_is_found() -> None:
-    data = segment()
+    data = dumps.segment()
     at = data.index(b"three")
     broken = data[:at] + b"T" + data[at + 1 :]
     found, wrong, _ = dumps.read_all([broken])
@@ -124,7 +105,7 @@ def test_each_changed_byte_of_the_data_of_a_segment_is_found() -> None:
     assert [error.position for error in wrong] == [data.index(b"\1" * 16) - HEADER.size]
 
 
-@pytest.mark.parametrize("data", [PLAIN, PACKED, segment()], ids=["plain", "zstd", "segment"])
+@pytest.mark.parametrize("data", [PLAIN, PACKED, dumps.segment()], ids=["plain", "zstd", "segment"])
 def test_zeros_at_the_end_are_a_torn_end_and_others_are_damage(data: bytes) -> None:
     found, wrong, cut_off = dumps.read_all(dumps.pieces(data + bytes(5000), 999))
     assert (len(dumps.ranges(found)), wrong, cut_off) == (3, [], 5000)
