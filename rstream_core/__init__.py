@@ -89,6 +89,8 @@ if TYPE_CHECKING:
     from rstream_core.consuming.subscription import SingleActiveConsumer, Subscription
     from rstream_core.consuming.subscriptions import Subscriptions
     from rstream_core.copying.call import CopyResult
+    from rstream_core.diffing.diff import Diff
+    from rstream_core.diffing.difference import DiffCounts, Difference, DifferenceKind, Span
     from rstream_core.flow.blocks import Blocks, MessageBlock
     from rstream_core.flow.workers import work
     from rstream_core.producers.producer import Producer
@@ -126,6 +128,10 @@ __all__ = [
     "Credentials",
     "CredentialsFailed",
     "DumpError",
+    "Diff",
+    "DiffCounts",
+    "Difference",
+    "DifferenceKind",
     "EmbeddedBroker",
     "Endpoint",
     "EventContext",
@@ -173,6 +179,7 @@ __all__ = [
     "ServerClosed",
     "ServerError",
     "SingleActiveConsumer",
+    "Span",
     "StreamAlreadyExists",
     "StreamDoesNotExist",
     "StreamMetadata",
@@ -207,6 +214,11 @@ _MODULES = {
     "Subscription": "rstream_core.consuming.subscription",
     "Subscriptions": "rstream_core.consuming.subscriptions",
     "CopyResult": "rstream_core.copying.call",
+    "Diff": "rstream_core.diffing.diff",
+    "DiffCounts": "rstream_core.diffing.difference",
+    "Difference": "rstream_core.diffing.difference",
+    "DifferenceKind": "rstream_core.diffing.difference",
+    "Span": "rstream_core.diffing.difference",
     "Blocks": "rstream_core.flow.blocks",
     "MessageBlock": "rstream_core.flow.blocks",
     "work": "rstream_core.flow.workers",

@@ -24,6 +24,7 @@ from rstream_core.connecting.pool import MAX_IDS, ConnectionPool
 from rstream_core.connecting.recovery import RECOVER, Recoveries, Recovery, RecoveryListener
 from rstream_core.consuming.credits import DEFAULT_CREDIT
 from rstream_core.consuming.offset_questions import query_offset, query_publishing_id, store_offset
+from rstream_core.diffing.alignment import MOST_WINDOW, WINDOW
 from rstream_core.errors import AlreadyClosed, RstreamError
 from rstream_core.loops import LoopGuard
 from rstream_core.types import (
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from rstream_core.consuming.gaps import Gap, GapListener
     from rstream_core.consuming.subscription import SingleActiveConsumer, Subscription
     from rstream_core.copying.call import CopyResult
+    from rstream_core.diffing.diff import Diff
     from rstream_core.flow.blocks import Blocks
     from rstream_core.publisher_opener import PublisherOpener
     from rstream_core.publishing.in_flight import Outcome
@@ -602,6 +604,71 @@ class Client:
         )
         self._check_open()
         return await copy_streams(self, to or self, plan, self._subscription_opener.tell_gap)
+
+    def diff(
+        self,
+        a: str,
+        b: str,
+        *,
+        to: Client | None = None,
+        super_stream: bool = False,
+        offset_type: OffsetType | None = None,
+        offset: int | datetime | None = None,
+        b_offset_type: OffsetType | None = None,
+        b_offset: int | datetime | None = None,
+        ignore: Sequence[str] = (),
+        window: int = WINDOW,
+        credit: int = DEFAULT_CREDIT,
+    ) -> Diff:
+        """Returns an iterator over the differences of two streams: ``a``, and ``b``, which is read with the client
+        ``to`` where it is on another broker, and else with this one. With ``super_stream`` both are super streams of
+        as many partitions, which are compared one by one, in the broker's order.
+
+        Reads both up to the ends that they have at the start, and compares their messages by their order, not by their
+        offsets. Begins with the first message that each has, or where ``offset_type`` and ``offset`` say, as in
+        ``Consumer.subscribe``: FIRST, OFFSET or TIMESTAMP. ``b_offset_type`` and ``b_offset`` are for a ``b`` that
+        begins elsewhere.
+
+        Compares messages as bytes; of two sub-entries, what they hold. ``ignore`` names sections that are left out:
+        ``header``, ``delivery_annotations``, ``annotations``, ``properties``, ``headers`` (application properties),
+        ``body``, ``footer``. What is missing, doubled or moved is recognised within ``window`` messages, 1 to 10,000;
+        two streams that are further apart do not get into step again. The memory that it takes does not depend on the
+        length of the streams, but for ``credit``: chunks that the broker may send ahead, for each side.
+
+        Nothing is asked before the first difference is. Raises ``ConfigurationError`` for super streams with different
+        numbers of partitions. See ``Diff`` for its end, cancellation and errors.
+        """
+        from rstream_core.diffing.diff import Diff, DiffSide, StreamPair, pairs_of, start_of
+
+        other = self if to is None else to
+        kind = "super stream" if super_stream else "stream"
+        check_name(kind, a)
+        check_name(kind, b)
+        start = start_of(offset_type, offset)
+        is_given = b_offset_type is not None or b_offset is not None
+        b_start = start_of(b_offset_type, b_offset) if is_given else start
+        check_whole("window", window, 1, MOST_WINDOW)
+
+        async def pairs() -> list[StreamPair]:
+            if not super_stream:
+                return [StreamPair(a, b)]
+            return pairs_of(await self.partitions(a), await other.partitions(b))
+
+        def check() -> None:
+            self._check_open()
+            other._check_open()  # noqa: SLF001 - of this class
+
+        return Diff(
+            (
+                DiffSide(self, self._subscription_opener.tell_gap, start),
+                DiffSide(other, other._subscription_opener.tell_gap, b_start),  # noqa: SLF001 - of this class
+            ),
+            pairs,
+            ignored=ignore,
+            window=window,
+            credit=credit,
+            check=check,
+        )
 
     @cached_property
     def _publisher_opener(self) -> PublisherOpener:

@@ -80,7 +80,11 @@ rstream_core.flow: hand_over refusing run stream_reading
 rstream_core.flow: ends fitting routing stores
 rstream_core.flow: opening stream_sink
 rstream_core.flow: stream_source
+rstream_core.diffing: . alignment sections
+rstream_core.diffing: difference inputs
+rstream_core.diffing: comparison
 rstream_core.flow: blocks
+rstream_core.diffing: diff
 rstream_core.flow: workers
 rstream_core.copying: . names
 rstream_core.copying: plan resuming

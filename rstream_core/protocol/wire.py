@@ -43,6 +43,7 @@ __all__ = [
     "cut_entries",
     "cut_for_frames",
     "encode_filter",
+    "entries_of",
     "has_sub_entry",
     "join_entries",
     "join_plain",
@@ -204,6 +205,15 @@ class _Entries:
 
     def join(self, others: Sequence[Unsplit]) -> Unsplit | None:
         return None
+
+
+def entries_of(messages: PlainMessages) -> tuple[bytes, int, int] | None:
+    """Returns the data in which plain messages still lie, each behind its size, and where they begin and end there.
+
+    None where the compiled twin is not used, and where somebody has asked for a single message.
+    """
+    held = messages.unsplit
+    return (held.data, held.start, held.end) if isinstance(held, _Entries) else None
 
 
 @dataclass(slots=True)

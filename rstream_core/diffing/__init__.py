@@ -1,0 +1,1 @@
+"""Compares two streams message by message."""
