@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, Lazy] = {
     ),
     "sac-consume": Lazy("rstream_cli.commands.sac_consume", "Read a stream as one of a group of consumers."),
     "offset": Lazy("rstream_cli.commands.offset", "Store, query, list, reset and resolve offsets."),
+    "diff": Lazy("rstream_cli.commands.diff", "Compare two streams, message by message."),
     "lag": Lazy("rstream_cli.commands.lag", "Show how far consumers are behind, in messages and in time."),
     "dump": Lazy("rstream_cli.commands.dump", "Look at dumps of streams, and at the segment files of a broker."),
     "context": Lazy("rstream_cli.commands.context", "Keep connection settings under names."),

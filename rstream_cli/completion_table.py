@@ -160,14 +160,23 @@ _name_11 = Parameter('name', ('--name',), 'The name under which offsets are stor
 _to = Parameter('to', ('--to',), 'The message to read next: first, last (of the last chunk), next (the next that is published), N (an offset), -N (the last N messages), or a time: -1h, 2026-11-23T10:00Z, @UNIX. (required)')
 _dry_run = Parameter('dry_run', ('--dry-run',), 'Only show what would change.', takes_value=False)
 _json_6 = Parameter('json', ('--json',), 'Print one JSON object for each stream.', takes_value=False)
+_offset_6 = Parameter('offset', ('--offset', '-o'), 'Where to start on both sides: first (the default), N (an offset), -N (the last N messages), or a time: -1h, 2026-11-23T10:00Z, @UNIX.', words=('first', 'last', 'next', 'stored'))
+_to_offset = Parameter('to_offset', ('--to-offset',), 'Where to start in B, if that is elsewhere (default: as --offset).')
+_ignore = Parameter('ignore', ('--ignore',), 'Leave these sections out of the comparison: header, delivery_annotations, annotations, properties, headers (application properties), body, footer.', repeats=True)
+_window = Parameter('window', ('--window',), 'Recognise what is missing, doubled or moved within N messages. (default: 1000)')
+_credit_2 = Parameter('credit', ('--credit',), 'Let the broker send this many chunks ahead, on each side. (default: 10)')
+_limit = Parameter('limit', ('--limit',), 'Print N differences at most. All of them are counted. (default: 100)')
+_json_7 = Parameter('json', ('--json',), 'Print one JSON object a line: each difference, and a summary as the last one.', takes_value=False)
+_a = Parameter('a', kind=EITHER)
+_b = Parameter('b', kind=EITHER)
 _name_12 = Parameter('name', ('--name',), 'Show the consumers that store offsets under this name; may be repeated. Without it, all names are shown that the management API knows.', repeats=True)
 _fail_over = Parameter('fail_over', ('--fail-over',), 'Fail where a name has more than N messages left to read, in all partitions together, or where the first of them is older than DURATION (90s, 5m). The exit code is 10.')
 _output_2 = Parameter('output', ('--output',), 'Print a table, the default, one JSON object a line, or metrics as Prometheus reads them.', words=('table', 'json', 'prometheus'))
-_json_7 = Parameter('json', ('--json',), 'Print one JSON object a line: same as --output json.', takes_value=False)
+_json_8 = Parameter('json', ('--json',), 'Print one JSON object a line: same as --output json.', takes_value=False)
 _watch = Parameter('watch', ('--watch',), 'Go on until Ctrl-C, or until a name is over --fail-over.', takes_value=False)
 _listen = Parameter('listen', ('--listen',), 'Serve metrics for Prometheus at http://HOST:PORT/metrics, until Ctrl-C. Without HOST, only this machine can reach them. With port 0, any free port is used.')
 _interval = Parameter('interval', ('--interval',), 'With --watch, ask this often; with --listen, no more often than this. (default: 2s, with --listen 5s)')
-_json_8 = Parameter('json', ('--json',), 'Print JSON.', takes_value=False)
+_json_9 = Parameter('json', ('--json',), 'Print JSON.', takes_value=False)
 _effective = Parameter('effective', ('--effective',), 'Show what a command would use here, and where each value comes from.', takes_value=False)
 _name_13 = Parameter('name', kind=CONTEXT)
 _stream_3 = Parameter('stream', ('--stream',), 'Use this stream where a command names none.', kind=STREAM)
@@ -186,17 +195,17 @@ _duration = Parameter('duration', ('--duration',), 'Measure for this long (defau
 _count_2 = Parameter('count', ('--count', '-n'), 'Publish N messages, all producers together, or consume N.')
 _warm_up = Parameter('warm_up', ('--warm-up',), 'Leave this long out of rates and latencies, at the beginning (default: 1s, with --count 0).')
 _runs = Parameter('runs', ('--runs',), 'Do it N times, each with a new stream if none is given, and show the medians and their ranges. (default: 1)')
-_json_9 = Parameter('json', ('--json',), 'Print one JSON object: what --save writes.', takes_value=False)
+_json_10 = Parameter('json', ('--json',), 'Print one JSON object: what --save writes.', takes_value=False)
 _save = Parameter('save', ('--save',), 'Write all results to this file, as JSON, for `rstream bench compare`. It is replaced.', takes_file=True)
 _plot = Parameter('plot', ('--plot',), 'Write a plot to this file, as SVG: rates over time, and latencies by percentile. It is replaced.')
 _yes_2 = Parameter('yes', ('--yes', '-y'), 'Do not ask. Required for a broker on another machine where there is no terminal to ask on.', takes_value=False)
 _consumers = Parameter('consumers', ('--consumers',), 'Consume with N consumers. Each gets all messages; of a super stream, they share out the partitions. (default: 1)')
-_credit_2 = Parameter('credit', ('--credit',), 'Let the broker send N chunks ahead to each consumer (default: 10).')
+_credit_3 = Parameter('credit', ('--credit',), 'Let the broker send N chunks ahead to each consumer (default: 10).')
 _fail_if = Parameter('fail_if', ('--fail-if',), 'End in 10 where this holds: FIGURE>+N% or FIGURE<-N%, a change of the median from BEFORE to AFTER, or FIGURE>N or FIGURE<N, a value of AFTER. A change holds only where the ranges of the runs do not overlap, and a value only where all runs of AFTER are beyond it. Repeat the option for more.', repeats=True)
 _before = Parameter('before')
 _after = Parameter('after')
 _stream_4 = Parameter('stream', ('--stream',), 'Also check the leader and the replicas of this stream.', kind=STREAM)
-_json_10 = Parameter('json', ('--json',), 'Print one JSON object a line.', takes_value=False)
+_json_11 = Parameter('json', ('--json',), 'Print one JSON object a line.', takes_value=False)
 _host_2 = Parameter('host', ('--host',), 'Listen on this address. 0.0.0.0 listens on every network. (default: 127.0.0.1)')
 _port_2 = Parameter('port', ('--port',), 'Listen on this port (default: 5552, with TLS 5551). 0 takes a free port.')
 _data = Parameter('data', ('--data',), 'Keep streams in this folder. Without it, they are lost when the broker ends.', takes_file=True)
@@ -223,6 +232,7 @@ COMMANDS = {
             ('superstream', 'Work with super streams: streams divided into partitions.'),
             ('sac-consume', 'Read a stream as one of a group of consumers.'),
             ('offset', 'Store, query, list, reset and resolve offsets.'),
+            ('diff', 'Compare two streams, message by message.'),
             ('lag', 'Show how far consumers are behind, in messages and in time.'),
             ('dump', 'Look at dumps of streams, and at the segment files of a broker.'),
             ('context', 'Keep connection settings under names.'),
@@ -407,8 +417,16 @@ COMMANDS = {
          _quiet, _verbose, _color, _help),
         (_stream,),
     ),
+    'diff': Command(
+        (_offset_6, _to_offset, _ignore, _window, _credit_2, _limit, _json_7, _pretty, _to_context, _to_uri,
+         _to_password_file, _stats, _stats_interval, _context, _uri, _host, _port, _vhost, _username, _password_file,
+         _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer,
+         _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose,
+         _color, _help),
+        (_a, _b),
+    ),
     'lag': Command(
-        (_name_12, _fail_over, _output_2, _json_7, _pretty, _watch, _listen, _interval, _context, _uri, _host, _port,
+        (_name_12, _fail_over, _output_2, _json_8, _pretty, _watch, _listen, _interval, _context, _uri, _host, _port,
          _vhost, _username, _password_file, _password_command, _tls, _ca_file, _cert, _cert_key, _server_name,
          _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for,
          _management_uri, _quiet, _verbose, _color, _help),
@@ -442,11 +460,11 @@ COMMANDS = {
         ),
     ),
     'context list': Command(
-        (_json_8, _pretty, _quiet, _verbose, _color, _help),
+        (_json_9, _pretty, _quiet, _verbose, _color, _help),
         (),
     ),
     'context show': Command(
-        (_effective, _json_8, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file,
+        (_effective, _json_9, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file,
          _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer,
          _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose,
          _color, _help),
@@ -478,23 +496,23 @@ COMMANDS = {
     ),
     'bench publish': Command(
         (_producers, _rate_3, _max_in_flight_2, _size, _batch_size_2, _compression_3, _superstream, _processes,
-         _duration, _count_2, _warm_up, _runs, _json_9, _pretty, _save, _plot, _yes_2, _context, _uri, _host, _port,
+         _duration, _count_2, _warm_up, _runs, _json_10, _pretty, _save, _plot, _yes_2, _context, _uri, _host, _port,
          _vhost, _username, _password_file, _password_command, _tls, _ca_file, _cert, _cert_key, _server_name,
          _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for,
          _management_uri, _quiet, _verbose, _color, _help),
         (_stream_2,),
     ),
     'bench consume': Command(
-        (_consumers, _credit_2, _size, _batch_size_2, _compression_3, _superstream, _processes, _duration, _count_2,
-         _warm_up, _runs, _json_9, _pretty, _save, _plot, _yes_2, _context, _uri, _host, _port, _vhost, _username,
+        (_consumers, _credit_3, _size, _batch_size_2, _compression_3, _superstream, _processes, _duration, _count_2,
+         _warm_up, _runs, _json_10, _pretty, _save, _plot, _yes_2, _context, _uri, _host, _port, _vhost, _username,
          _password_file, _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl,
          _load_balancer, _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri,
          _quiet, _verbose, _color, _help),
         (_stream_2,),
     ),
     'bench both': Command(
-        (_producers, _rate_3, _max_in_flight_2, _consumers, _credit_2, _size, _batch_size_2, _compression_3,
-         _superstream, _processes, _duration, _count_2, _warm_up, _runs, _json_9, _pretty, _save, _plot, _yes_2,
+        (_producers, _rate_3, _max_in_flight_2, _consumers, _credit_3, _size, _batch_size_2, _compression_3,
+         _superstream, _processes, _duration, _count_2, _warm_up, _runs, _json_10, _pretty, _save, _plot, _yes_2,
          _context, _uri, _host, _port, _vhost, _username, _password_file, _password_command, _tls, _ca_file, _cert,
          _cert_key, _server_name, _insecure, _sasl, _load_balancer, _connect_timeout, _heartbeat, _frame_max,
          _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose, _color, _help),
@@ -505,7 +523,7 @@ COMMANDS = {
         (_before, _after),
     ),
     'doctor': Command(
-        (_stream_4, _json_10, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file,
+        (_stream_4, _json_11, _pretty, _context, _uri, _host, _port, _vhost, _username, _password_file,
          _password_command, _tls, _ca_file, _cert, _cert_key, _server_name, _insecure, _sasl, _load_balancer,
          _connect_timeout, _heartbeat, _frame_max, _wait_for_broker, _recover_for, _management_uri, _quiet, _verbose,
          _color, _help),

@@ -54,8 +54,13 @@ async def end_beside(task: asyncio.Task[None]) -> None:
         task.result()
 
 
-async def run_displayed(context: CommandContext, display: Display, work: Work) -> ExitStatus:
-    """Does the work, shows how it ended, and returns the exit code. Raises an error that the runner must report."""
+async def run_displayed(
+    context: CommandContext, display: Display, work: Work, *, always_sums_up: bool = False
+) -> ExitStatus:
+    """Does the work, shows how it ended, and returns the exit code. Raises an error that the runner must report.
+
+    ``always_sums_up``: a run without an error shows its summary where nothing else is shown, too, but for ``-q``.
+    """
     try:
         with _giving_way(context, display):
             try:
@@ -68,7 +73,7 @@ async def run_displayed(context: CommandContext, display: Display, work: Work) -
         ended = Ended(f"{signal_name(context)} twice, stopped at once", context.interrupt.status)
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - reported here or by the runner
         ended = Ended(describe(first_error(error)), status_of(error), error)
-    return _finish(context, display, ended)
+    return _finish(context, display, ended, always_sums_up=always_sums_up)
 
 
 @contextmanager
@@ -104,7 +109,7 @@ def _giving_way(context: CommandContext, display: Display) -> Iterator[None]:
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 
 
-def _finish(context: CommandContext, display: Display, ended: Ended) -> ExitStatus:
+def _finish(context: CommandContext, display: Display, ended: Ended, *, always_sums_up: bool) -> ExitStatus:
     error, signal_status = ended.error, context.interrupt.status
     status = ended.status_after(signal_status)
     connection = context.connection
@@ -117,7 +122,8 @@ def _finish(context: CommandContext, display: Display, ended: Ended) -> ExitStat
         return status
     interrupted = signal_status is not None or status is ExitStatus.TIMED_OUT
     if not quiet or display.mode is StatsMode.LINE:
-        display.finish(ended.reason, status, words, forced=interrupted and not quiet)
+        forced = interrupted or (always_sums_up and error is None)
+        display.finish(ended.reason, status, words, forced=forced and not quiet)
     if error is not None:
         if status is status_of(error):
             raise error

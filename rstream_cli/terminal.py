@@ -73,8 +73,13 @@ def write_json(stream: TextIO, text: str, *, is_tty: bool) -> None:
         stream.write(text)
         return
     stream.flush()
-    buffer.write(text.encode(encoding, _JSON_ESCAPES) if is_tty else text.encode())
+    buffer.write(encoded_json(text, encoding) if is_tty else text.encode())
     stream.flush()
+
+
+def encoded_json(text: str, encoding: str) -> bytes:
+    """Returns the bytes of JSON for a terminal, which may lack characters: these are escaped as JSON does."""
+    return text.encode(encoding, _JSON_ESCAPES)
 
 
 @functools.cache

@@ -27,9 +27,11 @@ _NAMED = {
     **dict.fromkeys(
         (f"superstream {verb}" for verb in ("publish", "consume", "info", "delete", "route")), SUPER_STREAM
     ),
-    **dict.fromkeys(("sac-consume", "lag", "copy", "bench publish", "bench consume", "bench both"), EITHER),
+    **dict.fromkeys(("sac-consume", "lag", "copy", "diff", "bench publish", "bench consume", "bench both"), EITHER),
 }
 """Commands whose first argument names what is there already."""
+_NAMED_TWICE = frozenset({"diff"})
+"""Those of which each argument does."""
 _KINDS = {STREAM: "STREAM", SUPER_STREAM: "SUPER_STREAM", EITHER: "EITHER", CONTEXT: "CONTEXT"}
 """The names of these constants."""
 
@@ -70,7 +72,8 @@ def completion_table() -> str:
         parameters = [parameter for parameter in context.command.get_params(context) if not parameter.hidden]
         options = [name_of(one) for one in parameters if one.param_type_name == "option"]
         arguments = [one for one in parameters if one.param_type_name == "argument"]
-        named = [name_of(one, _NAMED.get(path, "") if place == 0 else "") for place, one in enumerate(arguments)]
+        many = len(arguments) if path in _NAMED_TWICE else 1
+        named = [name_of(one, _NAMED.get(path, "") if place < many else "") for place, one in enumerate(arguments)]
         commands.append(f"    {path!r}: Command(\n{_tuple(options)}{_tuple(named)}")
         if isinstance(context.command, LazyGroup):
             summaries = [f"            ({name!r}, {text!r}),\n" for name, text in context.command.summaries(context)]

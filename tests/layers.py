@@ -175,17 +175,17 @@ rstream_cli: dump_file dump_manifest
 rstream_cli: dump_target
 rstream_cli.records: csv_out
 rstream_cli: outputs
-rstream_cli: consume_plan copy_request dump_options encoding publish_report
+rstream_cli: consume_plan copy_request diff_report dump_options encoding publish_report
 rstream_cli.records: csv_in
 rstream_cli: inputs publish_plan selecting
 rstream_cli: consume_report copy_report publish_ending publish_stages
 rstream_cli: consume_sink
 rstream_cli: idle_note
 rstream_cli.endpoints: dump_records publishers records
-rstream_cli: consume_run copy_run publish_run
+rstream_cli: consume_run copy_run diff_run publish_run
 rstream_cli: consume_command copy_command publish_command
-rstream_cli.commands: . bench broker completion consume context copy doctor dump lag offset_list offset_reset publish
-rstream_cli.commands: offset sac_consume stream_list version
+rstream_cli.commands: . bench broker completion consume context copy diff doctor dump lag offset_list offset_reset
+rstream_cli.commands: offset publish sac_consume stream_list version
 rstream_cli.commands: stream
 rstream_cli.commands: superstream_consume superstream_publish
 rstream_cli.commands: superstream

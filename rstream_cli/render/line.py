@@ -23,6 +23,9 @@ def progress_line(snapshot: Snapshot) -> str:
         parts += [f"{name.replace('_', ' ')} {words.count(counts[name] or 0)}" for name in _FIGURES[snapshot.verb]]
         if counts.get("lag") is not None:
             parts.append(f"lag {words.count(counts['lag'] or 0)}")
+    elif snapshot.verb == "diff":
+        parts += [f"compared {words.count(snapshot.messages)}", f"equal {words.count(counts['equal'] or 0)}"]
+        parts += [f"{name} {words.count(number)}" for name, number in words.differing(counts)]
     else:
         parts.append(f"consumed {words.count(snapshot.messages)}")
         if counts["last_offset"] is not None:

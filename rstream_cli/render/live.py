@@ -26,7 +26,7 @@ _FREE_LINES = 4
 """Lines of the terminal beside the display and the rows of streams: its head, the rest, the prompt, and a note."""
 _NARROWEST = 7
 """Columns of a column of the table, at least: rows do not move with each digit."""
-_TITLES = {"publish": "publishing to", "consume": "consuming from", "copy": "copying"}
+_TITLES = {"publish": "publishing to", "consume": "consuming from", "copy": "copying", "diff": "comparing"}
 _STATES = {"active": "green", "waiting": "dim", "done": "dim"}
 """The states of a stream, in the order in which rows are shown."""
 
@@ -180,6 +180,10 @@ def _pieces(snapshot: Snapshot) -> list[Text]:
             pieces.append(_piece("not published", words.count(counts["not_published"]), "bold red"))
     elif snapshot.verb == "copy":
         pieces += _pieces_of_copy(counts)
+    elif snapshot.verb == "diff":
+        pieces.append(_piece("compared", words.count(snapshot.messages)))
+        pieces.append(_piece("equal", words.count(counts["equal"] or 0)))
+        pieces += [_piece(name, words.count(number), "bold red") for name, number in words.differing(counts)]
     else:
         pieces.append(_piece("consumed", words.count(snapshot.messages)))
         if counts["last_offset"] is not None:

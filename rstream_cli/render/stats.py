@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import ClassVar, Literal, NamedTuple
 
-Verb = Literal["publish", "consume", "copy"]
+Verb = Literal["publish", "consume", "copy", "diff"]
 
 _BUCKETS_PER_OCTAVE = 8
 _SMALLEST = 1e-6
@@ -192,6 +192,29 @@ class CopyCounts:
         return self.confirmed
 
 
+@dataclass(slots=True)
+class ComparisonCounts:
+    """The numbers of a run that compares two streams, A and B. ``rstream_core.DiffCounts`` says what each is."""
+
+    sent: ClassVar[float] = 1.0
+    settled: ClassVar[float] = 1.0
+
+    a: int = 0
+    b: int = 0
+    equal: int = 0
+    changed: int = 0
+    missing_in_a: int = 0
+    missing_in_b: int = 0
+    doubled_in_a: int = 0
+    doubled_in_b: int = 0
+    moved: int = 0
+
+    @property
+    def messages(self) -> int:
+        """The number whose rate is shown: of the side of which more was compared."""
+        return max(self.a, self.b)
+
+
 class Part(NamedTuple):
     """One of several streams of a run, such as a partition of a super stream."""
 
@@ -247,9 +270,10 @@ class Stats:
 
     verb: Verb
     stream: str
-    counts: PublishCounts | ConsumeCounts | CopyCounts
+    counts: PublishCounts | ConsumeCounts | CopyCounts | ComparisonCounts
     bytes: int = 0
-    """Publishing: of message bodies that were read. Consuming: written to stdout, with all that is around bodies."""
+    """Publishing: of message bodies that were read. Consuming: written to stdout, with all that is around bodies.
+    Comparing: of the messages of both sides."""
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     total: int | None = None
     """If the end is known: bytes of the input, or messages to consume."""
@@ -342,6 +366,10 @@ class Stats:
         self._sent_bytes = max(self._sent_bytes, int(self.bytes * self.counts.sent))
         self._done_meter.sample(now, self._settled)
         counts = self.counts
-        if isinstance(counts, ConsumeCounts) or not counts.in_flight or counts.confirmed != self._progress[0]:
+        if (
+            isinstance(counts, ConsumeCounts | ComparisonCounts)
+            or not counts.in_flight
+            or counts.confirmed != self._progress[0]
+        ):
             self._progress = counts.messages, now
         return self._messages_meter.sample(now, self.counts.messages), self._bytes_meter.sample(now, self._sent_bytes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -117,6 +117,16 @@ def ranges(numbers: Sequence[int]) -> str:
     return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
 
 
+def differing(counts: Mapping[str, int | None]) -> list[tuple[str, int]]:
+    """Returns the numbers of a comparison that are not 0, but for what is equal, each behind its words."""
+    names = ("changed", "missing_in_a", "missing_in_b", "doubled_in_a", "doubled_in_b", "moved")
+    return [
+        (name.replace("_in_a", " in A").replace("_in_b", " in B"), number)
+        for name in names
+        if (number := counts[name] or 0)
+    ]
+
+
 def summary(snapshot: Snapshot, reason: str) -> str:
     """Returns a whole run in one line; its numbers add up."""
     counts = snapshot.counts
@@ -140,6 +150,11 @@ def summary(snapshot: Snapshot, reason: str) -> str:
         return f"{'; '.join(parts)}; {reason}"
     if snapshot.verb == "copy":
         return _summary_of_copy(snapshot, reason, took)
+    if snapshot.verb == "diff":
+        compared = f"compared {messages(counts['a'] or 0)} of A with {count(counts['b'] or 0)} of B"
+        differences = [f"{words} {count(number)}" for words, number in differing(counts)]
+        parts = [f"{compared} ({snapshot.stream}) {took}", f"equal {count(counts['equal'] or 0)}", *differences]
+        return f"{'; '.join(parts)}; {reason}"
     published = counts["published"] or 0
     parts = [f"published {messages(published)} ({size(snapshot.bytes)}) to {snapshot.stream} {took}"]
     parts.append(f"confirmed {count(counts['confirmed'] or 0)}, failed {count(counts['failed'] or 0)}")

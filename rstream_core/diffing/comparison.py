@@ -10,6 +10,9 @@ of them, until some messages in a row are the same on both sides again. What is 
 - Else it makes a pair, changed, with one of the other side in the same place; without one it is missing there.
 
 So the differences come in the order in which they are decided, which is nearly that of the messages.
+
+``Comparison`` is longer than other classes, since what is read from the front, and what waits to be decided, are two
+views of the same two sides. What can be said of one side alone is in ``inputs``.
 """
 
 from __future__ import annotations

@@ -115,6 +115,10 @@ class _Pair:
             for side, stream, target in zip(sides, pair, self.inputs, strict=True)
         )
 
+    @property
+    def bytes(self) -> int:
+        return sum(side.fed for side in self.inputs)
+
     async def open(self) -> None:
         for reading in self.readings:
             await reading.open()
@@ -184,11 +188,23 @@ class Diff(AsyncIterator[Difference]):
         self._pairs: deque[tuple[StreamPair, tuple[int, int]]] | None = None
         """Those that are not begun, with the last offset of each side at the start, or -1."""
         self._pair: _Pair | None = None
+        self._bytes = 0
+        """Of the pairs before that one."""
         self._asking: asyncio.Task[None] | None = None
         """Asks the brokers for what the comparison goes on with. It goes on where a caller that waits is cancelled."""
         self._found: deque[Difference] = deque()
         self._time_slice = TimeSlice()
         self._is_closed = False
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the next difference is there already."""
+        return bool(self._found)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the messages that came, of both sides together."""
+        return self._bytes + (0 if self._pair is None else self._pair.bytes)
 
     @property
     def is_equal(self) -> bool:
@@ -232,6 +248,7 @@ class Diff(AsyncIterator[Difference]):
             await asyncio.wait((asking,))
         pair, self._pair = self._pair, None
         if pair is not None:
+            self._bytes += pair.bytes
             await pair.close()
 
     async def _work(self) -> bool:
@@ -253,6 +270,7 @@ class Diff(AsyncIterator[Difference]):
         elif comparison.is_done:
             a, b = pair.readings
             self.firsts.append((a.first, b.first))
+            self._bytes += pair.bytes
             self._pair = None
             await pair.close()
         else:

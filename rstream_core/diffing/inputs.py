@@ -85,6 +85,8 @@ class Input:
         """How many messages wait."""
         self.size = 0
         """Bytes of the pieces that hold them."""
+        self.fed = 0
+        """Bytes of all messages that came."""
         self.index = 0
         """How many messages were compared."""
         self.has_ended = False
@@ -102,6 +104,7 @@ class Input:
             self._pieces.append(piece)
             self.count += piece.left
             self.size += piece.size
+            self.fed += piece.size
 
     def is_ready(self, count: int) -> bool:
         """Whether so many messages wait, or as many as there may be."""

@@ -25,6 +25,7 @@ ANSWERING = {
     "consume",
     "context list",
     "context show",
+    "diff",
     "doctor",
     "dump info",
     "dump verify",

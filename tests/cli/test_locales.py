@@ -66,6 +66,7 @@ JSON_COMMANDS = {
     "lag": (NAME,),
     "offset list": (NAME,),
     "offset reset": (NAME, "--name", NAME, "--to", "1", "--dry-run"),
+    "diff": (NAME, NAME),
     "doctor": ("--stream", NAME),
     "dump info": (DUMP,),
     "dump verify": (DUMP,),

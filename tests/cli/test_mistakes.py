@@ -326,7 +326,24 @@ COMMANDS: tuple[Row, ...] = (
     ("consume s --store-every 5", USAGE, "--store-every needs --name", "pass --name REF"),
     ("consume s --filter-from .a", USAGE, "--filter-from needs --filter", "pass --filter VALUE, once for each value"),
     ("consume s --output lines -0", USAGE, "-0 and --output contradict each other", None),
+    (
+        "diff s",
+        USAGE,
+        "no second stream is given",
+        "pass A and B, or A with --to-context or --to-uri",
+    ),
+    ("diff s s --ignore footnote", USAGE, "--ignore: not a section: 'footnote'; there are header, delivery", None),
+    (
+        "diff s s --offset next",
+        USAGE,
+        "--offset: next is no place where two streams can be compared",
+        "give first, N, -N or a time",
+    ),
+    ("diff s s --to-offset x", USAGE, "--to-offset: not an offset: 'x'", None),
+    ("diff s s --to-context c --to-uri rabbitmq-stream://h", USAGE, "--to-context and --to-uri contradict each", None),
+    ("diff s s --window 0", USAGE, "--window: out of range: 0; at least 1 and at most 10000", None),
     # What is not there, or is there already.
+    ("diff s nowhere", NOT_FOUND, "there is no stream and no super stream 'nowhere'", MISSING),
     (
         "publish nowhere -m x",
         NOT_FOUND,
