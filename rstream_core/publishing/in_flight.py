@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from rstream_core.errors import response_name
 from rstream_core.protocol import commands as c
+from rstream_core.protocol.placed import Packed
 from rstream_core.protocol.wire import published, refit
 
 
@@ -22,6 +23,7 @@ class FailedMessage(NamedTuple):
 
     publishing_id: int
     data: bytes
+    """Empty for a message of a sub-entry that was passed on whole: nobody has unpacked it."""
     code: int
     """The broker's response code; 0 where it never answered, and the message may or may not be stored."""
     reason: str
@@ -137,6 +139,8 @@ class Batch:
     def failures(self, positions: Sequence[int], code: int, reason: str) -> list[FailedMessage]:
         """Returns the messages of the ids at these positions as failed ones."""
         ids = self.ids
+        if isinstance(self.sub_entry, Packed):  # unpacking may fail, and take much memory
+            return [FailedMessage(ids[0], b"", code, reason)] * self.weight
         if self.sub_entry is not None:
             return [FailedMessage(ids[0], data, code, reason) for data in self.sub_entry]
         if self._columns is None:

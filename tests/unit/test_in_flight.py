@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rstream_core.protocol import commands as c
+from rstream_core.protocol.placed import Packed
 from rstream_core.protocol.wire import publish_frame
 from rstream_core.publishing.in_flight import Batch, InFlight
 
@@ -76,3 +77,13 @@ def test_each_batch_has_an_outcome_with_its_own_latency() -> None:
     assert ledger.confirm(range(2, 8), 11.0) == []
     assert ledger.oldest is ledger.open()[0]
     assert (ledger.last_id, ledger.messages) == (9, 3)
+
+
+def test_a_sub_entry_that_is_passed_on_whole_fails_unseen() -> None:
+    """It is not what it claims: to unpack it would raise in a callback of the connection."""
+    ledger = InFlight(is_named=True, max_messages=100, max_size=1000)
+    packed = Packed(b"this is not gzip", 0, 16, 3, 50, 1)
+    ledger.add(Batch((7,), b"frame", packed.size, are_callers=True, sub_entry=packed))
+    (outcome,) = ledger.fail_all("closed", 0.0)
+    assert [(failed.publishing_id, failed.data, failed.reason) for failed in outcome.failed] == [(7, b"", "closed")] * 3
+    assert (ledger.failed, ledger.messages, ledger.batches) == (3, 0, 0)
