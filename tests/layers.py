@@ -89,6 +89,7 @@ rstream_core.flow: workers
 rstream_core.copying: . names
 rstream_core.copying: plan resuming
 rstream_core.copying: access stages
+rstream_core.copying: mark
 rstream_core.copying: looking
 rstream_core.copying: stream_copy
 rstream_core.copying: copy

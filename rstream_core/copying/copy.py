@@ -132,4 +132,5 @@ async def _place_of(client: CopyAccess, stream: str) -> Place:
     nodes = frozenset(str(node) for node in (metadata.leader, *metadata.replicas) if node is not None)
     if not nodes:
         raise LeaderNotAvailable(f"stream {stream!r} has no leader at the moment")
-    return Place(await client.cluster_name(), client.options.vhost, stream, nodes)
+    options = client.options
+    return Place(await client.cluster_name(), options.vhost, stream, nodes, options.tls is not None)

@@ -72,6 +72,8 @@ class Looking:
         """After ``find``: decides where to begin. ``is_begun``: whether the copy of any stream of the source has
         published to each target. Raises ``CopyRefused``."""
         plan = self._plan
+        if self.start is not None and self.is_marked and self.mark is None and not self.is_resumed:
+            is_begun = [False for _ in is_begun]  # the start of this stream has moved, and that of others has not
         targets = [
             Target(place, last_id, last_offset, begun)
             for place, (last_id, last_offset), begun in zip(self.targets, self._found, is_begun, strict=True)

@@ -31,11 +31,19 @@ class Place:
     stream: str
     nodes: frozenset[str] = frozenset()
     """The addresses that its nodes advertise: clusters may have the same name by accident."""
+    is_tls: bool = False
+    """Whether those are the addresses for TLS, with other ports."""
 
     def is_same(self, other: Place) -> bool:
         """Returns whether both are one stream."""
         mine, theirs = (self.cluster, self.vhost, self.stream), (other.cluster, other.vhost, other.stream)
-        return mine == theirs and not self.nodes.isdisjoint(other.nodes)
+        if self.is_tls is other.is_tls:
+            return mine == theirs and not self.nodes.isdisjoint(other.nodes)
+        return mine == theirs and not _hosts(self.nodes).isdisjoint(_hosts(other.nodes))
+
+
+def _hosts(nodes: frozenset[str]) -> set[str]:
+    return {node.rpartition(":")[0] for node in nodes}
 
 
 def check_prefix(prefix: str) -> str:

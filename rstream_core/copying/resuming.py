@@ -72,6 +72,7 @@ def begin_at(found: Found) -> int | None:
         _refuse_messages_of_others(found, target)
     last_id = max(target.last_id for target in found.targets)
     if not last_id:
+        _refuse_forgotten_ids(found)
         return found.start
     _refuse_another_source(found, last_id)
     if not found.skips:
@@ -99,6 +100,21 @@ def _refuse_messages_of_others(found: Found, target: Target) -> None:
     )
 
 
+def _refuse_forgotten_ids(found: Found) -> None:
+    """A broker forgets the last ids of names where a stream has too many: messages would be stored a second time."""
+    begun = max(found.start or 0, found.first_offset or 0)
+    if found.skips or found.mark is None or found.mark <= begun:
+        return  # perhaps nothing was copied
+    for target in found.targets:
+        if target.last_offset is not None:
+            raise CopyRefused(
+                f"stream {found.source.stream!r} was copied up to about offset {found.mark} under the name"
+                f" {found.name!r}, and stream {target.place.stream!r} holds messages, and none of them under that name:"
+                " it was deleted and made anew, or its broker has forgotten the name",
+                hint=Hint.COPY_OF_ANOTHER,
+            )
+
+
 def _refuse_another_source(found: Found, last_id: int) -> None:
     """The broker would confirm, and drop, all that another stream has up to the last id."""
     source = found.source.stream
@@ -110,9 +126,11 @@ def _refuse_another_source(found: Found, last_id: int) -> None:
             " deleted and made anew",
             hint=Hint.COPY_OF_ANOTHER,
         )
-    if found.is_marked and found.mark is None and found.first_offset == 0:
+    # A broker drops offsets that lie before the first message. But where that is at the last id, nothing can be lost.
+    if found.is_marked and found.mark is None and found.first_offset is not None and found.first_offset < last_id:
+        perhaps = ", or retention took it" if found.first_offset else ""
         raise CopyRefused(
             f"stream {source!r} was copied up to offset {last_id - 1} under the name {found.name!r}, and does not have"
-            " the mark of that copy: it was deleted and made anew",
+            f" the mark of that copy: it was deleted and made anew{perhaps}",
             hint=Hint.COPY_OF_ANOTHER,
         )

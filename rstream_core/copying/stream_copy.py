@@ -17,6 +17,7 @@ from rstream_core.consuming.gaps import GapListener
 from rstream_core.consuming.offsets import from_offset
 from rstream_core.copying.access import CopyAccess
 from rstream_core.copying.looking import Looking
+from rstream_core.copying.mark import Mark
 from rstream_core.copying.names import UNMARKED, Place
 from rstream_core.copying.plan import CopyPlan
 from rstream_core.copying.stages import add_filters, add_keys, number, unreadable, without_key
@@ -122,7 +123,7 @@ class StreamCopy:
 
     async def begin(self) -> None:
         """After ``decide``: makes the mark where it is missing, and opens both sides."""
-        await self._make_mark()
+        mark = await self._make_mark()
         for place in self.looking.targets:
             self._publishers.append(await self._sink.open(self._make_publisher(place)))
         self._source = StreamSource(
@@ -131,6 +132,7 @@ class StreamCopy:
             self.account,
             self._events,
             store_every=StoreEvery(seconds=STORE_EVERY),
+            keeper=mark,
             on_gap=self._surroundings.on_gap,
             now_ms=self._surroundings.now_ms,
             outage_until=self._surroundings.outage_until,
@@ -139,14 +141,15 @@ class StreamCopy:
         self.end = self._source.readings[0].end if self._plan.until is not None else None
         self._events.copies(self)
 
-    async def _make_mark(self) -> None:
+    async def _make_mark(self) -> Mark | None:
         """Stores where the copy begins, before its first message. All before that is done with, and nothing behind it
-        is known to be: an older mark, of a target that was made anew, must not stay."""
+        is known to be: an older mark, of a target that was made anew, must not stay. None where none can be made."""
         looking = self.looking
         begins = looking.begins if looking.begins is not None else looking.first or 0
-        is_kept = looking.is_resumed and looking.mark is not None and begins >= looking.mark
-        if not self._is_marked or is_kept:
-            return
+        if not self._is_marked:
+            return None
+        if looking.is_resumed and looking.mark is not None and begins >= looking.mark:
+            return Mark(self._from, looking.mark)
         stream = looking.source.stream
         try:
             await self._from.store_offset(stream, self.name, begins, verify_timeout=MARK_TIMEOUT)
@@ -157,6 +160,8 @@ class StreamCopy:
             if not looking.is_resumed:
                 self.name += UNMARKED
             self._events.is_unmarked(stream, error)
+            return None
+        return Mark(self._from, begins)
 
     def _make_publisher(
         self, place: Place

@@ -24,7 +24,7 @@ from rstream_core.flow.ends import Ends
 from rstream_core.flow.opening import Opening
 from rstream_core.flow.read_plan import ReadPlan
 from rstream_core.flow.stages import Stop
-from rstream_core.flow.stores import STORE_TIMEOUT, StoreEvery, Stores
+from rstream_core.flow.stores import STORE_TIMEOUT, OffsetKeeper, StoreEvery, Stores
 from rstream_core.flow.stream_reading import ReadEvents, StreamReading
 from rstream_core.protocol.delivered import ReadChunk
 
@@ -70,12 +70,13 @@ class StreamSource:
         events: ReadEvents,
         *,
         store_every: StoreEvery | None = None,
+        keeper: OffsetKeeper | None = None,
         on_gap: GapListener,
         now_ms: Callable[[], int],
         outage_until: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """``on_gap``: as the client's. ``now_ms``: milliseconds since 1970 (UTC). ``outage_until``: the loop time at
-        which the last outage has ended; now during one."""
+        """``keeper`` stores offsets; None: the client does. ``on_gap``: as the client's. ``now_ms``: milliseconds since
+        1970 (UTC). ``outage_until``: the loop time at which the last outage has ended; now during one."""
         self._plan = plan
         self._events = events
         self._readings = [StreamReading(stream, account) for stream in plan.streams]
@@ -84,7 +85,9 @@ class StreamSource:
         self._opening = Opening(client, plan, self._ends, events, on_gap)
         self._stores: Stores | None = None
         if plan.name is not None:
-            self._stores = Stores(client, plan.name, store_every or StoreEvery(), self._readings, events, clock)
+            self._stores = Stores(
+                keeper or client, plan.name, store_every or StoreEvery(), self._readings, events, clock
+            )
         self._stores_by_number = store_every is not None and store_every.messages is not None
         self._arrivals = _Arrivals()
         self._rotation: deque[StreamReading] = deque()

@@ -438,6 +438,23 @@ async def test_messages_go_to_other_partitions_by_their_keys(
     assert (await client.copy(source, target, **how)).copied == 0  # type: ignore[arg-type]
 
 
+async def test_a_start_that_moves_is_refused_where_that_of_other_partitions_has_not(
+    client: Client, super_streams: tuple[str, str, str]
+) -> None:
+    """What lies between the two starts of a partition would be left out, or be stored twice."""
+    source, _, target = super_streams
+    how = {"super_stream": True, "routing_key": lambda message: message, "selection": "all"}
+    how["offset_type"] = OffsetType.LAST
+    partitions = await client.partitions(source)
+    for partition in partitions:
+        await publish(client, partition, bodies(10))
+    await client.copy(source, target, **how)  # type: ignore[arg-type]
+    assert (await client.copy(source, target, **how)).copied == 0  # type: ignore[arg-type]
+    await publish(client, partitions[1], bodies(5, "a-"), bodies(5, "b-"))
+    with pytest.raises(CopyRefused, match="holds messages, and none of them"):
+        await client.copy(source, target, **how)  # type: ignore[arg-type]
+
+
 async def test_a_message_without_a_key_ends_the_copy(client: Client, super_streams: tuple[str, str, str]) -> None:
     source, _, target = super_streams
     partition = (await client.partitions(source))[0]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from rstream_core import Client, ConnectionOptions, EmbeddedBroker, NotConfirmed, parse_uri
+from rstream_core import Client, ConnectionOptions, CopyRefused, EmbeddedBroker, NotConfirmed, parse_uri
 from rstream_core.protocol.commands import Key
-from tests.clients import bodies, publish
+from tests.clients import PATIENCE, bodies, publish, read
 from tests.recovering import stored
 
 
@@ -38,3 +39,18 @@ async def test_what_a_target_did_not_take_is_read_again(faulty: EmbeddedBroker, 
     assert await stored(own, "target") == bodies(5)
     await own.copy("source", "target", **all_of_them)
     assert await stored(own, "target") == bodies(10)
+
+
+async def test_a_source_that_is_made_anew_while_it_is_followed(own: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy reads on behind the last offset of the old one. A mark in the new one would hide what is missing."""
+    monkeypatch.setattr("rstream_core.copying.stream_copy.STORE_EVERY", 0.05)
+    await publish(own, "source", bodies(10))
+    copying = asyncio.create_task(own.copy("source", "target", follow=True))
+    await read(own, "target", 10)
+    await own.delete_stream("source")
+    await own.create_stream("source")
+    await publish(own, "source", bodies(30, "new-"))
+    with pytest.raises(CopyRefused, match="was deleted and made anew while it was copied"):
+        await asyncio.wait_for(copying, PATIENCE)
+    with pytest.raises(CopyRefused, match="does not have the mark of that copy"):
+        await own.copy("source", "target")

@@ -53,13 +53,14 @@ def test_a_copy_goes_on_behind_the_last_id() -> None:
 def test_what_was_left_out_is_not_read_again() -> None:
     assert begin_at(found(target(40, 9), mark=70, skips=True)) == 70
     assert begin_at(found(target(40, 9), mark=20, skips=True)) == 40
-    assert begin_at(found(target(40, 9), mark=None, first_offset=10, skips=True)) == 40
+    assert begin_at(found(target(40, 9), mark=None, first_offset=40, skips=True)) == 40
 
 
 def test_with_several_targets_it_goes_on_at_the_mark() -> None:
     both = target(40, 9), target(80, 9, number=1)
     assert begin_at(found(*both, mark=30, skips=True)) == 30
-    assert begin_at(found(*both, mark=None, first_offset=10, skips=True)) is None
+    assert begin_at(found(*both, mark=None, first_offset=80, skips=True)) is None
+    assert begin_at(found(*both, mark=None, is_marked=False, skips=True)) is None
 
 
 def test_with_one_of_several_targets_made_anew_it_begins_again() -> None:
@@ -100,8 +101,26 @@ def test_without_a_mark_only_the_end_shows_it() -> None:
 
 def test_retention_may_take_the_mark() -> None:
     """A broker drops stored offsets that lie before the first message."""
-    assert begin_at(found(target(40, 39), mark=None, first_offset=20)) == 40
+    assert begin_at(found(target(40, 39), mark=None, first_offset=40)) == 40
+    assert begin_at(found(target(40, 39), mark=None, first_offset=60)) == 40
     assert begin_at(found(target(40, 39), mark=None, first_offset=None)) == 40
+
+
+def test_a_source_that_was_made_anew_and_cut_by_retention_is_refused() -> None:
+    """Its messages 20 to 39 would be confirmed and dropped."""
+    with pytest.raises(CopyRefused, match=r"does not have the mark of that copy: .* made anew, or retention took it"):
+        begin_at(found(target(40, 39), mark=None, first_offset=20))
+    both = target(10, 9), target(40, 9, number=1)
+    with pytest.raises(CopyRefused, match="does not have the mark"):
+        begin_at(found(*both, mark=None, first_offset=20, skips=True))
+
+
+def test_a_target_that_has_forgotten_the_name_is_refused() -> None:
+    """RabbitMQ keeps the last ids of some hundred names of a stream."""
+    with pytest.raises(CopyRefused, match="'t-0' holds messages, and none of them under that name"):
+        begin_at(found(target(0, 500), mark=39, is_appended=True))
+    for begun in ({"mark": 7, "start": 7}, {"mark": 7, "first_offset": 8}, {"mark": 7, "skips": True}):
+        begin_at(found(target(0, 500), is_appended=True, **begun))  # perhaps nothing was copied
 
 
 def test_the_same_stream_is_refused() -> None:
@@ -115,6 +134,15 @@ def test_the_same_stream_is_refused() -> None:
         replace(SOURCE, nodes=frozenset({"b:5552"})),  # another cluster of the same name
     ):
         assert begin_at(found(replace(target(), place=other))) is None
+
+
+def test_the_same_stream_is_refused_where_only_one_side_has_tls() -> None:
+    """Its nodes then advertise another port."""
+    same = replace(SOURCE, nodes=frozenset({"a:5551"}), is_tls=True)
+    with pytest.raises(CopyRefused, match="same stream"):
+        begin_at(found(replace(target(), place=same), is_appended=True))
+    other = replace(SOURCE, nodes=frozenset({"b:5551"}), is_tls=True)
+    assert begin_at(found(replace(target(), place=other))) is None
 
 
 def test_a_name_says_all_that_decides_about_ids() -> None:
