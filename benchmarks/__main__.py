@@ -36,7 +36,7 @@ FEWEST = 1000
 def main() -> int:
     given = parse_arguments()
     try:
-        given.run(given)
+        faults = given.run(given)
     except (Failed, BuildError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -45,7 +45,9 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
+    for fault in faults:
+        print(f"error: {fault}", file=sys.stderr)
+    return 1 if faults else 0
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -89,6 +91,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         given.rounds = quick_rounds if given.quick else ROUNDS
     if given.messages < FEWEST or given.rounds < 1:
         parser.error(f"--messages is at least {FEWEST}, and --rounds at least 1")
+    if given.json:
+        try:  # before it takes its time
+            given.json.open("a").close()
+        except OSError as error:
+            parser.error(f"--json {given.json}: {error.strerror}")
     return given
 
 
@@ -106,7 +113,8 @@ def names_of(known: Sequence[str] | Any) -> Callable[[str], list[str]]:
     return parse
 
 
-def run_goals(given: argparse.Namespace) -> None:
+def run_goals(given: argparse.Namespace) -> list[str]:
+    """Returns what failed; so do the others."""
     names = given.only or list(goals.GROUPS)
     expected = goals.expected_seconds(names, given.messages, given.rounds)
     peers = clients.build(given.without) if {"publish", "consume", "latency"} & set(names) else []
@@ -119,13 +127,14 @@ def run_goals(given: argparse.Namespace) -> None:
         words = setting_words(given, broker.description, [peer.title for peer in peers], published)
         if given.pure:
             words += "; without the compiled part"
-        found = goals.measure(setting, names)
+        found, faults = goals.measure(setting, names)
     rows = goals.rows(found, names, given.pure)
-    tell(given, words, [("", table(rows, is_markdown=given.markdown))], began)
     save(given, words, {"goals": goals.as_json(found, given.pure)})
+    tell(given, words, [("", table(rows, is_markdown=given.markdown))], began)
+    return faults
 
 
-def run_peers(given: argparse.Namespace) -> None:
+def run_peers(given: argparse.Namespace) -> list[str]:
     points = axes.points(given.axis or [], given.messages, given.quick)
     peers = clients.build(given.without)
     published = published_python(given)
@@ -134,21 +143,23 @@ def run_peers(given: argparse.Namespace) -> None:
     began = time.monotonic()
     with running_broker() as broker, tempfile.TemporaryDirectory(prefix="rstream-bench-") as folder:
         words = setting_words(given, broker.description, [peer.title for peer in peers], published)
-        measured = axes.measure(broker.uri, Path(folder), points, given.rounds, peers, published)
+        measured, faults = axes.measure(broker.uri, Path(folder), points, given.rounds, peers, published)
     tables = [(title, table(rows, is_markdown=given.markdown, left=2)) for title, rows in axes.tables(measured)]
-    tell(given, words, tables, began)
     save(given, words, {"points": axes.as_json(measured)})
+    tell(given, words, tables, began)
+    return faults
 
 
-def run_brokers(given: argparse.Namespace) -> None:
+def run_brokers(given: argparse.Namespace) -> list[str]:
     began = time.monotonic()
     with running_broker() as broker, embedded_broker() as embedded:
         words = setting_words(given, broker.description, [], None)
         rows = brokers.measure(
             Target(broker.uri, goals.SIZE), Target(embedded.uri, goals.SIZE), given.messages, given.rounds
         )
-    tell(given, words, [("", table(rows, is_markdown=given.markdown))], began)
     save(given, words, {"rows": rows})
+    tell(given, words, [("", table(rows, is_markdown=given.markdown))], began)
+    return []
 
 
 def published_python(given: argparse.Namespace) -> Path | None:

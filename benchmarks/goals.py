@@ -430,11 +430,17 @@ def expected_seconds(names: Sequence[str], messages: int, rounds: int) -> float:
     return sum(rounds * (group.fixed + group.seconds * millions) + group.once * millions for group in groups) + 15
 
 
-def measure(setting: Setting, names: Sequence[str]) -> Found:
+def measure(setting: Setting, names: Sequence[str]) -> tuple[Found, list[str]]:
+    """Returns what was found, and what failed: the other groups go on."""
     found: Found = {}
+    faults: list[str] = []
     for name in names:
-        found |= GROUPS[name].measure(setting)
-    return found
+        try:
+            found |= GROUPS[name].measure(setting)
+        except Failed as error:
+            faults.append(f"{name}: {error}")
+            note(faults[-1])
+    return found, faults
 
 
 def rows(found: Found, names: Sequence[str], is_pure: bool) -> list[Row]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.programs import OutOfTimeError, Result
+from benchmarks.programs import Failed, OutOfTimeError, Result
 
 
 def note(line: str) -> None:
@@ -57,12 +57,25 @@ def slope(long: Contender, short: Contender, unit: int = 1) -> float:
     return statistics.median((a.cpu - b.cpu) * unit / max(a.messages - b.messages, 1) for a, b in pairs)
 
 
-def take_turns(title: str, contenders: Sequence[Contender], rounds: int, *, seconds: float | None = None) -> bool:
+def take_turns(
+    title: str,
+    contenders: Sequence[Contender],
+    rounds: int,
+    *,
+    seconds: float | None = None,
+    faults: list[str] | None = None,
+) -> bool:
     """Runs all of them so often. Returns whether there was time for that: with ``seconds``, no run begins that would
-    end later, as far as its last one tells, and what has none yet may end the time."""
+    end later, as far as its last one tells.
+
+    Raises ``Failed`` where a run fails. With ``faults``, that is noted there, and the others go on without it.
+    """
     deadline = None if seconds is None else time.monotonic() + seconds
+    failed: list[Contender] = []
     for number in range(rounds):
         for contender in order(contenders, number):
+            if contender in failed:
+                continue
             began = time.monotonic()
             if deadline is not None and began + contender.took > deadline:
                 note(f"{title}: time is up in round {number + 1} of {rounds}")
@@ -72,6 +85,14 @@ def take_turns(title: str, contenders: Sequence[Contender], rounds: int, *, seco
             except OutOfTimeError as error:
                 note(f"{title}: {error}")
                 return False
+            except Failed as error:
+                if faults is None:
+                    raise
+                faults.append(f"{title}, {contender.label}: {error}")
+                note(faults[-1])
+                failed.append(contender)
+                contender.results.clear()
+                continue
             contender.took = time.monotonic() - began
             contender.results.append(result)
             note(f"{title} {number + 1}/{rounds}  {contender.label}: {result.rate:,.0f}/s")

@@ -17,7 +17,7 @@ from typing import IO, Any, NamedTuple
 from benchmarks.goals import at_least, checked, fill
 from benchmarks.peers.clients import Peer
 from benchmarks.programs import Failed, Result, Target, write_lines
-from benchmarks.rounds import Contender, ratio, take_turns
+from benchmarks.rounds import Contender, note, ratio, take_turns
 from benchmarks.tables import Row
 
 SECONDS = 300.0
@@ -170,6 +170,8 @@ class Place(NamedTuple):
     point: Point
     peers: Sequence[Peer]
     published: Path | None
+    faults: list[str]
+    """What failed so far."""
 
     @contextmanager
     def lines(self) -> Iterator[Callable[[], IO[bytes]]]:
@@ -235,15 +237,22 @@ class _Repeated:
 
 def measure(
     uri: str, folder: Path, found: Sequence[Point], rounds: int, peers: Sequence[Peer], published: Path | None
-) -> list[Measured]:
+) -> tuple[list[Measured], list[str]]:
+    """Returns what was found, and what failed: the others go on."""
+    faults: list[str] = []
     start = {task: _start_of(Target(uri, 100), folder, task) for task in ("publish", "consume")}
     measured = []
     for point in found:
-        place = Place(Target(uri, point.size), folder, point, peers, published)
+        place = Place(Target(uri, point.size), folder, point, peers, published, faults)
         for task in tasks_of(point):
-            contenders = MEASURES[task](place, rounds)
+            try:
+                contenders = MEASURES[task](place, rounds)
+            except Failed as error:  # a stream could not be made, or filled
+                faults.append(f"{task}, {point.axis} {point.value:,}: {error}")
+                note(faults[-1])
+                continue
             measured.append(Measured(point, task, [each for each in contenders if each.results], start[task]))
-    return measured
+    return measured, faults
 
 
 def _start_of(target: Target, folder: Path, task: str) -> float:
@@ -347,7 +356,8 @@ def _turns(
         each.took = RATES["start"] + weight / RATES[task]
     if place.published is not None and not point.partitions and point.published_messages:
         contenders.append(Contender("published client", published))
-    take_turns(f"{task}, {point.axis} {point.value:,}", contenders, rounds, seconds=SECONDS)
+    title = f"{task}, {point.axis} {point.value:,}"
+    take_turns(title, contenders, rounds, seconds=SECONDS, faults=place.faults)
     return contenders
 
 
@@ -356,12 +366,15 @@ def tables(measured: Sequence[Measured]) -> Iterator[tuple[str, list[Row]]]:
     for name in dict.fromkeys(each.point.axis for each in measured):
         for task in ("publish", "consume"):
             part = [each for each in measured if each.point.axis == name and each.task == task]
-            if part:
+            if any(each.contenders for each in part):
                 yield f"{task}, by {AXES[name].title}", _rows(AXES[name], part)
 
 
 def _rows(axis: Axis, part: Sequence[Measured]) -> list[Row]:
-    base = {contender.label: part[0].cpu(contender) for contender in part[0].contenders}
+    base: dict[str, float] = {}
+    for each in part:
+        for contender in each.contenders:
+            base.setdefault(contender.label, each.cpu(contender))
     rows: list[Row] = [
         (axis.title, "", "messages", "rounds", "messages/s", "rstream is", "CPU us/message", "of the first", "peak MB")
     ]

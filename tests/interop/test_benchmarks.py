@@ -35,7 +35,8 @@ def peers() -> list[clients.Peer]:
 def test_axes(peers: list[clients.Peer], broker: Broker, tmp_path: Path, axis: str) -> None:
     """Each publishes and reads two streams, and two partitions."""
     points = axes.points([(axis, (2,))], 2 * MESSAGES, is_quick=False)
-    measured = axes.measure(broker.uri, tmp_path, points, 1, peers, None)
+    measured, faults = axes.measure(broker.uri, tmp_path, points, 1, peers, None)
+    assert faults == []
     names = {axes.OURS, *(peer.title for peer in peers)}
     assert [{contender.label for contender in each.contenders} for each in measured] == [names, names]
     assert all(contender.rate > 0 for each in measured for contender in each.contenders)
@@ -47,7 +48,9 @@ def test_latencies(peers: list[clients.Peer], broker: Broker, tmp_path: Path, mo
     monkeypatch.setattr(goals, "RATE", 4000)
     counts = Counts.of(MESSAGES)._replace(latencies=1000)
     setting = Setting(Target(broker.uri, goals.SIZE), tmp_path, counts, 1, peers, None)
-    ((name, measured),) = goals.measure(setting, ["latency"]).items()
+    found, faults = goals.measure(setting, ["latency"])
+    assert faults == []
+    ((name, measured),) = found.items()
     assert name in {goal.name for goal in goals.GOALS}
     assert measured.value > 0
 

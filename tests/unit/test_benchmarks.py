@@ -13,10 +13,22 @@ import pytest
 
 from benchmarks.__main__ import parse_arguments
 from benchmarks.broker import ROOT, undisturbed
-from benchmarks.goals import GOALS, GROUPS, Counts, Goal, Measured, as_json, cost, expected_seconds, rows
+from benchmarks.goals import (
+    GOALS,
+    GROUPS,
+    Counts,
+    Goal,
+    Measured,
+    Setting,
+    as_json,
+    cost,
+    expected_seconds,
+    measure,
+    rows,
+)
 from benchmarks.peers import axes, clients
 from benchmarks.peers.clients import LANGUAGES, Peer
-from benchmarks.programs import Failed, OutOfTimeError, Result, run, write_lines
+from benchmarks.programs import Failed, OutOfTimeError, Result, Target, run, write_lines
 from benchmarks.rounds import Contender, ratio, slope, take_turns
 from benchmarks.tables import table
 from benchmarks.worker import Work, make_bodies, parse_uri
@@ -78,6 +90,30 @@ def test_a_run_that_takes_too_long_ends_the_turns() -> None:
     assert not take_turns("turns", [Contender("late", late)], 2, seconds=10)
 
 
+def test_who_fails_is_left_out_and_named() -> None:
+    def fail() -> Result:
+        raise Failed("the reason")
+
+    faults: list[str] = []
+    bad, good = Contender("bad", fail), Contender("good", result)
+    assert take_turns("turns", [bad, good], 2, faults=faults)
+    assert faults == ["turns, bad: the reason"]
+    assert [len(each.results) for each in (bad, good)] == [0, 2]
+    with pytest.raises(Failed, match="the reason"):
+        take_turns("turns", [bad], 1)
+
+
+def test_a_group_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+    """No broker is there."""
+    target = Target("rabbitmq-stream://127.0.0.1:1", 100)
+    setting = Setting(target, tmp_path, Counts.of(1000), 1, [], None)
+    found, faults = measure(setting, ["json", "send_wait"])
+    assert found == {}
+    assert [fault.partition(":")[0] for fault in faults] == ["json", "send_wait"]
+    assert all("refused" in fault for fault in faults)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("goal", GOALS, ids=lambda goal: goal.name)
 def test_each_goal_is_met_on_its_side_of_the_number(goal: Goal) -> None:
     assert goal.is_met(goal.goal, is_pure=False)
@@ -130,6 +166,7 @@ def test_points_stay_within_the_disk() -> None:
         (["goals", "--only", "love"], "no such name: love"),
         (["goals", "--messages", "1"], "--messages is at least 1000"),
         (["goals", "--rounds", "0"], "--rounds at least 1"),
+        (["goals", "--json", "/nowhere/file"], "--json /nowhere/file: No such file"),
         ([], "COMMAND"),
     ],
 )
