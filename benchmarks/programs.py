@@ -134,6 +134,8 @@ class Target(NamedTuple):
     """Bytes of a body."""
     is_pure: bool = False
     """This project runs without its compiled part."""
+    timeout: float = DEADLINE
+    """Seconds for a program."""
 
     def worker(
         self,
@@ -148,7 +150,7 @@ class Target(NamedTuple):
         """Runs a task of ``bare_socket``, ``core`` or the published client."""
         asked = ("--uri", self.uri, "--stream", stream, "--messages", str(messages), "--size", str(self.size), *more)
         program = [python or sys.executable, "-m", f"benchmarks.{module}", task, *asked]
-        return run(program, environment=self._environment)
+        return run(program, environment=self._environment, timeout=self.timeout)
 
     def peer(self, command: Sequence[str], task: str, streams: Sequence[str], messages: int, **more: Any) -> Result:
         """Runs a program of another language. ``more``: ``warm_up``, ``super``, ``rate``."""
@@ -167,7 +169,7 @@ class Target(NamedTuple):
             "warm_up": 0,
             **more,
         }
-        return run([*command, *(f"{name}={value}" for name, value in given.items())])
+        return run([*command, *(f"{name}={value}" for name, value in given.items())], timeout=self.timeout)
 
     def admin(self, task: str, stream: str, more: Sequence[str] = ()) -> int:
         """``create``, ``delete`` or ``count``, with the super stream's tasks."""
@@ -223,6 +225,7 @@ class Target(NamedTuple):
             stdin=stdin,
             stdout=stdout,
             environment=self._environment,
+            timeout=self.timeout,
         )
 
     @property
@@ -238,11 +241,10 @@ def write_lines(file: Path, size: int, lines: int, form: bytes = b"%s\n", *, is_
     """Messages as a text file, a line each: ``form`` with the body, or a key, a colon and the body."""
     bodies = make_bodies(size, distinct(size))
     whole = [b"%d:%s\n" % (at, body) if is_keyed else form % body for at, body in enumerate(bodies)]
-    block = b"".join(whole)
     with file.open("wb") as out:
         for _ in range(lines // len(whole)):
-            out.write(block)
-        out.write(b"".join(whole[: lines % len(whole)]))
+            out.writelines(whole)
+        out.writelines(whole[: lines % len(whole)])
 
 
 def same_content(one: Path, other: Path) -> bool:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.programs import Failed, OutOfTimeError, Result
+from benchmarks.programs import Failed, Result
 
 
 def note(line: str) -> None:
@@ -82,9 +82,6 @@ def take_turns(
                 return False
             try:
                 result = contender.run()
-            except OutOfTimeError as error:
-                note(f"{title}: {error}")
-                return False
             except Failed as error:
                 if faults is None:
                     raise

@@ -62,7 +62,7 @@ class Work:
 
 def distinct(size: int) -> int:
     """How many bodies of this size differ: a batch of them, or fewer where that would take memory."""
-    return max(min(BATCH, 8_000_000 // size), 1)
+    return max(min(BATCH, 1_000_000 // size), 1)
 
 
 def make_bodies(size: int, count: int = BATCH) -> list[bytes]:

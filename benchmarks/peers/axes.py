@@ -30,6 +30,8 @@ RUN = 1_000_000_000
 """Bytes of the bodies of a run, where their size is the axis."""
 OVERHEAD = 22
 """Bytes that a stored message has beside its body, at most."""
+LEAST_SECONDS = 60.0
+"""The least that a run may take; otherwise ten times what is expected of it."""
 PUBLISHED_PART, PUBLISHED_MOST = 5, 500_000
 """The published client gets a part of the messages: it takes longer by so much."""
 OURS = "rstream"
@@ -135,9 +137,13 @@ def expected_seconds(found: Sequence[Point], rounds: int) -> float:
 
 
 def _expected(point: Point, task: str, rounds: int) -> float:
-    weight = point.messages * max(point.size / 1000, 1)
-    turn = 5 * RATES["start"] + 4 * weight / RATES[task] + point.published_messages / RATES["published"]
-    return rounds * turn + weight / RATES["publish"]
+    published = RATES["start"] + point.published_messages / RATES["published"]
+    return rounds * (4 * run_seconds(point, task) + published) + run_seconds(point, "publish")
+
+
+def run_seconds(point: Point, task: str) -> float:
+    """About how long a contender takes."""
+    return RATES["start"] + point.messages * max(point.size / 1000, 1) / RATES[task]
 
 
 def tasks_of(point: Point) -> Sequence[str]:
@@ -243,8 +249,10 @@ def measure(
     start = {task: _start_of(Target(uri, 100), folder, task) for task in ("publish", "consume")}
     measured = []
     for point in found:
-        place = Place(Target(uri, point.size), folder, point, peers, published, faults)
         for task in tasks_of(point):
+            timeout = min(max(10 * run_seconds(point, task), LEAST_SECONDS), SECONDS)
+            target = Target(uri, point.size, timeout=timeout)
+            place = Place(target, folder, point, peers, published, faults)
             try:
                 contenders = MEASURES[task](place, rounds)
             except Failed as error:  # a stream could not be made, or filled
@@ -351,9 +359,8 @@ def _turns(
     place: Place, task: str, contenders: list[Contender], published: Callable[[], Result], rounds: int
 ) -> list[Contender]:
     point = place.point
-    weight = point.messages * max(point.size / 1000, 1)
     for each in contenders:
-        each.took = RATES["start"] + weight / RATES[task]
+        each.took = run_seconds(point, task)
     if place.published is not None and not point.partitions and point.published_messages:
         contenders.append(Contender("published client", published))
     title = f"{task}, {point.axis} {point.value:,}"
@@ -390,8 +397,8 @@ def _rows(axis: Axis, part: Sequence[Measured]) -> list[Row]:
                     str(len(contender.results)),
                     f"{contender.rate:,.0f}",
                     f"{ratio(ours, contender):.2f} x" if ours and contender is not ours else "",
-                    f"{cpu:.2f}",
-                    f"{cpu / base[contender.label]:.2f} x" if base.get(contender.label) else "",
+                    f"{cpu:.2f}" if cpu > 0 else "-",  # less than the noise of a start
+                    f"{cpu / base[contender.label]:.2f} x" if cpu > 0 and base[contender.label] > 0 else "-",
                     f"{contender.median(lambda result: result.peak_mb):.0f}",
                 )
             )

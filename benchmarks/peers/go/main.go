@@ -282,7 +282,7 @@ func (p *peer) read(total int64) (int64, error) {
 }
 
 func makeBodies(size int) [][]byte {
-	bodies := make([][]byte, max(1, min(batch, 8_000_000/size)))
+	bodies := make([][]byte, max(1, min(batch, 1_000_000/size)))
 	filler := strings.Repeat("x", size)
 	for number := range bodies {
 		bodies[number] = []byte((fmt.Sprintf("%08d ", number) + filler)[:size])

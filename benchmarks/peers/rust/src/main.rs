@@ -91,7 +91,7 @@ async fn main() -> Outcome<()> {
         is_super: value("super")? == "1",
         messages: value("messages")?.parse()?,
         warm_up: value("warm_up")?.parse()?,
-        bodies: (0..BATCH.min(8_000_000 / size).max(1))
+        bodies: (0..BATCH.min(1_000_000 / size).max(1))
             .map(|number| body(number, size))
             .collect(),
     };
@@ -123,7 +123,9 @@ impl Peer {
         }
         let mut producers = Vec::new();
         for stream in &self.streams {
-            let builder = self.environment.producer().batch_size(BATCH);
+            // A batch is a frame, and a frame of more than the broker takes ends the connection.
+            let batch = BATCH.min(900_000 / self.bodies[0].len()).max(1);
+            let builder = self.environment.producer().batch_size(batch);
             producers.push(builder.build(stream).await?);
         }
         self.publish_with(async |at: usize, messages, left: Arc<Left>| {

@@ -227,7 +227,7 @@ public class Peer {
   }
 
   private static byte[][] bodies(int size) {
-    byte[][] made = new byte[Math.max(1, Math.min(BATCH, 8_000_000 / size))][];
+    byte[][] made = new byte[Math.max(1, Math.min(BATCH, 1_000_000 / size))][];
     for (int number = 0; number < made.length; number++) {
       made[number] = new byte[size];
       Arrays.fill(made[number], (byte) 'x');
