@@ -144,7 +144,7 @@ def _status_of_core_error(error: BaseException) -> ExitStatus | None:
             ExitStatus.CONNECTION,
         ),
         ((e.NotConfirmed,), ExitStatus.NOT_CONFIRMED),
-        ((e.MessageTooLarge, e.AmqpError, e.DumpError), ExitStatus.BAD_RECORD),
+        ((e.MessageTooLarge, e.NotCopied, e.AmqpError, e.DumpError), ExitStatus.BAD_RECORD),
         (
             (e.PreconditionFailed, e.StreamAlreadyExists, e.UnsupportedByBroker, e.OffsetsGone, e.CopyRefused),
             ExitStatus.PRECONDITION,

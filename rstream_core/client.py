@@ -578,9 +578,10 @@ class Client:
         second, of all streams together. ``credit`` and ``fail_on_gap`` are those of ``subscribe``; the client's
         ``on_gap`` is told of gaps.
 
-        Raises the error that ended it, ``NotConfirmed`` where the target rejected a message, ``MessageTooLarge`` where
-        one does not fit a frame of the target, what the functions raise, and what ``subscribe`` and ``publisher``
-        raise. Connections recover as those of the two clients do. A cancelled copy has stored a part, to go on from.
+        Raises the error that ended it, ``NotConfirmed`` where the target rejected a message, ``NotCopied`` at one that
+        does not fit a frame of the target, or has no routing key, what the functions raise, and what ``subscribe`` and
+        ``publisher`` raise. Connections recover as those of the two clients do. A cancelled copy has stored a part, to
+        go on from.
         """
         from rstream_core.copying.call import Choosing, copy_streams, plan_of
 

@@ -23,6 +23,7 @@
     │   ├── LeaderNotAvailable         the stream has no leader now
     │   ├── OffsetsGone                retention took what was to be read
     │   ├── CopyRefused                a copy would lose or double messages
+    │   ├── NotCopied                  a copy ended at a message that it cannot pass on
     │   ├── RouteNotFound              a super stream has no partition for a routing key
     │   ├── UnsupportedByBroker        the broker is too old; names the version that is needed
     │   ├── MessageTooLarge            does not fit a frame
@@ -210,6 +211,11 @@ class OffsetsGone(ClientError):
 
 class CopyRefused(ClientError):
     """A copy would lose messages, or store them twice: the message says which, and why."""
+
+
+class NotCopied(ClientError):
+    """A copy ended at a message that it cannot pass on, and names: it does not fit a frame of the target, has no
+    routing key, or cannot be read. All before it are copied."""
 
 
 class RouteNotFound(ClientError, LookupError):

@@ -23,7 +23,7 @@ from rstream_core.copying.plan import CopyPlan
 from rstream_core.copying.stages import add_filters, add_keys, number, unreadable, without_key
 from rstream_core.errors import (
     AccessRefused,
-    MessageTooLarge,
+    NotCopied,
     RequestTimeout,
     RstreamError,
 )
@@ -248,7 +248,7 @@ class StreamCopy:
         """Ends the copy at the first message that cannot go on: one that is left out would be lost without a word."""
         place, why = bad[0]
         text = f"offset {block.positions[place]} of stream {block.stream!r}: {why}"
-        return Stop(text, "bad message", MessageTooLarge(text))
+        return Stop(text, "bad message", NotCopied(text))
 
     def _measure(self, block: Block) -> Block:
         self.bytes += size_of(block.messages)

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,16 @@ def test_filter_values_and_compression(run: Run, stream: str, target: str) -> No
     packed = run("copy", stream, target, "--append", "--compression", "gzip", "--name", "packed", "-o", "0")
     assert packed.returncode == 0
     assert bodies(run, target) == lines * 2
+
+
+def test_the_gaps_in_time_are_kept(run: Run, stream: str, target: str) -> None:
+    for message in ("one", "two"):
+        assert run("publish", stream, "-m", message).returncode == 0
+        time.sleep(0.2)  # the gap
+    summary = summary_of(run("copy", stream, target, "--pace", "0.5x", "--stats", "json"))
+    assert summary["confirmed"] == 2
+    assert summary["elapsed"] > 0.4
+    assert bodies(run, target) == b"one\ntwo\n"
 
 
 def refused(done: subprocess.CompletedProcess[bytes], *words: str) -> None:

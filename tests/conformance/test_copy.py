@@ -15,10 +15,11 @@ from rstream_core import (
     ConfigurationError,
     ConnectionOptions,
     CopyRefused,
-    MessageTooLarge,
     NotConfirmed,
+    NotCopied,
     OffsetNotFound,
     OffsetType,
+    RequestTimeout,
     StreamDoesNotExist,
 )
 from rstream_core.protocol.chunk import PlacedChunk
@@ -166,7 +167,7 @@ async def test_a_message_that_does_not_fit_a_frame_of_the_target_ends_the_copy_a
 ) -> None:
     await publish(client, pair.source, *([message] for message in (b"one", b"two", b"x" * 9000, b"four")))
     async with Client(_with_frames(options, 8192)) as narrow:
-        with pytest.raises(MessageTooLarge, match=r"offset 2 of stream .* 9000 bytes are too large"):
+        with pytest.raises(NotCopied, match=r"offset 2 of stream .* 9000 bytes are too large"):
             await client.copy(*pair, to=narrow)
     assert await messages_of(client, pair.target) == [b"one", b"two"]
     assert (await client.copy(*pair)).copied == 2
@@ -330,6 +331,28 @@ async def test_streams_that_do_not_exist(client: Client, pair: Pair) -> None:
             await client.copy(*names)
 
 
+async def test_without_the_right_to_store_an_offset_a_copy_goes_on_too(
+    client: Client, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also once it may: the target has its messages under the name of a copy without a mark."""
+
+    async def store(*_: object, **__: object) -> None:
+        raise RequestTimeout("it does not show")
+
+    await publish(client, pair.source, bodies(10))
+    with monkeypatch.context() as without:
+        without.setattr(client, "store_offset", store)
+        assert (await client.copy(*pair, until=4)).copied == 5
+        assert (await client.copy(*pair, until=6)).copied == 2
+    assert (await client.copy(*pair)).copied == 3
+    assert await messages_of(client, pair.target) == bodies(10)
+    await client.delete_stream(pair.source)
+    await client.create_stream(pair.source)
+    await publish(client, pair.source, bodies(3))
+    with pytest.raises(CopyRefused, match="ends at offset 2, and was copied up to offset 9"):
+        await client.copy(*pair)
+
+
 # Looking inside.
 
 
@@ -459,7 +482,7 @@ async def test_a_message_without_a_key_ends_the_copy(client: Client, super_strea
     source, _, target = super_streams
     partition = (await client.partitions(source))[0]
     await publish(client, partition, [b"a", b"b", b"", b"c"])
-    with pytest.raises(MessageTooLarge, match=f"offset 2 of stream '{partition}': it has no routing key"):
+    with pytest.raises(NotCopied, match=f"offset 2 of stream '{partition}': it has no routing key"):
         await client.copy(
             source, target, super_stream=True, routing_key=lambda message: message or None, selection="all"
         )
