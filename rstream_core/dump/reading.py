@@ -132,6 +132,7 @@ class DumpReader:
                 self._parser = self._recognise()
                 if self._parser is None:
                     return None
+            begin = self.whole
             try:
                 item = self._parser.read()
             except DumpError as error:
@@ -141,7 +142,7 @@ class DumpReader:
             if item is not None:
                 self.is_ended = isinstance(item, EndMark)
                 if isinstance(item, Manifest):
-                    self._take(item)
+                    self._take(item, begin)
                 elif isinstance(item, DumpedChunk) and self.is_compressed:
                     return item._replace(position=self._whole)
                 return item
@@ -171,11 +172,12 @@ class DumpReader:
             error.hint = Hint.UNPACK_ZSTD
         raise error
 
-    def _take(self, manifest: Manifest) -> None:
-        if self.manifest is None:
+    def _take(self, manifest: Manifest, position: int) -> None:
+        """Raises ``DumpError`` for a manifest behind another one, or behind chunks: theirs are other streams."""
+        if self.manifest is None and not self._ends:
             self.manifest = manifest
-        elif self.manifest.id != manifest.id:
-            raise DumpError("another dump begins here: restore them one at a time", position=self._whole)
+        elif manifest != self.manifest:
+            raise DumpError("another dump begins here: restore them one at a time", position=position)
 
     def _unpack(self) -> bool:
         """Unpacks the next frame of a compressed dump. Returns whether it was there. Raises ``DumpError``."""
@@ -184,8 +186,12 @@ class DumpReader:
         if not len(parser.buffer) and buffer.blank_from is None:
             self._whole = buffer.position
         while True:
-            if buffer.blank_from is not None and buffer.is_blank():
-                return False
+            if buffer.blank_from is not None:
+                if buffer.is_blank():
+                    return False
+                self._is_searching = True
+                parser.lose()
+                raise _nothing_begins(buffer, "frame")
             if self._is_searching and not _find(buffer, frames.SKIPPABLE):
                 return False
             if not buffer.has(frames.FRAME_HEAD.size):
@@ -236,6 +242,7 @@ class _Records:
     def lose(self) -> None:
         """What is in the buffer does not go on: bytes behind it are lost."""
         self.buffer.skip(len(self.buffer))
+        self.buffer.blank_from = None
         self._begins, self._is_searching = False, True
 
     def read(self) -> Item | None:
@@ -248,8 +255,11 @@ class _Records:
                 raise DumpError("neither a dump nor a segment of a broker")
             self._begins = False
         while True:
-            if buffer.blank_from is not None and buffer.is_blank():
-                return None
+            if buffer.blank_from is not None:
+                if buffer.is_blank():
+                    return None
+                self._is_searching = True
+                raise _nothing_begins(buffer, "record")
             if self._is_searching and not _find(buffer, MARKER):
                 return None
             if not buffer.has(HEAD.size):
@@ -338,11 +348,11 @@ class _Segment:
             self._trailer -= buffer.skip(self._trailer)
             if self._trailer:
                 return None
-            if buffer.blank_from is not None and buffer.is_blank():
-                return None
-            if buffer.blank_from is None:
-                self.whole = buffer.position
-            position = self.whole
+            if buffer.blank_from is not None:
+                if buffer.is_blank():
+                    return None
+                raise DumpError("damaged: no chunk begins here", position=self.whole)
+            position = self.whole = buffer.position
             if not buffer.has(HEADER.size):
                 return None
             try:
@@ -398,10 +408,12 @@ def _find(buffer: Buffer, marker: bytes) -> bool:
 
 
 def _nothing_begins(buffer: Buffer, what: str) -> DumpError:
-    """Returns the error for bytes that begin nothing, and passes over one of them, so that the next is looked for."""
+    """Returns the error for bytes that begin nothing, and passes over one of them, so that the next is looked for; or
+    for the zeros that were passed over already."""
     position = buffer.position if buffer.blank_from is None else buffer.blank_from
+    if buffer.blank_from is None:
+        buffer.skip(1)
     buffer.blank_from = None
-    buffer.skip(1)
     return DumpError(f"damaged: no {what} begins here", position=position, may_go_on=True)
 
 

@@ -113,6 +113,21 @@ def test_zeros_at_the_end_are_a_torn_end_and_others_are_damage(data: bytes) -> N
     assert (len(dumps.ranges(found)), [error.position for error in wrong]) == (3, [len(data)])
 
 
+@pytest.mark.parametrize("data", [PARTS, [dumps.packed([part]) for part in PARTS]], ids=["plain", "zstd"])
+def test_zeros_before_what_is_whole_are_damage_in_whatever_pieces_they_come(data: list[bytes]) -> None:
+    for size in (10, 100, 5000):  # before the third chunk, and up to where a piece ends
+        found, wrong, cut_off = dumps.read_all([*data[:3], bytes(size), *data[3:]])
+        assert (dumps.ranges(found), cut_off) == (RANGES, 0)
+        assert [error.position for error in wrong] == [sum(map(len, data[:3]))]
+
+
+def test_zeros_before_a_chunk_of_a_segment_are_damage() -> None:
+    data = segment()
+    at = data.index(b"\1" * 16) - HEADER.size
+    found, wrong, _ = dumps.read_all([data[:at], bytes(500), data[at:]])
+    assert (dumps.ranges(found), [error.position for error in wrong]) == ([(0, 0, 1)], [at])
+
+
 def test_endless_zeros_take_no_memory() -> None:
     reader = DumpReader()
     reader.feed(PLAIN)
@@ -167,9 +182,17 @@ def test_offsets_that_go_back_and_another_dump_are_refused() -> None:
     assert "offset 0 comes behind offset 9" in str(wrong[0])
     other = Manifest("f" * 32, "", "/", (DumpedStream("s"),))
     _, wrong, _ = dumps.read_all([PARTS[0], record(MANIFEST, other.encoded())])
-    assert "another dump begins here" in str(wrong[0])
+    assert ("another dump begins here" in str(wrong[0]), wrong[0].position) == (True, len(PARTS[0]))
     _, wrong, _ = dumps.read_all([PARTS[0] + dumps.chunk([b"x"], 0, stream=1)])
     assert "a chunk of stream 1" in str(wrong[0])
+
+
+def test_streams_are_those_of_the_first_manifest() -> None:
+    """A later one with more of them would have chunks of streams that nobody has opened."""
+    more = record(MANIFEST, dumps.manifest("a", "b", "c").encoded())
+    for begin in (PARTS[0], PARTS[0][:-1] + b"?"):
+        found, wrong, _ = dumps.read_all([begin + PARTS[1] + more + dumps.chunk([b"x"], 2, stream=2)])
+        assert (dumps.ranges(found), "another dump begins here" in str(wrong[-1])) == ([(0, 0, 1)], True)
 
 
 def test_a_part_of_a_chunk_is_wanted() -> None:
