@@ -93,8 +93,9 @@ def survey(sources: Sequence[str], stdin: int, *, deeply: bool) -> Survey:
             if not _read(found, reader, name_of(source), deeply=deeply):
                 break
         found.is_segment, found.is_compressed = reader.is_segment, reader.is_compressed
-        found.is_ended, whole = reader.is_ended, reader.whole
+        is_ended, whole = reader.is_ended, reader.whole
         cut_off = reader.finish()
+        found.is_ended = is_ended and not cut_off
         if cut_off and not (found.damage and found.damage[-1].file == name_of(source)):
             found.cut_off.append(Damage(name_of(source), whole, _cut_off_text(cut_off)))
     if not found.is_segment and found.manifest is None and not found.damaged:

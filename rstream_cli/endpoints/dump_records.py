@@ -97,7 +97,8 @@ class DumpRecords:
         if manifest is not None:
             return f"restore-{manifest.id}"
         assert self._first is not None
-        begin = self._first.begin - HEADER.size - self._first.header.bloom_size
+        bloom_size = self._first.header.bloom_size if self._reader.is_segment else 0  # dumps do not have the bits
+        begin = self._first.begin - HEADER.size - bloom_size
         header = self._first.data[begin : begin + HEADER.size]
         return f"restore-{hashlib.sha256(header).hexdigest()[:32]}"
 
@@ -174,11 +175,13 @@ class DumpRecords:
     def _finish_file(self) -> None:
         whole = self._reader.whole
         cut_off = self._reader.finish()
-        if cut_off and not self._input.stopped_early:
-            self._leave_out(
-                f"byte {whole}: the file was cut off, or not written to its end: its last {cut_off} bytes are no whole"
-                " record"
-            )
+        if not cut_off or self._input.stopped_early:
+            return
+        text = f"the file was cut off, or not written to its end: its last {cut_off} bytes are no whole record"
+        if self._source == len(self._sources) - 1:
+            self._leave_out(f"byte {whole}: {text}")
+        else:  # what is missing lies between messages, as where something is damaged
+            self._take_damage(DumpError(text, position=whole, may_go_on=True))
 
     def _take_damage(self, error: DumpError) -> None:
         where = "" if error.position is None else f"byte {error.position}: "

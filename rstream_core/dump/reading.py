@@ -340,6 +340,8 @@ class _Segment:
         self._ends = ends
         self._trailer = 0
         """How many bytes of the last chunk's trailer are yet to come."""
+        self._is_lost = False
+        """Whether the last chunk was damaged, so that its offsets are missing, as was said."""
 
     def read(self) -> Item | None:
         """See ``DumpReader.read``."""
@@ -363,6 +365,11 @@ class _Segment:
                 if buffer.is_blank():
                     return None
                 raise DumpError(f"damaged: {error}", position=position) from None
+            expected = self._ends.get(0, header.first_offset)
+            if header.first_offset > expected and not self._is_lost:  # a broker leaves none out: a file is not there
+                self._is_lost = True
+                text = f"damaged: offsets {expected} to {header.first_offset - 1} are missing"
+                raise DumpError(text, position=position, may_go_on=True)
             front = HEADER.size + header.bloom_size
             if not buffer.has(front + header.data_length):
                 return None
@@ -371,12 +378,14 @@ class _Segment:
             self._trailer = header.trailer_length
             end = header.first_offset + header.records
             chunk = DumpedChunk(0, header.first_offset, end, header, buffer.data, begin, position)
-            if header.kind == CHUNK_USER:
-                _check(chunk, self._ends)
-                return chunk
-            if not _matches(chunk):
+            self._is_lost = True
+            if header.kind != CHUNK_USER and not _matches(chunk):
                 text = "damaged: the checksum of what the broker keeps for itself does not match"
                 raise DumpError(text, position=position, may_go_on=True)
+            _check(chunk, self._ends)
+            self._is_lost = False
+            if header.kind == CHUNK_USER:
+                return chunk
 
 
 def _check(chunk: DumpedChunk, ends: dict[int, int]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from rstream_core.dump import frames
 from rstream_core.dump.layout import CHUNK, HEAD, MANIFEST, MARKER, NEEDED, record
 from rstream_core.dump.manifest import DumpedStream, Manifest
-from rstream_core.dump.reading import DumpedChunk, DumpReader, EndMark
+from rstream_core.dump.reading import DumpedChunk, DumpReader, EndMark, Item
 from rstream_core.errors import DumpError
 from rstream_core.protocol.chunk import HEADER, SEGMENT_HEAD, build_chunk
 from tests import dumps
@@ -105,6 +105,25 @@ def test_each_changed_byte_of_the_data_of_a_segment_is_found() -> None:
     assert [error.position for error in wrong] == [data.index(b"\1" * 16) - HEADER.size]
 
 
+def test_a_segment_that_is_missing_is_told_and_what_follows_is_read() -> None:
+    reader, found, wrong = DumpReader(), list[Item](), list[DumpError]()
+    third = SEGMENT_HEAD + build_chunk([b"x"], first_offset=9, timestamp=1)  # offsets 6 to 8 were in the second one
+    for data in (dumps.segment(), third):
+        reader.feed(data)
+        while True:
+            try:
+                item = reader.read()
+            except DumpError as error:
+                wrong.append(error)
+                continue
+            if item is None:
+                break
+            found.append(item)
+        assert reader.finish() == 0
+    assert dumps.ranges(found) == [(0, 0, 1), (0, 3, 3), (0, 4, 5), (0, 9, 9)]
+    assert [(str(error), error.position) for error in wrong] == [("damaged: offsets 6 to 8 are missing", 8)]
+
+
 @pytest.mark.parametrize("data", [PLAIN, PACKED, dumps.segment()], ids=["plain", "zstd", "segment"])
 def test_zeros_at_the_end_are_a_torn_end_and_others_are_damage(data: bytes) -> None:
     found, wrong, cut_off = dumps.read_all(dumps.pieces(data + bytes(5000), 999))
@@ -122,7 +141,7 @@ def test_zeros_before_what_is_whole_are_damage_in_whatever_pieces_they_come(data
 
 
 def test_zeros_before_a_chunk_of_a_segment_are_damage() -> None:
-    data = segment()
+    data = dumps.segment()
     at = data.index(b"\1" * 16) - HEADER.size
     found, wrong, _ = dumps.read_all([data[:at], bytes(500), data[at:]])
     assert (dumps.ranges(found), [error.position for error in wrong]) == ([(0, 0, 1)], [at])
