@@ -68,6 +68,7 @@ class DumpTarget(Renderer):
             for name, index in self._streams.items():
                 last = self.file.last.get(index)
                 if last is None:
+                    self._check_start(there, name)
                     continue
                 newest = await client.last_offset(name)
                 if newest is None or newest < last.end - 1:
@@ -144,6 +145,14 @@ class DumpTarget(Renderer):
         if self.offset is not None and self.offset != before:
             text = f"{path} was begun with --offset {before}, not {self.offset}"
             raise _refused(text, "without --offset, it goes on where it ends")
+
+    def _check_start(self, there: Manifest, stream: str) -> None:
+        """Raises ``CommandError`` where a stream that has no chunk in the file would start elsewhere than it was to."""
+        assert self.file is not None
+        before = there.selection.get("offset")
+        if self.offset is None and before != "first":
+            text = f"{self.file.path} was begun with --offset {before}, and has no message of stream {stream!r} yet"
+            raise _refused(text, f"pass --offset {before} again")
 
     def _made_anew(self, stream: str) -> CommandError:
         assert self.file is not None

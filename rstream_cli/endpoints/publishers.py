@@ -58,6 +58,8 @@ async def open_for_dump(client: Client, plan: PublishPlan, sink: StreamSink, man
         if len(streams) != number:
             text = f"the dump is of {number} partitions, and {plan.stream!r} has {len(streams)}"
             raise CommandError(text, status=ExitStatus.PRECONDITION)
+        if manifest is not None:
+            await _check_keys(client, plan.stream, streams, manifest)
     elif number > 1:
         raise CommandError(
             f"the dump is of a super stream with {number} partitions",
@@ -78,6 +80,20 @@ async def open_for_dump(client: Client, plan: PublishPlan, sink: StreamSink, man
                     status=ExitStatus.PRECONDITION,
                 )
     return Opened(publishers, None)
+
+
+async def _check_keys(client: Client, target: str, partitions: Sequence[str], manifest: Manifest) -> None:
+    """Raises ``CommandError`` where a key of the dump is bound to another partition than the one at the same place: its
+    messages would be where nobody looks for them. A key that the target does not have is no mistake."""
+    for partition, dumped in zip(partitions, manifest.streams, strict=True):
+        bound = [] if dumped.binding is None else await client.route(target, dumped.binding)
+        if bound and partition not in bound:
+            raise CommandError(
+                f"routing key {dumped.binding!r} of the dump is bound to {bound[0]!r} in {target!r}, and the partition"
+                f" at its place is {partition!r}",
+                hint=f"create the super stream with the partitions of {manifest.super_stream!r} in the same order",
+                status=ExitStatus.PRECONDITION,
+            )
 
 
 async def _open(client: Client, plan: PublishPlan, sink: StreamSink, stream: str, number: int) -> Publisher:

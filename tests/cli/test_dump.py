@@ -134,6 +134,21 @@ def test_a_file_is_gone_on_with(run: Run, stream: str, copy: str, tmp_path: Path
     assert run("consume", copy, *ALL).stdout == b"1\n2\n3\n4\n5\n6\n7\n"
 
 
+def test_a_file_without_messages_begins_where_it_was_to_begin(run: Run, stream: str, tmp_path: Path) -> None:
+    file = str(tmp_path / "d")
+    run("publish", stream, stdin=b"1\n2\n")
+    dumped(run, stream, "--output-file", file, "-o", "2", "--count", "0")
+    before = Path(file).read_bytes()
+    run("publish", stream, stdin=b"3\n4\n")
+    done = run("consume", stream, "--output", "dump", "--output-file", file, "--until", "end")  # it would begin at 1
+    assert (done.returncode, "was begun with --offset 2, and has no message" in done.stderr.decode()) == (9, True)
+    assert Path(file).read_bytes() == before
+    dumped(run, stream, "--output-file", file, "-o", "2")
+    (held,) = info(run, file)["streams"]
+    assert (held["messages"], held["first_offset"]) == (2, 2)
+    dumped(run, stream, "--output-file", file)
+
+
 def test_what_a_dump_begins_with_and_ends_with(run: Run, stream: str, copy: str) -> None:
     run("publish", stream, stdin=b"".join(b"%d\n" % number for number in range(10)))
     dump = dumped(run, stream, "-o", "3", "--count", "4")
@@ -264,6 +279,23 @@ def test_a_super_stream_comes_back_partition_by_partition(run: Run, stream_name:
         assert len(found_there[0]) > 5 * count
     alone = run("publish", f"{stream_name}-eu", "--input", "dump", file)
     assert (alone.returncode, "super stream with 2 partitions" in alone.stderr.decode()) == (2, True)
+    for name in names:
+        run("superstream", "delete", name, "--yes")
+
+
+def test_partitions_in_another_order_are_refused(run: Run, stream_name: str) -> None:
+    """Messages would go to the partition of another key."""
+    names = (stream_name, f"{stream_name}-copy", f"{stream_name}-other")
+    for name, keys in zip(names, ("eu,us", "us,eu", "a,b"), strict=True):
+        assert run("superstream", "create", name, "--routing-keys", keys).returncode == 0
+    lines = b"eu\t1\nus\t2\n"
+    run("superstream", "publish", stream_name, "--key-delimiter", r"\t", "--routing", "key", stdin=lines)
+    dump = run("superstream", "consume", stream_name, "--output", "dump", "--until", "end").stdout
+    refused = run("superstream", "publish", names[1], "--input", "dump", stdin=dump)
+    assert (refused.returncode, "routing key 'eu' of the dump is bound to" in refused.stderr.decode()) == (9, True)
+    assert run("superstream", "consume", names[1], *ALL).stdout == b""
+    assert run("superstream", "publish", names[2], "--input", "dump", stdin=dump).returncode == 0  # by their places
+    assert run("consume", f"{names[2]}-b", *ALL).stdout == b"2\n"
     for name in names:
         run("superstream", "delete", name, "--yes")
 
