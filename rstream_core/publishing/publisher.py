@@ -275,10 +275,12 @@ class Publisher(Attachment):
     ) -> Sequence[int]:
         """Publishes messages where they lie. A sub-entry goes on whole, under the id of its last message, if it fits a
         frame."""
-        parts = list(placed_columns(messages, publishing_ids, self._registered.limit))
+        limit = self._registered.limit
+        for _ in placed_columns(messages, publishing_ids, limit):
+            pass  # it raises before anything is written; what it unpacks is not kept: together it may be very large
         ids: list[int] = []
         async with self._order:
-            for columns, count, chosen in parts:
+            for columns, count, chosen in placed_columns(messages, publishing_ids, limit):
                 needed = 1 if isinstance(columns, PackedColumns) else count
                 some = await self._publish(columns, needed, chosen, context, place, most)
                 place += count

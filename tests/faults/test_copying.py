@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from rstream_core import Client, ConnectionOptions, CopyRefused, EmbeddedBroker, NotConfirmed, parse_uri
+from rstream_core import (
+    Client,
+    CompressionType,
+    ConnectionOptions,
+    CopyRefused,
+    EmbeddedBroker,
+    NotConfirmed,
+    parse_uri,
+)
+from rstream_core.protocol.chunk import join_sub_batch
 from rstream_core.protocol.commands import Key
+from rstream_core.protocol.compression import compress
+from rstream_core.protocol.placed import Packed, PlacedMessages
 from tests.clients import PATIENCE, bodies, publish, read
 from tests.recovering import stored
 
@@ -54,3 +67,22 @@ async def test_a_source_that_is_made_anew_while_it_is_followed(own: Client, monk
         await asyncio.wait_for(copying, PATIENCE)
     with pytest.raises(CopyRefused, match="does not have the mark of that copy"):
         await own.copy("source", "target")
+
+
+async def test_sub_entries_that_do_not_fit_a_frame_are_unpacked_one_by_one(faulty: EmbeddedBroker, own: Client) -> None:
+    plain = join_sub_batch([os.urandom(20) + bytes(4000)] * 10 + [os.urandom(4000)] * 3 + [bytes(4000)] * 1000)
+    data = compress(CompressionType.Gzip, plain)
+    packed = Packed(data, 0, len(data), 1013, len(plain), CompressionType.Gzip.value)
+    endpoint = parse_uri(faulty.uri).endpoint
+    async with Client(ConnectionOptions(endpoints=(endpoint,), frame_max=8192)) as narrow:
+        publisher = await narrow.publisher("target", "name", max_in_flight_bytes=500_000)
+        tracemalloc.start()
+        try:
+            await publisher.publish(PlacedMessages([packed] * 6))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        await publisher.flush(PATIENCE)
+        assert publisher.confirmed == 6 * 1013
+        await publisher.close()
+    assert peak < 5 * len(plain)
