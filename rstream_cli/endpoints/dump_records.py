@@ -64,6 +64,8 @@ class DumpRecords:
         """The index of the source that is being read."""
         self._wake: Callable[[], None] = lambda: None
         self._is_open = False
+        self._has_segments = False
+        """Whether a file was one of a broker's."""
 
     # Before the run.
 
@@ -86,7 +88,10 @@ class DumpRecords:
             if self.end is not None:
                 if isinstance(self.end.error, CommandError):
                     raise self.end.error
-                text = f"{name_of(self._sources[0])}: no dump: it ends before its manifest does"
+                what = "no dump: it ends before its manifest does"
+                if self._has_segments:
+                    what = "no segment holds a message"
+                text = f"{name_of(self._sources[0])}: {what}"
                 raise CommandError(text, status=ExitStatus.BAD_RECORD)
             await arrived.wait()
 
@@ -174,6 +179,7 @@ class DumpRecords:
 
     def _finish_file(self) -> None:
         whole = self._reader.whole
+        self._has_segments |= self._reader.is_segment
         cut_off = self._reader.finish()
         if not cut_off or self._input.stopped_early:
             return

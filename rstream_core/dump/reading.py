@@ -384,7 +384,7 @@ class _Segment:
                 raise DumpError(text, position=position, may_go_on=True)
             _check(chunk, self._ends)
             self._is_lost = False
-            if header.kind == CHUNK_USER:
+            if header.kind == CHUNK_USER and header.records:
                 return chunk
 
 

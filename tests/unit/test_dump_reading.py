@@ -105,6 +105,12 @@ def test_each_changed_byte_of_the_data_of_a_segment_is_found() -> None:
     assert [error.position for error in wrong] == [data.index(b"\1" * 16) - HEADER.size]
 
 
+def test_a_chunk_without_messages_is_passed_over() -> None:
+    empty = build_chunk([], first_offset=0, timestamp=1)
+    found, wrong, _ = dumps.read_all([SEGMENT_HEAD + empty + build_chunk([b"a"], first_offset=0, timestamp=1)])
+    assert (dumps.ranges(found), wrong) == ([(0, 0, 0)], [])
+
+
 def test_a_segment_that_is_missing_is_told_and_what_follows_is_read() -> None:
     reader, found, wrong = DumpReader(), list[Item](), list[DumpError]()
     third = SEGMENT_HEAD + build_chunk([b"x"], first_offset=9, timestamp=1)  # offsets 6 to 8 were in the second one

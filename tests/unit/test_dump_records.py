@@ -84,3 +84,10 @@ def test_a_dump_that_was_gone_on_with_and_is_cut_off_has_not_ended_in_order(tmp_
     file.write_bytes(dumps.head(dumps.manifest()) + dumps.chunk([b"a"], 0) + dumps.end_mark() + b"\xc5RSD")
     done = run_here("dump", "info", str(file), "--json")
     assert (done.status, json.loads(done.output)["ended"]) == (0, False)
+
+
+async def test_segments_without_a_message_are_not_said_to_be_no_dump(tmp_path: Path) -> None:
+    file = tmp_path / "0.segment"
+    file.write_bytes(SEGMENT_HEAD)
+    with pytest.raises(CommandError, match="no segment holds a message"):
+        await records(file)
