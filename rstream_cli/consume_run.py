@@ -159,7 +159,7 @@ class ConsumeRun:
         if self._sink.failed is None or self._sink.failed.kind != "sink closed":
             # Not after stdout was closed: data in the pipe is lost, so the stored offsets must not change.
             await source.settle(quietly=has_failed)
-        if plan.dump is not None and why.error is None and self._sink.failed is None:
+        if plan.dump is not None and run.is_drained and why.error is None:  # otherwise chunks are not written
             why = await self._end_dump(plan.dump, why)
         return why
 

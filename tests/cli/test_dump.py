@@ -368,6 +368,17 @@ def test_after_a_signal_and_a_kill_a_run_goes_on(run: Run, env: dict[str, str], 
         assert (found["ended"], found["streams"][0]["messages"]) == (how is not signal.SIGKILL, number + 1)
 
 
+def test_a_signal_ends_a_dump_that_nobody_reads(run: Run, env: dict[str, str], stream: str) -> None:
+    """Its end mark would come behind a part of a chunk, and would wait for the reader."""
+    run("publish", stream, stdin=(b"x" * 1000 + b"\n") * 1000)
+    with running("consume", stream, "--output", "dump", env=env, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 130
+        assert b"SIGINT" not in process.stdout.read()
+
+
 @pytest.mark.skipif(shutil.which("zstd") is None, reason="there is no zstd")
 def test_zstd_makes_a_plain_dump_of_a_compressed_one(run: Run, stream: str, copy: str) -> None:
     data = fill(run, stream)
