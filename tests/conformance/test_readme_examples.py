@@ -37,6 +37,7 @@ from rstream_core import (
     StreamDoesNotExist,
     amqp_decoder,
 )
+from rstream_core.broker import EmbeddedBroker
 from rstream_core.protocol.routing import partition_index
 from tests.brokers import Broker
 from tests.certificates import Authority
@@ -459,24 +460,28 @@ async def test_our_own_programs(broker: Broker, stream_name: str, file: str) -> 
     credentials = f"credentials=Credentials({broker.username!r}, {broker.password!r}), vhost={broker.vhost!r}"
     found = programs(file)
     assert found
-    orders = f"{stream_name}-orders"
-    try:
-        for text in found:
-            program = re.sub(
-                r'(Producer|Consumer)\((\s*)"localhost"', rf"\1(\2{broker.host!r}, {broker.port}, {login}", text
-            )
-            program = re.sub(
-                r'endpoints=\(Endpoint\("localhost", 5552\),\)',
-                f"endpoints=(Endpoint({broker.host!r}, {broker.port}),), {credentials}",
-                program,
-            )
-            assert program != text
-            program = program.replace('"events"', repr(stream_name)).replace('"orders"', repr(orders))
-            await asyncio.to_thread(run, f"from rstream_core import Credentials\n{program}")
-    finally:
-        async with Producer(**arguments(broker)) as made:
-            await made.delete_stream(stream_name, missing_ok=True)
-            await made.delete_super_stream(orders, missing_ok=True)
+    names = {name: f"{stream_name}-{name}" for name in ("events", "events-copy", "orders")}
+    with EmbeddedBroker() as backup:
+        try:
+            for text in found:
+                program = re.sub(
+                    r'(Producer|Consumer)\((\s*)"localhost"', rf"\1(\2{broker.host!r}, {broker.port}, {login}", text
+                )
+                program = re.sub(
+                    r'endpoints=\(Endpoint\("localhost", 5552\),\)',
+                    f"endpoints=(Endpoint({broker.host!r}, {broker.port}),), {credentials}",
+                    program,
+                )
+                assert program != text
+                program = program.replace('"backup.example.com", 5552', f"'127.0.0.1', {backup.port}")
+                for name, own in names.items():
+                    program = program.replace(f'"{name}"', repr(own))
+                await asyncio.to_thread(run, f"from rstream_core import Credentials\n{program}")
+        finally:
+            async with Producer(**arguments(broker)) as made:
+                await made.delete_stream(names["events"], missing_ok=True)
+                await made.delete_stream(names["events-copy"], missing_ok=True)
+                await made.delete_super_stream(names["orders"], missing_ok=True)
 
 
 # --- Imports -------------------------------------------------------------------------------------------------

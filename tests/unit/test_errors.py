@@ -100,6 +100,7 @@ def test_internal_errors_are_known() -> None:
     """Each of these is caught before a user sees it, where it is raised; a new one is to be looked at."""
     assert {f"{kind.__module__}.{kind.__qualname__}" for kind in raised_kinds()} == {
         "rstream_core.broker.scan._Torn",
+        "rstream_core.compat.exceptions.StreamAlreadySubscribed",  # for programs of the published client to catch
         "rstream_core.consuming.offsets.NotStored",
         "rstream_core.connecting.nodes._AnotherNode",
     }

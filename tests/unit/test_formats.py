@@ -86,7 +86,7 @@ def test_what_does_not_go_with_a_format(options: PublishOptions, format: InputFo
 
 @pytest.mark.parametrize("format", InputFormat)
 def test_a_key_in_front_of_a_record(format: InputFormat) -> None:  # noqa: A002
-    if format in (InputFormat.JSON, InputFormat.CSV):
+    if format in (InputFormat.JSON, InputFormat.CSV, InputFormat.DUMP):
         with pytest.raises(CommandError, match=f"^--key-delimiter cannot be used with --input {format}$"):
             check_options(PublishOptions(), format, key_delimiter=True)
     else:

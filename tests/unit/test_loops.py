@@ -41,6 +41,9 @@ ADMINISTRATION: dict[str, tuple[Any, ...]] = {
 ARGUMENTS: dict[type[Any], dict[str, tuple[Any, ...]]] = {
     Client: {
         "server_version": (),
+        "cluster_name": (),
+        "copy": ("s", "t"),
+        "query_publishing_id": ("s", "r"),
         "metadata": ("s",),
         "stats": ("s",),
         "last_offset": ("s",),
