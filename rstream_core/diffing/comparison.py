@@ -271,6 +271,9 @@ class Comparison:
         if others:
             other = others[0]
             self._close(other)
+            if self._is_late(entry) and self._is_late(other):
+                self._count(-1, -1)
+                return
             self.counts.moved += 1
             self._tell(DifferenceKind.MOVED, other, entry)
             return

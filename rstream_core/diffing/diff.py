@@ -102,6 +102,9 @@ class _Reading:
     async def close(self) -> None:
         await self._source.close()
 
+    def abandon(self) -> None:
+        self._source.abandon()
+
 
 class _Pair:
     """Two streams that are being compared."""
@@ -143,8 +146,12 @@ class _Pair:
                     await self._woken.wait()
 
     async def close(self) -> None:
-        for reading in self.readings:
-            await reading.close()
+        try:
+            await asyncio.gather(*(reading.close() for reading in self.readings))
+        except asyncio.CancelledError:
+            for reading in self.readings:  # some ``close`` calls may not have started
+                reading.abandon()
+            raise
 
 
 class Diff(AsyncIterator[Difference]):

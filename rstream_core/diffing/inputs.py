@@ -6,6 +6,7 @@ Messages lie in pieces, as they came. Where both sides have the same bytes, nobo
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 
@@ -232,8 +233,8 @@ class Recent:
         """Returns how often this is among the messages with an index from ``low`` on, before ``high``."""
         if self._parts and self._parts[0][0] < high:
             self._look(low, high)
-        indexes = self._where.get(key)
-        return 0 if indexes is None else sum([low <= index < high for index in indexes])
+        indexes = self._where.get(key, ())  # they grow, and may be all that is known
+        return bisect_left(indexes, high) - bisect_left(indexes, low)
 
     def _look(self, low: int, high: int) -> None:
         parts = self._parts

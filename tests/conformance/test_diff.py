@@ -20,6 +20,7 @@ from rstream_core import (
     OffsetType,
     StreamDoesNotExist,
 )
+from rstream_core.flow.stream_source import StreamSource
 from tests.clients import PATIENCE, publish
 
 KINDS = {name: getattr(CompressionType, name) for name in ("No", "Gzip", "Snappy", "Lz4", "Zstd")}
@@ -203,6 +204,38 @@ async def test_a_cancelled_wait_loses_nothing(client: Client, stream: str, other
                 break
     assert lines(found) == ["changed a1000-1000 b1000-1000 x1 body"]
     assert (diff.counts.equal, diff.is_complete) == (2999, True)
+
+
+async def test_an_end_that_is_cancelled_leaves_nothing_to_be_read(
+    client: Client, stream: str, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of either side, whichever was closed first."""
+    closing = asyncio.Event()
+    abandoned: list[StreamSource] = []
+
+    async def close(source: StreamSource) -> None:
+        closing.set()
+        await asyncio.Event().wait()
+
+    def abandon(source: StreamSource) -> None:
+        abandoned.append(source)
+
+    await publish(client, stream, messages(*range(10)))
+    await publish(client, other, messages(-1, *range(1, 10)))
+    diff = client.diff(stream, other)
+    async with asyncio.timeout(PATIENCE):
+        await anext(diff)
+        with monkeypatch.context() as patched:
+            patched.setattr(StreamSource, "close", close)
+            patched.setattr(StreamSource, "abandon", abandon)
+            ending = asyncio.ensure_future(diff.aclose())
+            await closing.wait()
+            ending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await ending
+    assert len(set(abandoned)) == 2
+    for source in abandoned:
+        await source.close()
 
 
 async def test_partitions_are_compared_one_by_one(client: Client, super_stream: str, stream_name: str) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 
+from rstream_core.diffing import inputs
 from rstream_core.diffing.comparison import Comparison
 from rstream_core.diffing.difference import DiffCounts, DifferenceKind
 from rstream_core.diffing.sections import SECTIONS, differing_sections, key_without
@@ -48,6 +51,17 @@ def test_what_came_after_the_start_may_be_the_counterpart() -> None:
     assert [(one.kind, one.side, one.count) for one in found] == [("missing", "a", 2)]
 
 
+def test_what_came_after_the_start_on_both_sides_has_not_moved() -> None:
+    """Two writers may have added the same messages in other orders."""
+    whole = messages(9)
+    late = messages(20, 100)
+    end = offsets_of(whole, 0)[-1] + 1
+    a, b = [*whole, *messages(1, 77), *late], [*whole, *messages(1, 88), *late[1:], late[0]]
+    found, counts = compared(a, b, required=(end, end))
+    assert [str(one.kind) for one in found] == ["changed"]
+    assert (counts.a, counts.b, counts.equal, counts.different) == (29, 29, 28, 1)
+
+
 def test_an_empty_stream_that_has_grown_is_not_judged() -> None:
     assert compared(messages(3), messages(5), required=(-1, -1))[0] == []
 
@@ -73,6 +87,21 @@ def test_what_is_further_apart_than_the_window_has_not_moved() -> None:
     far = [*whole[1:200], whole[0], *whole[200:]]
     assert {one.kind for one in compared(whole, far, window=250)[0]} == {DifferenceKind.MOVED}
     assert {one.kind for one in compared(whole, far, window=50)[0]} == {DifferenceKind.MISSING}
+
+
+def test_what_comes_again_and_again_is_counted_without_a_look_at_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a window of them takes time with its square, in which no heartbeat is sent."""
+
+    class Indexes(deque[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            raise AssertionError("each is looked at")
+
+    monkeypatch.setattr(inputs, "deque", Indexes)
+    recent = inputs.Recent(None, MB)
+    recent.note(0, inputs.Piece(0, messages(1) * 500), 0, 500)
+    [message] = messages(1)
+    assert [recent.count(message, *places) for places in ((0, 500), (100, 200), (499, 900))] == [500, 100, 1]
+    assert recent.count(b"other", 0, 500) == 0
 
 
 # Sections.
@@ -136,7 +165,7 @@ def test_an_unknown_section() -> None:
 
 def _peak(a: Callable[[int], list[bytes]], b: Callable[[int], list[bytes]], pieces: int) -> int:
     """The memory of a comparison of so many pieces of each side, which are made one by one."""
-    comparison = Comparison(most_bytes=MB)
+    comparison = Comparison(window=250, most_bytes=MB)
     made = [0, 0]
     tracemalloc.start()
     try:
@@ -172,7 +201,7 @@ def _large(number: int) -> list[bytes]:
 @pytest.mark.parametrize("other", [_same, _other])
 def test_memory_does_not_grow_with_the_streams(other: Callable[[int], list[bytes]]) -> None:
     """Equal ones, and those in which every message differs."""
-    few, many = _peak(_same, other, 12), _peak(_same, other, 24)
+    few, many = _peak(_same, other, 6), _peak(_same, other, 12)
     assert many < 1.2 * few + 100_000
     assert many < 20 * MB
 
