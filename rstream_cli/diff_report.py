@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from rstream_cli import terminal
 from rstream_cli.records.envelope import to_document
@@ -13,12 +13,15 @@ from rstream_core import AmqpError, DiffCounts, Difference, DifferenceKind, Span
 from rstream_core.diffing.sections import SECTIONS, WHOLE
 
 MOST_SHOWN = 60
-"""Characters of a value in a line; of a longer body, those around its first difference."""
+"""Characters of a value in a line, or of its name; of a longer value, those around its first difference."""
+MOST_CHANGES = 20
+"""Values of a message in a line."""
 _BEFORE = 15
-"""Characters of such a body that stand before its first difference."""
+"""Characters of such a value that stand before its first difference."""
 _BODIES = ("body", "body_base64", "value", "sequence", "body_sections", "sequence_sections")
 """The keys of the envelope of which one holds the body."""
 _ABSENT = object()
+_Text = TypeVar("_Text", str, bytes)
 
 
 class Change(NamedTuple):
@@ -119,20 +122,29 @@ def _changes(difference: Difference) -> str:
         for name in difference.sections
         if not named & ({name} if name != "body" else set(_BODIES))
     ]
-    return "; ".join([*map(_change, changes), *others])
+    left_out = len(changes) - MOST_CHANGES
+    more = [f"{left_out:,} more values differ"] if left_out > 0 else []
+    return "; ".join([*map(_change, changes[:MOST_CHANGES]), *more, *others])
 
 
 def _change(change: Change) -> str:
     one, other = change.a, change.b
     if change.path == "body" and isinstance(one, str) and isinstance(other, str):
         return f"body {_excerpts(one.encode(), other.encode())}"
-    return f"{change.path} {_value(one)} -> {_value(other)}"
+    path = _clipped(change.path)
+    if one is _ABSENT or other is _ABSENT:
+        return f"{path} {_clipped(_value(one))} -> {_clipped(_value(other))}"
+    a, b = _value(one), _value(other)
+    if max(len(a), len(b)) <= MOST_SHOWN:
+        return f"{path} {a} -> {b}"
+    return f"{path} {_around(_first_difference(a, b), a, b, str)}"
 
 
 def _value(value: Any) -> str:
-    if value is _ABSENT:
-        return "(none)"
-    text = terminal.as_json(dumps(value).decode())
+    return "(none)" if value is _ABSENT else terminal.as_json(dumps(value).decode())
+
+
+def _clipped(text: str) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…"
 
 
@@ -140,14 +152,21 @@ def _excerpts(a: bytes, b: bytes) -> str:
     """Returns both, or what stands around their first difference where they are long."""
     if max(len(a), len(b)) <= MOST_SHOWN:
         return f"{_quoted(a)} -> {_quoted(b)}"
+    at = _first_difference(a, b)
+    return f"at byte {at}: {_around(at, a, b, _quoted)}"
+
+
+def _first_difference(a: Sequence[object], b: Sequence[object]) -> int:
     length = min(len(a), len(b))
-    at = next((place for place in range(length) if a[place] != b[place]), length)
+    return next((place for place in range(length) if a[place] != b[place]), length)
+
+
+def _around(at: int, a: _Text, b: _Text, show: Callable[[_Text], str]) -> str:
+    """Returns what stands in both around their first difference."""
     begin = max(at - _BEFORE, 0)
     end = begin + MOST_SHOWN // 2
-    one, other = (
-        ("…" if begin else "") + _quoted(data[begin:end]) + ("…" if len(data) > end else "") for data in (a, b)
-    )
-    return f"at byte {at}: {one} -> {other}"
+    one, other = (("…" if begin else "") + show(data[begin:end]) + ("…" if len(data) > end else "") for data in (a, b))
+    return f"{one} -> {other}"
 
 
 def _quoted(data: bytes) -> str:

@@ -14,6 +14,7 @@ from rstream_cli.consume_plan import start_at
 from rstream_cli.diff_report import line_of, record_of, summary_record
 from rstream_cli.displayed_run import end_beside, signal_name, take_leave
 from rstream_cli.ended import Ended
+from rstream_cli.endpoints.stdout import GRACE
 from rstream_cli.environment import StdoutError
 from rstream_cli.exit_status import CommandError, ExitStatus
 from rstream_cli.kinds import check_no_offset, find_streams, near_name
@@ -26,7 +27,7 @@ from rstream_cli.pretty_json import PrettyJson
 from rstream_cli.render.display import Display, Severity, StatsMode
 from rstream_cli.render.stats import ComparisonCounts, Stats
 from rstream_cli.runner import CommandContext
-from rstream_core import Client, Difference, Gap, StreamDoesNotExist
+from rstream_core import Client, Difference, Gap, RstreamError, StreamDoesNotExist
 from rstream_core.diffing.diff import Diff, DiffSide, StreamPair
 
 SAME, DIFFERENT = "they are the same", "they differ"
@@ -82,7 +83,7 @@ class DiffRun:
                 await asyncio.wait((comparing,))
             ended = self._ended(comparing)
             if self._plan.as_json and ended.error is None:
-                await self._write_summary(ended)
+                await self._write_summary(ended, stopped)
             return ended
         finally:
             comparing.cancel()
@@ -109,7 +110,11 @@ class DiffRun:
             outages = OutageReports(display, self._stats, context.connection.recovery)
             client = context.client(outages, self._tell_gap)
             self._clients.append(client)
-            await context.connect(client)
+            try:
+                await context.connect(client)
+            except RstreamError as error:
+                self._name_side(error, "A" if context is self._contexts[0] else "B")
+                raise
         a, b = self._clients[0], self._clients[-1]
         pairs = await self._find_pairs(a, b)
         sides = (
@@ -132,8 +137,15 @@ class DiffRun:
         return Ended(SAME) if diff.is_equal else Ended(DIFFERENT, ExitStatus.CHECK_FAILED)
 
     def _tell_of_starts(self, diff: Diff) -> None:
-        """Where both begin at other offsets, and nobody has said where, they may be meant to be compared by those."""
-        if self._plan.is_start_given or diff.is_equal or len(diff.firsts) != 1:
+        """A start that somebody has given may lie behind the end by mistake: then nothing is the same as nothing. Where
+        nobody has, and both begin at other offsets, they may be meant to be compared by those."""
+        if self._plan.is_start_given:
+            for side, firsts in zip("AB", zip(*diff.firsts, strict=True), strict=True):
+                if not any(first is not None for first in firsts):
+                    line = f"{side} has no message at the given start, or behind it"
+                    self._display.event("no_message", line, Severity.WARNING, side=side.lower())
+            return
+        if diff.is_equal or len(diff.firsts) != 1:
             return
         a, b = diff.firsts[0]
         if a is not None and b is not None and a != b:
@@ -152,8 +164,7 @@ class DiffRun:
             try:
                 super_stream, streams = await find_streams(client, [name], Kind.EITHER)
             except StreamDoesNotExist as error:
-                if plan.other is not None:
-                    error.add_note(f"that is on the side of {'A' if flag == '--offset' else 'B'}")
+                self._name_side(error, "A" if flag == "--offset" else "B")
                 near = await near_name(context.connection, name, of_super_streams=False)
                 if near is not None:
                     error.hint = f"did you mean {near!r}?"
@@ -178,6 +189,10 @@ class DiffRun:
         return [StreamPair(*pair) for pair in zip(*found, strict=True)]
 
     # What is told.
+
+    def _name_side(self, error: RstreamError, side: str) -> None:
+        if self._plan.other is not None:
+            error.add_note(f"that is on the side of {side}")
 
     def _tell_gap(self, gap: Gap) -> None:
         self._display.event(
@@ -224,7 +239,8 @@ class DiffRun:
             except OSError as error:
                 raise StdoutError(error.errno, error.strerror) from None
 
-    async def _write_summary(self, ended: Ended) -> None:
+    async def _write_summary(self, ended: Ended, stopped: asyncio.Task[None]) -> None:
+        """Writes the object behind all differences. After a signal, the reader of stdout has ``GRACE`` for it."""
         diff, plan = self._diff, self._plan
         if diff is None:
             return
@@ -238,7 +254,14 @@ class DiffRun:
             reason=ended.reason,
             status=int(status),
         )
-        await self._write_json([record])
+        writing = asyncio.create_task(self._write_json([record]))
+        try:
+            await asyncio.wait((writing, stopped), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((writing,), timeout=GRACE)
+            if writing.done():
+                writing.result()
+        finally:
+            writing.cancel()
 
     def _count(self) -> None:
         """Copies the figures into the statistics, perhaps in the thread of the display."""
