@@ -26,7 +26,7 @@ from rstream_core.diffing.comparison import Comparison
 from rstream_core.diffing.difference import DiffCounts, Difference
 from rstream_core.diffing.inputs import Input
 from rstream_core.diffing.sections import key_without
-from rstream_core.errors import AlreadyClosed, ConfigurationError, UnsupportedByBroker
+from rstream_core.errors import AlreadyClosed, ConfigurationError, StreamDoesNotExist, UnsupportedByBroker
 from rstream_core.flow.access import StreamAccess
 from rstream_core.flow.acks import Account
 from rstream_core.flow.read_plan import LastMessages, ReadPlan, StartAt, Until
@@ -68,6 +68,7 @@ class _Reading:
             on_gap=side.on_gap,
             now_ms=lambda: time.time_ns() // 1_000_000,
         )
+        self.stream = stream
         self._target = target
         self._wake = wake
         self.first: int | None = None
@@ -76,6 +77,12 @@ class _Reading:
     async def open(self) -> None:
         await self._source.open()
         self._source.start(self._wake)
+
+    @property
+    def end(self) -> int:
+        """The last offset to be read, once it is open; -1 where there is none."""
+        end = self._source.readings[0].end
+        return -1 if end is None else end
 
     def feed(self) -> bool:
         """Feeds what has come. Returns whether anything has changed. Raises ``ChunkError``."""
@@ -125,6 +132,16 @@ class _Pair:
     async def open(self) -> None:
         for reading in self.readings:
             await reading.open()
+
+    def check_ends(self) -> None:
+        """Raises ``StreamDoesNotExist`` where a side now ends before its end at the start: an empty stream that has
+        taken its place would be equal to another one."""
+        for reading, target in zip(self.readings, self.inputs, strict=True):
+            if target.required is not None and reading.end < target.required:
+                raise StreamDoesNotExist(
+                    f"stream {reading.stream!r} does not have offset {target.required} any more, its last one at the"
+                    " start: it was deleted and created again, or retention has taken all"
+                )
 
     async def feed(self) -> None:
         """Returns when more has come, or may have. Raises what has ended a reading. May be cancelled."""
@@ -319,6 +336,7 @@ class Diff(AsyncIterator[Difference]):
         pair = _Pair(comparison, self._sides, streams, self._credit)
         try:
             await pair.open()
+            pair.check_ends()
         except BaseException:
             await pair.close()
             raise

@@ -256,6 +256,29 @@ async def test_partitions_are_compared_one_by_one(client: Client, super_stream: 
         await client.delete_super_stream(other)
 
 
+async def test_a_partition_that_is_made_anew_before_it_is_read(
+    client: Client, super_stream: str, stream_name: str
+) -> None:
+    """On both sides: two empty streams would be the same, where those of the start were not."""
+    other = f"{stream_name}-other"
+    await client.create_super_stream(other, partitions=3)
+    try:
+        await publish(client, f"{super_stream}-0", messages(1))
+        for number, name in enumerate((super_stream, other)):
+            await publish(client, f"{name}-2", messages(number))
+        async with asyncio.timeout(PATIENCE), client.diff(super_stream, other, super_stream=True) as diff:
+            await anext(diff)  # of the first partition, when the ends of all are known
+            for name in (super_stream, other):
+                await client.delete_stream(f"{name}-2")
+                await client.create_stream(f"{name}-2")
+            with pytest.raises(StreamDoesNotExist, match=f"{super_stream}-2' does not have offset 0 any more"):
+                await anext(diff)
+            assert not diff.is_equal
+            assert not diff.is_complete
+    finally:
+        await client.delete_super_stream(other)
+
+
 async def test_super_streams_of_different_sizes(client: Client, super_stream: str, stream_name: str) -> None:
     other = f"{stream_name}-other"
     await client.create_super_stream(other, partitions=2)
