@@ -36,6 +36,8 @@ from rstream_core.loops import LoopGuard
 from rstream_core.timeslice import TimeSlice
 from rstream_core.types import ConsumerOffsetSpecification, OffsetType
 
+QUIET = 5.0
+"""Seconds without a message after which a broker is asked whether it still has those that are waited for."""
 FIRST = ConsumerOffsetSpecification(OffsetType.FIRST)
 
 
@@ -69,6 +71,7 @@ class _Reading:
             now_ms=lambda: time.time_ns() // 1_000_000,
         )
         self.stream = stream
+        self._client = side.client
         self._target = target
         self._wake = wake
         self.first: int | None = None
@@ -102,6 +105,10 @@ class _Reading:
     @property
     def due(self) -> float | None:
         return self._source.due()
+
+    async def last_offset(self) -> int | None:
+        """Asks for the last offset that the stream has now; None where it is empty."""
+        return await self._client.last_offset(self.stream)
 
     async def tick(self) -> None:
         await self._source.tick()
@@ -137,11 +144,8 @@ class _Pair:
         """Raises ``StreamDoesNotExist`` where a side now ends before its end at the start: an empty stream that has
         taken its place would be equal to another one."""
         for reading, target in zip(self.readings, self.inputs, strict=True):
-            if target.required is not None and reading.end < target.required:
-                raise StreamDoesNotExist(
-                    f"stream {reading.stream!r} does not have offset {target.required} any more, its last one at the"
-                    " start: it was deleted and created again, or retention has taken all"
-                )
+            if target.required is not None:
+                _check_end(reading.stream, reading.end, target.required)
 
     async def feed(self) -> None:
         """Returns when more has come, or may have. Raises what has ended a reading. May be cancelled."""
@@ -157,10 +161,25 @@ class _Pair:
         late = [reading for due, reading in dues if due <= now]
         for reading in late:
             await reading.tick()
-        if not late:
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(min((due for due, _ in dues), default=None)):
-                    await self._woken.wait()
+        if late:
+            return
+        look = now + QUIET
+        until = min([look, *(due for due, _ in dues)])
+        try:
+            async with asyncio.timeout_at(until) as waiting:
+                await self._woken.wait()
+        except TimeoutError:
+            if not waiting.expired():
+                raise
+            if until == look:
+                await self._look()
+
+    async def _look(self) -> None:
+        """Asks whether what is waited for is still to come: an empty stream may have taken the place of one."""
+        for reading, target in zip(self.readings, self.inputs, strict=True):
+            if self.comparison.wants(target):
+                last = await reading.last_offset()
+                _check_end(reading.stream, -1 if last is None else last, reading.end)
 
     async def close(self) -> None:
         try:
@@ -341,6 +360,14 @@ class Diff(AsyncIterator[Difference]):
             await pair.close()
             raise
         self._pair = pair
+
+
+def _check_end(stream: str, last: int, end: int) -> None:
+    if last < end:
+        raise StreamDoesNotExist(
+            f"stream {stream!r} does not have offset {end} any more, its last one at the start: it was deleted and"
+            " created again, or retention has taken all"
+        )
 
 
 async def _begin(side: DiffSide, stream: str, last: int) -> int:

@@ -279,6 +279,25 @@ async def test_a_partition_that_is_made_anew_before_it_is_read(
         await client.delete_super_stream(other)
 
 
+async def test_a_stream_that_is_made_anew_while_it_is_read(
+    client: Client, stream: str, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is waited for never comes."""
+    monkeypatch.setattr("rstream_core.diffing.diff.QUIET", 0.2)
+    whole = messages(*range(3000))
+    for at in range(0, 3000, 100):
+        await publish(client, stream, whole[at : at + 100])
+    await publish(client, other, [*messages(-1), *whole[1:]])
+    async with asyncio.timeout(PATIENCE), client.diff(stream, other, credit=1, window=1) as diff:
+        await anext(diff)
+        await client.delete_stream(stream)
+        await client.create_stream(stream)
+        with pytest.raises(StreamDoesNotExist, match="does not have offset 2999 any more"):
+            async for _ in diff:
+                pass
+        assert not diff.is_complete
+
+
 async def test_super_streams_of_different_sizes(client: Client, super_stream: str, stream_name: str) -> None:
     other = f"{stream_name}-other"
     await client.create_super_stream(other, partitions=2)
