@@ -76,6 +76,16 @@ class DumpFile:
         os.ftruncate(self.descriptor, self.whole)
         os.lseek(self.descriptor, self.whole, os.SEEK_SET)
 
+    def sync(self) -> None:
+        """Returns once the file is on the disk, and its name too where this has made it. Raises ``OSError``."""
+        os.fsync(self.descriptor)
+        if self.is_made:
+            folder = os.open(os.path.dirname(os.path.realpath(self.path)), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
     def close(self) -> None:
         """Gives up the lock. A file in which nothing was written is removed, if this has made it."""
         if self.descriptor < 0:

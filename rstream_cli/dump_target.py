@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Callable, Mapping
 
 from rstream_cli.dump_file import DumpFile
@@ -23,6 +22,8 @@ from rstream_core.flow.acks import Verdict
 from rstream_core.flow.block import Block
 from rstream_core.flow.stages import Step, Stop
 from rstream_core.protocol.delivered import DeliveredMessages
+
+_ANOTHER = "name another --output-file"
 
 
 class DumpTarget(Renderer):
@@ -116,7 +117,7 @@ class DumpTarget(Renderer):
     async def sync(self) -> None:
         """Returns once the file is on the disk. Raises ``OSError``."""
         if self.file is not None:
-            await asyncio.to_thread(os.fsync, self.file.descriptor)
+            await asyncio.to_thread(self.file.sync)
 
     def _render(self, view: BlockView) -> Rendered:
         messages = view.messages
@@ -136,8 +137,7 @@ class DumpTarget(Renderer):
         assert self.file is not None
         path = self.file.path
         if there.source() != ours.source():
-            hint = "name another --output-file"
-            raise _refused(f"{path} is a dump of {_source(there)}, not of {_source(ours)}", hint)
+            raise _refused(f"{path} is a dump of {_source(there)}, not of {_source(ours)}", _ANOTHER)
         begun, wanted = dict(there.selection), dict(ours.selection)
         before = begun.pop("offset", None)
         if begun != {key: value for key, value in wanted.items() if key != "offset"}:
@@ -150,14 +150,24 @@ class DumpTarget(Renderer):
         """Raises ``CommandError`` where a stream that has no chunk in the file would start elsewhere than it was to."""
         assert self.file is not None
         before = there.selection.get("offset")
-        if self.offset is None and before != "first":
-            text = f"{self.file.path} was begun with --offset {before}, and has no message of stream {stream!r} yet"
+        if before == "first":
+            return
+        text = f"{self.file.path} was begun with --offset {before}, and has no message of stream {stream!r} yet"
+        if _moves(before):
+            raise _refused(f"{text}: that is another offset now, and what lies between would be missing", _ANOTHER)
+        if self.offset is None:
             raise _refused(text, f"pass --offset {before} again")
 
     def _made_anew(self, stream: str) -> CommandError:
         assert self.file is not None
         text = f"{self.file.path} holds other chunks than stream {stream!r}, which was made anew, or is another one"
-        return _refused(text, "name another --output-file")
+        return _refused(text, _ANOTHER)
+
+
+def _moves(offset: object) -> bool:
+    """Whether a start means another offset whenever it is asked for: ``next``, ``last``, ``-10``, ``-1h``."""
+    words = str(offset).strip().lower()
+    return words in ("next", "last") or words.startswith("-")
 
 
 def _refused(text: str, hint: str) -> CommandError:

@@ -149,6 +149,22 @@ def test_a_file_without_messages_begins_where_it_was_to_begin(run: Run, stream: 
     dumped(run, stream, "--output-file", file)
 
 
+@pytest.mark.parametrize("offset", ["next", "last", "-1", "-1h"])
+def test_a_file_without_messages_does_not_begin_at_another_place(
+    run: Run, stream: str, tmp_path: Path, offset: str
+) -> None:
+    """Each run would resolve the start anew, and what came between them would be missing without a word."""
+    file = str(tmp_path / "d")
+    run("publish", stream, stdin=b"1\n2\n")
+    dumped(run, stream, "--output-file", file, f"--offset={offset}", "--count", "0")
+    before = Path(file).read_bytes()
+    run("publish", stream, stdin=b"3\n4\n")
+    for again in ((), (f"--offset={offset}",)):
+        done = run("consume", stream, "--output", "dump", "--output-file", file, "--until", "end", *again)
+        assert (done.returncode, "what lies between would be missing" in done.stderr.decode()) == (9, True)
+        assert Path(file).read_bytes() == before
+
+
 def test_what_a_dump_begins_with_and_ends_with(run: Run, stream: str, copy: str) -> None:
     run("publish", stream, stdin=b"".join(b"%d\n" % number for number in range(10)))
     dump = dumped(run, stream, "-o", "3", "--count", "4")
