@@ -8,6 +8,8 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import termios
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -384,12 +386,18 @@ def test_after_a_signal_and_a_kill_a_run_goes_on(run: Run, env: dict[str, str], 
         assert (found["ended"], found["streams"][0]["messages"]) == (how is not signal.SIGKILL, number + 1)
 
 
+def waiting_in(pipe: int) -> int:
+    """How many bytes nobody has read yet."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 def test_a_signal_ends_a_dump_that_nobody_reads(run: Run, env: dict[str, str], stream: str) -> None:
     """Its end mark would come behind a part of a chunk, and would wait for the reader."""
     run("publish", stream, stdin=(b"x" * 1000 + b"\n") * 1000)
     with running("consume", stream, "--output", "dump", env=env, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        assert process.stdout.read(1)
+        pipe = process.stdout.fileno()
+        eventually(lambda: waiting_in(pipe) > 60_000)  # of 65,536: a chunk is written in part
         process.send_signal(signal.SIGINT)
         assert process.wait(15) == 130
         assert b"SIGINT" not in process.stdout.read()

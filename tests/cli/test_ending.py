@@ -204,7 +204,7 @@ def test_closed_standard_streams_are_no_place_for_a_socket(env: dict[str, str], 
         (("stream", "ad  d"), "error: no such command: 'ad  d'\n"),
         (
             ("consume", "s", "--output", "a  b"),
-            "error: --output: not one of lines, nul, len32, json, csv, raw: 'a  b'\n",
+            "error: --output: not one of lines, nul, len32, json, csv, raw, dump: 'a  b'\n",
         ),
         (("consume", "--no  such"), "error: no such option: --no  such\n"),
         (("completion",), "error: missing argument 'SHELL'"),

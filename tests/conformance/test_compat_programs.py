@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import logging
 import re
 import signal
 import subprocess
@@ -72,11 +73,21 @@ def limited() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+@contextlib.contextmanager
+def logging_as_before() -> Iterator[None]:
+    logger = logging.getLogger("rstream_core")
+    before = logger.level
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def run(name: str, broker: Broker, stream: str, *, until: int | None = None) -> list[str]:
     """Runs a program to its end, and returns its lines. ``until``: how many it prints before it gets Ctrl-C."""
     printed = Lines(until)
     program = types.ModuleType("__main__")
-    with contextlib.redirect_stdout(printed), limited():
+    with contextlib.redirect_stdout(printed), limited(), logging_as_before():
         exec(compile(source(name, broker, stream), f"{name}.py", "exec"), vars(program))
     return printed.getvalue().splitlines()
 

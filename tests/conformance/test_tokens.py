@@ -210,7 +210,8 @@ def test_a_broker_without_the_mechanism_is_told(broker: TokenBroker) -> None:
     assert done.returncode == 5
     message, hint = done.stderr.decode().splitlines()
     assert message.startswith("error: the broker offers ")
-    assert message.endswith("PLAIN, not OAUTHBEARER")
+    assert message.endswith(", not OAUTHBEARER")
+    assert " PLAIN," in message  # RabbitMQ has no order of its own
     assert hint == "hint: RabbitMQ takes a token where the password goes: leave out --sasl oauthbearer"
 
 
