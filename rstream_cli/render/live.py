@@ -194,7 +194,7 @@ def _pieces(snapshot: Snapshot) -> list[Text]:
             if counts[name]:
                 pieces.append(_piece(name, words.count(counts[name] or 0), "bold red"))
     pieces.append(_piece("total", words.size(snapshot.bytes)))
-    if snapshot.verb != "consume":
+    if snapshot.verb not in ("consume", "diff"):  # those confirm nothing
         pieces.append(_piece("p50", words.latency(snapshot.p50)))
         pieces.append(_piece("p99", words.latency(snapshot.p99)))
     return pieces

@@ -28,7 +28,7 @@ from rstream_cli.render.display import Display, StatsMode, choose_mode
 from rstream_cli.render.json_lines import JsonView
 from rstream_cli.render.line import LineView, progress_line
 from rstream_cli.render.live import LiveView, layout
-from rstream_cli.render.stats import ConsumeCounts, Part, PublishCounts, Snapshot, Stats
+from rstream_cli.render.stats import ComparisonCounts, ConsumeCounts, Part, PublishCounts, Snapshot, Stats
 from tests.cli.process import eventually
 
 
@@ -297,6 +297,15 @@ def test_every_number_has_its_place_in_narrow_and_wide_terminals(width: int) -> 
         assert part in text
     assert any(bar in text for bar in words.BARS)
     assert len(lines) <= (9 if width < 40 else 5)
+
+
+def test_a_comparison_shows_what_differs_and_no_latency() -> None:
+    stats = Stats("diff", "orders and copy", ComparisonCounts(a=3000, b=2990, equal=2980, changed=4, missing_in_b=16))
+    text = "\n".join(line.plain for line in layout(stats.snapshot(), 100))
+    for part in ("compared 3,000", "equal 2,980", "changed 4", "missing in B 16"):
+        assert part in text
+    assert "p50" not in text
+    assert "p99" not in text
 
 
 @pytest.mark.parametrize(
